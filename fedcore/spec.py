@@ -1,0 +1,264 @@
+"""The job specification that form, REST API, coordinator, device and simulation share.
+
+Every option is declared once, with its default, its check and the words a form shows. Reading a
+specification collects all its faults before it refuses, so a person mends them in one go.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from fedcore.errors import Fault, SpecError
+from fedcore.spec_checks import Check, check_of, names, one_of, real, text, truth, whole
+
+ADAPTERS = ("lora", "full")
+AGGREGATIONS = ("fedit",)
+STRATEGIES = ("fedavg", "fedprox", "fedadam")
+PRECISIONS = ("auto", "fp32", "bf16")
+SCHEDULES = ("constant", "linear", "cosine")
+LORA_TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+
+
+def option(default: Any, check: Check, label: str, help: str = "", advanced: bool = False) -> Any:
+    """One option of a specification; ``advanced`` ones are folded away in the form."""
+    metadata = {"check": check, "label": label, "help": help, "advanced": advanced}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    name: str = option(
+        "nano",
+        text(1, 300),
+        "Model",
+        "nano, google/flan-t5-small|base|large|xl, any T5-family hub name, or a folder",
+    )
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    kind: str = option("lora", one_of(*ADAPTERS), "What trains", "LoRA, or every weight")
+    rank: int = option(8, whole(1, 1024), "LoRA rank")
+    alpha: float = option(16.0, real(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
+    dropout: float = option(0.05, real(0, 0.9), "LoRA dropout", advanced=True)
+    targets: tuple[str, ...] = option(
+        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "which matrices get an adapter", True
+    )
+    aggregation: str = option(
+        "fedit", one_of(*AGGREGATIONS), "Averaging of A and B", "fedit: each apart", True
+    )
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    dataset: str = option(
+        "", text(0, 100), "Dataset", "name on the devices; empty: the first one each device holds"
+    )
+    prefix: str = option("summarize: ", text(0, 200), "Prompt prefix")
+    max_source_tokens: int = option(512, whole(8, 8192), "Longest source, tokens")
+    max_target_tokens: int = option(64, whole(4, 1024), "Longest summary, tokens")
+    validation_fraction: float = option(
+        0.15, real(0, 0.9, above=True), "Validation share", "of each device's examples"
+    )
+    max_validation_examples: int = option(
+        64, whole(1, 100_000), "Validation examples at most", "evaluated by generation each round"
+    )
+    min_examples: int = option(
+        8, whole(2, 10_000_000), "Examples a device must hold", "devices with fewer are left out"
+    )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    local_steps: int = option(
+        0, whole(0, 1_000_000), "Local steps a round", "0: count epochs instead"
+    )
+    local_epochs: int = option(1, whole(1, 1000), "Local epochs a round")
+    batch_size: int = option(8, whole(1, 4096), "Batch size")
+    accumulation: int = option(1, whole(1, 1024), "Gradient accumulation", advanced=True)
+    learning_rate: float = option(3e-4, real(0, 10, above=True), "Learning rate")
+    schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
+    warmup_steps: int = option(0, whole(0, 1_000_000), "Warm-up steps", advanced=True)
+    weight_decay: float = option(0.0, real(0, 1), "Weight decay", advanced=True)
+    clip_norm: float = option(1.0, real(0, 1e6), "Gradient clipping", "0: none", True)
+    precision: str = option(
+        "auto", one_of(*PRECISIONS), "Precision", "auto: bf16 where the hardware has it"
+    )
+    dropout: float = option(
+        -1.0, real(-1, 0.9), "Model dropout", "-1: as the checkpoint says", True
+    )
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    name: str = option("fedavg", one_of(*STRATEGIES), "Strategy")
+    server_learning_rate: float = option(1.0, real(0, 100, above=True), "Server rate", "", True)
+    beta1: float = option(0.9, real(0, 0.9999), "Server beta 1", "FedAdam", True)
+    beta2: float = option(0.99, real(0, 0.99999), "Server beta 2", "FedAdam", True)
+    tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "FedAdam", True)
+    proximal_mu: float = option(0.01, real(0, 1e4), "Proximal mu", "FedProx", True)
+    clip_update_norm: float = option(
+        0.0, real(0, 1e9), "Clip each update's norm", "0: none", True
+    )
+
+
+@dataclass(frozen=True)
+class ParticipationSpec:
+    devices: tuple[str, ...] = option(
+        (), names(None), "Devices", "names; empty: every device that holds enough data"
+    )
+    fraction: float = option(1.0, real(0, 1, above=True), "Share of devices a round")
+    minimum: int = option(1, whole(1, 1_000_000), "Devices a round at least")
+    over_selection: float = option(
+        0.0, real(0, 1), "Over-selection", "extra devices nobody waits for", True
+    )
+    quorum: float = option(
+        0.5, real(0, 1, above=True), "Quorum", "share of updates that suffices at the deadline"
+    )
+    deadline_s: float = option(1800.0, real(5, 604_800), "Round deadline, s")
+    lease_s: float = option(
+        60.0, real(3, 86_400), "Lease, s", "a silent device is given up after this long", True
+    )
+    max_attempts: int = option(5, whole(1, 100), "Attempts a device and round", "", True)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    name: str = option("federated job", text(1, 120), "Name")
+    model: ModelSpec = field(default_factory=ModelSpec)
+    adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    strategy: StrategySpec = field(default_factory=StrategySpec)
+    participation: ParticipationSpec = field(default_factory=ParticipationSpec)
+    rounds: int = option(5, whole(1, 10_000), "Rounds")
+    seed: int = option(0, whole(0, 2**31 - 1), "Seed")
+    threads: int = option(
+        0, whole(0, 1024), "CPU threads a device", "0: the device decides", True
+    )
+    deterministic: bool = option(
+        False, truth(), "Deterministic", "same bits for the same seed, slower on a GPU", True
+    )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JobSpec:
+        """Read a specification from plain JSON values.
+
+        Raises SpecError with every fault: unknown keys (with the nearest known one), wrong types,
+        values out of range, and combinations that make no sense.
+        """
+        faults: list[Fault] = []
+        spec = _read(cls, values, "", faults)
+        if spec is not None and not faults:
+            faults.extend(fault for rule in RULES for fault in rule(spec))
+        if faults or spec is None:
+            raise SpecError(faults)
+        return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_dict`` of them is an equal specification."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+T = TypeVar("T")
+
+
+def _read(kind: type[T], values: Any, path: str, faults: list[Fault]) -> T | None:
+    if not isinstance(values, Mapping):
+        faults.append(Fault(path, f"give an object with options, not {values!r}"))
+        return None
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    faults.extend(_unknown(key, known, path) for key in values if key not in known)
+    read: dict[str, Any] = {}
+    for name, item in known.items():
+        where = f"{path}.{name}" if path else name
+        if name not in values:
+            continue
+        if is_dataclass(hints[name]):
+            read[name] = _read(hints[name], values[name], where, faults)
+            continue
+        read[name], message = check_of(item)(values[name])
+        if message:
+            faults.append(Fault(where, message))
+    usable = {name: value for name, value in read.items() if value is not None}
+    return kind(**usable)
+
+
+def _unknown(key: Any, known: Mapping[str, Any], path: str) -> Fault:
+    near = difflib.get_close_matches(str(key), list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    where = f"{path}.{key}" if path else str(key)
+    return Fault(where, f"unknown option; {hint}")
+
+
+def _warmup_fits(spec: JobSpec) -> list[Fault]:
+    train = spec.train
+    if train.local_steps and train.warmup_steps > train.local_steps:
+        message = f"is longer than the round ({train.local_steps} local steps); lower it"
+        return [Fault("train.warmup_steps", message)]
+    return []
+
+
+def _enough_devices(spec: JobSpec) -> list[Fault]:
+    named = spec.participation.devices
+    if named and spec.participation.minimum > len(named):
+        message = f"asks for more devices than the {len(named)} named; name more or lower it"
+        return [Fault("participation.minimum", message)]
+    return []
+
+
+def _lease_within_deadline(spec: JobSpec) -> list[Fault]:
+    part = spec.participation
+    if part.lease_s > part.deadline_s:
+        message = f"is longer than the deadline of {part.deadline_s:g} s; lower it"
+        return [Fault("participation.lease_s", message)]
+    return []
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _warmup_fits,
+    _enough_devices,
+    _lease_within_deadline,
+)
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """What a form or a document needs to know of one option. ``path`` is dotted."""
+
+    path: str
+    label: str
+    help: str
+    advanced: bool
+    default: Any
+    choices: tuple[str, ...] | None
+
+
+def options(kind: type = JobSpec, path: str = "") -> list[OptionInfo]:
+    """Every option in declaration order: the one list that form, REST schema and docs show."""
+    found: list[OptionInfo] = []
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        where = f"{path}.{item.name}" if path else item.name
+        if is_dataclass(hints[item.name]):
+            found.extend(options(hints[item.name], where))  # type: ignore[arg-type]
+            continue
+        meta = item.metadata
+        default = None if item.default is MISSING else item.default
+        found.append(
+            OptionInfo(
+                where, meta["label"], meta["help"], meta["advanced"], default, meta["check"].choices
+            )
+        )
+    return found

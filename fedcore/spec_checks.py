@@ -1,0 +1,116 @@
+"""Checks of one option's value: a value in, the cleaned value and a fault's text ('' if none) out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass
+from typing import Any
+
+Outcome = tuple[Any, str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A callable check that a form can ask for its choices and range."""
+
+    run: Callable[[Any], Outcome]
+    choices: tuple[str, ...] | None = None
+    kind: str = "text"
+    low: float | None = None
+    high: float | None = None
+
+    def __call__(self, value: Any) -> Outcome:
+        return self.run(value)
+
+
+def check_of(item: Field[Any]) -> Check:
+    """The check declared with an option."""
+    check: Check = item.metadata["check"]
+    return check
+
+
+def whole(low: int, high: int) -> Check:
+    """An integer in [low, high]; 3.0 counts, 3.5 and True do not."""
+
+    def run(value: Any) -> Outcome:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            return None, f"give a whole number, not {value!r}"
+        if not low <= value <= high:
+            return None, f"give a whole number from {low} to {high}, not {value}"
+        return value, ""
+
+    return Check(run, kind="whole", low=low, high=high)
+
+
+def real(low: float, high: float, above: bool = False) -> Check:
+    """A finite number in [low, high], or in (low, high] where ``above``."""
+
+    def run(value: Any) -> Outcome:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None, f"give a number, not {value!r}"
+        if not math.isfinite(value) or value > high or value < low or (above and value == low):
+            edge = f"above {low:g}" if above else f"from {low:g}"
+            return None, f"give a number {edge} to {high:g}, not {value!r}"
+        return float(value), ""
+
+    return Check(run, kind="real", low=low, high=high)
+
+
+def text(shortest: int, longest: int) -> Check:
+    """A string of that many characters, without control characters."""
+
+    def run(value: Any) -> Outcome:
+        if not isinstance(value, str):
+            return None, f"give text, not {value!r}"
+        if not shortest <= len(value) <= longest:
+            return None, f"give {shortest} to {longest} characters, not {len(value)}"
+        if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+            return None, "has control characters; remove them"
+        return value, ""
+
+    return Check(run)
+
+
+def one_of(*allowed: str) -> Check:
+    """One name of a table."""
+
+    def run(value: Any) -> Outcome:
+        if value not in allowed or not isinstance(value, str):
+            return None, f"unknown {value!r}; choose one of {', '.join(allowed)}"
+        return value, ""
+
+    return Check(run, choices=allowed, kind="choice")
+
+
+def names(allowed: Sequence[str] | None) -> Check:
+    """A list of distinct names; from a table, and then not empty, where one is given."""
+
+    def run(value: Any) -> Outcome:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            return None, f"give a list of names, not {value!r}"
+        if len(set(value)) != len(value):
+            return None, "names something twice; name each once"
+        unknown = [v for v in value if allowed is not None and v not in allowed]
+        if unknown and allowed is not None:
+            return None, f"unknown {', '.join(unknown)}; choose from {', '.join(allowed)}"
+        if allowed is not None and not value:
+            return None, f"name at least one of {', '.join(allowed)}"
+        if any(not 1 <= len(v) <= 100 for v in value):
+            return None, "give names of 1 to 100 characters"
+        return tuple(value), ""
+
+    return Check(run, choices=tuple(allowed) if allowed is not None else None, kind="names")
+
+
+def truth() -> Check:
+    """True or False, nothing that merely looks like it."""
+
+    def run(value: Any) -> Outcome:
+        if not isinstance(value, bool):
+            return None, f"give true or false, not {value!r}"
+        return value, ""
+
+    return Check(run, kind="truth")
