@@ -39,9 +39,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "cnn_dailymail": CatalogueEntry(
         "abisee/cnn_dailymail", "article", "highlights", "news", 287_113, "Apache-2.0", "3.0.0"
     ),
-    "billsum": CatalogueEntry(
-        "FiscalNote/billsum", "text", "summary", "law", 18_949, "CC0 1.0"
-    ),
+    "billsum": CatalogueEntry("FiscalNote/billsum", "text", "summary", "law", 18_949, "CC0 1.0"),
     # FedJudge (arXiv 2309.08173) trains on Chinese court views that no public hub serves under a
     # name we could verify: the short name knows its columns, the person brings the file.
     "fedjudge": CatalogueEntry(

@@ -1,4 +1,4 @@
-"""The one tree of errors. A message says what to do next; attributes say whether a retry can help."""
+"""The one tree of errors. A message says what to do next; attributes say if a retry can help."""
 
 from __future__ import annotations
 

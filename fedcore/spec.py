@@ -100,9 +100,7 @@ class StrategySpec:
     beta2: float = option(0.99, real(0, 0.99999), "Server beta 2", "FedAdam", True)
     tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "FedAdam", True)
     proximal_mu: float = option(0.01, real(0, 1e4), "Proximal mu", "FedProx", True)
-    clip_update_norm: float = option(
-        0.0, real(0, 1e9), "Clip each update's norm", "0: none", True
-    )
+    clip_update_norm: float = option(0.0, real(0, 1e9), "Clip each update's norm", "0: none", True)
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,7 @@ class JobSpec:
     participation: ParticipationSpec = field(default_factory=ParticipationSpec)
     rounds: int = option(5, whole(1, 10_000), "Rounds")
     seed: int = option(0, whole(0, 2**31 - 1), "Seed")
-    threads: int = option(
-        0, whole(0, 1024), "CPU threads a device", "0: the device decides", True
-    )
+    threads: int = option(0, whole(0, 1024), "CPU threads a device", "0: the device decides", True)
     deterministic: bool = option(
         False, truth(), "Deterministic", "same bits for the same seed, slower on a GPU", True
     )

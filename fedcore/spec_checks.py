@@ -1,4 +1,4 @@
-"""Checks of one option's value: a value in, the cleaned value and a fault's text ('' if none) out."""
+"""Checks of one option: a value in, the cleaned value and a fault's text ('' if none) out."""
 
 from __future__ import annotations
 

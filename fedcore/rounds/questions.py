@@ -1,0 +1,94 @@
+"""Questions about a round that coordinator, pages and API ask; none of them changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedcore.rounds.states import (
+    ACTIVE,
+    DELIVERED,
+    DEVICE_MOVES,
+    ENDED,
+    Assignment,
+    AssignmentPhase,
+    Round,
+    RoundPhase,
+    Task,
+)
+
+
+def may_retry(current: Round, item: Assignment) -> bool:
+    """Whether a lost attempt may be offered again."""
+    return item.retryable and item.attempt < current.policy.max_attempts
+
+
+def latest(current: Round, task: Task) -> dict[str, Assignment]:
+    """The newest attempt of every device, in the order the devices were asked."""
+    newest: dict[str, Assignment] = {}
+    for item in current.assignments:
+        held = newest.get(item.device)
+        if item.task is task and (held is None or item.attempt > held.attempt):
+            newest[item.device] = item
+    order = current.members if task is Task.TRAIN else current.evaluators
+    return {device: newest[device] for device in order if device in newest}
+
+
+def tally(current: Round, task: Task) -> tuple[list[str], list[str]]:
+    """Devices that delivered, and devices that still may."""
+    items = latest(current, task).items()
+    delivered = [device for device, item in items if item.phase in DELIVERED]
+    lost = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
+    still = [
+        device
+        for device, item in items
+        if item.phase in ACTIVE or (item.phase in lost and may_retry(current, item))
+    ]
+    return delivered, still
+
+
+def failure_reasons(current: Round, task: Task) -> str:
+    """One line naming each device that failed for good and why."""
+    ended = (AssignmentPhase.FAILED, AssignmentPhase.REFUSED, AssignmentPhase.EXPIRED)
+    lines = [
+        f"{device}: {item.reason}"
+        for device, item in latest(current, task).items()
+        if item.phase in ended and item.reason
+    ]
+    return "; ".join(lines)
+
+
+def move_refusal(phase: AssignmentPhase, wanted: AssignmentPhase) -> str:
+    """Why a device may not move its assignment from ``phase`` to ``wanted``; '' if it may."""
+    if phase in DEVICE_MOVES.get(wanted, frozenset()):
+        return ""
+    if phase is wanted:
+        return f"this assignment is already {phase.value}"
+    if phase in DELIVERED:
+        return "this assignment has already been answered; the first answer counts"
+    if phase not in ACTIVE:
+        return f"this assignment is over ({phase.value}); wait for the next offer"
+    return f"an assignment that is {phase.value} cannot become {wanted.value}"
+
+
+def waiting_for(current: Round, now: float, last_seen: Mapping[str, float]) -> str:
+    """One sentence that says what the round is waiting for. ``last_seen`` are epoch seconds."""
+    if current.phase is RoundPhase.PLANNED:
+        return "waiting for the coordinator to offer the round"
+    if current.phase is RoundPhase.AGGREGATING:
+        return "waiting for an aggregation worker to fold the updates"
+    if current.phase in ENDED:
+        return ""
+    evaluating = current.phase is RoundPhase.EVALUATING
+    task = Task.EVALUATE if evaluating else Task.TRAIN
+    open_ = tally(current, task)[1]
+    total = len(current.evaluators if evaluating else current.members)
+    verb = "evaluate" if evaluating else "train"
+    shown = ", ".join(_seen(device, now, last_seen) for device in open_[:3])
+    more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
+    return f"waiting for {len(open_)} of {total} to {verb}: {shown}{more}"
+
+
+def _seen(device: str, now: float, last_seen: Mapping[str, float]) -> str:
+    if device not in last_seen:
+        return f"{device}, never seen"
+    return f"{device}, last seen {max(0, round(now - last_seen[device]))} s ago"

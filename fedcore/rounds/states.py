@@ -1,0 +1,164 @@
+"""What a round is made of: phases, assignments, events that come in, effects that go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class RoundPhase(str, Enum):
+    PLANNED = "planned"
+    BROADCASTING = "broadcasting"
+    COLLECTING = "collecting"
+    AGGREGATING = "aggregating"
+    EVALUATING = "evaluating"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+class Task(str, Enum):
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class AssignmentPhase(str, Enum):
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    TRAINING = "training"
+    UPLOADING = "uploading"
+    REPORTED = "reported"
+    FOLDED = "folded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+
+
+ACTIVE = frozenset(
+    {
+        AssignmentPhase.OFFERED,
+        AssignmentPhase.ACCEPTED,
+        AssignmentPhase.TRAINING,
+        AssignmentPhase.UPLOADING,
+    }
+)
+HELD = ACTIVE - {AssignmentPhase.OFFERED}
+DELIVERED = frozenset({AssignmentPhase.REPORTED, AssignmentPhase.FOLDED})
+ENDED = frozenset({RoundPhase.CLOSED, RoundPhase.FAILED})
+
+# What a device may do to its assignment, and from where. Everything else is refused with a reason.
+DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
+    AssignmentPhase.ACCEPTED: frozenset({AssignmentPhase.OFFERED}),
+    AssignmentPhase.TRAINING: frozenset({AssignmentPhase.ACCEPTED}),
+    AssignmentPhase.UPLOADING: frozenset({AssignmentPhase.ACCEPTED, AssignmentPhase.TRAINING}),
+    AssignmentPhase.REPORTED: HELD,
+    AssignmentPhase.FAILED: ACTIVE,
+    AssignmentPhase.REFUSED: ACTIVE,
+}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One device's part of one round. ``attempt`` counts from 1 and fences older attempts off."""
+
+    device: str
+    task: Task
+    attempt: int
+    phase: AssignmentPhase = AssignmentPhase.OFFERED
+    lease_until: float = 0.0
+    retryable: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits of one round; seconds are durations.
+
+    ``target`` updates close the collection at once, ``quorum`` suffice when the deadline comes.
+    """
+
+    target: int
+    quorum: int
+    deadline_s: float
+    lease_s: float
+    max_attempts: int
+    aggregation_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cycle. Number 0 only evaluates the model as it is before any training."""
+
+    number: int
+    members: tuple[str, ...]
+    evaluators: tuple[str, ...]
+    policy: Policy
+    phase: RoundPhase = RoundPhase.PLANNED
+    deadline_at: float | None = None
+    assignments: tuple[Assignment, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed or something was recorded: look again. ``online`` are reachable devices."""
+
+    now: float
+    online: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """The new global model is stored."""
+
+    now: float
+
+
+@dataclass(frozen=True)
+class AggregationFailed:
+    now: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A person paused or cancelled the job, or the job failed."""
+
+    now: float
+    reason: str
+
+
+Event = Tick | Aggregated | AggregationFailed | Interrupted
+
+
+@dataclass(frozen=True)
+class Offer:
+    device: str
+    task: Task
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Revoke:
+    device: str
+    task: Task
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Fold the updates of these devices."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The round reached CLOSED or FAILED."""
+
+    failed: bool
+    reason: str
+
+
+Effect = Offer | Revoke | Aggregate | Ended
