@@ -1,0 +1,226 @@
+"""Jobs, rounds, assignments, artefacts, events: the rows that are the state.
+
+A phase changes by one guarded UPDATE only (``webapp.jobs.transitions``); never through ``save()``.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from fedcore.lifecycle import JobPhase
+from fedcore.rounds import AssignmentPhase, RoundPhase, Task
+from fedcore.spec import JobSpec
+from webapp.devices.models import Device
+
+
+def _choices(kind: type) -> list[tuple[str, str]]:
+    return [(item.value, item.value) for item in kind]  # type: ignore[attr-defined]
+
+
+class ArtefactKind(models.TextChoices):
+    GLOBAL = "global", "global model"
+    UPDATE = "update", "update"
+    STRATEGY_STATE = "strategy_state", "strategy state"
+    MERGED = "merged", "merged model"
+
+
+class Artefact(models.Model):
+    """Immutable bytes by SHA-256. The storage holds them under ``Artefact.path_of(sha256)``."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    size_bytes = models.BigIntegerField()
+    kind = models.CharField(max_length=16, choices=ArtefactKind.choices)
+    # Who made it: "device:<name>", "aggregate", "export".
+    origin = models.CharField(max_length=120, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.sha256[:12]}"
+
+    @staticmethod
+    def path_of(sha256: str) -> str:
+        """Its name in the artefact storage."""
+        return f"{sha256[:2]}/{sha256}"
+
+
+class Job(models.Model):
+    """A JobSpec and its life."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=120)
+    spec = models.JSONField()
+    phase = models.CharField(
+        max_length=12, choices=_choices(JobPhase), default=JobPhase.DRAFT.value, db_index=True
+    )
+    reason = models.TextField(blank=True)
+    # Set by resume and retry: the interrupted round is started once more.
+    resumed = models.BooleanField(default=False)
+    model_fingerprint = models.CharField(max_length=64, blank=True)
+    # Parameters, trainable parameters and architecture figures, from the initial model.
+    model_info = models.JSONField(default=dict, blank=True)
+    global_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    merged_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    event_seq = models.PositiveIntegerField(default=0)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def job_spec(self) -> JobSpec:
+        return JobSpec.from_dict(self.spec)
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in (JobPhase.COMPLETED, JobPhase.FAILED, JobPhase.CANCELLED)
+
+
+class Participant(models.Model):
+    """A device of a job. ``slot`` numbers them in name order and is the device in every seed."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="participants")
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="participations")
+    slot = models.PositiveIntegerField()
+    dataset = models.CharField(max_length=100)
+    examples = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["slot"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "device"], name="device_once_in_job"),
+            models.UniqueConstraint(fields=["job", "slot"], name="slot_once_in_job"),
+        ]
+
+
+class Round(models.Model):
+    """One cycle; ``attempt`` counts how often this number was started (resume and retry)."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField(default=1)
+    phase = models.CharField(
+        max_length=14, choices=_choices(RoundPhase), default=RoundPhase.PLANNED.value
+    )
+    reason = models.TextField(blank=True)
+    # Slots of the devices that train, and of those that evaluate; see fedcore.rounds.Policy.
+    members = models.JSONField(default=list)
+    evaluators = models.JSONField(default=list)
+    policy = models.JSONField(default=dict)
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    aggregation_requested_at = models.DateTimeField(null=True, blank=True)
+    base_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    global_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    state_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # fold: FoldReport; evaluation: weighted means of loss, rouge1, rouge2, rougeL, examples.
+    fold = models.JSONField(default=dict, blank=True)
+    evaluation = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    collected_at = models.DateTimeField(null=True, blank=True)
+    aggregated_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["job_id", "number", "attempt"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job", "number", "attempt"], name="round_once_per_attempt"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"round {self.number} of {self.job}"
+
+
+class Assignment(models.Model):
+    """One device's part of one round. Its id fences: an answer to an older one is refused."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="assignments")
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="assignments")
+    slot = models.PositiveIntegerField()
+    task = models.CharField(max_length=10, choices=_choices(Task))
+    attempt = models.PositiveIntegerField(default=1)
+    phase = models.CharField(
+        max_length=10, choices=_choices(AssignmentPhase), default=AssignmentPhase.OFFERED.value
+    )
+    reason = models.TextField(blank=True)
+    retryable = models.BooleanField(default=True)
+    lease_until = models.DateTimeField()
+    offered_at = models.DateTimeField(auto_now_add=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    update_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    examples = models.PositiveIntegerField(default=0)
+    # What the device reported: for train the summary of fedcore.train, for evaluate the Evaluation.
+    metrics = models.JSONField(default=dict, blank=True)
+    bytes_up = models.BigIntegerField(default=0)
+    bytes_down = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["round_id", "slot", "attempt"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["round", "slot", "task", "attempt"], name="assignment_once_per_attempt"
+            )
+        ]
+        indexes = [models.Index(fields=["device", "phase"])]
+
+    def __str__(self) -> str:
+        return f"{self.task} of {self.device} in {self.round}"
+
+
+class Level(models.TextChoices):
+    INFO = "info", "info"
+    WARNING = "warning", "warning"
+    ERROR = "error", "error"
+
+
+class Event(models.Model):
+    """One line of a job's log, or of the fleet's (no job). ``seq`` has no gaps within a job."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, null=True, related_name="events")
+    device = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="events")
+    seq = models.PositiveIntegerField(default=0)
+    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
+    text = models.TextField()
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job", "seq"], name="event_seq_once", condition=Q(job__isnull=False)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,14 @@
+"""Every address of the site."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/", include("webapp.api.urls")),
+    path("", include("webapp.accounts.urls")),
+    path("", include("webapp.devices.urls")),
+    path("", include("webapp.jobs.urls")),
+]
