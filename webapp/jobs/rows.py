@@ -1,0 +1,56 @@
+"""Rows of a round as the values that ``fedcore.rounds`` decides with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fedcore import rounds
+from webapp.jobs.models import Assignment, Job, Participant, Round
+
+
+def device_names(job: Job) -> dict[int, str]:
+    """The job's device of every slot."""
+    rows = Participant.objects.filter(job=job).values_list("slot", "device__name")
+    return dict(rows)
+
+
+def last_seen(job: Job) -> dict[str, float]:
+    """When each device of the job was last heard of, in epoch seconds; absent: never."""
+    rows = Participant.objects.filter(job=job, device__last_seen_at__isnull=False)
+    pairs = rows.values_list("device__name", "device__last_seen_at")
+    return {name: at.timestamp() for name, at in pairs}
+
+
+def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round:
+    """The round that ``fedcore.rounds.step`` and ``waiting_for`` understand.
+
+    ``names`` are the devices of the slots, read here where the caller has not read them already.
+    """
+    named = device_names(row.job) if names is None else names
+    return rounds.Round(
+        number=row.number,
+        members=tuple(named[slot] for slot in row.members),
+        evaluators=tuple(named[slot] for slot in row.evaluators),
+        policy=rounds.Policy(**row.policy),
+        phase=rounds.RoundPhase(row.phase),
+        deadline_at=row.deadline_at.timestamp() if row.deadline_at else None,
+        assignments=_assignments(row.assignments.all(), named),
+        reason=row.reason,
+    )
+
+
+def _assignments(
+    rows: Iterable[Assignment], names: Mapping[int, str]
+) -> tuple[rounds.Assignment, ...]:
+    return tuple(
+        rounds.Assignment(
+            device=names[row.slot],
+            task=rounds.Task(row.task),
+            attempt=row.attempt,
+            phase=rounds.AssignmentPhase(row.phase),
+            lease_until=row.lease_until.timestamp(),
+            retryable=row.retryable,
+            reason=row.reason,
+        )
+        for row in rows
+    )
