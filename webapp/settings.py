@@ -158,7 +158,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 ARTEFACT_MAX_BYTES = env.int("EDGEWISE_ARTEFACT_MAX_BYTES", default=20 * 2**30)
 _bucket = env.str("EDGEWISE_S3_BUCKET", default="")
 _artefacts: dict[str, object] = {
-    "BACKEND": "django.core.files.storage.FileSystemStorage",
+    "BACKEND": "webapp.jobs.storage.AtomicFileSystemStorage",
     "OPTIONS": {"location": str(VAR_DIR / "artefacts"), "base_url": None},
 }
 if _bucket:
@@ -239,6 +239,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
 }
+KNOX_TOKEN_MODEL = "accounts.PersonToken"
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
 
 LOGGING = {

@@ -1,0 +1,133 @@
+"""Every error of the REST API as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from fedcore.errors import EdgewiseError, Fault, SpecError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Conflict(exceptions.APIException):
+    """The thing is not in a state that allows this; ``detail`` says which it would need."""
+
+    status_code = 409
+    default_detail = "this cannot be done now"
+    default_code = "conflict"
+
+
+class Faulty(exceptions.APIException):
+    """A request with one or more faults, all of them told."""
+
+    status_code = 400
+    default_code = "invalid"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(str(fault) for fault in faults))
+
+
+def document(status: int, detail: str, faults: Sequence[Fault] = ()) -> dict[str, Any]:
+    """The JSON of one problem."""
+    title = HTTPStatus(status).phrase
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": _clean(detail),
+    }
+    if faults:
+        body["faults"] = [
+            {"path": _clean(fault.path), "message": _clean(fault.message)} for fault in faults
+        ]
+    return body
+
+
+def problem(
+    status: int,
+    detail: str,
+    faults: Sequence[Fault] = (),
+    headers: dict[str, str] | None = None,
+) -> JsonResponse:
+    """A problem as a plain Django response, for views outside the REST framework."""
+    body = document(status, detail, faults)
+    return JsonResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def not_found(request: HttpRequest, **_rest: str) -> JsonResponse:
+    """Answers every address under /api/ that does not exist."""
+    return problem(404, f"there is nothing at {request.path}; see /api/docs/")
+
+
+def problem_response(error: Exception, _context: dict[str, Any]) -> Response | None:
+    """The REST framework's exception handler. Errors it does not know stay errors (500)."""
+    known = _known(error)
+    if known is None:
+        return None
+    set_rollback()
+    status, detail, faults = known
+    headers = _headers(error)
+    response = Response(document(status, detail, faults), status=status, headers=headers)
+    response.content_type = CONTENT_TYPE
+    return response
+
+
+def _known(error: Exception) -> tuple[int, str, Sequence[Fault]] | None:
+    if isinstance(error, Http404):
+        return 404, "there is no such thing, or you may not see it", ()
+    if isinstance(error, PermissionDenied):
+        return 403, str(error) or "you may not do this", ()
+    if isinstance(error, RequestDataTooBig):
+        return 413, "the request is too large; send less at once", ()
+    if isinstance(error, (SpecError, Faulty)):
+        return 400, str(error), error.faults
+    if isinstance(error, exceptions.ValidationError):
+        faults = tuple(faults_in(error.detail))
+        return 400, "; ".join(str(fault) for fault in faults), faults
+    if isinstance(error, exceptions.APIException):
+        return error.status_code, _text(error.detail), ()
+    if isinstance(error, EdgewiseError):
+        return (503 if error.retryable else 409), str(error), ()
+    return None
+
+
+def faults_in(detail: Any, path: str = "") -> Iterator[Fault]:
+    """A serializer's or filter's nested errors, one fault each, with dotted paths."""
+    if isinstance(detail, dict):
+        for key, value in detail.items():
+            inner = path if key == "non_field_errors" else f"{path}.{key}" if path else str(key)
+            yield from faults_in(value, inner)
+    elif isinstance(detail, (list, tuple)):
+        for index, value in enumerate(detail):
+            nested = isinstance(value, dict)
+            yield from faults_in(value, f"{path}.{index}" if nested and path else path)
+    else:
+        yield Fault(path, str(detail))
+
+
+def _text(detail: Any) -> str:
+    return "; ".join(str(fault) for fault in faults_in(detail)) or "refused"
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = str(error.auth_header)  # type: ignore[attr-defined]
+    wait = getattr(error, "wait", None)
+    if wait:
+        headers["Retry-After"] = str(max(1, int(wait)))
+    return headers
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which a refused input may hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
