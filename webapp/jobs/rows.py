@@ -18,7 +18,7 @@ def last_seen(job: Job) -> dict[str, float]:
     """When each device of the job was last heard of, in epoch seconds; absent: never."""
     rows = Participant.objects.filter(job=job, device__last_seen_at__isnull=False)
     pairs = rows.values_list("device__name", "device__last_seen_at")
-    return {name: at.timestamp() for name, at in pairs}
+    return {name: at.timestamp() for name, at in pairs if at is not None}
 
 
 def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round:
