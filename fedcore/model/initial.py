@@ -1,0 +1,92 @@
+"""The first global artefact of a job, made from the model's files without building the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedcore.errors import ModelError
+from fedcore.model.adapters import initial_lora, lora_shapes
+from fedcore.model.load import ModelSource, fingerprint, resolve
+from fedcore.model.weights import ALIASES, WeightFiles
+from fedcore.plan.flops import Architecture
+from fedcore.spec import JobSpec
+from fedcore.wire.frame import FrameInfo, FrameWriter, write_frame
+
+
+@dataclass(frozen=True)
+class InitialInfo:
+    """The first global artefact: what it starts from and how large it is.
+
+    ``parameters`` counts the base model's, ``trainable_parameters`` those that travel.
+    """
+
+    fingerprint: str
+    parameters: int
+    trainable_parameters: int
+    architecture: Architecture
+    sha256: str
+    size: int
+
+
+def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
+    """Write the first global weights (LoRA's start, or the full model) as fp32 safetensors.
+
+    Its metadata says kind=global and the base's fingerprint; nothing else, so that equal
+    specifications give equal bytes.
+    """
+    source = resolve(spec.model.name)
+    mark = fingerprint(source.folder)
+    meta = {"kind": "global", "fingerprint": mark}
+    frame = (_write_lora if spec.adapter.kind == "lora" else _write_full)(spec, source, path, meta)
+    architecture = Architecture.from_config(source.config)
+    trainable = architecture.parameters()
+    if spec.adapter.kind == "lora":
+        trainable = architecture.lora_parameters(spec.adapter.rank, spec.adapter.targets)
+    return InitialInfo(
+        mark, architecture.parameters(), trainable, architecture, frame.sha256, frame.size
+    )
+
+
+def skeleton(source: ModelSource) -> Any:
+    """The model's modules on the meta device: names and shapes without any weight."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+    with torch.device("meta"):
+        return AutoModelForSeq2SeqLM.from_config(config)
+
+
+def full_shapes(source: ModelSource) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every distinct weight of a model: aliases and a tied head left out."""
+    skip = {*ALIASES, *(["lm_head.weight"] if source.tied else [])}
+    model = skeleton(source)
+    return {
+        name: tuple(item.shape) for name, item in model.state_dict().items() if name not in skip
+    }
+
+
+def _write_lora(
+    spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
+) -> FrameInfo:
+    shapes = lora_shapes(skeleton(source), spec.adapter)
+    return write_frame(path, initial_lora(shapes, spec.seed), meta)
+
+
+def _write_full(
+    spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
+) -> FrameInfo:
+    del spec
+    files = WeightFiles(source.folder)
+    layout = {name: ("F32", shape) for name, shape in full_shapes(source).items()}
+    with FrameWriter(path, layout, meta) as writer:
+        for name in writer.order:
+            tensor = files.tensor(name).float()
+            if tuple(tensor.shape) != tuple(layout[name][1]):
+                raise ModelError(f"{source.folder}: {name} does not have the configured shape")
+            writer.write(name, tensor)
+    assert writer.info is not None
+    return writer.info

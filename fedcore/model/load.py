@@ -1,0 +1,167 @@
+"""Find and load a T5-family model: the packaged ``nano``, a local folder or a hub name.
+
+FLAN-T5's output layer is its own matrix, not the embedding. transformers 5 declares every T5 tied
+and leaves the two apart only when it finds different weights for both, so loading checks it.
+fp16 is never used: T5 overflows in it (transformers #5651, #11461, #23918).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedcore.errors import ModelError
+from fedcore.model.weights import WeightFiles
+
+NANO = Path(__file__).parent / "checkpoints" / "nano"
+FAMILY = ("t5", "mt5", "umt5")
+HUB_FILES = ["*.json", "*.safetensors", "*.model"]
+FOLDER_WAY = (
+    "on a machine that reaches the hub run `hf download {name} --local-dir FOLDER`, "
+    "copy the folder here and give its path as the model"
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are. ``name`` is what the specification says."""
+
+    name: str
+    folder: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        return values
+
+    @property
+    def tied(self) -> bool:
+        """True where the output layer is the embedding, as in T5 1.0 (not in FLAN-T5)."""
+        return bool(self.config.get("tie_word_embeddings", True))
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model. ``fingerprint`` is the same wherever the same weights are."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+    source: ModelSource
+
+
+def resolve(name: str) -> ModelSource:
+    """Find the files of a model; a hub name is fetched into the hub's own cache.
+
+    Raises ModelError where nothing is found, the hub cannot be reached, or it is no T5.
+    """
+    source = ModelSource(name, _folder_of(name))
+    try:
+        kind = source.config.get("model_type")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source.folder} holds no readable config.json") from error
+    if kind not in FAMILY:
+        raise ModelError(
+            f"{name} is a {kind!r} model; give a T5-family one (such as google/flan-t5-small)"
+        )
+    return source
+
+
+def _folder_of(name: str) -> Path:
+    if name == "nano":
+        if not NANO.is_dir():
+            raise ModelError("the packaged model nano is missing; run fedcore/model/pretrain")
+        return NANO
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"there is no folder {name}; give a model folder or a hub name")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
+
+    try:
+        folder = fetch(HUB_FILES)
+        if not list(folder.glob("*.safetensors")):
+            folder = fetch(["pytorch_model*.bin*"])
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"the hub knows no model {name!r} that may be read without a login; mind the "
+            f"spelling, or give a folder"
+        ) from error
+    except Exception as error:  # the hub client raises a dozen unrelated types when offline
+        way = FOLDER_WAY.format(name=name)
+        raise ModelError(f"the model hub cannot be reached for {name!r}: {way}") from error
+    return folder
+
+
+def load_base(name: str, precision: torch.dtype) -> Base:
+    """Load model (in ``precision``, on the CPU, evaluation mode) and tokenizer."""
+    if precision not in (torch.float32, torch.bfloat16):
+        raise ModelError(f"T5 is used in fp32 or bf16, never in {precision}: it overflows in fp16")
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    source = resolve(name)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                source.folder, dtype=precision, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"the files of {name} cannot be loaded: {error}") from error
+    _check_head(model, source)
+    return Base(model.eval(), tokenizer, fingerprint(source.folder), source)
+
+
+def _check_head(model: Any, source: ModelSource) -> None:
+    shared = model.lm_head.weight is model.shared.weight
+    if shared and not source.tied:
+        raise ModelError(
+            f"{source.name} has an output layer of its own, but loading shared it with the "
+            "embedding; its files lack lm_head.weight or hold a copy of the embedding"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the notice that lm_head stays untied: it is what we want."""
+    from transformers.utils import logging as hub_logging
+
+    before = hub_logging.get_verbosity()
+    bar = hub_logging.is_progress_bar_enabled()
+    hub_logging.set_verbosity(logging.ERROR)
+    hub_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)
+        if bar:
+            hub_logging.enable_progress_bar()
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the sorted tensors' names, types, shapes and bytes of a model folder."""
+    files = WeightFiles(folder)
+    return _fingerprint(folder, files.stamp)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    del stamp  # part of the key: changed files are hashed again
+    return WeightFiles(folder).digest()

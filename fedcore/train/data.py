@@ -1,0 +1,241 @@
+"""A device's own examples: read, split and tokenized once, then kept on its disk.
+
+Nothing here depends on other devices: the split is a function of the job's seed and each example's
+own text, so equal examples fall on the same side whatever order they come in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.errors import DataError
+from fedcore.spec import DataSpec
+from fedcore.train.sources import Source, content_key, guess_columns, open_rows
+
+LAYOUT = "1"  # of the files in the cache; part of their key
+TOKENIZE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of one example: source (prefix and end sign included) and target (end sign)."""
+
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return len(self.source), len(self.target)
+
+
+class Tokenized(Sequence[Example]):
+    """Tokenized examples in memory-mapped files; ``rows`` picks and orders some of them."""
+
+    def __init__(self, folder: Path, rows: Sequence[int] | None = None) -> None:
+        self.folder = folder
+        self._ends = np.load(folder / "ends.npy")
+        ids = folder / "ids.bin"
+        self._ids: NDArray[np.int32] = np.memmap(ids, dtype=np.int32, mode="r")
+        self._rows = np.arange(len(self._ends)) if rows is None else np.asarray(rows, dtype=int)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = int(self._rows[index])
+        start = int(self._ends[row - 1, 1]) if row else 0
+        middle, end = (int(value) for value in self._ends[row])
+        return Example(self._ids[start:middle], self._ids[middle:end])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A device's part of a job. ``references`` are the validation summaries; they stay here.
+
+    ``examples`` is the device's weight in the fold: the number of its training examples.
+    """
+
+    train: Tokenized
+    validation: Tokenized
+    references: tuple[str, ...]
+    skipped: int
+
+    @property
+    def examples(self) -> int:
+        return len(self.train)
+
+
+@dataclass(frozen=True)
+class _Cached:
+    folder: Path
+    digests: tuple[str, ...]
+    skipped: int
+
+
+def prepare(
+    source: Source, data: DataSpec, seed: int, tokenizer: Any, cache_dir: Path | str
+) -> Prepared:
+    """Read, split and tokenize; the tokens are cached by content, columns and lengths.
+
+    Raises DataError for a missing file, unknown columns, no or too few examples.
+    """
+    cached = _tokenized(source, data, tokenizer, Path(cache_dir))
+    count = len(cached.digests)
+    if count < data.min_examples:
+        raise DataError(
+            f"{source.label} holds {count} usable examples where the job asks for "
+            f"{data.min_examples}; add examples or lower data.min_examples"
+        )
+    train, validation = split_rows(cached.digests, data.validation_fraction, seed)
+    validation = validation[: data.max_validation_examples]
+    summaries = (cached.folder / "summaries.jsonl").read_text("utf-8").splitlines()
+    references = tuple(json.loads(summaries[row]) for row in validation)
+    folder = cached.folder
+    return Prepared(
+        Tokenized(folder, train), Tokenized(folder, validation), references, cached.skipped
+    )
+
+
+def split_rows(digests: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Rows for training (in file order) and for validation (in the order they are drawn).
+
+    Each side gets at least one row. Rows are drawn by the hash of seed and content.
+    """
+    size = min(len(digests) - 1, max(1, math.floor(fraction * len(digests) + 0.5)))
+    ranks = [hashlib.sha256(f"{seed}\x1f{digest}".encode()).digest() for digest in digests]
+    drawn = sorted(range(len(digests)), key=lambda row: (ranks[row], row))[:size]
+    held_out = set(drawn)
+    return [row for row in range(len(digests)) if row not in held_out], drawn
+
+
+def _tokenized(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) -> _Cached:
+    key = _cache_key(source, data, tokenizer, cache_dir)
+    folder = cache_dir / "tokens" / key
+    if not (folder / "index.json").exists():
+        _fill(folder, source, data, tokenizer)
+    index = json.loads((folder / "index.json").read_text("utf-8"))
+    if not index["digests"]:
+        raise DataError(f"{source.label} holds no example with both a text and a summary")
+    return _Cached(folder, tuple(index["digests"]), index["skipped"])
+
+
+def _fill(folder: Path, source: Source, data: DataSpec, tokenizer: Any) -> None:
+    """Write a folder of tokens under a name of this process, then give it its own in one step."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write_tokens(_pairs(source, folder.parents[1]), data, tokenizer, part)
+        with suppress(OSError):  # another process was first: its folder holds the same
+            part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _cache_key(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) -> str:
+    parts = [
+        LAYOUT,
+        content_key(source, cache_dir),
+        source.text_column,
+        source.summary_column,
+        source.where,
+        data.prefix,
+        data.max_source_tokens,
+        data.max_target_tokens,
+        tokenizer_key(tokenizer),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """A hash of what a tokenizer does: its own serialisation, or its vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pairs(source: Source, cache_dir: Path) -> Iterator[tuple[str, str]]:
+    """(text, summary) of each row; ('', '') for a row that lacks either."""
+    rows = open_rows(source, cache_dir)
+    text, summary = guess_columns(source, rows.column_names)
+    for row in rows.select_columns([text, summary]):
+        pair = str(row[text] or "").strip(), str(row[summary] or "").strip()
+        yield pair if all(pair) else ("", "")
+
+
+def _write_tokens(
+    pairs: Iterable[tuple[str, str]], data: DataSpec, tokenizer: Any, folder: Path
+) -> None:
+    ends: list[tuple[int, int]] = []
+    digests: list[str] = []
+    skipped = position = 0
+    with (
+        (folder / "ids.bin").open("wb") as ids,
+        (folder / "summaries.jsonl").open("w", encoding="utf-8") as summaries,
+    ):
+        for batch in _batches(pairs, TOKENIZE_ROWS):
+            kept = [pair for pair in batch if pair[0]]
+            skipped += len(batch) - len(kept)
+            for pair, source, target in _encode(kept, data, tokenizer):
+                ids.write(np.asarray(source + target, dtype=np.int32).tobytes())
+                ends.append((position + len(source), position + len(source) + len(target)))
+                position = ends[-1][1]
+                digests.append(hashlib.sha256("\x1f".join(pair).encode()).hexdigest()[:32])
+                summaries.write(json.dumps(pair[1]) + "\n")
+        if not position:
+            ids.write(b"\0\0\0\0")  # an empty file cannot be mapped
+    np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64).reshape(-1, 2))
+    index = {"digests": digests, "skipped": skipped}
+    (folder / "index.json").write_text(json.dumps(index), "utf-8")
+
+
+def _encode(
+    pairs: Sequence[tuple[str, str]], data: DataSpec, tokenizer: Any
+) -> Iterator[tuple[tuple[str, str], list[int], list[int]]]:
+    if not pairs:
+        return
+    texts = [data.prefix + text for text, _ in pairs]
+    sources = tokenizer(texts, max_length=data.max_source_tokens, truncation=True).input_ids
+    targets = tokenizer(
+        text_target=[summary for _, summary in pairs],
+        max_length=data.max_target_tokens,
+        truncation=True,
+    ).input_ids
+    yield from zip(pairs, sources, targets, strict=True)
+
+
+def _batches(items: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def pad(rows: Sequence[NDArray[np.int32]], fill: int) -> NDArray[np.int64]:
+    """Stack rows to (rows, longest) by filling at the right."""
+    width = max(len(row) for row in rows)
+    out = np.full((len(rows), width), fill, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def lengths_of(examples: Iterable[Example]) -> list[tuple[int, int]]:
+    """(source tokens, target tokens) of each example, padding not counted."""
+    return [example.lengths for example in examples]

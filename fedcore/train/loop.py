@@ -1,0 +1,200 @@
+"""The local loop of a round: AdamW steps on one device's examples, measured as they run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fedcore.errors import TrainingError
+from fedcore.model.adapters import trainable_parameters
+from fedcore.plan.flops import Cost
+from fedcore.seeds import derive
+from fedcore.spec import TrainSpec
+from fedcore.train.batches import IGNORED, Batch, Signs, collate, groups, steps_of
+from fedcore.train.data import Tokenized
+from fedcore.train.hardware import seed_torch
+from fedcore.train.objectives import Objective
+from fedcore.train.telemetry import Hooks, Pace, Recorder
+
+
+@dataclass(frozen=True)
+class Work:
+    """One device's task of one round. ``seed`` decides order and dropout, ``cost`` counts FLOPs."""
+
+    model: Any
+    examples: Tokenized
+    train: TrainSpec
+    objective: Objective
+    cost: Cost
+    seed: int
+    device: torch.device
+    precision: torch.dtype
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a round's local training was, in sums. ``loss`` is the mean over its steps.
+
+    ``tokens`` and ``flops`` leave padding out; ``phase_s`` are seconds per phase.
+    """
+
+    steps: int
+    loss: float
+    tokens: int
+    flops: int
+    seconds: float
+    phase_s: dict[str, float]
+
+
+def train_locally(work: Work, hooks: Hooks) -> TrainSummary:
+    """Train the model in place from the weights it holds now.
+
+    Raises TrainingError for a loss or gradient that is not finite, Stopped when asked to stop.
+    """
+    seed_torch(derive(work.seed, "dropout"))
+    work.model.train()
+    try:
+        return _Loop(work, hooks).run()
+    finally:
+        work.model.eval()
+        work.model.zero_grad(set_to_none=True)
+
+
+def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
+    """Factor on the learning rate at each step (0 is the first) after a linear warm-up."""
+
+    def factor(step: int) -> float:
+        if step < train.warmup_steps:
+            return (step + 1) / train.warmup_steps
+        span = max(1, steps_total - train.warmup_steps)
+        done = min(1.0, (step - train.warmup_steps) / span)
+        if train.schedule == "linear":
+            return 1.0 - done
+        return 0.5 * (1 + math.cos(math.pi * done)) if train.schedule == "cosine" else 1.0
+
+    return factor
+
+
+class _Loop:
+    def __init__(self, work: Work, hooks: Hooks) -> None:
+        self.work, self.hooks = work, hooks
+        self.weights = dict(trainable_parameters(work.model))
+        train = work.train
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()), lr=train.learning_rate, weight_decay=train.weight_decay
+        )
+        self.steps_total = steps_of(train, len(work.examples))
+        self.factor = schedule(train, self.steps_total)
+        self.penalty = work.objective(self.weights)
+        self.recorder = Recorder(work.device, hooks.report)
+        self.pending: list[tuple[int, Tensor, Tensor]] = []
+        self.seen = 0
+
+    def run(self) -> TrainSummary:
+        order = groups(self.work.train, len(self.work.examples), derive(self.work.seed, "order"))
+        for step in range(self.steps_total):
+            self.hooks.check_stop("local training")
+            self._step(step, self._batches(next(order)))
+            last = step + 1 == self.steps_total
+            if last or self.recorder.due:
+                self._send(step)
+            elif self.work.device.type == "cpu":
+                self._check()
+        totals = self.recorder.totals
+        loss = totals.loss_sum / totals.steps
+        seconds = self.recorder.elapsed_s
+        return TrainSummary(
+            totals.steps, loss, totals.tokens, totals.flops, seconds, totals.phase_s
+        )
+
+    def _batches(self, group: Sequence[Sequence[int]]) -> list[Batch]:
+        signs = Signs.of(self.work.model.config)
+        device = self.work.device
+        return [collate([self.work.examples[i] for i in rows], signs, device) for rows in group]
+
+    def _step(self, step: int, batches: Sequence[Batch]) -> None:
+        """One optimizer step: the mean over all target tokens of its batches."""
+        clock = self.recorder.clock
+        clock.mark("load")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.work.train.learning_rate * self.factor(step)
+        total = sum(batch.target_tokens for batch in batches)
+        losses = [self._gradients(batch, total, len(batches)) for batch in batches]
+        norm = self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        clock.mark("optimizer")
+        self.pending.append((step, torch.stack(losses).sum(), norm))
+
+    def _gradients(self, batch: Batch, total: int, parts: int) -> Tensor:
+        clock = self.recorder.clock
+        logits = forward(self.work.model, batch, self.work.precision)
+        clock.mark("forward")
+        loss = token_losses(logits, batch).sum() / total
+        penalty = self.penalty(self.weights)
+        objective = loss if penalty is None else loss + penalty / parts
+        clock.mark("loss")
+        objective.backward()  # type: ignore[no-untyped-call]
+        clock.mark("backward")
+        self.recorder.count(batch.tokens, self.work.cost.of(batch.lengths))
+        self.seen += len(batch.lengths)
+        return loss.detach()
+
+    def _clip(self) -> Tensor:
+        """Scale the gradients to the clipping norm; returns their norm before."""
+        limit = self.work.train.clip_norm or math.inf
+        return torch.nn.utils.clip_grad_norm_(self.weights.values(), limit)
+
+    def _check(self) -> None:
+        """Raise for the first step since the last check whose loss or gradient is not finite."""
+        for step, loss, norm in self.pending:
+            cause = _cause(float(loss), float(norm))
+            if cause:
+                raise TrainingError(
+                    f"step {step + 1} of {self.steps_total}: {cause}; lower the learning rate "
+                    f"(now {self.work.train.learning_rate:g}), clip gradients, or look at the data"
+                )
+
+    def _send(self, step: int) -> None:
+        self._check()
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        epoch = self.seen / len(self.work.examples)
+        losses = [float(loss) for _, loss, _ in self.pending]
+        self.recorder.send(Pace(step + 1, self.steps_total, epoch, rate), losses)
+        self.pending.clear()
+
+
+def _cause(loss: float, norm: float) -> str:
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
+
+
+def forward(model: Any, batch: Batch, precision: torch.dtype) -> Tensor:
+    """Logits (examples, target positions, vocabulary); products in ``precision``."""
+    with torch.autocast(batch.labels.device.type, precision, precision != torch.float32):
+        logits: Tensor = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            decoder_input_ids=batch.decoder_input_ids,
+            use_cache=False,
+        ).logits
+    return logits
+
+
+def token_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy in nats of each target position, fp32; 0 where padded."""
+    flat = logits.float().view(-1, logits.shape[-1])
+    return cross_entropy(flat, batch.labels.view(-1), ignore_index=IGNORED, reduction="none")
+
+
+def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Consecutive pieces of at most ``size``."""
+    for i in range(0, len(rows), size):
+        yield rows[i : i + size]
