@@ -189,11 +189,9 @@ FILE_UPLOAD_TEMP_DIR = env.str("EDGEWISE_UPLOAD_TEMP_DIR", default=None)
 # nobody trusts a device and no broker has a memory quota per user.
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
 DEVICE_REDIS_URL = env.str("DEVICE_REDIS_URL", default="redis://127.0.0.1:6379/1")
-# The address of the devices' broker as devices reach it; the same one unless a proxy stands between.
+# Where devices reach their broker; the same address unless a proxy stands between.
 DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=DEVICE_REDIS_URL)
-CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
-}
+CACHES = {"default": {"BACKEND": "webapp.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",

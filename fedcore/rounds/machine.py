@@ -61,8 +61,7 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
         return round, ()
     draft = _Draft(round)
     if isinstance(event, Interrupted):
-        draft.revoke_active(event.reason, AssignmentPhase.EXPIRED)
-        draft.move(RoundPhase.FAILED, event.reason)
+        _interrupt(draft, event.reason)
     elif isinstance(event, AggregationFailed):
         if round.phase is RoundPhase.AGGREGATING:
             draft.move(RoundPhase.FAILED, event.reason)
@@ -73,6 +72,15 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
     else:
         _tick(draft, event)
     return draft.round, tuple(draft.effects)
+
+
+def _interrupt(draft: _Draft, reason: str) -> None:
+    """What was aggregated is kept; everything before that is started again another time."""
+    aggregated = draft.round.phase is RoundPhase.EVALUATING and draft.round.number > 0
+    draft.revoke_active(reason, AssignmentPhase.EXPIRED)
+    if aggregated:
+        _folded(draft)
+    draft.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
 
 
 def _tick(draft: _Draft, tick: Tick) -> None:

@@ -30,9 +30,7 @@ class Device(models.Model):
     """A machine. ``profile`` is what its agent reported of the hardware, see docs/protocol.md."""
 
     name = models.CharField(max_length=100, unique=True)
-    role = models.CharField(
-        max_length=12, choices=DeviceRole.choices, default=DeviceRole.TRAINER
-    )
+    role = models.CharField(max_length=12, choices=DeviceRole.choices, default=DeviceRole.TRAINER)
     profile = models.JSONField(default=dict, blank=True)
     agent_version = models.CharField(max_length=40, blank=True)
     boot_id = models.CharField(max_length=64, blank=True)
@@ -108,9 +106,7 @@ class Enrolment(models.Model):
 
     token_hash = models.CharField(max_length=64, unique=True)
     name = models.CharField(max_length=100, blank=True)
-    role = models.CharField(
-        max_length=12, choices=DeviceRole.choices, default=DeviceRole.TRAINER
-    )
+    role = models.CharField(max_length=12, choices=DeviceRole.choices, default=DeviceRole.TRAINER)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)
     device = models.ForeignKey(

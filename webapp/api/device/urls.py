@@ -1,5 +1,24 @@
+"""Addresses below /api/v1/ that devices call."""
+
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from webapp.api.device import views
+from webapp.api.device.upload import UpdateView
+
+ASSIGNMENT = "device/assignments/<uuid:pk>"
+
+urlpatterns = [
+    path("enrol/", views.enrol),
+    path("device/hello/", views.hello),
+    path("device/measurements/", views.measurements),
+    path("device/unenrol/", views.unenrol),
+    path("device/artefacts/<str:sha256>/", views.artefact),
+    path(f"{ASSIGNMENT}/accept/", views.accept),
+    path(f"{ASSIGNMENT}/progress/", views.progress),
+    path(f"{ASSIGNMENT}/report/", views.report),
+    path(f"{ASSIGNMENT}/fail/", views.fail),
+    path(f"{ASSIGNMENT}/refuse/", views.refuse),
+    path(f"{ASSIGNMENT}/update/", UpdateView.as_view()),
+]

@@ -1,0 +1,322 @@
+"""What happens when a device calls: rows are read, moved and answered; no HTTP in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.core.cache import cache
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+
+from fedcore.errors import WireError
+from fedcore.plan.frame_header import read_header
+from fedcore.rounds import ACTIVE, AssignmentPhase, Task, move_refusal
+from webapp.devices.models import Device
+from webapp.devices.services import replace_datasets
+from webapp.events import job_event
+from webapp.jobs.artefacts import ArtefactRefused, local_file, received, store, stream
+from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Level, Participant
+from webapp.jobs.transitions import (
+    AssignmentRefused,
+    add_traffic,
+    expire_held,
+    look_at,
+    move_assignment,
+    renew_lease,
+)
+from webapp.telemetry.models import Sample
+from webapp.telemetry.pace import interval_s
+from webapp.wake import wake_device, wake_job
+
+# Metadata of a frame may add this much to the tensors' bytes.
+FRAME_SLACK_BYTES = 65_536
+ONLINE_COUNT_TTL_S = 5
+
+
+def hello(
+    device: Device,
+    boot_id: str,
+    agent_version: str,
+    profile: dict[str, Any],
+    datasets: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The agent has started: what its former start held is offered again at once."""
+    with transaction.atomic():
+        if boot_id != device.boot_id:
+            expire_held(device, "its agent was restarted")
+        changes: dict[str, Any] = {"boot_id": boot_id, "agent_version": agent_version}
+        if profile:
+            changes["profile"] = profile
+        Device.objects.filter(pk=device.pk).update(
+            last_seen_at=timezone.now(), activity={}, **changes
+        )
+        replace_datasets(device, datasets)
+    wake_device(device.pk)
+    return {
+        "device": {"id": device.pk, "name": device.name, "role": device.role},
+        "next_sample_seq": device.last_sample_seq + 1,
+        "interval_s": interval_s(device.pk, None, _online_count()),
+        "cancel": [],
+    }
+
+
+def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
+    """Hand the work out. Raises AssignmentRefused where it is over or already held."""
+    assignment = _assignment(device, pk)
+    if boot_id and device.boot_id and boot_id != device.boot_id:
+        raise AssignmentRefused("this agent was replaced by a newer start; say hello again")
+    spec = assignment.round.job.job_spec
+    now = timezone.now()
+    move_assignment(
+        assignment,
+        AssignmentPhase.ACCEPTED,
+        accepted_at=now,
+        lease_until=now + timedelta(seconds=spec.participation.lease_s),
+    )
+    look_at(assignment.round.job_id)
+    return _work(assignment)
+
+
+def _work(assignment: Assignment) -> dict[str, Any]:
+    round_, job = assignment.round, assignment.round.job
+    weights = job_weights(assignment)
+    participant = Participant.objects.get(job=job, slot=assignment.slot)
+    return {
+        "assignment": str(assignment.pk),
+        "job": str(job.pk),
+        "job_name": job.name,
+        "round": round_.number,
+        "task": assignment.task,
+        "attempt": assignment.attempt,
+        "slot": assignment.slot,
+        "dataset": participant.dataset,
+        "spec": job.spec,
+        "model_fingerprint": job.model_fingerprint,
+        "global": {"sha256": weights.sha256, "size_bytes": weights.size_bytes},
+        "lease_s": job.job_spec.participation.lease_s,
+        "deadline_at": round_.deadline_at.isoformat() if round_.deadline_at else None,
+        "max_update_bytes": weights.size_bytes + FRAME_SLACK_BYTES,
+    }
+
+
+def job_weights(assignment: Assignment) -> Artefact:
+    """What an assignment works on: the round's base to train, its result to evaluate."""
+    round_ = assignment.round
+    evaluating = assignment.task == Task.EVALUATE.value
+    weights = (round_.global_artefact if evaluating else None) or round_.base_artefact
+    if weights is None:
+        raise AssignmentRefused("the round has no model yet; wait for the next offer")
+    return weights
+
+
+def progress(device: Device, pk: UUID, phase: str) -> dict[str, Any]:
+    """Note that training or uploading has begun; saying it twice is harmless."""
+    assignment = _assignment(device, pk)
+    if assignment.phase != phase:
+        move_assignment(assignment, AssignmentPhase(phase))
+    renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
+    wake_job(assignment.round.job_id)
+    return {}
+
+
+def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
+    """Take an answer. The same answer again is fine, a different one is not."""
+    assignment = _assignment(device, pk)
+    update = values["update"]
+    if assignment.phase in (AssignmentPhase.REPORTED.value, AssignmentPhase.FOLDED.value):
+        if assignment.update_artefact_id == update:
+            return {}
+        raise AssignmentRefused(move_refusal(AssignmentPhase.REPORTED, AssignmentPhase.UPLOADING))
+    if assignment.task == Task.TRAIN.value and assignment.update_artefact_id != update:
+        raise AssignmentRefused("upload the update before reporting it")
+    with transaction.atomic():
+        move_assignment(
+            assignment,
+            AssignmentPhase.REPORTED,
+            examples=values["examples"],
+            metrics=values["metrics"],
+            bytes_up=values["bytes_up"],
+            bytes_down=values["bytes_down"],
+            ended_at=timezone.now(),
+        )
+        job_event(assignment.round.job, _reported_text(assignment, values), device=device)
+        look_at(assignment.round.job_id)
+    return {}
+
+
+def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
+    where = f"{assignment.device.name}, round {assignment.round.number}"
+    metrics = values["metrics"]
+    if assignment.task == Task.EVALUATE.value:
+        score = metrics.get("rougeL")
+        return f"{where}: evaluated, ROUGE-L {score:.1f}" if score is not None else where
+    return f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
+
+
+def fail(device: Device, pk: UUID, reason: str, retryable: bool) -> dict[str, Any]:
+    return _end(device, pk, AssignmentPhase.FAILED, reason, retryable)
+
+
+def refuse(device: Device, pk: UUID, reason: str) -> dict[str, Any]:
+    return _end(device, pk, AssignmentPhase.REFUSED, reason, False)
+
+
+def _end(
+    device: Device, pk: UUID, phase: AssignmentPhase, reason: str, retryable: bool
+) -> dict[str, Any]:
+    assignment = _assignment(device, pk)
+    if assignment.phase == phase.value:
+        return {}
+    with transaction.atomic():
+        move_assignment(
+            assignment, phase, reason=reason, retryable=retryable, ended_at=timezone.now()
+        )
+        text = f"{device.name}, round {assignment.round.number}: {phase.value}: {reason}"
+        job_event(assignment.round.job, text, Level.WARNING, device)
+        look_at(assignment.round.job_id)
+    return {}
+
+
+def store_update(device: Device, pk: UUID, chunks: Iterable[bytes], sha256: str) -> Artefact:
+    """Stream an update in, check its header against the round's base, store it."""
+    assignment = _assignment(device, pk)
+    refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)
+    if refusal or assignment.task != Task.TRAIN.value:
+        raise AssignmentRefused(refusal or "an evaluation has no update")
+    base = job_weights(assignment)
+    with received(chunks, sha256, base.size_bytes + FRAME_SLACK_BYTES) as path:
+        try:
+            _check_header(path, base, assignment)
+        except WireError as error:
+            raise ArtefactRefused(str(error), 422) from error
+        artefact = store(path, sha256, ArtefactKind.UPDATE, f"device:{device.name}")
+    Assignment.objects.filter(pk=pk).update(update_artefact=artefact)
+    renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
+    add_traffic(pk, up=artefact.size_bytes)
+    return artefact
+
+
+def _check_header(path: Any, base: Artefact, assignment: Assignment) -> None:
+    """Names, shapes and origin, from the header alone; the aggregation reads the numbers."""
+    header = read_header(path)
+    with local_file(base) as base_path:
+        expected = read_header(base_path).shapes
+    if header.shapes != expected:
+        strange = sorted(set(header.shapes.items()) ^ set(expected.items()))
+        raise WireError(f"the update does not fit the model: {strange[0][0]!r} differs")
+    due = {
+        "kind": "update",
+        "job": str(assignment.round.job_id),
+        "round": str(assignment.round.number),
+        "base": base.sha256,
+    }
+    for key, value in due.items():
+        if header.meta.get(key) != value:
+            raise WireError(f"foreign update: {key} is {header.meta.get(key)!r}, not {value!r}")
+
+
+def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseBase:
+    """Serve an artefact that one of the device's open assignments works on."""
+    mine = Assignment.objects.filter(
+        device=device, phase__in=[phase.value for phase in ACTIVE]
+    ).select_related("round__base_artefact", "round__global_artefact", "round__job")
+    for assignment in mine:
+        weights = job_weights(assignment)
+        if weights.sha256 == sha256:
+            response = stream(request, weights)
+            add_traffic(assignment.pk, down=int(response.headers.get("Content-Length", 0)))
+            return response
+    raise Http404
+
+
+def measure(device: Device, values: dict[str, Any]) -> dict[str, Any]:
+    """Store samples once each, renew the lease, and say what the device should know now."""
+    activity = _plain(values["activity"])
+    stored = _store_samples(device, values["samples"])
+    Device.objects.filter(pk=device.pk).update(
+        last_seen_at=timezone.now(),
+        activity=activity,
+        last_sample_seq=max(device.last_sample_seq, stored),
+    )
+    current = _current(device, activity)
+    stop = None
+    if current is not None:
+        held = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
+        stop = None if held or current.phase in _ANSWERED else current
+        wake_job(current.round.job_id)
+    wake_device(device.pk)
+    job_id = current.round.job_id if current is not None else None
+    return {
+        "acked_seq": stored or device.last_sample_seq,
+        "interval_s": interval_s(device.pk, job_id, _online_count()),
+        "cancel": [] if stop is None else [_cancel(stop)],
+    }
+
+
+_ANSWERED = (
+    AssignmentPhase.REPORTED.value,
+    AssignmentPhase.FOLDED.value,
+    AssignmentPhase.OFFERED.value,
+)
+
+
+def _cancel(assignment: Assignment) -> dict[str, str]:
+    return {"assignment": str(assignment.pk), "reason": assignment.reason or assignment.phase}
+
+
+def _plain(activity: dict[str, Any]) -> dict[str, Any]:
+    held = activity.get("assignment")
+    return {**activity, "assignment": str(held) if held else None}
+
+
+def _current(device: Device, activity: dict[str, Any]) -> Assignment | None:
+    if not activity.get("assignment"):
+        return None
+    return (
+        Assignment.objects.filter(pk=activity["assignment"], device=device)
+        .select_related("round")
+        .first()
+    )
+
+
+def _store_samples(device: Device, samples: list[dict[str, Any]]) -> int:
+    """Store samples and return the highest seq among them (0 for none)."""
+    if not samples:
+        return 0
+    named = {item["assignment"] for item in samples if item["assignment"]}
+    mine = set(Assignment.objects.filter(pk__in=named, device=device).values_list("pk", flat=True))
+    rows = [
+        Sample(
+            device=device,
+            seq=item["seq"],
+            at=item["at"],
+            assignment_id=item["assignment"] if item["assignment"] in mine else None,
+            values=item["values"],
+        )
+        for item in samples
+    ]
+    Sample.objects.bulk_create(rows, ignore_conflicts=True)
+    return max(item["seq"] for item in samples)
+
+
+def _assignment(device: Device, pk: UUID) -> Assignment:
+    rows = Assignment.objects.select_related(
+        "round__job", "round__base_artefact", "round__global_artefact", "device"
+    )
+    return get_object_or_404(rows, pk=pk, device=device)
+
+
+def _online_count() -> int:
+    """Devices heard of lately, counted every few seconds and not at every batch."""
+    since = timezone.now() - timedelta(seconds=60)
+
+    def count() -> int:
+        return Device.objects.filter(revoked_at=None, last_seen_at__gt=since).count()
+
+    found = cache.get_or_set("devices-online", count, ONLINE_COUNT_TTL_S)
+    return int(found or 0)

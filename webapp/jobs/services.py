@@ -1,0 +1,90 @@
+"""What a person can do with jobs; pages, REST API and admin all call these."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from fedcore.errors import EdgewiseError, Fault, SpecError
+from fedcore.lifecycle import PERSON_MOVES, JobPhase, move_refusal
+from fedcore.spec import JobSpec
+from webapp.accounts.models import User
+from webapp.broker import EXPORT, send_after_commit
+from webapp.devices.models import Device
+from webapp.events import job_event
+from webapp.jobs.models import Job
+from webapp.jobs.transitions import look_at
+
+PAST_TENSE = {
+    "launch": "launched",
+    "pause": "paused",
+    "resume": "resumed",
+    "retry": "retried",
+    "cancel": "cancelled",
+}
+
+
+class MoveRefused(EdgewiseError):
+    """The job is in no state for this; the text says what it would need."""
+
+
+def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
+    """Store a job, and launch it unless it is to stay a draft.
+
+    Raises SpecError where the specification names devices that this site does not have.
+    """
+    _check_devices(spec)
+    phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
+    with transaction.atomic():
+        job = Job.objects.create(
+            name=spec.name,
+            spec=spec.to_dict(),
+            phase=phase.value,
+            created_by=user,
+            queued_at=timezone.now() if launch else None,
+        )
+        job_event(job, f"{'launched' if launch else 'saved'} by {_who(user)}")
+        look_at(job.pk)
+    return job
+
+
+def _check_devices(spec: JobSpec) -> None:
+    named = spec.participation.devices
+    known = set(
+        Device.objects.filter(name__in=named, revoked_at=None).values_list("name", flat=True)
+    )
+    missing = [name for name in named if name not in known]
+    if missing:
+        message = f"no device is called {', '.join(missing)}; see the list of devices"
+        raise SpecError([Fault("participation.devices", message)])
+
+
+def move(job_id: UUID, name: str, user: User | None) -> Job:
+    """Make a person's move (launch, pause, resume, retry, cancel). Raises MoveRefused."""
+    sources, target = PERSON_MOVES[name]
+    changes: dict[str, object] = {"phase": target.value, "reason": ""}
+    if target is JobPhase.QUEUED:
+        changes |= {"queued_at": timezone.now(), "ended_at": None, "resumed": name != "launch"}
+        changes["initialise_requested_at"] = None
+    if target is JobPhase.CANCELLED:
+        changes |= {"ended_at": timezone.now(), "reason": f"cancelled by {_who(user)}"}
+    with transaction.atomic():
+        movable = Job.objects.filter(pk=job_id, phase__in=[source.value for source in sources])
+        moved = movable.update(**changes)
+        job = Job.objects.get(pk=job_id)
+        if not moved:
+            raise MoveRefused(move_refusal(JobPhase(job.phase), name))
+        job_event(job, f"{PAST_TENSE[name]} by {_who(user)}")
+        look_at(job.pk)
+    return job
+
+
+def request_merged(job: Job) -> None:
+    """Ask for the merged model to be made; ``Job.merged_artefact`` appears when it is."""
+    send_after_commit(EXPORT, str(job.pk))
+
+
+def _who(user: User | None) -> str:
+    return user.get_username() if user is not None else "the system"

@@ -1,0 +1,76 @@
+"""Guarded updates: a phase moves only from the one it was seen in; the count tells who won."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, move_refusal
+from webapp.broker import ADVANCE, send_after_commit
+from webapp.devices.models import Device
+from webapp.jobs.models import Assignment
+from webapp.wake import wake_job
+
+
+class AssignmentRefused(Exception):
+    """The device may not do this to this assignment; the text says why."""
+
+
+def look_at(job_id: UUID) -> None:
+    """Have the coordinator look at a job and live pages look at it too, after the commit."""
+    send_after_commit(ADVANCE, str(job_id))
+    wake_job(job_id)
+
+
+def move_assignment(assignment: Assignment, wanted: AssignmentPhase, **changes: object) -> None:
+    """Move an assignment as its device asks. Raises AssignmentRefused with the reason."""
+    refusal = move_refusal(AssignmentPhase(assignment.phase), wanted)
+    if refusal:
+        raise AssignmentRefused(refusal)
+    moved = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase).update(
+        phase=wanted.value, **changes
+    )
+    if not moved:
+        assignment.refresh_from_db(fields=["phase"])
+        raise AssignmentRefused(
+            move_refusal(AssignmentPhase(assignment.phase), wanted)
+            or "this assignment has just changed; ask again"
+        )
+    assignment.phase = wanted.value
+
+
+def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
+    """Whether the device still holds the assignment; if so it does for ``lease_s`` more."""
+    until = timezone.now() + timedelta(seconds=lease_s)
+    held = Assignment.objects.filter(
+        pk=assignment_id, device=device, phase__in=[phase.value for phase in HELD]
+    )
+    return bool(held.update(lease_until=until))
+
+
+def expire_held(device: Device, reason: str, retryable: bool = True) -> int:
+    """Give up everything a device holds, or was offered where it will not come back."""
+    phases = HELD if retryable else ACTIVE
+    with transaction.atomic():
+        held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
+        jobs = set(held.values_list("round__job_id", flat=True))
+        count = held.update(
+            phase=AssignmentPhase.EXPIRED.value,
+            reason=reason,
+            retryable=retryable,
+            ended_at=timezone.now(),
+        )
+        for job_id in jobs:
+            look_at(job_id)
+    return count
+
+
+def add_traffic(assignment_id: UUID, up: int = 0, down: int = 0) -> None:
+    """Count artefact bytes of an assignment as the server saw them."""
+    Assignment.objects.filter(pk=assignment_id).update(
+        bytes_up=F("bytes_up") + up, bytes_down=F("bytes_down") + down
+    )

@@ -1,0 +1,58 @@
+"""The first global model of a job."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from uuid import UUID
+
+from django.db import transaction
+
+from fedcore.errors import EdgewiseError
+from fedcore.model.initial import InitialInfo, write_initial
+from webapp.broker import ADVANCE, send_after_commit
+from webapp.events import job_event
+from webapp.jobs.artefacts import ArtefactRefused, incoming_dir, store
+from webapp.jobs.models import ArtefactKind, Job, Level
+from workers.coordinator.shell import fail_job
+
+
+def initialise_job(job_id: UUID) -> None:
+    """Write the artefact that round 0 measures. A model that cannot be had fails the job."""
+    job = Job.objects.get(pk=job_id)
+    if job.global_artefact_id is not None or job.is_over:
+        return
+    with tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
+        path = Path(folder) / "global.safetensors"
+        try:
+            info = write_initial(job.job_spec, path)
+            artefact = store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate")
+        except ArtefactRefused as error:  # the disk is full: reconcile asks again
+            job_event(job, f"the initial model could not be stored: {error}", Level.ERROR)
+            return
+        except EdgewiseError as error:
+            fail_job(job_id, str(error))
+            return
+    with transaction.atomic():
+        Job.objects.filter(pk=job_id, global_artefact=None).update(
+            global_artefact=artefact,
+            model_fingerprint=info.fingerprint,
+            model_info=_figures(info),
+            reason="",
+        )
+        job_event(
+            job,
+            f"initial model written: {info.trainable_parameters:,} of {info.parameters:,} "
+            f"parameters train, {info.size:,} bytes travel",
+        )
+        send_after_commit(ADVANCE, str(job_id))
+
+
+def _figures(info: InitialInfo) -> dict[str, object]:
+    return {
+        "parameters": info.parameters,
+        "trainable_parameters": info.trainable_parameters,
+        "payload_bytes": info.size,
+        "architecture": asdict(info.architecture),
+    }

@@ -1,0 +1,31 @@
+"""The tasks that need torch: write the first model, fold updates, export."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from webapp.broker import AGGREGATE, EXPORT, INITIALISE, app
+
+log = logging.getLogger(__name__)
+
+
+@app.task(name=INITIALISE)
+def initialise(job_id: str) -> None:
+    from workers.aggregate.initial import initialise_job
+
+    initialise_job(UUID(job_id))
+
+
+@app.task(name=AGGREGATE)
+def aggregate(round_id: int) -> None:
+    from workers.aggregate.folding import fold_round
+
+    fold_round(round_id)
+
+
+@app.task(name=EXPORT)
+def export(job_id: str) -> None:
+    from workers.aggregate.export import export_merged_model
+
+    export_merged_model(UUID(job_id))

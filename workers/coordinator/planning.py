@@ -1,0 +1,123 @@
+"""Who takes part in a round, under which limits, and what is waited for until it can start."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from fedcore import sampling
+from fedcore.rounds import Policy
+from fedcore.spec import JobSpec
+from webapp.broker import AGGREGATE, send_after_commit
+from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.jobs.models import Job, Participant, Round
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Slots of the devices that train and that evaluate; ``policy`` as Round.policy stores it."""
+
+    members: tuple[int, ...]
+    evaluators: tuple[int, ...]
+    policy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Wait:
+    reason: str
+    too_late: bool
+
+
+def plan_round(job: Job, number: int) -> RoundPlan | Wait:
+    """Choose the devices of a round among those that are reachable now."""
+    spec = job.job_spec
+    participants = _participants(job, spec)
+    online = [p for p in participants if p.device.is_online]
+    need = min(spec.participation.minimum, len(participants)) or 1
+    if len(participants) < spec.participation.minimum or len(online) < need:
+        return _wait(job, spec, participants, online)
+    slots = {str(p.slot): p.slot for p in online}
+    chosen = sampling.select(list(slots), spec.participation, spec.seed, number)
+    policy = Policy(
+        target=chosen.target,
+        quorum=sampling.quorum(chosen.target, spec.participation),
+        deadline_s=spec.participation.deadline_s,
+        lease_s=spec.participation.lease_s,
+        max_attempts=spec.participation.max_attempts,
+    )
+    return RoundPlan(
+        tuple(slots[name] for name in chosen.members) if number else (),
+        tuple(slots.values()),
+        asdict(policy),
+    )
+
+
+def _wait(
+    job: Job, spec: JobSpec, participants: list[Participant], online: list[Participant]
+) -> Wait:
+    since = job.queued_at or job.created_at
+    if job.started_at is not None:
+        ended = job.rounds.exclude(ended_at=None).order_by("-ended_at").first()
+        since = max(since, ended.ended_at) if ended and ended.ended_at else since
+    late = timezone.now() > since + timedelta(seconds=spec.participation.deadline_s)
+    need = spec.participation.minimum
+    if len(participants) < need:
+        what = f"{need} devices that hold at least {spec.data.min_examples} examples"
+        reason = f"waiting for {what}; {len(participants)} are enrolled"
+    else:
+        away = ", ".join(p.device.name for p in participants if p not in online)
+        reason = f"waiting for {need} of {len(participants)} devices to be online; away: {away}"
+    if late:
+        reason += f"; gave up after {spec.participation.deadline_s:.0f} s"
+    return Wait(reason, late)
+
+
+def _participants(job: Job, spec: JobSpec) -> list[Participant]:
+    """The job's devices, fixed when enough of them are there for the first time."""
+    rows = list(job.participants.select_related("device"))
+    if rows:
+        return [row for row in rows if row.device.revoked_at is None]
+    found = list(_eligible(spec).order_by("device__name", "id"))
+    first: dict[int, Dataset] = {}
+    for dataset in found:
+        first.setdefault(dataset.device_id, dataset)
+    rows = [
+        Participant(
+            job=job, device=item.device, slot=slot, dataset=item.name, examples=item.examples
+        )
+        for slot, item in enumerate(first.values())
+    ]
+    ready = [row for row in rows if row.device.is_online]
+    if len(ready) >= max(1, spec.participation.minimum):
+        Participant.objects.bulk_create(rows)
+    return rows
+
+
+def _eligible(spec: JobSpec) -> QuerySet[Dataset]:
+    """Datasets that this job may train on, of devices that may train."""
+    rows = Dataset.objects.filter(
+        device__revoked_at=None,
+        device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
+        examples__gte=spec.data.min_examples,
+    ).select_related("device")
+    if spec.participation.devices:
+        rows = rows.filter(device__name__in=spec.participation.devices)
+    if spec.data.dataset:
+        rows = rows.filter(name=spec.data.dataset)
+    return rows
+
+
+def ask_for_aggregation(row: Round, now: datetime, resend_after_s: float) -> None:
+    """Ask a worker to fold, again where the former request seems lost."""
+    asked = row.aggregation_requested_at
+    if asked is None or now - asked > timedelta(seconds=resend_after_s):
+        Round.objects.filter(pk=row.pk).update(aggregation_requested_at=now)
+        row.aggregation_requested_at = now
+        send_after_commit(AGGREGATE, row.pk)
+
+
+def devices_of(job: Job) -> QuerySet[Device]:
+    return Device.objects.filter(participations__job=job)

@@ -1,0 +1,63 @@
+"""The pass on a timer that repairs what a crash or a lost message left behind."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from fedcore.lifecycle import JobPhase
+from fedcore.rounds import ENDED, AssignmentPhase
+from webapp.broker import BROKER_ERRORS
+from webapp.devices import broker
+from webapp.jobs.models import Assignment, Job, Round
+from workers.coordinator.shell import advance
+from workers.coordinator.store import send_offer
+
+log = logging.getLogger(__name__)
+
+OFFER_AGAIN_AFTER_S = 15.0
+
+
+def run() -> None:
+    """Look at every job that is not over, send lost offers again, restore broker users."""
+    restore_broker_users()
+    for job_id in unfinished_jobs():
+        advance(job_id)
+    send_lost_offers()
+
+
+def unfinished_jobs() -> list:  # type: ignore[type-arg]
+    """Jobs that go on, and stopped ones with a round that has not been told."""
+    active = Q(phase__in=[JobPhase.QUEUED.value, JobPhase.RUNNING.value])
+    ended = [phase.value for phase in ENDED]
+    stopped = Q(
+        phase__in=[JobPhase.PAUSED.value, JobPhase.CANCELLED.value],
+        pk__in=Round.objects.exclude(phase__in=ended).values("job_id"),
+    )
+    rows = Job.objects.filter(active | stopped).order_by("created_at")
+    return list(rows.values_list("pk", flat=True))
+
+
+def send_lost_offers() -> None:
+    """An offer that its device has not taken for a while is sent again; taking it twice is safe."""
+    before = timezone.now() - timedelta(seconds=OFFER_AGAIN_AFTER_S)
+    waiting = Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).filter(
+        Q(sent_at=None) | Q(sent_at__lt=before)
+    )
+    for assignment in waiting.select_related("device"):
+        idle = not assignment.device.activity.get("assignment")
+        if assignment.device.is_online and idle:
+            send_offer(assignment)
+
+
+def restore_broker_users() -> None:
+    try:
+        restored = broker.restore_users()
+    except BROKER_ERRORS as error:
+        log.warning("the devices' broker does not answer: %s", error)
+        return
+    if restored:
+        log.warning("the devices' broker had forgotten %s users; set again", restored)

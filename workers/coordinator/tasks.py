@@ -1,0 +1,19 @@
+"""What the coordinator is asked to do. A task may run twice, or be lost: reconcile repairs it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from webapp.broker import ADVANCE, RECONCILE, app
+from workers.coordinator import reconcile
+from workers.coordinator.shell import advance
+
+
+@app.task(name=ADVANCE)
+def advance_job(job_id: str) -> None:
+    advance(UUID(job_id))
+
+
+@app.task(name=RECONCILE)
+def reconcile_all() -> None:
+    reconcile.run()
