@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedcore.errors import ModelError, WireError
 from fedcore.model.load import Base
+from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
 from fedcore.spec import AdapterSpec
 
@@ -29,9 +30,16 @@ def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
     """
     if adapter.kind == "full":
         return base.model.requires_grad_(True)
+    shapes = lora_shapes(base.model, adapter)
+    with quiet_libraries(), torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
+        model = _with_lora(base, adapter)
+    set_trainable(model, initial_lora(shapes, seed))
+    return model
+
+
+def _with_lora(base: Base, adapter: AdapterSpec) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
-    shapes = lora_shapes(base.model, adapter)
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
         r=adapter.rank,
@@ -40,10 +48,7 @@ def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
         target_modules=list(adapter.targets),
     )
     config.base_model_name_or_path = base.source.name
-    with torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
-        model = get_peft_model(base.model, config)
-    set_trainable(model, initial_lora(shapes, seed))
-    return model
+    return get_peft_model(base.model, config)
 
 
 def lora_shapes(model: Any, adapter: AdapterSpec) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ import torch
 from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
 from fedcore.model.load import ModelSource, fingerprint, resolve
+from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import ALIASES, WeightFiles
 from fedcore.plan.flops import Architecture
 from fedcore.spec import JobSpec
@@ -53,10 +54,10 @@ def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
 
 def skeleton(source: ModelSource) -> Any:
     """The model's modules on the meta device: names and shapes without any weight."""
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+    with quiet_libraries(), torch.device("meta"):
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-    config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
-    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
         return AutoModelForSeq2SeqLM.from_config(config)
 
 

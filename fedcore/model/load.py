@@ -8,9 +8,6 @@ fp16 is never used: T5 overflows in it (transformers #5651, #11461, #23918).
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
+from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import WeightFiles
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
@@ -114,11 +112,11 @@ def load_base(name: str, precision: torch.dtype) -> Base:
     """Load model (in ``precision``, on the CPU, evaluation mode) and tokenizer."""
     if precision not in (torch.float32, torch.bfloat16):
         raise ModelError(f"T5 is used in fp32 or bf16, never in {precision}: it overflows in fp16")
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
     source = resolve(name)
     try:
-        with _quiet():
+        with quiet_libraries():
+            from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
             tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
             model = AutoModelForSeq2SeqLM.from_pretrained(
                 source.folder, dtype=precision, local_files_only=True
@@ -136,23 +134,6 @@ def _check_head(model: Any, source: ModelSource) -> None:
             f"{source.name} has an output layer of its own, but loading shared it with the "
             "embedding; its files lack lm_head.weight or hold a copy of the embedding"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the notice that lm_head stays untied: it is what we want."""
-    from transformers.utils import logging as hub_logging
-
-    before = hub_logging.get_verbosity()
-    bar = hub_logging.is_progress_bar_enabled()
-    hub_logging.set_verbosity(logging.ERROR)
-    hub_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(before)
-        if bar:
-            hub_logging.enable_progress_bar()
 
 
 def fingerprint(folder: Path) -> str:

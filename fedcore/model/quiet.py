@@ -1,0 +1,46 @@
+"""Silence what libraries say about optional parts of theirs that are not used here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree", "transformers")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Import transformers or peft and load models without their notices and progress bars.
+
+    Among them: that FLAN-T5's output layer stays apart from the embedding, which is what we want.
+    """
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            with _no_bars():
+                yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    from transformers.utils import logging as hub_logging
+
+    shown = hub_logging.is_progress_bar_enabled()
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    hub_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
+        if shown:
+            hub_logging.enable_progress_bar()

@@ -1,0 +1,131 @@
+"""``python -m fedcore.simulate``: a federation on one file, dealt out to simulated devices."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedcore.errors import DataError, EdgewiseError, SpecError
+from fedcore.partition import parse, partition
+from fedcore.simulate.federation import Event, RoundResult, simulate
+from fedcore.simulate.options import parser, spec_from
+from fedcore.train.sources import Source, guess_columns, open_rows
+
+ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 0 when all rounds closed, 2 for bad input (said on one line each)."""
+    args = parser().parse_args(arguments)
+    try:
+        spec = spec_from(args)
+        with _workdir(args.workdir) as workdir:
+            devices = deal(args, workdir)
+            print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
+            print(
+                ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
+            )
+            results = simulate(spec, devices, workdir, _print_event)
+    except SpecError as error:
+        return _refuse(str(fault) for fault in error.faults)
+    except EdgewiseError as error:
+        return _refuse([str(error)])
+    _print_change(results)
+    if args.json:
+        out = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
+        Path(args.json).write_text(json.dumps(out, indent=2) + "\n", "utf-8")
+    return 0
+
+
+def _refuse(reasons: Iterator[str] | Sequence[str]) -> int:
+    for reason in reasons:
+        print(f"simulate: {reason}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _workdir(given: str | None) -> Iterator[Path]:
+    """The folder asked for, which stays, or a temporary one."""
+    if given:
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="edgewise-simulate-") as folder:
+        yield Path(folder)
+
+
+def deal(args: argparse.Namespace, workdir: Path) -> dict[str, Source]:
+    """Write each device's share of the file as JSONL into ``workdir`` and name the devices."""
+    whole = Source(args.data, args.text_column, args.summary_column)
+    rows = open_rows(whole, workdir / "cache")
+    text, summary = guess_columns(whole, rows.column_names)
+    kind, argument = parse(args.partition)
+    column = argument if kind == "column" else args.label_column
+    labels = _labels(rows, column, whole)
+    values = sorted(set(labels))
+    count = args.devices or (len(values) if kind == "column" else 3)
+    parts = partition(args.partition, len(rows), count, args.seed, labels)
+    devices: dict[str, Source] = {}
+    for number, part in enumerate(parts):
+        name = f"device-{number:0{len(str(count - 1))}d}"
+        if kind == "column":
+            found = sorted({labels[row] for row in part})
+            name = "+".join(found) if len(found) <= 3 else f"{found[0]}+{len(found) - 1} more"
+        devices[name] = _write_share(
+            workdir / "data" / f"{number}.jsonl", rows, part, (text, summary)
+        )
+    return devices
+
+
+def _labels(rows: Any, column: str, whole: Source) -> list[str]:
+    if not column:
+        return []
+    if column not in rows.column_names:
+        known = ", ".join(rows.column_names)
+        raise DataError(f"{whole.label} has no column {column!r}; its columns are {known}")
+    return [str(value) for value in rows[column]]
+
+
+def _write_share(path: Path, rows: Any, part: Sequence[int], columns: tuple[str, str]) -> Source:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows.select(part).select_columns(list(columns)):
+            file.write(json.dumps(row) + "\n")
+    return Source(str(path), *columns)
+
+
+def _print_event(event: Event) -> None:
+    if not isinstance(event.value, RoundResult):
+        return
+    result = event.value
+    shown = [
+        (name, {**vars(found)}, found.examples, found.seconds)
+        for name, found in result.evaluations.items()
+    ]
+    count = sum(found.examples for found in result.evaluations.values())
+    _print_rows(event.round_number, [*shown, ("weighted mean", result.mean, count, result.seconds)])
+
+
+def _print_rows(number: int, rows: Sequence[tuple[str, Mapping[str, float], int, float]]) -> None:
+    for name, found, count, seconds in rows:
+        scores = [f"{found[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")]
+        print(ROW.format(number, name, f"{found['loss']:.4f}", *scores, count, f"{seconds:.1f}"))
+    sys.stdout.flush()
+
+
+def _print_change(results: Sequence[RoundResult]) -> None:
+    first, last = results[0].mean, results[-1].mean
+    moved = sum(result.bytes_up + result.bytes_down for result in results)
+    print(
+        f"loss {first['loss']:.4f} -> {last['loss']:.4f}, ROUGE-L {first['rougeL']:.2f} -> "
+        f"{last['rougeL']:.2f}, {moved / 1e6:.2f} MB moved, global {results[-1].sha256[:12]}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

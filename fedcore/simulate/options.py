@@ -1,0 +1,101 @@
+"""The command line of the simulation: the options people change often, ``--set`` for the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from fedcore.errors import Fault, SpecError
+from fedcore.spec import ADAPTERS, PRECISIONS, STRATEGIES, JobSpec
+
+PATHS = {
+    "model": "model.name",
+    "rounds": "rounds",
+    "seed": "seed",
+    "threads": "threads",
+    "strategy": "strategy.name",
+    "server_learning_rate": "strategy.server_learning_rate",
+    "adapter": "adapter.kind",
+    "rank": "adapter.rank",
+    "alpha": "adapter.alpha",
+    "local_steps": "train.local_steps",
+    "local_epochs": "train.local_epochs",
+    "learning_rate": "train.learning_rate",
+    "batch_size": "train.batch_size",
+    "precision": "train.precision",
+    "prefix": "data.prefix",
+    "max_source_tokens": "data.max_source_tokens",
+    "max_target_tokens": "data.max_target_tokens",
+    "max_validation_examples": "data.max_validation_examples",
+    "fraction": "participation.fraction",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option that is not given keeps the specification's default."""
+    made = argparse.ArgumentParser(prog="python -m fedcore.simulate", description=__doc__)
+    made.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
+    made.add_argument("--text-column", default="", help="empty: found by its usual names")
+    made.add_argument("--summary-column", default="")
+    made.add_argument("--partition", default="iid", help="iid, dirichlet:ALPHA or column:NAME")
+    made.add_argument("--label-column", default="", help="the classes dirichlet deals out")
+    made.add_argument("--devices", type=int, default=0, help="0: 3, or one per value of the column")
+    made.add_argument("--spec", help="a job specification as JSON, to start from")
+    made.add_argument("--json", help="write every round's results to this file")
+    made.add_argument("--workdir", help="keep weights and data here (default: a temporary folder)")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="such as train.clip_norm=0"
+    )
+    choices = {"adapter": ADAPTERS, "strategy": STRATEGIES, "precision": PRECISIONS}
+    for name, path in PATHS.items():
+        kind = _kind(path)
+        flag = f"--{name.replace('_', '-')}"
+        made.add_argument(flag, type=kind, choices=choices.get(name), help=f"sets {path}")
+    made.add_argument("--deterministic", action="store_true", help="the same bits each time")
+    made.set_defaults(seed=0)
+    return made
+
+
+def _kind(path: str) -> type:
+    value: Any = JobSpec()
+    for part in path.split("."):
+        value = getattr(value, part)
+    return type(value)
+
+
+def spec_from(args: argparse.Namespace) -> JobSpec:
+    """The job specification of a command line; raises SpecError with every fault."""
+    values = _start(args.spec) if args.spec else {}
+    given = [(path, getattr(args, name)) for name, path in PATHS.items()]
+    for path, value in [*given, *map(_assignment, args.set)]:
+        if value is not None:
+            _put(values, path, value)
+    if args.deterministic:
+        values["deterministic"] = True
+    return JobSpec.from_dict(values)
+
+
+def _start(path: str) -> dict[str, Any]:
+    try:
+        return JobSpec.from_dict(json.loads(Path(path).read_text("utf-8"))).to_dict()
+    except (OSError, ValueError) as error:
+        raise SpecError([Fault("--spec", f"cannot read {path}: {error}")]) from error
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise SpecError([Fault("--set", f"give PATH=VALUE, not {text!r}")])
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *groups, last = path.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[last] = value
