@@ -1,0 +1,117 @@
+"""Children that never outlive their parent, with a log file each."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+STOP_GRACE_S = 10.0
+
+
+class StartError(RuntimeError):
+    """A process ended, or did not get ready, where it should have started."""
+
+
+def free_port(preferred: int = 0) -> int:
+    """``preferred`` if nobody listens there, else any free port of the loopback interface."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StartError("no free port on the loopback interface")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent goes; Linux only, elsewhere nothing happens."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class Processes:
+    """Named children. Each leads a session of its own, so Ctrl-C reaches the parent alone."""
+
+    log_dir: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        with self.log_path(name).open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                list(command),
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def log_path(self, name: str) -> Path:
+        return self.log_dir / f"{name}.log"
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        path = self.log_path(name)
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def is_alive(self, name: str) -> bool:
+        return name in self.running and self.running[name].poll() is None
+
+    def check(self, name: str) -> None:
+        """Raise StartError with the end of its log where a process has ended."""
+        if not self.is_alive(name):
+            raise StartError(f"{name} has ended; its log says:\n{self.log_tail(name)}")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL the process and everything it started."""
+        self._signal(self.running.pop(name), signal.SIGKILL)
+
+    def stop(self, name: str, grace_s: float = STOP_GRACE_S) -> None:
+        process = self.running.pop(name)
+        self._signal(process, signal.SIGTERM, group=False)
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            pass  # what is left is killed below
+        self._signal(process, signal.SIGKILL)
+
+    def stop_all(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Stop everything, the newest first, all within about one grace period each."""
+        for name in reversed(list(self.running)):
+            self.stop(name, grace_s)
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[bytes], number: int, group: bool = True) -> None:
+        try:
+            os.killpg(process.pid, number) if group else process.send_signal(number)
+        except ProcessLookupError:
+            pass  # it is gone already
+        if number == signal.SIGKILL:
+            process.wait()
+
+
+def wait_for_port(processes: Processes, name: str, port: int, limit_s: float) -> None:
+    """Wait until a process listens. Raises StartError with its log where it does not."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        processes.check(name)
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise StartError(f"{name} does not listen on port {port} after {limit_s:.0f} s")

@@ -1,0 +1,166 @@
+"""Starting the server's processes and its devices' agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from workers.stack.embedded import start_broker
+from workers.stack.processes import Processes, StartError, free_port, wait_for_port
+
+SERVER_PARTS = ("web", "coordinator", "aggregate")
+PREFERRED_WEB_PORT = 8000
+
+
+@dataclass
+class Stack:
+    """A site in one folder: database, artefacts, logs, secrets, and the agents' state.
+
+    Starting it again in the same folder goes on with the same data and, where they are free, the
+    same ports. ``extra_env`` reaches every server process.
+    """
+
+    folder: Path
+    extra_env: Mapping[str, str] = field(default_factory=dict)
+    web_port: int = PREFERRED_WEB_PORT
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.processes = Processes(self.folder / "log")
+        self.settings = self._settings()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['web_port']}"
+
+    def _settings(self) -> dict[str, str]:
+        """Ports and secrets of former starts; a port that is taken by now is replaced."""
+        path = self.folder / "stack.json"
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        ports = {"web_port": self.web_port, "site_port": 0, "devices_port": 0}
+        for name, preferred in ports.items():
+            known[name] = str(free_port(int(known.get(name, preferred))))
+        for name in ("secret_key", "site_password", "devices_password"):
+            known.setdefault(name, secrets.token_urlsafe(32))
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(known, indent=1))
+        temporary.chmod(0o600)
+        temporary.replace(path)
+        return known
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the server's processes."""
+        site = f"redis://:{self.settings['site_password']}@127.0.0.1:{self.settings['site_port']}/0"
+        password, port = self.settings["devices_password"], self.settings["devices_port"]
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "webapp.settings",
+            "EDGEWISE_VAR_DIR": str(self.folder / "var"),
+            "EDGEWISE_SECRET_KEY": self.settings["secret_key"],
+            "EDGEWISE_URL": self.url,
+            "DATABASE_URL": f"sqlite:///{self.folder / 'var' / 'edgewise.sqlite3'}",
+            "REDIS_URL": site,
+            "DEVICE_REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0",
+            "PYTHONUNBUFFERED": "1",
+            **self.extra_env,
+        }
+
+    def manage(self, *arguments: str, **extra_env: str) -> str:
+        """Run a management command to its end; raises StartError with what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "django", *arguments],
+            env={**self.env, **extra_env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StartError(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self) -> None:
+        """Start brokers, database and server; returns when the site answers."""
+        self.start_brokers()
+        (self.folder / "var").mkdir(exist_ok=True)
+        self.manage("migrate", "--verbosity", "0")
+        self.manage("collectstatic", "--noinput", "--verbosity", "0")
+        for part in SERVER_PARTS:
+            self.start_part(part)
+        self.wait_until_up()
+
+    def start_brokers(self) -> None:
+        folder = self.folder / "brokers"
+        for name in ("site", "devices"):
+            port, password = int(self.settings[f"{name}_port"]), self.settings[f"{name}_password"]
+            start_broker(self.processes, f"broker-{name}", port, password, folder)
+
+    def start_part(self, part: str) -> None:
+        """Start (again) one of web, coordinator, aggregate."""
+        self.processes.start(part, self._command(part), self.env)
+
+    def _command(self, part: str) -> list[str]:
+        if part == "web":
+            return [
+                *(sys.executable, "-m", "uvicorn", "webapp.asgi:application"),
+                *("--host", "127.0.0.1", "--port", self.settings["web_port"]),
+                *("--lifespan", "off", "--no-access-log", "--timeout-graceful-shutdown", "2"),
+            ]
+        worker = [sys.executable, "-m", "celery", "-A", f"workers.{part}.app", "worker"]
+        worker += ["-Q", part, "-n", f"{part}@%h", "-c", "1", "--without-gossip"]
+        worker += ["--without-mingle", "-l", "INFO"]
+        if part == "coordinator":
+            worker += ["-B", "-s", str(self.folder / "var" / "beat")]
+        return worker
+
+    def wait_until_up(self, limit_s: float = 60.0) -> None:
+        wait_for_port(self.processes, "web", int(self.settings["web_port"]), limit_s)
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            for part in SERVER_PARTS:
+                self.processes.check(part)
+            if httpx.get(f"{self.url}/accounts/login/", timeout=30).status_code == 200:
+                return
+            time.sleep(0.1)
+        raise StartError(f"the site does not answer at {self.url} after {limit_s:.0f} s")
+
+    def agent_env(self, name: str) -> dict[str, str]:
+        """The environment of an agent: its own state folder, none of the server's secrets."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("EDGEWISE_")}
+        state = self.folder / "devices" / name
+        return {**env, "EDGEWISE_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
+
+    def enrol_agent(self, name: str, token: str, datasets: Mapping[str, str]) -> None:
+        """Run the agent's real enrolment, unless this folder holds its credential already."""
+        given = [f"{key}={value}" for key, value in datasets.items()]
+        options = [part for item in given for part in ("--dataset", item)]
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "workers.agent", "enroll", "--server", self.url),
+                *("--token", token, "--name", name, *options),
+            ],
+            env=self.agent_env(name),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StartError(f"enrolling {name} failed:\n{done.stdout}{done.stderr}")
+
+    def start_agent(self, name: str, options: Sequence[str] = ()) -> None:
+        command = [sys.executable, "-m", "workers.agent", "run", "--server", self.url, *options]
+        self.processes.start(f"agent-{name}", command, self.agent_env(name))
+
+    def stop(self) -> None:
+        """Stop agents first, then the server, then the brokers."""
+        self.processes.stop_all()
