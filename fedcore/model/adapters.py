@@ -47,7 +47,6 @@ def _with_lora(base: Base, adapter: AdapterSpec) -> Any:
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets),
     )
-    config.base_model_name_or_path = base.source.name
     return get_peft_model(base.model, config)
 
 
