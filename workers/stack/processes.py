@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,10 +84,8 @@ class Processes:
     def stop(self, name: str, grace_s: float = STOP_GRACE_S) -> None:
         process = self.running.pop(name)
         self._signal(process, signal.SIGTERM, group=False)
-        try:
+        with suppress(subprocess.TimeoutExpired):  # what is left is killed below
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass  # what is left is killed below
         self._signal(process, signal.SIGKILL)
 
     def stop_all(self, grace_s: float = STOP_GRACE_S) -> None:
@@ -96,10 +95,8 @@ class Processes:
 
     @staticmethod
     def _signal(process: subprocess.Popen[bytes], number: int, group: bool = True) -> None:
-        try:
+        with suppress(ProcessLookupError):  # it is gone already
             os.killpg(process.pid, number) if group else process.send_signal(number)
-        except ProcessLookupError:
-            pass  # it is gone already
         if number == signal.SIGKILL:
             process.wait()
 

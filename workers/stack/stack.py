@@ -129,7 +129,7 @@ class Stack:
         while time.monotonic() < deadline:
             for part in SERVER_PARTS:
                 self.processes.check(part)
-            if httpx.get(f"{self.url}/accounts/login/", timeout=30).status_code == 200:
+            if httpx.get(f"{self.url}/login/", timeout=30).status_code == 200:
                 return
             time.sleep(0.1)
         raise StartError(f"the site does not answer at {self.url} after {limit_s:.0f} s")

@@ -1,0 +1,1 @@
+"""``python -m workers.demo``: the whole product on this machine, from nothing to a tuned model."""
