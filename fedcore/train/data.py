@@ -160,9 +160,16 @@ def _cache_key(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) 
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """A hash of what a tokenizer does: its own serialisation, or its vocabulary."""
+    """A hash of what a tokenizer does: its own serialisation, or its vocabulary.
+
+    The limits that earlier calls left behind in it are not part of it.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
+    if backend:
+        parts = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        text = json.dumps(parts, sort_keys=True)
+    else:
+        text = json.dumps(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

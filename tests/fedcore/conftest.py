@@ -43,7 +43,7 @@ def make_tokenizer(folder: Path) -> None:
 
     vocab = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
     inner = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
