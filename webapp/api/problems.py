@@ -96,7 +96,7 @@ def _known(error: Exception) -> tuple[int, str, Sequence[Fault]] | None:
     if isinstance(error, exceptions.APIException):
         return error.status_code, _text(error.detail), ()
     if isinstance(error, EdgewiseError):
-        return (503 if error.retryable else 409), str(error), ()
+        return getattr(error, "status", 503 if error.retryable else 409), str(error), ()
     return None
 
 

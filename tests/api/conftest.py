@@ -1,0 +1,206 @@
+"""People of every role, a small federation in the database, and no broker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from fedcore.spec import JobSpec
+from webapp import broker
+from webapp.accounts.models import Role, User
+from webapp.accounts.tokens import create_token
+from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
+from webapp.jobs.models import (
+    Artefact,
+    ArtefactKind,
+    Assignment,
+    Event,
+    Job,
+    Participant,
+    Round,
+)
+from webapp.telemetry.models import Sample
+
+DEVICE_TOKEN = "a-device-token"
+V1 = "/api/v1"
+
+
+@pytest.fixture(autouse=True)
+def no_services(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
+    """A cache, a channel layer, a storage and an outbox of this process."""
+    sent: list[tuple[str, tuple[Any, ...]]] = []
+    monkeypatch.setattr(broker, "publisher", lambda name, args: sent.append((name, args)))
+    monkeypatch.setattr("webapp.devices.broker.drop_user", lambda device_id: None)
+    settings.VAR_DIR = tmp_path
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    options = {"location": str(tmp_path / "artefacts"), "base_url": None}
+    backend = settings.STORAGES["artefacts"]["BACKEND"]
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "artefacts": {"BACKEND": backend, "OPTIONS": options},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    from django.core.cache import cache
+
+    cache.clear()
+    yield sent
+
+
+@pytest.fixture
+def people(db: None) -> dict[str, User]:
+    """One person per role, named like it."""
+    return {
+        role.value: User.objects.create_user(role.value, password="pass-word-1", role=role)
+        for role in Role
+    }
+
+
+@pytest.fixture
+def client_of(people: dict[str, User]) -> Callable[[str], APIClient]:
+    """A client that carries a person's token; 'nobody' carries none, 'device' a device's."""
+
+    def make(who: str) -> APIClient:
+        client = APIClient()
+        if who == "device":
+            client.credentials(HTTP_AUTHORIZATION=f"Device {DEVICE_TOKEN}")
+        elif who != "nobody":
+            _, secret = create_token(people[who], f"token of {who}")
+            client.credentials(HTTP_AUTHORIZATION=f"Token {secret}")
+        return client
+
+    return make
+
+
+@pytest.fixture
+def viewer(client_of: Callable[[str], APIClient]) -> APIClient:
+    return client_of("viewer")
+
+
+@pytest.fixture
+def operator(client_of: Callable[[str], APIClient]) -> APIClient:
+    return client_of("operator")
+
+
+@pytest.fixture
+def admin(client_of: Callable[[str], APIClient]) -> APIClient:
+    return client_of("admin")
+
+
+def frame(**tensors: list[float]) -> bytes:
+    """A safetensors file of fp32 vectors."""
+    header, body = {}, b""
+    for name, values in tensors.items():
+        raw = struct.pack(f"<{len(values)}f", *values)
+        offsets = [len(body), len(body) + len(raw)]
+        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": offsets}
+        body += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def put_artefact(content: bytes, kind: str = ArtefactKind.GLOBAL) -> Artefact:
+    digest = hashlib.sha256(content).hexdigest()
+    storages["artefacts"].save(Artefact.path_of(digest), ContentFile(content))
+    artefact, _ = Artefact.objects.get_or_create(
+        sha256=digest, defaults={"size_bytes": len(content), "kind": kind, "origin": "test"}
+    )
+    return artefact
+
+
+def add_device(name: str) -> Device:
+    device = Device.objects.create(name=name, last_seen_at=timezone.now(), profile={"cores": 4})
+    Dataset.objects.create(device=device, name="law", domain="law", examples=40)
+    return device
+
+
+def add_job(devices: list[Device], name: str = "a job", phase: str = "running") -> Job:
+    """A job with one closed round, one assignment and two samples per device, and two events."""
+    spec = JobSpec.from_dict({"name": name, "rounds": 2}).to_dict()
+    model = put_artefact(frame(weight=[float(Job.objects.count()), 1.0]))
+    job = Job.objects.create(
+        name=name, spec=spec, phase=phase, global_artefact=model, started_at=timezone.now()
+    )
+    round_ = Round.objects.create(
+        job=job,
+        number=1,
+        phase="closed",
+        members=list(range(len(devices))),
+        global_artefact=model,
+        started_at=timezone.now(),
+        ended_at=timezone.now(),
+        policy={"target": 1, "quorum": 1, "deadline_s": 60, "lease_s": 30, "max_attempts": 3},
+    )
+    for slot, device in enumerate(devices):
+        Participant.objects.create(job=job, device=device, slot=slot, dataset="law", examples=40)
+        part = Assignment.objects.create(
+            round=round_,
+            device=device,
+            slot=slot,
+            task="train",
+            phase="folded",
+            lease_until=timezone.now(),
+        )
+        add_samples(device, part, 2)
+    for seq in (1, 2):
+        Event.objects.create(job=job, seq=seq, text=f"line {seq}")
+    Job.objects.filter(pk=job.pk).update(event_seq=2)
+    return job
+
+
+def add_samples(device: Device, part: Assignment, count: int) -> None:
+    first = Sample.objects.filter(device=device).count()
+    now = timezone.now()
+    Sample.objects.bulk_create(
+        Sample(
+            device=device,
+            seq=first + number + 1,
+            assignment=part,
+            at=now + timedelta(seconds=number),
+            values={"loss": 2.0 - number / count, "mfu": 0.3},
+        )
+        for number in range(count)
+    )
+
+
+@pytest.fixture
+def fleet(people: dict[str, User]) -> dict[str, Any]:
+    """Two devices, one with a credential; a job; an enrolment; an update; a token of the admin."""
+    devices = [add_device("pi-kitchen"), add_device("pi-porch")]
+    Credential.objects.create(
+        device=devices[0],
+        token_hash=hashed(DEVICE_TOKEN),
+        broker_user="dev1",
+        broker_password_hash="0" * 64,
+    )
+    job = add_job(devices)
+    enrolment = Enrolment.objects.create(
+        token_hash=hashed("x"),
+        name="pi-attic",
+        expires_at=timezone.now() + timedelta(hours=1),
+        created_by=people["operator"],
+    )
+    token, _ = create_token(people["admin"], "spare")
+    return {
+        "devices": devices,
+        "job": job,
+        "round": Round.objects.get(),
+        "assignment": Assignment.objects.first(),
+        "event": Event.objects.first(),
+        "enrolment": enrolment,
+        "artefact": job.global_artefact,
+        "update": put_artefact(frame(weight=[9.0]), ArtefactKind.UPDATE),
+        "token": token,
+        "users": people,
+    }

@@ -1,0 +1,78 @@
+"""What every resource for people has in common."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import django_filters
+from django import forms
+from django_filters.fields import IsoDateTimeField
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+from rest_framework.viewsets import GenericViewSet
+
+from webapp.accounts.models import Role, User
+from webapp.api.parsers import StrictJSONParser
+
+
+class Resource(GenericViewSet[Any]):
+    """A viewset for people. ``roles`` names what an action needs where the default is wrong."""
+
+    parser_classes = [StrictJSONParser]
+    throttle_scope = "people"
+    roles: dict[str, Role] = {}
+
+
+def person(request: Request) -> User:
+    """Who asks. ``RolePermission`` has made sure that somebody does."""
+    assert isinstance(request.user, User)
+    return request.user
+
+
+class AnyAccept(BaseContentNegotiation):
+    """For downloads: whatever ``Accept`` says, the file comes as it is and problems as JSON."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Tells about options it does not know instead of ignoring them."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            known = {name for name, field in self.fields.items() if not field.read_only}
+            unknown = [str(key) for key in data if key not in known]
+            if unknown:
+                text = f"unknown or read-only; known: {', '.join(sorted(known))}"
+                raise serializers.ValidationError({key: [text] for key in unknown})
+        return super().to_internal_value(data)
+
+
+@extend_schema_field(OpenApiTypes.INT)
+class WholeFilter(django_filters.Filter):  # type: ignore[misc]
+    """An id or count. Unlike NumberFilter it is not held up by ``1e999999999``."""
+
+    field_class = forms.IntegerField
+
+
+class MomentField(IsoDateTimeField):  # type: ignore[misc]
+    """ISO 8601 in years that every time zone and database can express."""
+
+    def clean(self, value: Any) -> Any:
+        moment = super().clean(value)
+        if isinstance(moment, datetime) and not 1970 < moment.year < 9000:
+            raise forms.ValidationError("give a time from 1971 to 8999")
+        return moment
+
+
+@extend_schema_field(OpenApiTypes.DATETIME)
+class MomentFilter(django_filters.Filter):  # type: ignore[misc]
+    field_class = MomentField

@@ -1,0 +1,130 @@
+"""Devices, what they hold and what they measured."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import django_filters
+from django.conf import settings
+from django.db.models import Q, QuerySet
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from webapp.accounts.models import Role
+from webapp.accounts.permissions import EDIT_DEVICE, REVOKE_DEVICE
+from webapp.api.base import MomentFilter, Resource, StrictSerializer, WholeFilter, person
+from webapp.devices import services
+from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.telemetry.models import Sample
+
+
+class DatasetSerializer(serializers.ModelSerializer[Dataset]):
+    class Meta:
+        model = Dataset
+        fields = ["name", "domain", "examples", "size_bytes", "columns"]
+
+
+class DeviceSerializer(serializers.ModelSerializer[Device]):
+    presence = serializers.ChoiceField(
+        choices=["revoked", "never seen", "offline", "busy", "online"], read_only=True
+    )
+    datasets = DatasetSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Device
+        fields = [
+            "id",
+            "name",
+            "role",
+            "presence",
+            "activity",
+            "profile",
+            "datasets",
+            "agent_version",
+            "last_seen_at",
+            "last_sample_seq",
+            "revoked_at",
+            "created_at",
+        ]
+        read_only_fields = [name for name in fields if name not in ("name", "role")]
+
+
+class DeviceChange(StrictSerializer, serializers.ModelSerializer[Device]):
+    class Meta:
+        model = Device
+        fields = ["name", "role"]
+
+
+class SampleSerializer(serializers.ModelSerializer[Sample]):
+    class Meta:
+        model = Sample
+        fields = ["seq", "at", "assignment", "values"]
+
+
+class DeviceFilter(django_filters.FilterSet):  # type: ignore[misc]
+    name = django_filters.CharFilter(lookup_expr="icontains", label="part of the name")
+    role = django_filters.ChoiceFilter(choices=DeviceRole.choices)
+    online = django_filters.BooleanFilter(method="by_online", label="heard of lately")
+    revoked = django_filters.BooleanFilter(
+        field_name="revoked_at", lookup_expr="isnull", exclude=True
+    )
+    domain = django_filters.CharFilter(
+        field_name="datasets__domain", distinct=True, label="holds data of this domain"
+    )
+    dataset = django_filters.CharFilter(
+        field_name="datasets__name", distinct=True, label="holds this dataset"
+    )
+    ordering = django_filters.OrderingFilter(fields=["name", "last_seen_at", "created_at"])
+
+    def by_online(self, rows: QuerySet[Device], _name: str, value: bool) -> QuerySet[Device]:
+        since = timezone.now() - timedelta(seconds=settings.OFFLINE_AFTER_S)
+        online = Q(revoked_at=None, last_seen_at__gt=since)
+        return rows.filter(online if value else ~online)
+
+
+class SampleFilter(django_filters.FilterSet):  # type: ignore[misc]
+    after = WholeFilter(field_name="seq", lookup_expr="gt", label="newer than this seq")
+    assignment = django_filters.UUIDFilter(field_name="assignment_id")
+    since = MomentFilter(field_name="at", lookup_expr="gte")
+    until = MomentFilter(field_name="at", lookup_expr="lt")
+
+
+class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
+    """The machines of the fleet."""
+
+    queryset = Device.objects.prefetch_related("datasets")
+    serializer_class = DeviceSerializer
+    filterset_class = DeviceFilter
+    lookup_value_converter = "int"
+    roles = {"partial_update": EDIT_DEVICE, "revoke": REVOKE_DEVICE, "samples": Role.VIEWER}
+
+    @extend_schema(request=DeviceChange, responses=DeviceSerializer)
+    def partial_update(self, request: Request, **_: Any) -> Response:
+        """Rename a device or change its role."""
+        device = self.get_object()
+        change = DeviceChange(device, data=request.data, partial=True)
+        change.is_valid(raise_exception=True)
+        change.save()
+        return Response(DeviceSerializer(self.get_object()).data)
+
+    @extend_schema(request=None, responses=DeviceSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def revoke(self, request: Request, **_: Any) -> Response:
+        """Shut the device out: token and broker user stop working. Twice is harmless."""
+        services.revoke(self.get_object(), person(request))
+        return Response(DeviceSerializer(self.get_object()).data)
+
+    @extend_schema(responses=SampleSerializer(many=True))
+    @action(detail=True, serializer_class=SampleSerializer, filterset_class=SampleFilter)
+    def samples(self, request: Request, pk: int) -> Response:
+        """What the device measured, oldest first, as it reported it."""
+        device = get_object_or_404(Device, pk=pk)
+        rows = self.filter_queryset(Sample.objects.filter(device=device).order_by("seq"))
+        page = self.paginate_queryset(rows)
+        return self.get_paginated_response(SampleSerializer(page, many=True).data)

@@ -1,0 +1,205 @@
+"""Jobs: create, watch, steer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import django_filters
+from django.db.models import OuterRef, Subquery
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from fedcore.errors import Fault
+from fedcore.lifecycle import JobPhase
+from fedcore.rounds import RoundPhase
+from fedcore.spec import JobSpec
+from webapp.accounts.models import Role
+from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB
+from webapp.api.base import MomentFilter, Resource, person
+from webapp.api.problems import Faulty
+from webapp.api.resources.events import EventFilter, EventSerializer
+from webapp.jobs.models import Event, Job, Participant, Round
+from webapp.jobs.services import create_job, move
+
+SPEC_REF = {"application/json": {"$ref": "#/components/schemas/JobSpec"}}
+LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
+
+
+class ParticipantSerializer(serializers.ModelSerializer[Participant]):
+    device_name = serializers.CharField(source="device.name", read_only=True)
+
+    class Meta:
+        model = Participant
+        fields = ["slot", "device", "device_name", "dataset", "examples"]
+
+
+class JobHead(serializers.ModelSerializer[Job]):
+    created_by = serializers.CharField(
+        source="created_by.username", read_only=True, allow_null=True, default=None
+    )
+    rounds = serializers.IntegerField(source="spec.rounds", read_only=True)
+    last_closed_round = serializers.IntegerField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Job
+        fields = [
+            "id",
+            "name",
+            "phase",
+            "reason",
+            "rounds",
+            "last_closed_round",
+            "created_by",
+            "created_at",
+            "queued_at",
+            "started_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+
+class JobSerializer(JobHead):
+    participants = ParticipantSerializer(many=True, read_only=True)
+
+    class Meta(JobHead.Meta):
+        fields = [
+            *JobHead.Meta.fields,
+            "spec",
+            "model_info",
+            "model_fingerprint",
+            "global_artefact",
+            "merged_artefact",
+            "participants",
+            "event_seq",
+        ]
+        read_only_fields = fields
+
+
+class JobFilter(django_filters.FilterSet):  # type: ignore[misc]
+    name = django_filters.CharFilter(lookup_expr="icontains", label="part of the name")
+    phase = django_filters.MultipleChoiceFilter(choices=[(p.value, p.value) for p in JobPhase])
+    created_by = django_filters.CharFilter(field_name="created_by__username")
+    created_after = MomentFilter(field_name="created_at", lookup_expr="gte")
+    created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
+    ordering = django_filters.OrderingFilter(
+        fields=["name", "phase", "created_at", "started_at", "ended_at"]
+    )
+
+
+class JobEventFilter(EventFilter):
+    job = None
+    fleet = None
+
+
+def jobs() -> Any:
+    closed = Round.objects.filter(job=OuterRef("pk"), phase=RoundPhase.CLOSED.value)
+    newest = closed.order_by("-number").values("number")[:1]
+    return Job.objects.select_related("created_by").annotate(last_closed_round=Subquery(newest))
+
+
+class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
+    """Federated jobs."""
+
+    queryset = Job.objects.none()
+    serializer_class = JobSerializer
+    filterset_class = JobFilter
+    lookup_value_converter = "uuid"
+    roles = {
+        "create": CREATE_JOB,
+        "estimate": Role.VIEWER,
+        **dict.fromkeys(["launch", "pause", "resume", "retry", "cancel"], MOVE_JOB),
+    }
+
+    def get_queryset(self) -> Any:
+        if self.action == "list":
+            return jobs()
+        return jobs().prefetch_related("participants__device")
+
+    def get_serializer_class(self) -> Any:
+        return JobHead if self.action == "list" else JobSerializer
+
+    @extend_schema(request=SPEC_REF, parameters=[LAUNCH], responses={201: JobSerializer})
+    def create(self, request: Request, **_: Any) -> Response:
+        """Create a job from its specification; every fault of it is told at once."""
+        launch = truth(request, "launch", default=True)
+        job = create_job(read_spec(request.data), person(request), launch=launch)
+        return Response(JobSerializer(self.get_queryset().get(pk=job.pk)).data, status=201)
+
+    @extend_schema(request=SPEC_REF, responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["post"], filterset_class=None)
+    def estimate(self, request: Request) -> Response:
+        """What such a job would cost each device: bytes, time, memory. Nothing is stored."""
+        from webapp.jobs.estimate import estimate
+
+        answer = estimate(read_spec(request.data))
+        return Response(asdict(answer) if is_dataclass(answer) else answer)
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=True, filterset_class=None)
+    def live(self, request: Request, **_: Any) -> Response:
+        """All a live page shows of the job now, as its WebSocket sends it."""
+        from webapp.jobs.live import snapshot
+
+        return Response(snapshot(self.get_object()))
+
+    @extend_schema(responses=EventSerializer(many=True))
+    @action(detail=True, filterset_class=JobEventFilter)
+    def events(self, request: Request, pk: Any) -> Response:
+        """The job's log, newest first; `after` asks for what is newer than a `seq`."""
+        job = get_object_or_404(Job.objects.only("pk"), pk=pk)
+        rows = Event.objects.filter(job=job).select_related("device")
+        page = self.paginate_queryset(self.filter_queryset(rows))
+        return self.get_paginated_response(EventSerializer(page, many=True).data)
+
+    def _move(self, request: Request, name: str) -> Response:
+        job = move(self.get_object().pk, name, person(request))
+        return Response(JobSerializer(self.get_queryset().get(pk=job.pk)).data)
+
+    @extend_schema(request=None, responses=JobSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def launch(self, request: Request, **_: Any) -> Response:
+        """Start a draft."""
+        return self._move(request, "launch")
+
+    @extend_schema(request=None, responses=JobSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def pause(self, request: Request, **_: Any) -> Response:
+        """Stop for now; the devices stop within seconds and the round is done again later."""
+        return self._move(request, "pause")
+
+    @extend_schema(request=None, responses=JobSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def resume(self, request: Request, **_: Any) -> Response:
+        """Go on with a paused job."""
+        return self._move(request, "resume")
+
+    @extend_schema(request=None, responses=JobSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def retry(self, request: Request, **_: Any) -> Response:
+        """Start the failed round of a failed job once more."""
+        return self._move(request, "retry")
+
+    @extend_schema(request=None, responses=JobSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def cancel(self, request: Request, **_: Any) -> Response:
+        """End the job; the model of its last closed round is kept."""
+        return self._move(request, "cancel")
+
+
+def read_spec(data: Any) -> JobSpec:
+    """Raises SpecError, which answers 400 with all faults."""
+    return JobSpec.from_dict(data)
+
+
+def truth(request: Request, name: str, default: bool) -> bool:
+    """A true or false in the query."""
+    text = request.query_params.get(name, str(default)).lower()
+    if text not in ("true", "false"):
+        raise Faulty([Fault(name, "give true or false")])
+    return text == "true"

@@ -1,0 +1,138 @@
+"""One metric over time, thinned for a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import django_filters
+from django import forms
+from django.db.models import Count, F, QuerySet
+from django.db.models.functions import Mod
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from fedcore.errors import Fault
+from webapp.api.base import MomentFilter, Resource, WholeFilter
+from webapp.api.problems import Faulty
+from webapp.devices.models import Device
+from webapp.telemetry.metrics import METRICS
+from webapp.telemetry.models import Sample
+
+READ_AT_MOST = 200_000  # samples read for one answer
+Point = tuple[datetime, float]
+
+
+class PointsField(forms.IntegerField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "min_value": 4, "max_value": 5000})
+
+
+class PointsFilter(WholeFilter):
+    """Not a filter of rows: how many points a device's series has at most."""
+
+    field_class = PointsField
+
+    def filter(self, rows: Any, value: Any) -> Any:
+        return rows
+
+
+class MetricFilter(django_filters.ChoiceFilter):  # type: ignore[misc]
+    def filter(self, rows: Any, value: Any) -> Any:
+        return rows.filter(values__has_key=value) if value else rows
+
+
+class MeasurementFilter(django_filters.FilterSet):  # type: ignore[misc]
+    metric = MetricFilter(choices=[(name, m.label) for name, m in METRICS.items()], required=True)
+    job = django_filters.UUIDFilter(field_name="assignment__round__job_id")
+    device = WholeFilter(field_name="device_id", label="id of a device")
+    points = PointsFilter(label="at most so many points a device; 500")
+    since = MomentFilter(field_name="at", lookup_expr="gte")
+    until = MomentFilter(field_name="at", lookup_expr="lt")
+
+
+class SeriesSerializer(serializers.Serializer[Any]):
+    device = serializers.IntegerField()
+    device_name = serializers.CharField()
+    thinned = serializers.BooleanField(help_text="not every sample is here; extremes are")
+    at = serializers.ListField(child=serializers.DateTimeField())
+    values = serializers.ListField(child=serializers.FloatField())
+
+
+class MeasurementsSerializer(serializers.Serializer[Any]):
+    metric = serializers.CharField()
+    # A serializer has an attribute ``label`` of its own.
+    title = serializers.CharField()
+    unit = serializers.CharField()
+    series = SeriesSerializer(many=True)
+
+
+class Measurements(Resource):
+    """What devices measured."""
+
+    queryset = Sample.objects.order_by("device_id", "seq")
+    serializer_class = MeasurementsSerializer
+    filterset_class = MeasurementFilter
+    pagination_class = None
+
+    @extend_schema(responses=MeasurementsSerializer)
+    def list(self, request: Request) -> Response:
+        """A metric of a job's or a device's samples; one series a device, lowest and highest kept.
+
+        Needs `metric` and at least one of `job` and `device`.
+        """
+        if not request.query_params.get("job") and not request.query_params.get("device"):
+            raise Faulty([Fault("job", "name a job, a device, or both")])
+        rows = self.filter_queryset(self.get_queryset())
+        metric = request.query_params["metric"]
+        limit = int(request.query_params.get("points") or 500)
+        answer = {
+            "metric": metric,
+            "title": METRICS[metric].label,
+            "unit": METRICS[metric].unit,
+            "series": series(rows, metric, limit),
+        }
+        return Response(answer)
+
+
+def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[dict[str, Any]]:
+    """Each device's points; of more than READ_AT_MOST samples only every n-th is read."""
+    counts = dict(rows.order_by("device_id").values_list("device_id").annotate(n=Count("pk")))
+    stride = -(-sum(counts.values()) // READ_AT_MOST)
+    if stride > 1:
+        rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(nth=0)
+    apart: dict[int, list[Point]] = {device: [] for device in counts}
+    for device, at, value in rows.values_list("device_id", "at", f"values__{metric}").iterator(
+        2000
+    ):
+        apart.setdefault(device, []).append((at, value))
+    names = dict(Device.objects.filter(pk__in=apart).values_list("pk", "name"))
+    found = []
+    for device, points in apart.items():
+        kept = extremes(points, limit)
+        found.append(
+            {
+                "device": device,
+                "device_name": names[device],
+                "thinned": len(kept) < counts.get(device, 0),
+                "at": [at for at, _ in kept],
+                "values": [value for _, value in kept],
+            }
+        )
+    return found
+
+
+def extremes(points: Sequence[Point], limit: int) -> list[Point]:
+    """At most ``limit`` points: both ends, and each stretch's lowest and highest."""
+    if len(points) <= limit:
+        return list(points)
+    keep = {0, len(points) - 1}
+    stretches = max(1, (limit - 2) // 2)
+    for number in range(stretches):
+        span = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)
+        keep.add(min(span, key=lambda i: points[i][1]))
+        keep.add(max(span, key=lambda i: points[i][1]))
+    return [points[i] for i in sorted(keep)]

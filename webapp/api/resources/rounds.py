@@ -1,0 +1,110 @@
+"""Rounds and the assignments they are made of: read only, the coordinator writes them."""
+
+from __future__ import annotations
+
+import django_filters
+from rest_framework import mixins, serializers
+
+from fedcore.rounds import AssignmentPhase, RoundPhase, Task
+from webapp.api.base import Resource, WholeFilter
+from webapp.jobs.models import Assignment, Round
+
+
+class RoundSerializer(serializers.ModelSerializer[Round]):
+    class Meta:
+        model = Round
+        fields = [
+            "id",
+            "job",
+            "number",
+            "attempt",
+            "phase",
+            "reason",
+            "members",
+            "evaluators",
+            "policy",
+            "fold",
+            "evaluation",
+            "base_artefact",
+            "global_artefact",
+            "state_artefact",
+            "deadline_at",
+            "created_at",
+            "started_at",
+            "collected_at",
+            "aggregated_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+
+class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
+    job = serializers.UUIDField(source="round.job_id", read_only=True)
+    round_number = serializers.IntegerField(source="round.number", read_only=True)
+    device_name = serializers.CharField(source="device.name", read_only=True)
+
+    class Meta:
+        model = Assignment
+        fields = [
+            "id",
+            "job",
+            "round",
+            "round_number",
+            "device",
+            "device_name",
+            "slot",
+            "task",
+            "attempt",
+            "phase",
+            "reason",
+            "retryable",
+            "examples",
+            "metrics",
+            "update_artefact",
+            "bytes_up",
+            "bytes_down",
+            "lease_until",
+            "offered_at",
+            "sent_at",
+            "accepted_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+
+def phases(kind: type[RoundPhase] | type[AssignmentPhase] | type[Task]) -> list[tuple[str, str]]:
+    return [(item.value, item.value) for item in kind]
+
+
+class RoundFilter(django_filters.FilterSet):  # type: ignore[misc]
+    job = django_filters.UUIDFilter(field_name="job_id")
+    number = WholeFilter(field_name="number")
+    phase = django_filters.MultipleChoiceFilter(choices=phases(RoundPhase))
+    ordering = django_filters.OrderingFilter(fields=["number", "created_at", "ended_at"])
+
+
+class AssignmentFilter(django_filters.FilterSet):  # type: ignore[misc]
+    job = django_filters.UUIDFilter(field_name="round__job_id")
+    round = WholeFilter(field_name="round_id", label="id of a round")
+    device = WholeFilter(field_name="device_id", label="id of a device")
+    task = django_filters.ChoiceFilter(choices=phases(Task))
+    phase = django_filters.MultipleChoiceFilter(choices=phases(AssignmentPhase))
+    ordering = django_filters.OrderingFilter(fields=["offered_at", "accepted_at", "ended_at"])
+
+
+class Rounds(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
+    """The cycles of jobs; `attempt` counts how often one was started."""
+
+    queryset = Round.objects.order_by("job_id", "number", "attempt")
+    serializer_class = RoundSerializer
+    filterset_class = RoundFilter
+    lookup_value_converter = "int"
+
+
+class Assignments(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
+    """One device's part of one round."""
+
+    queryset = Assignment.objects.select_related("round", "device")
+    serializer_class = AssignmentSerializer
+    filterset_class = AssignmentFilter
+    lookup_value_converter = "uuid"

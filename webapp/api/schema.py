@@ -1,0 +1,105 @@
+"""What the OpenAPI document says beyond what the views say themselves."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+from fedcore.lifecycle import JobPhase
+from fedcore.rounds import AssignmentPhase, RoundPhase
+from fedcore.spec import JobSpec
+from fedcore.spec_checks import Check, check_of
+
+HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "webapp.api.schema.add_problems"]
+JOB_PHASES = [(phase.value, phase.value) for phase in JobPhase]
+ROUND_PHASES = [(phase.value, phase.value) for phase in RoundPhase]
+ASSIGNMENT_PHASES = [(phase.value, phase.value) for phase in AssignmentPhase]
+# Names of the choices that more than one field has.
+ENUMS = {
+    "PersonRole": "webapp.accounts.models.Role",
+    "DeviceRole": "webapp.devices.models.DeviceRole",
+    "JobPhase": "webapp.api.schema.JOB_PHASES",
+    "RoundPhase": "webapp.api.schema.ROUND_PHASES",
+    "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
+}
+SETTINGS = {"POSTPROCESSING_HOOKS": HOOKS, "ENUM_NAME_OVERRIDES": ENUMS}
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457 problem details; `faults` where single inputs are wrong.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "what is wrong and what to do"},
+        "faults": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["path", "message"],
+                "properties": {"path": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+class PersonTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "webapp.api.authentication.PersonTokenAuthentication"
+    name = "token"
+    priority = 1
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        text = "Write `Token ` before the token: `Token 3f…`"
+        return {"type": "apiKey", "in": "header", "name": "Authorization", "description": text}
+
+
+def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Document that every call may answer with a problem, and the specification of a job."""
+    components = result.setdefault("components", {}).setdefault("schemas", {})
+    components["Problem"] = PROBLEM
+    components["JobSpec"] = spec_schema()
+    answer = {
+        "description": "A problem",
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            if isinstance(operation, dict) and "responses" in operation:
+                operation["responses"].setdefault("default", answer)
+    return result
+
+
+def spec_schema(kind: type = JobSpec) -> dict[str, Any]:
+    """JSON schema of a job specification, from the same declarations that check it."""
+    hints = get_type_hints(kind)
+    properties: dict[str, Any] = {}
+    for item in fields(kind):
+        inner = hints[item.name]
+        if is_dataclass(inner):
+            properties[item.name] = spec_schema(inner)  # type: ignore[arg-type]
+            continue
+        properties[item.name] = _option(check_of(item)) | {
+            "title": item.metadata["label"],
+            "description": item.metadata["help"],
+            "default": list(item.default) if isinstance(item.default, tuple) else item.default,
+        }
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _option(check: Check) -> dict[str, Any]:
+    if check.kind == "choice":
+        return {"type": "string", "enum": list(check.choices or ())}
+    if check.kind == "names":
+        items: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 100}
+        if check.choices:
+            items = {"type": "string", "enum": list(check.choices)}
+        return {"type": "array", "uniqueItems": True, "items": items}
+    if check.kind in ("whole", "real"):
+        name = "integer" if check.kind == "whole" else "number"
+        return {"type": name, "minimum": check.low, "maximum": check.high}
+    return {"type": "boolean" if check.kind == "truth" else "string"}

@@ -1,0 +1,183 @@
+"""The tuned model as a file to take home, made while it is sent."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.utils.text import slugify
+
+from fedcore.errors import EdgewiseError
+from fedcore.plan.peft_config import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from fedcore.spec import JobSpec
+from webapp.jobs.artefacts import CHUNK, storage, stream
+from webapp.jobs.models import Artefact, Job, Round
+from webapp.jobs.services import request_merged
+
+README = """# {name}
+
+A LoRA adapter for `{model}`, trained by Edgewise on {when}; its weights have the SHA-256
+`{sha256}`.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+base = AutoModelForSeq2SeqLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "this/folder")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+```
+"""
+NANO = "the nano folder of the Edgewise repository"
+
+
+class NoModel(EdgewiseError):
+    """There is nothing to download; the text says when there will be."""
+
+    status = 409
+
+
+class BeingMade(EdgewiseError):
+    """The merged model is asked for; it is there after about ``retry_after_s``."""
+
+    retry_after_s = 10
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a zip. ``parts`` opens its bytes, of which there are ``size_bytes``."""
+
+    name: str
+    size_bytes: int
+    parts: Callable[[], Iterable[bytes]]
+
+
+def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> HttpResponseBase:
+    """A zip of a PEFT folder: the newest model, or that of one round.
+
+    A job that trained every weight has no adapter and gives the whole model. Raises NoModel, and
+    BeingMade as ``merged`` does.
+    """
+    spec = job.job_spec
+    if spec.adapter.kind == "full":
+        if round_number is not None:
+            raise NoModel("this job trained every weight; take a round's model as an artefact")
+        return merged(request, job)
+    artefact = model_after(job, round_number)
+    suffix = "adapter" if round_number is None else f"adapter-round-{round_number}"
+    return send_zip(request, peft_folder(spec, artefact), f"{file_stem(job)}-{suffix}.zip")
+
+
+def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
+    """The whole tuned model. Raises BeingMade, having asked for it, where nobody made it yet."""
+    model_after(job, None)
+    if job.merged_artefact is None:
+        request_merged(job)
+        raise BeingMade("the model is being merged; ask again in a few seconds")
+    return stream(request, job.merged_artefact, f"{file_stem(job)}-model.zip")
+
+
+def model_after(job: Job, round_number: int | None) -> Artefact:
+    """The global model of now, or as one round left it. Raises NoModel."""
+    if round_number is None:
+        artefact = job.global_artefact
+        missing = "this job has no model yet; it has one once its first round has begun"
+    else:
+        rounds = Round.objects.filter(job=job, number=round_number, global_artefact__isnull=False)
+        last = rounds.select_related("global_artefact").order_by("-attempt").first()
+        artefact = last.global_artefact if last else None
+        missing = f"round {round_number} of this job has not produced a model"
+    if artefact is None:
+        raise NoModel(missing)
+    if not storage().exists(Artefact.path_of(artefact.sha256)):
+        raise NoModel(f"the storage has lost {artefact.sha256}; restore it from a backup")
+    return artefact
+
+
+def peft_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
+    """The files that ``PeftModel.from_pretrained`` wants, and one for people."""
+    config = json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
+    nano = spec.model.name == "nano"
+    readme = README.format(
+        name=spec.name,
+        model=spec.model.name,
+        base=NANO if nano else spec.model.name,
+        prefix=spec.data.prefix,
+        when=f"{artefact.created_at:%Y-%m-%d}",
+        sha256=artefact.sha256,
+    )
+    weights = Member(WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact))
+    return [_text(CONFIG_FILE, config), _text("README.md", readme), weights]
+
+
+def _text(name: str, text: str) -> Member:
+    content = text.encode()
+    return Member(name, len(content), lambda: [content])
+
+
+def bytes_of(artefact: Artefact) -> Iterator[bytes]:
+    with storage().open(Artefact.path_of(artefact.sha256), "rb") as source:
+        while chunk := source.read(CHUNK):
+            yield chunk
+
+
+class _Pipe:
+    """Where zipfile writes and a response reads; holds no more than one chunk."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._held += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing to do: the reader takes what is held."""
+
+    def take(self) -> bytes:
+        held, self._held = bytes(self._held), bytearray()
+        return held
+
+
+def zip_parts(members: Iterable[Member]) -> Iterator[bytes]:
+    """An uncompressed zip, piece by piece; weights do not compress."""
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        for member in members:
+            info = zipfile.ZipInfo(member.name, (2000, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            large = member.size_bytes >= 2**31
+            with archive.open(info, "w", force_zip64=large) as out:
+                for part in member.parts():
+                    out.write(part)
+                    yield pipe.take()
+    yield pipe.take()
+
+
+def send_zip(request: HttpRequest, members: Iterable[Member], name: str) -> HttpResponseBase:
+    parts = zip_parts(members)
+    # Django gathers a synchronous iterator in memory before it answers over ASGI.
+    content = _following(parts) if isinstance(request, ASGIRequest) else parts
+    response = StreamingHttpResponse(content, content_type="application/zip")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response["Cache-Control"] = "private, no-transform"
+    return response
+
+
+async def _following(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    following = sync_to_async(next, thread_sensitive=False)
+    while chunk := await following(parts, b""):
+        yield chunk
+
+
+def file_stem(job: Job) -> str:
+    """The job's name as a file name may hold it."""
+    return slugify(job.name)[:60] or "job"
