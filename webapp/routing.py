@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-websocket_urlpatterns: list[URLPattern] = []
+from webapp.telemetry.consumers import FollowDevice, FollowFleet, FollowJob
+
+websocket_urlpatterns: list[URLPattern] = [
+    path("ws/jobs/<uuid:job_id>/", FollowJob.as_asgi()),  # type: ignore[arg-type]
+    path("ws/devices/<int:device_id>/", FollowDevice.as_asgi()),  # type: ignore[arg-type]
+    path("ws/fleet/", FollowFleet.as_asgi()),  # type: ignore[arg-type]
+]

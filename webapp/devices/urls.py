@@ -1,5 +1,14 @@
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from webapp.devices import views
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("devices/", views.device_list, name="devices"),
+    path("devices/enrol/", views.enrol, name="enrol"),
+    path("devices/enrol/<int:enrolment_id>/", views.enrolment_state, name="enrolment"),
+    path("devices/revoke/", views.revoke_many, name="devices-revoke"),
+    path("devices/<int:device_id>/", views.device_page, name="device"),
+    path("devices/<int:device_id>/revoke/", views.device_revoke, name="device-revoke"),
+]

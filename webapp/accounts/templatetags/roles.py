@@ -1,0 +1,17 @@
+"""Whether to show what only some people may do; the views check again."""
+
+from __future__ import annotations
+
+from django import template
+from django.contrib.auth.models import AnonymousUser
+
+from webapp.accounts import permissions
+from webapp.accounts.models import Role, User
+
+register = template.Library()
+
+
+@register.filter
+def may(user: User | AnonymousUser, role: str) -> bool:
+    """``{% if user|may:"operator" %}``"""
+    return permissions.may(user, Role(role))

@@ -1,0 +1,124 @@
+"""The table of devices: filtered, sorted, a page at a time, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
+
+from webapp.devices.models import Dataset, Device
+from webapp.jobs.models import Assignment
+
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Row:
+    """A device with what its line in the table shows."""
+
+    device: Device
+    accelerator: str
+    memory_bytes: float | None
+    peak_flops: float | None
+    precision: str
+    link_bps: float | None
+    datasets: list[Dataset]
+    last: Assignment | None
+
+    @property
+    def mfu(self) -> float | None:
+        return self.last.metrics.get("mfu") if self.last else None
+
+
+def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
+    """The highest measured peak and its precision."""
+    peaks = profile.get("peak_flops")
+    known = {k: v for k, v in peaks.items() if v} if isinstance(peaks, dict) else {}
+    if not known:
+        return None, ""
+    precision = max(known, key=lambda name: float(known[name]))
+    return float(known[precision]), precision
+
+
+def link_bps(figures: dict[str, Any], down: int) -> float | None:
+    """What the link carried in the device's last download, bytes per second."""
+    seconds = figures.get("download_s") or 0
+    return down / seconds if seconds > 0 and down > 0 else None
+
+
+def of_devices(devices: Iterable[Device], last: dict[int, Assignment]) -> list[Row]:
+    rows = []
+    for device in devices:
+        profile, newest = device.profile, last.get(device.pk)
+        peak, precision = best_peak(profile)
+        memory = profile.get("accelerator_memory_bytes") or profile.get("memory_bytes")
+        link = link_bps(newest.metrics, newest.bytes_down) if newest else None
+        rows.append(
+            Row(
+                device=device,
+                accelerator=str(profile.get("accelerator") or profile.get("cpu") or ""),
+                memory_bytes=memory,
+                peak_flops=peak,
+                precision=precision,
+                link_bps=link,
+                datasets=list(device.datasets.all()),
+                last=newest,
+            )
+        )
+    return rows
+
+
+def last_trainings(devices: Iterable[Device]) -> dict[int, Assignment]:
+    """Each device's newest delivered training, with its job."""
+    newest = (
+        Assignment.objects.filter(
+            device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
+        )
+        .order_by("-ended_at")
+        .values("pk")[:1]
+    )
+    wanted = Device.objects.filter(pk__in=[device.pk for device in devices])
+    keys = wanted.order_by().annotate(newest=Subquery(newest)).values_list("newest", flat=True)
+    found = Assignment.objects.filter(pk__in=[key for key in keys if key])
+    return {part.device_id: part for part in found.select_related("round__job")}
+
+
+def _presence(device: Device) -> Any:
+    return ("busy", "online", "offline", "never seen", "revoked").index(device.presence)
+
+
+SORTS: dict[str, Callable[[Device], Any]] = {
+    "name": lambda device: device.name.lower(),
+    "presence": _presence,
+    "memory": lambda device: -float(device.profile.get("memory_bytes") or 0),
+    "peak": lambda device: -(best_peak(device.profile)[0] or 0),
+    "seen": lambda device: -(device.last_seen_at.timestamp() if device.last_seen_at else 0),
+}
+
+
+def devices_with_data() -> QuerySet[Device]:
+    held = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
+    return Device.objects.prefetch_related(held)
+
+
+def select(query: str, presence: str, sort: str) -> list[Device]:
+    """Devices whose name, hardware or data contains ``query``, in the state asked for, sorted."""
+    words = query.lower().split()
+    wanted = [
+        device
+        for device in devices_with_data()
+        if (not presence or device.presence == presence)
+        and (presence == "revoked" or device.revoked_at is None)
+        and all(word in _text(device) for word in words)
+    ]
+    return sorted(wanted, key=SORTS.get(sort, SORTS["name"]))
+
+
+def _text(device: Device) -> str:
+    profile = device.profile
+    parts = [device.name, device.role, device.presence]
+    parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
+    parts += [f"{held.name} {held.domain}" for held in device.datasets.all()]
+    return " ".join(parts).lower()

@@ -1,0 +1,118 @@
+"""Pages of devices: list, one device, enrolment, revocation."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from webapp.accounts.access import found, person
+from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
+from webapp.devices import listing
+from webapp.devices.forms import EnrolForm, enrol_command
+from webapp.devices.models import Device, Enrolment
+from webapp.devices.services import create_enrolment, revoke
+from webapp.jobs.models import Assignment
+from webapp.telemetry import fleet
+
+RECENT = 10
+
+
+def device_list(request: HttpRequest) -> HttpResponse:
+    query = request.GET.get("q", "")[:100]
+    presence = request.GET.get("presence", "")
+    sort = request.GET.get("sort", "name")
+    devices = listing.select(query, presence, sort)
+    page = Paginator(devices, listing.PAGE).get_page(request.GET.get("page"))
+    shown = list(page.object_list)
+    every = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+    context = {
+        "page": page,
+        "rows": listing.of_devices(shown, listing.last_trainings(shown)),
+        "query": query,
+        "presence": presence,
+        "sort": sort,
+        "counts": fleet.counts({"presence": device.presence} for device in every),
+        "any": bool(devices) or Device.objects.exists(),
+    }
+    part = request.headers.get("HX-Target") == "devices"
+    return render(request, "devices/_table.html" if part else "devices/list.html", context)
+
+
+def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
+    device = found(request, listing.devices_with_data(), pk=device_id)
+    work = list(
+        Assignment.objects.filter(device=device)
+        .select_related("round__job")
+        .order_by("-offered_at")[:30]
+    )
+    row = listing.of_devices([device], listing.last_trainings([device]))[0]
+    credential = getattr(device, "credential", None)
+    context = {
+        "device": device,
+        "row": row,
+        "work": work,
+        "credential": credential,
+        "head": fleet.device_head(device),
+        "events": device.events.select_related("job").order_by("-at")[:30],
+    }
+    return render(request, "devices/page.html", context)
+
+
+@require(ENROL)
+@never_cache
+def enrol(request: HttpRequest) -> HttpResponse:
+    form = EnrolForm(request.POST or None)
+    context: dict[str, object] = {"form": form}
+    if request.method == "POST" and form.is_valid():
+        name, dataset = form.cleaned_data["name"], form.cleaned_data["dataset"]
+        enrolment, token = create_enrolment(
+            person(request), name, form.cleaned_data["role"], form.lifetime
+        )
+        context["enrolment"] = enrolment
+        context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset)
+        context["names_data"] = bool(dataset)
+    recent = Enrolment.objects.select_related("device", "created_by")
+    context["recent"] = recent.order_by("-created_at")[:RECENT]
+    return render(request, "devices/enrol.html", context)
+
+
+@never_cache
+def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
+    """The waiting box; 204 while nothing has changed, so that nothing is drawn anew."""
+    rows = Enrolment.objects.select_related("device")
+    enrolment = found(request, rows, ENROL, pk=enrolment_id)
+    if enrolment.state == request.GET.get("was") == "waiting":
+        return HttpResponse(status=204)
+    device = enrolment.device
+    seen = device is not None and device.last_seen_at is not None
+    row = listing.of_devices([device], {})[0] if device is not None else None
+    context = {"enrolment": enrolment, "device": device, "seen": seen, "row": row}
+    return render(request, "devices/_enrolment.html", context)
+
+
+@require_POST
+def device_revoke(request: HttpRequest, device_id: int) -> HttpResponse:
+    device = found(request, Device.objects.all(), REVOKE_DEVICE, pk=device_id)
+    revoke(device, person(request))
+    messages.success(request, f"{device.name} is revoked; its credential opens nothing any more.")
+    return redirect("device", device_id=device.pk)
+
+
+@require(REVOKE_DEVICE)
+@require_POST
+def revoke_many(request: HttpRequest) -> HttpResponse:
+    wanted = [int(key) for key in request.POST.getlist("device") if key.isdecimal()]
+    devices = list(Device.objects.filter(pk__in=wanted, revoked_at=None))
+    for device in devices:
+        revoke(device, person(request))
+    if devices:
+        names = ", ".join(device.name for device in devices)
+        messages.success(request, f"Revoked: {names}.")
+    else:
+        messages.error(request, "Choose at least one device that is not revoked.")
+    return redirect("devices")

@@ -1,0 +1,261 @@
+"""The form of a new job, made from ``fedcore.spec.options()``: a new option appears by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import QueryDict
+
+from fedcore.catalogue import CATALOGUE
+from fedcore.errors import Fault
+from fedcore.plan.flops import KNOWN
+from fedcore.spec import JobSpec, OptionInfo, options
+from webapp.devices.models import Dataset, Device
+
+Json = dict[str, Any]
+
+# Where an option stands; the longest prefix that fits wins.
+SECTIONS: dict[str, tuple[str, str]] = {
+    "learn": ("What to learn", "The model to start from, and which of the devices' data it sees."),
+    "who": ("Who takes part", "Leave all unticked to use every device that holds enough data."),
+    "how": ("How it learns", "The method on the server, and the training on each device."),
+    "limits": ("Limits", "When the job ends, and how long a round waits for whom."),
+}
+PLACES = {
+    "name": "learn",
+    "model": "learn",
+    "data": "learn",
+    "participation": "who",
+    "participation.quorum": "limits",
+    "participation.deadline_s": "limits",
+    "participation.lease_s": "limits",
+    "participation.max_attempts": "limits",
+    "strategy": "how",
+    "adapter": "how",
+    "train": "how",
+}
+ELSEWHERE = "limits"
+
+# Options drawn as cards, with one line for each choice.
+CARDS: dict[str, dict[str, tuple[str, str]]] = {
+    "strategy.name": {
+        "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
+        "fedprox": ("FedProx", "Hold devices near the global model; for very different data."),
+        "fedadam": ("FedAdam", "Adaptive steps on the server; for many rounds of small updates."),
+    },
+    "adapter.kind": {
+        "lora": ("LoRA adapter", "Train small matrices only: a hundredth of the bytes."),
+        "full": ("Every weight", "Train the whole model: more memory, far more traffic."),
+    },
+}
+# Options that matter only where another has one of these values.
+ONLY_WITH: dict[str, tuple[str, str]] = {
+    "adapter.rank": ("adapter.kind", "lora"),
+    "adapter.alpha": ("adapter.kind", "lora"),
+    "adapter.dropout": ("adapter.kind", "lora"),
+    "adapter.targets": ("adapter.kind", "lora"),
+    "adapter.aggregation": ("adapter.kind", "lora"),
+    "strategy.beta1": ("strategy.name", "fedadam"),
+    "strategy.beta2": ("strategy.name", "fedadam"),
+    "strategy.tau": ("strategy.name", "fedadam"),
+    "strategy.proximal_mu": ("strategy.name", "fedprox"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: str
+    label: str
+    note: str = ""
+    state: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Field:
+    """One option as the template draws it. ``kind``: text, number, truth, choice, cards, names."""
+
+    info: OptionInfo
+    kind: str
+    value: Any
+    faults: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    suggestions: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.info.path
+
+    @property
+    def id(self) -> str:
+        return "o-" + self.info.path.replace(".", "-").replace("_", "-")
+
+    @property
+    def step(self) -> str:
+        return "1" if isinstance(self.info.default, int) else "any"
+
+    @property
+    def only_with(self) -> str:
+        return "=".join(ONLY_WITH.get(self.name, ()))
+
+    @property
+    def described_by(self) -> str:
+        notes = [f"{self.id}-help"] if self.info.help else []
+        return " ".join(notes + ([f"{self.id}-fault"] if self.faults else []))
+
+
+@dataclass
+class Section:
+    key: str
+    title: str
+    lead: str
+    fields: list[Field] = field(default_factory=list)
+    advanced: list[Field] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether the advanced part must be seen: it holds a fault or something not default."""
+        return any(f.faults or f.value != plain(f.info.default) for f in self.advanced)
+
+
+def place_of(path: str) -> str:
+    head = path.split(".")[0]
+    return PLACES.get(path) or PLACES.get(head) or ELSEWHERE
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def read(post: QueryDict) -> Json:
+    """What was typed, as the nested values ``JobSpec.from_dict`` reads; nonsense stays as typed."""
+    values: Json = {}
+    for info in options(JobSpec):
+        _put(values, info.path, _typed(info, post))
+    return values
+
+
+def _typed(info: OptionInfo, post: QueryDict) -> Any:
+    default = info.default
+    if isinstance(default, tuple):
+        return [name for name in post.getlist(info.path) if name]
+    if isinstance(default, bool):
+        return info.path in post
+    text = post.get(info.path, "")
+    if isinstance(default, str):
+        return text if "prefix" in info.path else text.strip()
+    for kind in (int, float):
+        try:
+            return kind(text.strip())
+        except (ValueError, OverflowError):
+            continue
+    return text
+
+
+def _put(values: Json, path: str, value: Any) -> None:
+    *heads, last = path.split(".")
+    for head in heads:
+        values = values.setdefault(head, {})
+    values[last] = value
+
+
+def _get(values: Mapping[str, Any], path: str, default: Any) -> Any:
+    found: Any = values
+    for head in path.split("."):
+        if not isinstance(found, Mapping) or head not in found:
+            return plain(default)
+        found = found[head]
+    return plain(found)
+
+
+def sections(
+    values: Mapping[str, Any], faults: Iterable[Fault], devices: Sequence[Device]
+) -> list[Section]:
+    """Every option in its section, with what was typed and what is wrong with it."""
+    wrong: dict[str, list[str]] = {}
+    for fault in faults:
+        wrong.setdefault(fault.path, []).append(fault.message)
+    made = {key: Section(key, title, lead) for key, (title, lead) in SECTIONS.items()}
+    for info in options(JobSpec):
+        section = made[place_of(info.path)]
+        value = _get(values, info.path, info.default)
+        drawn = _field(info, value, tuple(wrong.get(info.path, ())), devices)
+        (section.advanced if info.advanced else section.fields).append(drawn)
+    return list(made.values())
+
+
+def _field(
+    info: OptionInfo, value: Any, faults: tuple[str, ...], devices: Sequence[Device]
+) -> Field:
+    if info.path in CARDS:
+        cards = CARDS[info.path]
+        choices = tuple(
+            Choice(name, *cards.get(name, (name, "")), chosen=name == value)
+            for name in info.choices or ()
+        )
+        return Field(info, "cards", value, faults, choices)
+    if info.path == "participation.devices":
+        return Field(info, "devices", value, faults, _devices(devices, value))
+    if info.choices is not None:
+        held = value if isinstance(value, list) else [value]
+        kind = "names" if isinstance(info.default, tuple) else "choice"
+        named = tuple(Choice(name, name, chosen=name in held) for name in info.choices)
+        return Field(info, kind, value, faults, named)
+    if isinstance(info.default, bool):
+        return Field(info, "truth", value, faults)
+    if isinstance(info.default, (int, float)):
+        shown = int(value) if isinstance(value, float) and value.is_integer() else value
+        return Field(info, "number", shown, faults)
+    return Field(info, "text", value, faults, suggestions=_suggestions(info.path))
+
+
+def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
+    held = value if isinstance(value, list) else []
+    return tuple(
+        Choice(
+            device.name,
+            device.name,
+            ", ".join(f"{d.name} {d.examples}" for d in device.datasets.all()) or "no data",
+            device.presence,
+            device.name in held,
+        )
+        for device in devices
+    )
+
+
+def _suggestions(path: str) -> tuple[str, ...]:
+    if path == "model.name":
+        return ("nano", *KNOWN)
+    if path == "data.dataset":
+        names = Dataset.objects.order_by("name").values_list("name", flat=True).distinct()[:100]
+        return tuple(sorted({*names, *CATALOGUE}))
+    return ()
+
+
+def named(faults: Iterable[Fault]) -> list[tuple[str, str, str]]:
+    """(id of the field, its label, what is wrong) of each fault."""
+    known = {info.path: info for info in options(JobSpec)}
+    return [
+        (
+            Field(known[fault.path], "", None).id if fault.path in known else "",
+            known[fault.path].label if fault.path in known else fault.path,
+            fault.message,
+        )
+        for fault in faults
+    ]
+
+
+def changed(spec: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(label, value, default) of every option that is not at its default."""
+    found = [(info, _get(spec, info.path, info.default)) for info in options(JobSpec)]
+    return [
+        (info.label, _words(value), _words(plain(info.default)))
+        for info, value in found
+        if value != plain(info.default) and info.path != "name"
+    ]
+
+
+def _words(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, list) else value

@@ -1,0 +1,217 @@
+"""What a page shows of a job now: one JSON value for the socket, the REST API and the first load.
+
+Rounds that have ended never change again, so a reader that comes back keeps them in a ``Memory``
+and only the newest are read from the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Prefetch, Q, Sum
+from django.utils import timezone
+
+from fedcore import lifecycle, rounds
+from fedcore.lifecycle import JobPhase
+from fedcore.rounds import RoundPhase
+from webapp.devices.models import Device
+from webapp.jobs import live_rounds
+from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.rows import to_round
+
+Json = dict[str, Any]
+# Figures per device are sent for as many of the newest rounds as stay below this many.
+MAX_DETAILS = 4000
+ENDED = tuple(phase.value for phase in rounds.ENDED)
+
+
+@dataclass
+class Memory:
+    """The rounds that had ended when a reader last looked, by primary key."""
+
+    ended: dict[int, Json] = field(default_factory=dict)
+
+
+def snapshot(job: Job, memory: Memory | None = None) -> Json:
+    """The state of a job with everything its page shows, samples and events apart."""
+    people = list(Participant.objects.filter(job=job).select_related("device").order_by("slot"))
+    rows = _rounds(job, len(people), memory)
+    current = rows[-1] if rows else None
+    told = _told(rows, memory)
+    spec = job.job_spec
+    return {
+        "id": str(job.pk),
+        "name": job.name,
+        "phase": job.phase,
+        "reason": job.reason,
+        "headline": headline(job, current, people),
+        "round": _head(current, spec.rounds),
+        "progress": progress(job, current, people, spec.rounds),
+        "eta_s": _eta(job, current, told, spec.rounds),
+        "created_at": _iso(job.created_at),
+        "started_at": _iso(job.started_at),
+        "ended_at": _iso(job.ended_at),
+        "tiles": _tiles(job, told),
+        "devices": _devices(people, current, told),
+        "rounds": told,
+        "moves": moves(job),
+        "artefacts": artefacts(job),
+    }
+
+
+def moves(job: Job) -> list[str]:
+    """What a person may ask for now."""
+    phase = JobPhase(job.phase)
+    return [move for move in lifecycle.PERSON_MOVES if not lifecycle.move_refusal(phase, move)]
+
+
+def headline(job: Job, current: Round | None, people: list[Participant]) -> str:
+    """One sentence: what it waits for, or how it ended."""
+    if job.phase == JobPhase.QUEUED or (job.phase == JobPhase.RUNNING and current is None):
+        return job.reason or "waiting for the coordinator to write the first model"
+    if job.phase != JobPhase.RUNNING or current is None:
+        return job.reason or {"draft": "not launched yet", "paused": "paused"}.get(job.phase, "")
+    names = {person.slot: person.device.name for person in people}
+    seen = {
+        person.device.name: person.device.last_seen_at.timestamp()
+        for person in people
+        if person.device.last_seen_at is not None
+    }
+    waiting = rounds.waiting_for(to_round(current, names), timezone.now().timestamp(), seen)
+    return waiting or "waiting for the coordinator to start the next round"
+
+
+def progress(job: Job, current: Round | None, people: list[Participant], total: int) -> float:
+    """Share of the job that is done, from 0 to 1."""
+    if job.phase == JobPhase.COMPLETED:
+        return 1.0
+    if current is None:
+        return 0.0
+    within = live_rounds.progress(current, {p.slot: p.device for p in people})
+    return max(0.0, min(1.0, (max(0, current.number - 1) + within) / max(1, total)))
+
+
+def artefacts(job: Job) -> Json:
+    """What can be taken home."""
+    best = job.global_artefact
+    base = f"/api/v1/jobs/{job.pk}/download"
+    lora = job.spec.get("adapter", {}).get("kind", "lora") == "lora"
+    return {
+        "global": {"sha256": best.sha256, "size_bytes": best.size_bytes} if best else None,
+        "adapter_url": f"{base}/adapter/" if best and lora else None,
+        "merged_url": f"{base}/merged/" if best else None,
+    }
+
+
+def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:
+    """The rounds to read: those that are not known to have ended, and the last."""
+    wanted = Round.objects.filter(job=job)
+    if memory is not None and memory.ended:
+        wanted = wanted.filter(~Q(phase__in=ENDED) | Q(pk__gte=max(memory.ended)))
+    keep = max(20, MAX_DETAILS // max(1, 2 * devices))
+    newest = list(wanted.order_by("-number", "-attempt").values_list("pk", flat=True)[:keep])
+    mine = Assignment.objects.filter(round__in=newest).order_by("slot", "attempt")
+    rows = wanted.order_by("number", "attempt").prefetch_related(
+        Prefetch("assignments", queryset=mine)
+    )
+    return list(rows)
+
+
+def _told(rows: list[Round], memory: Memory | None) -> list[Json]:
+    if memory is None:
+        return [live_rounds.told(row) for row in rows]
+    open_ = []
+    for row in rows:
+        if row.phase in ENDED:
+            memory.ended.setdefault(row.pk, live_rounds.told(row))
+        else:
+            open_.append(live_rounds.told(row))
+    return [*memory.ended.values(), *open_]
+
+
+def _head(current: Round | None, total: int) -> Json:
+    if current is None:
+        return {"number": 0, "of": total, "phase": "", "attempt": 0, "deadline_at": None}
+    return {
+        "number": current.number,
+        "of": total,
+        "phase": current.phase,
+        "attempt": current.attempt,
+        "deadline_at": _iso(current.deadline_at),
+    }
+
+
+def _eta(job: Job, current: Round | None, told: list[Json], total: int) -> float | None:
+    """Seconds left, from the last five rounds; None before the first has closed."""
+    if job.phase != JobPhase.RUNNING:
+        return None
+    closed = [row for row in told if row["number"] and row["phase"] == RoundPhase.CLOSED.value]
+    lengths = [row["duration_s"] for row in closed if row["duration_s"] is not None][-5:]
+    if not lengths:
+        return None
+    mean = sum(lengths) / len(lengths)
+    left = total - len(closed)
+    spent = 0.0
+    if current is not None and current.phase not in ENDED and current.started_at is not None:
+        spent = min(mean, (timezone.now() - current.started_at).total_seconds())
+    return float(round(max(0.0, left * mean - spent)))
+
+
+def _tiles(job: Job, told: list[Json]) -> Json:
+    scored = [row["evaluation"] for row in told if row["evaluation"].get("rougeL") is not None]
+    first, last = (scored[0], scored[-1]) if scored else ({}, {})
+    sums = Assignment.objects.filter(round__job=job).aggregate(
+        up=Sum("bytes_up", default=0), down=Sum("bytes_down", default=0)
+    )
+    work = [part for row in told for part in row["train"] if part["mfu"] is not None]
+    owed = sum(part["compute_s"] * part["peak"] for part in work)
+    joules = [part["energy_j"] for row in told for part in row["train"] if part["energy_j"]]
+    return {
+        "rougeL": last.get("rougeL"),
+        "rougeL_base": first.get("rougeL"),
+        "loss": last.get("loss"),
+        "loss_base": first.get("loss"),
+        "mfu": sum(p["mfu"] * p["compute_s"] * p["peak"] for p in work) / owed if owed else None,
+        "bytes_up": sums["up"],
+        "bytes_down": sums["down"],
+        "tokens": sum(part["tokens"] for row in told for part in row["train"]),
+        "joules": sum(joules) if joules else None,
+    }
+
+
+def _devices(people: list[Participant], current: Round | None, told: list[Json]) -> list[Json]:
+    examples = sum(person.examples for person in people) or 1
+    newest = live_rounds.newest_assignments(current)
+    reports: dict[int, Json] = {}
+    for row in told:
+        reports.update({part["slot"]: part for part in row["train"] if part["mfu"] is not None})
+    return [
+        {
+            "id": person.device_id,
+            "slot": person.slot,
+            "name": person.device.name,
+            "presence": person.device.presence,
+            "last_seen_at": _iso(person.device.last_seen_at),
+            "dataset": person.dataset,
+            "examples": person.examples,
+            "share": person.examples / examples,
+            **live_rounds.doing(person.device, newest.get(person.slot)),
+            **peak_of(person.device, reports.get(person.slot)),
+        }
+        for person in people
+    ]
+
+
+def peak_of(device: Device, report: Json | None) -> Json:
+    """The denominator of the device's MFU: from its last report, else from its profile."""
+    if report is not None and report["peak"]:
+        return {"peak_flops": report["peak"], "precision": report["precision"]}
+    peaks = device.profile.get("peak_flops") or {}
+    known = {name: peak for name, peak in peaks.items() if peak}
+    name = "bf16" if known.get("bf16") else "fp32"
+    return {"peak_flops": known.get(name), "precision": name if known.get(name) else ""}
+
+
+def _iso(at: Any) -> str | None:
+    return at.isoformat() if at is not None else None

@@ -1,0 +1,150 @@
+"""One round as its page shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from fedcore.rounds import DELIVERED, RoundPhase, Task
+from webapp.devices.models import Device
+from webapp.jobs.models import Assignment, Round
+
+Json = dict[str, Any]
+DELIVERED_WORDS = tuple(phase.value for phase in DELIVERED)
+SCORES = ("loss", "rouge1", "rouge2", "rougeL", "examples")
+# Share of a round that is over once its phase is reached, before the devices' own progress counts.
+REACHED = {
+    RoundPhase.PLANNED.value: 0.0,
+    RoundPhase.BROADCASTING.value: 0.0,
+    RoundPhase.COLLECTING.value: 0.0,
+    RoundPhase.AGGREGATING.value: 0.75,
+    RoundPhase.EVALUATING.value: 0.8,
+    RoundPhase.CLOSED.value: 1.0,
+    RoundPhase.FAILED.value: 0.0,
+}
+
+
+def told(row: Round) -> Json:
+    """A round with what each device did in it. ``assignments`` must be prefetched."""
+    parts = list(row.assignments.all())
+    train = [_trained(part) for part in parts if part.task == Task.TRAIN.value]
+    compute = sum(part["compute_s"] for part in train)
+    communication = sum(part["download_s"] + part["upload_s"] for part in train)
+    return {
+        "id": row.pk,
+        "number": row.number,
+        "attempt": row.attempt,
+        "phase": row.phase,
+        "reason": row.reason,
+        "started_at": _iso(row.started_at),
+        "collected_at": _iso(row.collected_at),
+        "aggregated_at": _iso(row.aggregated_at),
+        "ended_at": _iso(row.ended_at),
+        "deadline_at": _iso(row.deadline_at),
+        "duration_s": _between(row.started_at, row.ended_at),
+        "evaluation": {key: row.evaluation.get(key) for key in SCORES if key in row.evaluation},
+        "compute_s": compute,
+        "communication_s": communication,
+        "granularity": compute / communication if communication else None,
+        "train": train,
+        "evaluate": [_scored(part) for part in parts if part.task == Task.EVALUATE.value],
+    }
+
+
+def _common(part: Assignment) -> Json:
+    return {
+        "slot": part.slot,
+        "attempt": part.attempt,
+        "phase": part.phase,
+        "reason": part.reason,
+        "offered_at": _iso(part.offered_at),
+        "accepted_at": _iso(part.accepted_at),
+        "ended_at": _iso(part.ended_at),
+    }
+
+
+def _trained(part: Assignment) -> Json:
+    figures = part.metrics
+    return {
+        **_common(part),
+        "download_s": _number(figures, "download_s") or 0.0,
+        "compute_s": _number(figures, "seconds") or 0.0,
+        "upload_s": _number(figures, "upload_s") or 0.0,
+        "loss": _number(figures, "loss"),
+        "mfu": _number(figures, "mfu"),
+        "peak": _number(figures, "mfu_peak_flops") or 0.0,
+        "precision": str(figures.get("precision", "")),
+        "tokens": _number(figures, "tokens") or 0.0,
+        "energy_j": _number(figures, "energy_j"),
+        "examples": part.examples,
+        "bytes_up": part.bytes_up,
+        "bytes_down": part.bytes_down,
+    }
+
+
+def _scored(part: Assignment) -> Json:
+    return {**_common(part), **{key: _number(part.metrics, key) for key in SCORES}}
+
+
+def newest_assignments(current: Round | None) -> dict[int, Assignment]:
+    """The assignment of each slot that says what its device does in this round."""
+    if current is None:
+        return {}
+    newest: dict[int, Assignment] = {}
+    for part in current.assignments.all():
+        held = newest.get(part.slot)
+        order = (part.task == Task.EVALUATE.value, part.attempt)
+        if held is None or order > (held.task == Task.EVALUATE.value, held.attempt):
+            newest[part.slot] = part
+    return newest
+
+
+def doing(device: Device, part: Assignment | None) -> Json:
+    """What a device does in the newest round: its task, phase and step."""
+    if part is None:
+        return {"task": "", "phase": "not asked", "step": None, "steps": None, "reason": ""}
+    mine = device.activity.get("assignment") == str(part.pk)
+    held = part.phase in ("accepted", "training", "uploading")
+    live = device.activity if mine and held else {}
+    return {
+        "task": part.task,
+        "phase": str(live.get("phase") or part.phase),
+        "step": live.get("step"),
+        "steps": live.get("steps_total"),
+        "reason": part.reason,
+    }
+
+
+def progress(current: Round, devices: Mapping[int, Device]) -> float:
+    """Share of the round that is done: phases weighted, within them the devices' own steps."""
+    reached = REACHED[current.phase]
+    evaluating = current.phase == RoundPhase.EVALUATING.value
+    if current.phase not in ("broadcasting", "collecting") and not evaluating:
+        return reached
+    parts = list(newest_assignments(current).values())
+    if not parts:
+        return reached
+    done = sum(_share(part, devices.get(part.slot)) for part in parts) / len(parts)
+    return reached + done * (0.2 if evaluating else 0.75)
+
+
+def _share(part: Assignment, device: Device | None) -> float:
+    if part.phase in DELIVERED_WORDS:
+        return 1.0
+    seen = doing(device, part) if device is not None else {}
+    step, steps = seen.get("step"), seen.get("steps")
+    return min(1.0, step / steps) if step and steps else 0.0
+
+
+def _number(figures: Mapping[str, Any], key: str) -> float | None:
+    value = figures.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start).total_seconds() if start is not None and end is not None else None
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at is not None else None

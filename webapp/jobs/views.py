@@ -1,0 +1,164 @@
+"""Pages of jobs: overview, list, new job with its estimate, one job and its moves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from fedcore.errors import Fault, SpecError
+from fedcore.lifecycle import PERSON_MOVES, JobPhase
+from fedcore.spec import JobSpec
+from webapp.accounts.access import found, person
+from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB, require
+from webapp.devices import listing
+from webapp.devices.models import Dataset, Device
+from webapp.jobs import forms, services
+from webapp.jobs.estimate import estimate
+from webapp.jobs.live import snapshot
+from webapp.jobs.models import Event, Job
+from webapp.telemetry import fleet
+from webapp.telemetry.following import told_event
+
+PAGE = 30
+UNDER_WAY = ("queued", "running", "paused")
+
+
+@never_cache
+def overview(request: HttpRequest) -> HttpResponse:
+    every = list(Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity"))
+    under_way = Job.objects.filter(phase__in=UNDER_WAY).order_by("-created_at")[:12]
+    ended = Job.objects.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=UNDER_WAY)
+    context = {
+        "counts": fleet.counts({"presence": device.presence} for device in every),
+        "jobs": fleet.job_heads(under_way),
+        "ended": fleet.job_heads(ended.order_by("-created_at")[:5]),
+        "events": Event.objects.select_related("job", "device").order_by("-at", "-id")[:12],
+        "has_device": bool(every),
+        "has_data": Dataset.objects.filter(device__revoked_at=None).exists(),
+        "has_job": Job.objects.exists(),
+        "attention": Device.objects.filter(revoked_at=None).count(),
+    }
+    part = request.headers.get("HX-Target") == "overview"
+    return render(request, "jobs/_overview.html" if part else "jobs/overview.html", context)
+
+
+def job_list(request: HttpRequest) -> HttpResponse:
+    query, phase = request.GET.get("q", "")[:100], request.GET.get("phase", "")
+    rows = Job.objects.order_by("-created_at")
+    if query:
+        rows = rows.filter(Q(name__icontains=query) | Q(created_by__username__icontains=query))
+    if phase in {item.value for item in JobPhase}:
+        rows = rows.filter(phase=phase)
+    page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
+    shown = Job.objects.filter(pk__in=[job.pk for job in page.object_list])
+    context = {
+        "page": page,
+        "rows": zip(
+            page.object_list, _in_order(page.object_list, fleet.job_heads(shown)), strict=True
+        ),
+        "query": query,
+        "phase": phase,
+        "phases": [item.value for item in JobPhase],
+        "any": Job.objects.exists(),
+    }
+    part = request.headers.get("HX-Target") == "jobs"
+    return render(request, "jobs/_table.html" if part else "jobs/list.html", context)
+
+
+def _in_order(jobs: Any, heads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_id = {head["id"]: head for head in heads}
+    return [by_id[str(job.pk)] for job in jobs]
+
+
+@require(CREATE_JOB)
+@never_cache
+def job_new(request: HttpRequest) -> HttpResponse:
+    values = forms.read(request.POST) if request.method == "POST" else _start(request)
+    faults: tuple[Fault, ...] = ()
+    if request.method == "POST":
+        try:
+            launch = request.POST.get("then") != "draft"
+            job = services.create_job(JobSpec.from_dict(values), person(request), launch)
+        except SpecError as error:
+            faults = error.faults
+        else:
+            return redirect("job", job_id=job.pk)
+    devices = _trainers()
+    context = {
+        "sections": forms.sections(values, faults, devices),
+        "faults": forms.named(faults),
+        **_estimated(values, devices),
+    }
+    return render(request, "jobs/new.html", context, status=422 if faults else 200)
+
+
+def _start(request: HttpRequest) -> dict[str, Any]:
+    """What the form begins with: the defaults, or another job's specification."""
+    source = request.GET.get("from", "")
+    if not source:
+        return JobSpec().to_dict()
+    try:
+        job = found(request, Job.objects.all(), CREATE_JOB, pk=source)
+    except (ValidationError, ValueError):
+        raise Http404("there is no such job to start from") from None
+    return dict(job.spec)
+
+
+@require(CREATE_JOB)
+@require_POST
+def job_estimate(request: HttpRequest) -> HttpResponse:
+    context = _estimated(forms.read(request.POST), _trainers())
+    return render(request, "jobs/_estimate.html", context)
+
+
+def _trainers() -> list[Device]:
+    return list(listing.devices_with_data().filter(revoked_at=None).order_by("name"))
+
+
+def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
+    try:
+        spec = JobSpec.from_dict(values)
+    except SpecError as error:
+        return {"estimate": None, "wrong": forms.named(error.faults)}
+    return {
+        "estimate": estimate(spec, devices, listing.last_trainings(devices)),
+        "spec": spec,
+        "spec_json": json.dumps(spec.to_dict(), indent=2),
+    }
+
+
+@never_cache
+def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    rows = Job.objects.select_related("global_artefact", "merged_artefact", "created_by")
+    job = found(request, rows, pk=job_id)
+    events = Event.objects.filter(job=job).order_by("-seq")[:200]
+    context = {
+        "job": job,
+        "snapshot": snapshot(job),
+        "events": [told_event(event) for event in events],
+        "spec_json": json.dumps(job.spec, indent=2),
+        "changed": forms.changed(job.spec),
+    }
+    return render(request, "jobs/page.html", context)
+
+
+@require_POST
+def job_move(request: HttpRequest, job_id: UUID, name: str) -> HttpResponse:
+    if name not in PERSON_MOVES:
+        raise Http404("a job can be launched, paused, resumed, retried or cancelled")
+    job = found(request, Job.objects.all(), MOVE_JOB, pk=job_id)
+    try:
+        services.move(job.pk, name, person(request))
+    except services.MoveRefused as refused:
+        messages.error(request, f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
+    return redirect("job", job_id=job.pk)

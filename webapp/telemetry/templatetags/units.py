@@ -1,0 +1,123 @@
+"""What templates show: numbers with units, relative times, states, icons, sparklines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from webapp.telemetry import units
+from webapp.telemetry.icons import ICONS
+
+register = template.Library()
+
+# The tone a state is painted in; its word always stands beside it.
+TONES = {
+    "online": "good",
+    "busy": "live",
+    "offline": "idle",
+    "never seen": "idle",
+    "revoked": "idle",
+    "draft": "idle",
+    "queued": "wait",
+    "running": "live",
+    "paused": "wait",
+    "completed": "good",
+    "failed": "bad",
+    "cancelled": "idle",
+    "waiting": "wait",
+    "used": "good",
+    "expired": "idle",
+    "refused": "bad",
+    "closed": "good",
+    "folded": "good",
+    "reported": "good",
+    "training": "live",
+    "uploading": "live",
+}
+
+
+@register.filter
+def si(value: float | None, unit: str = "") -> str:
+    return units.si(value, unit)
+
+
+@register.filter
+def size(value: float | None) -> str:
+    return units.size(value)
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    return units.percent(share)
+
+
+@register.filter
+def significant(value: float | None) -> str:
+    return units.NONE if value is None else units.significant(value)
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    return units.duration(seconds)
+
+
+@register.filter
+def item(mapping: dict[str, Any] | None, key: str) -> Any:
+    """``mapping[key]``, None where either is missing."""
+    return (mapping or {}).get(key)
+
+
+@register.simple_tag
+def ago(at: datetime | None) -> str | SafeString:
+    """A relative time that the page keeps current, with the exact one on hover."""
+    if at is None:
+        return "never"
+    exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html(
+        '<time datetime="{}" title="{}" data-ago>{}</time>', at.isoformat(), exact, units.ago(at)
+    )
+
+
+@register.simple_tag
+def state(word: str, label: str = "") -> SafeString:
+    """Dot and word."""
+    tone = TONES.get(word, "idle")
+    return format_html('<span class="state" data-tone="{}">{}</span>', tone, label or word)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    return format_html(
+        '<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">'
+        '<path d="{}"/></svg>',
+        ICONS[name],
+    )
+
+
+@register.simple_tag
+def sparkline(values: Sequence[float], label: str, width: int = 96, height: int = 24) -> SafeString:
+    """A line of the values from left to right; a single value is a dot."""
+    if not values:
+        return format_html('<span class="faint">{}</span>', units.NONE)
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    step = (width - 6) / max(1, len(values) - 1)
+    points = [
+        (3 + i * step, 3 + (height - 6) * (1 - (v - low) / span)) for i, v in enumerate(values)
+    ]
+    x, y = points[-1]
+    return format_html(
+        '<svg class="spark" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
+        'aria-label="{label}"><polyline points="{points}"/><circle cx="{x}" cy="{y}" r="2"/></svg>',
+        w=width,
+        h=height,
+        label=label,
+        points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+        x=f"{x:.1f}",
+        y=f"{y:.1f}",
+    )
