@@ -1,0 +1,44 @@
+"""The time of day as the server sees it: small devices often wake without a set clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+TOLERATED_S = 5.0
+
+
+class Clock:
+    """This machine's clock, corrected by the ``Date`` of the server's answers when it is far off.
+
+    Differences up to TOLERATED_S are left alone: the header has whole seconds, answers take time.
+    """
+
+    def __init__(self) -> None:
+        self.offset_s = 0.0
+
+    def observe(self, date_header: str | None) -> None:
+        """Learn from one answer; a missing or malformed header changes nothing."""
+        if not date_header:
+            return
+        try:
+            ahead_s = parsedate_to_datetime(date_header).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return
+        self.offset_s = ahead_s if abs(ahead_s) > TOLERATED_S else 0.0
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+        return time.time() + self.offset_s
+
+    def iso(self) -> str:
+        return datetime.fromtimestamp(self.now(), timezone.utc).isoformat()
+
+
+def seconds_of(iso: str) -> float:
+    """Seconds since 1970 of an ISO 8601 text; without an offset it is UTC."""
+    moment = datetime.fromisoformat(iso.replace("Z", "+00:00"))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.timestamp()

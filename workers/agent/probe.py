@@ -1,0 +1,64 @@
+"""This device's profile, measured once and kept; torch runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+from workers.agent.clock import Clock
+from workers.agent.config import Settings
+from workers.agent.datasets import ROOT
+from workers.agent.errors import AgentError
+from workers.agent.files import read_json, write_json
+
+FILE = "profile.json"
+PATIENCE_S = 120
+
+
+def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
+    """The kept profile; measured where there is none, or for another machine or thread count."""
+    key = _key(settings.threads)
+    kept = read_json(settings.state_dir / FILE)
+    if not again and kept and kept.get("key") == key:
+        return dict(kept["profile"])
+    found = {**_measure(settings.threads), "measured_at": Clock().iso()}
+    write_json(settings.state_dir / FILE, {"key": key, "profile": found})
+    return found
+
+
+def kept_profile(settings: Settings) -> dict[str, Any] | None:
+    kept = read_json(settings.state_dir / FILE)
+    return dict(kept["profile"]) if kept else None
+
+
+def _key(threads: int) -> list[Any]:
+    """What the figures depend on."""
+    return [platform.node(), platform.machine(), os.cpu_count(), threads, _version("torch")]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise AgentError(
+            f"{package} is not installed; run `pip install -r requirements-device.txt`"
+        ) from error
+
+
+def _measure(threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "workers.agent.measure", str(threads)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired as error:
+        raise AgentError(
+            "the hardware could not be measured in time; is the machine busy?"
+        ) from error
+    if done.returncode:
+        raise AgentError(f"the hardware could not be measured: {done.stderr.strip()[-500:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,0 +1,211 @@
+"""Puts the agent together and runs it: Celery's worker in the main thread, sender and warden beside
+it, the training in the worker's one child."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery.signals import worker_process_init, worker_ready
+from celery.worker import state as worker_state
+
+from fedcore.errors import Stopped
+from workers.agent import credential as credentials
+from workers.agent import datasets, probe
+from workers.agent.backoff import keep_trying
+from workers.agent.board import Board
+from workers.agent.celery_app import build_app, build_worker
+from workers.agent.child import Child, Kit
+from workers.agent.clock import Clock
+from workers.agent.config import VERSION, Settings, prepare_state_dir
+from workers.agent.credential import Credential
+from workers.agent.envelope import Gatekeeper
+from workers.agent.errors import EnvelopeRefused, Revoked
+from workers.agent.lock import RunLock
+from workers.agent.outbox import Outbox
+from workers.agent.sender import Sender, take_cancels
+from workers.agent.store import Store
+from workers.agent.transport import Address, Server
+from workers.agent.warden import StopRequest, Warden
+from workers.agent.work import Trainer
+
+EXIT_REVOKED = 3
+EXIT_RESTART = 75
+STOPPED = "the agent was stopped"
+
+# From what is known of this device to its trainer; called in the training process.
+MakeTrainer = Callable[[Settings, dict[str, Any]], Trainer]
+
+log = logging.getLogger(__name__)
+
+
+def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+    """Imports torch: for the training process alone."""
+    from workers.agent.trainer import FedcoreTrainer
+
+    held = {item.name: item for item in datasets.load(settings.state_dir)}
+    return FedcoreTrainer(settings.cache, settings.threads, held, profile["peak_flops"])
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The parts of one start."""
+
+    settings: Settings
+    credential: Credential
+    boot_id: str
+    server: Server
+    outbox: Outbox
+    board: Board
+    stop: StopRequest
+
+    @property
+    def address(self) -> Address:
+        return Address(self.credential.server, self.credential.api_token, self.settings.ca_file)
+
+
+def run(settings: Settings, make_trainer: MakeTrainer = real_trainer) -> int:
+    """Run until stopped; returns the exit code. Raises AgentError where it cannot start."""
+    prepare_state_dir(settings)
+    credential = credentials.require(settings.state_dir)
+    lock = RunLock(settings.state_dir)
+    lock.acquire()
+    try:
+        stop = StopRequest()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.request(0, STOPPED))
+        return _run(_assemble(settings, credential, stop), lock, make_trainer)
+    finally:
+        lock.release()
+
+
+def _assemble(settings: Settings, credential: Credential, stop: StopRequest) -> Agent:
+    store = Store(settings.database)
+    board = Board(store)
+    board.wipe()
+    shutil.rmtree(settings.state_dir / "updates", ignore_errors=True)
+    server = Server(Address(credential.server, credential.api_token, settings.ca_file), Clock())
+    boot_id = uuid.uuid4().hex
+    return Agent(settings, credential, boot_id, server, Outbox(store), board, stop)
+
+
+def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
+    stop = agent.stop
+    sender = Sender(
+        agent.server,
+        agent.outbox,
+        agent.board,
+        agent.boot_id,
+        lambda reason: stop.request(EXIT_REVOKED, reason),
+    )
+    Warden(agent.board, stop, sender.hurry, sender.tell_of_loss, _stop_worker).start()
+    try:
+        profile = probe.profile(agent.settings)
+        sender.pace(_hello(agent, profile))
+        sender.start()
+        code = _work(agent, lock, lambda: make_trainer(agent.settings, profile))
+    except Revoked as error:
+        stop.request(EXIT_REVOKED, str(error))
+        code = 0
+    except Stopped:
+        code = 0
+    sender.stop()
+    return _ended(stop, code)
+
+
+def _hello(agent: Agent, profile: dict[str, Any]) -> float:
+    """Say that the agent has started; returns the seconds between measurements."""
+
+    def check() -> None:
+        if agent.stop.wanted:
+            raise Stopped(agent.stop.reason)
+
+    settings = agent.settings
+    body = {
+        "boot_id": agent.boot_id,
+        "agent_version": VERSION,
+        "profile": profile,
+        "datasets": datasets.describe_again(settings.state_dir, settings.cache),
+    }
+    log.info("%s calls %s", agent.credential.name, agent.credential.server)
+    answer = keep_trying(lambda: agent.server.hello(body), math.inf, check, "saying hello")
+    agent.outbox.continue_from(int(answer.get("next_sample_seq") or 1))
+    agent.board.note("last_contact", agent.server.clock.iso())
+    take_cancels(answer, agent.board)
+    return float(answer.get("interval_s") or 1.0)
+
+
+def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> int:
+    """Take work until told to stop; returns the Celery worker's exit code."""
+    gatekeeper = Gatekeeper(
+        agent.credential.device_id,
+        agent.credential.public_key,
+        agent.board.see_nonce,
+        agent.server.clock.now,
+    )
+    kit = Kit(
+        agent.address,
+        agent.boot_id,
+        agent.outbox,
+        agent.board,
+        gatekeeper,
+        agent.settings.state_dir,
+        make_trainer,
+        lambda: agent.server.clock.offset_s,
+    )
+    children: list[Child] = []
+
+    def on_fork(**_: Any) -> None:
+        lock.forget()
+        children[:] = [Child(kit)]
+
+    def on_ready(**_: Any) -> None:
+        log.info("%s is ready for work (%s)", agent.credential.name, agent.settings.state_dir)
+
+    worker_process_init.connect(on_fork, weak=False)
+    worker_ready.connect(on_ready, weak=False)
+    app = build_app(
+        agent.credential,
+        agent.settings.ca_file,
+        lambda envelope: children[0].handle(envelope),
+        lambda envelope: _cancel(gatekeeper, agent.board, envelope),
+    )
+    worker = build_worker(app, agent.credential)
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _cancel(gatekeeper: Gatekeeper, board: Board, envelope: Any) -> str:
+    try:
+        message = gatekeeper.admit(envelope, "cancel")
+    except EnvelopeRefused as refusal:
+        log.warning("a cancellation was refused: %s", refusal)
+        return "refused"
+    if board.cancel(message.assignment, message.reason or "cancelled by the server"):
+        log.info("assignment %s is cancelled: %s", message.assignment[:8], message.reason)
+    return "cancelled"
+
+
+def _stop_worker() -> None:
+    worker_state.should_stop = 0
+
+
+def _ended(stop: StopRequest, worker_code: int) -> int:
+    if not stop.wanted:
+        log.error("the Celery worker ended by itself (code %d); starting again", worker_code)
+        time.sleep(2.0)
+        return EXIT_RESTART
+    if stop.exit_code == EXIT_REVOKED:
+        log.error(
+            "this device's credential was revoked (%s). The agent ends; to take part again, "
+            "run unenroll --force and enrol with a new token",
+            stop.reason,
+        )
+    return stop.exit_code

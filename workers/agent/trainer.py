@@ -1,0 +1,109 @@
+"""The bridge to fedcore's tensor half. Imported in the training process alone: it loads torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedcore.plan.flops import mfu
+from fedcore.train.hardware import peak_memory_bytes, pick_precision
+from fedcore.train.session import Session
+from fedcore.train.sources import Source
+from fedcore.train.telemetry import Hooks, Measurement, Progress
+from fedcore.wire.frame import write_frame
+from workers.agent.datasets import Held
+from workers.agent.work import CannotDo, Outcome, Watch, Work
+
+SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+class FedcoreTrainer:
+    """Keeps the loaded model between assignments.
+
+    ``peak_flops`` are this device's measured FLOP/s by precision, 0 where it has none.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        threads: int,
+        datasets: Mapping[str, Held],
+        peak_flops: Mapping[str, float],
+    ) -> None:
+        self._session = Session(cache_dir, threads)
+        self._datasets = datasets
+        self._peak_flops = peak_flops
+
+    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+        peak = self._peak(work)
+
+        def report(measured: Measurement) -> None:
+            watch.advance(measured.step, measured.steps_total)
+            watch.record(values_of(measured, peak))
+
+        hooks = Hooks(report=report, should_stop=watch.should_stop)
+        source = self._source(work)
+        found = self._session.train(work.spec, weights, source, work.round, work.slot, hooks)
+        frame = write_frame(update, found.tensors, work.update_meta)
+        metrics: dict[str, Any] = {
+            **asdict(found.summary),
+            "precision": self._precision(work),
+            "peak_memory_bytes": peak_memory_bytes(self._session.device),
+        }
+        if peak:
+            summary = found.summary
+            metrics |= {"mfu": mfu(summary.flops, summary.seconds, peak), "mfu_peak_flops": peak}
+        return Outcome(found.examples, _finite(metrics), (frame.sha256, frame.size))
+
+    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+        def progress(done: Progress) -> None:
+            watch.advance(done.done, done.total)
+
+        hooks = Hooks(progress=progress, should_stop=watch.should_stop)
+        found = self._session.evaluate(work.spec, weights, self._source(work), hooks)
+        return Outcome(found.examples, _finite(asdict(found)))
+
+    def _source(self, work: Work) -> Source:
+        held = self._datasets.get(work.dataset)
+        if held is None:
+            names = ", ".join(self._datasets) or "none"
+            raise CannotDo(f"this device holds no dataset {work.dataset!r}; it holds: {names}")
+        return Source(held.source, held.text_column, held.summary_column, held.domain)
+
+    def _precision(self, work: Work) -> str:
+        return SPOKEN[pick_precision(work.spec.train.precision, self._session.device)]
+
+    def _peak(self, work: Work) -> float:
+        return float(self._peak_flops.get(self._precision(work)) or 0.0)
+
+
+def values_of(measured: Measurement, peak: float) -> dict[str, float]:
+    """A sample's values, named as docs/protocol.md says; tokens and FLOPs of this sample's time."""
+    values: dict[str, float] = {
+        "step": measured.step,
+        "loss": measured.loss,
+        "learning_rate": measured.learning_rate,
+        "tokens": measured.tokens,
+        "tokens_per_s": measured.tokens_per_s,
+        "flops": measured.flops,
+        "flops_per_s": measured.flops_per_s,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+    }
+    values |= {f"{phase}_s": seconds for phase, seconds in measured.phase_s.items()}
+    if peak:
+        values |= {"mfu": measured.flops_per_s / peak, "mfu_peak_flops": peak}
+    return values
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Without numbers that JSON cannot carry."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }

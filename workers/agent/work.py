@@ -1,0 +1,273 @@
+"""One assignment from offer to answer, as it runs in the training process.
+
+Accept, download, train or evaluate, upload, report: each step may be repeated, none is done for an
+assignment that is over. How the server is reached again is decided by ``backoff``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from fedcore.errors import EdgewiseError, ServerRefused, Stopped
+from fedcore.spec import JobSpec
+from workers.agent.artefacts import ArtefactCache, BrokenDownload, pieces
+from workers.agent.backoff import keep_trying
+from workers.agent.clock import seconds_of
+from workers.agent.recorder import Recorder
+from workers.agent.transport import Server
+
+T = TypeVar("T")
+WITHOUT_DEADLINE_S = 3600.0
+DOWNLOADS = 3
+
+log = logging.getLogger(__name__)
+
+
+class CannotDo(EdgewiseError):
+    """This device can never do the assignment, such as for a dataset it does not hold."""
+
+
+class TooLarge(EdgewiseError):
+    """An update beyond the size the server takes."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970."""
+
+    assignment: str
+    job: str
+    job_name: str
+    round: int
+    task: str
+    slot: int
+    dataset: str
+    spec: JobSpec
+    global_sha256: str
+    global_size: int
+    deadline: float | None
+    max_update_bytes: int
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Work:
+        """Raises SpecError where this agent does not understand the job's specification."""
+        return cls(
+            assignment=str(values["assignment"]),
+            job=str(values["job"]),
+            job_name=str(values["job_name"]),
+            round=int(values["round"]),
+            task=str(values["task"]),
+            slot=int(values["slot"]),
+            dataset=str(values["dataset"]),
+            spec=JobSpec.from_dict(values["spec"]),
+            global_sha256=str(values["global"]["sha256"]),
+            global_size=int(values["global"]["size_bytes"]),
+            deadline=seconds_of(values["deadline_at"]) if values.get("deadline_at") else None,
+            max_update_bytes=int(values["max_update_bytes"]),
+        )
+
+    @property
+    def update_meta(self) -> dict[str, str]:
+        """What an update's frame says of itself; the server compares it with the round."""
+        return {
+            "kind": "update",
+            "job": self.job,
+            "round": str(self.round),
+            "base": self.global_sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a trainer talks while it works: numbers go out, the wish to stop comes in."""
+
+    should_stop: Callable[[], bool]
+    advance: Callable[[int, int], None]
+    record: Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trainer's result. ``update`` is (SHA-256, bytes) of the frame it wrote, if any."""
+
+    examples: int
+    metrics: dict[str, Any]
+    update: tuple[str, int] | None = None
+
+
+class Trainer(Protocol):
+    """The learning itself, behind which torch hides."""
+
+    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+        """Train from ``weights``; write the update's frame to ``update``."""
+
+    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+        """Evaluate ``weights`` on this device's validation part."""
+
+
+@dataclass
+class Timing:
+    """Seconds of one assignment's parts; ``wait`` is time spent on an absent server."""
+
+    download: float = 0.0
+    upload: float = 0.0
+    wait: float = 0.0
+
+    def add_wait(self, seconds: float) -> None:
+        self.wait += seconds
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an assignment is done with. ``check`` raises Stopped once the assignment is over."""
+
+    server: Server
+    cache: ArtefactCache
+    trainer: Trainer
+    recorder: Recorder
+    updates: Path
+    check: Callable[[], None]
+    should_stop: Callable[[], bool]
+
+
+@dataclass
+class Performance:
+    """One assignment being done."""
+
+    work: Work
+    tools: Tools
+    timing: Timing = field(default_factory=Timing)
+
+    def perform(self) -> Outcome:
+        """Do all of it; raises what went wrong, after which the assignment is to be answered."""
+        traffic = self.tools.server.traffic
+        up, down = traffic.up, traffic.down
+        update = self.tools.updates / f"{self.work.assignment}.safetensors"
+        try:
+            outcome = self._learn(self._weights(), update)
+            if outcome.update is not None:
+                self._upload(update, outcome.update)
+        finally:
+            update.unlink(missing_ok=True)
+        body = {
+            "update": outcome.update[0] if outcome.update else None,
+            "examples": outcome.examples,
+            "bytes_up": traffic.up - up,
+            "bytes_down": traffic.down - down,
+            "metrics": self._metrics(outcome),
+        }
+        server, assignment = self.tools.server, self.work.assignment
+        self._insist(lambda: server.report(assignment, body), "reporting")
+        return outcome
+
+    def _weights(self) -> Path:
+        work, tools = self.work, self.tools
+        path = tools.cache.held(work.global_sha256, work.global_size)
+        if path is None:
+            tools.recorder.enter("downloading")
+            began, waited = time.monotonic(), self.timing.wait
+            path = self._download()
+            self.timing.download = time.monotonic() - began - (self.timing.wait - waited)
+        tools.cache.tidy(work.global_sha256)
+        return path
+
+    def _download(self) -> Path:
+        work, tools = self.work, self.tools
+
+        def fetch() -> Path:
+            return tools.cache.fetch(
+                tools.server, work.global_sha256, work.global_size, tools.check
+            )
+
+        for _ in range(DOWNLOADS - 1):
+            try:
+                return self._insist(fetch, "downloading the weights")
+            except BrokenDownload as error:
+                log.warning("%s", error)
+        return self._insist(fetch, "downloading the weights")
+
+    def _learn(self, weights: Path, update: Path) -> Outcome:
+        work, tools = self.work, self.tools
+        server = tools.server
+        self._insist(lambda: server.progress(work.assignment, "training"), "announcing")
+        watch = Watch(tools.should_stop, tools.recorder.advance, tools.recorder.record)
+        if work.task == "evaluate":
+            tools.recorder.enter("evaluating")
+            return tools.trainer.evaluate(work, weights, watch)
+        if work.task == "train":
+            tools.recorder.enter("training")
+            return tools.trainer.train(work, weights, update, watch)
+        raise CannotDo(f"this agent knows no task {work.task!r}; update it")
+
+    def _upload(self, path: Path, update: tuple[str, int]) -> None:
+        sha256, size = update
+        if size > self.work.max_update_bytes:
+            raise TooLarge(
+                f"the update has {size} bytes where the server takes {self.work.max_update_bytes}"
+            )
+        server, assignment, check = self.tools.server, self.work.assignment, self.tools.check
+
+        def send() -> None:
+            # Said at every attempt: a server that was away may have given this work up.
+            server.progress(assignment, "uploading")
+            server.upload(assignment, pieces(path, check), size, sha256)
+
+        self.tools.recorder.enter("uploading")
+        began, waited = time.monotonic(), self.timing.wait
+        self._insist(send, "uploading the update")
+        self.timing.upload = time.monotonic() - began - (self.timing.wait - waited)
+
+    def _insist(self, call: Callable[[], T], what: str) -> T:
+        until = time.monotonic() + self.left_s
+        return keep_trying(call, until, self.tools.check, what, self.timing.add_wait)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds for which an answer still matters."""
+        if self.work.deadline is None:
+            return WITHOUT_DEADLINE_S
+        return max(0.0, self.work.deadline - self.tools.server.clock.now())
+
+    def _metrics(self, outcome: Outcome) -> dict[str, Any]:
+        if self.work.task != "train":
+            return outcome.metrics
+        timing = self.timing
+        parts = {
+            "download_s": timing.download,
+            "upload_s": timing.upload,
+            "wait_s": timing.wait,
+        }
+        return {**outcome.metrics, **{name: round(value, 6) for name, value in parts.items()}}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How an exception is answered: ``refuse`` means never on this device."""
+
+    reason: str
+    retryable: bool
+    refuse: bool = False
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """What to tell the server about an exception; None: nothing, the assignment is over."""
+    if isinstance(error, CannotDo):
+        return Failure(str(error), False, refuse=True)
+    if isinstance(error, ServerRefused):
+        return Failure(str(error), False) if error.status in (413, 422) else None
+    if isinstance(error, EdgewiseError) and not isinstance(error, Stopped):
+        return Failure(str(error), error.retryable)
+    if isinstance(error, OSError):
+        return Failure(f"this device: {error}", True)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Failure(
+            "out of memory on this device: lower the batch size or the source length, or take a "
+            "smaller model",
+            False,
+        )
+    return Failure(f"unexpected {type(error).__name__}: {error}", True)
