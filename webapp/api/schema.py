@@ -25,6 +25,7 @@ ENUMS = {
     "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
 }
 SETTINGS = {"POSTPROCESSING_HOOKS": HOOKS, "ENUM_NAME_OVERRIDES": ENUMS}
+SPEC_REF = {"application/json": {"$ref": "#/components/schemas/JobSpec"}}
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457 problem details; `faults` where single inputs are wrong.",

@@ -10,6 +10,7 @@ from webapp.api.resources.artefacts import Artefacts
 from webapp.api.resources.devices import Devices
 from webapp.api.resources.downloads import Downloads
 from webapp.api.resources.enrolments import Enrolments
+from webapp.api.resources.estimates import Estimates
 from webapp.api.resources.events import Events
 from webapp.api.resources.jobs import Jobs
 from webapp.api.resources.measurements import Measurements
@@ -31,6 +32,7 @@ router.register("users", Users, basename="api-user")
 
 v1: list[URLPattern | URLResolver] = [
     path("", include("webapp.api.device.urls")),
+    path("jobs/estimate/", Estimates.as_view({"post": "create"}), name="api-job-estimate"),
     path("", include(router.urls)),
     path(
         "jobs/<uuid:pk>/download/adapter/",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import django_filters
@@ -19,15 +18,15 @@ from fedcore.errors import Fault
 from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
 from fedcore.spec import JobSpec
-from webapp.accounts.models import Role
 from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB
 from webapp.api.base import MomentFilter, Resource, person
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
+from webapp.api.schema import SPEC_REF
+from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Participant, Round
 from webapp.jobs.services import create_job, move
 
-SPEC_REF = {"application/json": {"$ref": "#/components/schemas/JobSpec"}}
 LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
 
 
@@ -112,7 +111,6 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     lookup_value_converter = "uuid"
     roles = {
         "create": CREATE_JOB,
-        "estimate": Role.VIEWER,
         **dict.fromkeys(["launch", "pause", "resume", "retry", "cancel"], MOVE_JOB),
     }
 
@@ -128,24 +126,13 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def create(self, request: Request, **_: Any) -> Response:
         """Create a job from its specification; every fault of it is told at once."""
         launch = truth(request, "launch", default=True)
-        job = create_job(read_spec(request.data), person(request), launch=launch)
+        job = create_job(JobSpec.from_dict(request.data), person(request), launch=launch)
         return Response(JobSerializer(self.get_queryset().get(pk=job.pk)).data, status=201)
-
-    @extend_schema(request=SPEC_REF, responses=OpenApiTypes.OBJECT)
-    @action(detail=False, methods=["post"], filterset_class=None)
-    def estimate(self, request: Request) -> Response:
-        """What such a job would cost each device: bytes, time, memory. Nothing is stored."""
-        from webapp.jobs.estimate import estimate
-
-        answer = estimate(read_spec(request.data))
-        return Response(asdict(answer) if is_dataclass(answer) else answer)
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, filterset_class=None)
     def live(self, request: Request, **_: Any) -> Response:
         """All a live page shows of the job now, as its WebSocket sends it."""
-        from webapp.jobs.live import snapshot
-
         return Response(snapshot(self.get_object()))
 
     @extend_schema(responses=EventSerializer(many=True))
@@ -190,11 +177,6 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def cancel(self, request: Request, **_: Any) -> Response:
         """End the job; the model of its last closed round is kept."""
         return self._move(request, "cancel")
-
-
-def read_spec(data: Any) -> JobSpec:
-    """Raises SpecError, which answers 400 with all faults."""
-    return JobSpec.from_dict(data)
 
 
 def truth(request: Request, name: str, default: bool) -> bool:
