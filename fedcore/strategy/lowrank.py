@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-13  # of fp64 products: below this share of |B| |A| a sum counts as zero
 Deltas = Sequence[tuple[float, Callable[[str], Tensor]]]
 
 
@@ -18,7 +19,7 @@ def aggregation_error(weights: Mapping[str, Tensor], deltas: Deltas) -> float | 
     factors. All devices share one scale s, which cancels. 0 where both are zero; None
     where only the mean of products is zero.
     """
-    off, size = 0.0, 0.0
+    off = size = bound = 0.0
     for name_a in sorted(name for name in weights if ".lora_A." in name):
         name_b = name_a.replace(".lora_A.", ".lora_B.")
         factors = list(_factors(weights, deltas, (name_a, name_b)))
@@ -27,9 +28,11 @@ def aggregation_error(weights: Mapping[str, Tensor], deltas: Deltas) -> float | 
         left = torch.cat([share * b for share, b, _ in factors], 1)
         right = torch.cat([a for _, _, a in factors], 0)
         size += _square(left, right)
+        bound += sum(share * float(b.norm() * a.norm()) for share, b, a in factors) ** 2
         off += _square(torch.cat([mean_b, -left], 1), torch.cat([mean_a, right], 0))
-    if size == 0:
-        return 0.0 if off == 0 else None
+    nothing = ROUNDING**2 * bound
+    if size <= nothing:
+        return 0.0 if off <= nothing else None
     return math.sqrt(off / size)
 
 
