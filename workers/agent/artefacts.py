@@ -64,7 +64,7 @@ class ArtefactCache:
             if resumed:
                 log.info("the download goes on at byte %d", start)
             with part.open("ab" if resumed else "wb") as file:
-                for chunk in response.iter_raw(CHUNK):
+                for chunk in response.iter_raw():
                     check()
                     file.write(chunk)
 

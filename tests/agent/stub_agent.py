@@ -1,0 +1,68 @@
+"""The agent with a trainer that learns nothing: ``python -m tests.agent.stub_agent run ...``.
+
+The job's name says what the trainer does, as ``key=value`` words: steps, pause (seconds a step),
+stubborn (does not look whether it is to stop), fail (data, crash, memory), bytes (of the update).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fedcore.errors import DataError, Stopped
+from workers.agent.cli import main
+from workers.agent.config import Settings
+from workers.agent.work import CannotDo, Outcome, Watch, Work
+
+
+class StubTrainer:
+    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+        self._run(work, watch)
+        wishes = wishes_of(work)
+        data = weights.read_bytes()[: int(wishes.get("bytes", 1000))]
+        update.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        return Outcome(12, {"loss": 1.5, "steps": 3, "meta": work.update_meta}, (digest, len(data)))
+
+    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+        self._run(work, watch)
+        return Outcome(5, {"loss": 1.0, "rougeL": 30.0})
+
+    def _run(self, work: Work, watch: Watch) -> None:
+        wishes = wishes_of(work)
+        fail(wishes.get("fail", ""))
+        steps = int(wishes.get("steps", 3))
+        for step in range(1, steps + 1):
+            if watch.should_stop() and "stubborn" not in wishes:
+                raise Stopped("asked to stop")
+            time.sleep(float(wishes.get("pause", 0.05)))
+            watch.advance(step, steps)
+            watch.record({"step": step, "loss": 2.0 / step, "mfu": float("nan")})
+
+
+def wishes_of(work: Work) -> dict[str, str]:
+    return {word.partition("=")[0]: word.partition("=")[2] for word in work.job_name.split()}
+
+
+def fail(how: str) -> None:
+    if how == "data":
+        raise DataError("law.jsonl is empty; give a file with examples")
+    if how == "cannot":
+        raise CannotDo("this device holds no dataset 'law'")
+    if how == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "memory":
+        raise MemoryError
+
+
+def make_trainer(settings: Settings, profile: dict[str, Any]) -> StubTrainer:
+    return StubTrainer()
+
+
+if __name__ == "__main__":
+    sys.exit(main(make_trainer=make_trainer))

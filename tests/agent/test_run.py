@@ -1,0 +1,125 @@
+"""The agent as a real process: it takes work, answers it, and stops when told to."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+
+from tests.agent.conftest import AgentProcess, is_gone, wait_for
+from tests.agent.stand_in import StandIn
+
+
+def test_trains_evaluates_and_stops(agent: AgentProcess, server: StandIn) -> None:
+    agent.start()
+    weights = bytes(range(256)) * 4000
+    server.cut_downloads_at = [500_000]
+    trained = server.offer("steps=40 pause=0.05", weights=weights)
+    evaluated = server.offer("steps=2", "evaluate", weights=weights)
+    wait_for(lambda: evaluated.phase == "reported", 15)
+
+    assert trained.phase == "reported"
+    assert trained.update == weights[:1000]
+    report = trained.report
+    assert report["examples"] == 12
+    assert report["metrics"]["meta"]["base"] == hashlib.sha256(weights).hexdigest()
+    assert report["metrics"]["download_s"] > 0
+    assert report["metrics"]["wait_s"] > 0.5
+    assert report["bytes_down"] > len(weights)
+    assert 1000 < report["bytes_up"] < 10_000
+    # The broken download went on, and the second assignment needed none.
+    assert server.downloads == ["", "bytes=500000-"]
+    assert evaluated.report["update"] is None
+    assert evaluated.report["bytes_down"] < 5000
+
+    wait_for(lambda: server.activities[-1]["assignment"] is None)
+    phases = {item["phase"] for item in server.activities if item["assignment"] == trained.id}
+    assert "training" in phases
+    values = [item["values"] for item in server.samples.values() if item["assignment"]]
+    assert {"step", "loss", "memory_bytes", "cpu_percent", "net_down_bps"} <= set(values[5])
+    assert all("mfu" not in item for item in values)  # it was not a number
+    assert list(server.samples) == sorted(server.samples)
+
+    child = agent.children()
+    began = time.monotonic()
+    agent.send(signal.SIGTERM)
+    assert agent.wait(4) == 0
+    assert time.monotonic() - began < 3.2
+    wait_for(lambda: all(is_gone(pid) for pid in child), 1)
+
+
+def test_stop_in_the_middle_of_training_is_told_to_the_server(
+    agent: AgentProcess, server: StandIn
+) -> None:
+    agent.start()
+    offered = server.offer("steps=1000 pause=0.05")
+    wait_for(lambda: offered.phase == "training")
+    agent.send(signal.SIGINT)
+    assert agent.wait(4) == 0
+    assert offered.failure["reason"] == "the agent was stopped"
+    assert offered.failure["retryable"] is True
+
+
+def test_cancel_by_either_way_within_five_seconds(agent: AgentProcess, server: StandIn) -> None:
+    agent.start()
+    for cancel in (server.cancel_by_broker, server.cancel_by_answer):
+        for wish in ("", " stubborn"):
+            offered = server.offer("steps=1000 pause=0.05" + wish)
+            wait_for(lambda offered=offered: offered.phase == "training")
+            began = time.monotonic()
+            cancel(offered, f"the job was paused {wish}")
+            wait_for(lambda: server.activities[-1]["assignment"] is None)
+            assert time.monotonic() - began < 5
+            assert not offered.failure
+            assert not offered.report
+    # After all that it still works.
+    last = server.offer("steps=1")
+    wait_for(lambda: last.phase == "reported")
+    assert "the job was paused" in agent.log
+
+
+def test_failures_are_told_with_reason_and_whether_to_retry(
+    agent: AgentProcess, server: StandIn
+) -> None:
+    agent.start()
+    said = {}
+    for how in ("data", "cannot", "memory", "crash"):
+        offered = server.offer(f"fail={how}")
+        wait_for(lambda offered=offered: offered.failure)
+        said[how] = (offered.phase, offered.failure.get("retryable"))
+        assert len(offered.failure["reason"]) > 20
+    assert said == {
+        "data": ("fail", False),
+        "cannot": ("refuse", None),
+        "memory": ("fail", False),
+        "crash": ("fail", True),
+    }
+    too_large = server.offer("bytes=1000001", weights=b"x" * 1_000_002)
+    wait_for(lambda: too_large.failure)
+    assert "1000001 bytes" in too_large.failure["reason"]
+
+
+def test_messages_that_are_not_the_servers_are_refused(
+    agent: AgentProcess, server: StandIn
+) -> None:
+    agent.start()
+    done = server.offer("steps=1")
+    replayed = server.envelope("work", done.id)
+    server.send(replayed)  # a second offer of the same assignment: 409, dropped
+    wait_for(lambda: "is not taken: the assignment is reported" in agent.log)
+    done.phase = "offered"
+    server.send(replayed)
+    forged = server.envelope("work", done.id)
+    forged["body"] = forged["body"].replace('"work"', '"work" ')
+    for bad in (
+        forged,
+        server.envelope("work", done.id, device=8),
+        server.envelope("work", done.id, expires_at=time.time() - 1),
+        server.envelope("cancel", done.id),
+        {"body": 3},
+    ):
+        server.send(bad)
+    wait_for(lambda: agent.log.count("an offer was refused") == 6)
+    assert done.phase == "offered"
+    for text in ("seen before", "signature", "for device 8", "expired", "kind", "no envelope"):
+        assert text in agent.log
