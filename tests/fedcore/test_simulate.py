@@ -16,7 +16,7 @@ from fedcore.simulate.__main__ import main
 from fedcore.simulate.federation import Event, global_file
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
-from tests.fedcore.conftest import sentences, spec_of, write_jsonl
+from tests.fedcore.conftest import WORDS, sentences, spec_of, write_jsonl
 
 DEVICES = ("kitchen", "attic", "barn")
 
@@ -157,9 +157,7 @@ def test_bad_input_is_said_on_one_line_each(
         assert any(reason in line for line in lines), lines
 
 
-def test_the_exported_adapter_scores_what_was_reported(
-    tiny: Path, tmp_path: Path, sources: dict[str, Source]
-) -> None:
+def test_the_exported_adapter_scores_what_was_reported(tiny: Path, tmp_path: Path) -> None:
     """Plain transformers and peft, greedy, on the same validation part: the same ROUGE-L."""
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -167,16 +165,24 @@ def test_the_exported_adapter_scores_what_was_reported(
     from fedcore.model.export import export_adapter
     from fedcore.train.evaluate import rouge
 
-    spec = spec_of(tiny, train={"local_steps": 20, "learning_rate": 0.1}, adapter={"rank": 8})
-    results = simulate(spec, {"attic": sources["attic"]}, tmp_path / "sim")
+    spec = spec_of(
+        tiny,
+        train={"local_steps": 40, "learning_rate": 0.03},
+        adapter={"rank": 8, "targets": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]},
+    )
+    rows = sentences(1, 24)
+    for i, row in enumerate(rows):
+        row["summary"] = f"the red car {WORDS[i]}"
+    attic = Source(str(write_jsonl(tmp_path / "attic.jsonl", rows)))
+    results = simulate(spec, {"attic": attic}, tmp_path / "sim")
     folder = export_adapter(spec, global_file(tmp_path / "sim", 2), tmp_path / "adapter")
     model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(tiny), folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    prepared = Session(tmp_path / "sim" / "cache").prepare(spec, sources["attic"])
-    rows = {row["summary"]: row["text"] for row in sentences(1, 21)}
+    prepared = Session(tmp_path / "sim" / "cache").prepare(spec, attic)
+    texts = {row["summary"]: row["text"] for row in rows}
     scores = []
     for reference in prepared.references:
-        text = spec.data.prefix + rows[reference]
+        text = spec.data.prefix + texts[reference]
         batch = tokenizer(text, max_length=32, truncation=True, return_tensors="pt")
         ids = model.generate(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask,
@@ -184,5 +190,5 @@ def test_the_exported_adapter_scores_what_was_reported(
         )  # fmt: skip
         scores.append(rouge(reference, tokenizer.decode(ids[0], skip_special_tokens=True))[2])
     reported = results[-1].evaluations["attic"].rougeL
-    assert reported > 5
+    assert reported > 20
     assert sum(scores) / len(scores) == pytest.approx(reported, abs=0.1)
