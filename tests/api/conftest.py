@@ -1,11 +1,11 @@
-"""People of every role, a small federation in the database, and no broker."""
+"""People of every role with their tokens, and a small federation in the database."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +16,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from fedcore.spec import JobSpec
-from webapp import broker
-from webapp.accounts.models import Role, User
+from webapp.accounts.models import User
 from webapp.accounts.tokens import create_token
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
 from webapp.jobs.models import (
@@ -35,35 +34,10 @@ DEVICE_TOKEN = "a-device-token"
 V1 = "/api/v1"
 
 
-@pytest.fixture(autouse=True)
-def no_services(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
-    """A cache, a channel layer, a storage and an outbox of this process."""
-    sent: list[tuple[str, tuple[Any, ...]]] = []
-    monkeypatch.setattr(broker, "publisher", lambda name, args: sent.append((name, args)))
-    monkeypatch.setattr("webapp.devices.broker.drop_user", lambda device_id: None)
-    settings.VAR_DIR = tmp_path
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    options = {"location": str(tmp_path / "artefacts"), "base_url": None}
-    backend = settings.STORAGES["artefacts"]["BACKEND"]
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "artefacts": {"BACKEND": backend, "OPTIONS": options},
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-    from django.core.cache import cache
-
-    cache.clear()
-    yield sent
-
-
 @pytest.fixture
-def people(db: None) -> dict[str, User]:
+def people(viewer: User, operator: User, admin: User) -> dict[str, User]:
     """One person per role, named like it."""
-    return {
-        role.value: User.objects.create_user(role.value, password="pass-word-1", role=role)
-        for role in Role
-    }
+    return {"viewer": viewer, "operator": operator, "admin": admin}
 
 
 @pytest.fixture
@@ -83,17 +57,17 @@ def client_of(people: dict[str, User]) -> Callable[[str], APIClient]:
 
 
 @pytest.fixture
-def viewer(client_of: Callable[[str], APIClient]) -> APIClient:
+def viewer_api(client_of: Callable[[str], APIClient]) -> APIClient:
     return client_of("viewer")
 
 
 @pytest.fixture
-def operator(client_of: Callable[[str], APIClient]) -> APIClient:
+def operator_api(client_of: Callable[[str], APIClient]) -> APIClient:
     return client_of("operator")
 
 
 @pytest.fixture
-def admin(client_of: Callable[[str], APIClient]) -> APIClient:
+def admin_api(client_of: Callable[[str], APIClient]) -> APIClient:
     return client_of("admin")
 
 

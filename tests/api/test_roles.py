@@ -92,7 +92,7 @@ def test_only_admins_read_what_concerns_others(client_of: Any, address: Any, pat
     assert client_of("admin").get(address(path)).status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path", "body", "operator", "admin"), WRITES)
+@pytest.mark.parametrize(("method", "path", "body", "by_operator", "by_admin"), WRITES)
 @pytest.mark.parametrize("who", ["nobody", "device", "viewer", "operator", "admin"])
 def test_changing(
     client_of: Any,
@@ -101,12 +101,12 @@ def test_changing(
     method: str,
     path: str,
     body: Any,
-    operator: int,
-    admin: int,
+    by_operator: int,
+    by_admin: int,
 ) -> None:
     sent_away = 404 if path.startswith("tokens/{") else 403
     wanted = {"nobody": 401, "device": 401, "viewer": sent_away}
-    wanted |= {"operator": operator, "admin": admin}
+    wanted |= {"operator": by_operator, "admin": by_admin}
     assert call(client_of(who), method, address(path), body) == wanted[who]
 
 

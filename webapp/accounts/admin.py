@@ -70,7 +70,7 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
     add_fieldsets = [
         (None, {"fields": ["username", "usable_password", "password1", "password2", "role"]}),
     ]
-    filter_horizontal: list[str] = []
+    filter_horizontal = ()
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
         """Only a superuser makes or unmakes superusers."""
@@ -115,7 +115,7 @@ class PersonTokenAdmin(ReadOnlyAdmin):
     date_hierarchy = "created"
     fields = ["label", "user", "created", "last_used_at"]
 
-    def has_delete_permission(self, request: HttpRequest, obj: PersonToken | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Deleting a token revokes it."""
         return may(request.user, self.changes)
 

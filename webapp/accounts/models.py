@@ -20,7 +20,7 @@ class Role(models.TextChoices):
 RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is untyped
     """A person. Superusers are admins whatever their role says."""
 
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)

@@ -15,6 +15,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.viewsets import GenericViewSet
 
+from fedcore.spec import JobSpec
 from webapp.accounts.models import Role, User
 from webapp.api.parsers import StrictJSONParser
 
@@ -31,6 +32,12 @@ def person(request: Request) -> User:
     """Who asks. ``RolePermission`` has made sure that somebody does."""
     assert isinstance(request.user, User)
     return request.user
+
+
+def read_spec(request: Request) -> JobSpec:
+    """The body as a job specification. Raises SpecError, which answers 400 with all faults."""
+    body: Any = request.data
+    return JobSpec.from_dict(body)
 
 
 class AnyAccept(BaseContentNegotiation):
@@ -56,11 +63,18 @@ class StrictSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
-@extend_schema_field(OpenApiTypes.INT)
+class WholeField(forms.IntegerField):
+    """A number that every database takes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"min_value": -(2**63), "max_value": 2**63 - 1, **kwargs})
+
+
+@extend_schema_field(OpenApiTypes.INT64)
 class WholeFilter(django_filters.Filter):  # type: ignore[misc]
     """An id or count. Unlike NumberFilter it is not held up by ``1e999999999``."""
 
-    field_class = forms.IntegerField
+    field_class = WholeField
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
@@ -63,6 +64,7 @@ def problem(
     return JsonResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
+@login_not_required
 def not_found(request: HttpRequest, **_rest: str) -> JsonResponse:
     """Answers every address under /api/ that does not exist."""
     return problem(404, f"there is nothing at {request.path}; see /api/docs/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from webapp.accounts.admin import ReadOnlyAdmin, RoleAdmin
@@ -19,7 +19,8 @@ class DatasetInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Dataset
     extra = 0
     can_delete = False
-    fields = readonly_fields = ["name", "domain", "examples", "size_bytes", "columns"]
+    readonly_fields = ["name", "domain", "examples", "size_bytes", "columns"]
+    fields = (*readonly_fields,)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return may(request.user, Role.VIEWER)
@@ -35,9 +36,7 @@ class DeviceAdmin(RoleAdmin):
     list_filter = ["role", ("revoked_at", admin.EmptyFieldListFilter), "last_seen_at"]
     search_fields = ["name", "datasets__name", "datasets__domain"]
     date_hierarchy = "created_at"
-    fields = [
-        "name",
-        "role",
+    readonly_fields = [
         "presence",
         "activity",
         "profile",
@@ -48,7 +47,7 @@ class DeviceAdmin(RoleAdmin):
         "revoked_at",
         "created_at",
     ]
-    readonly_fields = fields[2:]
+    fields = ("name", "role", *readonly_fields)
     inlines = [DatasetInline]
     actions = ["revoke"]
 
@@ -109,6 +108,6 @@ class EnrolmentAdmin(ReadOnlyAdmin):
         "used_at",
     ]
 
-    def has_delete_permission(self, request: HttpRequest, obj: Enrolment | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Deleting a waiting one withdraws its token."""
         return may(request.user, ENROL)

@@ -18,7 +18,8 @@ from webapp.jobs.services import PAST_TENSE, MoveRefused, move
 class ParticipantInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Participant
     extra = 0
-    fields = readonly_fields = ["slot", "device", "dataset", "examples"]
+    readonly_fields = ["slot", "device", "dataset", "examples"]
+    fields = (*readonly_fields,)
     can_delete = False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -33,7 +34,7 @@ class ParticipantInline(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    list_display = ["name", "phase", "model", "rounds", "reason", "created_by", "created_at"]
+    list_display = ["name", "phase", "base", "rounds", "reason", "created_by", "created_at"]
     list_display += ["started_at", "ended_at"]
     list_select_related = ["created_by"]
     list_filter = ["phase", "created_by"]
@@ -42,8 +43,8 @@ class JobAdmin(ReadOnlyAdmin):
     inlines = [ParticipantInline]
     actions = ["pause", "resume", "retry", "cancel"]
 
-    @admin.display()
-    def model(self, job: Job) -> str:
+    @admin.display(description="model")
+    def base(self, job: Job) -> str:
         return str(job.spec.get("model", {}).get("name", ""))
 
     @admin.display()

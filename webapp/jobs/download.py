@@ -173,9 +173,12 @@ def send_zip(request: HttpRequest, members: Iterable[Member], name: str) -> Http
 
 
 async def _following(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    following = sync_to_async(next, thread_sensitive=False)
-    while chunk := await following(parts, b""):
-        yield chunk
+    def following() -> bytes | None:
+        return next(parts, None)
+
+    step = sync_to_async(following, thread_sensitive=False)
+    while (part := await step()) is not None:
+        yield part
 
 
 def file_stem(job: Job) -> str:

@@ -9,9 +9,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from fedcore.spec import JobSpec
 from webapp.accounts.models import Role
-from webapp.api.base import Resource
+from webapp.api.base import Resource, read_spec
 from webapp.api.schema import SPEC_REF
 from webapp.devices.listing import devices_with_data, last_trainings
 from webapp.jobs.estimate import estimate
@@ -54,7 +53,7 @@ class Estimates(Resource):
 
         `null` where it cannot be known without the model's sizes or a measured device.
         """
-        spec = JobSpec.from_dict(request.data)
+        spec = read_spec(request)
         devices = list(devices_with_data().filter(revoked_at=None).order_by("name"))
         answer = estimate(spec, devices, last_trainings(devices))
         return Response(EstimateSerializer(answer).data)

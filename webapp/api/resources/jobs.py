@@ -17,9 +17,8 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
-from fedcore.spec import JobSpec
 from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB
-from webapp.api.base import MomentFilter, Resource, person
+from webapp.api.base import MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
@@ -126,7 +125,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def create(self, request: Request, **_: Any) -> Response:
         """Create a job from its specification; every fault of it is told at once."""
         launch = truth(request, "launch", default=True)
-        job = create_job(JobSpec.from_dict(request.data), person(request), launch=launch)
+        job = create_job(read_spec(request), person(request), launch=launch)
         return Response(JobSerializer(self.get_queryset().get(pk=job.pk)).data, status=201)
 
     @extend_schema(responses=OpenApiTypes.OBJECT)

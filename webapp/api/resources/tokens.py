@@ -29,7 +29,9 @@ class TokenSerializer(serializers.ModelSerializer[PersonToken]):
 
 
 class NewToken(StrictSerializer):
-    label = serializers.CharField(max_length=100, help_text="what it is for")
+    label = serializers.CharField(  # type: ignore[assignment]
+        max_length=100, help_text="what it is for"
+    )
 
 
 class TokenCreated(TokenSerializer):

@@ -1,0 +1,167 @@
+"""Taking files home: ranges, the adapter's zip, the merged model."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+import zipfile
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.test import AsyncClient
+from rest_framework.test import APIClient
+
+from fedcore.spec import JobSpec
+from tests.api.conftest import frame, put_artefact
+from webapp.accounts.tokens import create_token
+from webapp.jobs.artefacts import storage
+from webapp.jobs.download import Member, zip_parts
+from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
+
+CONTENT = frame(weight=[float(number) for number in range(64)])
+
+
+def body(answer: Any) -> bytes:
+    return b"".join(answer.streaming_content) if answer.streaming else answer.content
+
+
+def get_bytes(client: APIClient, artefact: Artefact, **headers: str) -> Any:
+    return client.get(f"/api/v1/artefacts/{artefact.sha256}/bytes/", headers=headers)
+
+
+@pytest.fixture
+def artefact(db: None) -> Artefact:
+    return put_artefact(CONTENT)
+
+
+def test_an_artefact_is_downloaded(viewer_api: Any, artefact: Artefact) -> None:
+    answer = get_bytes(viewer_api, artefact, Accept="application/octet-stream")
+    assert answer.status_code == 200 and body(answer) == CONTENT
+    assert answer["ETag"] == f'"{artefact.sha256}"'
+    assert int(answer["Content-Length"]) == len(CONTENT)
+    assert artefact.sha256[:12] in answer["Content-Disposition"]
+    again = get_bytes(viewer_api, artefact, **{"If-None-Match": answer["ETag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [("bytes=0-9", slice(0, 10)), ("bytes=20-", slice(20, None)), ("bytes=-5", slice(-5, None))],
+)
+def test_a_range_of_it(viewer_api: Any, artefact: Artefact, asked: str, part: slice) -> None:
+    answer = get_bytes(viewer_api, artefact, Range=asked)
+    assert answer.status_code == 206 and body(answer) == CONTENT[part]
+    assert answer["Content-Range"].endswith(f"/{len(CONTENT)}")
+
+
+def test_a_range_beyond_the_end(viewer_api: Any, artefact: Artefact) -> None:
+    answer = get_bytes(viewer_api, artefact, Range="bytes=99999-")
+    assert answer.status_code == 416
+    assert answer["Content-Range"] == f"bytes */{len(CONTENT)}"
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def open_zip(answer: Any) -> zipfile.ZipFile:
+    assert answer.status_code == 200, answer.content
+    assert answer["Content-Type"] == "application/zip"
+    return zipfile.ZipFile(io.BytesIO(body(answer)))
+
+
+def test_the_adapter_is_a_peft_folder(viewer_api: Any, fleet: Any) -> None:
+    job: Job = fleet["job"]
+    answer = viewer_api.get(f"/api/v1/jobs/{job.pk}/download/adapter/")
+    assert 'filename="a-job-adapter.zip"' in answer["Content-Disposition"]
+    folder = open_zip(answer)
+    assert folder.testzip() is None
+    assert sorted(folder.namelist()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    config = json.loads(folder.read("adapter_config.json"))
+    assert config["peft_type"] == "LORA" and config["r"] == JobSpec().adapter.rank
+    with storage().open(Artefact.path_of(job.global_artefact.sha256)) as stored:
+        assert folder.read("adapter_model.safetensors") == stored.read()
+    assert job.global_artefact.sha256 in folder.read("README.md").decode()
+
+
+def test_the_adapter_of_an_earlier_round(viewer_api: Any, fleet: Any) -> None:
+    job: Job = fleet["job"]
+    old, new = put_artefact(frame(weight=[1.0])), put_artefact(frame(weight=[2.0]))
+    Round.objects.create(job=job, number=2, attempt=1, phase="failed", global_artefact=old)
+    Round.objects.create(job=job, number=2, attempt=2, phase="closed", global_artefact=new)
+    path = f"/api/v1/jobs/{job.pk}/download/adapter/"
+    answer = viewer_api.get(f"{path}?round=2")
+    assert "a-job-adapter-round-2.zip" in answer["Content-Disposition"]
+    assert open_zip(answer).read("adapter_model.safetensors") == frame(weight=[2.0])
+    assert viewer_api.get(f"{path}?round=7").status_code == 409
+    assert viewer_api.get(f"{path}?round=x").status_code == 400
+    assert viewer_api.get(f"{path}?round={'9' * 5000}").status_code == 400
+
+
+def test_no_model_yet_is_409(viewer_api: Any, db: None) -> None:
+    job = Job.objects.create(name="new", spec=JobSpec().to_dict())
+    for kind in ("adapter", "merged"):
+        answer = viewer_api.get(f"/api/v1/jobs/{job.pk}/download/{kind}/")
+        assert answer.status_code == 409 and "no model yet" in answer.json()["detail"]
+
+
+def test_a_model_the_storage_has_lost_is_409(viewer_api: Any, fleet: Any) -> None:
+    storage().delete(Artefact.path_of(fleet["artefact"].sha256))
+    answer = viewer_api.get(f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/")
+    assert answer.status_code == 409 and "restore" in answer.json()["detail"]
+
+
+def test_the_merged_model_is_asked_for_once_and_then_served(
+    viewer_api: Any, fleet: Any, outbox: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    job: Job = fleet["job"]
+    path = f"/api/v1/jobs/{job.pk}/download/merged/"
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = viewer_api.get(path)
+    assert answer.status_code == 202 and int(answer["Retry-After"]) > 0
+    assert ("edgewise.export", (str(job.pk),)) in outbox.site
+    merged = put_artefact(b"PK the whole model", ArtefactKind.MERGED)
+    Job.objects.filter(pk=job.pk).update(merged_artefact=merged)
+    answer = viewer_api.get(path, headers={"Range": "bytes=0-1"})
+    assert answer.status_code == 206 and body(answer) == b"PK"
+
+
+def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None:
+    spec = JobSpec.from_dict({"adapter": {"kind": "full"}}).to_dict()
+    Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
+    path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
+    assert viewer_api.get(path).status_code == 202
+    assert viewer_api.get(f"{path}?round=1").status_code == 409
+
+
+def test_a_zip_is_made_without_holding_it() -> None:
+    chunk = bytes(2**20)
+    weights = Member("weights", 64 * 2**20, lambda: (chunk for _ in range(64)))
+    tracemalloc.start()
+    total = sum(len(part) for part in zip_parts([weights]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total > 64 * 2**20 and peak < 8 * 2**20
+
+
+def test_a_zip_of_more_than_four_gigabytes_is_announced_as_such() -> None:
+    parts = zip_parts([Member("weights", 5 * 2**30, lambda: [b"x"])])
+    content = io.BytesIO(b"".join(parts))
+    assert zipfile.ZipFile(content).read("weights") == b"x"
+    assert content.getvalue()[4:6] == b"\x2d\x00"  # needs version 4.5: zip64
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_adapter_over_asgi(people: Any, fleet: Any) -> None:
+    _, secret = create_token(people["viewer"], "x")
+
+    async def fetch() -> bytes:
+        path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
+        answer = await AsyncClient().get(path, headers={"Authorization": f"Token {secret}"})
+        return b"".join([part async for part in answer.streaming_content])
+
+    content = async_to_sync(fetch)()
+    assert "adapter_config.json" in zipfile.ZipFile(io.BytesIO(content)).namelist()
