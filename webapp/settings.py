@@ -6,6 +6,7 @@ Nonsense stops the start. ``docs/settings.md`` lists every variable; a test keep
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -23,11 +24,16 @@ if not SECRET_KEY:
         raise ImproperlyConfigured("set EDGEWISE_SECRET_KEY to a long random text")
     SECRET_KEY = "insecure-for-development-and-tests-only-never-for-a-real-site-0123456789"
 
-ALLOWED_HOSTS = env.list("EDGEWISE_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 # The address devices and people reach this site under; printed in the enrolment command.
 PUBLIC_URL = env.str("EDGEWISE_URL", default="http://127.0.0.1:8000").rstrip("/")
+if urlsplit(PUBLIC_URL).scheme not in ("http", "https") or not urlsplit(PUBLIC_URL).hostname:
+    raise ImproperlyConfigured(
+        f"EDGEWISE_URL must be an address such as https://edgewise.example, not {PUBLIC_URL!r}"
+    )
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 TLS = PUBLIC_URL.startswith("https://")
+_here = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = env.list("EDGEWISE_HOSTS", default=[*_here, str(urlsplit(PUBLIC_URL).hostname)])
 
 INSTALLED_APPS = [
     "daphne",
@@ -151,7 +157,8 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = VAR_DIR / "static"
+# An image carries its static files; elsewhere they stand beside the data.
+STATIC_ROOT = Path(env.str("EDGEWISE_STATIC_ROOT", default=str(VAR_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 # Artefacts: a local folder, or any S3-compatible bucket.
@@ -185,12 +192,25 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
 FILE_UPLOAD_TEMP_DIR = env.str("EDGEWISE_UPLOAD_TEMP_DIR", default=None)
 
+
+def _verified(url: str, ca_file: str) -> str:
+    """``url`` with the check of the certificate spelled out; kombu makes none unless asked."""
+    if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
+        return url
+    authority = f"&ssl_ca_certs={quote(ca_file)}" if ca_file else ""
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required{authority}"
+
+
 # The site's broker: coordinator queues, cache, live pages. The devices' broker stands apart, since
 # nobody trusts a device and no broker has a memory quota per user.
-REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
-DEVICE_REDIS_URL = env.str("DEVICE_REDIS_URL", default="redis://127.0.0.1:6379/1")
+_device_redis = env.str("DEVICE_REDIS_URL", default="redis://127.0.0.1:6379/1")
+REDIS_URL = _verified(
+    env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"),
+    env.str("REDIS_CA_FILE", default=""),
+)
+DEVICE_REDIS_URL = _verified(_device_redis, env.str("DEVICE_REDIS_CA_FILE", default=""))
 # Where devices reach their broker; the same address unless a proxy stands between.
-DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=DEVICE_REDIS_URL)
+DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=_device_redis)
 CACHES = {"default": {"BACKEND": "webapp.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {
     "default": {
@@ -236,6 +256,14 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    # Names of the choices that more than one field has.
+    "ENUM_NAME_OVERRIDES": {
+        "PersonRole": "webapp.accounts.models.Role",
+        "DeviceRole": "webapp.devices.models.DeviceRole",
+        "JobPhase": "webapp.api.schema.JOB_PHASES",
+        "RoundPhase": "webapp.api.schema.ROUND_PHASES",
+        "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
+    },
 }
 KNOX_TOKEN_MODEL = "accounts.PersonToken"
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
