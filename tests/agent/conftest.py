@@ -35,12 +35,52 @@ PROFILE = {
     "probe_s": 1.0,
 }
 # The list of commands that docs and server give a device's user.
-COMMANDS = (
-    "ping auth hello client|setinfo client|setname multi exec discard watch unwatch brpop lpush "
-    "rpush rpop llen sadd srem smembers zadd zrem zrange zrangebyscore zrevrangebyscore hset hget "
-    "hdel hlen set get setex mget del exists expire pexpire publish subscribe unsubscribe "
-    "psubscribe punsubscribe evalsha script|load script|exists time"
-).split()
+COMMANDS = [
+    "ping",
+    "auth",
+    "hello",
+    "client|setinfo",
+    "client|setname",
+    "multi",
+    "exec",
+    "discard",
+    "watch",
+    "unwatch",
+    "brpop",
+    "lpush",
+    "rpush",
+    "rpop",
+    "llen",
+    "sadd",
+    "srem",
+    "smembers",
+    "zadd",
+    "zrem",
+    "zrange",
+    "zrangebyscore",
+    "zrevrangebyscore",
+    "hset",
+    "hget",
+    "hdel",
+    "hlen",
+    "set",
+    "get",
+    "setex",
+    "mget",
+    "del",
+    "exists",
+    "expire",
+    "pexpire",
+    "publish",
+    "subscribe",
+    "unsubscribe",
+    "psubscribe",
+    "punsubscribe",
+    "evalsha",
+    "script|load",
+    "script|exists",
+    "time",
+]
 
 
 def free_port() -> int:

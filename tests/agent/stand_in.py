@@ -287,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
             status, values = refusal.status, {"detail": str(refusal), "status": refusal.status}
         self._answer(status, values)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._guarded(self._post)
 
     def _post(self, data: bytes) -> tuple[int, dict[str, Any]]:
@@ -304,13 +304,13 @@ class Handler(BaseHTTPRequestHandler):
         assert match, self.path
         return state.act(match[1], match[2], body)
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         match = ASSIGNMENT.fullmatch(self.path)
         assert match, self.path
         sha256 = self.headers["X-Content-SHA256"]
         self._guarded(lambda data: self.server_state.store_update(match[1], data, sha256))
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         state = self.server_state
         data = state.artefact(self.path.rstrip("/").rsplit("/", 1)[1])
         asked = self.headers.get("Range")

@@ -28,7 +28,8 @@ def build_app(
     on_cancel: Callable[[Any], str],
 ) -> Celery:
     """``on_work`` runs in the training process, ``on_cancel`` in the worker's main process."""
-    app = Celery("edgewise-agent", broker=credential.broker_url, set_as_current=True)
+    # Without fixups: Celery would load a Django project that the environment happens to name.
+    app = Celery("edgewise-agent", broker=credential.broker_url, fixups=[])
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",

@@ -1,0 +1,183 @@
+"""Enrol, look, leave: what a person types at the device."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.agent.conftest import ROOT
+from tests.agent.stand_in import StandIn
+from workers.agent import config, datasets
+from workers.agent.errors import AgentError
+
+
+def agent_command(*words: str, state_dir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workers.agent", *words],
+        cwd=ROOT,
+        env={**os.environ, "EDGEWISE_STATE_DIR": str(state_dir), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def law(tmp_path: Path) -> Path:
+    path = tmp_path / "law.jsonl"
+    rows = [{"body": f"text {i}", "gist": f"summary {i}"} for i in range(12)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_enrol_status_unenrol(server: StandIn, tmp_path: Path, law: Path) -> None:
+    """The one test that measures the machine for real."""
+    folder = tmp_path / "fresh"
+    words = ["enroll", "--server", server.url + "/", "--token", "one-time", "--threads", "1"]
+    dataset = f"law={law}:body,gist,court"
+    done = agent_command(*words, "--dataset", dataset, state_dir=folder)
+    assert done.returncode == 0, done.stderr
+    assert "enrolled as 'pi-kitchen' (device 7)" in done.stdout
+    told = server.hellos[0]
+    assert told["datasets"] == [
+        {
+            "name": "law",
+            "domain": "court",
+            "examples": 12,
+            "size_bytes": law.stat().st_size,
+            "columns": ["body", "gist"],
+        }
+    ]
+    profile = told["profile"]
+    assert profile["peak_flops"]["fp32"] > 1e8
+    assert profile["memory_bandwidth_bps"] > 1e8
+    assert profile["threads"] == 1
+    assert 0 < profile["probe_s"] < 20
+
+    assert stat.S_IMODE((folder / "credential.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    shown = agent_command("status", "--json", state_dir=folder)
+    found = json.loads(shown.stdout)
+    assert found["enrolled"] and found["device"]["name"] == "pi-kitchen"
+    assert found["pid"] is None and found["online"] is False
+    assert "token" not in shown.stdout and "secret" not in shown.stdout
+    assert "not running" in agent_command("status", state_dir=folder).stdout
+
+    again = agent_command(*words, state_dir=folder)
+    assert again.returncode == 2
+    assert "enrolled already" in again.stderr
+
+    left = agent_command("unenroll", state_dir=folder)
+    assert left.returncode == 0, left.stderr
+    assert server.revoked
+    assert not (folder / "credential.json").exists()
+    nowhere = agent_command("run", state_dir=folder)
+    assert nowhere.returncode == 2
+    assert "not enrolled" in nowhere.stderr
+
+
+def test_a_wrong_token_and_wrong_words(server: StandIn, state_dir: Path) -> None:
+    words = ["enroll", "--server", server.url, "--token", "guess"]
+    refused = agent_command(*words, state_dir=state_dir)
+    assert refused.returncode == 2
+    assert "make a new one" in refused.stderr
+    assert not (state_dir / "credential.json").exists()
+    datasets_given = ["--dataset", "law", "--dataset", "law=/nowhere.jsonl"]
+    faulty = agent_command(*words, *datasets_given, state_dir=state_dir)
+    assert faulty.stderr.count("--dataset") == 2  # both faults at once
+    nobody = agent_command(
+        "enroll", "--server", "http://127.0.0.1:9", "--token", "x", state_dir=state_dir
+    )
+    assert nobody.returncode == 2
+    assert "no answer" in nobody.stderr
+
+
+def test_datasets_come_and_go(server: StandIn, state_dir: Path, law: Path) -> None:
+    words = ["enroll", "--server", server.url, "--token", "one-time"]
+    assert agent_command(*words, state_dir=state_dir).returncode == 0
+    wrong = agent_command("dataset", "add", f"law={law}:text,gist", state_dir=state_dir)
+    assert wrong.returncode == 2
+    assert "body, gist" in wrong.stderr
+    added = agent_command("dataset", "add", f"law={law}:body,gist", state_dir=state_dir)
+    assert added.returncode == 0, added.stderr
+    assert "law" in agent_command("dataset", "list", state_dir=state_dir).stdout
+    with law.open("a") as file:
+        file.write('\n{"body": "one more", "gist": "more"}')
+    assert datasets.describe_again(state_dir, state_dir / "cache")[0]["examples"] == 13
+    law.unlink()
+    assert datasets.describe_again(state_dir, state_dir / "cache") == []
+    assert agent_command("dataset", "remove", "law", state_dir=state_dir).returncode == 0
+    assert "holds: none" in agent_command("dataset", "remove", "law", state_dir=state_dir).stderr
+
+
+def test_what_a_dataset_option_may_say(law: Path) -> None:
+    held = datasets.parse("law=billsum")
+    assert (held.source, held.domain) == ("billsum", "")
+    held = datasets.parse(f"law={law}:body,gist,court")
+    assert (held.source, held.text_column, held.summary_column) == (str(law), "body", "gist")
+    assert held.domain == "court"
+    held = datasets.parse("bills=FiscalNote/billsum:text,summary")
+    assert (held.source, held.text_column) == ("FiscalNote/billsum", "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("law", "write NAME=PATH"),
+        ("a b=billsum", "the name has"),
+        ("law=bilsum", "did you mean 'billsum'"),
+        ("law=fedjudge", "is on no hub"),
+        ("law=/nowhere/x.jsonl", "there is no file"),
+        ("law=billsum:text", "text_column,summary_column"),
+    ],
+)
+def test_what_is_wrong_with_a_dataset_option(text: str, says: str) -> None:
+    with pytest.raises(AgentError, match=re.escape(says)):
+        datasets.parse(text)
+
+
+def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
+    environ = {"EDGEWISE_STATE_DIR": str(tmp_path / "e"), "EDGEWISE_THREADS": "3"}
+    assert config.read_settings(environ=environ).threads == 3
+    found = config.read_settings(str(tmp_path / "o"), 2, "debug", environ)
+    assert (found.state_dir.name, found.threads, found.log_level) == ("o", 2, "debug")
+    for wrong in (
+        {"EDGEWISE_THREADS": "many"},
+        {"EDGEWISE_LOG_LEVEL": "loud"},
+        {"EDGEWISE_CA_FILE": "/nowhere"},
+    ):
+        with pytest.raises(AgentError):
+            config.read_settings(environ=wrong)
+
+
+def test_the_parent_loads_neither_torch_nor_django() -> None:
+    code = (
+        "import sys\n"
+        "import workers.agent.cli, workers.agent.transport\n"
+        "assert 'django' not in sys.modules\n"
+        "import workers.agent.child, workers.agent.run\n"
+        # kombu takes one helper of Django where that is installed, no more.
+        "heavy = 'torch transformers datasets webapp django.conf django.db workers.coordinator'\n"
+        "print([name for name in heavy.split() if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_documents_name_every_variable_and_command() -> None:
+    text = (ROOT / "docs" / "devices.md").read_text()
+    for name in config.VARIABLES:
+        assert f"`{name}`" in text
+    for command in ("enroll", "run", "status", "unenroll", "probe", "dataset add"):
+        assert f"workers.agent {command}" in text
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version and version[1] == config.VERSION

@@ -1,0 +1,240 @@
+"""The parts of the agent that decide something, alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
+from workers.agent import work
+from workers.agent.backoff import delays, keep_trying
+from workers.agent.board import Activity, Board
+from workers.agent.clock import Clock, seconds_of
+from workers.agent.envelope import Gatekeeper
+from workers.agent.errors import Busy, EnvelopeRefused, Revoked
+from workers.agent.outbox import Outbox
+from workers.agent.sender import Sender
+from workers.agent.store import Store
+from workers.agent.transport import reason_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "agent.sqlite3")
+
+
+def test_sample_numbers_are_never_used_twice(store: Store) -> None:
+    outbox = Outbox(store)
+    assert [outbox.add("t", None, {"loss": 1.0}) for _ in range(3)] == [1, 2, 3]
+    outbox.acknowledge(3)
+    store.close()
+    assert outbox.add("t", None, {}) == 4
+    outbox.continue_from(3)
+    assert outbox.add("t", None, {}) == 5
+    outbox.continue_from(100)
+    outbox.clear()
+    assert outbox.add("t", None, {"loss": float("inf"), "step": 1}) == 100
+    assert outbox.oldest(9)[0].values == {"step": 1}
+
+
+def test_a_new_outbox_goes_on_where_the_server_says(store: Store) -> None:
+    outbox = Outbox(store)
+    outbox.continue_from(41)
+    assert outbox.add("t", None, {}) == 41
+
+
+def test_a_full_outbox_drops_the_oldest(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(store, kept_at_most=50)
+    for _ in range(60):
+        outbox.add("t", None, {})
+    assert len(outbox) <= 51
+    assert outbox.oldest(1)[0].seq > 1
+    assert outbox.oldest(100)[-1].seq == 60
+    assert "oldest samples were dropped" in caplog.text
+
+
+def test_a_damaged_store_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sqlite3"
+    path.write_bytes(b"not a database at all" * 100)
+    assert Outbox(Store(path)).add("t", None, {}) == 1
+    assert len(list(tmp_path.glob("*.broken-*"))) == 1
+
+
+def test_a_fork_finds_the_store_closed_and_may_use_it(store: Store) -> None:
+    outbox = Outbox(store)
+    outbox.add("t", None, {})
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if outbox.add("t", None, {}) == 2 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert outbox.add("t", None, {}) == 3
+
+
+def test_marks_on_the_board(store: Store) -> None:
+    board = Board(store)
+    activity = Activity("a", "training", 3, 10, os.getpid())
+    board.set_activity(activity)
+    assert board.activity() == activity
+    assert board.cancel("a", "paused") and not board.cancel("a", "again")
+    mark = board.cancelled("a")
+    assert mark is not None and mark.reason == "paused" and mark.age_s < 5
+    assert board.noted("flush") == ""
+    assert board.end_activity("a") and not board.end_activity("a")
+    assert board.noted("flush")
+    board.wipe()
+    assert board.cancelled("a") is None and board.noted("flush") == ""
+
+
+KEY = Ed25519PrivateKey.generate()
+PUBLIC = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+GOOD = {"kind": "work", "device": 7, "assignment": "a", "nonce": "n" * 16, "expires_at": 2000}
+
+
+def sealed(values: Any) -> dict[str, str]:
+    body = values if isinstance(values, str) else json.dumps(values)
+    return {"body": body, "signature": base64.b64encode(KEY.sign(body.encode())).decode()}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        None,
+        {},
+        {"body": "{}", "signature": 7},
+        {"body": json.dumps(GOOD), "signature": "bm8="},
+        {"body": json.dumps(GOOD), "signature": "not base64!"},
+        {**sealed(GOOD), "body": json.dumps({**GOOD, "assignment": "b"})},
+        sealed("[]"),
+        sealed("no json"),
+        sealed({**GOOD, "kind": "cancel"}),
+        sealed({**GOOD, "device": 8}),
+        sealed({**GOOD, "expires_at": 999}),
+        sealed({**GOOD, "expires_at": "never"}),
+        sealed({**GOOD, "nonce": ""}),
+        sealed({**GOOD, "assignment": None}),
+        sealed({**GOOD, "padding": "x" * 5000}),
+    ],
+)
+def test_envelopes_that_are_refused(store: Store, envelope: Any) -> None:
+    keeper = Gatekeeper(7, PUBLIC, Board(store).see_nonce, lambda: 1000.0)
+    with pytest.raises(EnvelopeRefused):
+        keeper.admit(envelope, "work")
+
+
+def test_an_envelope_opens_once_even_after_a_restart(store: Store) -> None:
+    for attempt in range(2):
+        keeper = Gatekeeper(7, PUBLIC, Board(store).see_nonce, lambda: 1000.0)
+        if attempt == 0:
+            assert keeper.admit(sealed(GOOD), "work").assignment == "a"
+        else:
+            with pytest.raises(EnvelopeRefused, match="seen before"):
+                keeper.admit(sealed(GOOD), "work")
+        store.close()
+
+
+def test_waiting_grows_to_half_a_minute() -> None:
+    waits = delays(spread=lambda: 0.0)
+    assert [next(waits) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    shortest = delays(spread=lambda: 1.0)
+    assert next(shortest) == 0.75
+
+
+def test_trying_again_ends_with_the_deadline_or_the_wish_to_stop() -> None:
+    def away() -> None:
+        raise ServerUnavailable("away")
+
+    def stop() -> None:
+        raise Stopped("enough")
+
+    with pytest.raises(ServerUnavailable):
+        keep_trying(away, time.monotonic() - 1, lambda: None, "calling")
+    with pytest.raises(Stopped):
+        keep_trying(away, time.monotonic() + 9, stop, "calling")
+
+
+def test_a_clock_far_off_is_corrected() -> None:
+    clock = Clock()
+    clock.observe("Wed, 01 Jan 2200 00:00:00 GMT")
+    assert abs(clock.now() - seconds_of("2200-01-01T00:00:00Z")) < 2
+    clock.observe("nonsense")
+    assert clock.iso().startswith("2200-01-01")
+    assert seconds_of("2026-01-01T00:00:00") == seconds_of("2026-01-01T01:00:00+01:00")
+
+
+def test_how_failures_are_told() -> None:
+    failure = work.failure_of
+    assert failure(DataError("empty")) == work.Failure("empty", False)
+    assert failure(ServerUnavailable("away")) == work.Failure("away", True)
+    assert failure(ServerRefused("over", 409)) is None
+    assert failure(Revoked("gone", 401)) is None
+    assert failure(ServerRefused("too large", 413)) == work.Failure("too large", False)
+    full = failure(OSError(28, "No space left on device"))
+    assert full is not None and full.retryable and "No space left" in full.reason
+    assert failure(ValueError("x")) == work.Failure("unexpected ValueError: x", True)
+
+
+def test_problem_documents_become_one_line() -> None:
+    body = {"title": "Bad", "status": 400, "detail": "two faults", "name": ["is taken"]}
+    assert reason_of(httpx.Response(400, json=body)) == "two faults; name: ['is taken']"
+    assert "502" in reason_of(httpx.Response(502, text="<html>"))
+
+
+class ScriptedServer:
+    """Refuses what the script says; remembers what it took."""
+
+    def __init__(self, refuse: set[int]) -> None:
+        self.refuse, self.taken, self.calls = refuse, [], 0
+        self.clock = Clock()
+        self.error: Exception | None = None
+
+    def measurements(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        seqs = [sample["seq"] for sample in body["samples"]]
+        if self.refuse & set(seqs):
+            raise ServerRefused("unknown value", 400)
+        self.taken += seqs
+        cancel = [{"assignment": "a", "reason": "paused"}]
+        return {"acked_seq": seqs[-1] if seqs else 10**9, "interval_s": 5.0, "cancel": cancel}
+
+
+def test_only_the_sample_that_is_refused_is_dropped(store: Store) -> None:
+    outbox, board = Outbox(store), Board(store)
+    for _ in range(700):
+        outbox.add("t", None, {})
+    server = ScriptedServer({123, 456})
+    sender = Sender(server, outbox, board, "boot", lambda reason: None)  # type: ignore[arg-type]
+    while len(outbox):
+        assert sender.turn() in (0.0, 5.0)
+    assert server.taken == [seq for seq in range(1, 701) if seq not in (123, 456)]
+    assert server.calls < 60
+    assert board.cancelled("a") is not None
+    # Presence alone acknowledges nothing that was added meanwhile.
+    assert sender.turn() == 5.0
+    outbox.add("t", None, {})
+    assert len(outbox) == 1
+
+
+def test_the_sender_backs_off_and_reports_a_revocation(store: Store) -> None:
+    outbox, revoked = Outbox(store), []
+    outbox.add("t", None, {})
+    server = ScriptedServer(set())
+    sender = Sender(server, outbox, Board(store), "boot", revoked.append)  # type: ignore[arg-type]
+    server.error = ServerUnavailable("away")
+    assert 0.7 < sender.turn() <= 1 < 1.4 < sender.turn() <= 2
+    server.error = Busy("slow down", 17.0)
+    assert sender.turn() == 17.0
+    assert len(outbox) == 1
+    server.error = Revoked("gone", 401)
+    sender.turn()
+    assert revoked == ["gone"]

@@ -1,0 +1,94 @@
+"""Kill the agent, the server, the broker: nothing that was measured is lost or told twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
+from tests.agent.stand_in import StandIn
+from workers.agent.outbox import Outbox
+from workers.agent.store import Store
+
+
+def test_killed_in_mid_round_and_started_again(agent: AgentProcess, server: StandIn) -> None:
+    agent.start()
+    offered = server.offer("steps=1000 pause=0.05")
+    wait_for(lambda: len(server.samples) > 20)
+    children = agent.children()
+    assert children
+    second = subprocess.run(
+        [sys.executable, "-m", "workers.agent", "run", "--state-dir", str(agent.state_dir)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert second.returncode == 2
+    assert f"process {agent.pid}" in second.stderr
+
+    server.away = True  # what is measured now is not heard of before the kill
+    time.sleep(0.5)
+    agent.send(signal.SIGKILL)
+    agent.wait(2)
+    wait_for(lambda: all(is_gone(pid) for pid in children), 2)
+    heard = max(server.samples)
+    kept = Outbox(Store(agent.state_dir / "agent.sqlite3"))
+    assert len(kept) > 0
+    last = kept.oldest(1000)[-1].seq
+    assert last > heard
+
+    server.away = False
+    agent.start()
+    assert server.hellos[-1]["boot_id"] != server.hellos[-2]["boot_id"]
+    wait_for(lambda: max(server.samples) == last)
+    offered.phase = "reported"
+    again = server.offer("steps=10")
+    wait_for(lambda: again.phase == "reported")
+    wait_for(lambda: len(kept) == 0)
+    assert sorted(server.samples) == list(range(1, max(server.samples) + 1))
+    assert max(server.samples) > last
+
+
+def test_server_and_broker_away_and_back(
+    agent: AgentProcess, server: StandIn, broker: Broker
+) -> None:
+    agent.start()
+    offered = server.offer("steps=30 pause=0.05")
+    wait_for(lambda: offered.phase == "training")
+    server.stop()
+    broker.stop()
+    time.sleep(3)  # the training ends meanwhile, its answer waits
+    assert not offered.report
+    server.come_back()
+    broker.start()
+    wait_for(lambda: offered.phase == "reported", 20)
+    assert offered.update
+    steps = [item["values"].get("step") for item in server.samples.values()]
+    wait_for(lambda: len(server.samples) >= 30)
+    steps = [item["values"].get("step") for _, item in sorted(server.samples.items())]
+    assert [step for step in steps if step] == list(range(1, 31))
+    assert sorted(server.samples) == list(range(1, max(server.samples) + 1))
+
+    again = server.offer("steps=1")
+    wait_for(lambda: again.phase == "reported", 20)
+
+    server.revoked = True
+    assert agent.wait(10) == 3
+    assert "credential was revoked" in agent.log
+
+
+def test_a_server_that_is_away_at_the_start(agent: AgentProcess, server: StandIn) -> None:
+    server.stop()
+    agent.start(ready=False)
+    wait_for(lambda: "saying hello" in agent.log)
+    began = time.monotonic()
+    agent.send(signal.SIGTERM)
+    assert agent.wait(4) == 0
+    assert time.monotonic() - began < 3.2
+    server.come_back()
+    server.revoked = True
+    agent.start(ready=False)
+    assert agent.wait(10) == 3
