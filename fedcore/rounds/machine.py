@@ -95,8 +95,9 @@ def _tick(draft: _Draft, tick: Tick) -> None:
         return
     task = Task.EVALUATE if phase is RoundPhase.EVALUATING else Task.TRAIN
     _expire_silent(draft, tick.now)
-    _offer_again(draft, task, tick)
     (_close_evaluation if task is Task.EVALUATE else _close_collection)(draft, tick)
+    if draft.round.phase in (phase, RoundPhase.COLLECTING):  # nothing new for a round that closed
+        _offer_again(draft, task, tick)
 
 
 def _start(draft: _Draft, now: float) -> None:
