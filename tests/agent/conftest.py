@@ -142,13 +142,17 @@ class AgentProcess:
         self.log_path = state_dir.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, ready: bool = True) -> None:
+    def start(self, ready: bool = True, module: str = "tests.agent.stub_agent") -> None:
         mark = len(self.log)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.agent.stub_agent", "run"],
+                [sys.executable, "-m", module, "run"],
                 cwd=ROOT,
-                env={**os.environ, "EDGEWISE_STATE_DIR": str(self.state_dir)},
+                env={
+                    **os.environ,
+                    "EDGEWISE_STATE_DIR": str(self.state_dir),
+                    "HF_HUB_OFFLINE": "1",
+                },
                 stdout=log,
                 stderr=log,
             )

@@ -27,6 +27,7 @@ from fedcore.spec import JobSpec
 DEVICE_ID = 7
 PREFIX = f"dev.{DEVICE_ID}."
 API_TOKEN = "device-token"
+JOB_ID = str(uuid.uuid4())
 _app = Celery("stand-in", set_as_current=False)
 _app.conf.update(task_serializer="json", accept_content=["json"], task_ignore_result=True)
 
@@ -44,6 +45,7 @@ class Offered:
     job_name: str
     weights: bytes
     dataset: str = "law"
+    spec: JobSpec = field(default_factory=JobSpec)
     phase: str = "offered"
     update: bytes = b""
     report: dict[str, Any] = field(default_factory=dict)
@@ -217,14 +219,14 @@ class StandIn:
     def work(self, offered: Offered) -> dict[str, Any]:
         return {
             "assignment": offered.id,
-            "job": str(uuid.uuid4()),
+            "job": JOB_ID,
             "job_name": offered.job_name,
             "round": 1,
             "task": offered.task,
             "attempt": 1,
             "slot": 0,
             "dataset": offered.dataset,
-            "spec": JobSpec().to_dict(),
+            "spec": offered.spec.to_dict(),
             "model_fingerprint": "",
             "global": {
                 "sha256": hashlib.sha256(offered.weights).hexdigest(),

@@ -79,6 +79,7 @@ class Work:
             "job": self.job,
             "round": str(self.round),
             "base": self.global_sha256,
+            "assignment": self.assignment,
         }
 
 
