@@ -1,0 +1,1 @@
+"""Makes `nano`, the checkpoint the repository carries: python -m fedcore.model.pretrain."""

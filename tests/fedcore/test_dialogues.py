@@ -1,0 +1,114 @@
+"""The generator of the demo's dialogues."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, Example, generate
+
+
+def _words(examples: list[Example]) -> set[str]:
+    return {word.strip(".,;:?!").lower() for one in examples for word in one.summary.split()}
+
+
+def test_enough_domains_of_which_some_are_held_out():
+    assert len(DOMAINS) - len(HELD_OUT_DOMAINS) >= 10
+    assert {"clinic", "law", "workshop"} <= set(HELD_OUT_DOMAINS) < set(DOMAINS)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_same_arguments_same_text_and_another_seed_other_text(domain):
+    first = list(generate(domain, 50, 7))
+    assert first == list(generate(domain, 50, 7))
+    assert list(generate(domain, 20, 7)) == first[:20]
+    others = {one.dialogue for one in generate(domain, 50, 8)}
+    assert not others & {one.dialogue for one in first}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_no_dialogue_twice(domain):
+    drawn = list(generate(domain, 400, 3))
+    assert len({one.dialogue for one in drawn}) == len(drawn) == 400
+    assert len({one.summary for one in drawn}) > 390
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_dialogues_are_spoken_by_several_and_summaries_are_short(domain):
+    for one in generate(domain, 200, 5):
+        speakers = {line.split(": ")[0] for line in one.dialogue.split("\n")}
+        assert 2 <= len(speakers) <= 6
+        assert 5 <= len(one.summary.split()) <= 26
+        assert one.domain == domain
+        assert "{" not in one.dialogue + one.summary
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_summary_is_mostly_words_of_its_dialogue_but_no_line_of_it(domain):
+    drawn = list(generate(domain, 100, 11))
+    shares = []
+    for one in drawn:
+        spoken = {word.strip(".,;:?!").lower() for word in one.dialogue.split()}
+        said = [word.strip(".,;:?!").lower() for word in one.summary.split()]
+        shares.append(sum(word in spoken for word in said) / len(said))
+        assert all(one.summary not in line for line in one.dialogue.split("\n"))
+    assert 0.5 < sum(shares) / len(shares) < 0.97
+
+
+def test_what_was_given_up_is_spoken_but_not_summarized():
+    """Bargaining leaves false days behind; a model that copies any day is wrong often."""
+    days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    tempting = 0
+    for one in generate("clinic", 200, 2):
+        agreed = one.summary.rsplit(" ", 1)[1].rstrip(".")
+        tempting += any(day in one.dialogue for day in days if day != agreed)
+        assert agreed in one.dialogue
+    assert tempting > 120
+
+
+def test_summaries_of_held_out_domains_have_words_of_their_own():
+    usual = {word for name in DOMAINS if name not in HELD_OUT_DOMAINS
+             for word in _words(list(generate(name, 300, 1)))}
+    for domain in HELD_OUT_DOMAINS:
+        examples = list(generate(domain, 300, 1))
+        own = _words(examples) - usual
+        common = [word for word in own
+                  if sum(word in one.summary.lower() for one in examples) > 10]
+        assert len(common) >= 20, domain
+
+
+def test_unknown_domain_is_named():
+    with pytest.raises(ValueError, match="unknown domain 'opera'"):
+        next(generate("opera", 1, 0))
+
+
+def test_a_domain_that_runs_dry_says_so(monkeypatch):
+    from fedcore.dialogues import examples as module
+
+    def play(scene):
+        scene.say(scene.one(("Ann", "Bob")), "hello")
+        return "A greeting."
+
+    monkeypatch.setitem(module._DOMAINS, "tiny", module._Domain(play, held_out=False))
+    with pytest.raises(ValueError, match="no 3 different"):
+        list(module.generate("tiny", 3, 0))
+
+
+def test_command_line(tmp_path):
+    out = tmp_path / "clinic.jsonl"
+    command = [sys.executable, "-m", "fedcore.dialogues", "--domain", "clinic",
+               "--count", "12", "--seed", "7", "--out", str(out)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [Example(**row) for row in rows] == list(generate("clinic", 12, 7))
+    assert set(rows[0]) == {"dialogue", "summary", "domain"}
+
+
+def test_needs_only_the_standard_library():
+    code = ("import sys, fedcore.dialogues; "
+            "print([m for m in ('torch', 'numpy', 'transformers', 'django') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                          cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "[]"

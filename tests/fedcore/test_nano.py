@@ -1,0 +1,164 @@
+"""The checkpoint the repository carries, and the code that made it."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from fedcore.dialogues import HELD_OUT_DOMAINS, generate
+from fedcore.model.pretrain import data
+from fedcore.model.pretrain.loop import Recipe, nano_model, train
+from fedcore.model.pretrain.score import rouge, summarize
+
+NANO = Path(data.__file__).parents[1] / "checkpoints" / "nano"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(NANO)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return AutoModelForSeq2SeqLM.from_pretrained(
+        NANO, dtype=torch.float32, output_loading_info=True
+    )
+
+
+@pytest.fixture(scope="module")
+def model(loaded):
+    return loaded[0].eval()
+
+
+def test_folder_is_small():
+    assert sum(f.stat().st_size for f in NANO.rglob("*") if f.is_file()) <= 12_000_000
+
+
+def test_loads_whole_with_a_head_of_its_own(loaded):
+    model, info = loaded
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert not info["mismatched_keys"]
+    assert (model.lm_head.weight - model.shared.weight).abs().max() > 0.1
+    assert model.encoder.embed_tokens.weight is model.shared.weight
+    assert not model.config.scale_decoder_outputs
+    assert 2e6 < sum(p.numel() for p in model.parameters()) < 4e6
+
+
+def test_head_stays_untied_when_saved_again(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=torch.float32)
+    torch.testing.assert_close(again.lm_head.weight, model.lm_head.weight)
+    torch.testing.assert_close(again.shared.weight, model.shared.weight)
+    assert not again.config.scale_decoder_outputs
+
+
+def test_shape_is_that_of_flan_t5():
+    config = json.loads((NANO / "config.json").read_text())
+    expected = {"model_type": "t5", "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1,
+                "tie_word_embeddings": False, "decoder_start_token_id": 0, "pad_token_id": 0,
+                "eos_token_id": 1}
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_special_tokens_are_numbered_as_in_t5(tokenizer, model):
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert len(tokenizer) == model.config.vocab_size
+    ids = tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(100)])
+    assert len(set(ids)) == 100 and 2 not in ids
+    assert tokenizer("hello")["input_ids"][-1] == 1
+
+
+@pytest.mark.parametrize("text", [
+    "Anna: it's 10:30 — “naïve”, isn't it?",
+    "漢字 😀 Ώ ß \u202ftabs; <b>&amp;</b> C:\\path {x}[0] ~`^|",
+    "libfoo-dev 1.2.3+dfsg-4~bpo12+1 (>= 2.0), Größe €12,50",
+    "Thank you <extra_id_0> me to your party <extra_id_1> week.",
+    "\u0000\u0007 control, \U0001f469\u200d\U0001f52c joined",
+    "",
+])
+def test_any_text_survives(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert 2 not in ids
+    plain = " ".join(text.replace("\u202f", " ").split()) if "\u202f" in text else text
+    assert tokenizer.decode(ids[:-1]) == plain
+
+
+def test_white_space_becomes_one_space(tokenizer):
+    ids = tokenizer("A: yes.\nB:\t no.")["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "A: yes. B: no."
+
+
+def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer):
+    def tokens(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    for name in ("Maria", "Kouheto", "Strellobin"):
+        alone = tokens(name)
+        for text in (f"{name}: hello", f"so {name}, you", f"I am\n{name}: hi"):
+            assert ",".join(map(str, alone)) in ",".join(map(str, tokens(text)))
+
+
+def test_held_out_domains_are_not_read():
+    assert not set(HELD_OUT_DOMAINS) & set(data.SEEN_DOMAINS)
+    drawn = data.dialogues(40, 5)
+    assert {one.domain for one in drawn} == set(data.SEEN_DOMAINS)
+    text = " ".join(f"{one.dialogue} {one.summary}" for one in data.dialogues(400, 6)).lower()
+    for word in ("ibuprofen", "follow-up", "denies", "symptoms", "attorney", "lawsuit", "versus",
+                 "statute", "garage", "job card", "mechanic", "exhaust", "gearbox"):
+        assert word not in text
+
+
+def test_corrupted_spans_can_be_put_back():
+    rng = random.Random(1)
+    for example in generate("travel", 30, 1):
+        source, target = data.corrupt_spans(example.dialogue, rng)
+        pieces = target.split("<extra_id_")[1:]
+        for piece in pieces[:-1]:
+            number, _, words = piece.partition("> ")
+            source = source.replace(f"<extra_id_{number}>", words.strip(), 1)
+        assert source == " ".join(example.dialogue.split())
+
+
+def test_batches_resume_where_they_stopped(tokenizer):
+    stream = data.batches(tokenizer, 3, 16, 0)
+    whole = [next(stream) for _ in range(55)]
+    later = data.batches(tokenizer, 3, 16, 50)
+    for step in range(50, 55):
+        assert torch.equal(next(later).input_ids, whole[step].input_ids)
+
+
+def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monkeypatch):
+    from fedcore.model.pretrain import loop
+
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 2)
+
+    def weights(state, *stops):
+        for stop in stops:
+            model = nano_model(len(tokenizer), 0)
+            recipe = Recipe(steps=4, batch=2)
+            monkeypatch.setattr(loop, "_SAVE_EVERY", stop)
+            train(model, tokenizer, recipe, tmp_path / state, lambda line: None)
+        return model.state_dict()
+
+    straight = weights("straight", 100)
+    assert not (tmp_path / "straight").exists()
+    weights("kept", 3)
+    assert torch.load(tmp_path / "kept", weights_only=True)["step"] == 3
+    resumed = weights("kept", 100)
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_summarizes_what_it_was_trained_on(model, tokenizer):
+    examples = [next(generate(domain, 1, data.VALIDATION_SEED)) for domain in data.SEEN_DOMAINS]
+    assert rouge(model, tokenizer, examples[:8])["rougeL"] > 60
+    assert len(set(summarize(model, tokenizer, examples[:4]))) == 4
+
+
+def test_leaves_room_on_held_out_domains(model, tokenizer):
+    examples = [one for domain in HELD_OUT_DOMAINS
+                for one in generate(domain, 4, data.VALIDATION_SEED)]
+    assert 3 < rouge(model, tokenizer, examples)["rougeL"] < 55
