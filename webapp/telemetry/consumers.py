@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SEND_INTERVAL_S = 0.25
 LOOK_ANYWAY_S = 2.0
+# A browser that hears nothing for three beats knows that the connection is dead.
+BEAT_S = 10.0
 CHECK_ACCESS_S = 30.0
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_SEQ = 2**62
@@ -81,6 +83,7 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
     reader: Reader
     task: asyncio.Task[None] | None = None
     nonsense = 0
+    told_at = 0.0
 
     def group(self) -> str:
         raise NotImplementedError
@@ -163,9 +166,12 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
             return True
         if message is not None:
             await self._tell(message)
+        elif time.monotonic() - self.told_at > BEAT_S:
+            await self._tell({"type": "beat"})
         return True
 
     async def _tell(self, message: dict[str, Any]) -> None:
+        self.told_at = time.monotonic()
         await self.send(json.dumps(message, separators=(",", ":"), allow_nan=False))
 
     def _still_allowed(self) -> bool:

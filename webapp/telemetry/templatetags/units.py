@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.forms import BoundField, Select
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -121,3 +122,27 @@ def sparkline(values: Sequence[float], label: str, width: int = 96, height: int 
         x=f"{x:.1f}",
         y=f"{y:.1f}",
     )
+
+
+@register.simple_tag
+def gain(now: float | None, before: float | None) -> str | SafeString:
+    """How many points a score rose, or fell, since the start."""
+    if now is None or before is None or now == before:
+        return units.NONE
+    points = now - before
+    tone = "gain" if points > 0 else "faint"
+    return format_html('<span class="{}">{}</span>', tone, f"{points:+.1f}".replace("-", "\u2212"))
+
+
+@register.simple_tag
+def dressed(field: BoundField) -> SafeString:
+    """A form's field in the look of the pages, tied to its help and its faults."""
+    widget = field.field.widget
+    ids = [f"{field.id_for_label}_helptext"] if field.help_text else []
+    ids += [f"{field.id_for_label}_error"] if field.errors else []
+    attrs = {"class": "select" if isinstance(widget, Select) else "input"}
+    if ids:
+        attrs["aria-describedby"] = " ".join(ids)
+    if field.errors:
+        attrs["aria-invalid"] = "true"
+    return field.as_widget(attrs=attrs)

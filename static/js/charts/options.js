@@ -1,0 +1,63 @@
+// Chart.js set up once: look from the tokens, no animation, tooltips that name every device.
+import { token } from "../lib/dom.js";
+
+export function setUp() {
+  const { Chart } = window;
+  Chart.defaults.animation = false;
+  Chart.defaults.responsive = true;
+  Chart.defaults.maintainAspectRatio = false;
+  Chart.defaults.normalized = true;
+  Chart.defaults.plugins.legend.display = false;
+  Chart.Interaction.modes.each = nearestOfEach;
+}
+
+// The nearest point of each visible line, the eight closest to the pointer.
+function nearestOfEach(chart, event) {
+  const found = [];
+  chart.getSortedVisibleDatasetMetas().forEach((meta) => {
+    let best = null;
+    for (let index = 0; index < meta.data.length; index++) {
+      const element = meta.data[index];
+      if (element.skip || Number.isNaN(element.y)) continue;
+      const away = Math.abs(element.x - event.x);
+      if (away < 40 && (!best || away < best.away)) best = { away, element, index };
+    }
+    if (best) found.push({ ...best, datasetIndex: meta.index });
+  });
+  const height = (item) => Math.abs(item.element.y - event.y);
+  return found.sort((a, b) => height(a) - height(b)).slice(0, 8);
+}
+
+export function look() {
+  return {
+    text: token("--text"), faint: token("--text-3"), grid: token("--grid"), line: token("--line"),
+    surface: token("--surface"), mean: token("--mean"),
+  };
+}
+
+export function axis(paint, format, title, extra = {}) {
+  return {
+    grid: { color: paint.grid, tickLength: 4, drawTicks: false },
+    border: { display: false },
+    ticks: { color: paint.faint, font: { size: 11 }, callback: format, maxTicksLimit: 6, padding: 6, maxRotation: 0 },
+    title: { display: Boolean(title), text: title, color: paint.faint, font: { size: 11 } },
+    ...extra,
+  };
+}
+
+export function tooltip(paint, callbacks) {
+  return {
+    backgroundColor: paint.surface, titleColor: paint.text, bodyColor: paint.text,
+    borderColor: paint.line, borderWidth: 1, padding: 10, boxWidth: 8, boxHeight: 8, boxPadding: 5,
+    usePointStyle: true, titleFont: { size: 12, weight: 600 }, bodyFont: { size: 12 }, callbacks,
+  };
+}
+
+export function zoom(onZoom) {
+  return {
+    zoom: {
+      drag: { enabled: true, backgroundColor: "rgba(120,150,220,0.18)", threshold: 6 },
+      wheel: { enabled: false }, pinch: { enabled: true }, mode: "x", onZoomComplete: onZoom,
+    },
+  };
+}

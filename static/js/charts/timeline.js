@@ -1,0 +1,131 @@
+// What each device did in one round: wait, download, train, upload, evaluate, as bars over time.
+import { duration } from "../lib/format.js";
+import { h, setText, token } from "../lib/dom.js";
+import { Card } from "./card.js";
+import { saveCsv, savePng } from "./export.js";
+import { axis, look, tooltip } from "./options.js";
+
+const PHASES = ["wait", "download", "train", "upload", "evaluate"];
+const seconds = (iso, start) => (iso ? (Date.parse(iso) - start) / 1000 : null);
+
+// Bars of one device, in seconds since the round began: [phase, from, to].
+export function bars(round, slot, now) {
+  const start = Date.parse(round.started_at);
+  const end = seconds(round.ended_at, start) ?? (now - start) / 1000;
+  const collected = seconds(round.collected_at, start) ?? end;
+  const found = [];
+  for (const part of round.train.filter((one) => one.slot === slot)) {
+    const accepted = seconds(part.accepted_at, start);
+    const stopped = seconds(part.ended_at, start) ?? end;
+    found.push(["wait", seconds(part.offered_at, start), accepted ?? stopped]);
+    if (accepted === null) continue;
+    const trained = accepted + part.download_s;
+    const sent = stopped - part.upload_s;
+    found.push(["download", accepted, Math.min(trained, stopped)]);
+    found.push(["train", trained, Math.max(trained, sent)]);
+    if (part.upload_s) found.push(["upload", sent, stopped]);
+    if (part.ended_at) found.push(["wait", stopped, Math.max(stopped, collected)]);
+  }
+  for (const part of round.evaluate.filter((one) => one.slot === slot)) {
+    const accepted = seconds(part.accepted_at, start);
+    if (accepted !== null) found.push(["evaluate", accepted, seconds(part.ended_at, start) ?? end]);
+  }
+  return found.filter(([, from, to]) => to - from > 0.01);
+}
+
+export class Timeline {
+  constructor(page) {
+    this.page = page;
+    this.chosen = null; // null: the newest
+    this.label = h("span", { class: "small nowrap" }, "");
+    const step = (text, by) => {
+      const button = h("button", { type: "button", class: "button tiny", "aria-label": `${text} round` }, by < 0 ? "‹" : "›");
+      button.addEventListener("click", () => this.move(by));
+      return button;
+    };
+    this.card = new Card({ title: "Round timeline", wide: true,
+      tools: [h("div", { class: "row" }, step("Previous", -1), this.label, step("Next", 1))] });
+    this.card.subtitle.replaceChildren(...PHASES.map((phase) =>
+      h("span", { class: "key", "data-phase": phase }, h("i"), phase)), "seconds since the round began");
+    this.card.say = () => {};
+    this.card.onpng = () => savePng(this.card, [], null, null);
+    this.card.oncsv = () => saveCsv(this.card, ["device", "phase", "from_s", "to_s"], this.rows());
+    this.card.ontable = () => this.fill();
+  }
+
+  started() {
+    return this.page.rounds.filter((round) => round.started_at);
+  }
+
+  round() {
+    const rounds = this.started();
+    return rounds.find((round) => round.id === this.chosen) || rounds.at(-1);
+  }
+
+  move(by) {
+    const rounds = this.started();
+    const at = Math.max(0, Math.min(rounds.length - 1, rounds.indexOf(this.round()) + by));
+    this.chosen = at === rounds.length - 1 ? null : rounds[at]?.id;
+    this.draw();
+  }
+
+  rows() {
+    const round = this.round();
+    if (!round) return [];
+    return this.page.devices.flatMap((device) =>
+      bars(round, device.slot, Date.now()).map(([phase, from, to]) => [device.name, phase, from.toFixed(2), to.toFixed(2)]));
+  }
+
+  make() {
+    this.chart = new window.Chart(this.card.canvas, {
+      type: "bar",
+      data: { labels: [], datasets: [] },
+      options: { indexAxis: "y", interaction: { mode: "nearest", intersect: true } },
+    });
+    this.restyle();
+  }
+
+  restyle() {
+    if (!this.chart) return;
+    const paint = look();
+    const { options } = this.chart;
+    options.scales = {
+      x: axis(paint, (value) => duration(value).replace(".0 s", " s"), "", { type: "linear", min: 0 }),
+      y: axis(paint, undefined, "", {}),
+    };
+    delete options.scales.y.ticks.callback;
+    options.scales.y.ticks.maxTicksLimit = 60;
+    options.scales.y.ticks.color = paint.text;
+    options.scales.y.grid.display = false;
+    options.plugins.tooltip = tooltip(paint, {
+      label: ({ raw, dataset }) => ` ${dataset.label}: ${duration(raw.x[1] - raw.x[0])}`,
+    });
+  }
+
+  draw() {
+    const round = this.round();
+    if (!round) return this.card.empty("The first round has not started.");
+    setText(this.label, `${round.number ? `Round ${round.number}` : "Evaluation at the start"}${round.attempt > 1 ? `, attempt ${round.attempt}` : ""}`);
+    const devices = this.page.devices.filter((device) => this.page.shows(device));
+    this.card.plot.style.height = `${Math.max(120, Math.min(900, 44 + 26 * devices.length))}px`;
+    if (!this.chart) this.make();
+    this.card.empty("");
+    this.chart.data.labels = devices.map((device) => device.name);
+    const all = devices.map((device) => bars(round, device.slot, Date.now()));
+    this.chart.data.datasets = PHASES.map((phase) => ({
+      label: phase,
+      data: all.flatMap((found, i) => found.filter(([name]) => name === phase)
+        .map(([, from, to]) => ({ x: [from, to], y: devices[i].name }))),
+      backgroundColor: token(`--phase-${phase}`),
+      grouped: false, barThickness: 14, borderSkipped: false, borderRadius: 1,
+    }));
+    this.chart.update("none");
+    this.fill();
+  }
+
+  fill() {
+    if (!this.card.data.open) return;
+    this.card.fill(["Device", "Phase", "From", "To"], this.rows().map(([name, phase, from, to]) =>
+      [name, phase, duration(Number(from)), duration(Number(to))]));
+  }
+}

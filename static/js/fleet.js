@@ -1,0 +1,52 @@
+// Presence on lists as it changes; the overview asks for its fragment anew when something moved.
+import { ago } from "./lib/format.js";
+import { setState, setText } from "./lib/dom.js";
+import { LiveSocket } from "./lib/socket.js";
+
+const REFRESH_MS = 1500;
+let due = 0;
+let first = true;
+
+export function followFleet() {
+  new LiveSocket("/ws/fleet/", { cursors: () => ({}), message: told });
+}
+
+function told(message) {
+  for (const device of message.devices) showDevice(device);
+  const overview = document.getElementById("overview");
+  // The first message repeats what the page was made with.
+  if (overview && !first && (message.jobs.length || message.left.length || message.devices.length)) {
+    refresh(overview.id);
+  }
+  first = false;
+}
+
+// At most one request in REFRESH_MS, and none while nobody looks.
+function refresh(id) {
+  if (due || document.hidden) return;
+  due = setTimeout(() => {
+    due = 0;
+    const fragment = document.getElementById(id);
+    if (fragment.contains(document.activeElement)) return;
+    window.htmx.trigger(fragment, "fleet-changed");
+  }, REFRESH_MS);
+}
+
+export function showDevice(device, root = document.querySelector(`[data-device="${device.id}"]`)) {
+  if (!root) return;
+  setState(root.querySelector("[data-presence] .state"), device.presence);
+  const doing = root.querySelector("[data-doing]");
+  const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
+  if (device.presence === "busy") setText(doing, `${device.phase}${steps}`);
+  else if (device.last_seen_at) {
+    let time = doing.querySelector("time");
+    if (!time) {
+      time = document.createElement("time");
+      time.dataset.ago = "";
+      doing.replaceChildren(time);
+    }
+    time.dateTime = device.last_seen_at;
+    time.title = device.last_seen_at;
+    setText(time, ago(device.last_seen_at));
+  }
+}

@@ -1,0 +1,64 @@
+// The job page: one state, fed by the snapshot in the page and then by the socket.
+import { json } from "./lib/dom.js";
+import { LiveSocket } from "./lib/socket.js";
+import { ChartPage } from "./charts/page.js";
+import { setUp } from "./charts/options.js";
+import { Store } from "./charts/store.js";
+import { addCharts, roundMarks } from "./job/charts.js";
+import { showDevices } from "./job/devices.js";
+import { EventLog } from "./job/events.js";
+import { showHead } from "./job/head.js";
+import { showLegend } from "./job/legend.js";
+
+const id = document.querySelector("[data-job-page]").dataset.jobPage;
+const state = { rounds: [] };
+const rounds = new Map();
+const store = new Store();
+const log = new EventLog(document.getElementById("events"));
+
+setUp();
+const page = new ChartPage(store);
+page.rounds = [];
+page.marks = (from, to) => roundMarks(page, from, to);
+page.onisolate = () => showLegend(page);
+page.onrestyle = () => render();
+addCharts(page, document.getElementById("charts"));
+
+function merge(snapshot) {
+  for (const round of snapshot.rounds || []) rounds.set(round.id, round);
+  Object.assign(state, snapshot);
+  state.rounds = [...rounds.values()].sort((a, b) => a.number - b.number || a.attempt - b.attempt);
+  page.rounds = state.rounds;
+  page.devices = state.devices.map(({ id: device, slot, name }) => ({ id: device, slot, name }));
+  page.peaks = state.devices;
+}
+
+function render() {
+  showHead(state);
+  showLegend(page);
+  showDevices(state, store);
+  page.invalidate();
+}
+
+merge(json("job-snapshot"));
+log.add(json("job-events"));
+render();
+
+new LiveSocket(`/ws/jobs/${id}/`, {
+  cursors: () => ({ events: log.cursor, samples: store.cursors }),
+  message(message) {
+    merge(message.snapshot);
+    log.add(message.events);
+    store.ingest(message.samples);
+    store.thinned = store.thinned || message.thinned;
+    for (const [device, seq] of Object.entries(message.cursors.samples)) {
+      store.cursors[device] = Math.max(seq, store.cursors[device] || 0);
+    }
+    render();
+  },
+});
+
+// Bars of a round under way grow by themselves.
+setInterval(() => {
+  if (state.phase === "running" && !document.hidden) page.invalidate();
+}, 1000);

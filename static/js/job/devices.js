@@ -1,0 +1,50 @@
+// The table of a job's devices: rows are made once and then only their texts change.
+import { ago, percent, si, significant } from "../lib/format.js";
+import { setState, setText } from "../lib/dom.js";
+import { paintSwatch } from "./legend.js";
+
+const SPARK_POINTS = 48;
+const rows = new Map();
+
+export function showDevices(state, store) {
+  const body = document.getElementById("device-rows");
+  document.getElementById("no-devices").hidden = state.devices.length > 0;
+  body.closest("table").hidden = state.devices.length === 0;
+  for (const device of state.devices) {
+    if (!rows.has(device.id)) rows.set(device.id, body.appendChild(newRow(device)));
+    fill(rows.get(device.id), device, store);
+  }
+}
+
+function newRow(device) {
+  const row = document.getElementById("device-row").content.firstElementChild.cloneNode(true);
+  const link = row.querySelector('[data-f="name"]');
+  link.textContent = device.name;
+  link.href = `/devices/${device.id}/`;
+  return row;
+}
+
+function fill(row, device, store) {
+  const set = (name, text) => setText(row.querySelector(`[data-f="${name}"]`), text);
+  paintSwatch(row.querySelector(".swatch"), device.slot);
+  setState(row.querySelector('[data-f="presence"]'), device.presence);
+  const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
+  set("phase", `${device.task === "evaluate" && device.phase === "training" ? "evaluating" : device.phase}${steps}`);
+  const away = device.presence === "offline" ? `last seen ${ago(device.last_seen_at)}` : "";
+  set("reason", device.reason || away);
+  set("tokens", si(store.last(device.id, "tokens_per_s")));
+  set("loss", significant(store.last(device.id, "loss")));
+  set("mfu", percent(store.last(device.id, "mfu")));
+  set("peak", device.peak_flops ? `${si(device.peak_flops, "FLOP/s")} ${device.precision}` : "not measured");
+  set("share", percent(device.share));
+  set("examples", `${device.examples} examples of ${device.dataset}`);
+  spark(row.querySelector(".spark polyline"), store, device.id);
+}
+
+function spark(line, store, id) {
+  if (!store.has(id, "tokens_per_s")) return;
+  const known = store.series(id, "tokens_per_s").v.slice(-4 * SPARK_POINTS).filter((v) => !Number.isNaN(v)).slice(-SPARK_POINTS);
+  const most = Math.max(...known, 1e-9);
+  const step = 92 / Math.max(1, known.length - 1);
+  line.setAttribute("points", known.map((v, i) => `${(2 + i * step).toFixed(1)},${(21 - (18 * v) / most).toFixed(1)}`).join(" "));
+}

@@ -1,0 +1,45 @@
+// Small helpers around the document.
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === false || value == null) continue;
+    if (key in element && key !== "list" && typeof value !== "string") element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+export function json(id) {
+  const element = document.getElementById(id);
+  return element ? JSON.parse(element.textContent) : null;
+}
+
+// Writes only what differs, so that nothing is laid out anew for nothing.
+export function setText(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+const TONES = {
+  online: "good", busy: "live", offline: "idle", "never seen": "idle", revoked: "idle",
+  draft: "idle", queued: "wait", running: "live", paused: "wait", completed: "good",
+  failed: "bad", cancelled: "idle",
+};
+
+export function setState(element, word) {
+  if (!element) return;
+  element.classList.add("state");
+  element.dataset.tone = TONES[word] || "idle";
+  setText(element, word);
+}
+
+export const token = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export function save(blob, name) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+export const fileName = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
