@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,14 +174,17 @@ def quiet_datasets() -> Iterator[Any]:
     """The ``datasets`` library (imported only here) without its progress bars and notices."""
     import datasets
 
-    shown = datasets.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    shown, hub_level = datasets.is_progress_bar_enabled(), hub.level
     level = datasets.logging.get_verbosity()
+    hub.setLevel(logging.ERROR)  # it tells of every retry
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     try:
         yield datasets
     finally:
         datasets.logging.set_verbosity(level)
+        hub.setLevel(hub_level)
         if shown:
             datasets.enable_progress_bars()
 
