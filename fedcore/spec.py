@@ -12,7 +12,18 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from fedcore.errors import Fault, SpecError
-from fedcore.spec_checks import Check, check_of, names, one_of, real, text, truth, whole
+from fedcore.spec_checks import (
+    Check,
+    check_of,
+    names,
+    one_of,
+    real,
+    shortened,
+    shown,
+    text,
+    truth,
+    whole,
+)
 
 ADAPTERS = ("lora", "full")
 AGGREGATIONS = ("fedit",)
@@ -171,7 +182,7 @@ T = TypeVar("T")
 
 def _read(kind: type[T], values: Any, path: str, faults: list[Fault]) -> T | None:
     if not isinstance(values, Mapping):
-        faults.append(Fault(path, f"give an object with options, not {values!r}"))
+        faults.append(Fault(path, f"give an object with options, not {shown(values)}"))
         return None
     hints = get_type_hints(kind)
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
@@ -192,9 +203,10 @@ def _read(kind: type[T], values: Any, path: str, faults: list[Fault]) -> T | Non
 
 
 def _unknown(key: Any, known: Mapping[str, Any], path: str) -> Fault:
-    near = difflib.get_close_matches(str(key), list(known), n=1)
+    name = shortened(str(key))
+    near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    where = f"{path}.{key}" if path else str(key)
+    where = f"{path}.{name}" if path else name
     return Fault(where, f"unknown option; {hint}")
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass
 from typing import Any
 
 Outcome = tuple[Any, str]
+SHOWN_CHARACTERS = 80
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+
+
+def shown(value: Any) -> str:
+    """A refused value as a fault quotes it; short, whatever came in."""
+    try:
+        text = _repr.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -37,9 +53,9 @@ def whole(low: int, high: int) -> Check:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            return None, f"give a whole number, not {value!r}"
+            return None, f"give a whole number, not {shown(value)}"
         if not low <= value <= high:
-            return None, f"give a whole number from {low} to {high}, not {value}"
+            return None, f"give a whole number from {low} to {high}, not {shown(value)}"
         return value, ""
 
     return Check(run, kind="whole", low=low, high=high)
@@ -50,10 +66,11 @@ def real(low: float, high: float, above: bool = False) -> Check:
 
     def run(value: Any) -> Outcome:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None, f"give a number, not {value!r}"
-        if not math.isfinite(value) or value > high or value < low or (above and value == low):
+            return None, f"give a number, not {shown(value)}"
+        # NaN is in no range; an integer beyond every float must not be made one.
+        if not low <= value <= high or (above and value == low):
             edge = f"above {low:g}" if above else f"from {low:g}"
-            return None, f"give a number {edge} to {high:g}, not {value!r}"
+            return None, f"give a number {edge} to {high:g}, not {shown(value)}"
         return float(value), ""
 
     return Check(run, kind="real", low=low, high=high)
@@ -64,14 +81,19 @@ def text(shortest: int, longest: int) -> Check:
 
     def run(value: Any) -> Outcome:
         if not isinstance(value, str):
-            return None, f"give text, not {value!r}"
+            return None, f"give text, not {shown(value)}"
         if not shortest <= len(value) <= longest:
             return None, f"give {shortest} to {longest} characters, not {len(value)}"
-        if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+        if not _printable(value):
             return None, "has control characters; remove them"
         return value, ""
 
     return Check(run)
+
+
+def _printable(value: str) -> bool:
+    """Without control characters and lone surrogates, which no database takes."""
+    return not any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in value)
 
 
 def one_of(*allowed: str) -> Check:
@@ -79,7 +101,7 @@ def one_of(*allowed: str) -> Check:
 
     def run(value: Any) -> Outcome:
         if value not in allowed or not isinstance(value, str):
-            return None, f"unknown {value!r}; choose one of {', '.join(allowed)}"
+            return None, f"unknown {shown(value)}; choose one of {', '.join(allowed)}"
         return value, ""
 
     return Check(run, choices=allowed, kind="choice")
@@ -90,16 +112,19 @@ def names(allowed: Sequence[str] | None) -> Check:
 
     def run(value: Any) -> Outcome:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-            return None, f"give a list of names, not {value!r}"
+            return None, f"give a list of names, not {shown(value)}"
         if len(set(value)) != len(value):
             return None, "names something twice; name each once"
         unknown = [v for v in value if allowed is not None and v not in allowed]
         if unknown and allowed is not None:
-            return None, f"unknown {', '.join(unknown)}; choose from {', '.join(allowed)}"
+            listed = shortened(", ".join(unknown))
+            return None, f"unknown {listed}; choose from {', '.join(allowed)}"
         if allowed is not None and not value:
             return None, f"name at least one of {', '.join(allowed)}"
         if any(not 1 <= len(v) <= 100 for v in value):
             return None, "give names of 1 to 100 characters"
+        if not all(_printable(v) for v in value):
+            return None, "has control characters; remove them"
         return tuple(value), ""
 
     return Check(run, choices=tuple(allowed) if allowed is not None else None, kind="names")
