@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -64,6 +65,7 @@ def problem(
     return JsonResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
+@csrf_exempt
 @login_not_required
 def not_found(request: HttpRequest, **_rest: str) -> JsonResponse:
     """Answers every address under /api/ that does not exist."""

@@ -7,16 +7,16 @@ from datetime import datetime
 from typing import Any
 
 import django_filters
-from django import forms
 from django.db.models import Count, F, QuerySet
 from django.db.models.functions import Mod
+from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fedcore.errors import Fault
-from webapp.api.base import MomentFilter, Resource, WholeFilter
+from webapp.api.base import MomentFilter, Resource, WholeField, WholeFilter
 from webapp.api.problems import Faulty
 from webapp.devices.models import Device
 from webapp.telemetry.metrics import METRICS
@@ -26,7 +26,7 @@ READ_AT_MOST = 200_000  # samples read for one answer
 Point = tuple[datetime, float]
 
 
-class PointsField(forms.IntegerField):
+class PointsField(WholeField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "min_value": 4, "max_value": 5000})
 
@@ -78,7 +78,7 @@ class Measurements(Resource):
     filterset_class = MeasurementFilter
     pagination_class = None
 
-    @extend_schema(responses=MeasurementsSerializer)
+    @extend_schema(responses=forced_singular_serializer(MeasurementsSerializer), filters=True)
     def list(self, request: Request) -> Response:
         """A metric of a job's or a device's samples; one series a device, lowest and highest kept.
 
