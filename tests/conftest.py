@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from webapp.accounts.models import User
     from webapp.devices.models import Device
 
-GIVEN = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
 VAR_DIR = Path(tempfile.mkdtemp(prefix="edgewise-tests-"))
+STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT.mkdir()
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def free_port() -> int:
@@ -36,26 +40,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# Django reads these when pytest-django loads the settings, right after this file was imported.
-BROKER_PORT = free_port()
-os.environ |= {
-    "EDGEWISE_VAR_DIR": str(VAR_DIR),
-    "EDGEWISE_SECRET_KEY": "for-tests-only-" + "0123456789" * 5,
-    "REDIS_URL": "redis://127.0.0.1:1/0",
-    "DEVICE_REDIS_URL": f"redis://127.0.0.1:{BROKER_PORT}/0",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(VAR_DIR, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def given_services() -> dict[str, str]:
-    """DATABASE_URL and REDIS_URL as the caller of pytest gave them; '' where not."""
-    return GIVEN
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +92,7 @@ class RealBroker:
 
 @pytest.fixture(scope="session")
 def _device_broker() -> Iterator[RealBroker]:
-    broker = RealBroker(BROKER_PORT)
+    broker = RealBroker(free_port())
     broker.start()
     yield broker
     broker.stop()
@@ -121,13 +107,20 @@ def device_broker(_device_broker: RealBroker) -> Iterator[RealBroker]:
 
 @pytest.fixture(autouse=True)
 def own_site(settings: Any, tmp_path: Path, _device_broker: RealBroker) -> Iterator[None]:
-    """Cache, channel layer, files and password hashes that are fast and end with the test."""
+    """Broker, cache, channel layer, files and password hashes that are fast and nobody else's.
+
+    Not by the environment: pytest-django has read the settings before this file.
+    """
     artefacts = {
         **settings.STORAGES["artefacts"],
         "OPTIONS": {"location": str(tmp_path / "artefacts"), "base_url": None},
     }
     static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.VAR_DIR = tmp_path
+    settings.STATIC_ROOT = STATIC_ROOT
+    settings.SIGNING_KEY_FILE = VAR_DIR / "signing-key.pem"
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    settings.DEVICE_REDIS_URL = settings.DEVICE_REDIS_PUBLIC_URL = _device_broker.url
     settings.STORAGES = {"default": artefacts, "artefacts": artefacts, "staticfiles": static}
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
