@@ -61,7 +61,7 @@ def _weighted_mean(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
     return total
 
 
-weighted_mean = Fold("weighted_mean", _weighted_mean)
+WEIGHTED_MEAN = Fold("weighted_mean", _weighted_mean)
 
 
 @dataclass(frozen=True)

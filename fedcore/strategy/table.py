@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fedcore.spec import JobSpec, StrategySpec
 from fedcore.strategy.parts import (
+    WEIGHTED_MEAN,
     AdamRates,
     Filter,
+    Fold,
+    Stage,
     Strategy,
     clip_norm,
     server_adam,
     server_sgd,
-    weighted_mean,
 )
+
+# How adapters of a job are averaged; full weights are averaged as under fedit, each tensor apart.
+FOLDS: dict[str, Fold] = {"fedit": WEIGHTED_MEAN}
 
 
 def _filters(options: StrategySpec) -> tuple[Filter, ...]:
     return (clip_norm(options.clip_update_norm),) if options.clip_update_norm else ()
 
 
-def _fedavg(options: StrategySpec) -> Strategy:
-    """McMahan et al. 2017 (arXiv 1602.05629), with a server rate."""
-    stage = server_sgd(options.server_learning_rate)
-    return Strategy("fedavg", _filters(options), weighted_mean, (stage,))
+def _sgd(options: StrategySpec) -> Stage:
+    return server_sgd(options.server_learning_rate)
 
 
-def _fedprox(options: StrategySpec) -> Strategy:
-    """FedAvg whose devices are held near the global weights (arXiv 1812.06127)."""
-    stage = server_sgd(options.server_learning_rate)
-    return Strategy("fedprox", _filters(options), weighted_mean, (stage,), "proximal")
+def _adam(options: StrategySpec) -> Stage:
+    rate = options.server_learning_rate
+    return server_adam(AdamRates(rate, options.beta1, options.beta2, options.tau))
 
 
-def _fedadam(options: StrategySpec) -> Strategy:
-    rates = AdamRates(options.server_learning_rate, options.beta1, options.beta2, options.tau)
-    return Strategy("fedadam", _filters(options), weighted_mean, (server_adam(rates),))
+@dataclass(frozen=True)
+class Recipe:
+    """A strategy but for its numbers: the server's optimizer and the devices' objective."""
+
+    stage: Callable[[StrategySpec], Stage]
+    objective: str = "plain"
 
 
-STRATEGIES: dict[str, Callable[[StrategySpec], Strategy]] = {
-    "fedavg": _fedavg,
-    "fedprox": _fedprox,
-    "fedadam": _fedadam,
+STRATEGIES: dict[str, Recipe] = {
+    "fedavg": Recipe(_sgd),  # McMahan et al. 2017, arXiv 1602.05629, with a server rate
+    "fedprox": Recipe(_sgd, "proximal"),  # Li et al. 2018, arXiv 1812.06127
+    "fedadam": Recipe(_adam),  # Reddi et al. 2020, arXiv 2003.00295
 }
 
 
 def build(spec: JobSpec) -> Strategy:
     """The strategy a job asks for."""
-    return STRATEGIES[spec.strategy.name](spec.strategy)
+    name, options = spec.strategy.name, spec.strategy
+    recipe = STRATEGIES[name]
+    stages = (recipe.stage(options),)
+    fold = FOLDS[spec.adapter.aggregation]
+    return Strategy(name, _filters(options), fold, stages, recipe.objective)

@@ -1,0 +1,30 @@
+"""Fresh interpreters: the plan half, and what workers import early, load no tensor library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PLAN = (
+    "fedcore.spec", "fedcore.sampling", "fedcore.partition", "fedcore.plan.flops",
+    "fedcore.plan.frame_header", "fedcore.plan.peft_config", "fedcore.catalogue",
+)  # fmt: skip
+HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors"}
+
+
+@pytest.mark.parametrize("early", [PLAN])
+def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
+    assert not HEAVY & loaded(early)
+
+
+def test_session_leaves_the_slow_libraries_for_the_first_call() -> None:
+    found = loaded(("fedcore.train.session", "fedcore.strategy.fold", "fedcore.model.initial"))
+    assert "torch" in found and not {"transformers", "peft", "datasets"} & found
+
+
+def loaded(modules: tuple[str, ...]) -> set[str]:
+    code = f"import sys; import {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
