@@ -82,14 +82,14 @@ def act(client: Client, model: Any, action: str, *rows: Any) -> str:
     chosen = [str(row.pk) for row in rows]
     data = {"action": action, "index": 0, "_selected_action": chosen}
     answer = client.post(address(model, "changelist"), data, follow=True)
-    return answer.content.decode()
+    return "; ".join(str(message) for message in answer.context["messages"])
 
 
 def test_jobs_are_steered_and_refusals_told(root: Client) -> None:
     device = add_device("pi")
     running, done = add_job([device], "one"), add_job([device], "two", "completed")
-    html = act(root, Job, "pause", running, done)
-    assert "one: paused" in html and "two: a completed job cannot pause" in html
+    told = act(root, Job, "pause", running, done)
+    assert "one: paused" in told and "two: a completed job cannot pause" in told
     assert "one: resumed" in act(root, Job, "resume", running)
     assert "cannot retry" in act(root, Job, "retry", running)
     assert "one: cancelled" in act(root, Job, "cancel", running)

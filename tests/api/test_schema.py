@@ -80,7 +80,7 @@ CHECKS = [
     openapi_checks.response_headers_conformance,
     openapi_checks.response_schema_conformance,
 ]
-EXAMPLES = 20
+EXAMPLES = 8
 # The machine acts as this admin, whose password is slow to hash and stays.
 KEPT = ("/api/v1/me/password/",)
 
