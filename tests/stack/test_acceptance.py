@@ -1,0 +1,183 @@
+"""The main job with everything real, and with processes killed under way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import EXACT, Running
+from workers.stack.stack import SERVER_PARTS
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def killed(running: Running) -> dict[str, Any]:
+    """A job during whose first round one agent and its training process are killed."""
+    victim = "law-office-pc"
+    job = running.site.launch(EXACT)
+    running.wait("training on the victim", lambda: running.training(job, victim))
+    running.stack.processes.kill(f"agent-{victim}")
+    time.sleep(0.5)
+    running.stack.start_agent(victim, ["--threads", "1"])
+    return running.done(job)
+
+
+def test_a_job_completes_although_an_agent_is_killed_in_mid_round(
+    running: Running, killed: dict[str, Any]
+) -> None:
+    rows = running.assignments(killed, task="train")
+    lost = [row for row in rows if row["phase"] == "expired"]
+    assert [row["device_name"] for row in lost] == ["law-office-pc"]
+    assert "restarted" in lost[0]["reason"]
+    again = [row for row in rows if row["attempt"] == 2]
+    assert [row["phase"] for row in again] == ["folded"]
+    assert [(row["number"], row["phase"]) for row in running.rounds(killed)] == [
+        (0, "closed"),
+        (1, "closed"),
+        (2, "closed"),
+    ]
+
+
+def test_the_simulation_gives_the_same_global_weights_bit_for_bit(
+    running: Running, killed: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(EXACT))
+    sources = {name: str(path) for name, path in running.data.items()}
+    (tmp_path / "sources.json").write_text(json.dumps(sources))
+    script = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from fedcore.simulate import simulate\n"
+        "from fedcore.spec import JobSpec\n"
+        "from fedcore.train.sources import Source\n"
+        "here = Path(sys.argv[1])\n"
+        "spec = JobSpec.from_dict(json.loads((here / 'spec.json').read_text()))\n"
+        "paths = json.loads((here / 'sources.json').read_text())\n"
+        "devices = {n: Source(p, 'dialogue', 'summary') for n, p in paths.items()}\n"
+        "for result in simulate(spec, devices, here / 'work'):\n"
+        "    print(result.sha256, result.mean['loss'])\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    simulated = [line.split() for line in out if len(line.split()) == 2]
+    launched = running.rounds(killed)
+    assert [sha for sha, _ in simulated] == [
+        row["global_artefact"] or row["base_artefact"] for row in launched
+    ]
+    losses = [row["evaluation"]["loss"] for row in launched]
+    assert [float(loss) for _, loss in simulated] == pytest.approx(losses, rel=1e-6)
+
+
+def test_the_downloaded_adapter_scores_what_the_job_page_says(
+    running: Running, killed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Plain transformers and peft on the downloaded folder: the reported ROUGE-L to 0.1."""
+    path = running.site.download(
+        f"/jobs/{killed['id']}/download/adapter/", tmp_path / "adapter.zip"
+    )
+    zipfile.ZipFile(path).extractall(tmp_path / "adapter")
+    last = max(row["round"] for row in running.assignments(killed, task="evaluate"))
+    rows = running.assignments(killed, task="evaluate", phase="folded", round=last)
+    reported = {
+        row["device_name"]: row["metrics"]["rougeL"] for row in rows if row["round"] == last
+    }
+    assert set(reported) == set(running.data)
+    name = "clinic-tablet"
+    assert _score(tmp_path, running.data[name]) == pytest.approx(reported[name], abs=0.1)
+
+
+def _score(folder: Path, data: Path) -> float:
+    """ROUGE-L of the adapter under ``folder`` on the device's own validation part."""
+    from peft import PeftModel
+    from rouge_score.rouge_scorer import RougeScorer
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from fedcore.model.load import resolve
+    from fedcore.spec import JobSpec
+    from fedcore.train.session import Session
+    from fedcore.train.sources import Source
+
+    spec = JobSpec.from_dict(EXACT)
+    nano = resolve("nano").folder
+    adapter = next((folder / "adapter").rglob("adapter_config.json")).parent
+    base = AutoModelForSeq2SeqLM.from_pretrained(nano, dtype="float32")
+    model = PeftModel.from_pretrained(base, adapter).eval()
+    tokenizer = AutoTokenizer.from_pretrained(nano)
+    prepared = Session(folder / "cache").prepare(spec, Source(str(data), "dialogue", "summary"))
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    texts = {row["summary"]: row["dialogue"] for row in rows}
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scores = []
+    for reference in prepared.references:
+        prompt = spec.data.prefix + texts[reference]
+        batch = tokenizer(
+            prompt, max_length=spec.data.max_source_tokens, truncation=True, return_tensors="pt"
+        )
+        ids = model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=spec.data.max_target_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        text = tokenizer.decode(ids[0], skip_special_tokens=True)
+        scores.append(scorer.score(reference, text)["rougeL"].fmeasure)
+    return 100 * sum(scores) / len(scores)
+
+
+def test_a_cancelled_job_stops_its_devices_within_five_seconds(running: Running) -> None:
+    spec = {**EXACT, "train": {**EXACT["train"], "local_steps": 5000}}
+    job = running.site.launch(spec)
+    running.wait("training", lambda: running.training(job, "clinic-tablet"))
+    asked = time.monotonic()
+    running.site.post(f"/jobs/{job['id']}/cancel/")
+    running.wait("idle devices", lambda: _all_idle(running), 20)
+    assert time.monotonic() - asked < 5.0
+
+
+def _all_idle(running: Running) -> bool:
+    rows = list(running.site.everything("/devices/"))
+    return all(row["presence"] == "online" for row in rows)
+
+
+@pytest.mark.parametrize("part", SERVER_PARTS)
+def test_a_job_completes_although_a_server_process_is_killed(
+    running: Running, killed: dict[str, Any], part: str
+) -> None:
+    """And it ends with the same bits as the job nobody disturbed on the server's side."""
+    job = running.site.launch({**EXACT, "rounds": 1, "name": f"without {part}"})
+    running.wait("training", lambda: running.training(job, "clinic-tablet"))
+    running.stack.processes.kill(part)
+    time.sleep(1.0)
+    running.stack.start_part(part)
+    running.stack.wait_until_up()
+    ended = running.done(job)
+    undisturbed = running.rounds(killed)[1]["global_artefact"]
+    assert running.rounds(ended)[1]["global_artefact"] == undisturbed
+
+
+def test_merged_model_can_be_taken_home(
+    running: Running, killed: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    address = f"{running.stack.url}/api/v1/jobs/{killed['id']}/download/merged/"
+    running.wait("a merged model", lambda: _ready(running, address), 60)
+    path = running.site.download(f"/jobs/{killed['id']}/download/merged/", tmp_path / "model.zip")
+    zipfile.ZipFile(path).extractall(tmp_path / "model")
+    folder = next((tmp_path / "model").rglob("config.json")).parent
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert model.config.tie_word_embeddings is False
+
+
+def _ready(running: Running, address: str) -> bool:
+    with running.site._client.stream("GET", address) as response:
+        return response.status_code == 200
