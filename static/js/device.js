@@ -26,16 +26,16 @@ function peak() {
 }
 
 for (const options of [
-  { title: "MFU", subtitle: peak, unit: "% of peak", metrics: [{ key: "mfu" }], format: percent, nothing },
+  { title: "MFU", subtitle: peak, unit: "", metrics: [{ key: "mfu" }], format: percent, nothing },
   { title: "Throughput", subtitle: "tokens per second, padding not counted", unit: "tokens/s",
     metrics: [{ key: "tokens_per_s" }], format: (v) => si(v), nothing },
-  { title: "Memory", subtitle: "of the agent; dashed: the peak of its training", unit: "B",
+  { title: "Memory", subtitle: "of the agent; dashed: the peak of its training", unit: "",
     metrics: [{ key: "memory_bytes", label: "now" }, { key: "peak_memory_bytes", label: "peak", dash: [6, 3] }], format: size, nothing },
-  { title: "Power", subtitle: "watts, where the hardware measures them", unit: "W", metrics: [{ key: "watts" }],
+  { title: "Power", subtitle: "watts, where the hardware measures them", unit: "", metrics: [{ key: "watts" }],
     format: (v) => si(v, "W"), nothing: "This device reports no power measurement." },
-  { title: "Network in", subtitle: "received, bytes per second", unit: "B/s", metrics: [{ key: "net_down_bps" }],
+  { title: "Network in", subtitle: "received, bytes per second", unit: "", metrics: [{ key: "net_down_bps" }],
     format: (v) => si(v, "B/s"), nothing },
-  { title: "Network out", subtitle: "sent, bytes per second", unit: "B/s", metrics: [{ key: "net_up_bps" }],
+  { title: "Network out", subtitle: "sent, bytes per second", unit: "", metrics: [{ key: "net_up_bps" }],
     format: (v) => si(v, "B/s"), nothing },
 ]) {
   const chart = new TimeChart(page, options);

@@ -37,6 +37,8 @@ PLACES = {
     "train": "how",
 }
 ELSEWHERE = "limits"
+# These open their section; the others follow as they are declared.
+FIRST = ("name", "strategy.name", "adapter.kind", "rounds")
 
 # Options drawn as cards, with one line for each choice.
 CARDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -101,8 +103,15 @@ class Field:
         return "=".join(ONLY_WITH.get(self.name, ()))
 
     @property
+    def help(self) -> str:
+        """A sentence, unless it begins with a name; cards and devices say it themselves."""
+        text = "" if self.kind in ("cards", "devices") else self.info.help
+        first = text.partition(" ")[0]
+        return text if first.endswith((":", ",")) else text[:1].upper() + text[1:]
+
+    @property
     def described_by(self) -> str:
-        notes = [f"{self.id}-help"] if self.info.help else []
+        notes = [f"{self.id}-help"] if self.help else []
         return " ".join(notes + ([f"{self.id}-fault"] if self.faults else []))
 
 
@@ -178,7 +187,7 @@ def sections(
     for fault in faults:
         wrong.setdefault(fault.path, []).append(fault.message)
     made = {key: Section(key, title, lead) for key, (title, lead) in SECTIONS.items()}
-    for info in options(JobSpec):
+    for info in sorted(options(JobSpec), key=lambda info: info.path not in FIRST):
         section = made[place_of(info.path)]
         value = _get(values, info.path, info.default)
         drawn = _field(info, value, tuple(wrong.get(info.path, ())), devices)

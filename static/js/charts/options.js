@@ -35,11 +35,14 @@ export function look() {
   };
 }
 
+// Ticks carry no more digits than they need: 50 %, 1.5 MB/s.
+const short = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
 export function axis(paint, format, title, extra = {}) {
   return {
     grid: { color: paint.grid, tickLength: 4, drawTicks: false },
     border: { display: false },
-    ticks: { color: paint.faint, font: { size: 11 }, callback: format, maxTicksLimit: 6, padding: 6, maxRotation: 0 },
+    ticks: { color: paint.faint, font: { size: 11 }, callback: format && ((value) => short(format(value))), maxTicksLimit: 6, padding: 6, maxRotation: 0 },
     title: { display: Boolean(title), text: title, color: paint.faint, font: { size: 11 } },
     ...extra,
   };

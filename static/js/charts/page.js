@@ -58,6 +58,8 @@ export class ChartPage {
       const chart = due.shift();
       if (!chart) {
         this.timer = 0;
+        // What came in meanwhile is drawn with the next round.
+        if (this.charts.some((one) => one.dirty && one.visible)) this.soon();
         return;
       }
       chart.dirty = false;

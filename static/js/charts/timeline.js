@@ -90,7 +90,7 @@ export class Timeline {
     const paint = look();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, (value) => duration(value).replace(".0 s", " s"), "", { type: "linear", min: 0 }),
+      x: axis(paint, duration, "", { type: "linear", min: 0 }),
       y: axis(paint, undefined, "", {}),
     };
     delete options.scales.y.ticks.callback;

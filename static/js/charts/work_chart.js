@@ -59,7 +59,7 @@ export class WorkChart {
     const { options } = this.chart;
     options.scales = {
       x: axis(paint, undefined, "round", { stacked: true }),
-      y: axis(paint, (value) => duration(value).replace(".0 s", " s"), "", { stacked: true, beginAtZero: true }),
+      y: axis(paint, duration, "", { stacked: true, beginAtZero: true }),
     };
     delete options.scales.x.ticks.callback;
     options.scales.x.grid.display = false;

@@ -38,7 +38,7 @@ export function addCharts(page, place) {
       format: (v) => significant(v), nothing: "Shown after the first evaluation, before any training.",
     }),
     new TimeChart(page, {
-      title: "MFU", subtitle: () => peaks(page), unit: "% of peak", metrics: [{ key: "mfu" }],
+      title: "MFU", subtitle: () => peaks(page), unit: "", metrics: [{ key: "mfu" }],
       format: percent, nothing: waiting,
     }),
     new TimeChart(page, {
@@ -46,11 +46,11 @@ export function addCharts(page, place) {
       metrics: [{ key: "tokens_per_s" }], format: (v) => si(v), nothing: waiting,
     }),
     new TimeChart(page, {
-      title: "Network in", subtitle: thinned("received by each device, bytes per second"), unit: "B/s",
+      title: "Network in", subtitle: thinned("received by each device, bytes per second"), unit: "",
       metrics: [{ key: "net_down_bps" }], format: rate, nothing: waiting,
     }),
     new TimeChart(page, {
-      title: "Network out", subtitle: thinned("sent by each device, bytes per second"), unit: "B/s",
+      title: "Network out", subtitle: thinned("sent by each device, bytes per second"), unit: "",
       metrics: [{ key: "net_up_bps" }], format: rate, nothing: waiting,
     }),
     new WorkChart(page),

@@ -1,6 +1,7 @@
 // The table of a job's devices: rows are made once and then only their texts change.
 import { ago, percent, si, significant } from "../lib/format.js";
 import { setState, setText } from "../lib/dom.js";
+import { colourOf } from "../charts/page.js";
 import { paintSwatch } from "./legend.js";
 
 const SPARK_POINTS = 48;
@@ -38,13 +39,19 @@ function fill(row, device, store) {
   set("peak", device.peak_flops ? `${si(device.peak_flops, "FLOP/s")} ${device.precision}` : "not measured");
   set("share", percent(device.share));
   set("examples", `${device.examples} examples of ${device.dataset}`);
-  spark(row.querySelector(".spark polyline"), store, device.id);
+  spark(row.querySelector(".spark"), device, store);
 }
 
-function spark(line, store, id) {
-  if (!store.has(id, "tokens_per_s")) return;
-  const known = store.series(id, "tokens_per_s").v.slice(-4 * SPARK_POINTS).filter((v) => !Number.isNaN(v)).slice(-SPARK_POINTS);
+// Scaled to what it shows, yet never so far that a change below a tenth looks like a cliff.
+function spark(svg, device, store) {
+  if (!store.has(device.id, "tokens_per_s")) return;
+  const all = store.series(device.id, "tokens_per_s").v;
+  const known = all.slice(-4 * SPARK_POINTS).filter((v) => !Number.isNaN(v)).slice(-SPARK_POINTS);
   const most = Math.max(...known, 1e-9);
+  const least = Math.min(...known, 0.6 * most);
   const step = 92 / Math.max(1, known.length - 1);
-  line.setAttribute("points", known.map((v, i) => `${(2 + i * step).toFixed(1)},${(21 - (18 * v) / most).toFixed(1)}`).join(" "));
+  const y = (v) => (21 - (18 * (v - least)) / (most - least)).toFixed(1);
+  svg.style.color = colourOf(device.slot);
+  const line = svg.querySelector("polyline");
+  line.setAttribute("points", known.map((v, i) => `${(2 + i * step).toFixed(1)},${y(v)}`).join(" "));
 }

@@ -42,7 +42,7 @@ function showTiles(t) {
     const gain = t.rougeL - t.rougeL_base;
     const sign = gain >= 0 ? "+" : "−";
     tile("rougeL", t.rougeL.toFixed(1));
-    tile("rougeL-sub", `${sign}${Math.abs(gain).toFixed(1)} points since the start (${t.rougeL_base.toFixed(1)})`);
+    tile("rougeL-sub", `${sign}${Math.abs(gain).toFixed(1)} since the start (${t.rougeL_base.toFixed(1)})`);
     document.querySelector('[data-tile="rougeL-sub"]').classList.toggle("gain", gain > 0);
   }
   if (t.loss != null) {

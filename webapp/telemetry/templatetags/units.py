@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from django import template
 from django.forms import BoundField, Select
@@ -42,35 +42,30 @@ TONES = {
 }
 
 
-@register.filter
-def si(value: float | None, unit: str = "") -> str:
-    return units.si(value, unit)
+def number(value: object) -> float | None:
+    """The number, or None for what is missing or what a device reported in its place."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if usable and math.isfinite(value) else None  # type: ignore[arg-type]
 
 
 @register.filter
-def size(value: float | None) -> str:
-    return units.size(value)
+def si(value: object, unit: str = "") -> str:
+    return units.si(number(value), unit)
 
 
 @register.filter
-def percent(share: float | None) -> str:
-    return units.percent(share)
+def size(value: object) -> str:
+    return units.size(number(value))
 
 
 @register.filter
-def significant(value: float | None) -> str:
-    return units.NONE if value is None else units.significant(value)
+def percent(share: object) -> str:
+    return units.percent(number(share))
 
 
 @register.filter
-def duration(seconds: float | None) -> str:
-    return units.duration(seconds)
-
-
-@register.filter
-def item(mapping: dict[str, Any] | None, key: str) -> Any:
-    """``mapping[key]``, None where either is missing."""
-    return (mapping or {}).get(key)
+def duration(seconds: object) -> str:
+    return units.duration(number(seconds))
 
 
 @register.simple_tag

@@ -1,0 +1,81 @@
+"""Runs inside the browser tests' server environment and makes rows on request, a line each way.
+
+The tests' own process has another database; this one shares the server's. A request is a JSON list
+``[name, arguments]`` naming a function below.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import django
+
+django.setup()
+
+from django.utils import timezone  # noqa: E402
+
+from tests.web import factories  # noqa: E402
+from webapp.accounts.models import Role  # noqa: E402
+from webapp.devices.models import Device, Enrolment  # noqa: E402
+from webapp.jobs.models import Job  # noqa: E402
+from webapp.wake import wake_device, wake_fleet, wake_job  # noqa: E402
+
+
+def user(name: str, role: str = "admin") -> None:
+    factories.make_user(name, Role(role))
+
+
+def fleet(count: int) -> list[int]:
+    return [device.pk for device in factories.make_fleet(count)]
+
+
+def running_job(devices: list[int], **options: Any) -> str:
+    rows = [Device.objects.get(pk=key) for key in devices]
+    return str(factories.running_job(rows, **options).pk)
+
+
+def queued_job(**options: Any) -> str:
+    return str(factories.make_job([], "queued", **options).pk)
+
+
+def finish(job: str, phase: str, reason: str = "") -> None:
+    factories.finish(Job.objects.get(pk=job), phase, reason)
+    wake_job(Job.objects.get(pk=job).pk)
+
+
+def grow(job: str, count: int = 5) -> None:
+    factories.grow(Job.objects.get(pk=job), count)
+
+
+def event(job: str, text: str, level: str = "info") -> None:
+    found = Job.objects.get(pk=job)
+    factories.add_event(found, text, level)
+    wake_job(found.pk)
+
+
+def touch(devices: list[int]) -> None:
+    """The devices are heard of now."""
+    Device.objects.filter(pk__in=devices).update(last_seen_at=timezone.now())
+    wake_fleet()
+
+
+def arrive(enrolment: str) -> int:
+    """The machine that an enrolment waits for comes."""
+    row = Enrolment.objects.filter(name=enrolment).latest("created_at")
+    device = factories.make_device(row.name, seen_s_ago=0)
+    Enrolment.objects.filter(pk=row.pk).update(used_at=timezone.now(), device=device)
+    wake_device(device.pk)
+    return device.pk
+
+
+def main() -> None:
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        result = globals()[name](**arguments)
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
