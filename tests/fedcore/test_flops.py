@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,6 +13,7 @@ from fedcore.model.adapters import attach
 from fedcore.model.load import Base, ModelSource
 from fedcore.plan.flops import (
     KNOWN,
+    NANO_CONFIG,
     Architecture,
     architecture_of,
     full_cost,
@@ -18,6 +21,7 @@ from fedcore.plan.flops import (
     mfu,
     payload_bytes,
 )
+from fedcore.plan.frame_header import read_header
 from fedcore.spec import AdapterSpec
 
 SHAPES = {
@@ -109,3 +113,13 @@ def test_mfu_and_unknown_names() -> None:
     assert mfu(5e9, 2.0, 1e10) == 0.25
     assert mfu(5e9, 0.0, 1e10) == mfu(5e9, 1.0, 0.0) == 0.0
     assert architecture_of("nobody/nothing") is None
+
+
+@pytest.mark.skipif(not NANO_CONFIG.exists(), reason="the packaged checkpoint is not there")
+def test_nano_is_read_from_its_own_configuration() -> None:
+    nano = architecture_of("nano")
+    assert nano is not None
+    shapes = read_header(NANO_CONFIG.parent / "model.safetensors").shapes
+    aliases = [name for name in shapes if "embed_tokens" in name]
+    counted = sum(math.prod(shape) for name, shape in shapes.items() if name not in aliases)
+    assert nano.parameters() == counted
