@@ -8,13 +8,16 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.agent.conftest import ROOT
+from tests.agent.conftest import ROOT, slack
 from tests.agent.stand_in import StandIn
 from workers.agent import config, datasets
+from workers.agent.cli import main
 from workers.agent.errors import AgentError
 
 
@@ -25,8 +28,31 @@ def agent_command(*words: str, state_dir: Path) -> subprocess.CompletedProcess[s
         env={**os.environ, "EDGEWISE_STATE_DIR": str(state_dir), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * slack(),
     )
+
+
+@dataclass(frozen=True)
+class Said:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Said]:
+    """The same without a process of its own, which takes its time."""
+
+    def run(*words: str, state_dir: Path) -> Said:
+        monkeypatch.setenv("EDGEWISE_STATE_DIR", str(state_dir))
+        capsys.readouterr()
+        code = main(words)
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run
 
 
 @pytest.fixture
@@ -37,7 +63,9 @@ def law(tmp_path: Path) -> Path:
     return path
 
 
-def test_enrol_status_unenrol(server: StandIn, tmp_path: Path, law: Path) -> None:
+def test_enrol_status_unenrol(
+    typed: Callable[..., Said], server: StandIn, tmp_path: Path, law: Path
+) -> None:
     """The one test that measures the machine for real."""
     folder = tmp_path / "fresh"
     words = ["enroll", "--server", server.url + "/", "--token", "one-time", "--threads", "1"]
@@ -63,58 +91,60 @@ def test_enrol_status_unenrol(server: StandIn, tmp_path: Path, law: Path) -> Non
 
     assert stat.S_IMODE((folder / "credential.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    shown = agent_command("status", "--json", state_dir=folder)
+    shown = typed("status", "--json", state_dir=folder)
     found = json.loads(shown.stdout)
     assert found["enrolled"] and found["device"]["name"] == "pi-kitchen"
     assert found["pid"] is None and found["online"] is False
     assert "token" not in shown.stdout and "secret" not in shown.stdout
-    assert "not running" in agent_command("status", state_dir=folder).stdout
+    assert "not running" in typed("status", state_dir=folder).stdout
 
-    again = agent_command(*words, state_dir=folder)
+    again = typed(*words, state_dir=folder)
     assert again.returncode == 2
     assert "enrolled already" in again.stderr
 
-    left = agent_command("unenroll", state_dir=folder)
+    left = typed("unenroll", state_dir=folder)
     assert left.returncode == 0, left.stderr
     assert server.revoked
     assert not (folder / "credential.json").exists()
-    nowhere = agent_command("run", state_dir=folder)
+    nowhere = typed("run", state_dir=folder)
     assert nowhere.returncode == 2
     assert "not enrolled" in nowhere.stderr
 
 
-def test_a_wrong_token_and_wrong_words(server: StandIn, state_dir: Path) -> None:
+def test_a_wrong_token_and_wrong_words(
+    typed: Callable[..., Said], server: StandIn, state_dir: Path
+) -> None:
     words = ["enroll", "--server", server.url, "--token", "guess"]
-    refused = agent_command(*words, state_dir=state_dir)
+    refused = typed(*words, state_dir=state_dir)
     assert refused.returncode == 2
     assert "make a new one" in refused.stderr
     assert not (state_dir / "credential.json").exists()
     datasets_given = ["--dataset", "law", "--dataset", "law=/nowhere.jsonl"]
-    faulty = agent_command(*words, *datasets_given, state_dir=state_dir)
+    faulty = typed(*words, *datasets_given, state_dir=state_dir)
     assert faulty.stderr.count("--dataset") == 2  # both faults at once
-    nobody = agent_command(
-        "enroll", "--server", "http://127.0.0.1:9", "--token", "x", state_dir=state_dir
-    )
+    nobody = typed("enroll", "--server", "http://127.0.0.1:9", "--token", "x", state_dir=state_dir)
     assert nobody.returncode == 2
     assert "no answer" in nobody.stderr
 
 
-def test_datasets_come_and_go(server: StandIn, state_dir: Path, law: Path) -> None:
+def test_datasets_come_and_go(
+    typed: Callable[..., Said], server: StandIn, state_dir: Path, law: Path
+) -> None:
     words = ["enroll", "--server", server.url, "--token", "one-time"]
-    assert agent_command(*words, state_dir=state_dir).returncode == 0
-    wrong = agent_command("dataset", "add", f"law={law}:text,gist", state_dir=state_dir)
+    assert typed(*words, state_dir=state_dir).returncode == 0
+    wrong = typed("dataset", "add", f"law={law}:text,gist", state_dir=state_dir)
     assert wrong.returncode == 2
     assert "body, gist" in wrong.stderr
-    added = agent_command("dataset", "add", f"law={law}:body,gist", state_dir=state_dir)
+    added = typed("dataset", "add", f"law={law}:body,gist", state_dir=state_dir)
     assert added.returncode == 0, added.stderr
-    assert "law" in agent_command("dataset", "list", state_dir=state_dir).stdout
+    assert "law" in typed("dataset", "list", state_dir=state_dir).stdout
     with law.open("a") as file:
         file.write('\n{"body": "one more", "gist": "more"}')
     assert datasets.describe_again(state_dir, state_dir / "cache")[0]["examples"] == 13
     law.unlink()
     assert datasets.describe_again(state_dir, state_dir / "cache") == []
-    assert agent_command("dataset", "remove", "law", state_dir=state_dir).returncode == 0
-    assert "holds: none" in agent_command("dataset", "remove", "law", state_dir=state_dir).stderr
+    assert typed("dataset", "remove", "law", state_dir=state_dir).returncode == 0
+    assert "holds: none" in typed("dataset", "remove", "law", state_dir=state_dir).stderr
 
 
 def test_what_a_dataset_option_may_say(law: Path) -> None:

@@ -17,6 +17,7 @@ def loads_torch(pid: int) -> bool:
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
 def test_a_tiny_model_is_trained_and_evaluated(
     agent: AgentProcess, server: StandIn, tmp_path: Path

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import time
 
-from tests.agent.conftest import AgentProcess, is_gone, wait_for
+from tests.agent.conftest import AgentProcess, is_gone, slack, wait_for
 from tests.agent.stand_in import StandIn
 
 
@@ -41,10 +41,8 @@ def test_trains_evaluates_and_stops(agent: AgentProcess, server: StandIn) -> Non
     assert list(server.samples) == sorted(server.samples)
 
     child = agent.children()
-    began = time.monotonic()
     agent.send(signal.SIGTERM)
-    assert agent.wait(4) == 0
-    assert time.monotonic() - began < 3.2
+    assert agent.wait(3.2) == 0
     wait_for(lambda: all(is_gone(pid) for pid in child), 1)
 
 
@@ -55,7 +53,7 @@ def test_stop_in_the_middle_of_training_is_told_to_the_server(
     offered = server.offer("steps=1000 pause=0.05")
     wait_for(lambda: offered.phase == "training")
     agent.send(signal.SIGINT)
-    assert agent.wait(4) == 0
+    assert agent.wait(3.2) == 0
     assert offered.failure["reason"] == "the agent was stopped"
     assert offered.failure["retryable"] is True
 
@@ -69,7 +67,7 @@ def test_cancel_by_either_way_within_five_seconds(agent: AgentProcess, server: S
             began = time.monotonic()
             cancel(offered, f"the job was paused {wish}")
             wait_for(lambda: server.activities[-1]["assignment"] is None)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 5 * slack()
             assert not offered.failure
             assert not offered.report
     # After all that it still works.

@@ -84,10 +84,8 @@ def test_a_server_that_is_away_at_the_start(agent: AgentProcess, server: StandIn
     server.stop()
     agent.start(ready=False)
     wait_for(lambda: "saying hello" in agent.log)
-    began = time.monotonic()
     agent.send(signal.SIGTERM)
-    assert agent.wait(4) == 0
-    assert time.monotonic() - began < 3.2
+    assert agent.wait(3.2) == 0
     server.come_back()
     server.revoked = True
     agent.start(ready=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from celery.apps.worker import Worker
+from celery.platforms import SecurityWarning
 from celery.worker.control import Panel, control_command
 
 from workers.agent.credential import Credential
@@ -56,6 +59,7 @@ def build_app(
             "visibility_timeout": VISIBILITY_S,
             "socket_connect_timeout": 10,
             "socket_keepalive": True,
+            "socket_keepalive_options": keepalive(),
             "health_check_interval": 25,
         },
     )
@@ -66,6 +70,17 @@ def build_app(
         }
     _register(app, on_work, on_cancel)
     return app
+
+
+def keepalive() -> dict[int, int]:
+    """Notice within a minute or so that the network to the broker was cut without a word."""
+    wishes = {
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 60_000,  # milliseconds
+    }
+    return {getattr(socket, name): value for name, value in wishes.items() if hasattr(socket, name)}
 
 
 def _register(app: Celery, on_work: Callable[[Any], None], on_cancel: Callable[[Any], str]) -> None:
@@ -92,6 +107,8 @@ class AgentWorker(Worker):  # type: ignore[misc]
 
 
 def build_worker(app: Celery, credential: Credential) -> AgentWorker:
+    # Celery warns root of pickle, which is not accepted here.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = AgentWorker(
         app=app,
         hostname=f"device-{credential.device_id}@edgewise",

@@ -152,7 +152,8 @@ class Child:
             log.info("assignment %s is over: %s", assignment[:8], error)
             return
         unexpected = not isinstance(error, (EdgewiseError, OSError))
-        log.error("assignment %s failed: %s", assignment[:8], failure.reason, exc_info=unexpected)
+        verb = "refused" if failure.refuse else "failed"
+        log.error("assignment %s %s: %s", assignment[:8], verb, failure.reason, exc_info=unexpected)
         self._tell(assignment, failure, step, within_s=600.0, check=sign.check)
 
     def _tell(

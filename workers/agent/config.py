@@ -14,6 +14,20 @@ VERSION = "0.1.0"
 DEFAULT_STATE_DIR = "~/.local/share/edgewise"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+CHATTY = (
+    "httpx",
+    "httpcore",
+    "kombu",
+    "celery.app.trace",
+    "celery.worker.strategy",
+    "datasets",
+    "absl",
+    "fsspec",
+)
+# The first two tell of a training process that was ended, where the warden says why; the last of
+# Celery's defaults to come.
+MUTE = ("celery.worker.request", "multiprocessing", "py.warnings")
+
 # Name -> what it does; docs/devices.md lists them all.
 VARIABLES: Mapping[str, str] = {
     "EDGEWISE_STATE_DIR": "folder for credential, outbox and caches",
@@ -82,5 +96,7 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
     )
-    for chatty in ("httpx", "httpcore", "amqp", "kombu", "celery.worker.strategy", "datasets"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel("WARNING")
+    for mute in MUTE:
+        logging.getLogger(mute).setLevel("CRITICAL")

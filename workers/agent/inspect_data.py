@@ -22,7 +22,7 @@ def _told(item: dict[str, str], cache_dir: Path) -> dict[str, Any]:
         "domain": info.domain,
         "examples": info.examples,
         "size_bytes": info.bytes,
-        "columns": list(info.columns),
+        "columns": [name[:200] for name in info.columns[:200]],
     }
 
 

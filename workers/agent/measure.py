@@ -21,19 +21,29 @@ import torch
 from fedcore.train.hardware import has_bf16, pick_device
 
 SECONDS_EACH = 0.8
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
+LONGEST_S = 3.0  # what the four calls of one product may take
+SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
 
 
 def peak_flops(precision: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the best of a few square products."""
-    return max(_product_rate(side, precision, device) for side in SIDES[device.type])
+    """FLOP/s of the best of a few square products; a slow device is spared the larger ones."""
+    best = 0.0
+    for side in SIDES[device.type]:
+        if best and 4 * _flops(side) / best > LONGEST_S:
+            break
+        best = max(best, _product_rate(side, precision, device))
+    return best
+
+
+def _flops(side: int) -> float:
+    return 2.0 * side**3
 
 
 def _product_rate(side: int, precision: torch.dtype, device: torch.device) -> float:
     left = torch.randn(side, side, device=device).to(precision)
     right = torch.randn(side, side, device=device).to(precision)
     seconds = SECONDS_EACH / len(SIDES[device.type])
-    return 2 * side**3 / _best_s(lambda: torch.mm(left, right), device, seconds)
+    return _flops(side) / _best_s(lambda: torch.mm(left, right), device, seconds)
 
 
 def memory_bandwidth_bps(device: torch.device) -> float:

@@ -48,12 +48,12 @@ class Warden(threading.Thread):
         stop_worker: Callable[[], None],
     ) -> None:
         super().__init__(name="warden", daemon=True)
-        self._board, self._stop = board, stop
+        self._board, self._request = board, stop
         self._hurry, self._tell_of_loss, self._stop_worker = hurry, tell_of_loss, stop_worker
         self._flushed = ""
 
     def run(self) -> None:
-        while not self._stop.wanted:
+        while not self._request.wanted:
             time.sleep(TICK_S)
             try:
                 self.tick()
@@ -90,7 +90,7 @@ class Warden(threading.Thread):
         """The training process may stop by itself, then is killed; then the agent ends anyway."""
         began = time.monotonic()
         try:
-            self._board.note("stopping", self._stop.reason)
+            self._board.note("stopping", self._request.reason)
         except sqlite3.Error:
             log.warning("the training process cannot be asked to stop; it is ended")
         self._stop_worker()
@@ -98,7 +98,7 @@ class Warden(threading.Thread):
         for child in psutil.Process().children(recursive=True):
             kill(child.pid)
         time.sleep(max(0.0, began + AGENT_GRACE_S - time.monotonic()))
-        os._exit(self._stop.exit_code)
+        os._exit(self._request.exit_code)
 
 
 def is_alive(pid: int) -> bool:
