@@ -31,7 +31,9 @@ def make_user(name: str = "ada", role: Role = Role.ADMIN, **more: Any) -> User:
     return User.objects.create_user(name, f"{name}@example.org", PASSWORD, role=role, **more)
 
 
-def make_device(name: str = "", number: int = 0, seen_s_ago: float | None = 1.0, **more: Any) -> Device:
+def make_device(
+    name: str = "", number: int = 0, seen_s_ago: float | None = 1.0, **more: Any
+) -> Device:
     kind, cpu, accelerator, memory, fp32, bf16 = KINDS[number % len(KINDS)]
     profile = {
         "kind": kind,

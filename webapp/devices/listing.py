@@ -10,6 +10,7 @@ from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.models import Assignment
+from webapp.telemetry.units import number
 
 PAGE = 50
 
@@ -29,22 +30,33 @@ class Row:
 
     @property
     def mfu(self) -> float | None:
-        return self.last.metrics.get("mfu") if self.last else None
+        return number(self.last.metrics.get("mfu")) if self.last else None
 
 
 def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
     """The highest measured peak and its precision."""
-    peaks = profile.get("peak_flops")
-    known = {k: v for k, v in peaks.items() if v} if isinstance(peaks, dict) else {}
+    known = peaks_of(profile)
     if not known:
         return None, ""
-    precision = max(known, key=lambda name: float(known[name]))
-    return float(known[precision]), precision
+    precision = max(known, key=lambda name: known[name])
+    return known[precision], precision
+
+
+def peaks_of(profile: dict[str, Any]) -> dict[str, float]:
+    """FLOP/s by precision, those that the hardware has."""
+    peaks = profile.get("peak_flops")
+    read = {k: number(v) for k, v in peaks.items()} if isinstance(peaks, dict) else {}
+    return {precision: peak for precision, peak in read.items() if peak}
+
+
+def memory_of(profile: dict[str, Any]) -> float | None:
+    """Bytes that training may use: the accelerator's where there is one."""
+    return number(profile.get("accelerator_memory_bytes")) or number(profile.get("memory_bytes"))
 
 
 def link_bps(figures: dict[str, Any], down: int) -> float | None:
     """What the link carried in the device's last download, bytes per second."""
-    seconds = figures.get("download_s") or 0
+    seconds = number(figures.get("download_s")) or 0
     return down / seconds if seconds > 0 and down > 0 else None
 
 
@@ -53,13 +65,12 @@ def of_devices(devices: Iterable[Device], last: dict[int, Assignment]) -> list[R
     for device in devices:
         profile, newest = device.profile, last.get(device.pk)
         peak, precision = best_peak(profile)
-        memory = profile.get("accelerator_memory_bytes") or profile.get("memory_bytes")
         link = link_bps(newest.metrics, newest.bytes_down) if newest else None
         rows.append(
             Row(
                 device=device,
                 accelerator=str(profile.get("accelerator") or profile.get("cpu") or ""),
-                memory_bytes=memory,
+                memory_bytes=memory_of(profile),
                 peak_flops=peak,
                 precision=precision,
                 link_bps=link,
@@ -92,7 +103,7 @@ def _presence(device: Device) -> Any:
 SORTS: dict[str, Callable[[Device], Any]] = {
     "name": lambda device: device.name.lower(),
     "presence": _presence,
-    "memory": lambda device: -float(device.profile.get("memory_bytes") or 0),
+    "memory": lambda device: -(memory_of(device.profile) or 0),
     "peak": lambda device: -(best_peak(device.profile)[0] or 0),
     "seen": lambda device: -(device.last_seen_at.timestamp() if device.last_seen_at else 0),
 }

@@ -20,7 +20,7 @@ from fedcore.plan.flops import (
 )
 from fedcore.sampling import needed
 from fedcore.spec import JobSpec
-from webapp.devices.listing import best_peak, link_bps
+from webapp.devices.listing import best_peak, link_bps, memory_of, peaks_of
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.models import Assignment
 from webapp.telemetry import units
@@ -85,14 +85,15 @@ class Estimate:
         return None if self.round_s is None else self.round_s * self.rounds
 
 
-def estimate(
-    spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]
-) -> Estimate:
+def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]) -> Estimate:
     """``devices`` with their datasets read; ``last``: their newest delivered training."""
     sizes = architecture_of(spec.model.name)
     cost = _cost(spec, sizes) if sizes else None
-    payload = payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets) \
-        if sizes else None
+    payload = (
+        payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets)
+        if sizes
+        else None
+    )
     named = set(spec.participation.devices)
     asked = [device for device in devices if not named or device.name in named]
     parts = tuple(_part(spec, device, last.get(device.pk), sizes, cost) for device in asked)
@@ -146,8 +147,7 @@ def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
 
 
 def _too_small(spec: JobSpec, device: Device, sizes: Architecture | None) -> str:
-    profile = device.profile
-    memory = profile.get("accelerator_memory_bytes") or profile.get("memory_bytes")
+    memory = memory_of(device.profile)
     if not memory or sizes is None:
         return ""
     needs = memory_bytes(spec, sizes)
@@ -184,7 +184,7 @@ def _seconds(
     if not peak:
         return None
     figures = last.metrics if last else {}
-    speed = peak * float(figures.get("mfu") or ASSUMED_MFU)
+    speed = peak * (units.number(figures.get("mfu")) or ASSUMED_MFU)
     lengths = _lengths(spec, held)
     validation = min(
         spec.data.max_validation_examples, math.ceil(held.examples * spec.data.validation_fraction)
@@ -195,8 +195,11 @@ def _seconds(
     trained = cost.training.of([lengths]) * min(steps * batch, training * _epochs(spec, steps))
     scored = cost.forward.of([lengths]) * validation * GENERATION_SLOWDOWN
     sizes = architecture_of(spec.model.name)
-    payload = payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets) \
-        if sizes else 0
+    payload = (
+        payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets)
+        if sizes
+        else 0
+    )
     link = (last and link_bps(figures, last.bytes_down)) or ASSUMED_LINK_BPS
     return (trained + scored) / speed + 2 * payload / link
 
@@ -215,10 +218,9 @@ def _lengths(spec: JobSpec, held: Dataset) -> tuple[int, int]:
 
 
 def _peak(spec: JobSpec, device: Device) -> tuple[float | None, str]:
-    peaks = device.profile.get("peak_flops")
-    wanted = spec.train.precision
-    if wanted != "auto" and isinstance(peaks, dict) and peaks.get(wanted):
-        return float(peaks[wanted]), wanted
+    peaks, wanted = peaks_of(device.profile), spec.train.precision
+    if wanted in peaks:
+        return peaks[wanted], wanted
     return best_peak(device.profile)
 
 

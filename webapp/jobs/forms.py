@@ -12,7 +12,7 @@ from fedcore.catalogue import CATALOGUE
 from fedcore.errors import Fault
 from fedcore.plan.flops import KNOWN
 from fedcore.spec import JobSpec, OptionInfo, options
-from webapp.devices.models import Dataset, Device
+from webapp.devices.models import Device
 
 Json = dict[str, Any]
 
@@ -217,7 +217,7 @@ def _field(
     if isinstance(info.default, (int, float)):
         shown = int(value) if isinstance(value, float) and value.is_integer() else value
         return Field(info, "number", shown, faults)
-    return Field(info, "text", value, faults, suggestions=_suggestions(info.path))
+    return Field(info, "text", value, faults, suggestions=_suggestions(info.path, devices))
 
 
 def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
@@ -234,12 +234,12 @@ def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
     )
 
 
-def _suggestions(path: str) -> tuple[str, ...]:
+def _suggestions(path: str, devices: Sequence[Device]) -> tuple[str, ...]:
     if path == "model.name":
         return ("nano", *KNOWN)
     if path == "data.dataset":
-        names = Dataset.objects.order_by("name").values_list("name", flat=True).distinct()[:100]
-        return tuple(sorted({*names, *CATALOGUE}))
+        names = {held.name for device in devices for held in device.datasets.all()}
+        return tuple(sorted(names)[:100] or CATALOGUE)
     return ()
 
 

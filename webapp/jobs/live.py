@@ -15,6 +15,7 @@ from django.utils import timezone
 from fedcore import lifecycle, rounds
 from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
+from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
 from webapp.jobs import live_rounds
 from webapp.jobs.models import Assignment, Job, Participant, Round
@@ -207,8 +208,7 @@ def peak_of(device: Device, report: Json | None) -> Json:
     """The denominator of the device's MFU: from its last report, else from its profile."""
     if report is not None and report["peak"]:
         return {"peak_flops": report["peak"], "precision": report["precision"]}
-    peaks = device.profile.get("peak_flops") or {}
-    known = {name: peak for name, peak in peaks.items() if peak}
+    known = peaks_of(device.profile)
     name = "bf16" if known.get("bf16") else "fp32"
     return {"peak_flops": known.get(name), "precision": name if known.get(name) else ""}
 

@@ -9,6 +9,7 @@ from typing import Any
 from fedcore.rounds import DELIVERED, RoundPhase, Task
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Round
+from webapp.telemetry.units import number
 
 Json = dict[str, Any]
 DELIVERED_WORDS = tuple(phase.value for phase in DELIVERED)
@@ -110,8 +111,8 @@ def doing(device: Device, part: Assignment | None) -> Json:
     return {
         "task": part.task,
         "phase": str(live.get("phase") or part.phase),
-        "step": live.get("step"),
-        "steps": live.get("steps_total"),
+        "step": _number(live, "step"),
+        "steps": _number(live, "steps_total"),
         "reason": part.reason,
     }
 
@@ -138,8 +139,7 @@ def _share(part: Assignment, device: Device | None) -> float:
 
 
 def _number(figures: Mapping[str, Any], key: str) -> float | None:
-    value = figures.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return number(figures.get(key))
 
 
 def _between(start: datetime | None, end: datetime | None) -> float | None:

@@ -12,12 +12,19 @@ SI = ("", "k", "M", "G", "T", "P", "E")
 SMALL = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
+def number(value: object) -> float | None:
+    """The finite number, or None for what is missing or what a device reported in its place."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
 def significant(value: float, digits: int = 3) -> str:
     """``value`` with that many significant digits, no exponent up to a million."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else NONE
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, places)
+    rounded = float(f"{value:.{digits - 1}e}")
+    places = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:,.{max(0, places)}f}" if abs(rounded) < 1e6 else f"{rounded:.{digits - 1}e}"
 
 

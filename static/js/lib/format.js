@@ -5,11 +5,11 @@ const SI = ["", "k", "M", "G", "T", "P", "E"];
 export function significant(value, digits = 3) {
   if (value === 0) return "0";
   if (value == null || !Number.isFinite(value)) return NONE;
-  if (Math.abs(value) >= 1e6) return value.toExponential(digits - 1);
-  const whole = Math.floor(Math.log10(Math.abs(value))) + 1;
+  const rounded = Number(value.toPrecision(digits));
+  if (Math.abs(rounded) >= 1e6) return value.toExponential(digits - 1);
+  const whole = Math.floor(Math.log10(Math.abs(rounded))) + 1;
   const places = Math.min(12, Math.max(0, digits - whole));
-  const scale = 10 ** Math.max(0, whole - digits);
-  const text = (scale > 1 ? Math.round(value / scale) * scale : value).toLocaleString("en-US", {
+  const text = rounded.toLocaleString("en-US", {
     minimumFractionDigits: places,
     maximumFractionDigits: places,
   });

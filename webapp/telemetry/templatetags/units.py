@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -42,30 +41,24 @@ TONES = {
 }
 
 
-def number(value: object) -> float | None:
-    """The number, or None for what is missing or what a device reported in its place."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if usable and math.isfinite(value) else None  # type: ignore[arg-type]
-
-
 @register.filter
 def si(value: object, unit: str = "") -> str:
-    return units.si(number(value), unit)
+    return units.si(units.number(value), unit)
 
 
 @register.filter
 def size(value: object) -> str:
-    return units.size(number(value))
+    return units.size(units.number(value))
 
 
 @register.filter
 def percent(share: object) -> str:
-    return units.percent(number(share))
+    return units.percent(units.number(share))
 
 
 @register.filter
 def duration(seconds: object) -> str:
-    return units.duration(number(seconds))
+    return units.duration(units.number(seconds))
 
 
 @register.simple_tag

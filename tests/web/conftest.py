@@ -1,0 +1,40 @@
+"""People who are logged in, and a fleet with a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from tests.web import factories
+from webapp.accounts.models import Role
+from webapp.devices.models import Device
+from webapp.jobs.models import Job
+
+
+@pytest.fixture
+def as_role(db: None) -> Callable[[str], Client]:
+    """``as_role("viewer")`` is a browser of somebody with that role."""
+
+    def log_in(role: str) -> Client:
+        client = Client()
+        client.force_login(factories.make_user(f"{role}-person", Role(role)))
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def ada(as_role: Callable[[str], Client]) -> Client:
+    return as_role("admin")
+
+
+@pytest.fixture
+def fleet(db: None) -> list[Device]:
+    return factories.make_fleet(3)
+
+
+@pytest.fixture
+def job(fleet: list[Device]) -> Job:
+    return factories.running_job(fleet, rounds=2, samples=6)

@@ -1,0 +1,186 @@
+"""What the live pages are told: snapshots, samples behind cursors, thinned histories."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests.web import factories
+from webapp.devices.models import Device
+from webapp.jobs.live import Memory, snapshot
+from webapp.jobs.models import Job, Round
+from webapp.jobs.rows import device_names, last_seen, to_round
+from webapp.telemetry import series, units
+from webapp.telemetry.following import FleetReader, JobReader
+from webapp.telemetry.models import Sample
+
+
+def test_snapshot_is_plain_json(job: Job) -> None:
+    told = json.loads(json.dumps(snapshot(job), allow_nan=False))
+    assert told["round"] == {
+        "number": 2,
+        "of": 10,
+        "phase": "collecting",
+        "attempt": 1,
+        "deadline_at": told["round"]["deadline_at"],
+    }
+    assert told["headline"].startswith("waiting for 1 of 3 to train: nuc-office, last seen")
+    assert told["moves"] == ["pause", "cancel"]
+    assert 0.1 < told["progress"] < 0.2
+    assert told["tiles"]["rougeL"] > told["tiles"]["rougeL_base"]
+    assert told["tiles"]["joules"] is None
+    assert [device["phase"] for device in told["devices"]] == ["reported", "reported", "training"]
+    assert sum(device["share"] for device in told["devices"]) == pytest.approx(1)
+
+
+def test_granularity_is_computation_over_communication(job: Job) -> None:
+    told = snapshot(job)["rounds"][1]
+    compute = sum(part["compute_s"] for part in told["train"])
+    communication = sum(part["download_s"] + part["upload_s"] for part in told["train"])
+    assert told["granularity"] == pytest.approx(compute / communication)
+
+
+def test_mean_mfu_is_needed_flops_over_available(job: Job) -> None:
+    work = [part for row in snapshot(job)["rounds"] for part in row["train"] if part["mfu"]]
+    flops = sum(part["mfu"] * part["compute_s"] * part["peak"] for part in work)
+    available = sum(part["compute_s"] * part["peak"] for part in work)
+    assert snapshot(job)["tiles"]["mfu"] == pytest.approx(flops / available)
+
+
+def test_snapshot_of_every_phase(fleet: list[Device]) -> None:
+    for phase in ("draft", "queued", "running", "paused", "completed", "failed", "cancelled"):
+        job = factories.make_job(fleet, phase, name=phase)
+        told = snapshot(job)
+        assert told["phase"] == phase
+        assert told["eta_s"] is None
+
+
+def test_reader_with_a_memory_reads_ended_rounds_once(
+    job: Job, django_assert_max_num_queries: Any
+) -> None:
+    memory = Memory()
+    first = snapshot(job, memory)
+    again = snapshot(job, memory)
+    assert first["rounds"] == again["rounds"]
+    assert [row["number"] for row in again["rounds"]] == [0, 1, 2]
+    Round.objects.filter(job=job, number=2).update(phase="closed", ended_at=timezone.now())
+    assert snapshot(job, memory)["rounds"][-1]["phase"] == "closed"
+    factories.add_round(job, 3, timezone.now(), "collecting")
+    assert [row["number"] for row in snapshot(job, memory)["rounds"]] == [0, 1, 2, 3]
+    with django_assert_max_num_queries(8):
+        snapshot(job, memory)
+
+
+def test_rows_become_the_round_the_machine_knows(job: Job) -> None:
+    row = job.rounds.get(number=2)
+    made = to_round(row)
+    assert made == to_round(row, device_names(job))
+    assert made.members == ("pi-kitchen", "jetson-lab", "nuc-office")
+    assert {item.device for item in made.assignments} == set(made.members)
+    assert set(last_seen(job)) == set(made.members)
+
+
+def test_job_reader_tells_only_what_is_new(job: Job) -> None:
+    reader = JobReader(job.pk)
+    first = reader.read()
+    assert first is not None
+    assert len(first["samples"]) == Sample.objects.count()
+    assert len(first["events"]) == 4
+    second = reader.read()
+    assert second is None or set(second["snapshot"]) <= {"headline", "eta_s"}
+    factories.grow(job, 3)
+    third = reader.read()
+    assert third is not None
+    assert len(third["samples"]) == 9
+    assert not third["events"]
+
+
+def test_a_browser_that_reconnects_gets_what_it_missed_and_no_more(job: Job) -> None:
+    first = JobReader(job.pk)
+    told = first.read()
+    assert told is not None
+    factories.grow(job, 4)
+    factories.add_event(job, "something happened")
+    back = JobReader(job.pk)
+    back.start_at({"events": told["cursors"]["events"], "samples": told["cursors"]["samples"]})
+    missed = back.read()
+    assert missed is not None
+    assert len(missed["samples"]) == 12
+    assert [event["text"] for event in missed["events"]] == ["something happened"]
+    seqs = {(s["device"], s["seq"]) for s in told["samples"] + missed["samples"]}
+    assert len(seqs) == Sample.objects.count()
+
+
+def test_many_missed_samples_come_in_order_over_several_reads(job: Job) -> None:
+    rows = series.of_job(job)
+    cursors = dict.fromkeys(Device.objects.values_list("pk", flat=True), 0)
+    seen = []
+    for _ in range(100):
+        found = series.newer(rows, cursors, limit=7)
+        if not found.samples:
+            break
+        seen += [(sample["device"], sample["seq"]) for sample in found.samples]
+        cursors = found.cursors
+    assert len(seen) == len(set(seen)) == Sample.objects.count()
+
+
+def test_thinning_keeps_ends_and_extremes(job: Job) -> None:
+    samples = [
+        {"device": 1, "seq": i, "values": {"loss": 2.0 + (i == 777) - (i == 1234)}}
+        for i in range(5000)
+    ]
+    kept = series.thin(samples, 200)
+    assert len(kept) <= 220
+    assert {0, 777, 1234, 4999} <= {sample["seq"] for sample in kept}
+    assert [s["seq"] for s in kept] == sorted(s["seq"] for s in kept)
+
+
+def test_long_history_is_thinned_and_says_so(job: Job) -> None:
+    part = job.rounds.get(number=2).assignments.filter(task="train").first()
+    factories.add_samples(part, 3000, timezone.now() - timedelta(hours=1))
+    found = series.history(series.of_job(job), [part.device_id], points=600)
+    assert found.thinned
+    assert len(found.samples) < 900
+    part.device.refresh_from_db()
+    assert found.cursors[part.device_id] == part.device.last_sample_seq
+
+
+def test_fleet_reader_notices_presence_and_jobs(job: Job) -> None:
+    reader = FleetReader()
+    first = reader.read()
+    assert first is not None
+    assert first["counts"]["online"] + first["counts"]["busy"] == 3
+    assert [head["id"] for head in first["jobs"]] == [str(job.pk)]
+    Device.objects.filter(name="pi-kitchen").update(last_seen_at=None)
+    factories.finish(job)
+    second = reader.read()
+    assert second is not None
+    assert [head["presence"] for head in second["devices"]] == ["never seen"]
+    assert second["left"] == [str(job.pk)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (38_200_000, "38.2 MB"),
+        (999_999, "1.00 MB"),
+        (842e9, "842 GB"),
+        (None, "–"),
+    ],
+)
+def test_sizes(value: float | None, text: str) -> None:
+    assert units.size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.4 s"), (38, "38 s"), (840, "14 min"), (7500, "2 h 05 min"), (273_600, "3 d 4 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert units.duration(seconds) == text
