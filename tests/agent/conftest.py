@@ -124,6 +124,12 @@ class Broker:
         )  # fmt: skip
         client.close()
 
+    def acl(self, *rules: str) -> None:
+        """Change what the device's user may do."""
+        client = redis.Redis.from_url(self.admin_url)
+        client.execute_command("ACL", "SETUSER", "device-7", *rules)
+        client.close()
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -90,3 +90,14 @@ def test_a_server_that_is_away_at_the_start(agent: AgentProcess, server: StandIn
     server.revoked = True
     agent.start(ready=False)
     assert agent.wait(10) == 3
+
+
+def test_a_broker_that_forgot_what_this_device_may_do(
+    agent: AgentProcess, server: StandIn, broker: Broker
+) -> None:
+    agent.start()
+    broker.acl("-brpop")
+    wait_for(lambda: "starting again" in agent.log)
+    broker.acl("+brpop")
+    offered = server.offer("steps=1")
+    wait_for(lambda: offered.phase == "reported", 20)

@@ -18,8 +18,9 @@ from workers.agent.credential import Credential
 
 WORK = "edgewise.work"
 CANCEL = "edgewise_cancel"
-# A message that is not taken for so long is delivered again; leases live in the server's database.
-VISIBILITY_S = 14 * 86_400
+# A message that waits here for so long is delivered again; its nonce lets only one of them work.
+# Messages are acknowledged before the work begins: leases live in the server's database.
+VISIBILITY_S = 7200
 # The worker's event loop looks up at least this often, so that it stops soon when asked to.
 TICK_S = 0.25
 

@@ -16,7 +16,7 @@ from typing import Any
 from celery.signals import worker_process_init, worker_ready
 from celery.worker import state as worker_state
 
-from fedcore.errors import Stopped
+from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from workers.agent import credential as credentials
 from workers.agent import datasets, probe
 from workers.agent.backoff import keep_trying
@@ -33,11 +33,12 @@ from workers.agent.outbox import Outbox
 from workers.agent.sender import Sender, take_cancels
 from workers.agent.store import Store
 from workers.agent.transport import Address, Server
-from workers.agent.warden import StopRequest, Warden
+from workers.agent.warden import StopRequest, Warden, end_children
 from workers.agent.work import Trainer
 
 EXIT_REVOKED = 3
 EXIT_RESTART = 75
+RESTART_S = 2.0
 STOPPED = "the agent was stopped"
 
 # From what is known of this device to its trainer; called in the training process.
@@ -135,7 +136,16 @@ def _hello(agent: Agent, profile: dict[str, Any]) -> float:
         "datasets": datasets.describe_again(settings.state_dir, settings.cache),
     }
     log.info("%s calls %s", agent.credential.name, agent.credential.server)
-    answer = keep_trying(lambda: agent.server.hello(body), math.inf, check, "saying hello")
+
+    def call() -> dict[str, Any]:
+        try:
+            return agent.server.hello(body)
+        except Revoked:
+            raise
+        except ServerRefused as refusal:  # of a proxy, say; an agent outlasts it
+            raise ServerUnavailable(str(refusal)) from refusal
+
+    answer = keep_trying(call, math.inf, check, "saying hello")
     agent.outbox.continue_from(int(answer.get("next_sample_seq") or 1))
     agent.board.note("last_contact", agent.server.clock.iso())
     take_cancels(answer, agent.board)
@@ -200,7 +210,8 @@ def _stop_worker() -> None:
 def _ended(stop: StopRequest, worker_code: int) -> int:
     if not stop.wanted:
         log.error("the Celery worker ended by itself (code %d); starting again", worker_code)
-        time.sleep(2.0)
+        end_children()
+        time.sleep(RESTART_S)
         return EXIT_RESTART
     if stop.exit_code == EXIT_REVOKED:
         log.error(

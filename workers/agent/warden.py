@@ -95,10 +95,14 @@ class Warden(threading.Thread):
             log.warning("the training process cannot be asked to stop; it is ended")
         self._stop_worker()
         time.sleep(CHILD_GRACE_S)
-        for child in psutil.Process().children(recursive=True):
-            kill(child.pid)
+        end_children()
         time.sleep(max(0.0, began + AGENT_GRACE_S - time.monotonic()))
         os._exit(self._request.exit_code)
+
+
+def end_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        kill(child.pid)
 
 
 def is_alive(pid: int) -> bool:

@@ -7,11 +7,13 @@ assignment that is over. How the server is reached again is decided by ``backoff
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from fedcore.errors import EdgewiseError, ServerRefused, Stopped
 from fedcore.spec import JobSpec
@@ -24,6 +26,7 @@ from workers.agent.transport import Server
 T = TypeVar("T")
 WITHOUT_DEADLINE_S = 3600.0
 DOWNLOADS = 3
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +58,15 @@ class Work:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Work:
-        """Raises SpecError where this agent does not understand the job's specification."""
+        """Raises SpecError where this agent does not understand the job's specification.
+
+        Assignment and hash become names of files here, so they must be what they claim.
+        """
+        sha256 = str(values["global"]["sha256"])
+        if not SHA256.fullmatch(sha256):
+            raise ValueError("the global weights have no SHA-256")
         return cls(
-            assignment=str(values["assignment"]),
+            assignment=str(UUID(str(values["assignment"]))),
             job=str(values["job"]),
             job_name=str(values["job_name"]),
             round=int(values["round"]),
@@ -65,7 +74,7 @@ class Work:
             slot=int(values["slot"]),
             dataset=str(values["dataset"]),
             spec=JobSpec.from_dict(values["spec"]),
-            global_sha256=str(values["global"]["sha256"]),
+            global_sha256=sha256,
             global_size=int(values["global"]["size_bytes"]),
             deadline=seconds_of(values["deadline_at"]) if values.get("deadline_at") else None,
             max_update_bytes=int(values["max_update_bytes"]),
