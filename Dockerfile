@@ -43,6 +43,7 @@ COPY templates templates
 COPY static static
 # Large bodies are spooled to TMPDIR, so it lies on the volume, not in memory.
 ENV DJANGO_SETTINGS_MODULE=webapp.settings EDGEWISE_STATIC_ROOT=/app/staticfiles \
+    EDGEWISE_COMPRESS_STATIC=true \
     EDGEWISE_VAR_DIR=/var/lib/edgewise TMPDIR=/var/lib/edgewise/tmp \
     HF_HOME=/var/lib/edgewise/huggingface
 RUN mkdir -p "$TMPDIR" \

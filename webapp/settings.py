@@ -42,7 +42,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django.contrib.staticfiles",
+    "webapp.static.StaticFiles",
     "django.contrib.humanize",
     "axes",
     "channels",
@@ -178,11 +178,12 @@ if _bucket:
             "file_overwrite": True,
         },
     }
-_static_backend = (
-    "django.contrib.staticfiles.storage.StaticFilesStorage"
-    if DEBUG
-    else "whitenoise.storage.CompressedManifestStaticFilesStorage"
-)
+# Compressing costs a minute of a small machine's time: an image does it once, when it is built.
+_static_backend = "django.contrib.staticfiles.storage.StaticFilesStorage"
+if env.bool("EDGEWISE_COMPRESS_STATIC", default=False):
+    _static_backend = "whitenoise.storage.CompressedManifestStaticFilesStorage"
+elif not DEBUG:
+    _static_backend = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
 STORAGES = {
     "default": _artefacts,
     "artefacts": _artefacts,
