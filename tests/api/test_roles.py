@@ -151,3 +151,10 @@ def test_a_switched_off_person_is_sent_away(client_of: Any, people: Any) -> None
     people["operator"].is_active = False
     people["operator"].save()
     assert client.get("/api/v1/jobs/").status_code == 401
+
+
+@pytest.mark.parametrize("path", [*READS, *ADMIN_READS, "jobs/estimate/"])
+def test_head_and_options_are_answered(client_of: Any, address: Any, path: str) -> None:
+    client = client_of("admin")
+    assert client.options(address(path)).status_code == 200
+    assert client.head(address(path)).status_code == (405 if "estimate" in path else 200)
