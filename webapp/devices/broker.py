@@ -58,10 +58,19 @@ def new_password() -> str:
 
 def device_url(user: str, password: str) -> str:
     """The broker's address as a device reaches it, with its own user and password."""
+    return _address(f"{quote(user)}:{quote(password)}@")
+
+
+def public_address() -> str:
+    """The broker's address as a device reaches it, without anybody's password."""
+    return _address("")
+
+
+def _address(user_info: str) -> str:
     parts = urlsplit(settings.DEVICE_REDIS_PUBLIC_URL)
     host = parts.hostname or "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
-    where = f"{quote(user)}:{quote(password)}@{host}:{parts.port or 6379}"
+    where = f"{user_info}{host}:{parts.port or 6379}"
     # No query: what it says of certificates is true on the server alone.
     return str(urlunsplit((parts.scheme, where, parts.path, "", "")))
 
