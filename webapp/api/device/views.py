@@ -166,7 +166,8 @@ def refuse(request: Request, pk: UUID) -> Response:
 @device_call(["GET"])
 def artefact(request: Request, sha256: str) -> HttpResponseBase:
     """The bytes of an artefact that one of this device's open assignments needs."""
-    return work.download(request._request, _device(request), sha256)
+    found: HttpResponseBase = _guarded(work.download, request._request, _device(request), sha256)
+    return found
 
 
 def _guarded(call: Any, *args: Any) -> Any:
