@@ -187,6 +187,7 @@ class Federation:
         self.model, self.outbox, self.folder = model, outbox, folder
         self._enrol = enrol
         self.pis: list[Pi] = []
+        self.job: Job | None = None
         self.handled: list[str] = []
 
     def device(self, name: str, number: float = 0.5, examples: int = 40) -> Pi:
@@ -213,9 +214,9 @@ class Federation:
 
     def launch(self, **changes: Any) -> Job:
         """Launch a job and let the server do what it can."""
-        job = services.create_job(self.spec(**changes), None)
+        self.job = services.create_job(self.spec(**changes), None)
         self.work_off()
-        return job
+        return self.job
 
     def started(self, **changes: Any) -> Job:
         """A job whose first round of training has just been offered."""

@@ -61,10 +61,10 @@ def move_refusal(phase: AssignmentPhase, wanted: AssignmentPhase) -> str:
     """Why a device may not move its assignment from ``phase`` to ``wanted``; '' if it may."""
     if phase in DEVICE_MOVES.get(wanted, frozenset()):
         return ""
-    if phase is wanted:
-        return f"this assignment is already {phase.value}"
     if phase in DELIVERED:
         return "this assignment has already been answered; the first answer counts"
+    if phase is wanted:
+        return f"this assignment is already {phase.value}"
     if phase not in ACTIVE:
         return f"this assignment is over ({phase.value}); wait for the next offer"
     return f"an assignment that is {phase.value} cannot become {wanted.value}"

@@ -12,7 +12,8 @@ from django.utils import timezone
 from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, move_refusal
 from webapp.broker import ADVANCE, send_after_commit
 from webapp.devices.models import Device
-from webapp.jobs.models import Assignment
+from webapp.events import job_event
+from webapp.jobs.models import Assignment, Job, Level
 from webapp.wake import wake_job
 
 
@@ -24,6 +25,15 @@ def look_at(job_id: UUID) -> None:
     """Have the coordinator look at a job and live pages look at it too, after the commit."""
     send_after_commit(ADVANCE, str(job_id))
     wake_job(job_id)
+
+
+def lock_job(job_id: UUID) -> None:
+    """Hold a job's row until the transaction ends.
+
+    Whoever changes assignments and the job's log in one transaction takes this first, as the
+    coordinator does; taken in the other order, two of them would wait for each other for ever.
+    """
+    list(Job.objects.select_for_update().filter(pk=job_id).values_list("pk"))
 
 
 def move_assignment(assignment: Assignment, wanted: AssignmentPhase, **changes: object) -> None:
@@ -55,15 +65,21 @@ def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
 def expire_held(device: Device, reason: str, retryable: bool = True) -> int:
     """Give up everything a device holds, or was offered where it will not come back."""
     phases = HELD if retryable else ACTIVE
+    held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
     with transaction.atomic():
-        held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
-        jobs = set(held.values_list("round__job_id", flat=True))
+        jobs = sorted(set(held.values_list("round__job_id", flat=True)))
+        for job_id in jobs:
+            lock_job(job_id)
+        lost = list(held.select_related("round__job"))
         count = held.update(
             phase=AssignmentPhase.EXPIRED.value,
             reason=reason,
             retryable=retryable,
             ended_at=timezone.now(),
         )
+        for assignment in lost:
+            text = f"{device.name}, round {assignment.round.number}: {reason}"
+            job_event(assignment.round.job, text, Level.WARNING, device)
         for job_id in jobs:
             look_at(job_id)
     return count

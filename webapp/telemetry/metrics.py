@@ -6,6 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedcore.spec_checks import shown
+
+# No quantity here comes near it; an integer beyond every float would break whoever adds it up.
+LARGEST = 1e30
+LONGEST_TEXT = 200
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -43,15 +49,64 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# What a device reports of a whole assignment; other names may carry a number or a short text.
+REPORTED: dict[str, Metric] = {
+    **{name: METRICS[name] for name in ("loss", "tokens", "flops", "mfu", "mfu_peak_flops")},
+    "peak_memory_bytes": METRICS["peak_memory_bytes"],
+    "rouge1": Metric("ROUGE-1", "F1 in percent", high=100.0),
+    "rouge2": Metric("ROUGE-2", "F1 in percent", high=100.0),
+    "rougeL": Metric("ROUGE-L", "F1 in percent", high=100.0),
+    "steps": Metric("Steps", ""),
+    "examples": Metric("Examples", ""),
+    "seconds": Metric("Time", "s"),
+    "download_s": Metric("Download", "s"),
+    "upload_s": Metric("Upload", "s"),
+    "wait_s": Metric("Waiting for the server", "s"),
+    "energy_j": Metric("Energy", "J"),
+}
+PHASES_KEY = "phase_s"
+
+
 def faults_of(values: Mapping[str, object]) -> list[str]:
     """What is wrong with a sample's values: unknown names, no number, out of range."""
     faults = []
     for name, value in values.items():
         metric = METRICS.get(name)
-        if metric is None:
-            faults.append(f"unknown value {name!r}")
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            faults.append(f"{name} must be a number")
-        elif not math.isfinite(value) or not metric.low <= value <= metric.high:
-            faults.append(f"{name} must be from {metric.low:g} to {metric.high:g}, not {value!r}")
-    return faults
+        faults.append(_fault(name, value, metric) if metric else f"unknown value {shown(name)}")
+    return [fault for fault in faults if fault]
+
+
+def report_faults(values: Mapping[str, object]) -> list[str]:
+    """What is wrong with the metrics of a report."""
+    faults = []
+    for name, value in values.items():
+        if name == PHASES_KEY and isinstance(value, dict):
+            faults += [
+                _fault(f"{name}.{key}", item, METRICS["load_s"]) for key, item in value.items()
+            ]
+        elif name == PHASES_KEY:
+            faults.append(f"{name} must be an object of seconds")
+        elif name in REPORTED:
+            faults.append(_fault(name, value, REPORTED[name]))
+        else:
+            faults.append(_unknown_fault(name, value))
+    return [fault for fault in faults if fault]
+
+
+def _fault(name: str, value: object, metric: Metric) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"{name} must be a number"
+    high = min(metric.high, LARGEST)
+    if not metric.low <= value <= high:
+        return f"{name} must be from {metric.low:g} to {high:g}, not {shown(value)}"
+    return ""
+
+
+def _unknown_fault(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return "" if len(value) <= LONGEST_TEXT else f"{name} is over {LONGEST_TEXT} characters"
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:
+        return ""
+    return f"{shown(name)} must be a number or a short text"

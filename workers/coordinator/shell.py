@@ -22,7 +22,7 @@ from webapp.jobs.models import Job, Level, Round
 from webapp.jobs.rows import device_names, to_round
 from webapp.wake import wake_job
 from workers.coordinator import planning
-from workers.coordinator.store import Conflict, online_names, save
+from workers.coordinator.store import Conflict, give_up_revoked, online_names, save
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ def _start_round(job: Job, number: int, last: Round | None) -> bool:
 
 def _tick(job: Job, row: Round) -> bool:
     now = timezone.now()
+    give_up_revoked(row)
     changed = _step(job, row, Tick(now.timestamp(), online_names(job)))
     if row.phase == RoundPhase.AGGREGATING.value:
         planning.ask_for_aggregation(row, now, RESEND_AFTER_S)

@@ -27,6 +27,20 @@ def online_names(job: Job) -> frozenset[str]:
     return frozenset(row.device.name for row in rows if row.device.is_online)
 
 
+def give_up_revoked(row: Round) -> None:
+    """Nobody waits for a device that was revoked before this was offered to it."""
+    Assignment.objects.filter(
+        round=row,
+        device__revoked_at__isnull=False,
+        phase__in=[phase.value for phase in rounds.ACTIVE],
+    ).update(
+        phase=rounds.AssignmentPhase.EXPIRED.value,
+        reason="the device was revoked",
+        retryable=False,
+        ended_at=datetime.now(timezone.utc),
+    )
+
+
 def save(
     job: Job,
     row: Round,

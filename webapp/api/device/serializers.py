@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from webapp.telemetry.metrics import faults_of
+from webapp.telemetry.metrics import faults_of, report_faults
 
 MAX_SAMPLES = 500
 MAX_OBJECT_BYTES = 20_000
@@ -85,6 +85,12 @@ class ReportSerializer(serializers.Serializer[Any]):
     bytes_up = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
     bytes_down = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
     metrics = SmallObject(default=dict)
+
+    def validate_metrics(self, value: dict[str, Any]) -> dict[str, Any]:
+        faults = report_faults(value)
+        if faults:
+            raise serializers.ValidationError(faults)
+        return value
 
 
 class FailSerializer(serializers.Serializer[Any]):

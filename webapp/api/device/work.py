@@ -9,13 +9,16 @@ from uuid import UUID
 
 from django.core.cache import cache
 from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from fedcore.errors import WireError
 from fedcore.plan.frame_header import read_header
-from fedcore.rounds import ACTIVE, AssignmentPhase, Task, move_refusal
+from fedcore.rounds import ACTIVE, DELIVERED, HELD, AssignmentPhase, Task, move_refusal
+from webapp.devices.broker import public_address
 from webapp.devices.models import Device
 from webapp.devices.services import replace_datasets
 from webapp.events import job_event
@@ -25,6 +28,7 @@ from webapp.jobs.transitions import (
     AssignmentRefused,
     add_traffic,
     expire_held,
+    lock_job,
     look_at,
     move_assignment,
     renew_lease,
@@ -61,6 +65,7 @@ def hello(
         "device": {"id": device.pk, "name": device.name, "role": device.role},
         "next_sample_seq": device.last_sample_seq + 1,
         "interval_s": interval_s(device.pk, None, _online_count()),
+        "broker_url": public_address(),
         "cancel": [],
     }
 
@@ -70,6 +75,8 @@ def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
     assignment = _assignment(device, pk)
     if boot_id and device.boot_id and boot_id != device.boot_id:
         raise AssignmentRefused("this agent was replaced by a newer start; say hello again")
+    if assignment.phase == AssignmentPhase.ACCEPTED.value and boot_id == device.boot_id != "":
+        return _work(assignment)  # it asks again because the first answer was lost
     spec = assignment.round.job.job_spec
     now = timezone.now()
     move_assignment(
@@ -128,25 +135,38 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
     """Take an answer. The same answer again is fine, a different one is not."""
     assignment = _assignment(device, pk)
     update = values["update"]
-    if assignment.phase in (AssignmentPhase.REPORTED.value, AssignmentPhase.FOLDED.value):
-        if assignment.update_artefact_id == update:
-            return {}
-        raise AssignmentRefused(move_refusal(AssignmentPhase.REPORTED, AssignmentPhase.UPLOADING))
-    if assignment.task == Task.TRAIN.value and assignment.update_artefact_id != update:
+    phase = AssignmentPhase(assignment.phase)
+    told = (update, values["examples"], values["metrics"])
+    if phase in DELIVERED and _answer(assignment) == told:
+        return {}
+    refusal = move_refusal(phase, AssignmentPhase.REPORTED)
+    if refusal:
+        raise AssignmentRefused(refusal)
+    if assignment.task == Task.EVALUATE.value and update is not None:
+        raise AssignmentRefused("an evaluation has no update")
+    training = assignment.task == Task.TRAIN.value
+    if training and (update is None or assignment.update_artefact_id != update):
         raise AssignmentRefused("upload the update before reporting it")
     with transaction.atomic():
+        lock_job(assignment.round.job_id)
         move_assignment(
             assignment,
             AssignmentPhase.REPORTED,
+            update_artefact_id=update,
             examples=values["examples"],
             metrics=values["metrics"],
-            bytes_up=values["bytes_up"],
-            bytes_down=values["bytes_down"],
+            # The device also counts what was sent in vain; the server only what arrived.
+            bytes_up=values["bytes_up"] or assignment.bytes_up,
+            bytes_down=values["bytes_down"] or assignment.bytes_down,
             ended_at=timezone.now(),
         )
         job_event(assignment.round.job, _reported_text(assignment, values), device=device)
         look_at(assignment.round.job_id)
     return {}
+
+
+def _answer(assignment: Assignment) -> tuple[str | None, int, dict[str, Any]]:
+    return assignment.update_artefact_id, assignment.examples, assignment.metrics
 
 
 def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
@@ -173,6 +193,7 @@ def _end(
     if assignment.phase == phase.value:
         return {}
     with transaction.atomic():
+        lock_job(assignment.round.job_id)
         move_assignment(
             assignment, phase, reason=reason, retryable=retryable, ended_at=timezone.now()
         )
@@ -195,7 +216,9 @@ def store_update(device: Device, pk: UUID, chunks: Iterable[bytes], sha256: str)
         except WireError as error:
             raise ArtefactRefused(str(error), 422) from error
         artefact = store(path, sha256, ArtefactKind.UPDATE, f"device:{device.name}")
-    Assignment.objects.filter(pk=pk).update(update_artefact=artefact)
+    held = Assignment.objects.filter(pk=pk, phase__in=[phase.value for phase in HELD])
+    if not held.update(update_artefact=artefact):
+        raise AssignmentRefused("this assignment ended while its update was on its way")
     renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
     add_traffic(pk, up=artefact.size_bytes)
     return artefact
@@ -241,20 +264,22 @@ def measure(device: Device, values: dict[str, Any]) -> dict[str, Any]:
     Device.objects.filter(pk=device.pk).update(
         last_seen_at=timezone.now(),
         activity=activity,
-        last_sample_seq=max(device.last_sample_seq, stored),
+        last_sample_seq=Greatest(F("last_sample_seq"), stored),
     )
     current = _current(device, activity)
     stop = None
+    if current is None and activity["assignment"]:
+        stop = {"assignment": activity["assignment"], "reason": "the server knows no such work"}
     if current is not None:
         held = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
-        stop = None if held or current.phase in _ANSWERED else current
+        stop = None if held or current.phase in _ANSWERED else _cancel(current)
         wake_job(current.round.job_id)
     wake_device(device.pk)
     job_id = current.round.job_id if current is not None else None
     return {
         "acked_seq": stored or device.last_sample_seq,
         "interval_s": interval_s(device.pk, job_id, _online_count()),
-        "cancel": [] if stop is None else [_cancel(stop)],
+        "cancel": [] if stop is None else [stop],
     }
 
 
@@ -301,7 +326,8 @@ def _store_samples(device: Device, samples: list[dict[str, Any]]) -> int:
         for item in samples
     ]
     Sample.objects.bulk_create(rows, ignore_conflicts=True)
-    return max(item["seq"] for item in samples)
+    newest: int = max(item["seq"] for item in samples)
+    return newest
 
 
 def _assignment(device: Device, pk: UUID) -> Assignment:

@@ -1,0 +1,386 @@
+"""Accepting, progress, answers: once, twice, too late, by somebody else."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.federation import LEASE_S, SCORES, TRAINED, Federation, phase_of
+from webapp.devices import services as devices
+from webapp.jobs import services
+from webapp.jobs.models import Assignment
+
+VERBS: dict[str, dict[str, Any]] = {
+    "accept": {"boot_id": ""},
+    "progress": {"phase": "training"},
+    "report": {"update": None, "examples": 1, "metrics": {}},
+    "fail": {"reason": "no"},
+    "refuse": {"reason": "no"},
+}
+
+
+def detail(answer: Any, status: int) -> str:
+    """The reason of a refusal, as problem details."""
+    assert answer.status_code == status, answer.content
+    assert answer["Content-Type"] == "application/problem+json"
+    values = answer.json()
+    assert values["status"] == status
+    return str(values["detail"])
+
+
+@pytest.fixture
+def training(federation: Federation) -> Federation:
+    """Two devices whose job has just offered its first round of training."""
+    federation.devices("pi-kitchen", "pi-porch")
+    federation.started()
+    return federation
+
+
+def test_accepting_again_gives_the_same_work(training: Federation) -> None:
+    """The first answer may be lost on its way: the device asks once more."""
+    kitchen = training.pis[0]
+    offer = kitchen.offers()[-1]
+    first = kitchen.accept(offer)
+    again = kitchen.accept(offer)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json() == again.json()
+
+
+def test_work_that_has_begun_is_not_handed_out_again(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    kitchen.act(work["assignment"], "progress", {"phase": "training"})
+    text = detail(kitchen.accept(work["assignment"]), 409)
+    assert text == "an assignment that is training cannot become accepted"
+
+
+def test_an_accepted_assignment_is_for_the_boot_that_accepted(training: Federation) -> None:
+    kitchen = training.pis[0]
+    offer = kitchen.offers()[-1]
+    kitchen.boot_id = "an older start"
+    assert "replaced by a newer start" in detail(kitchen.accept(offer), 409)
+    assert phase_of(offer) == "offered"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_foreign_device_sees_nothing(training: Federation, verb: str) -> None:
+    kitchen, porch = training.pis
+    work = kitchen.take()
+    detail(porch.act(work["assignment"], verb, VERBS[verb]), 404)
+    detail(porch.upload(work["assignment"], kitchen.update_for(work)), 404)
+    assert phase_of(work["assignment"]) == "accepted"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_assignment_that_never_was(training: Federation, verb: str) -> None:
+    detail(training.pis[0].act(str(uuid.uuid4()), verb, VERBS[verb]), 404)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("move", ["cancel", "pause"])
+def test_after_the_job_was_stopped(training: Federation, move: str, verb: str) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    services.move(training.job.pk, move, None)
+    training.work_off()
+    text = detail(kitchen.act(work["assignment"], verb, VERBS[verb]), 409)
+    assert text == "this assignment is over (expired); wait for the next offer"
+    told = kitchen.cancels()[work["assignment"]]
+    assert told == ("the job was cancelled" if move == "cancel" else "the job was paused")
+    answer = kitchen.presence(work["assignment"])
+    assert answer.json()["cancel"] == [{"assignment": work["assignment"], "reason": told}]
+
+
+def test_an_offer_of_a_stopped_job_is_not_taken(training: Federation) -> None:
+    kitchen = training.pis[0]
+    services.move(training.job.pk, "cancel", None)
+    training.work_off()
+    assert "is over" in detail(kitchen.accept(kitchen.offers()[-1]), 409)
+
+
+def test_the_same_report_twice(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    content = kitchen.update_for(work)
+    kitchen.upload(work["assignment"], content)
+    for _ in range(2):
+        assert kitchen.report(work["assignment"], content, bytes_up=5).status_code == 200
+    assert training.log(training.job).count("pi-kitchen, round 1: trained") == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"examples": 41},
+        {"metrics": {**TRAINED, "loss": 1.0}},
+        {"update": "0" * 64},
+        {"update": None},
+    ],
+)
+def test_another_report_is_refused_and_the_first_counts(
+    training: Federation, other: dict[str, Any]
+) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    content = kitchen.update_for(work)
+    kitchen.upload(work["assignment"], content)
+    kitchen.report(work["assignment"], content)
+    text = detail(kitchen.report(work["assignment"], content, **other), 409)
+    assert "the first answer counts" in text
+    row = Assignment.objects.get(pk=work["assignment"])
+    assert (row.examples, row.metrics["loss"]) == (40, 1.5)
+
+
+def test_a_second_evaluation_is_refused(federation: Federation) -> None:
+    (pi,) = federation.devices("pi-kitchen")
+    federation.launch()
+    work = pi.take()
+    assert pi.report(work["assignment"], None).status_code == 200
+    assert pi.report(work["assignment"], None).status_code == 200
+    other = {"metrics": {**SCORES, "rougeL": 99.0}}
+    assert "first answer" in detail(pi.report(work["assignment"], None, **other), 409)
+
+
+def test_an_evaluation_has_no_update(federation: Federation) -> None:
+    (pi,) = federation.devices("pi-kitchen")
+    federation.launch()
+    work = pi.take()
+    text = detail(pi.report(work["assignment"], None, update="0" * 64), 409)
+    assert text == "an evaluation has no update"
+    assert "no update" in detail(pi.upload(work["assignment"], b"weights"), 409)
+
+
+def test_a_report_needs_the_update_it_names(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    content = kitchen.update_for(work)
+    assert detail(kitchen.report(work["assignment"], content), 409) == (
+        "upload the update before reporting it"
+    )
+    kitchen.upload(work["assignment"], content)
+    other = kitchen.update_for(work, number=9.0)
+    assert "upload the update" in detail(kitchen.report(work["assignment"], other), 409)
+    assert "upload the update" in detail(kitchen.report(work["assignment"], None, examples=3), 409)
+    assert kitchen.report(work["assignment"], content).status_code == 200
+
+
+def test_an_offer_cannot_be_answered_before_it_is_taken(training: Federation) -> None:
+    kitchen = training.pis[0]
+    offer = kitchen.offers()[-1]
+    for phase in ("training", "uploading"):
+        text = detail(kitchen.act(offer, "progress", {"phase": phase}), 409)
+        assert text == f"an assignment that is offered cannot become {phase}"
+    assert "offered" in detail(kitchen.upload(offer, b"weights"), 409)
+
+
+def test_progress_twice_and_backwards(training: Federation) -> None:
+    kitchen = training.pis[0]
+    assignment = kitchen.take()["assignment"]
+    for phase in ("training", "training", "uploading", "uploading"):
+        assert kitchen.act(assignment, "progress", {"phase": phase}).json() == {}
+    text = detail(kitchen.act(assignment, "progress", {"phase": "training"}), 409)
+    assert text == "an assignment that is uploading cannot become training"
+    assert "faults" in kitchen.act(assignment, "progress", {"phase": "reported"}).json()
+
+
+def test_a_failure_that_may_pass_is_offered_again(training: Federation) -> None:
+    kitchen = training.pis[0]
+    assignment = kitchen.take()["assignment"]
+    kitchen.done.add(assignment)
+    body = {"reason": "out of memory", "retryable": True, "step": 7}
+    assert kitchen.act(assignment, "fail", body).status_code == 200
+    assert kitchen.act(assignment, "fail", body).status_code == 200, "said twice"
+    training.work_off()
+    assert training.parts(training.job)["pi-kitchen", 2] == "offered"
+    assert len(kitchen.offers()) == 1
+    log = training.log(training.job)
+    assert log.count("pi-kitchen, round 1: failed: out of memory") == 1
+    assert "over (failed)" in detail(kitchen.accept(assignment), 409)
+
+
+def test_a_device_that_cannot_do_it_at_all(training: Federation) -> None:
+    """An unknown dataset or column, too few examples: the device says so, the others go on."""
+    kitchen, porch = training.pis
+    assignment = kitchen.take()["assignment"]
+    reason = "dataset 'law' has no column 'summary'; it has: text"
+    assert kitchen.act(assignment, "refuse", {"reason": reason}).status_code == 200
+    training.work_off()
+    porch.work()
+    training.work_off()
+    job = training.job
+    assert f"pi-kitchen, round 1: refused: {reason}" in training.log(job)
+    assert training.round(job).fold["slots"] == [1]
+
+
+def test_a_lease_that_ran_out(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    training.later(LEASE_S + 1)
+    training.reconcile()
+    job = training.job
+    assert training.parts(job) == {
+        ("pi-kitchen", 1): "expired",
+        ("pi-kitchen", 2): "offered",
+        ("pi-porch", 1): "offered",
+    }
+    assert "silent for longer than its lease" in kitchen.cancels()[work["assignment"]]
+    assert "pi-kitchen, round 1: silent for longer than its lease" in training.log(job)
+    assert "is over (expired)" in detail(
+        kitchen.upload(work["assignment"], kitchen.update_for(work)), 409
+    )
+
+
+@pytest.mark.parametrize("sign", ["progress", "measurements", "upload"])
+def test_signs_of_life_renew_the_lease(training: Federation, sign: str) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    training.later(LEASE_S - 5)
+    if sign == "progress":
+        kitchen.act(work["assignment"], "progress", {"phase": "training"})
+    elif sign == "measurements":
+        kitchen.presence(work["assignment"])
+    else:
+        kitchen.upload(work["assignment"], kitchen.update_for(work))
+    training.later(LEASE_S - 5)
+    training.reconcile()
+    assert phase_of(work["assignment"]) in ("accepted", "training")
+
+
+def test_measurements_that_name_no_assignment_renew_nothing(training: Federation) -> None:
+    kitchen, porch = training.pis
+    work = kitchen.take()
+    training.later(LEASE_S + 1)
+    kitchen.presence(None)
+    porch.presence(work["assignment"])
+    training.reconcile()
+    assert phase_of(work["assignment"]) == "expired"
+
+
+def test_a_new_start_gives_up_what_the_former_held(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    kitchen.act(work["assignment"], "progress", {"phase": "training"})
+    answer = kitchen.hello("boot-after-a-crash")
+    assert answer.json()["device"]["name"] == "pi-kitchen"
+    training.work_off()
+    job = training.job
+    assert training.parts(job)["pi-kitchen", 1] == "expired"
+    assert training.parts(job)["pi-kitchen", 2] == "offered"
+    assert "pi-kitchen, round 1: its agent was restarted" in training.log(job)
+    second = kitchen.take()
+    assert (second["attempt"], second["assignment"]) == (2, kitchen.offers()[-1])
+
+
+def test_the_same_start_says_hello_twice(training: Federation) -> None:
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    kitchen.hello()
+    training.work_off()
+    assert phase_of(work["assignment"]) == "accepted"
+
+
+def test_a_device_is_revoked_in_the_middle(training: Federation) -> None:
+    kitchen, porch = training.pis
+    work = kitchen.take()
+    devices.revoke(kitchen.device, None)
+    training.work_off()
+    assert kitchen.presence().status_code == 401
+    assert kitchen.upload(work["assignment"], b"x").status_code == 401
+    job = training.job
+    assert training.parts(job) == {("pi-kitchen", 1): "expired", ("pi-porch", 1): "offered"}
+    assert "pi-kitchen, round 1: the device was revoked" in training.log(job)
+    # The round goes on without it, and so does the evaluation, which nobody offers to it.
+    porch.work()
+    training.work_off()
+    assert training.round(job).phase == "evaluating"
+    porch.work()
+    training.work_off()
+    training.reconcile()
+    job.refresh_from_db()
+    assert job.phase == "completed", training.parts(job, "evaluate")
+
+
+def test_a_device_leaves_by_itself(training: Federation) -> None:
+    kitchen = training.pis[0]
+    assert kitchen.post("unenrol/").status_code == 204
+    assert kitchen.post("unenrol/").status_code == 401
+    assert kitchen.device.revoked_at is not None
+
+
+def test_two_answers_at_once(training: Federation) -> None:
+    """A report and a failure race: one wins, the other is told so, and the log has one line."""
+    kitchen = training.pis[0]
+    work = kitchen.take()
+    content = kitchen.update_for(work)
+    kitchen.upload(work["assignment"], content)
+    ready = threading.Barrier(2)
+
+    def send(verb: str) -> int:
+        ready.wait()
+        try:
+            if verb == "report":
+                return kitchen.report(work["assignment"], content).status_code
+            return kitchen.act(work["assignment"], "fail", {"reason": "x"}).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        statuses = sorted(pool.map(send, ["report", "fail"]))
+    assert statuses == [200, 409]
+    log = training.log(training.job)
+    assert ("round 1: trained" in log) != ("round 1: failed" in log)
+
+
+NONSENSE: list[tuple[str, dict[str, Any]]] = [
+    ("report", {}),
+    ("report", {"update": "short", "examples": 1}),
+    ("report", {"update": None, "examples": 0}),
+    ("report", {"update": None, "examples": 10**12}),
+    ("report", {"update": None, "examples": 1, "metrics": [1]}),
+    ("report", {"update": None, "examples": 1, "metrics": {"loss": "high"}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"loss": 10**400}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"loss": -1}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"loss": True}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"rougeL": 101}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"phase_s": {"load": "x"}}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"phase_s": 3}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"new": [16]}}),
+    ("report", {"update": None, "examples": 1, "metrics": {"x": "y" * 30_000}}),
+    ("progress", {}),
+    ("progress", {"phase": "done"}),
+    ("fail", {}),
+    ("fail", {"reason": "a\x00b"}),
+    ("fail", {"reason": "x" * 2001}),
+    ("refuse", {"reason": ""}),
+]
+
+
+@pytest.mark.parametrize(("verb", "body"), NONSENSE)
+def test_nonsense_is_refused_with_its_faults(
+    training: Federation, verb: str, body: dict[str, Any]
+) -> None:
+    kitchen = training.pis[0]
+    assignment = kitchen.take()["assignment"]
+    answer = kitchen.act(assignment, verb, body)
+    assert detail(answer, 400)
+    assert answer.json()["faults"]
+    assert phase_of(assignment) == "accepted"
+
+
+def test_numbers_that_json_does_not_know(training: Federation) -> None:
+    kitchen = training.pis[0]
+    assignment = kitchen.take()["assignment"]
+    for number in ("NaN", "Infinity", "-Infinity", "1e999"):
+        body = f'{{"update": null, "examples": 3, "metrics": {{"loss": {number}}}}}'
+        answer = kitchen.enrolled.client.post(
+            f"/api/v1/device/assignments/{assignment}/report/",
+            body,
+            content_type="application/json",
+        )
+        detail(answer, 400)
+    assert phase_of(assignment) == "accepted"
