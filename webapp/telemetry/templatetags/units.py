@@ -128,7 +128,7 @@ def dressed(field: BoundField) -> SafeString:
     widget = field.field.widget
     ids = [f"{field.id_for_label}_helptext"] if field.help_text else []
     ids += [f"{field.id_for_label}_error"] if field.errors else []
-    attrs = {"class": "select" if isinstance(widget, Select) else "input"}
+    attrs: dict[str, str | bool] = {"class": "select" if isinstance(widget, Select) else "input"}
     if ids:
         attrs["aria-describedby"] = " ".join(ids)
     if field.errors:

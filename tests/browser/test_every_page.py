@@ -1,0 +1,108 @@
+"""Every page in both themes: accessible, nothing in the console, no sideways scrolling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Window
+from tests.browser.server import Site
+
+pytestmark = pytest.mark.browser
+AXE = (Path(__file__).parent / "vendor/axe.min.js").read_text()
+PATHS = (
+    "/",
+    "/devices/",
+    "/devices/?q=nothing-like-this",
+    "/devices/enrol/",
+    "/jobs/",
+    "/jobs/new/",
+    "/profile/",
+    "/tokens/",
+    "/users/",
+)
+
+
+def serious(page: Any) -> list[str]:
+    """axe-core's serious and critical findings, each with the first places it was found."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{item['id']}: {[node['target'] for node in item['nodes']][:4]}"
+        for item in found["violations"]
+        if item["impact"] in ("serious", "critical")
+    ]
+
+
+def settled(made: Window) -> None:
+    if made.page.locator("#charts").count():
+        drawn = "n => n.hidden || n.textContent !== 'Loading …'"
+        made.until("charts", f"[...document.querySelectorAll('.plot .none')].some({drawn})")
+    made.page.wait_for_timeout(250)
+
+
+@pytest.fixture(scope="module")
+def paths(site: Site, fleet: list[int]) -> list[str]:
+    running = site.do("running_job", devices=fleet, rounds=3, samples=10)
+    queued = site.do("queued_job", name="waiting for its turn")
+    failed = site.do("running_job", devices=fleet[:2], rounds=1, name="failed one")
+    site.do("finish", job=failed, phase="failed", reason="1 of 2 needed devices reported")
+    jobs = [f"/jobs/{key}/" for key in (running, queued, failed)]
+    return [*PATHS, f"/devices/{fleet[0]}/", *jobs, f"/jobs/new/?from={running}"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_violation(window: Callable[..., Window], paths: list[str], theme: str) -> None:
+    made = window(theme=theme)
+    found = {}
+    for path in paths:
+        made.go(path)
+        settled(made)
+        found[path] = serious(made.page)
+    assert not {path: faults for path, faults in found.items() if faults}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_log_in_page(window: Callable[..., Window], theme: str) -> None:
+    made = window(theme=theme, signed_in=False, width=390)
+    made.go("/jobs/")
+    assert made.page.locator("h1").inner_text() == "Log in"
+    assert not serious(made.page)
+
+
+def test_faults_of_the_form_are_accessible(window: Callable[..., Window]) -> None:
+    made = window()
+    page = made.go("/jobs/new/")
+    page.fill("[name=rounds]", "many")
+    page.fill("[name='train.batch_size']", "0")
+    made.away = True  # 422 is an error to the console
+    page.click("text=Launch job")
+    page.wait_for_selector(".fault")
+    made.away = False
+    assert page.locator(".fault").count() == 2
+    assert page.locator("[aria-invalid=true]").count() == 2
+    assert not serious(page)
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
+def test_nothing_overflows(window: Callable[..., Window], paths: list[str], width: int) -> None:
+    made = window(width=width)
+    wide = {}
+    for path in paths:
+        made.go(path)
+        settled(made)
+        needed = made.page.evaluate("document.documentElement.scrollWidth")
+        if needed > width:
+            wide[path] = needed
+    assert not wide
+
+
+def test_error_pages(window: Callable[..., Window]) -> None:
+    made = window()
+    made.away = True  # a 404 is an error to the console
+    made.go("/nothing/here/")
+    assert made.page.locator("h1").inner_text() == "Nothing is here"
+    assert not serious(made.page)

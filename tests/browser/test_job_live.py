@@ -1,0 +1,154 @@
+"""The job page while a job runs: points come, a lost server is said, nothing is missing then."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.conftest import Window
+from tests.browser.server import Site
+
+pytestmark = pytest.mark.browser
+
+# Points with a value on the chart of a title.
+POINTS = """title => {
+  const heads = [...document.querySelectorAll('.chart h3')];
+  const canvas = heads.find(h => h.textContent === title).closest('.chart').querySelector('canvas');
+  const chart = Chart.getChart(canvas);
+  if (!chart) return 0;
+  return chart.data.datasets.reduce((n, d) => n + d.data.filter(p => !Number.isNaN(p.y)).length, 0);
+}"""
+
+
+def points(made: Window, title: str = "Training loss") -> int:
+    count: int = made.page.evaluate(POINTS, title)
+    return count
+
+
+def until_points(made: Window, least: int) -> int:
+    made.until(f"{least} points", f"({POINTS})('Training loss') >= {least}")
+    return points(made)
+
+
+def test_points_arrive_without_a_reload(
+    window: Callable[..., Window], site: Site, job: str
+) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    before = until_points(made, 3 * 22)
+    page.evaluate("window.sameDocument = true")
+    site.do("grow", job=job, count=6)
+    assert until_points(made, before + 18) == before + 18
+    site.do("event", job=job, text="a person watched this arrive")
+    page.wait_for_selector("text=a person watched this arrive")
+    assert page.evaluate("window.sameDocument")
+
+
+def test_head_tiles_and_devices(window: Callable[..., Window], site: Site, job: str) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    until_points(made, 1)
+    assert "round 2 of 10, collecting" in page.locator("[data-job=round]").inner_text()
+    assert "Waiting for 1 of 3 to train: nuc-office" in page.locator(".waiting").inner_text()
+    assert "+" in page.locator("[data-tile=rougeL-sub]").inner_text()
+    assert page.locator("#device-rows tr").count() == 3
+    assert "GFLOP/s" in page.locator("#device-rows").inner_text()
+    site.do("finish", job=job, phase="completed")
+    page.wait_for_selector(".job-head .state:text('completed')")
+    assert page.locator("[data-move=cancel]").is_hidden()
+
+
+def test_a_job_that_starts_while_watched(window: Callable[..., Window], site: Site) -> None:
+    job = site.do("queued_job", name="not yet")
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    page.wait_for_selector("text=No device has joined yet")
+    page.wait_for_selector(".none:text('Points appear as soon as a device trains.')")
+
+
+def test_lost_server_is_said_and_nothing_is_missing_afterwards(
+    window: Callable[..., Window], site: Site, job: str
+) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    before = until_points(made, 3 * 22)
+    made.away = True
+    site.stop_web()
+    page.wait_for_selector("#link-state:has-text('Connection lost, showing data until')")
+    site.do("grow", job=job, count=7)
+    site.start_web()
+    page.wait_for_selector("#link-state", state="hidden")
+    made.away = False
+    assert until_points(made, before + 21) == before + 21
+
+
+def test_legend_isolates_and_zoom_resets(window: Callable[..., Window], job: str) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    every = until_points(made, 3 * 22)
+    page.click("#legend button:has-text('pi-kitchen')")
+    made.until("one line", f"({POINTS})('Training loss') < {every}")
+    assert page.locator("#legend button[aria-pressed=true]").count() == 1
+    page.click("#legend button:has-text('pi-kitchen')")
+    until_points(made, every)
+    box = page.locator(".chart .plot").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 90, steps=6)
+    page.mouse.up()
+    made.until("zoomed", f"({POINTS})('Training loss') < {every}")
+    assert page.locator("button:text('Reset zoom'):visible").count() > 1
+    page.mouse.dblclick(box["x"] + 200, box["y"] + 60)
+    until_points(made, every)
+
+
+def test_crosshair_is_shared(window: Callable[..., Window], job: str) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    until_points(made, 1)
+    page.locator(".chart .plot").first.hover(position={"x": 200, "y": 80})
+    made.until("two lines", "document.querySelectorAll('.crosshair:not([hidden])').length >= 2")
+
+
+def test_table_png_and_csv(window: Callable[..., Window], job: str) -> None:
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    every = until_points(made, 3 * 22)
+    chart = page.locator(".chart").first
+    chart.locator("summary:text('Table')").click()
+    assert chart.locator("tbody tr").count() == 3
+    for what, ending in (("CSV", ".csv"), ("PNG", ".png")):
+        chart.locator("summary[aria-label^='Save']").click()
+        with page.expect_download() as waited:
+            chart.locator(f"button:text('Save as {what}')").click()
+        assert waited.value.suggested_filename.endswith(ending)
+        if what == "CSV":
+            with waited.value.path().open() as lines:
+                rows = list(csv.reader(lines))
+            assert rows[0] == ["device", "time", "loss"]
+            assert len(rows) == every + 1
+
+
+def test_fifty_devices_and_ten_thousand_points_stay_smooth(
+    window: Callable[..., Window], site: Site
+) -> None:
+    devices = site.do("fleet", count=50)
+    job = site.do("running_job", devices=devices, rounds=4, samples=65)
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    until_points(made, 1000)
+    site.do("grow", job=job, count=2)
+    slow = page.evaluate(
+        """() => new Promise(done => {
+          const gaps = []; let last = performance.now();
+          const tick = now => { gaps.push(now - last); last = now;
+            gaps.length < 120 ? requestAnimationFrame(tick)
+              : done(gaps.sort((a, b) => a - b)[Math.floor(gaps.length * 0.9)]); };
+          requestAnimationFrame(tick);
+        })"""
+    )
+    # Nine frames of ten within three ticks, on a machine that draws without a graphics card.
+    assert slow < 50
