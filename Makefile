@@ -1,6 +1,6 @@
 # `make` lists what there is to do. Every target sets up what it needs, in .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts test-unit test-browser test-stack constraints clean
+.PHONY: help demo test lint types contracts test-unit test-browser test-stack docs constraints clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/sh
@@ -29,6 +29,10 @@ lint types contracts: ## one of the static checks (make lint, make types, make c
 test-unit test-browser test-stack: ## one part of the tests; ARGS='-k name' goes to pytest
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts $(patsubst test-%,%,$@) -- $(ARGS)
+
+docs: ## write the pages that are made from code (docs/jobspec.md)
+	@deploy/venv.sh requirements.txt
+	$(PYTHON) -m fedcore.spec_doc >docs/jobspec.md
 
 constraints: ## pin every indirect dependency again, from a fresh installation
 	@deploy/pin.sh
