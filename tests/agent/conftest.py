@@ -152,11 +152,13 @@ class AgentProcess:
         self.log_path = state_dir.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, ready: bool = True, module: str = "tests.agent.stub_agent") -> None:
+    def start(
+        self, *options: str, ready: bool = True, module: str = "tests.agent.stub_agent"
+    ) -> None:
         mark = len(self.log)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "run"],
+                [sys.executable, "-m", module, "run", *options],
                 cwd=ROOT,
                 env={
                     **os.environ,

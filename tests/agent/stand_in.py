@@ -63,6 +63,7 @@ class StandIn:
         self.cut_downloads_at: list[int] = []
         self.next_sample_seq = 1
         self.hellos: list[dict[str, Any]] = []
+        self.also_in_hello: dict[str, Any] = {}
         self.samples: dict[int, dict[str, Any]] = {}
         self.activities: list[dict[str, Any]] = []
         self.offers: dict[str, Offered] = {}
@@ -170,6 +171,7 @@ class StandIn:
             "next_sample_seq": self.next_sample_seq,
             "interval_s": 0.3,
             "cancel": [],
+            **self.also_in_hello,
         }
 
     def measurements(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
 from tests.agent.stand_in import StandIn
+from workers.agent import credential as credentials
 from workers.agent.outbox import Outbox
 from workers.agent.store import Store
 
@@ -101,3 +103,18 @@ def test_a_broker_that_forgot_what_this_device_may_do(
     broker.acl("+brpop")
     offered = server.offer("steps=1")
     wait_for(lambda: offered.phase == "reported", 20)
+
+
+def test_server_and_broker_at_new_addresses(
+    agent: AgentProcess, server: StandIn, broker: Broker
+) -> None:
+    before = credentials.require(agent.state_dir)
+    nowhere = "redis://device-7:secret@127.0.0.1:9/0"
+    credentials.save(
+        agent.state_dir, replace(before, server="http://127.0.0.1:9", broker_url=nowhere)
+    )
+    server.also_in_hello = {"broker_url": f"redis://127.0.0.1:{broker.port}/0"}
+    agent.start("--server", server.url)
+    offered = server.offer("steps=1")
+    wait_for(lambda: offered.phase == "reported")
+    assert credentials.require(agent.state_dir) == before

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from workers.agent.errors import AgentError
 from workers.agent.files import read_json, write_json
@@ -57,6 +58,18 @@ def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> 
     if not sound:
         raise AgentError(f"{server} gave no usable signing key; update server and agent")
     return found
+
+
+def moved(known: Credential, server: str = "", broker: str = "") -> Credential:
+    """The same credential at other addresses; ``broker`` is one without user and password."""
+    if server:
+        known = replace(known, server=server)
+    if broker:
+        user_info = urlsplit(known.broker_url).netloc.rpartition("@")[0]
+        parts = urlsplit(broker)
+        where = parts.netloc.rpartition("@")[2]
+        known = replace(known, broker_url=urlunsplit(parts._replace(netloc=f"{user_info}@{where}")))
+    return known
 
 
 def save(state_dir: Path, credential: Credential) -> None:

@@ -10,7 +10,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from celery.signals import worker_process_init, worker_ready
@@ -32,7 +32,7 @@ from workers.agent.lock import RunLock
 from workers.agent.outbox import Outbox
 from workers.agent.sender import Sender, take_cancels
 from workers.agent.store import Store
-from workers.agent.transport import Address, Server
+from workers.agent.transport import Address, Server, check_url
 from workers.agent.warden import StopRequest, Warden, end_children
 from workers.agent.work import Trainer
 
@@ -72,10 +72,15 @@ class Agent:
         return Address(self.credential.server, self.credential.api_token, self.settings.ca_file)
 
 
-def run(settings: Settings, make_trainer: MakeTrainer = real_trainer) -> int:
-    """Run until stopped; returns the exit code. Raises AgentError where it cannot start."""
+def run(settings: Settings, make_trainer: MakeTrainer = real_trainer, server_url: str = "") -> int:
+    """Run until stopped; returns the exit code. Raises AgentError where it cannot start.
+
+    ``server_url`` is where the server has moved to; empty: where it was.
+    """
     prepare_state_dir(settings)
     credential = credentials.require(settings.state_dir)
+    if server_url:
+        credential = credentials.moved(credential, server=check_url(server_url))
     lock = RunLock(settings.state_dir)
     lock.acquire()
     try:
@@ -109,8 +114,10 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
     Warden(agent.board, stop, sender.hurry, sender.tell_of_loss, _stop_worker).start()
     try:
         profile = probe.profile(agent.settings)
-        sender.pace(_hello(agent, profile))
+        answer = _hello(agent, profile)
+        sender.pace(float(answer.get("interval_s") or 1.0))
         sender.start()
+        agent = replace(agent, credential=_settled(agent, answer))
         code = _work(agent, lock, lambda: make_trainer(agent.settings, profile))
     except Revoked as error:
         stop.request(EXIT_REVOKED, str(error))
@@ -121,8 +128,8 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
     return _ended(stop, code)
 
 
-def _hello(agent: Agent, profile: dict[str, Any]) -> float:
-    """Say that the agent has started; returns the seconds between measurements."""
+def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:
+    """Say that the agent has started; returns the server's answer."""
 
     def check() -> None:
         if agent.stop.wanted:
@@ -149,7 +156,16 @@ def _hello(agent: Agent, profile: dict[str, Any]) -> float:
     agent.outbox.continue_from(int(answer.get("next_sample_seq") or 1))
     agent.board.note("last_contact", agent.server.clock.iso())
     take_cancels(answer, agent.board)
-    return float(answer.get("interval_s") or 1.0)
+    return answer
+
+
+def _settled(agent: Agent, answer: dict[str, Any]) -> Credential:
+    """The credential with the addresses that hold now, stored if they are new."""
+    known = credentials.load(agent.settings.state_dir)
+    found = credentials.moved(agent.credential, broker=str(answer.get("broker_url") or ""))
+    if found != known:
+        credentials.save(agent.settings.state_dir, found)
+    return found
 
 
 def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> int:
