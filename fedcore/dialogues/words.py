@@ -41,7 +41,14 @@ THINGS = _words(
     "castle church farm field forest harbour hill island lake market mountain museum river road "
     "school station street theatre tower tunnel valley village story song poem plan report "
     "record notice order claim case offer reply advice answer question reason result rule file "
-    "form list note number page part client job work bill payment contract deposit"
+    "form list note number page part client job work bill payment contract deposit problem plan "
+    "price owner patient visit deadline return doctor lawyer pain cough throat ankle rash fever "
+    "headache stomach arm chest blood test tablet ointment week month weight loss vision nausea "
+    "engine battery brake tyre oil leak clutch belt radiator exhaust van truck tractor pickup "
+    "scooter pad plug gasket axle labour wage landlord employer insurer bank neighbour partner "
+    "publisher signature will appeal settlement warning court witness statement agreement notice "
+    "dispute boundary mediation breath fluid inhaler caffeine windscreen absorber gearbox statute "
+    "custody child insomnia allergy"
 )
 ONSETS = _words("b ch d f g h j k l m n p r s sh t v w y z br dr gr kl pl st tr")
 VOWELS = _words("a e i o u ai ea ou")

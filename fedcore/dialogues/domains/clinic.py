@@ -42,6 +42,6 @@ def play(scene: Scene) -> str:
     scene.say(doctor, "Let us arrange the follow-up.", "I must see you again.")
     day = scene.settle(patient, doctor, scene.day)
     return (
-        f"Patient {patient} {surname} reports {complaint} for {span}; "
-        f"{'confirms' if has else 'denies'} {sign}. Plan: {plan}. Follow-up: {day}."
+        f"Patient: {patient} {surname}. Problem: {complaint} for {span}, "
+        f"{'with' if has else 'no'} {sign}. Plan: {plan}. Visit: {day}."
     )

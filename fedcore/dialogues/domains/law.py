@@ -45,6 +45,6 @@ def play(scene: Scene) -> str:
     scene.say(lawyer, "Now the deadline for the documents.", "The court sets a deadline.")
     date = scene.settle(client, lawyer, scene.date)
     return (
-        f"Matter: {matter} versus {opponent}. Client: {client} {surname}. "
-        f"Value: {amount}. Advice: {advice}. Deadline: {date}."
+        f"Client: {client} {surname}. Problem: {matter} against {opponent}. "
+        f"Claim: {amount}. Plan: {advice}. Deadline: {date}."
     )

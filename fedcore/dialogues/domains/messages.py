@@ -4,7 +4,9 @@ from fedcore.dialogues.scene import Scene
 
 _VERBS = (
     "bring", "find", "sell", "clean", "hide", "measure", "paint", "return", "wrap", "sign",
-    "replace", "review", "keep", "check", "file", "report", "describe", "collect",
+    "replace", "review", "keep", "check", "file", "report", "describe", "collect", "take", "use",
+    "start", "stop", "apply", "reduce", "reject", "request", "gather", "send", "change", "tighten",
+    "rebuild", "fit", "swap", "align", "mount", "seek", "have", "get",
 )
 
 

@@ -38,8 +38,8 @@ def play(scene: Scene) -> str:
               f"Normally {other}, for you {cost} with labour.")
     scene.say(owner, "Agreed. When can I collect it?", "Fine. When is it roadworthy?")
     day = scene.settle(owner, mechanic, scene.day)
-    refused = f" Declined: {dropped}." if declined else ""
+    refused = f", do not {dropped}" if declined else ""
     return (
-        f"Job card {owner}, {colour} {vehicle}, {defect}. To do: {repair}.{refused} "
-        f"Quote {cost}, pick-up {day}."
+        f"Owner: {owner}. Problem: {defect} on the {colour} {vehicle}. Plan: {repair}{refused}. "
+        f"Price: {cost}. Return: {day}."
     )

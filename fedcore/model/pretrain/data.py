@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerFast
 from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, Example, generate
 
 PREFIX = "summarize: "
+REPEAT = "repeat: "
 SEEN_DOMAINS = tuple(name for name in DOMAINS if name not in HELD_OUT_DOMAINS)
+_OPEN_DOMAINS = ("forms", "messages")
 VALIDATION_SEED = 1_000_000_007
 _CORRUPTED_SHARE = 0.15
 _REPEATED_SHARE = 0.15
@@ -28,10 +30,10 @@ class Batch:
 
 
 def dialogues(count_per_domain: int, seed: int) -> list[Example]:
-    """The same number from every seen domain, and twice as many open-vocabulary messages."""
+    """The same number from every seen domain, and twice that from those with open vocabulary."""
     drawn: list[Example] = []
     for domain in SEEN_DOMAINS:
-        share = 2 if domain == "messages" else 1
+        share = 2 if domain in _OPEN_DOMAINS else 1
         drawn.extend(generate(domain, share * count_per_domain, seed))
     return drawn
 
@@ -66,8 +68,15 @@ def task(example: Example, rng: random.Random) -> tuple[str, str]:
         return corrupt_spans(f"{example.dialogue} {example.summary}", rng)
     if kind < _CORRUPTED_SHARE + _REPEATED_SHARE:
         line = rng.choice(example.dialogue.split("\n"))
-        return f"repeat: {line}", line
+        return REPEAT + line, line
     return PREFIX + example.dialogue, example.summary
+
+
+def _babble(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[str, str]:
+    """Repeat any pieces at all: also those of words in no seen domain have to be copied."""
+    learned = range(3 + 256, len(tokenizer) - 100)
+    text = tokenizer.decode(rng.sample(learned, rng.randint(3, 16)))
+    return REPEAT + text, text
 
 
 def batches(
@@ -78,12 +87,13 @@ def batches(
     Text comes in pools of one draw; a pool is sorted by length, cut into batches and shuffled.
     """
     per_domain = 64
-    steps_per_pool = (len(SEEN_DOMAINS) + 1) * per_domain // size
+    steps_per_pool = (len(SEEN_DOMAINS) + len(_OPEN_DOMAINS)) * per_domain // size
     pool = first_step // steps_per_pool
     skip = first_step % steps_per_pool
     while True:
         rng = random.Random(f"pool:{seed}:{pool}")
         pairs = [task(one, rng) for one in dialogues(per_domain, rng.getrandbits(48))]
+        pairs += [_babble(tokenizer, rng) for _ in range(len(pairs) // 8)]
         rng.shuffle(pairs)
         pairs = pairs[: steps_per_pool * size]
         sources = tokenizer([source for source, _ in pairs])["input_ids"]

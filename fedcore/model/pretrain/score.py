@@ -1,6 +1,6 @@
 """Measure a checkpoint: ROUGE on every domain, and what LoRA gains on the held-out ones.
 
-python -m fedcore.model.pretrain.score --model fedcore/model/checkpoints/nano --rounds 4
+python -m fedcore.model.pretrain.score --model fedcore/model/checkpoints/nano --rounds 8
 """
 
 import argparse
@@ -27,9 +27,9 @@ _BATCH = 8
 class Federation:
     """FedAvg over the held-out domains, one device each, every device of the same size."""
 
-    rounds: int = 4
-    local_steps: int = 25
-    lr: float = 3e-3
+    rounds: int = 8
+    local_steps: int = 30
+    lr: float = 5e-3
     rank: int = 8
     examples: int = 240
 
@@ -136,8 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--count", type=int, default=40, help="validation examples per domain")
     parser.add_argument("--rounds", type=int, default=0, help="federated LoRA rounds; 0: none")
-    parser.add_argument("--local-steps", type=int, default=25)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--local-steps", type=int, default=30)
+    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only-held-out", action="store_true")
     args = parser.parse_args(argv)
