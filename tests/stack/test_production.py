@@ -117,6 +117,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         site.manage("collectstatic", "--noinput", "--verbosity", "0")  # the image did this
         migrate = site.words(compose.command_line(site.services["migrate"]))
         site.manage(*migrate[2:])
+        stack.callback(processes.stop_all)  # before its databases go
         for part in PARTS:
             site.start(part)
         _until(lambda: _answers(site), 90, lambda: site.processes.log_tail("web"))
