@@ -16,6 +16,7 @@ import redis
 from celery import Celery
 from django.conf import settings
 from kombu.connection import Connection
+from kombu.pidbox import Mailbox
 
 from webapp.broker import BROKER_ERRORS
 from webapp.devices.envelope import sign
@@ -164,9 +165,9 @@ def publish(kind: str, device_id: int, envelope: dict[str, str]) -> None:
                 WORK_TASK, args=[envelope], queue=WORK_QUEUE, connection=connection, retry=False
             )
         else:
-            _app.control.broadcast(
-                CANCEL_COMMAND, arguments={"envelope": envelope}, connection=connection
-            )
+            # Celery's own broadcast would send over its application's pool, which knows no device.
+            mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
+            mailbox.abcast(CANCEL_COMMAND, {"envelope": envelope})
 
 
 # Replaced by an outbox in tests.
