@@ -82,7 +82,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             path = write_dialogues(device, stack.folder / "devices" / device.name / "data")
             given = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
             stack.enrol_agent(device.name, site.enrolment_token(device.name), given)
-            stack.start_agent(device.name, ["--threads", "1"])
+            stack.start_agent(device.name)
             data[device.name] = path
         running = Running(stack, site, data)
         running.wait("three devices online", lambda: _online(site) == len(FLEET))

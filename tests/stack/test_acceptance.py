@@ -26,7 +26,7 @@ def killed(running: Running) -> dict[str, Any]:
     running.wait("training on the victim", lambda: running.training(job, victim))
     running.stack.processes.kill(f"agent-{victim}")
     time.sleep(0.5)
-    running.stack.start_agent(victim, ["--threads", "1"])
+    running.stack.start_agent(victim)
     return running.done(job)
 
 

@@ -100,7 +100,7 @@ def _start_devices(stack: Stack, site: Site) -> None:
                 device.name, token, {device.domain: f"{data}:dialogue,summary,{device.domain}"}
             )
             _say(f"{device.name} enrolled; it holds dialogues of the domain {device.domain}")
-        stack.start_agent(device.name, ["--threads", "1"])
+        stack.start_agent(device.name)
     _wait_online(stack, site)
 
 

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,7 +147,7 @@ class Stack:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "workers.agent", "enroll", "--server", self.url),
-                *("--token", token, "--name", name, *options),
+                *("--token", token, "--name", name, "--threads", "1", *options),
             ],
             env=self.agent_env(name),
             capture_output=True,
@@ -157,8 +157,10 @@ class Stack:
         if done.returncode:
             raise StartError(f"enrolling {name} failed:\n{done.stdout}{done.stderr}")
 
-    def start_agent(self, name: str, options: Sequence[str] = ()) -> None:
-        command = [sys.executable, "-m", "workers.agent", "run", "--server", self.url, *options]
+    def start_agent(self, name: str) -> None:
+        """Several devices share this machine, so each trains with one thread."""
+        command = [*(sys.executable, "-m", "workers.agent", "run"), "--server", self.url]
+        command += ["--threads", "1"]
         self.processes.start(f"agent-{name}", command, self.agent_env(name))
 
     def stop(self) -> None:
