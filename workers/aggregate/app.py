@@ -5,8 +5,8 @@ torch is imported inside the tasks only: a prefork child that inherits a loaded 
 
 from __future__ import annotations
 
+from workers.coordinator.app import app  # isort: skip  (sets Django up, which the tasks need)
 from workers.aggregate import tasks
-from workers.coordinator.app import app
 
 celery = app
 __all__ = ["app", "celery", "tasks"]

@@ -1,0 +1,71 @@
+"""What an import drags in, seen from a fresh interpreter; import contracts cannot see that.
+
+An import contract reads import statements; a package's ``__init__`` or a library may still load
+more than anybody asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.compose import ROOT
+
+TENSORS = ("torch", "transformers", "peft", "datasets", "safetensors")
+SITE = ("django", "rest_framework", "channels", "webapp")
+
+
+def _loaded_by(code: str, folder: Path) -> set[str]:
+    """The top-level modules that are loaded once ``code`` has run."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("EDGEWISE_")}
+    for name in ("DATABASE_URL", "REDIS_URL", "DEVICE_REDIS_URL", "DJANGO_SETTINGS_MODULE"):
+        env.pop(name, None)
+    env |= {"EDGEWISE_VAR_DIR": str(folder), "EDGEWISE_LOG_LEVEL": "ERROR"}
+    show = "import sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import webapp.settings", TENSORS),
+        ("import webapp.asgi", TENSORS),
+        ("import webapp.asgi; import webapp.urls; import webapp.api.urls", TENSORS),
+        ("import workers.coordinator.app", TENSORS),
+        # The worker forks its children: a torch that the parent has loaded hangs in them.
+        ("import workers.aggregate.app", TENSORS),
+        ("import workers", (*TENSORS, *SITE, "celery")),
+        ("import workers.agent.cli", (*TENSORS, *SITE)),
+        ("import workers.agent.transport", (*TENSORS, *SITE)),
+        # Celery looks whether Django is there; a device has none.
+        ("import workers.agent.celery_app", (*TENSORS, *SITE[1:])),
+        ("import fedcore", (*TENSORS, *SITE, "celery", "redis", "httpx")),
+        ("import fedcore.spec, fedcore.rounds, fedcore.lifecycle, fedcore.sampling", TENSORS),
+        ("import fedcore.plan.flops, fedcore.partition, fedcore.catalogue", TENSORS),
+        ("import fedcore.train, fedcore.strategy, fedcore.wire", (*SITE, "celery", "redis")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_importing_loads_no_more_than_its_layer(
+    code: str, absent: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert _loaded_by(code, tmp_path) & set(absent) == set()
+
+
+def test_the_package_of_the_workers_is_empty() -> None:
+    assert (ROOT / "workers" / "__init__.py").read_text() == ""
