@@ -35,7 +35,7 @@ SPEC: dict[str, Any] = {
     "train": {"local_steps": 30, "batch_size": 8, "learning_rate": 5e-3, "precision": "auto"},
     "strategy": {"name": "fedavg"},
     "participation": {"minimum": 3, "deadline_s": 600.0, "lease_s": 30.0},
-    "rounds": 4,
+    "rounds": 8,
     "seed": 7,
     "threads": 1,
 }
