@@ -151,9 +151,10 @@ def report(request: Request, pk: UUID) -> Response:
 def fail(request: Request, pk: UUID) -> Response:
     """Say that an assignment failed, and whether another attempt may help."""
     values = _read(FailSerializer, request)
-    return Response(
-        _guarded(work.fail, _device(request), pk, values["reason"], values["retryable"])
-    )
+    reason, step = values["reason"], values["step"]
+    if step is not None and "step" not in reason:
+        reason = f"{reason} (at step {step})"
+    return Response(_guarded(work.fail, _device(request), pk, reason, values["retryable"]))
 
 
 @device_call(["POST"], RefuseSerializer)
