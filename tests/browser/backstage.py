@@ -27,8 +27,8 @@ def user(name: str, role: str = "admin") -> None:
     factories.make_user(name, Role(role))
 
 
-def fleet(count: int) -> list[int]:
-    return [device.pk for device in factories.make_fleet(count)]
+def fleet(count: int, first: int = 0) -> list[int]:
+    return [device.pk for device in factories.make_fleet(count, first)]
 
 
 def running_job(devices: list[int], **options: Any) -> str:

@@ -135,7 +135,7 @@ def test_table_png_and_csv(window: Callable[..., Window], job: str) -> None:
 def test_fifty_devices_and_ten_thousand_points_stay_smooth(
     window: Callable[..., Window], site: Site
 ) -> None:
-    devices = site.do("fleet", count=50)
+    devices = site.do("fleet", count=50, first=100)
     job = site.do("running_job", devices=devices, rounds=4, samples=65)
     made = window()
     page = made.go(f"/jobs/{job}/")

@@ -75,8 +75,9 @@ def make_device(
     return device
 
 
-def make_fleet(count: int = 3) -> list[Device]:
-    return [make_device(number=number) for number in range(count)]
+def make_fleet(count: int = 3, first: int = 0) -> list[Device]:
+    """Devices with numbers from ``first``, which their names come from."""
+    return [make_device(number=number) for number in range(first, first + count)]
 
 
 def make_spec(**options: Any) -> JobSpec:
