@@ -20,7 +20,7 @@ from kombu.pidbox import Mailbox
 
 from webapp.broker import BROKER_ERRORS
 from webapp.devices.envelope import sign
-from webapp.devices.models import Credential, hashed
+from webapp.devices.models import Credential, Device, hashed
 
 log = logging.getLogger(__name__)
 
@@ -121,18 +121,19 @@ def _set_user(client: redis.Redis, device_id: int, password_hash: str) -> None:
 def drop_user(device_id: int) -> None:
     """Remove the broker user, its connections and whatever it left behind."""
     with _admin() as client:
-        client.execute_command("ACL", "DELUSER", user_name(device_id))
-        for key in client.scan_iter(match=f"{key_prefix(device_id)}*", count=500):
-            client.delete(key)
+        _drop_user(client, device_id)
+
+
+def _drop_user(client: redis.Redis, device_id: int) -> None:
+    client.execute_command("ACL", "DELUSER", user_name(device_id))
+    for key in client.scan_iter(match=f"{key_prefix(device_id)}*", count=500):
+        client.delete(key)
 
 
 def restore_users() -> int:
     """Set the users again that a restarted broker forgot. Returns how many were missing."""
     with _admin() as client:
-        known = {
-            name.decode() if isinstance(name, bytes) else name
-            for name in client.execute_command("ACL", "USERS")
-        }
+        known = _known_users(client)
         missing = [
             credential
             for credential in Credential.objects.filter(device__revoked_at=None)
@@ -141,6 +142,22 @@ def restore_users() -> int:
         for credential in missing:
             _set_user(client, credential.device_id, credential.broker_password_hash)
     return len(missing)
+
+
+def drop_revoked_users() -> int:
+    """Remove the users of revoked devices that the broker could not be told of in time."""
+    with _admin() as client:
+        known = _known_users(client)
+        revoked = Device.objects.exclude(revoked_at=None).values_list("pk", flat=True)
+        stale = [pk for pk in revoked if user_name(pk) in known]
+        for device_id in stale:
+            _drop_user(client, device_id)
+    return len(stale)
+
+
+def _known_users(client: redis.Redis) -> set[str]:
+    names = client.execute_command("ACL", "USERS")
+    return {name.decode() if isinstance(name, bytes) else str(name) for name in names}
 
 
 class DevicePublisher(Protocol):

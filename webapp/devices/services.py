@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from fedcore.errors import EdgewiseError
@@ -112,17 +112,24 @@ def _claim(token: str) -> Enrolment:
 def _new_device(name: str, role: str) -> Device:
     if not name:
         raise EnrolmentRefused("give the device a name with --name", 400)
-    held = Device.objects.filter(name=name).first()
+    held = Device.objects.select_for_update().filter(name=name).first()
     if held is not None and held.revoked_at is None:
-        raise EnrolmentRefused(
-            f"the name {name!r} is taken; choose another with --name, or revoke that device", 409
-        )
+        raise _taken(name)
     if held is not None:
         Credential.objects.filter(device=held).delete()
         Device.objects.filter(pk=held.pk).update(revoked_at=None, role=role, activity={})
         held.refresh_from_db()
         return held
-    return Device.objects.create(name=name, role=role)
+    try:
+        with transaction.atomic():
+            return Device.objects.create(name=name, role=role)
+    except IntegrityError:  # another enrolment took it at this very moment
+        raise _taken(name) from None
+
+
+def _taken(name: str) -> EnrolmentRefused:
+    text = f"the name {name!r} is taken; choose another with --name, or revoke that device"
+    return EnrolmentRefused(text, 409)
 
 
 def _credential(device: Device) -> tuple[Admission, Credential]:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -46,6 +46,18 @@ def incoming_dir() -> Path:
 
 
 @contextmanager
+def full_disk_refused() -> Iterator[None]:
+    """Turn what a full disk raises into ArtefactRefused (507)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        text = "the server's disk is full; free space there and try again"
+        raise ArtefactRefused(text, 507) from error
+
+
+@contextmanager
 def received(chunks: Iterable[bytes], sha256: str, max_bytes: int) -> Iterator[Path]:
     """Write a stream to a temporary file and check it. The file is gone afterwards.
 
@@ -53,43 +65,43 @@ def received(chunks: Iterable[bytes], sha256: str, max_bytes: int) -> Iterator[P
     disk is full.
     """
     digest, size = hashlib.sha256(), 0
-    with tempfile.NamedTemporaryFile(dir=incoming_dir(), suffix=".part") as out:
-        try:
-            for chunk in chunks:
-                size += len(chunk)
-                if size > max_bytes:
-                    raise ArtefactRefused(f"more than the {max_bytes} bytes expected here", 413)
-                digest.update(chunk)
-                out.write(chunk)
-            out.flush()
-        except OSError as error:
-            raise _disk_problem(error) from error
+    with ExitStack() as stack:
+        with full_disk_refused():
+            out = stack.enter_context(
+                tempfile.NamedTemporaryFile(dir=incoming_dir(), suffix=".part", buffering=0)
+            )
+        for chunk in chunks:
+            size += len(chunk)
+            if size > max_bytes:
+                raise ArtefactRefused(f"more than the {max_bytes} bytes expected here", 413)
+            digest.update(chunk)
+            with full_disk_refused():
+                _write(out, chunk)
         if digest.hexdigest() != sha256:
             text = f"{size} bytes arrived whose SHA-256 is {digest.hexdigest()}; send them again"
             raise ArtefactRefused(text, 422)
         yield Path(out.name)
 
 
+def _write(out: IO[bytes], chunk: bytes) -> None:
+    """All of a chunk, unbuffered: closing must not meet the full disk once more."""
+    left = memoryview(chunk)
+    while left:
+        left = left[out.write(left) :]
+
+
 def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
     """Put a checked file into the storage, once. Raises ArtefactRefused (507) on a full disk."""
     name = Artefact.path_of(sha256)
-    try:
+    with full_disk_refused():
         if not storage().exists(name):
             with path.open("rb") as source:
                 storage().save(name, File(source))
-    except OSError as error:
-        raise _disk_problem(error) from error
     artefact, _ = Artefact.objects.get_or_create(
         sha256=sha256,
         defaults={"size_bytes": path.stat().st_size, "kind": kind, "origin": origin},
     )
     return artefact
-
-
-def _disk_problem(error: OSError) -> Exception:
-    if error.errno in DISK_FULL:
-        return ArtefactRefused("the server's disk is full; free space there and try again", 507)
-    return error
 
 
 def open_artefact(artefact: Artefact) -> IO[bytes]:

@@ -12,14 +12,21 @@ from pathlib import Path
 from django.db import transaction
 from django.utils import timezone
 
-from fedcore.errors import EdgewiseError, WireError
+from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase, Task
 from fedcore.strategy.fold import FoldReport, UpdateFile, fold_files
 from fedcore.wire.frame import FrameReader, check_frame
 from webapp.events import job_event
-from webapp.jobs.artefacts import ArtefactRefused, incoming_dir, local_file, store
+from webapp.jobs.artefacts import (
+    ArtefactRefused,
+    full_disk_refused,
+    incoming_dir,
+    local_file,
+    store,
+)
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
-from workers.coordinator.shell import apply
+from webapp.jobs.transitions import lock_job
+from workers.coordinator.shell import advance, apply
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +55,21 @@ def fold_round(round_id: int) -> None:
     except EdgewiseError as error:
         log.warning("round %s cannot be folded: %s", row, error)
         apply(round_id, AggregationFailed(time.time(), str(error)))
-        return
-    _conclude(row, result)
+    else:
+        _conclude(row, result)
+    advance(row.job_id)
 
 
 def _fold(row: Round) -> _Result:
     spec = row.job.job_spec
     previous = _state_before(row)
     assert row.base_artefact is not None
-    with ExitStack() as stack:
+    with full_disk_refused(), ExitStack() as stack:
         base = stack.enter_context(local_file(row.base_artefact))
         state = stack.enter_context(local_file(previous)) if previous else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         updates = _checked_updates(row, base, stack)
+        _check_quorum(row, len(updates))
         after, state_after = folder / "global.safetensors", folder / "state.safetensors"
         report = fold_files(spec, base, updates, state, after, state_after)
         kept = store(after, report.global_frame.sha256, ArtefactKind.GLOBAL, "aggregate")
@@ -100,11 +109,26 @@ def _reported(row: Round) -> list[Assignment]:
 
 
 def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
-    Assignment.objects.filter(pk=assignment.pk).update(
-        phase=AssignmentPhase.REFUSED.value, reason=reason, retryable=False
+    with transaction.atomic():
+        lock_job(row.job_id)
+        reported = Assignment.objects.filter(pk=assignment.pk, phase=AssignmentPhase.REPORTED.value)
+        if reported.update(phase=AssignmentPhase.REFUSED.value, reason=reason, retryable=False):
+            text = f"{assignment.device.name}, round {row.number}: update refused: {reason}"
+            job_event(row.job, text, Level.ERROR, assignment.device)
+
+
+def _check_quorum(row: Round, sound: int) -> None:
+    """Raise FoldError where the refusals left fewer updates than the round needs."""
+    needed = int(row.policy["quorum"])
+    if sound >= needed:
+        return
+    refused = row.assignments.filter(
+        phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False
+    ).select_related("device")
+    reasons = "; ".join(f"{item.device.name}: {item.reason}" for item in refused)
+    raise FoldError(
+        f"{sound} of {sound + len(refused)} updates are sound where {needed} are needed: {reasons}"
     )
-    text = f"{assignment.device.name}, round {row.number}: update refused: {reason}"
-    job_event(row.job, text, Level.ERROR, assignment.device)
 
 
 def _state_before(row: Round) -> Artefact | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from fedcore.errors import EdgewiseError
 from fedcore.model.initial import InitialInfo, write_initial
 from webapp.broker import ADVANCE, send_after_commit
 from webapp.events import job_event
-from webapp.jobs.artefacts import ArtefactRefused, incoming_dir, store
-from webapp.jobs.models import ArtefactKind, Job, Level
+from webapp.jobs.artefacts import ArtefactRefused, full_disk_refused, incoming_dir, store
+from webapp.jobs.models import Artefact, ArtefactKind, Job, Level
 from workers.coordinator.shell import fail_job
+
+log = logging.getLogger(__name__)
 
 
 def initialise_job(job_id: UUID) -> None:
@@ -23,17 +26,21 @@ def initialise_job(job_id: UUID) -> None:
     job = Job.objects.get(pk=job_id)
     if job.global_artefact_id is not None or job.is_over:
         return
-    with tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
-        path = Path(folder) / "global.safetensors"
-        try:
-            info = write_initial(job.job_spec, path)
-            artefact = store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate")
-        except ArtefactRefused as error:  # the disk is full: reconcile asks again
-            job_event(job, f"the initial model could not be stored: {error}", Level.ERROR)
-            return
-        except EdgewiseError as error:
-            fail_job(job_id, str(error))
-            return
+    try:
+        info, artefact = _write(job)
+    except ArtefactRefused as error:  # the disk is full: reconcile asks again
+        job_event(job, f"the initial model could not be stored: {error}", Level.ERROR)
+        return
+    except EdgewiseError as error:
+        fail_job(job_id, str(error))
+        return
+    except DatabaseError:
+        raise
+    except Exception as error:  # files of a model break in ways that nobody foresees
+        log.exception("the initial model of %s cannot be written", job_id)
+        reason = f"{type(error).__name__}: {error}"
+        fail_job(job_id, f"the model {job.job_spec.model.name} cannot be used ({reason})")
+        return
     with transaction.atomic():
         Job.objects.filter(pk=job_id, global_artefact=None).update(
             global_artefact=artefact,
@@ -47,6 +54,13 @@ def initialise_job(job_id: UUID) -> None:
             f"parameters train, {info.size:,} bytes travel",
         )
         send_after_commit(ADVANCE, str(job_id))
+
+
+def _write(job: Job) -> tuple[InitialInfo, Artefact]:
+    with full_disk_refused(), tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
+        path = Path(folder) / "global.safetensors"
+        info = write_initial(job.job_spec, path)
+        return info, store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate")
 
 
 def _figures(info: InitialInfo) -> dict[str, object]:

@@ -65,7 +65,8 @@ def _wait(
     late = timezone.now() > since + timedelta(seconds=spec.participation.deadline_s)
     need = spec.participation.minimum
     if len(participants) < need:
-        what = f"{need} devices that hold at least {spec.data.min_examples} examples"
+        of = f" of {spec.data.dataset!r}" if spec.data.dataset else ""
+        what = f"{need} devices that hold at least {spec.data.min_examples} examples{of}"
         reason = f"waiting for {what}; {len(participants)} are enrolled"
     else:
         away = ", ".join(p.device.name for p in participants if p not in online)

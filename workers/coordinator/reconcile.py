@@ -23,9 +23,12 @@ OFFER_AGAIN_AFTER_S = 15.0
 
 def run() -> None:
     """Look at every job that is not over, send lost offers again, restore broker users."""
-    restore_broker_users()
+    sync_broker_users()
     for job_id in unfinished_jobs():
-        advance(job_id)
+        try:
+            advance(job_id)
+        except Exception:  # one job that cannot be decided on must not stop the others
+            log.exception("job %s could not be advanced", job_id)
     send_lost_offers()
 
 
@@ -34,7 +37,7 @@ def unfinished_jobs() -> list:  # type: ignore[type-arg]
     active = Q(phase__in=[JobPhase.QUEUED.value, JobPhase.RUNNING.value])
     ended = [phase.value for phase in ENDED]
     stopped = Q(
-        phase__in=[JobPhase.PAUSED.value, JobPhase.CANCELLED.value],
+        phase__in=[JobPhase.PAUSED.value, JobPhase.CANCELLED.value, JobPhase.FAILED.value],
         pk__in=Round.objects.exclude(phase__in=ended).values("job_id"),
     )
     rows = Job.objects.filter(active | stopped).order_by("created_at")
@@ -49,15 +52,19 @@ def send_lost_offers() -> None:
     )
     for assignment in waiting.select_related("device"):
         idle = not assignment.device.activity.get("assignment")
-        if assignment.device.is_online and idle:
-            send_offer(assignment)
+        if assignment.device.is_online and idle and not send_offer(assignment):
+            return  # the broker is down: the next pass tries again
 
 
-def restore_broker_users() -> None:
+def sync_broker_users() -> None:
+    """Make the devices' broker know exactly the devices that are let in."""
     try:
         restored = broker.restore_users()
+        dropped = broker.drop_revoked_users()
     except BROKER_ERRORS as error:
         log.warning("the devices' broker does not answer: %s", error)
         return
     if restored:
         log.warning("the devices' broker had forgotten %s users; set again", restored)
+    if dropped:
+        log.warning("the devices' broker still let in %s revoked devices; dropped", dropped)

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_PASSES = 8
 RESEND_AFTER_S = 60.0
+INITIALISE_LIMIT_S = 6 * 3600.0  # a large model may have to come over a slow line first
 
 
 def advance(job_id: UUID) -> None:
@@ -45,7 +46,8 @@ def advance(job_id: UUID) -> None:
 def apply(round_id: int, event: Event, **changes: object) -> bool:
     """Bring an event of an aggregation worker to its round; ``changes`` are stored with it.
 
-    False where the round has gone on without it.
+    False where the round has gone on without it. The caller lets the job ``advance`` once all that
+    belongs to the event is committed.
     """
     with transaction.atomic():
         job = Job.objects.select_for_update().get(rounds=round_id)
@@ -56,7 +58,6 @@ def apply(round_id: int, event: Event, **changes: object) -> bool:
             Round.objects.filter(pk=round_id).update(**changes)
             row.refresh_from_db()
         _step(job, row, event)
-    advance(job.pk)
     return True
 
 
@@ -80,6 +81,9 @@ def _advance_once(job_id: UUID) -> bool:
     if isinstance(move, lifecycle.Fail):
         return _end(job, JobPhase.FAILED, move.reason)
     assert last is not None
+    if job.phase == JobPhase.QUEUED:  # resumed before anybody had stopped its round
+        Job.objects.filter(pk=job.pk).update(phase=JobPhase.RUNNING.value, resumed=False)
+        job.refresh_from_db()
     return _tick(job, last)
 
 
@@ -94,6 +98,10 @@ def _interrupt(job: Job, last: Round | None) -> bool:
 def _initialise(job: Job) -> bool:
     """Have the first global model written; asked again while nobody has."""
     now = timezone.now()
+    if now - (job.queued_at or job.created_at) > timedelta(seconds=INITIALISE_LIMIT_S):
+        limit = f"{INITIALISE_LIMIT_S / 3600:.0f} h"
+        text = f"no aggregation worker wrote the initial model within {limit}; is one running?"
+        return _end(job, JobPhase.FAILED, text)
     asked = job.initialise_requested_at
     if asked is None or now - asked > timedelta(seconds=RESEND_AFTER_S):
         Job.objects.filter(pk=job.pk).update(initialise_requested_at=now)

@@ -134,11 +134,13 @@ def _offer(row: Round, effect: Offer, slots: Mapping[str, int]) -> None:
     transaction.on_commit(partial(send_offer, assignment))
 
 
-def send_offer(assignment: Assignment) -> None:
+def send_offer(assignment: Assignment) -> bool:
     """Tell the device; an offer that could not be sent is sent by a later reconcile pass."""
-    if broker.offer(assignment.device_id, str(assignment.pk)):
+    sent = broker.offer(assignment.device_id, str(assignment.pk))
+    if sent:
         now = datetime.now(timezone.utc)
         Assignment.objects.filter(pk=assignment.pk).update(sent_at=now)
+    return sent
 
 
 def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> None:

@@ -39,6 +39,7 @@ from webapp.wake import wake_device, wake_job
 
 # Metadata of a frame may add this much to the tensors' bytes.
 FRAME_SLACK_BYTES = 65_536
+UPDATE_DTYPE = "F32"
 ONLINE_COUNT_TTL_S = 5
 
 
@@ -232,6 +233,9 @@ def _check_header(path: Any, base: Artefact, assignment: Assignment) -> None:
     if header.shapes != expected:
         strange = sorted(set(header.shapes.items()) ^ set(expected.items()))
         raise WireError(f"the update does not fit the model: {strange[0][0]!r} differs")
+    for name, entry in header.tensors.items():
+        if entry.dtype != UPDATE_DTYPE:
+            raise WireError(f"tensor {name!r} is {entry.dtype}, not {UPDATE_DTYPE}")
     due = {
         "kind": "update",
         "job": str(assignment.round.job_id),
