@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedcore import spec
+from fedcore.lifecycle import PERSON_MOVES, JobPhase
+from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.spec_doc import document
 from tests.compose import FILE, ROOT, services, variables
 
@@ -85,14 +87,14 @@ def _shell_lines(page: Path) -> list[str]:
     return [line.split(" #")[0].strip() for line in joined.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_exist(page: Path) -> None:
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+def test_commands_exist(doc: Path) -> None:
     targets = set(re.findall(r"^([a-z -]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {name for group in targets for name in group.split()}
-    text = page.read_text()
+    text = doc.read_text()
     for target in re.findall(r"`make ([a-z-]+)", text):
         assert target in known, f"make {target}"
-    for line in _shell_lines(page):
+    for line in _shell_lines(doc):
         for target in re.findall(r"(?:^|&& |; )make ([a-z-]+)", line):
             assert target in known, line
         for module in re.findall(
@@ -104,12 +106,12 @@ def test_commands_exist(page: Path) -> None:
             assert (ROOT / script).exists(), line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_agent_and_simulation_take_the_options_shown(page: Path) -> None:
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+def test_agent_and_simulation_take_the_options_shown(doc: Path) -> None:
     from fedcore.simulate.options import parser as simulation
     from workers.agent.cli import build_parser
 
-    for line in _shell_lines(page):
+    for line in _shell_lines(doc):
         for module, parser in (
             ("workers.agent", build_parser()),
             ("fedcore.simulate", simulation()),
@@ -121,7 +123,7 @@ def test_agent_and_simulation_take_the_options_shown(page: Path) -> None:
                     if word in ("|", "&&", ";"):
                         break
                     if word.startswith("--"):
-                        assert word.partition("=")[0] in known, f"{page.name}: {line}"
+                        assert word.partition("=")[0] in known, f"{doc.name}: {line}"
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[str]:
@@ -134,28 +136,28 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_compose_commands_name_services(page: Path) -> None:
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+def test_compose_commands_name_services(doc: Path) -> None:
     known = {"device", *services(dict.fromkeys(variables(), "x"))}
     verbs = r"(?:exec|run --rm|logs -f|restart|up -d|scale)"
-    for line in _shell_lines(page):
+    for line in _shell_lines(doc):
         found = re.search(rf"docker compose (?:--profile device )?{verbs} ([^\n]*)", line)
         if found and not found[1].startswith("-"):
             assert shlex.split(found[1])[0] in known, line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for label, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", page.read_text()):
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+def test_links_lead_somewhere(doc: Path) -> None:
+    for label, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", doc.read_text()):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        there = (page.parent / path).resolve() if path else page
-        assert there.exists(), f"{page.name}: [{label}]({target})"
+        there = (doc.parent / path).resolve() if path else doc
+        assert there.exists(), f"{doc.name}: [{label}]({target})"
         if anchor:
             heads = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
-            assert anchor in slugs, f"{page.name}: {target}"
+            assert anchor in slugs, f"{doc.name}: {target}"
 
 
 def test_every_page_is_in_the_index() -> None:
@@ -210,6 +212,17 @@ def test_every_catalogue_name_is_told() -> None:
     pages = README + (ROOT / "docs" / "devices.md").read_text()
     reachable = [name for name, entry in CATALOGUE.items() if entry.hub_id]
     assert [name for name in reachable if name not in pages] == []
+
+
+def test_the_drawn_states_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawings = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", page, re.DOTALL)
+    drawn = [set(re.findall(r"\b([a-z]+)\b(?= -->|$|:)", text, re.MULTILINE)) for text in drawings]
+    for states, phases in zip(drawn, (JobPhase, RoundPhase, AssignmentPhase), strict=True):
+        assert states >= {phase.value for phase in phases}
+    for move, (sources, target) in PERSON_MOVES.items():
+        for source in sources:
+            assert re.search(rf"{source.value} --> {target.value}: {move}", drawings[0])
 
 
 def test_one_version_everywhere() -> None:
