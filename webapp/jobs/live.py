@@ -40,16 +40,16 @@ def snapshot(job: Job, memory: Memory | None = None) -> Json:
     rows = _rounds(job, len(people), memory)
     current = rows[-1] if rows else None
     told = _told(rows, memory)
-    spec = job.job_spec
+    total = int(job.spec.get("rounds", 1))
     return {
         "id": str(job.pk),
         "name": job.name,
         "phase": job.phase,
         "reason": job.reason,
         "headline": headline(job, current, people),
-        "round": _head(current, spec.rounds),
-        "progress": progress(job, current, people, spec.rounds),
-        "eta_s": _eta(job, current, told, spec.rounds),
+        "round": _head(current, total),
+        "progress": progress(job, current, people, total),
+        "eta_s": _eta(job, current, told, total),
         "created_at": _iso(job.created_at),
         "started_at": _iso(job.started_at),
         "ended_at": _iso(job.ended_at),

@@ -99,10 +99,10 @@ export class RoundChart {
     this.card.empty("");
     this.chart.data.datasets = [
       { label: "Weighted mean", data: mean, borderColor: look().mean, backgroundColor: look().mean,
-        borderWidth: 2.5, pointRadius: 3, order: 0 },
+        borderWidth: 2.5, pointRadius: 3, order: 0, clip: 6 },
       ...lines.map(({ name, slot }) => ({
         label: name, data: this.line(slot), borderColor: colourOf(slot), backgroundColor: colourOf(slot),
-        borderDash: dashOf(slot), borderWidth: 1.25, pointRadius: 2, order: 1,
+        borderDash: dashOf(slot), borderWidth: 1.25, pointRadius: 2, order: 1, clip: 6,
       })),
     ];
     const x = this.chart.options.scales.x;
