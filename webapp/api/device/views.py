@@ -12,6 +12,7 @@ from rest_framework import exceptions
 from rest_framework.decorators import (
     api_view,
     authentication_classes,
+    parser_classes,
     permission_classes,
     throttle_classes,
 )
@@ -36,6 +37,7 @@ from webapp.api.device.serializers import (
     RefuseSerializer,
     ReportSerializer,
 )
+from webapp.api.parsers import StrictJSONParser
 from webapp.devices import broker, services
 from webapp.devices.envelope import public_key
 from webapp.devices.models import Device
@@ -62,6 +64,7 @@ def device_call(methods: list[str], schema: type[Serializer[Any]] | None = None)
         view = throttle_classes([DeviceThrottle])(view)
         view = permission_classes([IsDevice])(view)
         view = authentication_classes([DeviceTokenAuthentication])(view)
+        view = parser_classes([StrictJSONParser])(view)
         view = api_view(methods)(view)
         return extend_schema(tags=["device"], request=schema, responses={200: OpenApiTypes.OBJECT})(
             view
@@ -87,6 +90,7 @@ def _device(request: Request) -> Device:
 @authentication_classes([])
 @permission_classes([])
 @throttle_classes([EnrolThrottle])
+@parser_classes([StrictJSONParser])
 def enrol(request: Request) -> Response:
     """Exchange a one-time token for this device's credential."""
     values = _read(EnrolSerializer, request)

@@ -1,0 +1,131 @@
+"""Weights on their way down: whole, in ranges, to the devices that work on them and to nobody."""
+
+from __future__ import annotations
+
+import pytest
+from django.http import HttpResponseBase
+
+from tests.federation import Federation, Pi
+from webapp.jobs.artefacts import open_artefact
+from webapp.jobs.models import Artefact, Assignment
+
+
+@pytest.fixture
+def pi(federation: Federation) -> Pi:
+    kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
+    federation.started()
+    return kitchen
+
+
+@pytest.fixture
+def model(pi: Pi) -> Artefact:
+    """What ``pi`` is working on."""
+    return Artefact.objects.get(pk=pi.take()["global"]["sha256"])
+
+
+def content_of(artefact: Artefact) -> bytes:
+    with open_artefact(artefact) as source:
+        return source.read()
+
+
+def body(answer: HttpResponseBase) -> bytes:
+    return b"".join(answer.streaming_content)  # type: ignore[attr-defined]
+
+
+def test_the_whole(pi: Pi, model: Artefact) -> None:
+    answer = pi.download(model.sha256)
+    content = content_of(model)
+    assert answer.status_code == 200
+    assert answer.streaming, "never the whole in memory"
+    assert body(answer) == content
+    assert answer["Content-Length"] == str(len(content))
+    assert answer["ETag"] == f'"{model.sha256}"'
+    assert answer["Accept-Ranges"] == "bytes"
+    assert answer["Content-Type"] == "application/octet-stream"
+    assert "no-transform" in answer["Cache-Control"]
+
+
+RANGES = [
+    ("bytes=0-0", slice(0, 1)),
+    ("bytes=0-9", slice(0, 10)),
+    ("bytes=100-199", slice(100, 200)),
+    ("bytes=100-", slice(100, None)),
+    ("bytes=-7", slice(-7, None)),
+    ("bytes=-999999999", slice(0, None)),
+    ("bytes=100-999999999", slice(100, None)),
+]
+
+
+@pytest.mark.parametrize(("header", "expected"), RANGES)
+def test_a_range(pi: Pi, model: Artefact, header: str, expected: slice) -> None:
+    content = content_of(model)
+    answer = pi.download(model.sha256, Range=header)
+    assert answer.status_code == 206
+    assert body(answer) == content[expected]
+    start, stop, _ = expected.indices(len(content))
+    assert answer["Content-Range"] == f"bytes {start}-{stop - 1}/{len(content)}"
+    assert answer["Content-Length"] == str(stop - start)
+
+
+@pytest.mark.parametrize("header", ["bytes=999999999-", "bytes=999999999-1000000000", "bytes=-0"])
+def test_a_range_beyond_the_end(pi: Pi, model: Artefact, header: str) -> None:
+    answer = pi.download(model.sha256, Range=header)
+    assert answer.status_code == 416
+    assert answer["Content-Range"] == f"bytes */{model.size_bytes}"
+
+
+@pytest.mark.parametrize("header", ["", "bytes=-", "bytes=x-y", "lines=1-2", "bytes=0-1,4-5"])
+def test_what_is_no_range_gets_the_whole(pi: Pi, model: Artefact, header: str) -> None:
+    answer = pi.download(model.sha256, Range=header)
+    assert answer.status_code == 200
+    assert body(answer) == content_of(model)
+
+
+def test_a_download_in_pieces_is_the_whole(pi: Pi, model: Artefact) -> None:
+    """What a device does after each broken connection."""
+    had = b""
+    while len(had) < model.size_bytes:
+        answer = pi.download(model.sha256, Range=f"bytes={len(had)}-{len(had) + 1499}")
+        had += body(answer)
+    assert had == content_of(model)
+    assert Assignment.objects.get(device=pi.device, phase="accepted").bytes_down == len(had)
+
+
+def test_bytes_a_device_has_already(pi: Pi, model: Artefact) -> None:
+    answer = pi.download(model.sha256, **{"If-None-Match": f'"{model.sha256}"'})
+    assert answer.status_code == 304
+    assert answer.content == b""
+
+
+def test_only_what_ones_own_open_assignment_needs(federation: Federation, pi: Pi) -> None:
+    work = pi.take()
+    stranger = federation.device("pi-attic")
+    sha256 = work["global"]["sha256"]
+    assert stranger.download(sha256).status_code == 404
+    content = pi.update_for(work)
+    uploaded = pi.upload(work["assignment"], content).json()["sha256"]
+    assert pi.download(uploaded).status_code == 404, "an update is for the server alone"
+    pi.report(work["assignment"], content)
+    assert pi.download(sha256).status_code == 404, "its work is done"
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "short", "..%2f..%2fsecret", "%00"])
+def test_what_is_not_there(pi: Pi, name: str) -> None:
+    pi.take()
+    answer = pi.enrolled.client.get(f"/api/v1/device/artefacts/{name}/")
+    assert answer.status_code == 404
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_an_evaluation_gets_the_new_model(federation: Federation, pi: Pi) -> None:
+    job = federation.job
+    assert job is not None
+    for device in federation.pis:
+        device.work()
+    federation.work_off()
+    work = pi.take()
+    newest = federation.round(job)
+    assert work["task"] == "evaluate"
+    assert work["global"]["sha256"] == newest.global_artefact_id != newest.base_artefact_id
+    assert pi.download(work["global"]["sha256"]).status_code == 200
+    assert pi.download(str(newest.base_artefact_id)).status_code == 404

@@ -1,0 +1,199 @@
+"""Presence and samples: stored once, bounded, and answered with what the device should know."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from tests.federation import Federation, Pi
+from webapp.devices.models import Device
+from webapp.telemetry.models import Sample
+from webapp.telemetry.pace import watch
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+
+
+def sample(seq: int, assignment: str | None = None, **values: Any) -> dict[str, Any]:
+    at = (AT + timedelta(seconds=seq % 1000)).isoformat()
+    return {"seq": seq, "at": at, "assignment": assignment, "values": values or {"loss": 1.5}}
+
+
+@pytest.fixture
+def pi(federation: Federation) -> Pi:
+    return federation.device("pi-kitchen")
+
+
+def test_samples_are_stored_once(pi: Pi) -> None:
+    batch = [sample(1), sample(2, mfu=0.4, tokens_per_s=812.0)]
+    for _ in range(2):
+        answer = pi.presence(samples=batch)
+        assert answer.json()["acked_seq"] == 2
+    answer = pi.presence(samples=[sample(2, mfu=9e9 / 9e10), sample(3)])
+    assert answer.json()["acked_seq"] == 3
+    rows = Sample.objects.filter(device=pi.device).order_by("seq")
+    assert [row.seq for row in rows] == [1, 2, 3]
+    assert rows[1].values == {"mfu": 0.4, "tokens_per_s": 812.0}, "the first one counts"
+
+
+def test_an_empty_batch_is_presence(pi: Pi, federation: Federation) -> None:
+    federation.lose(pi)
+    assert pi.device.presence == "offline"
+    answer = pi.presence()
+    assert answer.status_code == 200
+    assert pi.device.presence == "online"
+    assert answer.json()["cancel"] == []
+
+
+def test_numbering_goes_on_after_a_restart(pi: Pi) -> None:
+    pi.presence(samples=[sample(seq) for seq in range(1, 8)])
+    assert pi.hello("another boot").json()["next_sample_seq"] == 8
+    pi.presence(samples=[sample(3)])
+    assert pi.hello("yet another").json()["next_sample_seq"] == 8, "never counted back"
+
+
+def test_samples_belong_to_ones_own_assignments(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    federation.launch()
+    mine, others = kitchen.take()["assignment"], porch.take()["assignment"]
+    kitchen.presence(samples=[sample(1, mine), sample(2, others), sample(3, str(uuid.uuid4()))])
+    rows = Sample.objects.filter(device=kitchen.device).order_by("seq")
+    assert [str(row.assignment_id) if row.assignment_id else None for row in rows] == [
+        mine,
+        None,
+        None,
+    ]
+
+
+def test_activity_is_shown_and_names_the_phase(federation: Federation) -> None:
+    (pi,) = federation.devices("pi-kitchen")
+    federation.launch()
+    work = pi.take()
+    pi.presence(work["assignment"])
+    activity = pi.device.activity
+    assert activity["assignment"] == work["assignment"]
+    assert (activity["phase"], activity["step"], activity["steps_total"]) == ("training", 1, 3)
+    assert pi.device.presence == "busy"
+
+
+@pytest.mark.parametrize("whose", ["nobody's", "another device's"])
+def test_work_that_is_not_ones_own_is_stopped(federation: Federation, whose: str) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    federation.launch()
+    assignment = str(uuid.uuid4()) if whose == "nobody's" else porch.take()["assignment"]
+    answer = kitchen.presence(assignment).json()
+    assert answer["cancel"] == [
+        {"assignment": assignment, "reason": "the server knows no such work"}
+    ]
+
+
+def test_work_that_was_answered_is_not_stopped(federation: Federation) -> None:
+    """A last batch may still name what has just been reported."""
+    (pi,) = federation.devices("pi-kitchen")
+    federation.launch()
+    work = pi.take()
+    pi.report(work["assignment"], None)
+    assert pi.presence(work["assignment"]).json()["cancel"] == []
+
+
+def test_a_device_that_somebody_watches_reports_each_second(federation: Federation) -> None:
+    (pi,) = federation.devices("pi-kitchen")
+    job = federation.launch()
+    work = pi.take()
+    assert pi.presence().json()["interval_s"] == 3.0
+    assert pi.presence(work["assignment"]).json()["interval_s"] == 2.0
+    watch(job.pk)
+    assert pi.presence(work["assignment"]).json()["interval_s"] == 1.0
+    watch(pi.device.pk)
+    assert pi.presence().json()["interval_s"] == 1.0
+
+
+def test_a_large_fleet_reports_less_often(pi: Pi, settings: Any) -> None:
+    from django.core.cache import cache
+
+    settings.OFFLINE_AFTER_S = 15.0
+    cache.set("devices-online", 10_000)
+    assert pi.presence().json()["interval_s"] == 50.0
+
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"samples": [sample(0)]}, "samples.0.seq"),
+    ({"samples": [sample(2**62 + 1)]}, "samples.0.seq"),
+    ({"samples": [{**sample(1), "at": "yesterday"}]}, "samples.0.at"),
+    ({"samples": [{**sample(1), "assignment": "x"}]}, "samples.0.assignment"),
+    ({"samples": [{**sample(1), "values": [1]}]}, "samples.0.values"),
+    ({"samples": [sample(1, lost=1.0)]}, "samples.0.values"),
+    ({"samples": [sample(1, loss="high")]}, "samples.0.values"),
+    ({"samples": [sample(1, loss=True)]}, "samples.0.values"),
+    ({"samples": [sample(1, loss=-1.0)]}, "samples.0.values"),
+    ({"samples": [sample(1, loss=10**400)]}, "samples.0.values"),
+    ({"samples": [sample(1, mfu=4.1)]}, "samples.0.values"),
+    ({"samples": [sample(seq) for seq in range(1, 502)]}, "samples"),
+    ({"samples": "none"}, "samples"),
+    ({"activity": {"assignment": "x"}}, "activity.assignment"),
+    ({"activity": {"step": -1}}, "activity.step"),
+    ({"activity": []}, "activity"),
+    ({"boot_id": "x" * 65}, "boot_id"),
+    ({"sent_at": "x"}, "sent_at"),
+]
+
+
+@pytest.mark.parametrize(("body", "path"), FAULTS)
+def test_a_fault_is_named_and_nothing_is_stored(pi: Pi, body: dict[str, Any], path: str) -> None:
+    answer = pi.post("measurements/", body)
+    assert answer.status_code == 400, answer.content
+    assert any(fault["path"].startswith(path) for fault in answer.json()["faults"]), answer.json()
+    assert not Sample.objects.exists()
+
+
+BODIES = {
+    "no JSON": b"{",
+    "no object": b"[1, 2]",
+    "nothing": b"",
+    "no UTF-8": b'{"boot_id": "\xff"}',
+    "half a surrogate pair": b'{"boot_id": "\\ud800"}',
+    "NUL": b'{"boot_id": "\\u0000"}',
+    "NaN": b'{"samples": [{"seq": 1, "values": {"loss": NaN}}]}',
+    "nested beyond reason": b'{"activity": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a number of 5000 digits": b'{"samples": [{"seq": ' + b"9" * 5000 + b"}]}",
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_bodies_that_are_no_batch(pi: Pi, case: str) -> None:
+    answer = pi.enrolled.client.post(
+        "/api/v1/device/measurements/", BODIES[case], content_type="application/json"
+    )
+    status = 200 if case == "nothing" else 400
+    assert answer.status_code == status, answer.content
+
+
+def test_a_flood_is_refused_before_it_is_read(pi: Pi) -> None:
+    flood = b'{"boot_id": "' + b"x" * (11 * 2**20) + b'"}'
+    answer = pi.enrolled.client.post(
+        "/api/v1/device/measurements/", flood, content_type="application/json"
+    )
+    assert answer.status_code == 413, answer.content
+
+
+def test_the_number_of_queries_does_not_grow_with_the_batch(
+    pi: Pi, django_assert_max_num_queries: Any
+) -> None:
+    pi.presence(samples=[sample(1)])
+    with django_assert_max_num_queries(12):
+        pi.presence(samples=[sample(seq) for seq in range(2, 400)])
+    assert Sample.objects.count() == 399
+
+
+def test_hello_tells_what_a_device_holds_now(pi: Pi) -> None:
+    data = [{"name": "home", "domain": "home", "examples": 7}, {"name": "law", "examples": 9}]
+    answer = pi.hello("next", datasets=data, profile={"cores": 8})
+    assert answer.status_code == 200
+    device = Device.objects.get(pk=pi.device.pk)
+    held = {row.name: row.examples for row in device.datasets.all()}
+    assert held == {"home": 7, "law": 9}
+    assert device.profile == {"cores": 8}
+    pi.hello("third")
+    assert pi.device.profile == {"cores": 8}, "an agent that has not probed yet keeps the old one"
