@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
 
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.models import Assignment
@@ -109,9 +109,31 @@ SORTS: dict[str, Callable[[Device], Any]] = {
 }
 
 
+HELD = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
+
+
 def devices_with_data() -> QuerySet[Device]:
-    held = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
-    return Device.objects.prefetch_related(held)
+    return Device.objects.prefetch_related(HELD)
+
+
+def not_revoked() -> list[Device]:
+    """Every device that may take part, by name, with its datasets.
+
+    Grouped by hand: a prefetch makes a query object a device, which is slow for a thousand.
+    """
+    devices = list(Device.objects.filter(revoked_at=None).order_by("name"))
+    held: dict[int, list[Dataset]] = {device.pk: [] for device in devices}
+    for dataset in Dataset.objects.filter(device__revoked_at=None).order_by("id"):
+        held.setdefault(dataset.device_id, []).append(dataset)
+    for device in devices:
+        known(device, datasets=held[device.pk])
+    return devices
+
+
+def known(row: Model, **related: list[Any]) -> None:
+    """Give a row related rows that have been read already, as a prefetch would."""
+    cache: dict[str, Any] = row.__dict__.setdefault("_prefetched_objects_cache", {})
+    cache.update(related)
 
 
 def select(query: str, presence: str, sort: str) -> list[Device]:
@@ -119,7 +141,7 @@ def select(query: str, presence: str, sort: str) -> list[Device]:
     words = query.lower().split()
     wanted = [
         device
-        for device in devices_with_data()
+        for device in (devices_with_data() if words else Device.objects.all())
         if (not presence or device.presence == presence)
         and (presence == "revoked" or device.revoked_at is None)
         and all(word in _text(device) for word in words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -29,6 +30,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
     devices = listing.select(query, presence, sort)
     page = Paginator(devices, listing.PAGE).get_page(request.GET.get("page"))
     shown = list(page.object_list)
+    prefetch_related_objects(shown, listing.HELD)
     every = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
     context = {
         "page": page,

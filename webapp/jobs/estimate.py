@@ -85,47 +85,60 @@ class Estimate:
         return None if self.round_s is None else self.round_s * self.rounds
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What depends on the specification alone."""
+
+    spec: JobSpec
+    sizes: Architecture
+    cost: StepCost
+    payload: int
+    needs_bytes: float
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Plan | None:
+        """None where the model's sizes are not known here."""
+        sizes = architecture_of(spec.model.name)
+        if sizes is None:
+            return None
+        adapter = spec.adapter
+        payload = payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets)
+        return cls(spec, sizes, _cost(spec, sizes), payload, memory_bytes(spec, sizes))
+
+    @property
+    def trainable(self) -> int:
+        full = self.spec.adapter.kind == "full"
+        return self.sizes.parameters() if full else self.payload // FP32_BYTES
+
+
 def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]) -> Estimate:
     """``devices`` with their datasets read; ``last``: their newest delivered training."""
-    sizes = architecture_of(spec.model.name)
-    cost = _cost(spec, sizes) if sizes else None
-    payload = (
-        payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets)
-        if sizes
-        else None
-    )
+    plan = Plan.of(spec)
     named = set(spec.participation.devices)
     asked = [device for device in devices if not named or device.name in named]
-    parts = tuple(_part(spec, device, last.get(device.pk), sizes, cost) for device in asked)
+    parts = tuple(_part(spec, plan, device, last.get(device.pk)) for device in asked)
     fitting = [part for part in parts if part.fits]
     times = [part.seconds for part in fitting if part.seconds is not None]
-    full = sizes is not None and spec.adapter.kind == "full"
     return Estimate(
         parts=parts,
         per_round=needed(len(fitting), spec.participation),
-        payload=payload,
-        parameters=sizes.parameters() if sizes else None,
-        trainable=sizes.parameters() if full and sizes else payload and payload // FP32_BYTES,
+        payload=plan.payload if plan else None,
+        parameters=plan.sizes.parameters() if plan else None,
+        trainable=plan.trainable if plan else None,
         round_s=max(times) if times else None,
         rounds=spec.rounds,
-        assumed=_assumed(spec, sizes, fitting, last, asked),
+        assumed=_assumed(spec, plan, fitting, last, asked),
     )
 
 
-def _part(
-    spec: JobSpec,
-    device: Device,
-    last: Assignment | None,
-    sizes: Architecture | None,
-    cost: StepCost | None,
-) -> Part:
+def _part(spec: JobSpec, plan: Plan | None, device: Device, last: Assignment | None) -> Part:
     held = _dataset(spec, device)
     why = _why_not(spec, device, held)
     if why or held is None:
         return Part(device.name, why)
-    short = _too_small(spec, device, sizes)
+    short = _too_small(plan, device) if plan else ""
     note = "" if device.is_online else device.presence
-    seconds = _seconds(spec, device, last, held, cost) if cost else None
+    seconds = _seconds(plan, device, last, held) if plan else None
     return Part(device.name, short, note, held.name, held.examples, seconds)
 
 
@@ -146,14 +159,11 @@ def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
     return ""
 
 
-def _too_small(spec: JobSpec, device: Device, sizes: Architecture | None) -> str:
+def _too_small(plan: Plan, device: Device) -> str:
     memory = memory_of(device.profile)
-    if not memory or sizes is None:
+    if not memory or plan.needs_bytes <= MEMORY_SHARE * memory:
         return ""
-    needs = memory_bytes(spec, sizes)
-    if needs <= MEMORY_SHARE * memory:
-        return ""
-    return f"needs about {units.size(needs)}, has {units.size(memory)}"
+    return f"needs about {units.size(plan.needs_bytes)}, has {units.size(memory)}"
 
 
 def memory_bytes(spec: JobSpec, sizes: Architecture) -> float:
@@ -176,10 +186,9 @@ def _cost(spec: JobSpec, sizes: Architecture) -> StepCost:
     return lora_cost(sizes, spec.adapter.rank, spec.adapter.targets)
 
 
-def _seconds(
-    spec: JobSpec, device: Device, last: Assignment | None, held: Dataset, cost: StepCost
-) -> float | None:
+def _seconds(plan: Plan, device: Device, last: Assignment | None, held: Dataset) -> float | None:
     """One round on this device: train, evaluate, both ways over the link."""
+    spec, cost = plan.spec, plan.cost
     peak, _ = _peak(spec, device)
     if not peak:
         return None
@@ -194,14 +203,8 @@ def _seconds(
     steps = spec.train.local_steps or math.ceil(training / batch) * spec.train.local_epochs
     trained = cost.training.of([lengths]) * min(steps * batch, training * _epochs(spec, steps))
     scored = cost.forward.of([lengths]) * validation * GENERATION_SLOWDOWN
-    sizes = architecture_of(spec.model.name)
-    payload = (
-        payload_bytes(sizes, spec.adapter.kind, spec.adapter.rank, spec.adapter.targets)
-        if sizes
-        else 0
-    )
     link = (last and link_bps(figures, last.bytes_down)) or ASSUMED_LINK_BPS
-    return (trained + scored) / speed + 2 * payload / link
+    return (trained + scored) / speed + 2 * plan.payload / link
 
 
 def _epochs(spec: JobSpec, steps: int) -> int:
@@ -226,12 +229,12 @@ def _peak(spec: JobSpec, device: Device) -> tuple[float | None, str]:
 
 def _assumed(
     spec: JobSpec,
-    sizes: Architecture | None,
+    plan: Plan | None,
     fitting: Sequence[Part],
     last: Mapping[int, Assignment],
     devices: Sequence[Device],
 ) -> tuple[str, ...]:
-    if sizes is None:
+    if plan is None:
         return (f"the sizes of {spec.model.name} are not known here, so bytes and time are not",)
     names = {part.name for part in fitting}
     fresh = [d.name for d in devices if d.name in names and d.pk not in last]

@@ -30,6 +30,8 @@ from webapp.telemetry import fleet
 from webapp.telemetry.following import told_event
 
 PAGE = 30
+# With more devices than this the estimate is asked for after the form has been shown.
+AT_ONCE = 200
 UNDER_WAY = ("queued", "running", "paused")
 
 
@@ -93,11 +95,11 @@ def job_new(request: HttpRequest) -> HttpResponse:
             faults = error.faults
         else:
             return redirect("job", job_id=job.pk)
-    devices = _trainers()
+    devices = listing.not_revoked()
     context = {
         "sections": forms.sections(values, faults, devices),
         "faults": forms.named(faults),
-        **_estimated(values, devices),
+        **(_estimated(values, devices) if len(devices) <= AT_ONCE else {"later": True}),
     }
     return render(request, "jobs/new.html", context, status=422 if faults else 200)
 
@@ -117,12 +119,8 @@ def _start(request: HttpRequest) -> dict[str, Any]:
 @require(CREATE_JOB)
 @require_POST
 def job_estimate(request: HttpRequest) -> HttpResponse:
-    context = _estimated(forms.read(request.POST), _trainers())
+    context = _estimated(forms.read(request.POST), listing.not_revoked())
     return render(request, "jobs/_estimate.html", context)
-
-
-def _trainers() -> list[Device]:
-    return list(listing.devices_with_data().filter(revoked_at=None).order_by("name"))
 
 
 def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:

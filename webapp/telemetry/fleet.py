@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 
+from webapp.devices.listing import known
 from webapp.devices.models import Device
 from webapp.jobs import live
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
 Json = dict[str, Any]
+R = TypeVar("R", Participant, Round)
 PRESENCES = ("online", "busy", "offline", "never seen", "revoked")
 
 
@@ -38,33 +41,34 @@ def counts(heads: Iterable[Json]) -> dict[str, int]:
 
 def job_heads(jobs: QuerySet[Job]) -> list[Json]:
     """State, round, progress and losses of these jobs, in four queries however many they are."""
-    newest = Assignment.objects.order_by("slot", "attempt")
-    rows = list(
-        jobs.prefetch_related(
-            Prefetch(
-                "participants",
-                queryset=Participant.objects.select_related("device").order_by("slot"),
-            ),
-            Prefetch("rounds", queryset=Round.objects.order_by("number", "attempt")),
-        )
-    )
-    last = {job.pk: list(job.rounds.all())[-1:] for job in rows}
-    open_ = [row.pk for found in last.values() for row in found if row.phase not in live.ENDED]
+    rows = list(jobs)
+    keys = [job.pk for job in rows]
+    people = _by_job(Participant.objects.select_related("device").order_by("slot"), keys)
+    cycles = _by_job(Round.objects.order_by("number", "attempt"), keys)
+    open_ = {found[-1].pk: found[-1] for found in cycles.values() if _is_open(found[-1])}
     parts: dict[int, list[Assignment]] = {}
-    for part in newest.filter(round__in=open_):
+    for part in Assignment.objects.filter(round__in=open_).order_by("slot", "attempt"):
         parts.setdefault(part.round_id, []).append(part)
-    return [_job_head(job, last[job.pk], parts) for job in rows]
+    for found in cycles.values():
+        known(found[-1], assignments=parts.get(found[-1].pk, []))
+    return [_job_head(job, people.get(job.pk, []), cycles.get(job.pk, [])) for job in rows]
 
 
-def _job_head(job: Job, last: list[Round], parts: dict[int, list[Assignment]]) -> Json:
-    people = list(job.participants.all())
+def _is_open(row: Round) -> bool:
+    return row.phase not in live.ENDED
+
+
+def _by_job(rows: QuerySet[R], keys: list[UUID]) -> dict[UUID, list[R]]:
+    found: dict[UUID, list[R]] = {}
+    for row in rows.filter(job__in=keys):
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+def _job_head(job: Job, people: list[Participant], cycles: list[Round]) -> Json:
     total = int(job.spec.get("rounds", 1))
-    current = last[0] if last else None
-    if current is not None:
-        current._prefetched_objects_cache = {  # type: ignore[attr-defined]
-            "assignments": parts.get(current.pk, [])
-        }
-    scored = [row.evaluation for row in job.rounds.all() if row.evaluation]
+    current = cycles[-1] if cycles else None
+    scored = [row.evaluation for row in cycles if row.evaluation]
     return {
         "id": str(job.pk),
         "name": job.name,
