@@ -1,0 +1,174 @@
+"""Who may take part, who does, and what a job says while it waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.federation import DEADLINE_S, Federation
+from webapp.devices import services as devices
+from webapp.devices.models import Device
+from webapp.jobs.models import Job, Participant
+
+
+def waiting(job: Job) -> str:
+    job.refresh_from_db()
+    assert job.phase == "queued"
+    return job.reason
+
+
+def names(job: Job) -> list[str]:
+    rows = Participant.objects.filter(job=job).select_related("device")
+    return [row.device.name for row in rows]
+
+
+def test_without_any_device(federation: Federation) -> None:
+    job = federation.launch()
+    assert waiting(job) == ("waiting for 1 devices that hold at least 8 examples; 0 are enrolled")
+    federation.reconcile()
+    assert federation.log(job).count("waiting for 1 devices") == 1, "said once"
+    federation.device("pi-kitchen")
+    federation.reconcile()
+    assert federation.run(job).phase == "completed"
+
+
+@pytest.mark.parametrize("examples", [0, 7])
+def test_a_device_that_holds_too_little_or_nothing(federation: Federation, examples: int) -> None:
+    federation.device("pi-kitchen", examples=examples)
+    federation.device("pi-porch")
+    job = federation.launch()
+    federation.run(job)
+    assert names(job) == ["pi-porch"]
+
+
+def test_only_devices_that_hold_too_little(federation: Federation) -> None:
+    federation.device("pi-kitchen", examples=7)
+    job = federation.launch()
+    assert "hold at least 8 examples; 0 are enrolled" in waiting(job)
+    federation.later(DEADLINE_S + 1)
+    federation.reconcile()
+    job.refresh_from_db()
+    assert job.phase == "failed"
+    assert "0 are enrolled; gave up after 7200 s" in job.reason
+
+
+def test_an_unknown_dataset(federation: Federation) -> None:
+    federation.devices("pi-kitchen")
+    job = federation.launch(data={"dataset": "biology"})
+    assert "8 examples of 'biology'; 0 are enrolled" in waiting(job)
+
+
+def test_a_dataset_that_some_hold(federation: Federation) -> None:
+    kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
+    kitchen.hello(datasets=[{"name": "home", "examples": 50}, {"name": "law", "examples": 50}])
+    job = federation.run(federation.launch(data={"dataset": "home"}))
+    assert [(row.device.name, row.dataset) for row in job.participants.all()] == [
+        ("pi-kitchen", "home")
+    ]
+
+
+def test_the_first_dataset_that_is_large_enough(federation: Federation) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    kitchen.hello(
+        datasets=[
+            {"name": "tiny", "examples": 2},
+            {"name": "home", "examples": 50},
+            {"name": "law", "examples": 90},
+        ]
+    )
+    job = federation.launch()
+    row = job.participants.get()
+    # "law" was there since the enrolment, "home" came with the last hello.
+    assert (row.dataset, row.examples) == ("law", 90)
+
+
+def test_who_may_not(federation: Federation) -> None:
+    for name in ("pi-a", "pi-b", "pi-c", "pi-d"):
+        federation.device(name)
+    Device.objects.filter(name="pi-a").update(role="aggregator")
+    Device.objects.filter(name="pi-b").update(role="both")
+    devices.revoke(Device.objects.get(name="pi-c"), None)
+    job = federation.launch()
+    assert names(job) == ["pi-b", "pi-d"]
+
+
+def test_only_those_that_are_named(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c")
+    job = federation.launch(participation={"devices": ["pi-c", "pi-a"]})
+    assert names(job) == ["pi-a", "pi-c"]
+
+
+def test_too_few_are_online(federation: Federation) -> None:
+    _kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    federation.lose(porch)
+    job = federation.launch(participation={"minimum": 2})
+    assert waiting(job) == "waiting for 2 of 2 devices to be online; away: pi-porch"
+    assert names(job) == [], "who takes part is fixed once enough are there"
+    porch.presence()
+    federation.reconcile()
+    assert names(job) == ["pi-kitchen", "pi-porch"]
+
+
+def test_everybody_leaves_between_two_rounds(federation: Federation) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    job = federation.started(rounds=2)
+    kitchen.work()
+    federation.work_off()
+    kitchen.work()
+    federation.lose(kitchen)
+    federation.work_off()
+    job.refresh_from_db()
+    assert federation.round(job).number == 1
+    assert job.phase == "running"
+    assert job.reason == "waiting for 1 of 1 devices to be online; away: pi-kitchen"
+    federation.later(DEADLINE_S + 1)
+    federation.reconcile()
+    job.refresh_from_db()
+    assert job.phase == "failed"
+    assert "gave up after 7200 s" in job.reason
+
+
+def test_who_comes_later_waits_for_the_next_job(federation: Federation) -> None:
+    federation.devices("pi-kitchen")
+    job = federation.started(rounds=2)
+    federation.device("pi-late")
+    federation.run(job)
+    assert names(job) == ["pi-kitchen"]
+
+
+def test_who_is_away_sits_a_round_out(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    job = federation.launch(rounds=2)
+    federation.lose(porch)
+    kitchen.work()
+    porch.done.update(porch.offers())
+    federation.later(DEADLINE_S + 1)
+    federation.reconcile()
+    first = federation.round(job)
+    assert (first.number, first.members, first.evaluators) == (1, [0], [0])
+
+
+def test_a_draw_is_the_same_again(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c", "pi-d", "pi-e")
+    drawn: list[Any] = []
+    for _ in range(2):
+        job = federation.launch(rounds=3, seed=4, participation={"fraction": 0.4})
+        federation.run(job)
+        drawn.append([row.members for row in job.rounds.filter(number__gt=0)])
+        assert all(len(members) == 2 for members in drawn[-1])
+    assert drawn[0] == drawn[1]
+    assert len({tuple(members) for members in drawn[0]}) > 1
+
+
+def test_the_number_of_queries_of_one_look_does_not_grow_with_the_fleet(
+    federation: Federation, django_assert_max_num_queries: Any
+) -> None:
+    """The reconcile pass looks at every running job every two seconds."""
+    from workers.coordinator.shell import advance
+
+    for number in range(12):
+        federation.device(f"pi-{number:02}")
+    job = federation.started()
+    with django_assert_max_num_queries(16):
+        advance(job.pk)
