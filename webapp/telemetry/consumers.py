@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,6 +23,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 
 from webapp.accounts.models import User
 from webapp.telemetry.following import DeviceReader, FleetReader, Gone, JobReader
+from webapp.telemetry.pace import WATCH_TTL_S, watch
 from webapp.wake import FLEET_GROUP, device_group, job_group
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,10 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
     def make_reader(self) -> Reader:
         raise NotImplementedError
 
+    def watched(self) -> UUID | int | None:
+        """The job or device whose samples are wanted each second while this page is open."""
+        return None
+
     async def connect(self) -> None:
         user = self.scope.get("user")
         if not isinstance(user, User) or not user.is_active:
@@ -136,9 +142,12 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(CLOSE_NONSENSE)
 
     async def _follow(self) -> None:
-        checked = time.monotonic()
+        checked, noted = time.monotonic(), -math.inf
         while True:
             started = time.monotonic()
+            if started - noted > WATCH_TTL_S / 3:
+                noted = started
+                await self._note_watched()
             if started - checked > CHECK_ACCESS_S:
                 checked = started
                 if not await database_sync_to_async(self._still_allowed)():
@@ -150,6 +159,11 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
             await asyncio.sleep(max(0.0, SEND_INTERVAL_S - (time.monotonic() - started)))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.woken.wait(), LOOK_ANYWAY_S)
+
+    async def _note_watched(self) -> None:
+        subject = self.watched()
+        if subject is not None:
+            await database_sync_to_async(watch)(subject)
 
     async def _look(self) -> bool:
         """Read and send what is new; False where there is nothing left to follow."""
@@ -194,6 +208,9 @@ class FollowJob(Follow):
     def make_reader(self) -> Reader:
         return JobReader(self.job_id)
 
+    def watched(self) -> UUID:
+        return self.job_id
+
 
 class FollowDevice(Follow):
     @property
@@ -206,6 +223,9 @@ class FollowDevice(Follow):
 
     def make_reader(self) -> Reader:
         return DeviceReader(self.device_id)
+
+    def watched(self) -> int:
+        return self.device_id
 
 
 class FollowFleet(Follow):
