@@ -33,11 +33,11 @@ function merge(snapshot) {
   page.peaks = state.devices;
 }
 
-function render() {
+function render(what) {
   showHead(state);
   showLegend(page);
   showDevices(state, store);
-  page.invalidate();
+  page.invalidate(what);
 }
 
 merge(json("job-snapshot"));
@@ -54,11 +54,12 @@ new LiveSocket(`/ws/jobs/${id}/`, {
     for (const [device, seq] of Object.entries(message.cursors.samples)) {
       store.cursors[device] = Math.max(seq, store.cursors[device] || 0);
     }
-    render();
+    const { rounds: news, devices } = message.snapshot;
+    render(news || devices ? undefined : "samples");
   },
 });
 
 // Bars of a round under way grow by themselves.
 setInterval(() => {
-  if (state.phase === "running" && !document.hidden) page.invalidate();
+  if (state.phase === "running" && !document.hidden) page.invalidate("rounds");
 }, 1000);

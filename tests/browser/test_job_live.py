@@ -132,23 +132,27 @@ def test_table_png_and_csv(window: Callable[..., Window], job: str) -> None:
             assert len(rows) == every + 1
 
 
+# The ninth decile of the time between frames, in milliseconds.
+FRAME_MS = """() => new Promise(done => {
+  const gaps = []; let last = performance.now();
+  const tick = now => { gaps.push(now - last); last = now;
+    gaps.length < 120 ? requestAnimationFrame(tick)
+      : done(gaps.sort((a, b) => a - b)[Math.floor(gaps.length * 0.9)]); };
+  requestAnimationFrame(tick);
+})"""
+
+
 def test_fifty_devices_and_ten_thousand_points_stay_smooth(
     window: Callable[..., Window], site: Site
 ) -> None:
     devices = site.do("fleet", count=50, first=100)
     job = site.do("running_job", devices=devices, rounds=4, samples=65)
     made = window()
+    made.go("/profile/")
+    still = made.page.evaluate(FRAME_MS)
     page = made.go(f"/jobs/{job}/")
     until_points(made, 1000)
     site.do("grow", job=job, count=2)
-    slow = page.evaluate(
-        """() => new Promise(done => {
-          const gaps = []; let last = performance.now();
-          const tick = now => { gaps.push(now - last); last = now;
-            gaps.length < 120 ? requestAnimationFrame(tick)
-              : done(gaps.sort((a, b) => a - b)[Math.floor(gaps.length * 0.9)]); };
-          requestAnimationFrame(tick);
-        })"""
-    )
-    # Nine frames of ten within three ticks, on a machine that draws without a graphics card.
-    assert slow < 50
+    # Three frames of 60 a second at most, or three times what a page that does nothing gets on a
+    # machine that is busy and draws without a graphics card.
+    assert page.evaluate(FRAME_MS) < max(50, 3 * still)

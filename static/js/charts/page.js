@@ -17,6 +17,7 @@ export class ChartPage {
     this.isolated = null;
     this.range = null;
     this.drawn = 0;
+    this.pause = DRAW_INTERVAL_MS;
     this.watcher = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "120px" });
     document.addEventListener("themechange", () => this.restyle());
     document.addEventListener("visibilitychange", () => document.hidden || this.invalidate());
@@ -39,21 +40,22 @@ export class ChartPage {
     this.soon();
   }
 
-  // Something changed: every chart has to be drawn once.
-  invalidate() {
-    for (const chart of this.charts) chart.dirty = true;
+  // Something changed: every chart that shows it ("samples", "rounds", or all) is drawn once.
+  invalidate(what) {
+    for (const chart of this.charts) if (!what || chart.needs === what) chart.dirty = true;
     this.soon();
   }
 
   soon() {
     if (this.timer || document.hidden) return;
-    const wait = Math.max(0, this.drawn + DRAW_INTERVAL_MS - performance.now());
+    const wait = Math.max(0, this.drawn + Math.min(2000, this.pause) - performance.now());
     this.timer = setTimeout(() => this.flush(), wait);
   }
 
   flush() {
     this.drawn = performance.now();
     const due = this.charts.filter((chart) => chart.dirty && chart.visible);
+    let spent = 0;
     const next = () => {
       const chart = due.shift();
       if (!chart) {
@@ -63,7 +65,11 @@ export class ChartPage {
         return;
       }
       chart.dirty = false;
+      const started = performance.now();
       chart.draw();
+      // Drawing may take a fifth of the time, however many lines there are.
+      spent += performance.now() - started;
+      this.pause = Math.max(DRAW_INTERVAL_MS, 5 * spent);
       requestAnimationFrame(next);
     };
     requestAnimationFrame(next);

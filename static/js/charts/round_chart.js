@@ -6,6 +6,8 @@ import { axis, look, tooltip, zoom } from "./options.js";
 import { colourOf, dashOf } from "./page.js";
 
 export class RoundChart {
+  needs = "rounds";
+
   // `scores`: [{key, label}] to choose from; the first is shown at first.
   constructor(page, { title, subtitle, scores, format, unit, nothing }) {
     Object.assign(this, { page, scores, format, unit, nothing, subtitle });

@@ -5,12 +5,15 @@ import { saveCsv, savePng } from "./export.js";
 import { axis, look, tooltip, zoom } from "./options.js";
 import { colourOf, dashOf } from "./page.js";
 
-const POINTS = 5000; // of all lines of a chart together
+const POINTS = 3000; // of all lines of a chart together
 
 export class TimeChart {
+  needs = "samples";
+
   // `format` writes one value with its unit; `subtitle` may be a function of the page.
   constructor(page, { title, subtitle, metrics, format, unit, nothing, fromZero = true }) {
     Object.assign(this, { page, metrics, format, unit, subtitle, nothing, fromZero });
+    this.lines = new Map(); // "device/metric" -> dataset
     this.card = new Card({ title });
     this.card.reset.addEventListener("click", () => page.setRange(null));
     this.card.plot.addEventListener("dblclick", () => page.setRange(null));
@@ -29,6 +32,7 @@ export class TimeChart {
   }
 
   restyle() {
+    this.lines.clear();
     if (!this.chart) return;
     const paint = look();
     const { options } = this.chart;
@@ -75,19 +79,27 @@ export class TimeChart {
     if (this.card.data.open) this.fill();
   }
 
+  // The same object as long as the line exists: Chart.js works out the options of a new one anew.
   dataset({ device, key, label, dash }, from, to, each) {
-    const data = this.page.store.series(device.id, key).view(from, to, each);
-    const few = data.length < 40;
+    const name = `${device.id}/${key}`;
+    if (!this.lines.has(name)) this.lines.set(name, this.style(device, label, dash));
+    const dataset = this.lines.get(name);
+    dataset.data = this.page.store.series(device.id, key).view(from, to, each);
+    const radius = dataset.data.length < 40 ? 1.75 : 0;
+    if (dataset.pointRadius !== radius) dataset.pointRadius = radius;
+    return dataset;
+  }
+
+  style(device, label, dash) {
     return {
       label: label ? `${device.name} ${label}` : device.name,
-      data,
       borderColor: colourOf(device.slot),
       backgroundColor: colourOf(device.slot),
       borderDash: dash || dashOf(device.slot),
-      borderWidth: 1.75,
+      borderWidth: this.page.devices.length > 12 ? 1.25 : 1.75,
       borderCapStyle: "round",
       borderJoinStyle: "round",
-      pointRadius: few ? 1.75 : 0,
+      pointRadius: 0,
       pointHitRadius: 0,
       pointHoverRadius: 3,
     };

@@ -34,6 +34,8 @@ export function bars(round, slot, now) {
 }
 
 export class Timeline {
+  needs = "rounds";
+
   constructor(page) {
     this.page = page;
     this.chosen = null; // null: the newest

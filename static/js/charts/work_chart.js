@@ -31,6 +31,8 @@ const ratios = {
 };
 
 export class WorkChart {
+  needs = "rounds";
+
   constructor(page) {
     this.page = page;
     this.card = new Card({
