@@ -170,6 +170,11 @@ def _connection(device_id: int) -> Iterator[Connection]:
         "global_keyprefix": key_prefix(device_id),
         "socket_connect_timeout": 3,
         "socket_timeout": 10,
+        # One more attempt and no pause: whatever is not sent is sent by the reconcile pass.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0,
+        "interval_max": 0,
     }
     with Connection(settings.DEVICE_REDIS_URL, transport_options=options) as connection:
         yield connection

@@ -93,11 +93,14 @@ def _checked_updates(row: Round, base: Path, stack: ExitStack) -> list[UpdateFil
     sound = []
     for assignment in _reported(row):
         assert assignment.update_artefact is not None
-        path = stack.enter_context(local_file(assignment.update_artefact))
         try:
+            path = stack.enter_context(local_file(assignment.update_artefact))
             check_frame(path, expected, meta, limit)
         except WireError as error:
             _refuse(row, assignment, str(error))
+            continue
+        except FileNotFoundError:
+            _refuse(row, assignment, "its bytes are no longer in the storage")
             continue
         sound.append(UpdateFile(path, float(assignment.examples), assignment.slot))
     return sound

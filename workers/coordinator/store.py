@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -58,13 +58,25 @@ def save(
         before.deadline_at,
     ):
         _save_round(row, before, after)
+    messages = []
     for effect in effects:
         if isinstance(effect, Offer):
-            _offer(row, effect, slots)
+            messages.append(_offer(row, effect, slots))
         elif isinstance(effect, Revoke):
-            _revoke(job, row, effect, slots)
+            messages.append(_revoke(job, row, effect, slots))
         elif isinstance(effect, Ended):
             _ended(job, row, effect)
+    transaction.on_commit(partial(_send, messages))
+
+
+def _send(messages: Sequence[Callable[[], bool]]) -> None:
+    """Tell the devices. A broker that is away is not asked once per device.
+
+    A later reconcile pass sends the offers; an answer to measurements says what is over.
+    """
+    for send in messages:
+        if not send():
+            return
 
 
 def _at(seconds: float | None) -> datetime | None:
@@ -129,13 +141,13 @@ def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
         setattr(row, name, value)
 
 
-def _offer(row: Round, effect: Offer, slots: Mapping[str, int]) -> None:
+def _offer(row: Round, effect: Offer, slots: Mapping[str, int]) -> Callable[[], bool]:
     assignment = _find(row, slots[effect.device], effect.task, effect.attempt)
-    transaction.on_commit(partial(send_offer, assignment))
+    return partial(send_offer, assignment)
 
 
 def send_offer(assignment: Assignment) -> bool:
-    """Tell the device; an offer that could not be sent is sent by a later reconcile pass."""
+    """Tell the device that there is work. False where the broker could not be reached."""
     sent = broker.offer(assignment.device_id, str(assignment.pk))
     if sent:
         now = datetime.now(timezone.utc)
@@ -143,13 +155,11 @@ def send_offer(assignment: Assignment) -> bool:
     return sent
 
 
-def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> None:
+def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> Callable[[], bool]:
     assignment = _find(row, slots[effect.device], effect.task, effect.attempt)
     text = f"{effect.device}, round {row.number}: {effect.reason}"
     job_event(job, text, Level.WARNING, assignment.device)
-    transaction.on_commit(
-        partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
-    )
+    return partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
 
 
 def _find(row: Round, slot: int, task: Task, attempt: int) -> Assignment:

@@ -1,0 +1,256 @@
+"""Whatever a crash, a lost message or a broker that was away left behind is repaired."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+import redis
+
+from tests.conftest import RealBroker
+from tests.federation import Federation, phase_of
+from webapp import broker as site_broker
+from webapp.devices import broker as device_broker_module
+from webapp.jobs import services
+from webapp.jobs.models import Assignment, Job
+from workers.coordinator import reconcile
+
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+
+
+def test_a_lost_offer_is_sent_again(federation: Federation) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    federation.launch()
+    (offer,) = kitchen.offers()
+    federation.outbox.devices.clear()
+    reconcile.run()
+    assert kitchen.offers() == [], "not at once"
+    federation.later(16)
+    reconcile.run()
+    assert kitchen.offers() == [offer]
+    reconcile.run()
+    assert len(federation.outbox.devices) == 1, "and not all the time"
+
+
+def test_an_offer_that_was_never_sent_is_sent(federation: Federation) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    federation.launch()
+    Assignment.objects.update(sent_at=None)
+    federation.outbox.devices.clear()
+    reconcile.run()
+    assert len(kitchen.offers()) == 1
+    assert Assignment.objects.get().sent_at is not None
+
+
+def test_who_is_away_or_busy_is_left_alone(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    federation.launch()
+    federation.later(16)
+    federation.outbox.devices.clear()
+    federation.lose(kitchen)
+    porch.presence("11111111-1111-4111-8111-111111111111")
+    reconcile.run()
+    assert federation.outbox.devices == []
+
+
+def test_two_copies_of_an_offer_are_one_piece_of_work(federation: Federation) -> None:
+    (_kitchen,) = federation.devices("pi-kitchen")
+    job = federation.launch()
+    federation.later(16)
+    reconcile.run()
+    bodies = [json.loads(envelope["body"]) for _, _, envelope in federation.outbox.devices]
+    assert len({body["nonce"] for body in bodies}) == 2
+    assert len({body["assignment"] for body in bodies}) == 1
+    assert federation.run(job).phase == "completed"
+
+
+def test_every_message_may_be_lost(federation: Federation) -> None:
+    """Not one message reaches the coordinator or the aggregation worker by itself."""
+    federation.devices("pi-kitchen", "pi-porch")
+    job = federation.launch(rounds=2)
+    for _ in range(60):
+        federation.outbox.site.clear()
+        federation.later(61)
+        reconcile.run()
+        job.refresh_from_db()
+        if job.is_over:
+            break
+        asked = [item for item in federation.outbox.site if item[0] != site_broker.ADVANCE]
+        federation.outbox.site[:] = asked
+        federation.work_off()
+        for pi in federation.pis:
+            pi.presence()
+            pi.work()
+    assert job.phase == "completed"
+
+
+def test_every_message_may_come_twice(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation.devices("pi-kitchen", "pi-porch")
+    once = federation.run(federation.launch(rounds=2))
+    box = federation.outbox.site
+
+    def twice(name: str, args: tuple[Any, ...]) -> None:
+        box.append((name, args))
+        box.append((name, args))
+
+    monkeypatch.setattr(site_broker, "publisher", twice)
+    again = federation.run(federation.launch(rounds=2))
+    assert again.phase == "completed"
+    assert again.global_artefact_id == once.global_artefact_id
+    assert again.rounds.count() == once.rounds.count() == 3
+    strip = str.maketrans("", "", "0123456789.")
+    assert sorted(federation.log(again).translate(strip).split("\n")) == sorted(
+        federation.log(once).translate(strip).split("\n")
+    )
+
+
+@pytest.mark.parametrize("what", [site_broker.INITIALISE, site_broker.AGGREGATE])
+def test_a_lost_request_to_the_aggregation_worker(federation: Federation, what: str) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    if what == site_broker.INITIALISE:
+        job = services.create_job(federation.spec(), None)
+    else:
+        job = federation.started()
+        kitchen.work()
+    requests = _requests_for(federation, what)
+    assert len(requests) == 1
+    federation.later(50)
+    reconcile.run()
+    assert not _requests_for(federation, what), "it may still be at it"
+    federation.later(11)
+    reconcile.run()
+    assert _requests_for(federation, what) == requests
+    federation.outbox.site.append((what, requests[0]))
+    assert federation.run(job).phase == "completed"
+
+
+def _requests_for(federation: Federation, what: str) -> list[tuple[Any, ...]]:
+    """Let the coordinator work; take the requests to the other worker out and return them."""
+    from workers.coordinator.tasks import advance_job
+
+    found = []
+    while federation.outbox.site:
+        name, args = federation.outbox.site.pop(0)
+        if name == what:
+            found.append(args)
+        elif name == site_broker.ADVANCE:
+            advance_job(*args)
+    return found
+
+
+def test_a_restarted_broker_gets_its_users_back(
+    federation: Federation, device_broker: RealBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    for pi in (kitchen, porch):
+        assert redis.Redis.from_url(pi.enrolled.broker_url).ping()
+    device_broker.stop()
+    device_broker.start()
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis.from_url(kitchen.enrolled.broker_url).ping()
+    with caplog.at_level(logging.WARNING):
+        reconcile.run()
+    assert "had forgotten 2 users; set again" in caplog.text
+    for pi in (kitchen, porch):
+        assert redis.Redis.from_url(pi.enrolled.broker_url).ping()
+    caplog.clear()
+    reconcile.run()
+    assert "forgotten" not in caplog.text
+
+
+def test_the_devices_broker_is_down_when_work_is_offered(
+    federation: Federation, device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    monkeypatch.setattr(device_broker_module, "publisher", device_broker_module.publish)
+    device_broker.stop()
+    job = federation.launch()
+    assert federation.parts(job, "evaluate") == {
+        ("pi-kitchen", 1): "offered",
+        ("pi-porch", 1): "offered",
+    }
+    assert set(Assignment.objects.values_list("sent_at", flat=True)) == {None}
+    reconcile.run()
+    device_broker.start()
+    reconcile.run()
+    server = redis.Redis.from_url(device_broker.url)
+    for pi in (kitchen, porch):
+        (message,) = server.lrange(f"dev.{pi.device.pk}.work", 0, -1)
+        assert json.loads(message)["headers"]["task"] == "edgewise.work"
+    assert None not in set(Assignment.objects.values_list("sent_at", flat=True))
+    server.flushall()
+
+
+def test_the_sites_broker_is_down_at_launch(
+    federation: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The job is queued all the same, a line says what it waits for, and it starts later."""
+    federation.devices("pi-kitchen")
+    kept = site_broker.publisher
+    monkeypatch.setattr(site_broker.app.conf, "broker_url", NOBODY_LISTENS)
+    monkeypatch.setattr(site_broker, "publisher", site_broker.publish)
+    with caplog.at_level(logging.WARNING):
+        job = services.create_job(federation.spec(), None)
+    assert "broker is down, edgewise.advance" in caplog.text
+    assert "waits for the reconcile pass" in caplog.text
+    job.refresh_from_db()
+    assert job.phase == "queued"
+    monkeypatch.setattr(site_broker, "publisher", kept)
+    federation.reconcile()
+    assert federation.run(job).phase == "completed"
+
+
+def test_a_report_while_the_sites_broker_is_down(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    job = federation.started()
+    kept = site_broker.publisher
+    monkeypatch.setattr(site_broker.app.conf, "broker_url", NOBODY_LISTENS)
+    monkeypatch.setattr(site_broker, "publisher", site_broker.publish)
+    assert kitchen.work() == ["train"]
+    monkeypatch.setattr(site_broker, "publisher", kept)
+    assert federation.run(job).phase == "completed"
+
+
+def test_one_job_that_cannot_be_decided_on_stops_no_other(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation.devices("pi-kitchen")
+    broken = services.create_job(federation.spec(), None)
+    Job.objects.filter(pk=broken.pk).update(spec={"rounds": -1})
+    fine = services.create_job(federation.spec(), None)
+    federation.outbox.site.clear()
+    reconcile.run()
+    assert f"job {broken.pk} could not be advanced" in caplog.text
+    federation.work_off()
+    assert federation.run(fine).phase == "completed"
+
+
+@pytest.mark.parametrize("phase", ["cancelled", "paused", "failed"])
+def test_a_round_that_was_not_told_of_the_end_of_its_job(
+    federation: Federation, phase: str
+) -> None:
+    (kitchen,) = federation.devices("pi-kitchen")
+    job = federation.started()
+    held = kitchen.take()["assignment"]
+    Job.objects.filter(pk=job.pk).update(phase=phase)
+    reconcile.run()
+    assert federation.round(job).phase == "failed"
+    assert phase_of(held) == "expired"
+    assert kitchen.cancels()[held] == f"the job was {phase}"
+    assert reconcile.unfinished_jobs() == []
+
+
+def test_finished_jobs_cost_nothing(federation: Federation, django_assert_num_queries: Any) -> None:
+    federation.devices("pi-kitchen")
+    federation.run(federation.launch())
+    assert reconcile.unfinished_jobs() == []
+    with django_assert_num_queries(4):
+        reconcile.run()
