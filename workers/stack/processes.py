@@ -81,17 +81,16 @@ class Processes:
         """SIGKILL the process and everything it started."""
         self._signal(self.running.pop(name), signal.SIGKILL)
 
-    def stop(self, name: str, grace_s: float = STOP_GRACE_S) -> None:
-        process = self.running.pop(name)
-        self._signal(process, signal.SIGTERM, group=False)
-        with suppress(subprocess.TimeoutExpired):  # what is left is killed below
-            process.wait(grace_s)
-        self._signal(process, signal.SIGKILL)
-
-    def stop_all(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Stop everything, the newest first, all within about one grace period each."""
-        for name in reversed(list(self.running)):
-            self.stop(name, grace_s)
+    def stop(self, *names: str, grace_s: float = STOP_GRACE_S) -> None:
+        """End these processes together; what is left of them after ``grace_s`` is killed."""
+        stopping = [self.running.pop(name) for name in names]
+        for process in stopping:
+            self._signal(process, signal.SIGTERM, group=False)
+        deadline = time.monotonic() + grace_s
+        for process in stopping:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            self._signal(process, signal.SIGKILL)
 
     @staticmethod
     def _signal(process: subprocess.Popen[bytes], number: int, group: bool = True) -> None:

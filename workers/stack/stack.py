@@ -19,6 +19,7 @@ from workers.stack.processes import Processes, StartError, free_port, wait_for_p
 
 SERVER_PARTS = ("web", "coordinator", "aggregate")
 PREFERRED_WEB_PORT = 8000
+BROKER = "broker-"
 
 
 @dataclass
@@ -103,7 +104,7 @@ class Stack:
         folder = self.folder / "brokers"
         for name in ("site", "devices"):
             port, password = int(self.settings[f"{name}_port"]), self.settings[f"{name}_password"]
-            start_broker(self.processes, f"broker-{name}", port, password, folder)
+            start_broker(self.processes, BROKER + name, port, password, folder)
 
     def start_part(self, part: str) -> None:
         """Start (again) one of web, coordinator, aggregate."""
@@ -164,5 +165,8 @@ class Stack:
         self.processes.start(f"agent-{name}", command, self.agent_env(name))
 
     def stop(self) -> None:
-        """Stop agents first, then the server, then the brokers."""
-        self.processes.stop_all()
+        """Stop everything; the brokers last, as the workers say goodbye through them."""
+        names = list(self.processes.running)
+        brokers = [name for name in names if name.startswith(BROKER)]
+        self.processes.stop(*(name for name in names if name not in brokers))
+        self.processes.stop(*brokers)
