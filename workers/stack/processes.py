@@ -92,6 +92,9 @@ class Processes:
                 process.wait(max(0.0, deadline - time.monotonic()))
             self._signal(process, signal.SIGKILL)
 
+    def stop_all(self, grace_s: float = STOP_GRACE_S) -> None:
+        self.stop(*self.running, grace_s=grace_s)
+
     @staticmethod
     def _signal(process: subprocess.Popen[bytes], number: int, group: bool = True) -> None:
         with suppress(ProcessLookupError):  # it is gone already
