@@ -54,6 +54,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
         database.setdefault("TEST", {})["NAME"] = str(VAR_DIR / "test.sqlite3")
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Without knox's own table: it is unused, but keeps PostgreSQL from emptying ours."""
+    from django.db import connection
+
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS knox_authtoken")
+
+
 class RealBroker:
     """A Valkey server that may be stopped and started again; it forgets everything then."""
 
