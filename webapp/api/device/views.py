@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.throttling import AnonRateThrottle
 
-from webapp.api.device import work
+from webapp.api.device import presence, work
 from webapp.api.device.authentication import (
     DeviceThrottle,
     DeviceTokenAuthentication,
@@ -115,13 +115,13 @@ def enrol(request: Request) -> Response:
 @device_call(["POST"], HelloSerializer)
 def hello(request: Request) -> Response:
     """Say that the agent has started; what its former start held is given up."""
-    return Response(work.hello(_device(request), **_read(HelloSerializer, request)))
+    return Response(presence.hello(_device(request), **_read(HelloSerializer, request)))
 
 
 @device_call(["POST"], MeasurementsSerializer)
 def measurements(request: Request) -> Response:
     """Presence, activity and samples; the answer says what the device should know now."""
-    return Response(work.measure(_device(request), _read(MeasurementsSerializer, request)))
+    return Response(presence.measure(_device(request), _read(MeasurementsSerializer, request)))
 
 
 @device_call(["POST"])

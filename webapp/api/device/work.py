@@ -1,4 +1,4 @@
-"""What happens when a device calls: rows are read, moved and answered; no HTTP in here."""
+"""What a device does with its assignments: rows are read, moved and answered."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.core.cache import cache
 from django.db import transaction
-from django.db.models import F
-from django.db.models.functions import Greatest
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -18,57 +15,23 @@ from django.utils import timezone
 from fedcore.errors import WireError
 from fedcore.plan.frame_header import read_header
 from fedcore.rounds import ACTIVE, DELIVERED, HELD, AssignmentPhase, Task, move_refusal
-from webapp.devices.broker import public_address
 from webapp.devices.models import Device
-from webapp.devices.services import replace_datasets
 from webapp.events import job_event
 from webapp.jobs.artefacts import ArtefactRefused, local_file, received, store, stream
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Level, Participant
 from webapp.jobs.transitions import (
     AssignmentRefused,
     add_traffic,
-    expire_held,
     lock_job,
     look_at,
     move_assignment,
     renew_lease,
 )
-from webapp.telemetry.models import Sample
-from webapp.telemetry.pace import interval_s
-from webapp.wake import wake_device, wake_job
+from webapp.wake import wake_job
 
 # Metadata of a frame may add this much to the tensors' bytes.
 FRAME_SLACK_BYTES = 65_536
 UPDATE_DTYPE = "F32"
-ONLINE_COUNT_TTL_S = 5
-
-
-def hello(
-    device: Device,
-    boot_id: str,
-    agent_version: str,
-    profile: dict[str, Any],
-    datasets: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """The agent has started: what its former start held is offered again at once."""
-    with transaction.atomic():
-        if boot_id != device.boot_id:
-            expire_held(device, "its agent was restarted")
-        changes: dict[str, Any] = {"boot_id": boot_id, "agent_version": agent_version}
-        if profile:
-            changes["profile"] = profile
-        Device.objects.filter(pk=device.pk).update(
-            last_seen_at=timezone.now(), activity={}, **changes
-        )
-        replace_datasets(device, datasets)
-    wake_device(device.pk)
-    return {
-        "device": {"id": device.pk, "name": device.name, "role": device.role},
-        "next_sample_seq": device.last_sample_seq + 1,
-        "interval_s": interval_s(device.pk, None, _online_count()),
-        "broker_url": public_address(),
-        "cancel": [],
-    }
 
 
 def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
@@ -261,92 +224,8 @@ def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseB
     raise Http404
 
 
-def measure(device: Device, values: dict[str, Any]) -> dict[str, Any]:
-    """Store samples once each, renew the lease, and say what the device should know now."""
-    activity = _plain(values["activity"])
-    stored = _store_samples(device, values["samples"])
-    Device.objects.filter(pk=device.pk).update(
-        last_seen_at=timezone.now(),
-        activity=activity,
-        last_sample_seq=Greatest(F("last_sample_seq"), stored),
-    )
-    current = _current(device, activity)
-    stop = None
-    if current is None and activity["assignment"]:
-        stop = {"assignment": activity["assignment"], "reason": "the server knows no such work"}
-    if current is not None:
-        held = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
-        stop = None if held or current.phase in _ANSWERED else _cancel(current)
-        wake_job(current.round.job_id)
-    wake_device(device.pk)
-    job_id = current.round.job_id if current is not None else None
-    return {
-        "acked_seq": stored or device.last_sample_seq,
-        "interval_s": interval_s(device.pk, job_id, _online_count()),
-        "cancel": [] if stop is None else [stop],
-    }
-
-
-_ANSWERED = (
-    AssignmentPhase.REPORTED.value,
-    AssignmentPhase.FOLDED.value,
-    AssignmentPhase.OFFERED.value,
-)
-
-
-def _cancel(assignment: Assignment) -> dict[str, str]:
-    return {"assignment": str(assignment.pk), "reason": assignment.reason or assignment.phase}
-
-
-def _plain(activity: dict[str, Any]) -> dict[str, Any]:
-    held = activity.get("assignment")
-    return {**activity, "assignment": str(held) if held else None}
-
-
-def _current(device: Device, activity: dict[str, Any]) -> Assignment | None:
-    if not activity.get("assignment"):
-        return None
-    return (
-        Assignment.objects.filter(pk=activity["assignment"], device=device)
-        .select_related("round")
-        .first()
-    )
-
-
-def _store_samples(device: Device, samples: list[dict[str, Any]]) -> int:
-    """Store samples and return the highest seq among them (0 for none)."""
-    if not samples:
-        return 0
-    named = {item["assignment"] for item in samples if item["assignment"]}
-    mine = set(Assignment.objects.filter(pk__in=named, device=device).values_list("pk", flat=True))
-    rows = [
-        Sample(
-            device=device,
-            seq=item["seq"],
-            at=item["at"],
-            assignment_id=item["assignment"] if item["assignment"] in mine else None,
-            values=item["values"],
-        )
-        for item in samples
-    ]
-    Sample.objects.bulk_create(rows, ignore_conflicts=True)
-    newest: int = max(item["seq"] for item in samples)
-    return newest
-
-
 def _assignment(device: Device, pk: UUID) -> Assignment:
     rows = Assignment.objects.select_related(
         "round__job", "round__base_artefact", "round__global_artefact", "device"
     )
     return get_object_or_404(rows, pk=pk, device=device)
-
-
-def _online_count() -> int:
-    """Devices heard of lately, counted every few seconds and not at every batch."""
-    since = timezone.now() - timedelta(seconds=60)
-
-    def count() -> int:
-        return Device.objects.filter(revoked_at=None, last_seen_at__gt=since).count()
-
-    found = cache.get_or_set("devices-online", count, ONLINE_COUNT_TTL_S)
-    return int(found or 0)
