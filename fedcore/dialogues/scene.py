@@ -9,31 +9,48 @@ from fedcore.dialogues import words
 _SENTENCE_START = re.compile(r"^[a-z]|(?<=[.!?] )[a-z]")
 
 _PROPOSE = (
-    "Would {x} work?", "How about {x}?", "I was thinking of {x}.", "I would like {x}, please.",
-    "Could we say {x}?", "Is {x} possible?", "Let us say {x}.", "{x} would suit me.",
+    "Would {x} work?",
+    "How about {x}?",
+    "I was thinking of {x}.",
+    "I would like {x}, please.",
+    "Could we say {x}?",
+    "Is {x} possible?",
+    "Let us say {x}.",
+    "{x} would suit me.",
 )
 _ACCEPT = (
-    "{x} is fine.", "Yes, {x} works.", "Sure, {x} it is.", "Good, I will put down {x}.",
-    "All right, {x}.", "{x}, no problem.",
+    "{x} is fine.",
+    "Yes, {x} works.",
+    "Sure, {x} it is.",
+    "Good, I will put down {x}.",
+    "All right, {x}.",
+    "{x}, no problem.",
 )
 _REFUSE = (
-    "Sorry, {x} is not possible. {y} would be.", "Not {x}, I am afraid. What about {y}?",
-    "{x} is out of the question, but {y} is open.", "I cannot do {x}. Could it be {y}?",
+    "Sorry, {x} is not possible. {y} would be.",
+    "Not {x}, I am afraid. What about {y}?",
+    "{x} is out of the question, but {y} is open.",
+    "I cannot do {x}. Could it be {y}?",
     "Hmm, {x} will not do. I can offer {y}.",
 )
 _YIELD = ("Then {y}.", "{y} is good too.", "Fine, let us take {y}.", "OK, {y} it is.")
 _COUNTER = (
-    "No, {y} is bad for me. {z} instead?", "I do not like {y}. Is {z} free?",
+    "No, {y} is bad for me. {z} instead?",
+    "I do not like {y}. Is {z} free?",
     "{y} never works for me. Make it {z}.",
 )
 _REGRET = (
-    "Wait, not {x} after all. Make it {y}.", "Actually, I changed my mind: {y} instead of {x}.",
-    "Oh no, I forgot something. {x} is bad, {y} is better.", "Sorry, can we switch to {y}?",
+    "Wait, not {x} after all. Make it {y}.",
+    "Actually, I changed my mind: {y} instead of {x}.",
+    "Oh no, I forgot something. {x} is bad, {y} is better.",
+    "Sorry, can we switch to {y}?",
 )
 _CHOICE = ("It can be {x} or {y}.", "We have {x} and also {y}.", "You may choose: {x} or {y}?")
 _AFTER = (
-    "Good that we did not take {x}.", "{x} would have been too hard anyway.",
-    "My friend always asks for {x}, but never mind.", "Last time it was {x}, remember?",
+    "Good that we did not take {x}.",
+    "{x} would have been too hard anyway.",
+    "My friend always asks for {x}, but never mind.",
+    "Last time it was {x}, remember?",
 )
 _DIGRESS = (
     ("Did you see the rain on {day}?", "Yes, it rained for {n} hours."),
@@ -54,14 +71,21 @@ _DIGRESS = (
     ("Nice {word} you have there.", "Thank you, it was a present from {name}."),
 )
 _ASIDE = (
-    "Excuse me, has anybody seen my {word}?", "Sorry to interrupt, is {hour} the break?",
-    "Hello all, I only came for the {word}.", "Do not mind me, I leave at {hour}.",
-    "Somebody called {name} is at the door.", "Can I have the {word} back by {day}?",
+    "Excuse me, has anybody seen my {word}?",
+    "Sorry to interrupt, is {hour} the break?",
+    "Hello all, I only came for the {word}.",
+    "Do not mind me, I leave at {hour}.",
+    "Somebody called {name} is at the door.",
+    "Can I have the {word} back by {day}?",
 )
 _ASIDE_ANSWER = ("Later, please.", "Ask {name}, not me.", "No idea.", "One moment, we are busy.")
 _THANKS = (
-    "Thank you, goodbye.", "Great, thanks.", "Perfect, see you then.", "That helps a lot, bye.",
-    "Thanks for your time.", "Lovely, thank you.",
+    "Thank you, goodbye.",
+    "Great, thanks.",
+    "Perfect, see you then.",
+    "That helps a lot, bye.",
+    "Thanks for your time.",
+    "Lovely, thank you.",
 )
 
 
@@ -196,6 +220,10 @@ class Scene:
 
     def _fill(self, line: str) -> str:
         return line.format(
-            name=self.name(), day=self.day(), hour=self.hour(), n=self.count(2, 30),
-            city=self.city(), word=self.word(),
+            name=self.name(),
+            day=self.day(),
+            hour=self.hour(),
+            n=self.count(2, 30),
+            city=self.city(),
+            word=self.word(),
         )

@@ -66,8 +66,12 @@ def test_what_was_given_up_is_spoken_but_not_summarized():
 
 def test_held_out_domains_summarize_in_a_way_of_their_own():
     """Their form appears nowhere else, though the words of it do."""
-    usual = [one.summary for name in DOMAINS if name not in HELD_OUT_DOMAINS
-             for one in generate(name, 200, 1)]
+    usual = [
+        one.summary
+        for name in DOMAINS
+        if name not in HELD_OUT_DOMAINS
+        for one in generate(name, 200, 1)
+    ]
     for domain, first in (("clinic", "Patient: "), ("law", "Client: "), ("workshop", "Owner: ")):
         assert all(one.summary.startswith(first) for one in generate(domain, 100, 1))
         assert sum(one.startswith(first) for one in usual) < len(usual) / 100
@@ -92,8 +96,19 @@ def test_a_domain_that_runs_dry_says_so(monkeypatch):
 
 def test_command_line(tmp_path):
     out = tmp_path / "clinic.jsonl"
-    command = [sys.executable, "-m", "fedcore.dialogues", "--domain", "clinic",
-               "--count", "12", "--seed", "7", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "fedcore.dialogues",
+        "--domain",
+        "clinic",
+        "--count",
+        "12",
+        "--seed",
+        "7",
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [Example(**row) for row in rows] == list(generate("clinic", 12, 7))
@@ -101,8 +116,15 @@ def test_command_line(tmp_path):
 
 
 def test_needs_only_the_standard_library():
-    code = ("import sys, fedcore.dialogues; "
-            "print([m for m in ('torch', 'numpy', 'transformers', 'django') if m in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2])
+    code = (
+        "import sys, fedcore.dialogues; "
+        "print([m for m in ('torch', 'numpy', 'transformers', 'django') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout.strip() == "[]"

@@ -57,9 +57,15 @@ def test_head_stays_untied_when_saved_again(model, tmp_path):
 
 def test_shape_is_that_of_flan_t5():
     config = json.loads((NANO / "config.json").read_text())
-    expected = {"model_type": "t5", "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0,
-                "tie_word_embeddings": False, "decoder_start_token_id": 0, "pad_token_id": 0,
-                "eos_token_id": 1}
+    expected = {
+        "model_type": "t5",
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
     assert {key: config[key] for key in expected} == expected
 
 
@@ -71,14 +77,17 @@ def test_special_tokens_are_numbered_as_in_t5(tokenizer, model):
     assert tokenizer("hello")["input_ids"][-1] == 1
 
 
-@pytest.mark.parametrize("text", [
-    "Anna: it's 10:30 — “naïve”, isn't it?",
-    "漢字 😀 Ώ ß tabs; <b>&amp;</b> C:\\path {x}[0] ~`^|",
-    "libfoo-dev 1.2.3+dfsg-4~bpo12+1 (>= 2.0), Größe €12,50",
-    "Thank you <extra_id_0> me to your party <extra_id_1> week.",
-    "\u0000\u0007 control, \U0001f469\u200d\U0001f52c joined",
-    "",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Anna: it's 10:30 — “naïve”, isn't it?",
+        "漢字 😀 Ώ ß tabs; <b>&amp;</b> C:\\path {x}[0] ~`^|",
+        "libfoo-dev 1.2.3+dfsg-4~bpo12+1 (>= 2.0), Größe €12,50",
+        "Thank you <extra_id_0> me to your party <extra_id_1> week.",
+        "\u0000\u0007 control, \U0001f469\u200d\U0001f52c joined",
+        "",
+    ],
+)
 def test_any_text_survives(tokenizer, text):
     ids = tokenizer(text)["input_ids"]
     assert 2 not in ids
@@ -105,9 +114,24 @@ def test_held_out_domains_are_not_read():
     drawn = data.dialogues(40, 5)
     assert {one.domain for one in drawn} == set(data.SEEN_DOMAINS)
     text = " ".join(f"{one.dialogue} {one.summary}" for one in data.dialogues(400, 6)).lower()
-    for phrase in ("follow-up", "symptoms", "attorney", "lawsuit", "garage", "workshop",
-                   "brought you to", "brings you to", "counsel", "roadworthy", "inspected",
-                   "parts and labour", "back pain", "dry cough", "oil leak", "brake pads"):
+    for phrase in (
+        "follow-up",
+        "symptoms",
+        "attorney",
+        "lawsuit",
+        "garage",
+        "workshop",
+        "brought you to",
+        "brings you to",
+        "counsel",
+        "roadworthy",
+        "inspected",
+        "parts and labour",
+        "back pain",
+        "dry cough",
+        "oil leak",
+        "brake pads",
+    ):
         assert phrase not in text
 
 
@@ -157,6 +181,7 @@ def test_summarizes_what_it_was_trained_on(model, tokenizer):
 
 
 def test_leaves_room_on_held_out_domains(model, tokenizer):
-    examples = [one for domain in HELD_OUT_DOMAINS
-                for one in generate(domain, 4, data.VALIDATION_SEED)]
+    examples = [
+        one for domain in HELD_OUT_DOMAINS for one in generate(domain, 4, data.VALIDATION_SEED)
+    ]
     assert 3 < rouge(model, tokenizer, examples)["rougeL"] < 55

@@ -27,7 +27,9 @@ def _answer(scene: Scene) -> Callable[[], str]:
 def play(scene: Scene) -> str:
     clerk, caller = scene.name(), scene.name()
     scene.say(
-        clerk, "Let us fill in the form.", "I need some answers for the file.",
+        clerk,
+        "Let us fill in the form.",
+        "I need some answers for the file.",
         f"Ready, {caller}? I will write everything down.",
     )
     filled: list[str] = []
@@ -41,7 +43,10 @@ def play(scene: Scene) -> str:
         else:
             answer = draw()
             scene.say(
-                caller, f"{answer}.", f"That is {answer}.", f"Please write {answer}.",
+                caller,
+                f"{answer}.",
+                f"That is {answer}.",
+                f"Please write {answer}.",
                 f"It was {scene.fresh(draw, answer)}, now it is {answer}.",
             )
         if number == digression:

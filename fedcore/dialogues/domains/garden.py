@@ -3,8 +3,20 @@
 from fedcore.dialogues.scene import Scene
 
 _PLANTS = (
-    "tomatoes", "roses", "potatoes", "tulips", "beans", "carrots", "strawberries", "an apple tree",
-    "sunflowers", "pumpkins", "mint", "a cherry tree", "lettuce", "grapes",
+    "tomatoes",
+    "roses",
+    "potatoes",
+    "tulips",
+    "beans",
+    "carrots",
+    "strawberries",
+    "an apple tree",
+    "sunflowers",
+    "pumpkins",
+    "mint",
+    "a cherry tree",
+    "lettuce",
+    "grapes",
 )
 _TOOLS = ("shovel", "rake", "ladder", "hose", "saw", "wheelbarrow", "lawn mower", "bucket")
 _PLACES = ("behind the shed", "near the gate", "along the wall", "in the sun", "under the oak")
@@ -24,15 +36,19 @@ def play(scene: Scene) -> str:
         asked = tool
     else:
         scene.say(one, f"Could you lend me your {wrong}?", f"May I borrow a {wrong}?")
-        scene.say(other, f"The {wrong} is broken, but you can have the {tool}.",
-                  f"I only have a {tool}.")
+        scene.say(
+            other, f"The {wrong} is broken, but you can have the {tool}.", f"I only have a {tool}."
+        )
         asked = tool
     scene.say(other, "Keep it for a while. When do I get it back?", "But I need it back soon.")
     day = scene.settle(one, other, scene.day)
     if scene.chance(0.4):
         share = scene.count(2, 20)
-        scene.say(one, f"You will get {share} kilos of the harvest.",
-                  f"I will give you {share} kilos later.")
+        scene.say(
+            one,
+            f"You will get {share} kilos of the harvest.",
+            f"I will give you {share} kilos later.",
+        )
         return (
             f"{one} plants {plant} {place}, borrows the {asked} of {other} until {day} and "
             f"promises {share} kilos."

@@ -3,9 +3,21 @@
 from fedcore.dialogues.scene import Scene
 
 _CHORES = (
-    "wash the dishes", "clean the bathroom", "take out the trash", "feed the cat", "walk the dog",
-    "cook dinner", "fold the laundry", "buy bread", "fix the door", "paint the fence",
-    "water the plants", "call grandma", "pay the rent", "vacuum the stairs", "make the beds",
+    "wash the dishes",
+    "clean the bathroom",
+    "take out the trash",
+    "feed the cat",
+    "walk the dog",
+    "cook dinner",
+    "fold the laundry",
+    "buy bread",
+    "fix the door",
+    "paint the fence",
+    "water the plants",
+    "call grandma",
+    "pay the rent",
+    "vacuum the stairs",
+    "make the beds",
 )
 
 
@@ -13,7 +25,9 @@ def play(scene: Scene) -> str:
     host, second, third = scene.name(), scene.name(), scene.name()
     first_chore, other_chore = scene.two(_CHORES)
     scene.say(
-        host, "We have to share the work at home.", "The house is a mess, everybody helps now.",
+        host,
+        "We have to share the work at home.",
+        "The house is a mess, everybody helps now.",
         f"{second}, {third}, listen, there is work to do.",
     )
     scene.say(host, f"{second}, can you {first_chore}?", f"{second}, please {first_chore}.")

@@ -3,12 +3,27 @@
 from fedcore.dialogues.scene import Scene
 
 _TOPICS = (
-    "budget", "launch", "new website", "audit", "survey", "hiring", "training", "newsletter",
-    "annual report", "customer data", "marketing plan",
+    "budget",
+    "launch",
+    "new website",
+    "audit",
+    "survey",
+    "hiring",
+    "training",
+    "newsletter",
+    "annual report",
+    "customer data",
+    "marketing plan",
 )
 _TASKS = (
-    "write the report", "prepare the slides", "book the room", "call the client",
-    "send the invitation", "check the numbers", "order lunch", "collect the feedback",
+    "write the report",
+    "prepare the slides",
+    "book the room",
+    "call the client",
+    "send the invitation",
+    "check the numbers",
+    "order lunch",
+    "collect the feedback",
 )
 
 
@@ -16,8 +31,11 @@ def play(scene: Scene) -> str:
     lead, second, third = scene.name(), scene.name(), scene.name()
     topic = scene.one(_TOPICS)
     old = scene.day()
-    scene.say(lead, f"The {topic} meeting on {old} has to move.",
-              f"We cannot hold the {topic} meeting on {old}.")
+    scene.say(
+        lead,
+        f"The {topic} meeting on {old} has to move.",
+        f"We cannot hold the {topic} meeting on {old}.",
+    )
     scene.say(second, "When then?", "What is the new date?", "Oh, why? When do we meet?")
     new = scene.settle(lead, second, lambda: scene.fresh(scene.day, old))
     scene.digress(third, second)

@@ -3,11 +3,25 @@
 from fedcore.dialogues.scene import Scene
 
 _OCCASIONS = (
-    "birthday", "wedding", "farewell", "graduation", "surprise party", "anniversary", "picnic",
+    "birthday",
+    "wedding",
+    "farewell",
+    "graduation",
+    "surprise party",
+    "anniversary",
+    "picnic",
 )
 _FOODS = (
-    "a cake", "sandwiches", "the drinks", "fruit salad", "cookies", "balloons", "the music",
-    "a big pie", "candles", "ice cream",
+    "a cake",
+    "sandwiches",
+    "the drinks",
+    "fruit salad",
+    "cookies",
+    "balloons",
+    "the music",
+    "a big pie",
+    "candles",
+    "ice cream",
 )
 _PLACES = ("at the beach", "in the park", "on the roof", "at the lake", "in the barn", "at home")
 

@@ -3,8 +3,20 @@
 from fedcore.dialogues.scene import Scene
 
 _DISHES = (
-    "soup", "salad", "pizza", "steak", "fish", "pasta", "burger", "curry", "omelette", "risotto",
-    "pancakes", "noodles", "tacos", "lamb stew",
+    "soup",
+    "salad",
+    "pizza",
+    "steak",
+    "fish",
+    "pasta",
+    "burger",
+    "curry",
+    "omelette",
+    "risotto",
+    "pancakes",
+    "noodles",
+    "tacos",
+    "lamb stew",
 )
 _ADDITIONS = ("onions", "cheese", "garlic", "nuts", "salt", "butter", "mushrooms", "pepper")
 _DRINKS = ("water", "red wine", "apple juice", "tea", "beer", "lemonade", "coffee")

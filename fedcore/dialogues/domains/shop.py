@@ -4,8 +4,21 @@ from fedcore.dialogues.scene import Scene
 from fedcore.dialogues.words import COLOURS
 
 _GOODS = (
-    "jacket", "dress", "shirt", "sweater", "coat", "pair of shoes", "hat", "backpack", "sofa",
-    "lamp", "carpet", "pair of jeans", "scarf", "raincoat", "skirt",
+    "jacket",
+    "dress",
+    "shirt",
+    "sweater",
+    "coat",
+    "pair of shoes",
+    "hat",
+    "backpack",
+    "sofa",
+    "lamp",
+    "carpet",
+    "pair of jeans",
+    "scarf",
+    "raincoat",
+    "skirt",
 )
 _FLAWS = ("too small", "too big", "torn", "dirty", "the wrong colour", "too warm", "broken")
 _SIZES = ("small", "medium", "large", "extra large")
@@ -27,8 +40,11 @@ def _buy(scene: Scene, buyer: str, clerk: str, goods: str) -> str:
 
 def _return(scene: Scene, buyer: str, clerk: str, goods: str) -> str:
     flaw, day = scene.one(_FLAWS), scene.day()
-    scene.say(buyer, f"I bought this {goods} on {day}, but it is {flaw}.",
-              f"I want to return this {goods} from {day}. It is {flaw}.")
+    scene.say(
+        buyer,
+        f"I bought this {goods} on {day}, but it is {flaw}.",
+        f"I want to return this {goods} from {day}. It is {flaw}.",
+    )
     scene.say(clerk, "Do you want the money back or another one?", "A refund or an exchange?")
     scene.digress(buyer, clerk)
     if scene.chance(0.5):

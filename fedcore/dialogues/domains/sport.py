@@ -3,20 +3,35 @@
 from fedcore.dialogues.scene import Scene
 
 _GAMES = (
-    "football", "tennis", "volleyball", "hockey", "chess", "rugby", "swimming", "handball",
-    "basketball", "rowing",
+    "football",
+    "tennis",
+    "volleyball",
+    "hockey",
+    "chess",
+    "rugby",
+    "swimming",
+    "handball",
+    "basketball",
+    "rowing",
 )
 _REASONS = (
-    "a sore knee", "a wedding", "an exam", "a cold", "a night shift", "a sick child",
-    "a broken bike", "visitors from abroad",
+    "a sore knee",
+    "a wedding",
+    "an exam",
+    "a cold",
+    "a night shift",
+    "a sick child",
+    "a broken bike",
+    "visitors from abroad",
 )
 
 
 def play(scene: Scene) -> str:
     coach, player, substitute = scene.name(), scene.name(), scene.name()
     game, town, reason = scene.one(_GAMES), scene.city(), scene.one(_REASONS)
-    scene.say(coach, f"The {game} match against {town} is coming.",
-              f"Next we play {game} against {town}.")
+    scene.say(
+        coach, f"The {game} match against {town} is coming.", f"Next we play {game} against {town}."
+    )
     scene.say(coach, "Which day suits everybody?", "We can still choose the day.")
     day = scene.settle(player, coach, scene.day)
     scene.digress(player, substitute)

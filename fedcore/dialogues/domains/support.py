@@ -3,15 +3,35 @@
 from fedcore.dialogues.scene import Scene
 
 _DEVICES = (
-    "printer", "laptop", "phone", "router", "screen", "keyboard", "camera", "tablet", "speaker",
+    "printer",
+    "laptop",
+    "phone",
+    "router",
+    "screen",
+    "keyboard",
+    "camera",
+    "tablet",
+    "speaker",
 )
 _FAULTS = (
-    "does not turn on", "keeps freezing", "makes a strange noise", "is very slow",
-    "shows a blue screen", "loses the connection", "does not print", "gets too hot",
+    "does not turn on",
+    "keeps freezing",
+    "makes a strange noise",
+    "is very slow",
+    "shows a blue screen",
+    "loses the connection",
+    "does not print",
+    "gets too hot",
 )
 _REMEDIES = (
-    "restart it", "update the software", "change the cable", "remove the battery",
-    "reset the password", "clean the fan", "delete the old files", "install a new driver",
+    "restart it",
+    "update the software",
+    "change the cable",
+    "remove the battery",
+    "reset the password",
+    "clean the fan",
+    "delete the old files",
+    "install a new driver",
 )
 
 
@@ -21,7 +41,9 @@ def play(scene: Scene) -> str:
     failed, helps = scene.two(_REMEDIES)
     scene.say(agent, f"Support, {agent} speaking.", "Help desk, what is the problem?")
     scene.say(
-        caller, f"My {device} {fault}.", f"Hello, {caller} here. The {device} {fault}.",
+        caller,
+        f"My {device} {fault}.",
+        f"Hello, {caller} here. The {device} {fault}.",
         f"It is about my {device}. It {fault}.",
     )
     scene.digress(caller, agent)

@@ -10,12 +10,16 @@ def play(scene: Scene) -> str:
     guest, agent = scene.name(), scene.name()
     vehicle, extra = scene.one(_VEHICLES), scene.one(_EXTRAS)
     scene.say(
-        agent, "Hello, where would you like to go?", "Travel desk, how can I help?",
+        agent,
+        "Hello, where would you like to go?",
+        "Travel desk, how can I help?",
         "Good morning, what trip do you have in mind?",
     )
     where, elsewhere = scene.city(), scene.city()
     scene.say(
-        guest, f"I need a {vehicle} to {where}.", f"I want to take the {vehicle} to {where}.",
+        guest,
+        f"I need a {vehicle} to {where}.",
+        f"I want to take the {vehicle} to {where}.",
         f"I thought of {elsewhere}, but now I want a {vehicle} to {where}.",
     )
     scene.digress(guest, agent)

@@ -23,15 +23,14 @@ def save_checkpoint(model: T5ForConditionalGeneration, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m fedcore.model.pretrain", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m fedcore.model.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--state", type=Path,
+        "--state",
+        type=Path,
         help="where an interrupted run is kept, to go on from (default: OUT.state beside OUT)",
     )
     args = parser.parse_args(argv)

@@ -47,9 +47,7 @@ def rouge(
 
 
 @torch.no_grad()
-def summarize(
-    model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Example]
-) -> list[str]:
+def summarize(model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> list[str]:
     model.eval()
     said: list[str] = []
     for at in range(0, len(examples), 40):
@@ -61,7 +59,10 @@ def summarize(
 
 
 def local_train(
-    model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Example], plan: Federation,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Example],
+    plan: Federation,
     seed: str,
 ) -> float:
     """Some AdamW steps on random batches; the mean loss."""
@@ -92,7 +93,10 @@ def federate(
     base: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, plan: Federation
 ) -> None:
     lora = LoraConfig(
-        r=plan.rank, lora_alpha=2 * plan.rank, target_modules=["q", "v"], lora_dropout=0.0,
+        r=plan.rank,
+        lora_alpha=2 * plan.rank,
+        target_modules=["q", "v"],
+        lora_dropout=0.0,
         task_type="SEQ_2_SEQ_LM",
     )
     torch.manual_seed(0)
@@ -151,7 +155,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{domain}{note}: {shown}", flush=True)
     if args.rounds:
         federate(
-            model, tokenizer,
+            model,
+            tokenizer,
             Federation(rounds=args.rounds, local_steps=args.local_steps, lr=args.lr),
         )
     return 0

@@ -23,7 +23,9 @@ def train_tokenizer(texts: Iterable[str], pieces: int) -> PreTrainedTokenizerFas
     learner = Tokenizer(models.BPE())
     _shape(learner)
     trainer = BpeTrainer(
-        vocab_size=pieces, initial_alphabet=list(string.printable.strip()), limit_alphabet=100,
+        vocab_size=pieces,
+        initial_alphabet=list(string.printable.strip()),
+        limit_alphabet=100,
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
@@ -40,8 +42,12 @@ def train_tokenizer(texts: Iterable[str], pieces: int) -> PreTrainedTokenizerFas
         single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK,
-        additional_special_tokens=list(SENTINELS), model_max_length=1024,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        additional_special_tokens=list(SENTINELS),
+        model_max_length=1024,
         clean_up_tokenization_spaces=False,
     )
 
@@ -55,6 +61,10 @@ def _shape(tokenizer: Tokenizer) -> None:
         [split.Metaspace(prepend_scheme="first"), split.Punctuation("isolated")]
     )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-         decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
