@@ -67,29 +67,32 @@ def test_an_accepted_assignment_is_for_the_boot_that_accepted(training: Federati
     assert phase_of(offer) == "offered"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_foreign_device_sees_nothing(training: Federation, verb: str) -> None:
+def test_a_foreign_device_sees_nothing(training: Federation, subtests: Any) -> None:
     kitchen, porch = training.pis
     work = kitchen.take()
-    detail(porch.act(work["assignment"], verb, VERBS[verb]), 404)
+    for verb, body in VERBS.items():
+        with subtests.test(verb):
+            detail(porch.act(work["assignment"], verb, body), 404)
     detail(porch.upload(work["assignment"], kitchen.update_for(work)), 404)
     assert phase_of(work["assignment"]) == "accepted"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_assignment_that_never_was(training: Federation, verb: str) -> None:
-    detail(training.pis[0].act(str(uuid.uuid4()), verb, VERBS[verb]), 404)
+def test_an_assignment_that_never_was(training: Federation, subtests: Any) -> None:
+    for verb, body in VERBS.items():
+        with subtests.test(verb):
+            detail(training.pis[0].act(str(uuid.uuid4()), verb, body), 404)
 
 
-@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("move", ["cancel", "pause"])
-def test_after_the_job_was_stopped(training: Federation, move: str, verb: str) -> None:
+def test_after_the_job_was_stopped(training: Federation, move: str, subtests: Any) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     services.move(training.job.pk, move, None)
     training.work_off()
-    text = detail(kitchen.act(work["assignment"], verb, VERBS[verb]), 409)
-    assert text == "this assignment is over (expired); wait for the next offer"
+    for verb, body in VERBS.items():
+        with subtests.test(verb):
+            text = detail(kitchen.act(work["assignment"], verb, body), 409)
+            assert text == "this assignment is over (expired); wait for the next offer"
     told = kitchen.cancels()[work["assignment"]]
     assert told == ("the job was cancelled" if move == "cancel" else "the job was paused")
     answer = kitchen.presence(work["assignment"])
@@ -113,25 +116,24 @@ def test_the_same_report_twice(training: Federation) -> None:
     assert training.log(training.job).count("pi-kitchen, round 1: trained") == 1
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"examples": 41},
-        {"metrics": {**TRAINED, "loss": 1.0}},
-        {"update": "0" * 64},
-        {"update": None},
-    ],
-)
 def test_another_report_is_refused_and_the_first_counts(
-    training: Federation, other: dict[str, Any]
+    training: Federation, subtests: Any
 ) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     content = kitchen.update_for(work)
     kitchen.upload(work["assignment"], content)
     kitchen.report(work["assignment"], content)
-    text = detail(kitchen.report(work["assignment"], content, **other), 409)
-    assert "the first answer counts" in text
+    others: list[dict[str, Any]] = [
+        {"examples": 41},
+        {"metrics": {**TRAINED, "loss": 1.0}},
+        {"update": "0" * 64},
+        {"update": None},
+    ]
+    for other in others:
+        with subtests.test(str(other)):
+            text = detail(kitchen.report(work["assignment"], content, **other), 409)
+            assert "the first answer counts" in text
     row = Assignment.objects.get(pk=work["assignment"])
     assert (row.examples, row.metrics["loss"]) == (40, 1.5)
 
@@ -360,16 +362,15 @@ NONSENSE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "body"), NONSENSE)
-def test_nonsense_is_refused_with_its_faults(
-    training: Federation, verb: str, body: dict[str, Any]
-) -> None:
+def test_nonsense_is_refused_with_its_faults(training: Federation, subtests: Any) -> None:
     kitchen = training.pis[0]
     assignment = kitchen.take()["assignment"]
-    answer = kitchen.act(assignment, verb, body)
-    assert detail(answer, 400)
-    assert answer.json()["faults"]
-    assert phase_of(assignment) == "accepted"
+    for verb, body in NONSENSE:
+        with subtests.test(f"{verb} {str(body)[:60]}"):
+            answer = kitchen.act(assignment, verb, body)
+            assert detail(answer, 400)
+            assert answer.json()["faults"]
+            assert phase_of(assignment) == "accepted"
 
 
 def test_numbers_that_json_does_not_know(training: Federation) -> None:
