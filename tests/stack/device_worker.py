@@ -1,0 +1,38 @@
+"""``python -m tests.stack.device_worker CREDENTIAL_FILE OUT_FILE``: a device's Celery worker alone.
+
+The agent's own Celery application with its credential; what arrives is written down, a line each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from workers.agent.celery_app import build_app, build_worker
+from workers.agent.credential import Credential
+
+
+def main(credential_file: str, out_file: str) -> None:
+    credential = Credential(**json.loads(Path(credential_file).read_text()))
+
+    def note(kind: str, envelope: Any) -> str:
+        with Path(out_file).open("a") as out:
+            out.write(json.dumps({"kind": kind, "pid": os.getpid(), "envelope": envelope}) + "\n")
+        return "noted"
+
+    app = build_app(
+        credential,
+        None,
+        lambda envelope: note("work", envelope) and None,
+        lambda envelope: note("cancel", envelope),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    build_worker(app, credential).start()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
