@@ -23,6 +23,7 @@ from webapp.jobs.models import Artefact, ArtefactKind
 
 CHUNK = 2**20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_TEXT = "the server's disk is full; free space there and try again"
 
 
 class ArtefactRefused(EdgewiseError):
@@ -53,8 +54,7 @@ def full_disk_refused() -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        text = "the server's disk is full; free space there and try again"
-        raise ArtefactRefused(text, 507) from error
+        raise ArtefactRefused(FULL_TEXT, 507) from error
 
 
 @contextmanager
