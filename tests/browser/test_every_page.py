@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Window
 from tests.browser.server import Site
@@ -83,8 +84,8 @@ def test_faults_of_the_form_are_accessible(window: Callable[..., Window]) -> Non
     page.click("text=Launch job")
     page.wait_for_selector(".fault")
     made.away = False
-    assert page.locator(".fault").count() == 2
-    assert page.locator("[aria-invalid=true]").count() == 2
+    expect(page.locator(".fault")).to_have_count(2)
+    expect(page.locator("[aria-invalid=true]")).to_have_count(2)
     assert not serious(page)
 
 

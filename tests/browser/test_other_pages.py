@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Window
 from tests.browser.server import Site
@@ -44,18 +45,18 @@ def test_estimate_follows_typing(window: Callable[..., Window], fleet: list[int]
     page.wait_for_selector("#estimate:has-text('1 thing to mend')")
     page.fill("[name='data.min_examples']", "8")
     page.wait_for_selector("#estimate:has-text('about')")
-    assert page.locator("#estimate").inner_text().split("\n")[0] == before.split("\n")[0]
+    expect(page.locator("#estimate")).to_contain_text(before.split("\n")[0])
 
 
 def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Window]) -> None:
     made = window()
     page = made.go("/jobs/new/")
     page.locator("summary:has-text('Advanced')").nth(1).click()
-    assert page.locator("[name='strategy.proximal_mu']").is_hidden()
+    expect(page.locator("[name='strategy.proximal_mu']")).to_be_hidden()
     page.check("[value=fedprox]")
-    assert page.locator("[name='strategy.proximal_mu']").is_visible()
+    expect(page.locator("[name='strategy.proximal_mu']")).to_be_visible()
     page.check("[value=full]")
-    assert page.locator("[name='adapter.rank']").is_hidden()
+    expect(page.locator("[name='adapter.rank']")).to_be_hidden()
 
 
 def test_cancelling_asks_and_names_the_consequence(window: Callable[..., Window], job: str) -> None:
