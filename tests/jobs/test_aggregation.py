@@ -17,7 +17,7 @@ from webapp.jobs.models import Artefact, Job, Round
 from workers.aggregate import folding
 from workers.aggregate.folding import fold_round
 from workers.aggregate.initial import initialise_job
-from workers.coordinator.shell import advance
+from workers.coordinator.tasks import advance_job
 
 __all__ = ["small_disk"]
 
@@ -28,9 +28,9 @@ def collected(federation: Federation, **changes: Any) -> tuple[Job, Round]:
     for pi in federation.pis:
         pi.work()
     while federation.outbox.site:
-        name, _ = federation.outbox.site.pop(0)
+        name, args = federation.outbox.site.pop(0)
         if name == broker.ADVANCE:
-            advance(job.pk)
+            advance_job(*args)
     current = federation.round(job)
     assert current.phase == "aggregating"
     return job, current

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
 from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, move_refusal
-from webapp.broker import ADVANCE, send_after_commit
+from webapp.broker import ADVANCE, send
 from webapp.devices.models import Device
 from webapp.events import job_event
 from webapp.jobs.models import Assignment, Job, Level
 from webapp.wake import wake_job
+
+# A message that was lost is made good by the reconcile pass, which comes about as soon.
+ASKED_FOR_S = 2
 
 
 class AssignmentRefused(Exception):
@@ -23,8 +28,26 @@ class AssignmentRefused(Exception):
 
 def look_at(job_id: UUID) -> None:
     """Have the coordinator look at a job and live pages look at it too, after the commit."""
-    send_after_commit(ADVANCE, str(job_id))
+    transaction.on_commit(partial(_ask, job_id))
     wake_job(job_id)
+
+
+def _ask(job_id: UUID) -> None:
+    """Ask once: a look that nobody has begun yet will see this change as well.
+
+    Else a thousand devices that report at once would have the round decided on a thousand times.
+    """
+    if cache.add(_asked_key(job_id), 1, ASKED_FOR_S):
+        send(ADVANCE, str(job_id))
+
+
+def begin_look(job_id: UUID) -> None:
+    """The coordinator reads the job's rows from now on; what comes later is to be asked for."""
+    cache.delete(_asked_key(job_id))
+
+
+def _asked_key(job_id: UUID) -> str:
+    return f"asked-to-look:{job_id}"
 
 
 def lock_job(job_id: UUID) -> None:

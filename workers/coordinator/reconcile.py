@@ -14,7 +14,7 @@ from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker
 from webapp.jobs.models import Assignment, Job, Round
 from workers.coordinator.shell import advance
-from workers.coordinator.store import send_offer
+from workers.coordinator.store import send_offers
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,11 @@ def send_lost_offers() -> None:
     waiting = Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).filter(
         Q(sent_at=None) | Q(sent_at__lt=before)
     )
-    for assignment in waiting.select_related("device"):
-        idle = not assignment.device.activity.get("assignment")
-        if assignment.device.is_online and idle and not send_offer(assignment):
-            return  # the broker is down: the next pass tries again
+    send_offers(
+        assignment
+        for assignment in waiting.select_related("device")
+        if assignment.device.is_online and not assignment.device.activity.get("assignment")
+    )
 
 
 def sync_broker_users() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from django.db import transaction
 
 from fedcore import rounds
-from fedcore.rounds import Effect, Ended, Offer, Revoke, RoundPhase, Task
+from fedcore.rounds import AssignmentPhase, Effect, Ended, Revoke, RoundPhase, Task
 from webapp.devices import broker
 from webapp.events import job_event
 from webapp.jobs.models import Assignment, Job, Level, Participant, Round
@@ -34,7 +35,7 @@ def give_up_revoked(row: Round) -> None:
         device__revoked_at__isnull=False,
         phase__in=[phase.value for phase in rounds.ACTIVE],
     ).update(
-        phase=rounds.AssignmentPhase.EXPIRED.value,
+        phase=AssignmentPhase.EXPIRED.value,
         reason="the device was revoked",
         retryable=False,
         ended_at=datetime.now(timezone.utc),
@@ -51,32 +52,41 @@ def save(
 ) -> None:
     """Store the difference between two states of a round and carry the effects out."""
     slots = {name: slot for slot, name in names.items()}
-    _save_assignments(row, before, after, slots)
+    offered = _save_assignments(row, before, after, slots)
     if (after.phase, after.reason, after.deadline_at) != (
         before.phase,
         before.reason,
         before.deadline_at,
     ):
         _save_round(row, before, after)
-    messages = []
+    cancels = []
     for effect in effects:
-        if isinstance(effect, Offer):
-            messages.append(_offer(row, effect, slots))
-        elif isinstance(effect, Revoke):
-            messages.append(_revoke(job, row, effect, slots))
+        if isinstance(effect, Revoke):
+            cancels.append(_revoke(job, row, effect, slots))
         elif isinstance(effect, Ended):
             _ended(job, row, effect)
-    transaction.on_commit(partial(_send, messages))
+    transaction.on_commit(partial(_tell, offered, cancels))
 
 
-def _send(messages: Sequence[Callable[[], bool]]) -> None:
+def _tell(offered: Sequence[Assignment], cancels: Sequence[Callable[[], bool]]) -> None:
     """Tell the devices. A broker that is away is not asked once per device.
 
     A later reconcile pass sends the offers; an answer to measurements says what is over.
     """
-    for send in messages:
-        if not send():
-            return
+    if send_offers(offered):
+        all(cancel() for cancel in cancels)
+
+
+def send_offers(offered: Iterable[Assignment]) -> bool:
+    """Tell devices that there is work. False where the broker could not be reached."""
+    sent, reached = [], True
+    for assignment in offered:
+        reached = broker.offer(assignment.device_id, str(assignment.pk))
+        if not reached:
+            break
+        sent.append(assignment.pk)
+    Assignment.objects.filter(pk__in=sent).update(sent_at=datetime.now(timezone.utc))
+    return reached
 
 
 def _at(seconds: float | None) -> datetime | None:
@@ -85,42 +95,71 @@ def _at(seconds: float | None) -> datetime | None:
 
 def _save_assignments(
     row: Round, before: rounds.Round, after: rounds.Round, slots: Mapping[str, int]
-) -> None:
+) -> list[Assignment]:
+    """Store new and changed assignments, in few queries however many; returns the new ones."""
     old = {(a.device, a.task, a.attempt): a for a in before.assignments}
-    now = datetime.now(timezone.utc)
+    new: list[rounds.Assignment] = []
+    moves: dict[_Move, list[int]] = {}
     for item in after.assignments:
         known = old.get((item.device, item.task, item.attempt))
         if known is None:
-            _create(row, item, slots[item.device])
+            new.append(item)
         elif known != item:
-            changed = Assignment.objects.filter(
-                round=row,
-                slot=slots[item.device],
-                task=item.task.value,
-                attempt=item.attempt,
-                phase=known.phase.value,
-            ).update(
-                phase=item.phase.value,
-                reason=item.reason,
-                retryable=item.retryable,
-                **({} if item.phase is rounds.AssignmentPhase.FOLDED else {"ended_at": now}),
+            move = _Move(
+                item.task, item.attempt, known.phase, item.phase, item.reason, item.retryable
             )
-            if not changed:
-                raise Conflict
+            moves.setdefault(move, []).append(slots[item.device])
+    for move, moved in moves.items():
+        _move(row, move, moved)
+    return _create(row, new, slots) if new else []
 
 
-def _create(row: Round, item: rounds.Assignment, slot: int) -> None:
-    device_id = Participant.objects.values_list("device_id", flat=True).get(
-        job_id=row.job_id, slot=slot
-    )
-    Assignment.objects.create(
+@dataclass(frozen=True)
+class _Move:
+    """What happens to several devices' assignments alike."""
+
+    task: Task
+    attempt: int
+    before: AssignmentPhase
+    after: AssignmentPhase
+    reason: str
+    retryable: bool
+
+
+def _move(row: Round, move: _Move, slots: list[int]) -> None:
+    changes: dict[str, Any] = {
+        "phase": move.after.value,
+        "reason": move.reason,
+        "retryable": move.retryable,
+    }
+    if move.after is not AssignmentPhase.FOLDED:  # that one ended when it was reported
+        changes["ended_at"] = datetime.now(timezone.utc)
+    seen = Assignment.objects.filter(
         round=row,
-        device_id=device_id,
-        slot=slot,
-        task=item.task.value,
-        attempt=item.attempt,
-        phase=item.phase.value,
-        lease_until=datetime.fromtimestamp(item.lease_until, timezone.utc),
+        slot__in=slots,
+        task=move.task.value,
+        attempt=move.attempt,
+        phase=move.before.value,
+    )
+    if seen.update(**changes) != len(slots):
+        raise Conflict
+
+
+def _create(
+    row: Round, items: Sequence[rounds.Assignment], slots: Mapping[str, int]
+) -> list[Assignment]:
+    devices = dict(Participant.objects.filter(job_id=row.job_id).values_list("slot", "device_id"))
+    return Assignment.objects.bulk_create(
+        Assignment(
+            round=row,
+            device_id=devices[slots[item.device]],
+            slot=slots[item.device],
+            task=item.task.value,
+            attempt=item.attempt,
+            phase=item.phase.value,
+            lease_until=datetime.fromtimestamp(item.lease_until, timezone.utc),
+        )
+        for item in items
     )
 
 
@@ -141,30 +180,13 @@ def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
         setattr(row, name, value)
 
 
-def _offer(row: Round, effect: Offer, slots: Mapping[str, int]) -> Callable[[], bool]:
-    assignment = _find(row, slots[effect.device], effect.task, effect.attempt)
-    return partial(send_offer, assignment)
-
-
-def send_offer(assignment: Assignment) -> bool:
-    """Tell the device that there is work. False where the broker could not be reached."""
-    sent = broker.offer(assignment.device_id, str(assignment.pk))
-    if sent:
-        now = datetime.now(timezone.utc)
-        Assignment.objects.filter(pk=assignment.pk).update(sent_at=now)
-    return sent
-
-
 def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> Callable[[], bool]:
-    assignment = _find(row, slots[effect.device], effect.task, effect.attempt)
+    assignment = Assignment.objects.select_related("device").get(
+        round=row, slot=slots[effect.device], task=effect.task.value, attempt=effect.attempt
+    )
     text = f"{effect.device}, round {row.number}: {effect.reason}"
     job_event(job, text, Level.WARNING, assignment.device)
     return partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
-
-
-def _find(row: Round, slot: int, task: Task, attempt: int) -> Assignment:
-    rows = Assignment.objects.select_related("device")
-    return rows.get(round=row, slot=slot, task=task.value, attempt=attempt)
 
 
 def _ended(job: Job, row: Round, effect: Ended) -> None:
@@ -180,7 +202,7 @@ def _ended(job: Job, row: Round, effect: Ended) -> None:
 def evaluation_means(row: Round) -> dict[str, float]:
     """Means over the devices that evaluated, weighted by their validation examples."""
     done = Assignment.objects.filter(
-        round=row, task=Task.EVALUATE.value, phase=rounds.AssignmentPhase.FOLDED.value
+        round=row, task=Task.EVALUATE.value, phase=AssignmentPhase.FOLDED.value
     )
     reports = [item.metrics | {"examples": item.examples} for item in done]
     total = sum(report["examples"] for report in reports)

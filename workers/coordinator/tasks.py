@@ -5,12 +5,14 @@ from __future__ import annotations
 from uuid import UUID
 
 from webapp.broker import ADVANCE, RECONCILE, app
+from webapp.jobs.transitions import begin_look
 from workers.coordinator import reconcile
 from workers.coordinator.shell import advance
 
 
 @app.task(name=ADVANCE)
 def advance_job(job_id: str) -> None:
+    begin_look(UUID(job_id))
     advance(UUID(job_id))
 
 

@@ -1,0 +1,44 @@
+"""How often the coordinator is asked to look: once for whatever it has not begun to see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.federation import Federation
+from webapp import broker
+from workers.coordinator.tasks import advance_job
+
+
+def test_many_reports_are_one_look(federation: Federation) -> None:
+    pis = federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
+    job = federation.started()
+    for pi in pis:
+        pi.work()
+    asked = [item for item in federation.outbox.site if item == (broker.ADVANCE, (str(job.pk),))]
+    assert len(asked) == 1
+    federation.work_off()
+    assert federation.round(job).phase == "evaluating"
+
+
+def test_what_happens_after_a_look_has_begun_is_asked_for(
+    federation: Federation, monkeypatch: Any
+) -> None:
+    """A report that arrives while the rows are being read brings a look of its own."""
+    kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
+    job = federation.started()
+    kitchen.work()
+    federation.outbox.site.clear()
+    from workers.coordinator import tasks
+
+    look = tasks.advance
+
+    def slow_look(job_id: Any) -> None:
+        look(job_id)
+        porch.work()
+
+    monkeypatch.setattr(tasks, "advance", slow_look)
+    advance_job(str(job.pk))
+    monkeypatch.setattr(tasks, "advance", look)
+    assert (broker.ADVANCE, (str(job.pk),)) in federation.outbox.site
+    federation.work_off()
+    assert federation.round(job).phase == "evaluating"
