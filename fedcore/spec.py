@@ -106,7 +106,9 @@ class TrainSpec:
 @dataclass(frozen=True)
 class StrategySpec:
     name: str = option("fedavg", one_of(*STRATEGIES), "Strategy")
-    server_learning_rate: float = option(1.0, real(0, 100, above=True), "Server rate", "", True)
+    server_learning_rate: float = option(
+        1.0, real(0, 100, above=True), "Server rate", "FedAdam: start at 0.01", True
+    )
     beta1: float = option(0.9, real(0, 0.9999), "Server beta 1", "FedAdam", True)
     beta2: float = option(0.99, real(0, 0.99999), "Server beta 2", "FedAdam", True)
     tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "FedAdam", True)

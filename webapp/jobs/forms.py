@@ -45,7 +45,10 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
     "strategy.name": {
         "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
         "fedprox": ("FedProx", "Hold devices near the global model; for very different data."),
-        "fedadam": ("FedAdam", "Adaptive steps on the server; for many rounds of small updates."),
+        "fedadam": (
+            "FedAdam",
+            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
+        ),
     },
     "adapter.kind": {
         "lora": ("LoRA adapter", "Train small matrices only: a hundredth of the bytes."),
