@@ -9,14 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
+from fedcore import spec_participation, spec_wire
 from fedcore.errors import Fault, SpecError
 from fedcore.spec_checks import (
-    Check,
     check_of,
     names,
     one_of,
+    option,
     real,
     shortened,
     shown,
@@ -24,19 +26,15 @@ from fedcore.spec_checks import (
     truth,
     whole,
 )
+from fedcore.spec_participation import EvaluationSpec, ParticipationSpec
+from fedcore.spec_strategy import StrategySpec
+from fedcore.spec_wire import WireSpec
 
 ADAPTERS = ("lora", "full")
 AGGREGATIONS = ("fedit",)
-STRATEGIES = ("fedavg", "fedprox", "fedadam")
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "linear", "cosine")
 LORA_TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
-
-
-def option(default: Any, check: Check, label: str, help: str = "", advanced: bool = False) -> Any:
-    """One option of a specification; ``advanced`` ones are folded away in the form."""
-    metadata = {"check": check, "label": label, "help": help, "advanced": advanced}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -104,39 +102,6 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
-class StrategySpec:
-    name: str = option("fedavg", one_of(*STRATEGIES), "Strategy")
-    server_learning_rate: float = option(
-        1.0, real(0, 100, above=True), "Server rate", "FedAdam: start at 0.01", True
-    )
-    beta1: float = option(0.9, real(0, 0.9999), "Server beta 1", "FedAdam", True)
-    beta2: float = option(0.99, real(0, 0.99999), "Server beta 2", "FedAdam", True)
-    tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "FedAdam", True)
-    proximal_mu: float = option(0.01, real(0, 1e4), "Proximal mu", "FedProx", True)
-    clip_update_norm: float = option(0.0, real(0, 1e9), "Clip each update's norm", "0: none", True)
-
-
-@dataclass(frozen=True)
-class ParticipationSpec:
-    devices: tuple[str, ...] = option(
-        (), names(None), "Devices", "names; empty: every device that holds enough data"
-    )
-    fraction: float = option(1.0, real(0, 1, above=True), "Share of devices a round")
-    minimum: int = option(1, whole(1, 1_000_000), "Devices a round at least")
-    over_selection: float = option(
-        0.0, real(0, 1), "Over-selection", "extra devices nobody waits for", True
-    )
-    quorum: float = option(
-        0.5, real(0, 1, above=True), "Quorum", "share of updates that suffices at the deadline"
-    )
-    deadline_s: float = option(1800.0, real(5, 604_800), "Round deadline, s")
-    lease_s: float = option(
-        60.0, real(3, 86_400), "Lease, s", "a silent device is given up after this long", True
-    )
-    max_attempts: int = option(5, whole(1, 100), "Attempts a device and round", "", True)
-
-
-@dataclass(frozen=True)
 class JobSpec:
     name: str = option("federated job", text(1, 120), "Name")
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -145,6 +110,8 @@ class JobSpec:
     train: TrainSpec = field(default_factory=TrainSpec)
     strategy: StrategySpec = field(default_factory=StrategySpec)
     participation: ParticipationSpec = field(default_factory=ParticipationSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    wire: WireSpec = field(default_factory=WireSpec)
     rounds: int = option(5, whole(1, 10_000), "Rounds")
     seed: int = option(0, whole(0, 2**31 - 1), "Seed")
     threads: int = option(0, whole(0, 1024), "CPU threads a device", "0: the device decides", True)
@@ -173,6 +140,12 @@ class JobSpec:
         return plain
 
 
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a group's options; reading them from annotations costs most of a look-up."""
+    return get_type_hints(kind)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -186,7 +159,7 @@ def _read(kind: type[T], values: Any, path: str, faults: list[Fault]) -> T | Non
     if not isinstance(values, Mapping):
         faults.append(Fault(path, f"give an object with options, not {shown(values)}"))
         return None
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     faults.extend(_unknown(key, known, path) for key in values if key not in known)
     read: dict[str, Any] = {}
@@ -220,26 +193,10 @@ def _warmup_fits(spec: JobSpec) -> list[Fault]:
     return []
 
 
-def _enough_devices(spec: JobSpec) -> list[Fault]:
-    named = spec.participation.devices
-    if named and spec.participation.minimum > len(named):
-        message = f"asks for more devices than the {len(named)} named; name more or lower it"
-        return [Fault("participation.minimum", message)]
-    return []
-
-
-def _lease_within_deadline(spec: JobSpec) -> list[Fault]:
-    part = spec.participation
-    if part.lease_s > part.deadline_s:
-        message = f"is longer than the deadline of {part.deadline_s:g} s; lower it"
-        return [Fault("participation.lease_s", message)]
-    return []
-
-
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     _warmup_fits,
-    _enough_devices,
-    _lease_within_deadline,
+    *spec_participation.RULES,
+    *spec_wire.RULES,
 )
 
 
@@ -258,7 +215,7 @@ class OptionInfo:
 def options(kind: type = JobSpec, path: str = "") -> list[OptionInfo]:
     """Every option in declaration order: the one list that form, REST schema and docs show."""
     found: list[OptionInfo] = []
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for item in fields(kind):
         where = f"{path}.{item.name}" if path else item.name
         if is_dataclass(hints[item.name]):

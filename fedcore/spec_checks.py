@@ -1,10 +1,10 @@
-"""Checks of one option: a value in, the cleaned value and a fault's text ('' if none) out."""
+"""Options and their checks: a value in, the cleaned value and a fault's text ('' if none) out."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, field
 from typing import Any
 
 Outcome = tuple[Any, str]
@@ -38,6 +38,12 @@ class Check:
 
     def __call__(self, value: Any) -> Outcome:
         return self.run(value)
+
+
+def option(default: Any, check: Check, label: str, help: str = "", advanced: bool = False) -> Any:
+    """One option of a specification; ``advanced`` ones are folded away in the form."""
+    metadata = {"check": check, "label": label, "help": help, "advanced": advanced}
+    return field(default=default, metadata=metadata)
 
 
 def check_of(item: Field[Any]) -> Check:

@@ -23,12 +23,22 @@ from torch import Tensor
 
 from fedcore.errors import WireError
 from fedcore.plan.frame_header import ITEM_BYTES, FrameHeader, read_header, sha256_file
+from fedcore.plan.wire_chain import PLAIN
+from fedcore.plan.wire_header import WIRE_KEY, chain_of, check_update_header, rows
+from fedcore.wire.chain import read_row, split
+from fedcore.wire.dtypes import DTYPES, NAMES
 
-__all__ = ["FrameInfo", "FrameReader", "FrameWriter", "check_frame", "sha256_file", "write_frame"]
+__all__ = [
+    "FrameInfo",
+    "FrameReader",
+    "FrameWriter",
+    "check_frame",
+    "check_header",
+    "sha256_file",
+    "write_frame",
+]
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I64": torch.int64}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-SPOKEN = {"F32": "fp32", "BF16": "bf16", "F16": "fp16", "F64": "fp64"}
+DEFAULTS = {WIRE_KEY: str(PLAIN)}  # what a frame means that does not say it
 
 Layout = Mapping[str, tuple[str, Sequence[int]]]
 
@@ -61,7 +71,7 @@ class FrameWriter:
     def __enter__(self) -> FrameWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._part.open("wb")
-        self._put(_header_bytes(self._layout, self.order, self._meta))
+        self._put(header_bytes(self._layout, self.order, self._meta))
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
@@ -100,7 +110,7 @@ class FrameWriter:
         self._part.replace(self._path)
 
 
-def _header_bytes(layout: Layout, order: Sequence[str], meta: Mapping[str, str]) -> bytes:
+def header_bytes(layout: Layout, order: Sequence[str], meta: Mapping[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": dict(sorted(meta.items()))}
     position = 0
     for name in order:
@@ -123,7 +133,7 @@ def _product(shape: Sequence[int]) -> int:
 def write_frame(
     path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[str, str]
 ) -> FrameInfo:
-    """Write tensors (fp32, bf16 or int64) and text metadata; equal content gives equal bytes."""
+    """Write tensors (of DTYPES) and text metadata; equal content gives equal bytes."""
     layout = {name: (NAMES[item.dtype], tuple(item.shape)) for name, item in tensors.items()}
     with FrameWriter(path, layout, meta) as writer:
         for name in writer.order:
@@ -148,6 +158,14 @@ class FrameReader(Mapping[str, Tensor]):
         return self.header.meta
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.header.shapes
+
+    @property
+    def size_bytes(self) -> int:
+        return self.header.size
+
+    @property
     def layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {name: (item.dtype, item.shape) for name, item in self.header.tensors.items()}
 
@@ -169,12 +187,30 @@ def check_frame(
     expected: Mapping[str, Sequence[int]],
     meta: Mapping[str, str],
     max_bytes: int,
-    dtypes: Sequence[str] = ("F32",),
 ) -> FrameHeader:
-    """Check a frame that came from outside; raise WireError with the reason, return its header.
+    """Check an update as ``check_header`` does, and that every number in it is finite.
+
+    Decodes one row at a time.
+    """
+    header = check_header(path, expected, meta, max_bytes)
+    chain, reader = chain_of(header), FrameReader(path)
+    for row in rows(chain, expected):
+        for name, tensor in split(row, expected, read_row(chain, header, reader, row)):
+            if not bool(torch.isfinite(tensor).all()):
+                raise WireError(f"tensor {name!r} holds NaN or infinity; the update is refused")
+    return header
+
+
+def check_header(
+    path: Path | str,
+    expected: Mapping[str, Sequence[int]],
+    meta: Mapping[str, str],
+    max_bytes: int,
+) -> FrameHeader:
+    """Check what an update from outside says it is; raise WireError with the reason.
 
     ``expected`` maps each name to its shape, ``meta`` each metadata key to the value it must have
-    (such as kind, job and base). Reads one tensor at a time to see that every number is finite.
+    (such as kind, job and base). Reads none of its numbers: the fold finds those not finite.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -182,17 +218,13 @@ def check_frame(
         raise WireError(f"the frame is oversized: {size} bytes where {max_bytes} are allowed")
     header = read_header(path)
     _check_meta(header.meta, meta)
-    _check_shapes(header, expected, dtypes)
-    reader = FrameReader(path)
-    for name in sorted(expected):
-        if not bool(torch.isfinite(reader[name]).all()):
-            raise WireError(f"tensor {name!r} holds NaN or infinity; the update is refused")
+    check_update_header(header, expected, chain_of(header))
     return header
 
 
 def _check_meta(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     for key, value in wanted.items():
-        if found.get(key) == value:
+        if found.get(key, DEFAULTS.get(key)) == value:
             continue
         if key == "base":
             raise WireError(
@@ -200,24 +232,3 @@ def _check_meta(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
                 f"this round started from {value[:12]!r}"
             )
         raise WireError(f"the frame says {key}={found.get(key)!r} where {value!r} is due")
-
-
-def _check_shapes(
-    header: FrameHeader, expected: Mapping[str, Sequence[int]], dtypes: Sequence[str]
-) -> None:
-    missing = sorted(set(expected) - set(header.tensors))
-    strange = sorted(set(header.tensors) - set(expected))
-    if missing or strange:
-        example = f"missing {missing[0]!r}" if missing else f"unexpected {strange[0]!r}"
-        raise WireError(
-            f"wrong names: {len(missing)} missing, {len(strange)} unexpected ({example})"
-        )
-    for name, entry in sorted(header.tensors.items()):
-        if entry.shape != tuple(expected[name]):
-            raise WireError(
-                f"tensor {name!r} is mis-shaped: {list(entry.shape)} "
-                f"where {list(expected[name])} is due"
-            )
-        if entry.dtype not in dtypes:
-            due = " or ".join(SPOKEN.get(item, item) for item in dtypes)
-            raise WireError(f"tensor {name!r} is {SPOKEN.get(entry.dtype, entry.dtype)}, not {due}")

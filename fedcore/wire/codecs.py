@@ -1,0 +1,141 @@
+"""Wire codecs as values: a row of fp32 numbers to named parts and back, with a bound of the error.
+
+``bound`` gives, for each number of a row, the largest |x - decode(encode(x))| there can be. All
+codecs keep zero zero. Rows are worked on in pieces that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fedcore.plan.wire_chain import INT4_BLOCK, INT8_BLOCK
+from fedcore.wire.noise import Nearest, Noise
+
+Parts = Mapping[str, Tensor]
+
+PIECE = 1 << 17  # numbers worked on at once; a multiple of every block
+LIMIT = 2.0**126  # no number beyond this is taken, so that no decoded one overflows
+SMALLEST_SCALE = 2.0**-126
+ROUNDED = 1 + 2.0**-15  # what fp32 arithmetic may add to a bound
+
+
+@dataclass(frozen=True)
+class Codec:
+    """``encode`` takes an fp32 row within LIMIT; ``decode`` takes its parts and its length."""
+
+    encode: Callable[[Tensor, Noise], dict[str, Tensor]]
+    decode: Callable[[Parts, int], Tensor]
+    bound: Callable[[Tensor], Tensor]
+
+
+FP32 = Codec(
+    lambda row, _noise: {"x": row},
+    lambda parts, _n: parts["x"].reshape(-1),
+    torch.zeros_like,
+)
+BF16 = Codec(
+    lambda row, _noise: {"x": row.bfloat16()},
+    lambda parts, _n: parts["x"].reshape(-1).float(),
+    lambda row: row.abs() * 2.0**-8 + 2.0**-134,
+)
+
+
+def _half_scale(row: Tensor) -> Tensor:
+    """The power of two that brings the largest number into [2**14, 2**15]."""
+    peak = row.abs().amax() if row.numel() else torch.zeros(())
+    exponent = torch.frexp(peak).exponent - 15
+    return torch.ldexp(torch.ones(()), exponent.clamp(-126)).reshape(1)
+
+
+def _encode_fp16(row: Tensor, _noise: Noise) -> dict[str, Tensor]:
+    scale = _half_scale(row)
+    return {"scale": scale, "x": (row / scale).half()}
+
+
+FP16 = Codec(
+    _encode_fp16,
+    lambda parts, _n: parts["x"].reshape(-1).float() * parts["scale"],
+    lambda row: (row.abs() * 2.0**-11 + _half_scale(row) * 2.0**-25) * ROUNDED,
+)
+
+
+def _scales(rows: Tensor, levels: int) -> Tensor:
+    """Step of each block (blocks, numbers) in bf16, rounded up so that no number falls outside."""
+    peak = rows.abs().amax(1)
+    step = (peak / levels).clamp(min=SMALLEST_SCALE) * (peak > 0)
+    up = (step.view(torch.int32) + 0xFFFF) & -0x10000
+    return up.view(torch.float32).bfloat16()
+
+
+def _blocks(piece: Tensor, block: int) -> Tensor:
+    return pad(piece, (0, -piece.numel() % block)).view(-1, block)
+
+
+def _quantise(row: Tensor, levels: int, block: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Whole steps from -levels to levels (int8) and the step of each block (bf16)."""
+    codes = torch.empty(row.numel(), dtype=torch.int8)
+    scales = torch.empty(-(-row.numel() // block), dtype=torch.bfloat16)
+    for start in range(0, row.numel(), PIECE):
+        piece = row[start : start + PIECE]
+        rows = _blocks(piece, block)
+        scale = _scales(rows, levels)
+        step = scale.float().masked_fill_(scale == 0, 1.0).unsqueeze(1)
+        whole = (rows / step).view(-1)
+        whole.add_(noise.take(whole.numel())).floor_().clamp_(-levels, levels)
+        codes[start : start + PIECE] = whole[: piece.numel()]
+        scales[start // block : start // block + scale.numel()] = scale
+    return codes, scales
+
+
+def _restore(codes: Tensor, scales: Tensor, block: int) -> Tensor:
+    row = codes.float()
+    whole = row.numel() // block
+    row[: whole * block].view(-1, block).mul_(scales[:whole].float().unsqueeze(1))
+    if whole < scales.numel():
+        row[whole * block :].mul_(scales[whole].float())
+    return row
+
+
+def _step_bound(row: Tensor, levels: int, block: int) -> Tensor:
+    """One step of its block for each number."""
+    if not row.numel():
+        return torch.zeros_like(row)
+    steps = _scales(_blocks(row, block), levels).float()
+    return steps.repeat_interleave(block)[: row.numel()] * ROUNDED
+
+
+def _encode_int8(row: Tensor, noise: Noise) -> dict[str, Tensor]:
+    codes, scales = _quantise(row, 127, INT8_BLOCK, noise)
+    return {"scale": scales, "q": codes}
+
+
+INT8 = Codec(
+    _encode_int8,
+    lambda parts, _n: _restore(parts["q"], parts["scale"], INT8_BLOCK),
+    lambda row: _step_bound(row, 127, INT8_BLOCK),
+)
+
+
+def _encode_int4(row: Tensor, noise: Noise) -> dict[str, Tensor]:
+    """Two numbers a byte, the first one low; 8 stands for zero."""
+    codes, scales = _quantise(row, 7, INT4_BLOCK, noise)
+    nibbles = pad(codes, (0, codes.numel() % 2)).add_(8).view(torch.uint8).view(-1, 2)
+    return {"scale": scales, "q": nibbles[:, 0] | (nibbles[:, 1] << 4)}
+
+
+def _decode_int4(parts: Parts, n: int) -> Tensor:
+    both = parts["q"]
+    codes = torch.stack((both & 15, both >> 4), 1).view(torch.int8).view(-1)[:n]
+    return _restore(codes - 8, parts["scale"], INT4_BLOCK)
+
+
+INT4 = Codec(_encode_int4, _decode_int4, lambda row: _step_bound(row, 7, INT4_BLOCK))
+
+# The arithmetic of each name in ``fedcore.plan.wire_chain.VALUES``.
+VALUES: Mapping[str, Codec] = {"fp32": FP32, "bf16": BF16, "fp16": FP16, "int8": INT8, "int4": INT4}
+NEAREST = Nearest()

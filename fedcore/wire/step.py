@@ -1,0 +1,106 @@
+"""The way down: the server's step on the wire, and a model rebuilt from the one before and a step.
+
+The server takes the very step that it sends: new = old + decode(encode(step + residual)), rounded
+to the nearest; what is lost joins the next step. So a device that holds the old model rebuilds the
+new one bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedcore.plan.wire_chain import Chain
+from fedcore.plan.wire_header import WIRE_KEY, rows
+from fedcore.wire.chain import array_of, encode, join
+from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter
+from fedcore.wire.noise import Nearest
+from fedcore.wire.update import EncodedWriter, open_update
+
+RESIDUAL = " downlink.residual"  # after a tensor's name, its key in the strategy's state
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A fold's outcome: the model before, the one wished for, the state before (if any), after."""
+
+    before: Path
+    wished: Path
+    state_before: Path | None
+    state: Path
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The step, the model and the state that were written."""
+
+    step: FrameInfo
+    model: FrameInfo
+    state: FrameInfo
+
+
+def send_step(
+    chain: Chain, folded: Folded, base: str, step: Path, model: Path, state: Path
+) -> Sent:
+    """Write the step (``base``: SHA-256 of the model before), the model it leads to, the state."""
+    steps = _Steps(folded)
+    meta = {"kind": "step", "base": base, WIRE_KEY: str(chain)}
+    with torch.no_grad():
+        with EncodedWriter(step, meta) as out:
+            for row in rows(chain, steps.shapes):
+                parts = encode(chain, row.tensors[0], join(row, steps), Nearest())
+                out.put(array_of(chain, row, parts))
+            written = out.finish()
+        return Sent(written, rebuild(folded.before, step, model), _state(steps, step, state))
+
+
+def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
+    """Write the model that a step leads to. Raises WireError where the two do not fit."""
+    old = FrameReader(before)
+    steps = open_update(step, old.header.shapes)
+    layout = {name: ("F32", shape) for name, (_, shape) in old.layout.items()}
+    with FrameWriter(out, layout, dict(old.meta)) as writer:
+        for name in writer.order:
+            writer.write(name, old[name].float() + steps[name])
+    assert writer.info is not None
+    return writer.info
+
+
+class _Steps(Mapping[str, Tensor]):
+    """The steps a fold wishes for, with what former steps lost."""
+
+    def __init__(self, folded: Folded) -> None:
+        self._old, self._new = FrameReader(folded.before), FrameReader(folded.wished)
+        self._former = FrameReader(folded.state_before) if folded.state_before else {}
+        self.state = FrameReader(folded.state)
+        self.shapes = self._old.header.shapes
+
+    def __getitem__(self, name: str) -> Tensor:
+        step = self._new[name].float() - self._old[name].float()
+        former: Mapping[str, Tensor] = self._former
+        key = name + RESIDUAL
+        return step + former[key] if key in former else step
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def _state(steps: _Steps, step: Path, out: Path) -> FrameInfo:
+    """The strategy's state, and beside it what this step lost."""
+    sent = open_update(step, steps.shapes)
+    lost = {name + RESIDUAL: name for name in steps.shapes}
+    kept = {key: entry for key, entry in steps.state.layout.items() if key not in lost}
+    layout = kept | {key: ("F32", steps.shapes[name]) for key, name in lost.items()}
+    with FrameWriter(out, layout, dict(steps.state.meta)) as writer:
+        for key in writer.order:
+            name = lost.get(key)
+            writer.write(key, steps[name] - sent[name] if name else steps.state[key])
+    assert writer.info is not None
+    return writer.info
