@@ -1,15 +1,15 @@
 """One round's aggregation on files: updates in, next global weights and server state out.
 
-Streaming: one tensor of one update is in memory at a time, next to the sum. Updates are taken by
-slot, never by arrival, and on one thread, so a fold repeated after a crash, or on another machine,
-gives the same bytes.
+Updates are taken in the order of their keys, never of their arrival, and the numbers in fixed
+blocks: a fold repeated after a crash, on another machine, on more threads or in shards gives the
+same bytes. In memory are a few blocks of each update at a time, as pages of their files.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +17,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedcore.errors import FoldError
 from fedcore.spec import JobSpec
+from fedcore.strategy.blocks import BLOCK, Inputs, Member, fold_range, norm
+from fedcore.strategy.inputs import (
+    Before,
+    UpdateFile,
+    UpdatesRefused,
+    open_inputs,
+    rounds_of,
+    state_layout,
+)
 from fedcore.strategy.lowrank import aggregation_error
-from fedcore.strategy.parts import Stage, Strategy, TensorFilter, UpdateStats
-from fedcore.strategy.table import build
-from fedcore.train.hardware import threads
-from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter
+from fedcore.strategy.sink import RowWriter
+from fedcore.wire.frame import FrameInfo, FrameReader
 
-
-@dataclass(frozen=True)
-class UpdateFile:
-    """A device's checked update: a frame of deltas, its weight (examples), its fixed slot."""
-
-    path: Path
-    weight: float
-    slot: int
+__all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files"]
 
 
 @dataclass(frozen=True)
 class FoldReport:
     """What a fold did. Norms (before filters) and weights (sum 1) are by slot.
 
+    Where a slot has several updates, the weight is that of all, the norm that of the last.
     ``aggregation_error`` is |served - mean(s B A)| / |mean(s B A)| over all adapted matrices,
-    before the server stage; None for full fine-tuning and where nothing was learned at all.
-    ``bytes_read`` counts the updates' bytes once.
+    before the server stage; None for full fine-tuning, for folds that are no mean, and where
+    nothing was learned at all. ``bytes_read`` counts the updates' bytes once.
     """
 
     update_norms: dict[int, float]
@@ -53,31 +53,6 @@ class FoldReport:
     state_frame: FrameInfo
 
 
-@dataclass(frozen=True)
-class _Member:
-    slot: int
-    share: float
-    reader: FrameReader
-    filters: tuple[TensorFilter, ...]
-    norm: float
-
-    def delta(self, name: str) -> Tensor:
-        tensor = self.reader[name].float()
-        for change in self.filters:
-            tensor = change(tensor)
-        return tensor
-
-
-@dataclass(frozen=True)
-class FoldFiles:
-    """Paths of one fold: the global weights and server state before (None: no state yet), after."""
-
-    before: Path
-    state_before: Path | None
-    after: Path
-    state_after: Path
-
-
 def fold_files(
     spec: JobSpec,
     global_path: Path | str,
@@ -85,139 +60,104 @@ def fold_files(
     state_path: Path | str | None,
     out_global: Path | str,
     out_state: Path | str,
+    threads: int = 0,
 ) -> FoldReport:
-    """Fold updates into the next global weights.
+    """Fold updates into the next global weights, on ``threads`` threads (0: all cores).
 
-    The frames must have passed ``check_frame``. Raises FoldError without updates, with two of one
-    slot, or with weights that are negative or sum to nothing.
+    Headers must have passed ``check_header``; numbers need no check before. Raises FoldError as
+    ``open_inputs`` does, and UpdatesRefused where an update holds NaN or infinity: nothing is
+    written then.
     """
     began = time.perf_counter()
-    strategy = build(spec)
-    shares = _shares(updates)
-    state = Path(state_path) if state_path else None
-    files = FoldFiles(Path(global_path), state, Path(out_global), Path(out_state))
-    with threads(1), torch.no_grad():
-        members = [_member(strategy, update, shares[update.slot]) for update in _sorted(updates)]
-        frames = _fold(strategy, members, files)
-        error = None
-        if spec.adapter.kind == "lora":
-            error = aggregation_error(FrameReader(files.before), _deltas(members))
-    return FoldReport(
-        {member.slot: member.norm for member in members},
-        shares,
-        error,
-        time.perf_counter() - began,
-        sum(member.reader.header.size for member in members),
-        *frames,
-    )
+    before = Before(Path(global_path), Path(state_path) if state_path else None)
+    after = Path(out_global), Path(out_state)
+    inputs = open_inputs(spec, before, updates, after[0].parent)
+    with Outputs(inputs, before, after) as outputs:
+        squares = fold_range(inputs, (0, inputs.row.elements), outputs.put, threads)
+        refuse_unsound(inputs, squares)
+    norms = [norm(found) for found in squares]
+    return report(spec, before, inputs, norms, outputs.infos, time.perf_counter() - began)
 
 
-def _sorted(updates: Sequence[UpdateFile]) -> list[UpdateFile]:
-    return sorted(updates, key=lambda update: update.slot)
+class Outputs:
+    """The frames that a fold writes: the next global weights, the next server state."""
+
+    def __init__(self, inputs: Inputs, before: Before, after: tuple[Path, Path]) -> None:
+        name = inputs.strategy.name
+        meta = {"kind": "state", "strategy": name, "rounds": str(rounds_of(before.state) + 1)}
+        row = inputs.row
+        layout = {n: ("F32", shape) for n, shape in zip(row.names, row.shapes, strict=True)}
+        self._elements = row.elements
+        self._weights = RowWriter(after[0], layout, dict(FrameReader(before.weights).meta))
+        self._state = RowWriter(after[1], state_layout(inputs.strategy, row), meta)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Outputs:
+        self._stack.enter_context(self._state)
+        self._stack.enter_context(self._weights)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def put(self, number: int, start: int, block: Tensor) -> None:
+        """A block of row ``number``: 0 the weights, then the moments."""
+        if number:
+            self._state.put((number - 1) * self._elements + start, block)
+        else:
+            self._weights.put(start, block)
+
+    @property
+    def infos(self) -> tuple[FrameInfo, FrameInfo]:
+        assert self._weights.info is not None and self._state.info is not None
+        return self._weights.info, self._state.info
 
 
-def _shares(updates: Sequence[UpdateFile]) -> dict[int, float]:
-    """Each slot's share of the total weight."""
-    if not updates:
-        raise FoldError("no update arrived, so there is nothing to fold; the global weights stay")
-    weights = {update.slot: float(update.weight) for update in _sorted(updates)}
-    if len(weights) != len(updates):
-        raise FoldError("two updates claim the same slot; fold each device once")
-    if any(not math.isfinite(weight) or weight < 0 for weight in weights.values()):
-        raise FoldError("an update has a weight that is negative or not finite")
-    total = math.fsum(weights.values())
-    if total <= 0:
-        raise FoldError("all updates have weight zero; check the devices' example counts")
-    return {slot: weight / total for slot, weight in weights.items()}
-
-
-def _member(strategy: Strategy, update: UpdateFile, share: float) -> _Member:
-    reader = FrameReader(update.path)
-    norm = _norm(reader)
-    filters = tuple(item.prepare(UpdateStats(norm)) for item in strategy.filters)
-    return _Member(update.slot, share, reader, filters, norm)
-
-
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    squares = (float(tensors[name].double().square().sum()) for name in sorted(tensors))
-    return math.sqrt(math.fsum(squares))
-
-
-def _deltas(members: Sequence[_Member]) -> list[tuple[float, Callable[[str], Tensor]]]:
-    return [(member.share, member.delta) for member in members]
-
-
-def _fold(
-    strategy: Strategy, members: Sequence[_Member], files: FoldFiles
-) -> tuple[FrameInfo, FrameInfo]:
-    old = FrameReader(files.before)
-    state = FrameReader(files.state_before) if files.state_before else None
-    rounds = _rounds_before(strategy, state) + 1
-    _check_names(old, members)
-    meta = {"kind": "state", "strategy": strategy.name, "rounds": str(rounds)}
-    with ExitStack() as stack:
-        layout = {name: ("F32", shape) for name, (_, shape) in old.layout.items()}
-        out = stack.enter_context(FrameWriter(files.after, layout, dict(old.meta)))
-        kept = stack.enter_context(
-            FrameWriter(files.state_after, _state_layout(strategy, layout), meta)
-        )
-        for name in out.order:
-            step, moments = _next(strategy, members, state, name)
-            out.write(name, old[name].float() + step)
-            for key in sorted(moments):
-                kept.write(key, moments[key])
-    assert out.info is not None and kept.info is not None
-    return out.info, kept.info
-
-
-def _check_names(old: FrameReader, members: Sequence[_Member]) -> None:
-    for member in members:
-        if member.reader.header.shapes != old.header.shapes:
-            raise FoldError(
-                f"the update of slot {member.slot} does not fit the global weights' names and "
-                "shapes; check frames before folding"
-            )
-
-
-def _next(
-    strategy: Strategy, members: Sequence[_Member], state: FrameReader | None, name: str
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The step of one tensor, and its moments under their keys in the state frame."""
-    step = strategy.fold.run((member.share, member.delta(name)) for member in members)
-    kept: dict[str, Tensor] = {}
-    for number, stage in enumerate(strategy.stages):
-        moments = {
-            moment: state[key] if state else torch.full_like(step, stage.start[moment])
-            for moment, key in _keys(name, number, stage)
-        }
-        step, moments_after = stage.run(step, moments)
-        kept |= {key: moments_after[moment] for moment, key in _keys(name, number, stage)}
-    return step, kept
-
-
-def _keys(name: str, number: int, stage: Stage) -> Iterator[tuple[str, str]]:
-    """(moment, key in the state frame) of one tensor; the blank makes keys sort as names."""
-    for moment in sorted(stage.start):
-        yield moment, f"{name} {number}.{stage.name}.{moment}"
-
-
-def _state_layout(
-    strategy: Strategy, layout: Mapping[str, tuple[str, Sequence[int]]]
-) -> dict[str, tuple[str, Sequence[int]]]:
-    return {
-        key: shape
-        for name, shape in layout.items()
-        for number, stage in enumerate(strategy.stages)
-        for _, key in _keys(name, number, stage)
+def refuse_unsound(inputs: Inputs, squares: Sequence[Sequence[float]], start: int = 0) -> None:
+    """Raise UpdatesRefused for updates whose squares of blocks from ``start`` on are not finite."""
+    reasons = {
+        member.key: _unsound(inputs, member, start + number * BLOCK)
+        for member, found in zip(inputs.members, squares, strict=True)
+        for number in [next((n for n, item in enumerate(found) if not math.isfinite(item)), None)]
+        if number is not None
     }
+    if reasons:
+        raise UpdatesRefused(reasons)
 
 
-def _rounds_before(strategy: Strategy, state: FrameReader | None) -> int:
-    if state is None:
-        return 0
-    if state.meta.get("strategy") != strategy.name:
-        raise FoldError(
-            f"the server state is of {state.meta.get('strategy')}, not of {strategy.name}; "
-            "start without it"
-        )
-    return int(state.meta["rounds"])
+def _unsound(inputs: Inputs, member: Member, start: int) -> str:
+    block = member.row.read(start, min(start + BLOCK, inputs.row.elements))
+    place = start + int(torch.isfinite(block).logical_not().nonzero()[0])
+    name = inputs.row.name_at(place)
+    return f"tensor {name!r} holds NaN or infinity; the update is refused"
+
+
+def report(
+    spec: JobSpec,
+    before: Before,
+    inputs: Inputs,
+    norms: Sequence[float],
+    frames: tuple[FrameInfo, FrameInfo],
+    seconds: float,
+) -> FoldReport:
+    error = None
+    if spec.adapter.kind == "lora" and inputs.strategy.fold.weighted:
+        deltas = [(member.share, _delta(inputs, member)) for member in inputs.members]
+        error = aggregation_error(FrameReader(before.weights), deltas)
+    weights: dict[int, float] = {}
+    for member in inputs.members:
+        weights[member.key[0]] = weights.get(member.key[0], 0.0) + member.share
+    sizes = {member.key[0]: size for member, size in zip(inputs.members, norms, strict=True)}
+    size_bytes = sum(member.size_bytes for member in inputs.members)
+    return FoldReport(sizes, weights, error, seconds, size_bytes, *frames)
+
+
+def _delta(inputs: Inputs, member: Member) -> Callable[[str], Tensor]:
+    """A member's filtered tensors by name."""
+
+    def read(name: str) -> Tensor:
+        number = inputs.row.names.index(name)
+        tensor = member.row.read(*inputs.row.span(name)) * member.factor
+        return tensor.view(inputs.row.shapes[number])
+
+    return read

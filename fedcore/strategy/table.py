@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcore.spec import JobSpec, StrategySpec
+from fedcore.spec import JobSpec
+from fedcore.spec_strategy import StrategySpec
 from fedcore.strategy.parts import (
+    MEDIAN,
     WEIGHTED_MEAN,
     AdamRates,
     Filter,
@@ -16,10 +18,15 @@ from fedcore.strategy.parts import (
     clip_norm,
     server_adam,
     server_sgd,
+    trimmed_mean,
 )
 
-# How adapters of a job are averaged; full weights are averaged as under fedit, each tensor apart.
-FOLDS: dict[str, Fold] = {"fedit": WEIGHTED_MEAN}
+# All folds work coordinate by coordinate: adapters are folded as under fedit, A and B each apart.
+FOLDS: dict[str, Callable[[StrategySpec], Fold]] = {
+    "mean": lambda _options: WEIGHTED_MEAN,
+    "median": lambda _options: MEDIAN,
+    "trimmed_mean": lambda options: trimmed_mean(options.trim),
+}
 
 
 def _filters(options: StrategySpec) -> tuple[Filter, ...]:
@@ -55,5 +62,5 @@ def build(spec: JobSpec) -> Strategy:
     name, options = spec.strategy.name, spec.strategy
     recipe = STRATEGIES[name]
     stages = (recipe.stage(options),)
-    fold = FOLDS[spec.adapter.aggregation]
+    fold = FOLDS[options.fold](options)
     return Strategy(name, _filters(options), fold, stages, recipe.objective)
