@@ -6,13 +6,18 @@ stores what changed and carries out the effects. Effects may be carried out twic
 it is about, and the shell makes the second time a no-op.
 """
 
+from fedcore.rounds.absence import uncounted_s
+from fedcore.rounds.buffered import Window, step_buffered
 from fedcore.rounds.machine import step
 from fedcore.rounds.questions import (
     failure_reasons,
     latest,
+    may_take_back,
     move_refusal,
     tally,
+    unfolded,
     waiting_for,
+    waiting_for_buffer,
 )
 from fedcore.rounds.states import (
     ACTIVE,
@@ -24,10 +29,12 @@ from fedcore.rounds.states import (
     AggregationFailed,
     Assignment,
     AssignmentPhase,
+    Buffering,
     Effect,
     Ended,
     Event,
     Interrupted,
+    Measured,
     Offer,
     Policy,
     Revoke,
@@ -47,10 +54,12 @@ __all__ = [
     "AggregationFailed",
     "Assignment",
     "AssignmentPhase",
+    "Buffering",
     "Effect",
     "Ended",
     "Event",
     "Interrupted",
+    "Measured",
     "Offer",
     "Policy",
     "Revoke",
@@ -58,10 +67,16 @@ __all__ = [
     "RoundPhase",
     "Task",
     "Tick",
+    "Window",
     "failure_reasons",
     "latest",
+    "may_take_back",
     "move_refusal",
     "step",
+    "step_buffered",
     "tally",
+    "uncounted_s",
+    "unfolded",
     "waiting_for",
+    "waiting_for_buffer",
 ]

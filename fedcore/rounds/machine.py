@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from fedcore.rounds.draft import Draft, due, expire_silent
 from fedcore.rounds.questions import failure_reasons, latest, may_retry, tally
 from fedcore.rounds.states import (
-    ACTIVE,
     ENDED,
-    HELD,
     Aggregate,
     Aggregated,
     AggregationFailed,
-    Assignment,
     AssignmentPhase,
     Effect,
-    Ended,
     Event,
     Interrupted,
-    Offer,
-    Revoke,
     Round,
     RoundPhase,
     Task,
@@ -27,39 +22,11 @@ from fedcore.rounds.states import (
 )
 
 
-@dataclass
-class _Draft:
-    """A round being stepped: the one mutable thing, never seen outside ``step``."""
-
-    round: Round
-    effects: list[Effect] = field(default_factory=list)
-
-    def move(self, phase: RoundPhase, reason: str = "", deadline_at: float | None = None) -> None:
-        self.round = replace(self.round, phase=phase, reason=reason, deadline_at=deadline_at)
-        if phase in ENDED:
-            self.effects.append(Ended(phase is RoundPhase.FAILED, reason))
-
-    def put(self, assignment: Assignment) -> None:
-        others = tuple(a for a in self.round.assignments if _key(a) != _key(assignment))
-        self.round = replace(self.round, assignments=(*others, assignment))
-
-    def offer(self, device: str, task: Task, attempt: int, now: float) -> None:
-        lease_until = now + self.round.policy.lease_s
-        self.put(Assignment(device, task, attempt, lease_until=lease_until))
-        self.effects.append(Offer(device, task, attempt))
-
-    def revoke_active(self, reason: str, phase: AssignmentPhase) -> None:
-        for item in self.round.assignments:
-            if item.phase in ACTIVE:
-                self.put(replace(item, phase=phase, reason=reason, retryable=False))
-                self.effects.append(Revoke(item.device, item.task, item.attempt, reason))
-
-
 def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
     """Apply one event. A round that has ended stays as it is, whatever comes."""
     if round.phase in ENDED:
         return round, ()
-    draft = _Draft(round)
+    draft = Draft(round)
     if isinstance(event, Interrupted):
         _interrupt(draft, event.reason)
     elif isinstance(event, AggregationFailed):
@@ -74,33 +41,33 @@ def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
     return draft.round, tuple(draft.effects)
 
 
-def _interrupt(draft: _Draft, reason: str) -> None:
+def _interrupt(draft: Draft, reason: str) -> None:
     """What was aggregated is kept; everything before that is started again another time."""
     aggregated = draft.round.phase is RoundPhase.EVALUATING and draft.round.number > 0
-    draft.revoke_active(reason, AssignmentPhase.EXPIRED)
+    draft.revoke_active(reason)
     if aggregated:
         _folded(draft)
     draft.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
 
 
-def _tick(draft: _Draft, tick: Tick) -> None:
+def _tick(draft: Draft, tick: Tick) -> None:
     phase = draft.round.phase
     if phase is RoundPhase.PLANNED:
         _start(draft, tick.now)
         return
     if phase is RoundPhase.AGGREGATING:
-        if _due(draft.round, tick.now):
+        if due(draft.round, tick.now):
             limit = draft.round.policy.aggregation_s
             draft.move(RoundPhase.FAILED, f"no worker aggregated the updates within {limit:.0f} s")
         return
     task = Task.EVALUATE if phase is RoundPhase.EVALUATING else Task.TRAIN
-    _expire_silent(draft, tick.now)
+    expire_silent(draft, tick)
     (_close_evaluation if task is Task.EVALUATE else _close_collection)(draft, tick)
     if draft.round.phase in (phase, RoundPhase.COLLECTING):  # nothing new for a round that closed
         _offer_again(draft, task, tick)
 
 
-def _start(draft: _Draft, now: float) -> None:
+def _start(draft: Draft, now: float) -> None:
     if draft.round.number == 0:
         _start_evaluating(draft, now)
         return
@@ -109,21 +76,17 @@ def _start(draft: _Draft, now: float) -> None:
         draft.offer(device, Task.TRAIN, 1, now)
 
 
-def _start_evaluating(draft: _Draft, now: float) -> None:
-    draft.move(RoundPhase.EVALUATING, deadline_at=now + draft.round.policy.deadline_s)
+def _start_evaluating(draft: Draft, now: float) -> None:
+    if not draft.round.evaluators:
+        draft.move(RoundPhase.CLOSED)
+        return
+    limit = now + draft.round.policy.evaluation_limit_s
+    draft.move(RoundPhase.EVALUATING, deadline_at=limit)
     for device in draft.round.evaluators:
         draft.offer(device, Task.EVALUATE, 1, now)
 
 
-def _expire_silent(draft: _Draft, now: float) -> None:
-    for item in draft.round.assignments:
-        if item.phase in HELD and item.lease_until < now:
-            reason = f"silent for longer than its lease of {draft.round.policy.lease_s:g} s"
-            draft.put(replace(item, phase=AssignmentPhase.EXPIRED, reason=reason))
-            draft.effects.append(Revoke(item.device, item.task, item.attempt, reason))
-
-
-def _offer_again(draft: _Draft, task: Task, tick: Tick) -> None:
+def _offer_again(draft: Draft, task: Task, tick: Tick) -> None:
     """A device that lost its attempt gets the next one as soon as it is reachable."""
     for device, item in latest(draft.round, task).items():
         lost = item.phase in (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
@@ -131,36 +94,36 @@ def _offer_again(draft: _Draft, task: Task, tick: Tick) -> None:
             draft.offer(device, task, item.attempt + 1, tick.now)
 
 
-def _close_collection(draft: _Draft, tick: Tick) -> None:
+def _close_collection(draft: Draft, tick: Tick) -> None:
     current = draft.round
     reported, open_ = tally(current, Task.TRAIN)
     if len(reported) >= current.policy.target or (
-        len(reported) >= current.policy.quorum and (not open_ or _due(current, tick.now))
+        len(reported) >= current.policy.quorum and (not open_ or due(current, tick.now))
     ):
-        draft.revoke_active("the round closed without it", AssignmentPhase.EXPIRED)
+        draft.revoke_active("the round closed without it")
         limit = tick.now + current.policy.aggregation_s
         draft.move(RoundPhase.AGGREGATING, deadline_at=limit)
         draft.effects.append(Aggregate(tuple(reported)))
-    elif not open_ or _due(current, tick.now):
+    elif not open_ or due(current, tick.now):
         _fail_collection(draft, len(reported), bool(open_))
     elif current.phase is RoundPhase.BROADCASTING and _anyone_accepted(current):
         draft.round = replace(current, phase=RoundPhase.COLLECTING)
 
 
-def _fail_collection(draft: _Draft, reported: int, late: bool) -> None:
+def _fail_collection(draft: Draft, reported: int, late: bool) -> None:
     why = "by the deadline" if late else "and nobody is left who could"
     reasons = failure_reasons(draft.round, Task.TRAIN)
-    draft.revoke_active("the round failed", AssignmentPhase.EXPIRED)
+    draft.revoke_active("the round failed")
     text = f"{reported} of {draft.round.policy.quorum} needed devices reported {why}"
     draft.move(RoundPhase.FAILED, f"{text}{': ' + reasons if reasons else ''}")
 
 
-def _close_evaluation(draft: _Draft, tick: Tick) -> None:
+def _close_evaluation(draft: Draft, tick: Tick) -> None:
     reported, open_ = tally(draft.round, Task.EVALUATE)
-    if open_ and not _due(draft.round, tick.now):
+    if open_ and not due(draft.round, tick.now):
         return
     reasons = failure_reasons(draft.round, Task.EVALUATE)
-    draft.revoke_active("the evaluation closed without it", AssignmentPhase.EXPIRED)
+    draft.revoke_active("the evaluation closed without it")
     if not reported and draft.round.number == 0:
         text = "no device could evaluate the model"
         draft.move(RoundPhase.FAILED, f"{text}{': ' + reasons if reasons else ''}")
@@ -170,18 +133,10 @@ def _close_evaluation(draft: _Draft, tick: Tick) -> None:
     draft.move(RoundPhase.CLOSED, f"{missing} evaluations are missing" if missing else "")
 
 
-def _folded(draft: _Draft) -> None:
+def _folded(draft: Draft) -> None:
     for item in draft.round.assignments:
         if item.phase is AssignmentPhase.REPORTED:
             draft.put(replace(item, phase=AssignmentPhase.FOLDED))
-
-
-def _key(item: Assignment) -> tuple[str, Task, int]:
-    return (item.device, item.task, item.attempt)
-
-
-def _due(round: Round, now: float) -> bool:
-    return round.deadline_at is not None and now >= round.deadline_at
 
 
 def _anyone_accepted(round: Round) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedcore.rounds.states import (
     ACTIVE,
     DELIVERED,
     DEVICE_MOVES,
     ENDED,
+    SILENT,
     Assignment,
     AssignmentPhase,
     Round,
@@ -20,6 +21,19 @@ from fedcore.rounds.states import (
 def may_retry(current: Round, item: Assignment) -> bool:
     """Whether a lost attempt may be offered again."""
     return item.retryable and item.attempt < current.policy.max_attempts
+
+
+def may_take_back(current: Round, item: Assignment) -> bool:
+    """Whether a device that is heard of again goes on with an attempt given up for its silence.
+
+    Its work is not lost: after an outage of the server or of the network it may even be done. Not
+    where the round has gone on without it, nor where a newer attempt was offered.
+    """
+    evaluating = current.phase is RoundPhase.EVALUATING
+    collecting = current.phase in (RoundPhase.BROADCASTING, RoundPhase.COLLECTING)
+    open_ = evaluating if item.task is Task.EVALUATE else collecting
+    silent = item.phase is AssignmentPhase.EXPIRED and item.reason.startswith(SILENT)
+    return open_ and silent and latest(current, item.task).get(item.device) == item
 
 
 def latest(current: Round, task: Task) -> dict[str, Assignment]:
@@ -44,6 +58,23 @@ def tally(current: Round, task: Task) -> tuple[list[str], list[str]]:
         if item.phase in ACTIVE or (item.phase in lost and may_retry(current, item))
     ]
     return delivered, still
+
+
+def train_attempts(current: Round, device: str) -> list[Assignment]:
+    """A device's pieces of training in a round."""
+    items = current.assignments
+    return [item for item in items if item.task is Task.TRAIN and item.device == device]
+
+
+def unfolded(current: Round) -> list[Assignment]:
+    """Updates that were reported and not folded, by device in the members' order, by attempt."""
+    place = {device: index for index, device in enumerate(current.members)}
+    reported = [
+        item
+        for item in current.assignments
+        if (item.task, item.phase) == (Task.TRAIN, AssignmentPhase.REPORTED)
+    ]
+    return sorted(reported, key=lambda item: (place[item.device], item.attempt))
 
 
 def failure_reasons(current: Round, task: Task) -> str:
@@ -86,6 +117,25 @@ def waiting_for(current: Round, now: float, last_seen: Mapping[str, float]) -> s
     shown = ", ".join(_seen(device, now, last_seen) for device in open_[:3])
     more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
     return f"waiting for {len(open_)} of {total} to {verb}: {shown}{more}"
+
+
+def waiting_for_buffer(window: Sequence[Round], now: float, last_seen: Mapping[str, float]) -> str:
+    """The same of an asynchronous job, from all its open rounds; the newest comes last."""
+    current = window[-1]
+    buffering = current.policy.buffering
+    if buffering is None or current.phase is not RoundPhase.COLLECTING:
+        return waiting_for(current, now, last_seen)
+    held = sum(len(unfolded(each)) for each in window)
+    training = [
+        item.device
+        for each in window
+        for item in each.assignments
+        if item.task is Task.TRAIN and item.phase in ACTIVE
+    ]
+    shown = ", ".join(_seen(device, now, last_seen) for device in training[:3])
+    more = f" and {len(training) - 3} more" if len(training) > 3 else ""
+    who = f"{len(training)} devices train: {shown}{more}" if training else "no device trains"
+    return f"{held} of {buffering.size} updates in the buffer; {who}"
 
 
 def _seen(device: str, now: float, last_seen: Mapping[str, float]) -> str:

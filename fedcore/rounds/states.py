@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class RoundPhase(str, Enum):
@@ -46,6 +47,9 @@ HELD = ACTIVE - {AssignmentPhase.OFFERED}
 DELIVERED = frozenset({AssignmentPhase.REPORTED, AssignmentPhase.FOLDED})
 ENDED = frozenset({RoundPhase.CLOSED, RoundPhase.FAILED})
 
+# How the reason of an attempt begins that was given up for its device's silence alone.
+SILENT = "silent for longer than its lease"
+
 # What a device may do to its assignment, and from where. Everything else is refused with a reason.
 DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
     AssignmentPhase.ACCEPTED: frozenset({AssignmentPhase.OFFERED}),
@@ -59,7 +63,10 @@ DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
 
 @dataclass(frozen=True)
 class Assignment:
-    """One device's part of one round. ``attempt`` counts from 1 and fences older attempts off."""
+    """One device's part of one round. ``attempt`` counts from 1 and fences older attempts off.
+
+    ``buffered_in`` is the number of the round that folds its update, in a job with a buffer.
+    """
 
     device: str
     task: Task
@@ -68,6 +75,23 @@ class Assignment:
     lease_until: float = 0.0
     retryable: bool = True
     reason: str = ""
+    buffered_in: int | None = None
+
+
+@dataclass(frozen=True)
+class Buffering:
+    """Limits of a round that is one version of an asynchronous job.
+
+    ``size`` updates make the version, ``concurrency`` devices train at a time, an update may be
+    ``max_staleness`` versions old; ``last`` is the version the job ends with. ``seed`` decides
+    whose turn it is where more devices are free than may train.
+    """
+
+    size: int
+    concurrency: int
+    max_staleness: int
+    seed: int
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class Policy:
     """Limits of one round; seconds are durations.
 
     ``target`` updates close the collection at once, ``quorum`` suffice when the deadline comes.
+    ``evaluation_s`` is the evaluation's own deadline (None: ``deadline_s`` holds for both).
     """
 
     target: int
@@ -83,11 +108,26 @@ class Policy:
     lease_s: float
     max_attempts: int
     aggregation_s: float = 1800.0
+    evaluation_s: float | None = None
+    buffering: Buffering | None = None
+
+    @property
+    def evaluation_limit_s(self) -> float:
+        return self.deadline_s if self.evaluation_s is None else self.evaluation_s
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Policy:
+        """Back from ``dataclasses.asdict``."""
+        nested = values.get("buffering")
+        return cls(**{**values, "buffering": Buffering(**nested) if nested else None})
 
 
 @dataclass(frozen=True)
 class Round:
-    """One cycle. Number 0 only evaluates the model as it is before any training."""
+    """One cycle. Number 0 only evaluates the model as it is before any training.
+
+    A round without ``evaluators`` closes as soon as its model is stored.
+    """
 
     number: int
     members: tuple[str, ...]
@@ -140,10 +180,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Revoke:
+    """``silent``: the device has not been heard of, so nobody tells it; it may take its work back
+    (see ``may_take_back``) or is told when it speaks again."""
+
     device: str
     task: Task
     attempt: int
     reason: str
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,4 +205,9 @@ class Ended:
     reason: str
 
 
-Effect = Offer | Revoke | Aggregate | Ended
+@dataclass(frozen=True)
+class Measured:
+    """Another evaluation of this round's model has arrived."""
+
+
+Effect = Offer | Revoke | Aggregate | Ended | Measured

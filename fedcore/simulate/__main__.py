@@ -14,7 +14,8 @@ from typing import Any
 from fedcore.errors import DataError, EdgewiseError, SpecError
 from fedcore.partition import parse, partition
 from fedcore.simulate.federation import Event, RoundResult, simulate
-from fedcore.simulate.options import parser, spec_from
+from fedcore.simulate.fleet import fleet_of
+from fedcore.simulate.options import fleet_options, parser, spec_from
 from fedcore.train.sources import Source, guess_columns, open_rows
 
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(
                 ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
             )
-            results = simulate(spec, devices, workdir, _print_event)
+            fleet = fleet_of(fleet_options(args), list(devices))
+            results = simulate(spec, devices, workdir, _print_event, fleet=fleet)
     except SpecError as error:
         return _refuse(str(fault) for fault in error.faults)
     except EdgewiseError as error:
@@ -108,7 +110,12 @@ def _print_event(event: Event) -> None:
         for name, found in result.evaluations.items()
     ]
     count = sum(found.examples for found in result.evaluations.values())
-    _print_rows(event.round_number, [*shown, ("weighted mean", result.mean, count, result.seconds)])
+    means = [("weighted mean", result.mean, count, result.seconds)] if result.mean else []
+    _print_rows(event.round_number, [*shown, *means])
+    if result.virtual_s:
+        old = f", updates {', '.join(map(str, result.staleness))} versions old"
+        stale = old if any(result.staleness) else ""
+        print(f"{result.number:>5}  model ready at {result.virtual_s:.1f} virtual s{stale}")
 
 
 def _print_rows(number: int, rows: Sequence[tuple[str, Mapping[str, float], int, float]]) -> None:
@@ -119,12 +126,15 @@ def _print_rows(number: int, rows: Sequence[tuple[str, Mapping[str, float], int,
 
 
 def _print_change(results: Sequence[RoundResult]) -> None:
-    first, last = results[0].mean, results[-1].mean
+    measured = [result.mean for result in results if result.mean]
+    first, last = measured[0], measured[-1]
     moved = sum(result.bytes_up + result.bytes_down for result in results)
     print(
         f"loss {first['loss']:.4f} -> {last['loss']:.4f}, ROUGE-L {first['rougeL']:.2f} -> "
         f"{last['rougeL']:.2f}, {moved / 1e6:.2f} MB moved, global {results[-1].sha256[:12]}"
     )
+    if results[-1].virtual_s:
+        print(f"{results[-1].virtual_s:.1f} virtual s")
 
 
 if __name__ == "__main__":

@@ -1,66 +1,66 @@
-"""The rounds of a federation, one after another in this process.
+"""A federation in this process: the server's own decisions, real training, and a virtual clock.
+
+``fedcore.rounds`` decides, as it does for a launched job; this module only says when what happens.
+Each device's round takes the time that its profile gives it (``fedcore.plan.devices``), by a clock
+that jumps from one event to the next; training itself runs when its update is folded, so what is
+revoked costs nothing here. Evaluation is an observer: it takes no virtual time.
 
 The same specification, selection, session and fold as a launched job, in the same order: for equal
-seeds, fp32, one thread and ``deterministic`` the global weights are the same bytes.
+seeds, fp32, one thread and ``deterministic`` the global weights of synchronous rounds are the same
+bytes. In an asynchronous job the order of arrival is the virtual clock's.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fedcore.errors import DataError
-from fedcore.model.initial import write_initial
+from fedcore import rounds
+from fedcore.errors import EdgewiseError
+from fedcore.plan import clock
+from fedcore.plan.devices import Machine
+from fedcore.plan.policy import round_policy, version_policy
+from fedcore.rounds import (
+    ACTIVE,
+    ENDED,
+    Aggregated,
+    AssignmentPhase,
+    Offer,
+    Round,
+    RoundPhase,
+    Tick,
+    unfolded,
+)
 from fedcore.sampling import select
+from fedcore.simulate.results import (
+    MEASURES,
+    Event,
+    OnEvent,
+    RoundResult,
+    global_file,
+    weighted_mean,
+)
+from fedcore.simulate.workshop import Made, Piece, Workshop
 from fedcore.spec import JobSpec
-from fedcore.strategy.fold import FoldReport, UpdateFile, fold_files
-from fedcore.train.evaluate import Evaluation
-from fedcore.train.loop import TrainSummary
-from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
-from fedcore.wire.frame import write_frame
 
-MEASURES = ("loss", "rouge1", "rouge2", "rougeL")
+__all__ = [
+    "MEASURES",
+    "Event",
+    "OnEvent",
+    "RoundResult",
+    "global_file",
+    "simulate",
+    "weighted_mean",
+]
 
-
-@dataclass(frozen=True)
-class RoundResult:
-    """One round; round 0 is the evaluation before training.
-
-    ``mean`` weights each device's loss and ROUGE (percent) by its validation examples. Bytes are
-    those of all the round's members together: updates up, global weights down.
-    """
-
-    number: int
-    sha256: str
-    evaluations: Mapping[str, Evaluation]
-    mean: Mapping[str, float]
-    training: Mapping[str, TrainSummary]
-    fold: FoldReport | None
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened: ``kind`` is evaluated, trained or round; ``value`` is its result."""
-
-    kind: str
-    round_number: int
-    device: str
-    value: object
-
-
-OnEvent = Callable[[Event], None]
+# When an update arrives by the virtual clock, a tie-break, its round, device, attempt and duration.
+Arrival = tuple[float, int, int, str, int, float]
 
 
 def simulate(
@@ -69,111 +69,167 @@ def simulate(
     workdir: Path | str,
     on_event: OnEvent | None = None,
     hooks: Hooks | None = None,
+    fleet: Mapping[str, Machine] | None = None,
 ) -> list[RoundResult]:
     """Run every round of a job. ``workdir`` keeps ``global-ROUND.safetensors`` of each.
 
-    A device's slot is its place among all names, sorted.
+    A device's slot is its place among all names, sorted. Devices that ``fleet`` does not name take
+    no time at all.
     """
-    return _Federation(spec, devices, Path(workdir), on_event or _ignore, hooks or Hooks()).run()
+    report = on_event or _ignore
+    workshop = Workshop(spec, devices, Path(workdir), report, hooks or Hooks())
+    return _Federation(spec, workshop, fleet or {}, report).run()
 
 
 def _ignore(event: Event) -> None:
     del event
 
 
-def global_file(workdir: Path, number: int) -> Path:
-    """The global weights after a round."""
-    return workdir / f"global-{number}.safetensors"
-
-
-def weighted_mean(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Mean loss and ROUGE over devices, weighted by their validation examples."""
-    total = sum(item.examples for item in evaluations)
-    return {
-        key: sum(getattr(item, key) * item.examples for item in evaluations) / total
-        for key in MEASURES
-    }
-
-
 class _Federation:
     def __init__(
-        self,
-        spec: JobSpec,
-        devices: Mapping[str, Source],
-        workdir: Path,
-        on_event: OnEvent,
-        hooks: Hooks,
+        self, spec: JobSpec, workshop: Workshop, fleet: Mapping[str, Machine], on_event: OnEvent
     ) -> None:
-        self.spec, self.devices, self.workdir = spec, devices, workdir
-        self.on_event, self.hooks = on_event, hooks
-        self.names = sorted(spec.participation.devices or devices)
-        if missing := [name for name in self.names if name not in devices]:
-            raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
-        workdir.mkdir(parents=True, exist_ok=True)
-        self.session = Session(workdir / "cache", spec.threads)
-        self.state: Path | None = None
+        self.spec, self.workshop, self.fleet, self.on_event = spec, workshop, fleet, on_event
+        self.now = 0.0
+        self.rounds: list[Round] = []  # from number 1 on
+        self.arrivals: list[Arrival] = []
+        self.history: list[tuple[str, float]] = []  # devices' rounds, the newest first
+        self.offers = self.bytes_down = 0
 
     def run(self) -> list[RoundResult]:
         began = time.perf_counter()
-        for name in self.names:  # all faults of the data before any work
-            self.session.prepare(self.spec, self.devices[name])
-        first = write_initial(self.spec, global_file(self.workdir, 0))
-        results = [self._close(0, first.sha256, {}, None, (0, 0), began)]
+        results = [self._result(0, self.workshop.begin(), None, (), began)]
         for number in range(1, self.spec.rounds + 1):
             results.append(self._round(number))
         return results
 
     def _round(self, number: int) -> RoundResult:
-        began = time.perf_counter()
-        before = global_file(self.workdir, number - 1)
-        members = select(self.names, self.spec.participation, self.spec.seed, number).members
-        summaries: dict[str, TrainSummary] = {}
-        updates: list[UpdateFile] = []
-        for name in members:
-            slot = self.names.index(name)
-            update = self.session.train(
-                self.spec, before, self.devices[name], number, slot, self.hooks
+        began, self.bytes_down = time.perf_counter(), 0
+        self.rounds.append(self._planned(number))
+        self._apply(Tick(self.now, frozenset(self.workshop.names)))
+        made, pieces = None, []
+        while self.rounds[-1].phase not in ENDED:
+            if self.rounds[-1].phase is RoundPhase.AGGREGATING:
+                pieces = self._pieces()
+                made = self.workshop.make(number, pieces)
+                self._apply(Aggregated(self.now))
+            else:
+                self._wait()
+        if made is None:
+            raise EdgewiseError(f"round {number} failed: {self.rounds[-1].reason}")
+        stale = tuple(number - piece.base for piece in pieces)
+        sha256 = made.report.global_frame.sha256
+        return self._result(number, sha256, made, stale, began)
+
+    def _planned(self, number: int) -> Round:
+        names, part = self.workshop.names, self.spec.participation
+        if part.buffered:
+            policy = version_policy(self.spec, number, len(names))
+            return Round(number, tuple(names), (), policy)
+        predicted = clock.predict(self.history)
+        chosen = select(names, part, self.spec.seed, number, predicted)
+        return Round(number, chosen.members, (), round_policy(part, chosen, predicted))
+
+    def _wait(self) -> None:
+        """Let the clock jump to the next arrival, or to the deadline where that comes first."""
+        deadline = self.rounds[-1].deadline_at
+        assert deadline is not None, "a wait without a deadline"
+        if self.arrivals and self.arrivals[0][0] < deadline:
+            at, _, number, device, attempt, took = heapq.heappop(self.arrivals)
+            if not self._change(number, device, attempt, AssignmentPhase.REPORTED):
+                return  # it was revoked meanwhile
+            self.now = at
+            self.history.insert(0, (device, took))
+        else:
+            self.now = max(self.now, deadline)
+        self._apply(Tick(self.now, frozenset(self.workshop.names)))
+
+    def _apply(self, event: rounds.Event) -> None:
+        if self.spec.participation.buffered:
+            stepped = rounds.step_buffered(self._window(), event)
+        else:
+            stepped = (rounds.step(self.rounds[-1], event),)
+        for after, _ in stepped:
+            self.rounds[after.number - 1] = after
+        for after, effects in stepped:
+            for effect in effects:
+                if isinstance(effect, Offer):
+                    self._begin(after.number, effect.device, effect.attempt)
+
+    def _window(self) -> rounds.Window:
+        *former, current = self.rounds
+        limit = self.spec.participation.max_staleness + 2
+        return (*(item for item in former[-limit:] if _is_open(item)), current)
+
+    def _begin(self, number: int, device: str, attempt: int) -> None:
+        """A device takes its offer at once and is done when its profile says so."""
+        self._change(number, device, attempt, AssignmentPhase.TRAINING)
+        down = self.workshop.down_bytes(number)
+        machine = self.fleet.get(device, Machine())
+        took = machine.round_s(self.workshop.steps(device), down, self.workshop.up_bytes())
+        self.bytes_down += down
+        self.offers += 1
+        arrival = (self.now + took, self.offers, number, device, attempt, took)
+        heapq.heappush(self.arrivals, arrival)
+
+    def _change(self, number: int, device: str, attempt: int, phase: AssignmentPhase) -> bool:
+        """Do what a device does to its assignment; False where it is over already."""
+        before = self.rounds[number - 1]
+        key = (device, attempt)
+        found = next(item for item in before.assignments if (item.device, item.attempt) == key)
+        if found.phase not in ACTIVE:
+            return False
+        changed = replace(found, phase=phase, lease_until=math.inf)
+        items = tuple(changed if item is found else item for item in before.assignments)
+        self.rounds[number - 1] = replace(before, assignments=items)
+        return True
+
+    def _pieces(self) -> list[Piece]:
+        """The updates that the newest round folds, in the order of the sum."""
+        slots = {name: slot for slot, name in enumerate(self.workshop.names)}
+        part, number = self.spec.participation, self.rounds[-1].number
+        if not part.buffered:
+            found = unfolded(self.rounds[-1])
+            return [Piece(item.device, slots[item.device], number) for item in found]
+        held = [
+            (each.number, item)
+            for each in self._window()
+            for item in unfolded(each)
+            if item.buffered_in == number
+        ]
+        return [
+            Piece(
+                item.device,
+                slots[item.device],
+                base,
+                place,
+                item.attempt - 1,
+                part.discount(number - base),
             )
-            path = self.workdir / f"update-{slot}.safetensors"
-            write_frame(path, update.tensors, {"kind": "update", "slot": str(slot)})
-            updates.append(UpdateFile(path, update.examples, slot))
-            summaries[name] = update.summary
-            self.on_event(Event("trained", number, name, update.summary))
-        fold = self._fold(number, updates)
-        sizes = sum(item.path.stat().st_size for item in updates), before.stat().st_size
-        for item in updates:
-            item.path.unlink()
-        down = sizes[1] * len(members)
-        return self._close(
-            number, fold.global_frame.sha256, summaries, fold, (sizes[0], down), began
-        )
+            for place, (base, item) in enumerate(held)
+        ]
 
-    def _fold(self, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
-        before, after = (global_file(self.workdir, number - back) for back in (1, 0))
-        state = self.workdir / f"state-{number}.safetensors"
-        report = fold_files(self.spec, before, updates, self.state, after, state)
-        if self.state:
-            self.state.unlink()
-        self.state = state
-        return report
-
-    def _close(
-        self,
-        number: int,
-        sha256: str,
-        training: Mapping[str, TrainSummary],
-        fold: FoldReport | None,
-        moved: tuple[int, int],
-        began: float,
+    def _result(
+        self, number: int, sha256: str, made: Made | None, stale: tuple[int, ...], began: float
     ) -> RoundResult:
-        evaluations = {}
-        for name in self.names:
-            weights = global_file(self.workdir, number)
-            found = self.session.evaluate(self.spec, weights, self.devices[name], self.hooks)
-            evaluations[name] = found
-            self.on_event(Event("evaluated", number, name, found))
-        mean = weighted_mean(list(evaluations.values()))
-        seconds = time.perf_counter() - began
-        result = RoundResult(number, sha256, evaluations, mean, training, fold, *moved, seconds)
+        found = self.workshop.evaluate(number)
+        result = RoundResult(
+            number=number,
+            sha256=sha256,
+            evaluations=found,
+            mean=weighted_mean(list(found.values())) if found else {},
+            training=made.training if made else {},
+            fold=made.report if made else None,
+            bytes_up=made.bytes_up if made else 0,
+            bytes_down=self.bytes_down,
+            seconds=time.perf_counter() - began,
+            virtual_s=self.now,
+            staleness=stale,
+        )
         self.on_event(Event("round", number, "", result))
         return result
+
+
+def _is_open(item: Round) -> bool:
+    open_ = (*ACTIVE, AssignmentPhase.REPORTED)
+    return any(part.phase in open_ for part in item.assignments)

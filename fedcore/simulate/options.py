@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
-from fedcore.spec import ADAPTERS, PRECISIONS, STRATEGIES, JobSpec
+from fedcore.plan.links import LINKS
+from fedcore.rounds.staleness import DISCOUNTS
+from fedcore.simulate.fleet import FleetOptions, speeds_of
+from fedcore.spec import ADAPTERS, PRECISIONS, JobSpec
+from fedcore.spec_participation import MODES
+from fedcore.spec_strategy import STRATEGIES
 
 PATHS = {
     "model": "model.name",
@@ -30,6 +35,15 @@ PATHS = {
     "max_target_tokens": "data.max_target_tokens",
     "max_validation_examples": "data.max_validation_examples",
     "fraction": "participation.fraction",
+    "evaluate_every": "evaluation.every",
+    "mode": "participation.mode",
+    "buffer_size": "participation.buffer_size",
+    "staleness_discount": "participation.staleness_discount",
+    "max_staleness": "participation.max_staleness",
+    "deadline_s": "participation.deadline_s",
+    "deadline_quantile": "participation.deadline_quantile",
+    "over_selection": "participation.over_selection",
+    "tiers": "participation.tiers",
 }
 
 
@@ -48,7 +62,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="such as train.clip_norm=0"
     )
-    choices = {"adapter": ADAPTERS, "strategy": STRATEGIES, "precision": PRECISIONS}
+    made.add_argument("--fleet", help="a .toml or .json file with a [[device]] table for each")
+    made.add_argument("--speeds", help="slowness of each device in turn, such as 1,2,10")
+    made.add_argument("--link", default="instant", help=f"{', '.join(LINKS)}; with --speeds")
+    made.add_argument(
+        "--step-seconds", type=float, default=1.0, help="of a step on a device of slowness 1"
+    )
+    choices = {
+        "adapter": ADAPTERS,
+        "strategy": STRATEGIES,
+        "precision": PRECISIONS,
+        "mode": MODES,
+        "staleness_discount": tuple(DISCOUNTS),
+    }
     for name, path in PATHS.items():
         kind = _kind(path)
         flag = f"--{name.replace('_', '-')}"
@@ -75,6 +101,14 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
     if args.deterministic:
         values["deterministic"] = True
     return JobSpec.from_dict(values)
+
+
+def fleet_options(args: argparse.Namespace) -> FleetOptions:
+    """The fleet of a command line."""
+    if not args.step_seconds > 0:
+        raise SpecError([Fault("--step-seconds", "give a number above 0")])
+    speeds = speeds_of(args.speeds) if args.speeds else ()
+    return FleetOptions(speeds, args.link, args.step_seconds, args.fleet or "")
 
 
 def _start(path: str) -> dict[str, Any]:

@@ -74,11 +74,14 @@ class Session:
         round_number: int,
         slot: int,
         hooks: Hooks | None = None,
+        draw: int = 0,
     ) -> Update:
         """Train from the global weights on one device's examples; return the difference.
 
-        Order and dropout derive from the job's seed, the round's number and the device's slot.
+        Order and dropout derive from the job's seed, the round's number and the device's slot; and
+        from ``draw`` where an asynchronous job has a device train on the same weights once more.
         """
+        drawn = (draw,) if draw else ()
         with self._ready(spec, global_path) as (loaded, weights):
             prepared = self.prepare(spec, source)
             _set_dropout(loaded.model, spec.train.dropout, loaded.dropout)
@@ -88,7 +91,7 @@ class Session:
                 spec.train,
                 objective_of(spec),
                 loaded.cost.training,
-                derive(spec.seed, "train", round_number, slot),
+                derive(spec.seed, "train", round_number, slot, *drawn),
                 self.device,
                 loaded.precision,
             )

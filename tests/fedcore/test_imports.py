@@ -10,11 +10,16 @@ import pytest
 PLAN = (
     "fedcore.spec", "fedcore.sampling", "fedcore.partition", "fedcore.plan.flops",
     "fedcore.plan.frame_header", "fedcore.plan.peft_config", "fedcore.catalogue",
+    "fedcore.plan.wire_auto", "fedcore.plan.wire_header", "fedcore.plan.wire_offer",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors"}
 
 
-@pytest.mark.parametrize("early", [PLAN])
+# Imported by the agent before it forks, and there torch must not be.
+AGENT = ("workers.agent.feedback", "workers.agent.step", "workers.agent.work")
+
+
+@pytest.mark.parametrize("early", [PLAN, AGENT], ids=["plan", "agent"])
 def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
     assert not HEAVY & loaded(early)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -202,6 +202,25 @@ ARROWS = {
         "evaluating",
         ("offer a", "offer b"),
     ),
+    "a model that is not to be evaluated closes the round": Arrow(
+        a_round("aggregating", part("a", "reported"), part("b", "reported"), evaluators=()),
+        DONE,
+        "closed",
+        ("closed",),
+    ),
+    "a start that is not to be evaluated closes at once": Arrow(
+        a_round("planned", number=0, evaluators=()), tick(), "closed", ("closed",)
+    ),
+    "an evaluation has a deadline of its own": Arrow(
+        a_round(
+            "evaluating",
+            scored("a", "reported"),
+            scored("b", "training", lease_until=NOW + 1000),
+            policy=replace(POLICY, deadline_s=5.0, evaluation_s=DEADLINE),
+        ),
+        tick(6.0),
+        "evaluating",
+    ),
     "a fold that cannot be done fails the round": Arrow(
         a_round("aggregating", part("a", "reported")), BROKEN, "failed", ("failed",), "no space"
     ),
@@ -332,3 +351,10 @@ def test_a_second_attempt_counts_and_the_first_stays_on_record() -> None:
     mine = [(item.attempt, item.phase.value) for item in after.assignments if item.device == "a"]
     assert sorted(mine) == [(1, "expired"), (2, "offered")]
     assert "silent for longer than its lease of 10 s" in after.assignments[-2].reason
+
+
+def test_a_short_collection_leaves_the_evaluation_its_time() -> None:
+    policy = replace(POLICY, deadline_s=5.0, evaluation_s=DEADLINE)
+    folding = a_round("aggregating", part("a", "reported"), policy=policy)
+    evaluating, _ = step(folding, Aggregated(NOW + 9))
+    assert evaluating.deadline_at == NOW + 9 + DEADLINE

@@ -69,7 +69,7 @@ HAPPENINGS = st.one_of(
 @st.composite
 def new_rounds(draw: st.DrawFn) -> Round:
     members = tuple(draw(st.lists(st.sampled_from(DEVICES), min_size=1, unique=True)))
-    evaluators = tuple(draw(st.lists(st.sampled_from(DEVICES), min_size=1, unique=True)))
+    evaluators = tuple(draw(st.lists(st.sampled_from(DEVICES), unique=True)))
     target = draw(st.integers(1, len(members)))
     policy = Policy(
         target, draw(st.integers(1, target)), 60.0, 10.0, draw(st.integers(1, 3)), aggregation_s=30

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.sampling import needed, quorum, select
-from fedcore.spec import ParticipationSpec
+from fedcore.sampling import needed, quorum, select, tiers
+from fedcore.spec_participation import ParticipationSpec
 
 NAMES = [f"pi-{number:02}" for number in range(40)]
 PARTICIPATION = st.builds(
@@ -89,3 +90,50 @@ def test_rounds_and_seeds_draw_apart() -> None:
 def test_a_known_answer() -> None:
     chosen = select(["a", "b", "c", "d", "e"], ParticipationSpec(fraction=0.4), 7, 1)
     assert (chosen.members, chosen.target) == (("b", "e"), 2)
+
+
+TIMES = {name: 1.0 + (number * 7) % 40 for number, name in enumerate(NAMES)}
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 50))
+def test_laws_of_tiers(size: int, count: int, least: int) -> None:
+    times = {name: TIMES[name] for name in NAMES[:size]}
+    groups = tiers(times, count, least)
+    assert 1 <= len(groups) <= count
+    assert sorted(name for group in groups for name in group) == NAMES[:size]
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
+    assert len(groups) == 1 or min(map(len, groups)) >= least
+    for faster, slower in pairwise(groups):
+        assert max(times[name] for name in faster) <= min(times[name] for name in slower)
+
+
+def test_a_round_draws_from_one_tier_and_from_each_in_turn() -> None:
+    part = ParticipationSpec(fraction=0.2, tiers=4)
+    groups = [set(group) for group in tiers(TIMES, 4, 8)]
+    drawn = [set(select(NAMES, part, 1, number, TIMES).members) for number in range(200)]
+    owners = [[index for index, group in enumerate(groups) if one <= group] for one in drawn]
+    assert all(len(owner) == 1 for owner in owners)
+    counts = Counter(owner[0] for owner in owners)
+    assert set(counts) == {0, 1, 2, 3}
+    assert all(abs(count - 50) < 5 * 6.1 for count in counts.values()), counts
+    assert all(len(one) == 8 for one in drawn)
+
+
+def test_who_has_no_time_yet_goes_first() -> None:
+    part = ParticipationSpec(fraction=0.25, tiers=2)
+    known = {name: TIMES[name] for name in NAMES[:25]}
+    assert set(select(NAMES, part, 1, 1, known).members) <= set(NAMES[25:])
+    assert set(select(NAMES, part, 1, 1).members) <= set(NAMES)
+    nearly = {name: TIMES[name] for name in NAMES[:38]}
+    assert len(select(NAMES, part, 1, 1, nearly).members) == 10
+
+
+def test_without_tiers_times_change_nothing() -> None:
+    part = ParticipationSpec(fraction=0.25)
+    assert select(NAMES, part, 3, 5, TIMES) == select(NAMES, part, 3, 5)
+
+
+def test_over_selection_stays_within_the_tier() -> None:
+    part = ParticipationSpec(fraction=0.25, tiers=4, over_selection=0.5)
+    chosen = select(NAMES, part, 1, 1, TIMES)
+    assert (chosen.target, len(chosen.members)) == (10, 10)

@@ -98,6 +98,18 @@ def test_rounds_events_and_files(tiny: Path, tmp_path: Path, sources: dict[str, 
     assert results[2].mean["loss"] == pytest.approx(weighted)
 
 
+def test_rounds_that_do_not_evaluate_have_the_same_bits(
+    tiny: Path, tmp_path: Path, sources: dict[str, Source]
+) -> None:
+    always = simulate(spec_of(tiny, rounds=3), sources, tmp_path / "always")
+    last = {"every": 0, "initial": False}
+    seldom = simulate(spec_of(tiny, rounds=3, evaluation=last), sources, tmp_path / "seldom")
+    assert [bool(item.mean) for item in seldom] == [False, False, False, True]
+    assert [item.evaluations == {} for item in seldom] == [True, True, True, False]
+    assert [item.sha256 for item in seldom] == [item.sha256 for item in always]
+    assert seldom[3].mean == always[3].mean
+
+
 def test_the_same_simulation_twice_and_another_seed(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
@@ -130,6 +142,15 @@ def test_the_command_prints_a_table_and_writes_json(
     assert found["spec"]["strategy"]["tau"] == 0.01
     assert set(found["rounds"][2]["evaluations"]) == {"home", "shop", "travel"}
     assert (tmp_path / "w" / "global-2.safetensors").exists()
+
+
+def test_the_command_evaluates_as_often_as_told(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 48))
+    assert run(tiny, data, "--evaluate-every", "0", "--set", "evaluation.initial=false") == 0
+    text = capsys.readouterr().out
+    assert text.count("weighted mean") == 1 and text.count("device-0") == 1
 
 
 FAULTS = [

@@ -84,12 +84,15 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "train.precision": (["auto", "fp32", "bf16"], [*CHOICE, ("fp16", "auto, fp32, bf16")]),
     "train.dropout": ([-1, 0, 0.9], [*REAL, (-1.1, "from -1"), (0.95, "to 0.9")]),
     "strategy.name": (["fedavg", "fedprox", "fedadam"], [*CHOICE, ("fedsgd", "fedavg")]),
+    "strategy.fold": (["median", "trimmed_mean"], [("krum", "choose one of mean"), (1, "one of")]),
+    "strategy.trim": ([0.0, 0.49], [(0.5, "from 0 to 0.49"), (-0.1, "from 0"), ("x", "a number")]),
     "strategy.server_learning_rate": ([0.1, 100], [*REAL, (0, "above 0"), (101, "to 100")]),
     "strategy.beta1": ([0, 0.9999], [*REAL, (-0.1, "from 0"), (1, "to 0.9999")]),
     "strategy.beta2": ([0, 0.99999], [*REAL, (-0.1, "from 0"), (1, "to 0.99999")]),
     "strategy.tau": ([1e-9, 1], [*REAL, (0, "above 0"), (1.1, "to 1")]),
     "strategy.proximal_mu": ([0, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
     "strategy.clip_update_norm": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
+    "participation.mode": (["synchronous", "buffered"], [*CHOICE, ("async", "buffered")]),
     "participation.devices": (
         [[], ["pi-kitchen"], ["été"]],
         [*NAMES, (["a", "a"], "twice"), ([""], "1 to 100"), (["x" * 101], "1 to 100"),
@@ -100,8 +103,29 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "participation.over_selection": ([0, 1], [*REAL, (-0.1, "from 0"), (1.1, "to 1")]),
     "participation.quorum": ([0.01, 1], [*REAL, (0, "above 0"), (1.1, "to 1")]),
     "participation.deadline_s": ([60, 604_800], [*REAL, (4.9, "from 5"), (604_801, "to 604800")]),
+    "participation.deadline_quantile": ([0, 0.5, 1], [*REAL, (-0.1, "from 0"), (1.1, "to 1")]),
+    "participation.deadline_slack": ([1, 100], [*REAL, (0.9, "from 1"), (101, "to 100")]),
+    "participation.tiers": ([1], [*WHOLE, (0, "from 1"), (101, "to 100")]),
     "participation.lease_s": ([3, 1800], [*REAL, (2.9, "from 3"), (86_401, "to 86400")]),
     "participation.max_attempts": ([1, 100], [*WHOLE, (0, "from 1"), (101, "to 100")]),
+    "participation.buffer_size": ([1, 100_000], [*WHOLE, (0, "from 1"), (100_001, "to")]),
+    "participation.staleness_discount": (
+        ["none", "polynomial", "hinge"],
+        [*CHOICE, ("cubic", "none, polynomial, hinge")],
+    ),
+    "participation.staleness_exponent": ([0, 100], [*REAL, (-0.1, "from 0"), (101, "to 100")]),
+    "participation.staleness_threshold": ([0, 100_000], [*WHOLE, (-1, "from 0"), (100_001, "to")]),
+    "participation.max_staleness": ([0, 100_000], [*WHOLE, (-1, "from 0"), (100_001, "to")]),
+    "evaluation.every": ([0, 1, 10_000], [*WHOLE, (-1, "from 0"), (10_001, "to 10000")]),
+    "evaluation.initial": ([True, False], [(1, "true or false"), (None, "true or false")]),
+    "wire.uplink": (["auto", "fp32", "int4"], [*CHOICE, ("int3", "fp32, bf16, fp16, int8, int4")]),
+    "wire.top_k": ([1], [*REAL, (0, "above 0"), (1.1, "to 1")]),
+    "wire.error_feedback": ([True, False], [(1, "true or false"), (None, "true or false")]),
+    "wire.compress": ([True, False], [(1, "true or false"), (None, "true or false")]),
+    "wire.downlink": (
+        ["fp32", "bf16", "int8", "int4"],
+        [*CHOICE, ("fp16", "bf16"), ("auto", "bf16")],
+    ),
     "rounds": ([1, 10_000, 3.0], [*WHOLE, (0, "from 1"), (10_001, "to 10000")]),
     "seed": ([0, 2**31 - 1], [*WHOLE, (-1, "from 0"), (2**31, "to 2147483647")]),
     "threads": ([0, 1024], [*WHOLE, (-1, "from 0"), (1025, "to 1024")]),
@@ -212,6 +236,33 @@ COMBINATIONS = [
         "than the 2 named",
     ),
     ({"participation": {"deadline_s": 30}}, "participation.lease_s", "deadline of 30 s"),
+    (
+        {"participation": {"deadline_quantile": 0.4}},
+        "participation.deadline_quantile",
+        "the quorum of 0.5",
+    ),
+    ({"participation": {"tiers": 3, "fraction": 0.5}}, "participation.tiers", "at most 0.333"),
+    (
+        {"participation": {"mode": "buffered", "quorum": 0.9}},
+        "participation.quorum",
+        "for synchronous rounds; a buffer waits for nobody. Leave it at 0.5",
+    ),
+    (
+        {"participation": {"mode": "buffered", "over_selection": 0.1}},
+        "participation.over_selection",
+        "Leave it at 0",
+    ),
+    (
+        {"participation": {"mode": "buffered", "deadline_quantile": 0.9}},
+        "participation.deadline_quantile",
+        "Leave it at 0",
+    ),
+    ({"participation": {"mode": "buffered", "tiers": 2}}, "participation.tiers", "Leave it at 1"),
+    (
+        {"participation": {"mode": "buffered", "devices": ["a", "b"], "buffer_size": 3}},
+        "participation.buffer_size",
+        "more than the 2 devices named",
+    ),
 ]
 
 
@@ -235,6 +286,12 @@ def test_combinations_at_their_edge_are_fine() -> None:
     JobSpec.from_dict({"train": {"local_steps": 0, "warmup_steps": 500}})
     JobSpec.from_dict({"participation": {"devices": ["a", "b"], "minimum": 2}})
     JobSpec.from_dict({"participation": {"deadline_s": 60, "lease_s": 60}})
+    JobSpec.from_dict({"participation": {"deadline_quantile": 0.5, "quorum": 0.5}})
+    JobSpec.from_dict({"participation": {"tiers": 4, "fraction": 0.25}})
+    JobSpec.from_dict({"participation": {"mode": "synchronous", "buffer_size": 99}})
+    JobSpec.from_dict(
+        {"participation": {"mode": "buffered", "devices": ["a", "b"], "buffer_size": 2}}
+    )
 
 
 def test_every_option_has_words_for_a_form() -> None:
@@ -313,3 +370,20 @@ def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[st
         for path, value in found.items():
             assert look_up(spec.to_dict(), path) == value
         assert JobSpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    ("values", "evaluating"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"every": 2}, [0, 2, 4, 5]),
+        ({"every": 5}, [0, 5]),
+        ({"every": 9}, [0, 5]),
+        ({"every": 0}, [0, 5]),
+        ({"every": 3, "initial": False}, [3, 5]),
+        ({"every": 0, "initial": False}, [5]),
+    ],
+)
+def test_which_of_five_rounds_evaluate(values: dict[str, Any], evaluating: list[int]) -> None:
+    evaluation = JobSpec.from_dict({"evaluation": values}).evaluation
+    assert [number for number in range(6) if evaluation.due(number, 5)] == evaluating

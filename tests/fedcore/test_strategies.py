@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import FoldError
-from fedcore.spec import STRATEGIES, JobSpec, StrategySpec
+from fedcore.spec import JobSpec
+from fedcore.spec_strategy import FOLDS, STRATEGIES, StrategySpec
 from fedcore.strategy.fold import FoldReport, UpdateFile, fold_files
 from fedcore.strategy.lowrank import aggregation_error
+from fedcore.strategy.table import FOLDS as FOLD_TABLE
 from fedcore.strategy.table import STRATEGIES as TABLE
 from fedcore.strategy.table import build
 from fedcore.wire.frame import FrameReader, write_frame
@@ -63,6 +65,7 @@ class Server:
 
 def test_the_table_is_complete() -> None:
     assert set(TABLE) == set(STRATEGIES)
+    assert set(FOLD_TABLE) == set(FOLDS)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -133,7 +136,7 @@ class TestLaws:
             assert torch.allclose(one.weights[n], two.weights[n], atol=1e-5)
 
     def test_frames_that_do_not_fit_are_refused(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(FoldError, match="slot 1 does not fit"):
+        with pytest.raises(FoldError, match="the update of slot 1: wrong names: 1 missing"):
             Server(tmp_path, job(name)).fold([(noise(1), 1, 0), ({A: torch.ones(2, 6)}, 1, 1)])
 
 

@@ -1,0 +1,69 @@
+"""What a simulation says: results of rounds, and events while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedcore.strategy.fold import FoldReport
+from fedcore.train.evaluate import Evaluation
+from fedcore.train.loop import TrainSummary
+
+MEASURES = ("loss", "rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One round; round 0 is the evaluation before training.
+
+    ``mean`` weights each device's loss and ROUGE (percent) by its validation examples; it is empty
+    where the round did not evaluate (``evaluation`` of the specification). Bytes are those that
+    travelled while the round was made: updates up, global weights (or steps) down. ``virtual_s`` is
+    when its model was there by the fleet's clock (0 without a fleet), ``staleness`` how many
+    versions old each folded update was, in the order of the sum.
+    """
+
+    number: int
+    sha256: str
+    evaluations: Mapping[str, Evaluation]
+    mean: Mapping[str, float]
+    training: Mapping[str, TrainSummary]
+    fold: FoldReport | None
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    virtual_s: float = 0.0
+    staleness: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: ``kind`` is evaluated, trained or round; ``value`` is its result."""
+
+    kind: str
+    round_number: int
+    device: str
+    value: object
+
+
+OnEvent = Callable[[Event], None]
+
+
+def global_file(workdir: Path, number: int) -> Path:
+    """The global weights after a round."""
+    return workdir / f"global-{number}.safetensors"
+
+
+def weighted_mean(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Mean loss and ROUGE over devices, weighted by their validation examples."""
+    total = sum(item.examples for item in evaluations)
+    return {
+        key: sum(getattr(item, key) * item.examples for item in evaluations) / total
+        for key in MEASURES
+    }

@@ -1,0 +1,40 @@
+"""Updates of simulated devices, written as a launched job's devices write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fedcore.plan.wire_chain import PLAIN
+from fedcore.plan.wire_offer import Taken
+from fedcore.spec import JobSpec
+from fedcore.wire.feedback import Residuals
+from fedcore.wire.frame import FrameInfo
+from fedcore.wire.update import Encoding, write_update
+
+
+class Uplink:
+    """One device's way up: its codec, and with error feedback what it still owes.
+
+    A simulated link is as fast as any, so ``auto`` means fp32 here.
+    """
+
+    def __init__(self, spec: JobSpec, slot: int, folder: Path) -> None:
+        self._spec, self._slot = spec, slot
+        self._chain = spec.wire.chain or PLAIN
+        self._residuals = None
+        if spec.wire.error_feedback and self._chain.lossy:
+            self._residuals = Residuals(folder / f"residuals-{slot}")
+        self._taken: Taken | None = None
+
+    def write(self, path: Path, tensors: Mapping[str, Tensor], number: int) -> FrameInfo:
+        """Write the update of a round; it counts as taken."""
+        encoding = Encoding.of_update(self._chain, self._spec.seed, number, self._slot)
+        meta = {"kind": "update", "slot": str(self._slot)}
+        if self._residuals is None:
+            return write_update(path, tensors, meta, encoding)
+        info = self._residuals.write(path, tensors, meta, encoding, number, self._taken)
+        self._taken = Taken(number, info.sha256)
+        return info

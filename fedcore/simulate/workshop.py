@@ -1,0 +1,139 @@
+"""The work of a simulated federation: training, folding and evaluating, all of it real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcore.errors import DataError
+from fedcore.model.initial import write_initial
+from fedcore.plan.frame_header import read_header
+from fedcore.plan.wire_chain import PLAIN
+from fedcore.plan.wire_header import payload_bytes
+from fedcore.simulate.results import Event, OnEvent, global_file
+from fedcore.simulate.uplink import Uplink
+from fedcore.spec import JobSpec
+from fedcore.strategy.fold import FoldReport, UpdateFile
+from fedcore.strategy.serve import After, Before, fold_and_serve
+from fedcore.train.batches import steps_of
+from fedcore.train.evaluate import Evaluation
+from fedcore.train.loop import TrainSummary
+from fedcore.train.session import Session
+from fedcore.train.sources import Source
+from fedcore.train.telemetry import Hooks
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An update to fold: its device's name and slot, the round it started in, its place in the sum.
+
+    ``draw`` counts former pieces of the same device in the same round, ``scale`` is the discount.
+    """
+
+    name: str
+    slot: int
+    base: int
+    place: int = 0
+    draw: int = 0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new version of the model and what it took."""
+
+    report: FoldReport
+    training: Mapping[str, TrainSummary]
+    bytes_up: int
+
+
+class Workshop:
+    """Devices, server and files of one simulated job. A device's slot is its place by name."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        devices: Mapping[str, Source],
+        workdir: Path,
+        on_event: OnEvent,
+        hooks: Hooks,
+    ) -> None:
+        self._spec, self._devices, self._workdir = spec, devices, workdir
+        self._on_event, self._hooks = on_event, hooks
+        self.names = sorted(spec.participation.devices or devices)
+        if missing := [name for name in self.names if name not in devices]:
+            raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._session = Session(workdir / "cache", spec.threads)
+        self._uplinks = [Uplink(spec, slot, workdir) for slot in range(len(self.names))]
+        self._state: Path | None = None
+        self._step_bytes: int | None = None  # of the newest model, where it travels as a step
+
+    def begin(self) -> str:
+        """Read all data, so that its faults show before any work; SHA-256 of the first model."""
+        for name in self.names:
+            self._session.prepare(self._spec, self._devices[name])
+        return write_initial(self._spec, global_file(self._workdir, 0)).sha256
+
+    def steps(self, name: str) -> int:
+        """Optimizer steps of one round on a device."""
+        prepared = self._session.prepare(self._spec, self._devices[name])
+        return steps_of(self._spec.train, len(prepared.train))
+
+    def down_bytes(self, base: int) -> int:
+        """What a device fetches to train on the model that round ``base`` starts from."""
+        return self._step_bytes or global_file(self._workdir, base - 1).stat().st_size
+
+    def up_bytes(self) -> int:
+        """What an update will take at most, before there is one."""
+        shapes = read_header(global_file(self._workdir, 0)).shapes
+        return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
+
+    def make(self, number: int, pieces: Sequence[Piece]) -> Made:
+        """Train all pieces and fold them into the model of round ``number``."""
+        training: dict[str, TrainSummary] = {}
+        updates: list[UpdateFile] = []
+        for piece in pieces:
+            update = self._session.train(
+                self._spec,
+                global_file(self._workdir, piece.base - 1),
+                self._devices[piece.name],
+                piece.base,
+                piece.slot,
+                self._hooks,
+                piece.draw,
+            )
+            path = self._workdir / f"update-{piece.slot}-{piece.place}.safetensors"
+            self._uplinks[piece.slot].write(path, update.tensors, piece.base)
+            key = piece.slot, piece.place
+            updates.append(UpdateFile(path, update.examples, *key, scale=piece.scale))
+            training[piece.name] = update.summary
+            self._on_event(Event("trained", number, piece.name, update.summary))
+        size = sum(item.path.stat().st_size for item in updates)
+        report = self._fold(number, updates)
+        for item in updates:
+            item.path.unlink()
+        return Made(report, training, size)
+
+    def _fold(self, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
+        before, after = (global_file(self._workdir, number - back) for back in (1, 0))
+        state = self._workdir / f"state-{number}.safetensors"
+        out = After(after, state, self._workdir / "step.safetensors")
+        served = fold_and_serve(self._spec, Before(before, self._state), updates, out)
+        if self._state:
+            self._state.unlink()
+        self._state = state
+        self._step_bytes = served.step.size if served.step else None
+        return served.report
+
+    def evaluate(self, number: int) -> dict[str, Evaluation]:
+        """Loss and ROUGE of a round's model on every device; nothing where that is not due."""
+        found: dict[str, Evaluation] = {}
+        weights = global_file(self._workdir, number)
+        due = self._spec.evaluation.due(number, self._spec.rounds)
+        for name in self.names if due else ():
+            source = self._devices[name]
+            found[name] = self._session.evaluate(self._spec, weights, source, self._hooks)
+            self._on_event(Event("evaluated", number, name, found[name]))
+        return found
