@@ -1,0 +1,56 @@
+"""Memory of process trees, from /proc: Linux only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and all that it started, as far as they still live."""
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def forget_peaks(pids: Mapping[str, int]) -> None:
+    """Let the peaks begin anew at what is resident now."""
+    for process in _all(pids):
+        with suppress(OSError):  # it has ended
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def resident_bytes(pids: Mapping[str, int], field: str = "VmRSS") -> dict[str, int]:
+    """Resident bytes of each name's tree: VmRSS now, VmHWM at its peak."""
+    return {
+        name: sum(_status(process.pid, field) for process in tree(pid))
+        for name, pid in pids.items()
+    }
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Seconds of CPU that each name's tree has used so far, without children that have ended."""
+    found = {}
+    for name, pid in pids.items():
+        found[name] = 0.0
+        for process in tree(pid):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                found[name] += times.user + times.system
+    return found
+
+
+def _all(pids: Mapping[str, int]) -> list[psutil.Process]:
+    return [process for pid in pids.values() for process in tree(pid)]
+
+
+def _status(pid: int, field: str) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return 0

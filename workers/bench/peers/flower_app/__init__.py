@@ -1,0 +1,1 @@
+"""Runs inside Flower, by an interpreter of its own."""
