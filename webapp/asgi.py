@@ -13,12 +13,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 django_application = get_asgi_application()
 
 # Both need Django set up.
+from webapp.api.device.calls import DeviceCalls  # noqa: E402
 from webapp.api.device.intake import BoundedBodies  # noqa: E402
+from webapp.api.device.upload import Uploads  # noqa: E402
 from webapp.routing import websocket_urlpatterns  # noqa: E402
+from webapp.sent_files import SentFiles  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": BoundedBodies(django_application),
+        "http": Uploads(SentFiles(BoundedBodies(DeviceCalls(django_application)))),
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
         ),

@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 ADVANCE = "edgewise.advance"
 RECONCILE = "edgewise.reconcile"
+COLLECT = "edgewise.collect"
 INITIALISE = "edgewise.initialise"
 AGGREGATE = "edgewise.aggregate"
+FOLD_SHARD = "edgewise.fold_shard"
 EXPORT = "edgewise.export"
 
 COORDINATOR_QUEUE = "coordinator"
@@ -29,8 +31,10 @@ AGGREGATE_QUEUE = "aggregate"
 QUEUE_OF = {
     ADVANCE: COORDINATOR_QUEUE,
     RECONCILE: COORDINATOR_QUEUE,
+    COLLECT: COORDINATOR_QUEUE,
     INITIALISE: AGGREGATE_QUEUE,
     AGGREGATE: AGGREGATE_QUEUE,
+    FOLD_SHARD: AGGREGATE_QUEUE,
     EXPORT: AGGREGATE_QUEUE,
 }
 
@@ -63,7 +67,12 @@ app.conf.update(
                 "queue": COORDINATOR_QUEUE,
                 "expires": max(settings.RECONCILE_INTERVAL_S, 1.0),
             },
-        }
+        },
+        "collect": {
+            "task": COLLECT,
+            "schedule": settings.COLLECT_INTERVAL_S,
+            "options": {"queue": COORDINATOR_QUEUE, "expires": settings.COLLECT_INTERVAL_S},
+        },
     },
 )
 

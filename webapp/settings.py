@@ -12,6 +12,8 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from webapp.retention_check import check_retention
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -91,17 +93,21 @@ TEMPLATES = [
     }
 ]
 
+# How long a process waits for a database that is busy or away; then it gives up and tries later.
+_patience_s = env.float("EDGEWISE_DATABASE_TIMEOUT_S", default=20.0)
 _sqlite = f"sqlite:///{VAR_DIR / 'edgewise.sqlite3'}"
 DATABASES = {"default": env.db_url("DATABASE_URL", default=_sqlite)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
-        "timeout": 20,
+        "timeout": _patience_s,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 16, "timeout": 20}}
+    DATABASES["default"]["OPTIONS"] = {
+        "pool": {"min_size": 0, "max_size": 16, "timeout": _patience_s}
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
@@ -163,6 +169,14 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 
 # Artefacts: a local folder, or any S3-compatible bucket.
 ARTEFACT_MAX_BYTES = env.int("EDGEWISE_ARTEFACT_MAX_BYTES", default=20 * 2**30)
+# A device that sends less than this on average, for so many seconds of waiting, is answered 408.
+UPLOAD_WINDOW_S = env.float("EDGEWISE_UPLOAD_WINDOW_S", default=30.0)
+UPLOAD_MIN_BPS = env.float("EDGEWISE_UPLOAD_MIN_BPS", default=1000.0)
+# Who sends the bytes in the web process's place: the proxy, from a local folder, or the bucket.
+X_ACCEL_PREFIX = env.str("EDGEWISE_X_ACCEL_PREFIX", default="")
+if X_ACCEL_PREFIX and not (X_ACCEL_PREFIX[0] == X_ACCEL_PREFIX[-1] == "/"):
+    raise ImproperlyConfigured("EDGEWISE_X_ACCEL_PREFIX must begin and end with a slash")
+S3_REDIRECT = env.bool("EDGEWISE_S3_REDIRECT", default=False)
 _bucket = env.str("EDGEWISE_S3_BUCKET", default="")
 _artefacts: dict[str, object] = {
     "BACKEND": "webapp.jobs.storage.AtomicFileSystemStorage",
@@ -176,6 +190,8 @@ if _bucket:
             "endpoint_url": env.str("EDGEWISE_S3_ENDPOINT", default=None),
             "signature_version": "s3v4",
             "file_overwrite": True,
+            # What is read through this process waits on the disk, not in memory.
+            "max_memory_size": 2**20,
         },
     }
 # Compressing costs a minute of a small machine's time: an image does it once, when it is built.
@@ -219,6 +235,23 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [REDIS_URL], "prefix": "edgewise"},
     }
 }
+# What is kept, and for how long; see docs/recovery.md. Zero models would be a running job's base.
+KEEP_MODELS = env.int("EDGEWISE_KEEP_MODELS", default=3)
+KEEP_UPDATES_H = env.float("EDGEWISE_KEEP_UPDATES_H", default=0.0)
+COLLECT_GRACE_H = env.float("EDGEWISE_COLLECT_GRACE_H", default=1.0)
+COLLECT_INTERVAL_S = env.float("EDGEWISE_COLLECT_INTERVAL_S", default=300.0)
+# Ages at which samples become one for 10 s, one for a minute, and are dropped.
+KEEP_SAMPLES_H = env.float("EDGEWISE_KEEP_SAMPLES_H", default=24.0)
+KEEP_SAMPLES_10S_H = env.float("EDGEWISE_KEEP_SAMPLES_10S_H", default=24.0 * 7)
+KEEP_SAMPLES_1MIN_H = env.float("EDGEWISE_KEEP_SAMPLES_1MIN_H", default=24.0 * 365)
+KEEP_EVENTS_H = env.float("EDGEWISE_KEEP_EVENTS_H", default=24.0 * 365)
+check_retention(
+    (KEEP_MODELS, KEEP_UPDATES_H, COLLECT_GRACE_H, COLLECT_INTERVAL_S),
+    (KEEP_SAMPLES_H, KEEP_SAMPLES_10S_H, KEEP_SAMPLES_1MIN_H),
+)
+# A fold of more bytes than a shard's is shared out, where several aggregation workers run.
+AGGREGATE_WORKERS = env.int("EDGEWISE_AGGREGATE_WORKERS", default=1)
+FOLD_SHARD_BYTES = env.int("EDGEWISE_FOLD_SHARD_BYTES", default=8 * 2**30)
 RECONCILE_INTERVAL_S = env.float("EDGEWISE_RECONCILE_INTERVAL_S", default=2.0)
 OFFLINE_AFTER_S = env.float("EDGEWISE_OFFLINE_AFTER_S", default=15.0)
 # Tasks for devices are signed with this Ed25519 key; made at first use where the file is missing.

@@ -24,9 +24,12 @@ from webapp.jobs.models import (
     ArtefactKind,
     Assignment,
     Event,
+    FoldPlan,
+    FoldShard,
     Job,
     Participant,
     Round,
+    Watch,
 )
 from webapp.telemetry.models import Sample
 
@@ -166,6 +169,9 @@ def fleet(people: dict[str, User]) -> dict[str, Any]:
         created_by=people["operator"],
     )
     token, _ = create_token(people["admin"], "spare")
+    plan = FoldPlan.objects.create(round=Round.objects.get(), members=[])
+    FoldShard.objects.create(plan=plan, start=0, stop=2)
+    Watch.objects.create(pk=Watch.ONLY, looked_at=timezone.now(), back_at=timezone.now())
     return {
         "devices": devices,
         "job": job,

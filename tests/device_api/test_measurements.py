@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.federation import Federation, Pi
+from tests.federation import Federation, Pi, phase_of
 from webapp.devices.models import Device
 from webapp.telemetry.models import Sample
 from webapp.telemetry.pace import watch
@@ -76,6 +76,23 @@ def test_activity_is_shown_and_names_the_phase(federation: Federation) -> None:
     assert activity["assignment"] == work["assignment"]
     assert (activity["phase"], activity["step"], activity["steps_total"]) == ("training", 1, 3)
     assert pi.device.presence == "busy"
+
+
+def test_the_assignment_follows_what_its_device_does(federation: Federation) -> None:
+    (pi,) = federation.devices("pi-kitchen")
+    federation.launch()
+    held = pi.take()["assignment"]
+
+    def says(phase: str) -> str:
+        pi.presence(
+            held, activity={"assignment": held, "phase": phase, "step": 0, "steps_total": 0}
+        )
+        return phase_of(held)
+
+    assert says("downloading") == "accepted"
+    assert says("evaluating") == "training"
+    assert says("uploading") == "uploading"
+    assert says("training") == "uploading", "a batch that was overtaken moves nothing back"
 
 
 @pytest.mark.parametrize("whose", ["nobody's", "another device's"])

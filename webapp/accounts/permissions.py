@@ -17,8 +17,8 @@ R = TypeVar("R", bound=HttpResponseBase)
 View = Callable[Concatenate[HttpRequest, P], R]
 
 # What needs more than being logged in; pages, admin and REST read the same table.
-CREATE_JOB = MOVE_JOB = ENROL = EDIT_DEVICE = Role.OPERATOR
-REVOKE_DEVICE = MANAGE_USERS = MANAGE_TOKENS_OF_OTHERS = READ_UPDATES = Role.ADMIN
+CREATE_JOB = MOVE_JOB = PIN_MODEL = ENROL = EDIT_DEVICE = Role.OPERATOR
+DELETE_JOB = REVOKE_DEVICE = MANAGE_USERS = MANAGE_TOKENS_OF_OTHERS = READ_UPDATES = Role.ADMIN
 
 
 def may(user: User | AnonymousUser, role: Role) -> bool:

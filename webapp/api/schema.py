@@ -12,7 +12,11 @@ from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.spec import JobSpec
 from fedcore.spec_checks import Check, check_of
 
-HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "webapp.api.schema.add_problems"]
+HOOKS = [
+    "drf_spectacular.hooks.postprocess_schema_enums",
+    "webapp.api.device.upload_doc.add_upload",
+    "webapp.api.schema.add_problems",
+]
 JOB_PHASES = [(phase.value, phase.value) for phase in JobPhase]
 ROUND_PHASES = [(phase.value, phase.value) for phase in RoundPhase]
 ASSIGNMENT_PHASES = [(phase.value, phase.value) for phase in AssignmentPhase]

@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
-from celery import Celery
 from django.conf import settings
 from kombu.connection import Connection
 from kombu.pidbox import Mailbox
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from webapp.broker import BROKER_ERRORS
 from webapp.devices.envelope import sign
+from webapp.devices.messages import task_message
 from webapp.devices.models import Credential, Device, hashed
 
 log = logging.getLogger(__name__)
@@ -40,9 +45,6 @@ COMMANDS = (
 # fmt: on
 # Redis 7.2 and Valkey know it and redis-py calls it; older servers refuse a rule that names it.
 NEWER_COMMANDS = ("client|setinfo",)
-
-_app = Celery("edgewise-devices", set_as_current=False)
-_app.conf.update(task_serializer="json", accept_content=["json"], task_ignore_result=True)
 
 
 def key_prefix(device_id: int) -> str:
@@ -155,13 +157,83 @@ def drop_revoked_users() -> int:
     return len(stale)
 
 
+def drop_gone() -> int:
+    """Remove users and keys of devices that are revoked or no more; returns how many of them."""
+    with _admin() as client:
+        known = {_id_of_user(name) for name in _known_users(client)}
+        known |= {_id_of_key(key) for key in client.scan_iter(match="dev.*", count=1000)}
+        here = Device.objects.filter(revoked_at=None).values_list("pk", flat=True)
+        gone = known - set(here) - {None}
+        for device_id in gone:
+            if device_id is not None:
+                _drop_user(client, device_id)
+    return len(gone)
+
+
+def _id_of_user(name: str) -> int | None:
+    found = re.fullmatch(r"edgewise-device-(\d+)", name)
+    return int(found[1]) if found else None
+
+
+def _id_of_key(key: bytes) -> int | None:
+    found = re.match(rb"dev\.(\d+)\.", key)
+    return int(found[1]) if found else None
+
+
 def _known_users(client: redis.Redis) -> set[str]:
     names = client.execute_command("ACL", "USERS")
     return {name.decode() if isinstance(name, bytes) else str(name) for name in names}
 
 
+@dataclass(frozen=True)
+class DeviceMessage:
+    """A signed message for one device; ``kind`` is work or cancel."""
+
+    kind: str
+    device_id: int
+    envelope: dict[str, str]
+
+
 class DevicePublisher(Protocol):
-    def __call__(self, kind: str, device_id: int, envelope: dict[str, str]) -> None: ...
+    """Carries messages to their devices; raises one of BROKER_ERRORS where it cannot."""
+
+    def __call__(self, messages: Sequence[DeviceMessage]) -> None: ...
+
+
+def publish(messages: Sequence[DeviceMessage]) -> None:
+    offers = [message for message in messages if message.kind == "work"]
+    if offers:
+        _push(offers)
+    for message in messages:
+        if message.kind != "work":
+            _broadcast(message)
+
+
+def _push(offers: Sequence[DeviceMessage]) -> None:
+    """All offers in one exchange with the broker."""
+    with _sending().pipeline(transaction=False) as pipe:
+        for offer in offers:
+            text = task_message(WORK_TASK, [offer.envelope], WORK_QUEUE)
+            pipe.lpush(f"{key_prefix(offer.device_id)}{WORK_QUEUE}", text)
+        pipe.execute()
+
+
+@lru_cache(maxsize=1)
+def _client(url: str) -> redis.Redis:
+    """The connection that offers leave by, kept for the life of the process."""
+    once = Retry(NoBackoff(), 1)  # the connection may have died since the last offer
+    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, retry=once)
+
+
+def _sending() -> redis.Redis:
+    return _client(settings.DEVICE_REDIS_URL)
+
+
+def _broadcast(message: DeviceMessage) -> None:
+    # Celery's own broadcast would send over its application's pool, which knows no device.
+    with _connection(message.device_id) as connection:
+        mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
+        mailbox.abcast(CANCEL_COMMAND, {"envelope": message.envelope})
 
 
 @contextmanager
@@ -180,37 +252,29 @@ def _connection(device_id: int) -> Iterator[Connection]:
         yield connection
 
 
-def publish(kind: str, device_id: int, envelope: dict[str, str]) -> None:
-    with _connection(device_id) as connection:
-        if kind == "work":
-            _app.send_task(
-                WORK_TASK, args=[envelope], queue=WORK_QUEUE, connection=connection, retry=False
-            )
-        else:
-            # Celery's own broadcast would send over its application's pool, which knows no device.
-            mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
-            mailbox.abcast(CANCEL_COMMAND, {"envelope": envelope})
-
-
 # Replaced by an outbox in tests.
 publisher: DevicePublisher = publish
 
 
-def offer(device_id: int, assignment: str) -> bool:
-    """Tell a device that there is work. False where the broker could not be reached."""
-    return _publish("work", device_id, sign("work", device_id, assignment))
+def offer(assignments: Sequence[tuple[int, str]]) -> bool:
+    """Tell (device, assignment) pairs that there is work. False where nobody could be told."""
+    return _publish([_signed("work", device, assignment) for device, assignment in assignments])
 
 
 def cancel(device_id: int, assignment: str, reason: str) -> bool:
     """Tell a device to stop. The answer to its next measurements says so too."""
-    return _publish("cancel", device_id, sign("cancel", device_id, assignment, reason=reason))
+    return _publish([_signed("cancel", device_id, assignment, reason=reason)])
 
 
-def _publish(kind: str, device_id: int, envelope: dict[str, str]) -> bool:
+def _signed(kind: str, device_id: int, assignment: str, **more: str) -> DeviceMessage:
+    return DeviceMessage(kind, device_id, sign(kind, device_id, assignment, **more))
+
+
+def _publish(messages: Sequence[DeviceMessage]) -> bool:
     try:
-        publisher(kind, device_id, envelope)
+        publisher(messages)
     except BROKER_ERRORS as error:
-        log.warning("the devices' broker is down, %s for %s waits: %s", kind, device_id, error)
+        log.warning("the devices' broker is down, %d messages wait: %s", len(messages), error)
         return False
     return True
 

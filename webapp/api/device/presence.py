@@ -11,12 +11,12 @@ from django.db.models import F
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from fedcore.rounds import AssignmentPhase
+from fedcore.rounds import AssignmentPhase, move_refusal
 from webapp.devices.broker import public_address
 from webapp.devices.models import Device
 from webapp.devices.services import replace_datasets
 from webapp.jobs.models import Assignment
-from webapp.jobs.transitions import expire_held, renew_lease
+from webapp.jobs.transitions import expire_held, renew_lease, take_back
 from webapp.telemetry.models import Sample
 from webapp.telemetry.pace import interval_s
 from webapp.wake import wake_device, wake_job
@@ -35,6 +35,9 @@ def hello(
     with transaction.atomic():
         if boot_id != device.boot_id:
             expire_held(device, "its agent was restarted")
+            # Offers it had fetched and not begun went with its former start.
+            offered = Assignment.objects.filter(device=device, phase=AssignmentPhase.OFFERED.value)
+            offered.update(sent_at=None)
         changes: dict[str, Any] = {"boot_id": boot_id, "agent_version": agent_version}
         if profile:
             changes["profile"] = profile
@@ -55,17 +58,20 @@ def hello(
 def measure(device: Device, values: dict[str, Any]) -> dict[str, Any]:
     """Store samples once each, renew the lease, and say what the device should know now."""
     activity = _plain(values["activity"])
+    current = _current(device, activity)
+    if current is not None and values["boot_id"] in ("", device.boot_id):
+        take_back(current)  # before it counts as online, when the next attempt would be offered
     stored = _store_samples(device, values["samples"])
     Device.objects.filter(pk=device.pk).update(
         last_seen_at=timezone.now(),
         activity=activity,
         last_sample_seq=Greatest(F("last_sample_seq"), stored),
     )
-    current = _current(device, activity)
     stop = None
     if current is None and activity["assignment"]:
         stop = {"assignment": activity["assignment"], "reason": "the server knows no such work"}
     if current is not None:
+        _follow(current, activity["phase"])
         held = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
         stop = None if held or current.phase in _ANSWERED else _cancel(current)
         wake_job(current.round.job_id)
@@ -85,6 +91,24 @@ _ANSWERED = (
 )
 
 
+# What a device says it does, and the phase its assignment is in then.
+_PHASE_OF = {
+    "training": AssignmentPhase.TRAINING,
+    "evaluating": AssignmentPhase.TRAINING,
+    "uploading": AssignmentPhase.UPLOADING,
+}
+
+
+def _follow(assignment: Assignment, activity: str) -> None:
+    """Move an assignment to what its device does; an older batch moves nothing back."""
+    wanted = _PHASE_OF.get(activity)
+    if wanted is None or move_refusal(AssignmentPhase(assignment.phase), wanted):
+        return
+    seen = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
+    if seen.update(phase=wanted.value):
+        assignment.phase = wanted.value
+
+
 def _cancel(assignment: Assignment) -> dict[str, str]:
     return {"assignment": str(assignment.pk), "reason": assignment.reason or assignment.phase}
 
@@ -99,7 +123,7 @@ def _current(device: Device, activity: dict[str, Any]) -> Assignment | None:
         return None
     return (
         Assignment.objects.filter(pk=activity["assignment"], device=device)
-        .select_related("round")
+        .select_related("round", "device")
         .first()
     )
 

@@ -1,66 +1,278 @@
-"""Uploads of updates: raw bytes in, streamed to disk, checked, stored."""
+"""Uploads of updates, in any number of pieces: HEAD says how much is here, PATCH brings more.
+
+The words are those of tus 1.0, without its creation call: an upload is named by its assignment and
+the SHA-256 of its bytes. The bytes go past Django, from the socket to the disk and the hash.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.parsers import BaseParser
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
+from django.conf import settings
+from django.http import Http404
+from rest_framework.exceptions import APIException
 
-from webapp.api.device import work
-from webapp.api.device.authentication import (
-    DeviceThrottle,
-    DeviceTokenAuthentication,
-    IsDevice,
+from webapp.api.device import updates
+from webapp.api.device.bodies import Gone, body_of
+from webapp.api.device.updates import Intake
+from webapp.asgi_parts import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    announced,
+    answer,
+    header,
+    in_thread,
+    problem_body,
 )
-from webapp.api.device.views import Refused, _device, _guarded
+from webapp.jobs.artefacts import ArtefactRefused
+from webapp.jobs.parts import Part, kept_bytes
+from webapp.jobs.transitions import AssignmentRefused
 
-CHUNK = 2**20
-
-
-class RawParser(BaseParser):
-    """Leaves the body where it is; the view reads it piece by piece."""
-
-    media_type = "*/*"
-
-    def parse(self, stream, media_type=None, parser_context=None):  # type: ignore[no-untyped-def]
-        return None
-
-
-class UpdateView(APIView):
-    """PUT the frame of an update with X-Content-SHA256."""
-
-    authentication_classes = [DeviceTokenAuthentication]
-    permission_classes = [IsDevice]
-    throttle_classes = [DeviceThrottle]
-    parser_classes = [RawParser]
-
-    @extend_schema(
-        tags=["device"],
-        request={"application/octet-stream": OpenApiTypes.BINARY},
-        responses={201: OpenApiTypes.OBJECT},
-        parameters=[
-            OpenApiParameter("X-Content-SHA256", str, OpenApiParameter.HEADER, required=True)
-        ],
-    )
-    def put(self, request: Request, pk: UUID) -> Response:
-        """Store the update of an assignment; the frame's header is checked at once."""
-        sha256 = request.headers.get("X-Content-SHA256", "")
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise Refused("give the SHA-256 of the bytes in the header X-Content-SHA256", 422)
-        stored = _guarded(
-            work.store_update, _device(request), pk, _chunks(request._request), sha256
-        )
-        return Response({"sha256": stored.sha256, "size_bytes": stored.size_bytes}, status=201)
+HEX = "[0-9a-f]"
+UPDATE_PATH = re.compile(
+    rf"/api/v1/device/assignments/({HEX}{{8}}(?:-{HEX}{{4}}){{3}}-{HEX}{{12}})/update/({HEX}{{64}})/"
+)
+CONTENT_TYPE = "application/offset+octet-stream"
+TUS = {"Tus-Resumable": "1.0.0", "Cache-Control": "no-store"}
+# After an answer that came before the body's end: so long, and so many bytes more, are taken.
+LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20
 
 
-def _chunks(request: HttpRequest) -> Iterator[bytes]:
-    while chunk := request.read(CHUNK):
-        yield chunk
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one PATCH says of itself, in bytes. ``brings`` is None where it does not say."""
+
+    offset: int
+    length: int
+    brings: int | None
+
+    @classmethod
+    def read(cls, scope: Scope) -> Piece:
+        """Raises ArtefactRefused for headers that make no sense."""
+        if header(scope, b"content-type") != CONTENT_TYPE:
+            raise ArtefactRefused(f"send the bytes with Content-Type {CONTENT_TYPE}", 415)
+        offset, length = (_whole(scope, name) for name in (b"upload-offset", b"upload-length"))
+        if offset > length:
+            raise ArtefactRefused(f"byte {offset} lies beyond the end of {length} bytes", 416)
+        piece = cls(offset, length, announced(scope))
+        if offset + (piece.brings or 0) > length:
+            raise ArtefactRefused(f"more than the {length} bytes of Upload-Length", 413)
+        return piece
+
+    @property
+    def completes(self) -> bool:
+        return self.brings is not None and self.offset + self.brings == self.length
+
+
+def _whole(scope: Scope, name: bytes) -> int:
+    text = header(scope, name)
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise ArtefactRefused(f"give {name.decode().title()} as a whole number of bytes", 400)
+    return int(text)
+
+
+class Pace:
+    """Refuses a sender that is too slow: each ``window_s`` of waiting must bring enough bytes."""
+
+    def __init__(self, window_s: float, least_bps: float) -> None:
+        self._window_s, self._least = window_s, window_s * least_bps
+        self._waited_s, self._came = 0.0, 0
+
+    @property
+    def patience_s(self) -> float:
+        """How long the next bytes may take."""
+        return max(0.0, self._window_s - self._waited_s)
+
+    def saw(self, waited_s: float, came: int) -> bool:
+        """Whether it goes on after ``came`` bytes for which we waited ``waited_s``."""
+        self._waited_s += waited_s
+        self._came += came
+        if self._waited_s < self._window_s:
+            return True
+        enough = self._came >= max(1.0, self._least)
+        self._waited_s, self._came = 0.0, 0
+        return enough
+
+
+class Uploads:
+    """An ASGI application around the site's that takes updates in."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = UPDATE_PATH.fullmatch(scope["path"])
+        if asked is None:
+            await self._app(scope, receive, send)
+            return
+        call = Call(scope, receive, UUID(asked.group(1)), asked.group(2))
+        try:
+            await call.say(send, await call.answered())
+        except Gone:
+            return  # what came is kept
+        finally:
+            call.body.close()
+
+
+class Call:
+    """One HEAD or PATCH."""
+
+    def __init__(self, scope: Scope, receive: Receive, assignment: UUID, sha256: str) -> None:
+        self._scope = scope
+        self._assignment, self._sha256 = assignment, sha256
+        self._received = 0
+        patching = scope["method"] == "PATCH"
+        self.body = body_of(receive, announced(scope) if patching else None)
+
+    async def answered(self) -> Answer:
+        do = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
+        if do is None:
+            return _problem(405, "use HEAD or PATCH", {"Allow": "HEAD, PATCH"})
+        if settings.SECURE_SSL_REDIRECT and not _is_secure(self._scope):
+            return _problem(403, f"use {settings.PUBLIC_URL}")
+        try:
+            return await do()
+        except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
+            return _refused(refusal)
+
+    async def _head(self) -> Answer:
+        held, size = await in_thread(self._there)
+        known = {"Upload-Length": str(size)} if held else {}
+        return Answer(200, {**TUS, "Upload-Offset": str(size), **known})
+
+    async def _patch(self) -> Answer:
+        intake, piece, part = await in_thread(self._begun)
+        if part is None:
+            return Answer(204, {**TUS, "Upload-Offset": str(intake.held_bytes)})
+        try:
+            await self._take(intake, part, piece)
+        except BaseException:
+            await in_thread(self._ended, intake, part, None)
+            raise
+        await in_thread(self._ended, intake, part, piece)
+        return Answer(204, {**TUS, "Upload-Offset": str(part.size)})
+
+    def _admitted(self) -> Intake:
+        given = header(self._scope, b"authorization")
+        return updates.admit(given, self._assignment, self._sha256)
+
+    def _there(self) -> tuple[bool, int]:
+        """Whether all of it is here, and how much."""
+        held = self._admitted().held_bytes
+        if held is not None:
+            return True, held
+        return False, kept_bytes(self._assignment, self._sha256)
+
+    def _begun(self) -> tuple[Intake, Piece, Part | None]:
+        """Who sends what, and where it goes; no part where nothing needs to be sent."""
+        intake = self._admitted()
+        piece = Piece.read(self._scope)
+        if intake.held_bytes is not None:
+            updates.keep_held(intake)
+            return intake, piece, None
+        if piece.length > intake.max_bytes:
+            raise ArtefactRefused(f"more than the {intake.max_bytes} bytes expected here", 413)
+        return intake, piece, _opened(intake, piece)
+
+    def _ended(self, intake: Intake, part: Part, piece: Piece | None) -> None:
+        """Keep the update where the piece completes it; let go either way."""
+        try:
+            if piece is not None and part.size == piece.length:
+                updates.keep(intake, part)
+        finally:
+            part.close()
+            if self._received:
+                updates.count(intake, self._received)
+
+    async def _take(self, intake: Intake, part: Part, piece: Piece) -> None:
+        """Receive the body into the part. What came before an error is kept."""
+        pace = Pace(settings.UPLOAD_WINDOW_S, settings.UPLOAD_MIN_BPS)
+        renewed = time.monotonic()
+        try:
+            while not self.body.is_read:
+                began = time.monotonic()
+                self._received += (came := await self.body.move(part, pace.patience_s))
+                if self._received > piece.length - piece.offset:
+                    part.discard()
+                    raise ArtefactRefused(f"more than the {piece.length} bytes announced", 413)
+                if not pace.saw(time.monotonic() - began, came) and not self.body.is_read:
+                    least = f"{settings.UPLOAD_MIN_BPS:g} bytes/s"
+                    raise ArtefactRefused(f"slower than {least}; go on where it stopped", 408)
+                if time.monotonic() - renewed > intake.lease_s / 3:
+                    renewed = time.monotonic()
+                    if not await in_thread(updates.still_held, intake):
+                        raise AssignmentRefused("this assignment is over; stop sending")
+        finally:
+            await self.body.settle()
+
+    async def say(self, send: Send, found: Answer) -> None:
+        """Answer. Before the body's end the rest of it is taken and thrown away for a while, or
+        the closing connection would take the answer with it."""
+        wants_body = self._scope["method"] == "PATCH" and not self.body.is_read
+        headers = dict(found.headers)
+        if wants_body or not self.body.keeps_open:
+            headers["Connection"] = "close"
+        await answer(send, found.status, headers, found.body, more=wants_body)
+        if wants_body:
+            with suppress(Gone):
+                await self._linger()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _linger(self) -> None:
+        until, left = time.monotonic() + LINGER_S, LINGER_BYTES
+        while left > 0 and not self.body.is_read and time.monotonic() < until:
+            left -= await self.body.move(None, max(0.0, until - time.monotonic()))
+
+
+def _opened(intake: Intake, piece: Piece) -> Part:
+    """The upload's bytes so far, at the offset that the piece goes on from."""
+    part = Part(intake.assignment, intake.sha256)
+    try:
+        if part.size > piece.length:
+            part.restart()
+        if part.size != piece.offset:
+            text = f"{part.size} bytes are here; go on from there"
+            raise ArtefactRefused(text, 409, Upload_Offset=str(part.size))
+        updates.begin(intake)
+        if piece.completes:
+            part.hash_along()
+    except BaseException:
+        part.close()
+        raise
+    return part
+
+
+def _is_secure(scope: Scope) -> bool:
+    return scope["scheme"] == "https" or header(scope, b"x-forwarded-proto") == "https"
+
+
+def _refused(refusal: Exception) -> Answer:
+    if isinstance(refusal, ArtefactRefused):
+        return _problem(refusal.status, str(refusal), refusal.headers)
+    if isinstance(refusal, APIException):
+        wait = getattr(refusal, "wait", None)
+        headers = {"Retry-After": str(max(1, int(wait)))} if wait else {}
+        return _problem(refusal.status_code, str(refusal.detail), headers)
+    if isinstance(refusal, Http404):
+        return _problem(404, "there is no such assignment of this device")
+    return _problem(409, str(refusal))
+
+
+def _problem(status: int, reason: str, headers: Mapping[str, Any] | None = None) -> Answer:
+    told, body = problem_body(status, reason)
+    return Answer(status, {**TUS, **told, **(headers or {})}, body)

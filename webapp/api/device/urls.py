@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.urls import path
 
 from webapp.api.device import views
-from webapp.api.device.upload import UpdateView
 
 ASSIGNMENT = "device/assignments/<uuid:pk>"
 
@@ -20,5 +19,4 @@ urlpatterns = [
     path(f"{ASSIGNMENT}/report/", views.report),
     path(f"{ASSIGNMENT}/fail/", views.fail),
     path(f"{ASSIGNMENT}/refuse/", views.refuse),
-    path(f"{ASSIGNMENT}/update/", UpdateView.as_view()),
 ]

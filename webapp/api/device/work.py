@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,13 +11,13 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
-from fedcore.errors import WireError
-from fedcore.plan.frame_header import read_header
-from fedcore.rounds import ACTIVE, DELIVERED, HELD, AssignmentPhase, Task, move_refusal
+from fedcore.rounds import ACTIVE, DELIVERED, AssignmentPhase, Task, move_refusal
 from webapp.devices.models import Device
 from webapp.events import job_event
-from webapp.jobs.artefacts import ArtefactRefused, local_file, received, store, stream
-from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Level, Participant
+from webapp.jobs import wire
+from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
+from webapp.jobs.rows import is_buffered
+from webapp.jobs.sending import stream
 from webapp.jobs.transitions import (
     AssignmentRefused,
     add_traffic,
@@ -26,17 +25,14 @@ from webapp.jobs.transitions import (
     look_at,
     move_assignment,
     renew_lease,
+    take_back,
 )
 from webapp.wake import wake_job
-
-# Metadata of a frame may add this much to the tensors' bytes.
-FRAME_SLACK_BYTES = 65_536
-UPDATE_DTYPE = "F32"
 
 
 def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
     """Hand the work out. Raises AssignmentRefused where it is over or already held."""
-    assignment = _assignment(device, pk)
+    assignment = assignment_of(device, pk)
     if boot_id and device.boot_id and boot_id != device.boot_id:
         raise AssignmentRefused("this agent was replaced by a newer start; say hello again")
     if assignment.phase == AssignmentPhase.ACCEPTED.value and boot_id == device.boot_id != "":
@@ -68,11 +64,20 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "dataset": participant.dataset,
         "spec": job.spec,
         "model_fingerprint": job.model_fingerprint,
-        "global": {"sha256": weights.sha256, "size_bytes": weights.size_bytes},
+        "global": wire.model_of(job, weights),
+        "wire": wire.offer(assignment).to_dict(),
         "lease_s": job.job_spec.participation.lease_s,
-        "deadline_at": round_.deadline_at.isoformat() if round_.deadline_at else None,
-        "max_update_bytes": weights.size_bytes + FRAME_SLACK_BYTES,
+        "deadline_at": _deadline(round_),
+        "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
+        "max_update_bytes": wire.max_update_bytes(assignment, weights),
     }
+
+
+def _deadline(row: Round) -> str | None:
+    """When the round stops waiting; an asynchronous one goes on without the device, not against."""
+    if row.deadline_at is None or is_buffered(row):
+        return None
+    return row.deadline_at.isoformat()
 
 
 def job_weights(assignment: Assignment) -> Artefact:
@@ -87,9 +92,13 @@ def job_weights(assignment: Assignment) -> Artefact:
 
 def progress(device: Device, pk: UUID, phase: str) -> dict[str, Any]:
     """Note that training or uploading has begun; saying it twice is harmless."""
-    assignment = _assignment(device, pk)
-    if assignment.phase != phase:
+    assignment = assignment_of(device, pk)
+    take_back(assignment)
+    try:
         move_assignment(assignment, AssignmentPhase(phase))
+    except AssignmentRefused:
+        if assignment.phase != phase:  # what the device does has not been noted before
+            raise
     renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
     wake_job(assignment.round.job_id)
     return {}
@@ -97,7 +106,7 @@ def progress(device: Device, pk: UUID, phase: str) -> dict[str, Any]:
 
 def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
     """Take an answer. The same answer again is fine, a different one is not."""
-    assignment = _assignment(device, pk)
+    assignment = assignment_of(device, pk)
     update = values["update"]
     phase = AssignmentPhase(assignment.phase)
     told = (update, values["examples"], values["metrics"])
@@ -153,7 +162,7 @@ def refuse(device: Device, pk: UUID, reason: str) -> dict[str, Any]:
 def _end(
     device: Device, pk: UUID, phase: AssignmentPhase, reason: str, retryable: bool
 ) -> dict[str, Any]:
-    assignment = _assignment(device, pk)
+    assignment = assignment_of(device, pk)
     if assignment.phase == phase.value:
         return {}
     with transaction.atomic():
@@ -167,64 +176,28 @@ def _end(
     return {}
 
 
-def store_update(device: Device, pk: UUID, chunks: Iterable[bytes], sha256: str) -> Artefact:
-    """Stream an update in, check its header against the round's base, store it."""
-    assignment = _assignment(device, pk)
-    refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)
-    if refusal or assignment.task != Task.TRAIN.value:
-        raise AssignmentRefused(refusal or "an evaluation has no update")
-    base = job_weights(assignment)
-    with received(chunks, sha256, base.size_bytes + FRAME_SLACK_BYTES) as path:
-        try:
-            _check_header(path, base, assignment)
-        except WireError as error:
-            raise ArtefactRefused(str(error), 422) from error
-        artefact = store(path, sha256, ArtefactKind.UPDATE, f"device:{device.name}")
-    held = Assignment.objects.filter(pk=pk, phase__in=[phase.value for phase in HELD])
-    if not held.update(update_artefact=artefact):
-        raise AssignmentRefused("this assignment ended while its update was on its way")
-    renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
-    add_traffic(pk, up=artefact.size_bytes)
-    return artefact
-
-
-def _check_header(path: Any, base: Artefact, assignment: Assignment) -> None:
-    """Names, shapes and origin, from the header alone; the aggregation reads the numbers."""
-    header = read_header(path)
-    with local_file(base) as base_path:
-        expected = read_header(base_path).shapes
-    if header.shapes != expected:
-        strange = sorted(set(header.shapes.items()) ^ set(expected.items()))
-        raise WireError(f"the update does not fit the model: {strange[0][0]!r} differs")
-    for name, entry in header.tensors.items():
-        if entry.dtype != UPDATE_DTYPE:
-            raise WireError(f"tensor {name!r} is {entry.dtype}, not {UPDATE_DTYPE}")
-    due = {
-        "kind": "update",
-        "job": str(assignment.round.job_id),
-        "round": str(assignment.round.number),
-        "base": base.sha256,
-    }
-    for key, value in due.items():
-        if header.meta.get(key) != value:
-            raise WireError(f"foreign update: {key} is {header.meta.get(key)!r}, not {value!r}")
-
-
 def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseBase:
     """Serve an artefact that one of the device's open assignments works on."""
     mine = Assignment.objects.filter(
         device=device, phase__in=[phase.value for phase in ACTIVE]
     ).select_related("round__base_artefact", "round__global_artefact", "round__job")
     for assignment in mine:
-        weights = job_weights(assignment)
-        if weights.sha256 == sha256:
-            response = stream(request, weights)
-            add_traffic(assignment.pk, down=int(response.headers.get("Content-Length", 0)))
-            return response
+        for artefact in served(assignment):
+            if artefact.sha256 == sha256:
+                response = stream(request, artefact)
+                add_traffic(assignment.pk, down=getattr(response, "sent_bytes", 0))
+                return response
     raise Http404
 
 
-def _assignment(device: Device, pk: UUID) -> Assignment:
+def served(assignment: Assignment) -> tuple[Artefact, ...]:
+    """What a device may fetch for an open assignment."""
+    weights = job_weights(assignment)
+    row = wire.step_to(assignment.round.job, weights)
+    return (weights, row.step_artefact) if row and row.step_artefact else (weights,)
+
+
+def assignment_of(device: Device, pk: UUID) -> Assignment:
     rows = Assignment.objects.select_related(
         "round__job", "round__base_artefact", "round__global_artefact", "device"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import django_filters
-from django.http import HttpResponseBase
+from django.http import Http404, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import mixins, serializers
@@ -15,8 +17,9 @@ from webapp.accounts.models import Role
 from webapp.accounts.permissions import READ_UPDATES, may, refusal
 from webapp.api.base import AnyAccept, Resource, person
 from webapp.api.problems import problem
-from webapp.jobs.artefacts import stream
+from webapp.jobs.keeping import removed_text
 from webapp.jobs.models import Artefact, ArtefactKind
+from webapp.jobs.sending import stream
 
 # What one device sent alone says more about its data than what was averaged.
 GUARDED = {ArtefactKind.UPDATE}
@@ -25,8 +28,11 @@ GUARDED = {ArtefactKind.UPDATE}
 class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
     class Meta:
         model = Artefact
-        fields = ["sha256", "size_bytes", "kind", "origin", "created_at"]
+        fields = ["sha256", "size_bytes", "kind", "origin", "created_at", "removed_at"]
         read_only_fields = fields
+
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtefactFilter(django_filters.FilterSet):  # type: ignore[misc]
@@ -44,6 +50,12 @@ class Artefacts(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     lookup_value_converter = "str"
     roles = {"bytes": Role.VIEWER}
 
+    def get_object(self) -> Artefact:
+        if not SHA256.fullmatch(self.kwargs["pk"]):  # PostgreSQL does not even look for some
+            raise Http404
+        found: Artefact = super().get_object()
+        return found
+
     @extend_schema(
         parameters=[
             OpenApiParameter("Range", str, "header", description="`bytes=a-b`: only this part")
@@ -51,6 +63,7 @@ class Artefacts(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         responses={
             (200, "application/octet-stream"): OpenApiTypes.BINARY,
             (206, "application/octet-stream"): OpenApiTypes.BINARY,
+            410: OpenApiResponse(description="Its bytes were removed, as nothing needed them"),
             304: OpenApiResponse(description="Not modified: `If-None-Match` holds its SHA-256"),
         },
     )
@@ -60,6 +73,8 @@ class Artefacts(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         artefact = self.get_object()
         if artefact.kind in GUARDED and not may(person(request), READ_UPDATES):
             raise PermissionDenied(refusal(READ_UPDATES))
+        if artefact.removed_at is not None:
+            return problem(410, removed_text(artefact))
         name = f"{artefact.kind}-{artefact.sha256[:12]}.safetensors"
         answer = stream(request._request, artefact, name)
         if answer.status_code == 416:

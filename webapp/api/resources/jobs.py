@@ -17,11 +17,12 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
-from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB
+from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB
 from webapp.api.base import MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
+from webapp.jobs.keeping import delete_job
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Participant, Round
 from webapp.jobs.services import create_job, move
@@ -111,6 +112,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     roles = {
         "create": CREATE_JOB,
         **dict.fromkeys(["launch", "pause", "resume", "retry", "cancel"], MOVE_JOB),
+        "destroy": DELETE_JOB,
     }
 
     def get_queryset(self) -> Any:
@@ -142,6 +144,11 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         rows = Event.objects.filter(job=job).select_related("device")
         page = self.paginate_queryset(self.filter_queryset(rows))
         return self.get_paginated_response(EventSerializer(page, many=True).data)
+
+    def destroy(self, request: Request, **_: Any) -> Response:
+        """Delete a job that is over; its models and updates are freed. 409 where it is not over."""
+        delete_job(self.get_object().pk, person(request))
+        return Response(status=204)
 
     def _move(self, request: Request, name: str) -> Response:
         job = move(self.get_object().pk, name, person(request))

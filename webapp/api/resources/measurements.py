@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import django_filters
-from django.db.models import Count, F, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Mod
 from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.utils import extend_schema
@@ -103,7 +103,7 @@ def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[dict[str, An
     counts = dict(rows.order_by("device_id").values_list("device_id").annotate(n=Count("pk")))
     stride = -(-sum(counts.values()) // READ_AT_MOST)
     if stride > 1:
-        rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(nth=0)
+        rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(Q(nth=0) | Q(span_s__gt=0))
     apart: dict[int, list[Point]] = {device: [] for device in counts}
     for device, at, value in rows.values_list("device_id", "at", f"values__{metric}").iterator(
         2000

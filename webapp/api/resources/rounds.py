@@ -1,16 +1,28 @@
-"""Rounds and the assignments they are made of: read only, the coordinator writes them."""
+"""Rounds and the assignments they are made of: the coordinator writes them, a person may pin."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import django_filters
+from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
-from webapp.api.base import Resource, WholeFilter
+from webapp.accounts.permissions import PIN_MODEL
+from webapp.api.base import Resource, WholeFilter, person
+from webapp.jobs import keeping
 from webapp.jobs.models import Assignment, Round
 
 
 class RoundSerializer(serializers.ModelSerializer[Round]):
+    model_removed_at = serializers.DateTimeField(
+        source="global_artefact.removed_at", read_only=True, default=None, allow_null=True
+    )
+
     class Meta:
         model = Round
         fields = [
@@ -28,6 +40,8 @@ class RoundSerializer(serializers.ModelSerializer[Round]):
             "base_artefact",
             "global_artefact",
             "state_artefact",
+            "pinned_at",
+            "model_removed_at",
             "deadline_at",
             "created_at",
             "started_at",
@@ -57,6 +71,7 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
             "attempt",
             "phase",
             "reason",
+            "buffered_in",
             "retryable",
             "examples",
             "metrics",
@@ -95,10 +110,27 @@ class AssignmentFilter(django_filters.FilterSet):  # type: ignore[misc]
 class Rounds(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     """The cycles of jobs; `attempt` counts how often one was started."""
 
-    queryset = Round.objects.order_by("job_id", "number", "attempt")
+    queryset = Round.objects.select_related("global_artefact").order_by(
+        "job_id", "number", "attempt"
+    )
     serializer_class = RoundSerializer
     filterset_class = RoundFilter
     lookup_value_converter = "int"
+    roles = {"pin": PIN_MODEL, "unpin": PIN_MODEL}
+
+    @extend_schema(request=None, responses=RoundSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def pin(self, request: Request, **_: Any) -> Response:
+        """Keep the model of this round for as long as its job; 409 where it is gone already."""
+        row = keeping.pin(self.get_object().pk, person(request))
+        return Response(RoundSerializer(row).data)
+
+    @extend_schema(request=None, responses=RoundSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def unpin(self, request: Request, **_: Any) -> Response:
+        """Let the model of this round go when its time comes."""
+        row = keeping.unpin(self.get_object().pk, person(request))
+        return Response(RoundSerializer(row).data)
 
 
 class Assignments(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):

@@ -1,0 +1,336 @@
+"""Updates in pieces: they go on where they stopped, come once, and bad pieces harm nobody."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests.federation import Federation, Pi, digest_of, phase_of
+from webapp.api.device.upload import Pace
+from webapp.jobs.artefacts import incoming_dir, remove_leftovers, storage
+from webapp.jobs.models import Artefact, Assignment
+from webapp.jobs.parts import Part, kept_bytes
+
+Work = dict[str, Any]
+
+
+@pytest.fixture
+def pi(federation: Federation) -> Pi:
+    kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
+    federation.started()
+    return kitchen
+
+
+@pytest.fixture
+def work(pi: Pi) -> Work:
+    return pi.take()
+
+
+@pytest.fixture
+def content(pi: Pi, work: Work) -> bytes:
+    return pi.update_for(work)
+
+
+def send(pi: Pi, work: Work, content: bytes, start: int, stop: int, **changes: str) -> Any:
+    """One piece, as a PATCH of its own."""
+    headers = {
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(stop - start),
+        "Upload-Offset": str(start),
+        "Upload-Length": str(len(content)),
+        **changes,
+    }
+    return pi.patch(work["assignment"], digest_of(content), content[start:stop], headers)
+
+
+def offset(pi: Pi, work: Work, content: bytes) -> int:
+    answer = pi.there(work["assignment"], digest_of(content))
+    assert answer.status_code == 200
+    assert answer["Tus-Resumable"] == "1.0.0"
+    assert answer["Cache-Control"] == "no-store"
+    return int(answer["Upload-Offset"])
+
+
+def assert_stored(work: Work, content: bytes) -> None:
+    row = Assignment.objects.get(pk=work["assignment"])
+    assert (row.phase, row.update_artefact_id) == ("uploading", digest_of(content))
+    assert list(incoming_dir().iterdir()) == []
+
+
+def test_one_request_suffices(pi: Pi, work: Work, content: bytes) -> None:
+    answer = pi.upload(work["assignment"], content)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer["Upload-Offset"] == str(len(content))
+    assert answer["Tus-Resumable"] == "1.0.0"
+    assert_stored(work, content)
+    assert Assignment.objects.get(pk=work["assignment"]).bytes_up == len(content)
+
+
+def test_in_fifty_pieces(pi: Pi, work: Work, content: bytes) -> None:
+    ends = [len(content) * number // 50 for number in range(51)]
+    for start, stop in pairwise(ends):
+        answer = send(pi, work, content, start, stop)
+        assert (answer.status_code, answer["Upload-Offset"]) == (204, str(stop))
+    assert_stored(work, content)
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(pi: Pi, work: Work, content: bytes) -> None:
+    assert offset(pi, work, content) == 0
+    headers = {
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(len(content)),
+        "Upload-Offset": "0",
+        "Upload-Length": str(len(content)),
+    }
+    with pytest.raises(IndexError):  # nobody hears the answer
+        pi.patch(work["assignment"], digest_of(content), [content[:1000]], headers, hangs_up=True)
+    assert offset(pi, work, content) == 1000
+    assert phase_of(work["assignment"]) == "uploading"
+    assert pi.upload(work["assignment"], content, offset=1000).status_code == 204
+    assert_stored(work, content)
+    assert Assignment.objects.get(pk=work["assignment"]).bytes_up == len(content)
+
+
+def test_a_wrong_offset_is_told_the_right_one(pi: Pi, work: Work, content: bytes) -> None:
+    send(pi, work, content, 0, 1000)
+    for start in (0, 999, 1001):
+        answer = send(pi, work, content, start, 1500)
+        assert (answer.status_code, answer["Upload-Offset"]) == (409, "1000")
+        assert "1000 bytes are here" in answer.json()["detail"]
+    assert kept_bytes(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content)) == 1000
+    assert pi.upload(work["assignment"], content, offset=1000).status_code == 204
+
+
+def test_what_was_sent_before_is_not_sent_again(
+    federation: Federation, pi: Pi, work: Work, content: bytes
+) -> None:
+    """Not even in the next attempt of the assignment; another device sends it itself."""
+    pi.upload(work["assignment"], content)
+    Assignment.objects.filter(pk=work["assignment"]).update(phase="expired")
+    first = Assignment.objects.get(pk=work["assignment"])
+    again = Assignment.objects.create(
+        round=first.round, device=first.device, slot=first.slot, task="train", attempt=2,
+        phase="accepted", lease_until=timezone.now(),
+    )  # fmt: skip
+    later = {"assignment": str(again.pk)}
+    answer = pi.there(later["assignment"], digest_of(content))
+    assert answer["Upload-Offset"] == answer["Upload-Length"] == str(len(content))
+    assert send(pi, later, content, len(content), len(content)).status_code == 204
+    again.refresh_from_db()
+    assert (again.update_artefact_id, again.bytes_up) == (digest_of(content), 0)
+    porch = federation.pis[1]
+    assert offset(porch, porch.take(), content) == 0
+
+
+def test_what_was_removed_meanwhile_is_sent_again(pi: Pi, work: Work, content: bytes) -> None:
+    pi.upload(work["assignment"], content)
+    row = Assignment.objects.get(pk=work["assignment"])
+    storage().delete(Artefact.path_of(digest_of(content)))
+    Assignment.objects.filter(pk=row.pk).update(update_artefact=None)
+    former = Assignment.objects.create(
+        round=row.round, device=row.device, slot=row.slot, task="train", attempt=2,
+        phase="expired", lease_until=timezone.now(), update_artefact_id=digest_of(content),
+    )  # fmt: skip
+    answer = send(pi, work, content, len(content), len(content))
+    assert (answer.status_code, answer["Upload-Offset"]) == (409, "0")
+    former.update_artefact.removed_at = timezone.now()
+    former.update_artefact.save()
+    assert offset(pi, work, content) == 0
+    assert pi.upload(work["assignment"], content).status_code == 204
+    assert Artefact.objects.get(pk=digest_of(content)).removed_at is None
+    assert storage().exists(Artefact.path_of(digest_of(content)))
+
+
+def test_an_update_of_another_round_is_not_taken_for_this_one(pi: Pi, work: Work) -> None:
+    content = pi.update_for(work)
+    pi.upload(work["assignment"], content)
+    row = Assignment.objects.get(pk=work["assignment"])
+    row.round.number = 2
+    row.round.save()
+    Assignment.objects.filter(pk=row.pk).update(update_artefact=None)
+    Assignment.objects.create(
+        round=row.round, device=row.device, slot=row.slot, task="train", attempt=2,
+        phase="expired", lease_until=timezone.now(), update_artefact_id=digest_of(content),
+    )  # fmt: skip
+    answer = send(pi, work, content, len(content), len(content))
+    assert answer.status_code == 422
+    assert "round is '1', not '2'" in answer.json()["detail"]
+
+
+def test_all_bytes_came_and_the_server_died(pi: Pi, work: Work, content: bytes) -> None:
+    """An empty piece has it finish."""
+    part = Part(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
+    part.take(content)
+    part.close()
+    assert offset(pi, work, content) == len(content)
+    assert send(pi, work, content, len(content), len(content)).status_code == 204
+    assert_stored(work, content)
+
+
+NONSENSE: dict[str, tuple[dict[str, str], int, str]] = {
+    "no offset": ({"Upload-Offset": ""}, 400, "give Upload-Offset as a whole number"),
+    "no length": ({"Upload-Length": "-1"}, 400, "give Upload-Length as a whole number"),
+    "an offset too large": ({"Upload-Offset": "9" * 30}, 400, "whole number"),
+    "another type": ({"Content-Type": "text/plain"}, 415, "application/offset+octet-stream"),
+    "beyond the end": ({"Upload-Offset": str(2**40)}, 416, "beyond the end"),
+    "more than the length": ({"Upload-Length": "5"}, 413, "more than the 5 bytes"),
+}
+
+
+def test_nonsense(pi: Pi, work: Work, content: bytes, subtests: Any) -> None:
+    for case, (headers, status, text) in NONSENSE.items():
+        with subtests.test(case):
+            answer = send(pi, work, content, 0, 1000, **headers)
+            assert answer.status_code == status
+            assert text in answer.json()["detail"]
+    assert list(incoming_dir().iterdir()) == []
+    assert phase_of(work["assignment"]) == "accepted"
+
+
+def test_more_bytes_than_announced(pi: Pi, work: Work, content: bytes) -> None:
+    """A body without Content-Length that does not end is cut off, and thrown away."""
+    headers = {
+        "Content-Type": "application/offset+octet-stream",
+        "Upload-Offset": "0",
+        "Upload-Length": "100000",
+    }
+    answer = pi.patch(work["assignment"], digest_of(content), [bytes(65_536)] * 500, headers)
+    assert (answer.status_code, answer["Connection"]) == (413, "close")
+    assert list(incoming_dir().iterdir()) == []
+
+
+def test_other_methods(pi: Pi, work: Work, content: bytes) -> None:
+    for method in ("GET", "PUT", "POST", "DELETE"):
+        answer = pi._call(method, work["assignment"], digest_of(content), {}, b"")
+        assert (answer.status_code, answer["Allow"]) == (405, "HEAD, PATCH")
+
+
+def test_without_a_token_not_even_a_byte_is_taken(pi: Pi, work: Work, content: bytes) -> None:
+    for token in ("", "Device", "Device nonsense", "Token nonsense"):
+        answer = send(pi, work, content, 0, 1000, Authorization=token)
+        assert answer.status_code == 401
+    pi.enrolled.device.revoked_at = timezone.now()
+    pi.enrolled.device.save()
+    assert send(pi, work, content, 0, 1000).status_code == 401
+    assert list(incoming_dir().iterdir()) == []
+
+
+def test_plain_http_where_the_site_has_tls(
+    pi: Pi, work: Work, content: bytes, settings: Any
+) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    assert pi.upload(work["assignment"], content).status_code == 403
+    forwarded = {"X-Forwarded-Proto": "https"}
+    assert pi.upload(work["assignment"], content, headers=forwarded).status_code == 204
+
+
+def test_a_device_that_runs_wild(
+    pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webapp.api.device.authentication import DeviceThrottle
+
+    monkeypatch.setattr(DeviceThrottle, "allow_request", lambda *_: False)
+    monkeypatch.setattr(DeviceThrottle, "wait", lambda _: 17.2)
+    answer = send(pi, work, content, 0, 1000)
+    assert (answer.status_code, answer["Retry-After"]) == (429, "18")
+
+
+def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
+    part = Part(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
+    answer = pi.upload(work["assignment"], content)
+    assert answer.status_code == 423
+    assert "come again" in answer.json()["detail"]
+    part.close()
+    assert pi.upload(work["assignment"], content).status_code == 204
+
+
+def test_many_at_once_are_stored_once(pi: Pi, work: Work, content: bytes) -> None:
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: statuses.append(pi.upload(work["assignment"], content).status_code)
+        )
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {204, 423} and 204 in statuses
+    assert_stored(work, content)
+    assert Artefact.objects.filter(kind="update").count() == 1
+
+
+def test_too_slow(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
+    """What came is kept, and the rest of it is taken from there."""
+    settings.UPLOAD_WINDOW_S = 0.2
+    headers = {
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(len(content)),
+        "Upload-Offset": "0",
+        "Upload-Length": str(len(content)),
+    }
+    answer = pi.patch(work["assignment"], digest_of(content), [content[:700]], headers, stalls=True)
+    assert answer.status_code == 408
+    assert "slower than 1000 bytes/s" in answer.json()["detail"]
+    assert offset(pi, work, content) == 700
+    settings.UPLOAD_WINDOW_S = 30.0
+    assert pi.upload(work["assignment"], content, offset=700).status_code == 204
+    assert_stored(work, content)
+
+
+def test_how_slow_is_too_slow() -> None:
+    pace = Pace(window_s=10.0, least_bps=100.0)
+    assert all(pace.saw(1.0, 0) for _ in range(9))
+    assert pace.patience_s == 1.0
+    assert pace.saw(1.0, 1000), "enough in this window"
+    assert all(pace.saw(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
+    assert not pace.saw(10.0, 999)
+    assert not Pace(10.0, 0.0).saw(10.0, 0), "nothing at all is too slow for any limit"
+
+
+def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
+    pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webapp.api.device import updates
+
+    asked = []
+
+    def over(intake: updates.Intake) -> bool:
+        asked.append(intake.assignment)
+        return len(asked) < 3
+
+    real = updates.admit
+    monkeypatch.setattr(updates, "still_held", over)
+    monkeypatch.setattr(updates, "admit", lambda *args: replace(real(*args), lease_s=0.0))
+    headers = {
+        "Content-Type": "application/offset+octet-stream",
+        "Upload-Offset": "0",
+        "Upload-Length": str(len(content)),
+    }
+    parts = [content[at : at + 100] for at in range(0, len(content), 100)]
+    answer = pi.patch(work["assignment"], digest_of(content), parts, headers)
+    assert answer.status_code == 409
+    assert "stop sending" in answer.json()["detail"]
+    assert len(asked) == 3
+
+
+def test_what_nobody_will_finish_goes(pi: Pi, work: Work, content: bytes) -> None:
+    send(pi, work, content, 0, 1000)
+    assert remove_leftovers() == 0, "the assignment is at work"
+    Assignment.objects.filter(pk=work["assignment"]).update(phase="expired")
+    assert remove_leftovers() == 2
+    assert list(incoming_dir().iterdir()) == []
+
+
+def test_another_update_of_the_same_assignment_replaces_the_first(pi: Pi, work: Work) -> None:
+    first, second = pi.update_for(work, number=1.0), pi.update_for(work, number=2.0)
+    send(pi, work, first, 0, 1000)
+    assert pi.upload(work["assignment"], second).status_code == 204
+    assert offset(pi, work, first) == 0
+    assert_stored(work, second)

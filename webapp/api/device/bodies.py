@@ -1,0 +1,115 @@
+"""Bodies of uploads on their way from the socket to a part, by whatever way the server allows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from webapp.asgi_parts import Receive, beside
+from webapp.direct import LEAST_BYTES, Incoming, exchange_of
+from webapp.jobs.parts import Part
+
+BATCH = 2**20  # bytes that are written and hashed at once
+
+
+class Gone(Exception):
+    """The other side has closed the connection."""
+
+
+class Body(Protocol):
+    """A request's body. ``keeps_open``: the connection may serve another request afterwards."""
+
+    keeps_open: bool
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it was taken."""
+
+    async def move(self, part: Part | None, within_s: float) -> int:
+        """Bring what has come to ``part``, or throw it away; 0 where nothing came. Raises Gone."""
+
+    async def settle(self) -> None:
+        """Wait until all that was moved is written; what could not be written is raised."""
+
+    def close(self) -> None:
+        """The body is not needed any more."""
+
+
+def body_of(receive: Receive, length: int | None) -> Body:
+    """``length`` in bytes, where the request says it."""
+    cycle = exchange_of(receive) if length is not None and length >= LEAST_BYTES else None
+    if cycle is None or length is None or cycle.waiting_for_100_continue:
+        return MessageBody(receive)
+    return SocketBody(Incoming(cycle, length))
+
+
+class SocketBody:
+    """Read, hashed and written in one thread, from one buffer."""
+
+    keeps_open = False
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+
+    @property
+    def is_read(self) -> bool:
+        return self._incoming.is_read
+
+    async def move(self, part: Part | None, within_s: float) -> int:
+        if self._incoming.is_cut:
+            raise Gone
+        return await self._incoming.move(part.take if part else _drop, within_s)
+
+    async def settle(self) -> None:
+        """Nothing is left to wait for."""
+
+    def close(self) -> None:
+        self._incoming.close()
+
+
+class MessageBody:
+    """Of ASGI's messages; the former ones are written and hashed while the next ones come."""
+
+    keeps_open = True
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._waiting: list[bytes] = []
+        self._part: Part | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self.is_read = False
+
+    async def move(self, part: Part | None, within_s: float) -> int:
+        try:
+            message = await asyncio.wait_for(self._receive(), within_s)
+        except asyncio.TimeoutError:
+            return 0
+        if message["type"] == "http.disconnect":
+            raise Gone
+        self.is_read = not message.get("more_body", False)
+        body: bytes = message.get("body", b"")
+        if part is not None:
+            self._part = part
+            self._waiting.append(body)
+            if self.is_read or sum(map(len, self._waiting)) >= BATCH:
+                await self._write()
+        return len(body)
+
+    async def _write(self) -> None:
+        if self._writing:
+            await self._writing
+        if self._part is not None and self._waiting:
+            pieces, self._waiting = self._waiting, []
+            self._writing = asyncio.ensure_future(beside(self._part.take, *pieces))
+
+    async def settle(self) -> None:
+        await self._write()
+        if self._writing:
+            await self._writing
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _drop(_piece: memoryview) -> None:
+    """For what nobody wants."""
