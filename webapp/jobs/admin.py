@@ -11,7 +11,17 @@ from django.http import HttpRequest
 from webapp.accounts.admin import ReadOnlyAdmin
 from webapp.accounts.models import Role, User
 from webapp.accounts.permissions import MOVE_JOB, may
-from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant, Round
+from webapp.jobs.models import (
+    Artefact,
+    Assignment,
+    Event,
+    FoldPlan,
+    FoldShard,
+    Job,
+    Participant,
+    Round,
+    Watch,
+)
 from webapp.jobs.services import PAST_TENSE, MoveRefused, move
 
 
@@ -117,10 +127,27 @@ class AssignmentAdmin(ReadOnlyAdmin):
 
 @admin.register(Artefact)
 class ArtefactAdmin(ReadOnlyAdmin):
-    list_display = ["sha256", "kind", "size_bytes", "origin", "created_at"]
+    list_display = ["sha256", "kind", "size_bytes", "origin", "created_at", "removed_at"]
     list_filter = ["kind"]
     search_fields = ["sha256", "origin"]
     date_hierarchy = "created_at"
+
+
+@admin.register(FoldPlan)
+class FoldPlanAdmin(ReadOnlyAdmin):
+    list_display = ["round", "created_at"]
+    list_select_related = ["round__job"]
+
+
+@admin.register(FoldShard)
+class FoldShardAdmin(ReadOnlyAdmin):
+    list_display = ["plan", "start", "stop", "claimed_at", "artefact"]
+    list_select_related = ["plan__round__job"]
+
+
+@admin.register(Watch)
+class WatchAdmin(ReadOnlyAdmin):
+    list_display = ["looked_at", "back_at"]
 
 
 @admin.register(Event)

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
+from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from fedcore.errors import EdgewiseError
-from webapp.jobs.models import Artefact, ArtefactKind
+from fedcore.rounds import HELD
+from webapp.jobs.locks import drop_lock_file, lock_file, try_lock
+from webapp.jobs.models import Artefact, ArtefactKind, Assignment
+from webapp.jobs.storage import AtomicFileSystemStorage
 
 CHUNK = 2**20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Names in ``incoming_dir``: what has come of an assignment's update, and who is writing to it.
+UPLOAD_NAME = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{64}\.part|\.lock)$")
+LEFTOVER_AGE_S = 6 * 3600.0  # no fold or export works for so long on one file
+BEING_MADE_S = 60.0
 FULL_TEXT = "the server's disk is full; free space there and try again"
 
 
 class ArtefactRefused(EdgewiseError):
-    """Bytes that cannot be taken. ``status`` is the HTTP status for it."""
+    """Bytes that cannot be taken. ``status`` and ``headers`` are those of the HTTP answer."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, **headers: str) -> None:
         super().__init__(message)
         self.status = status
-        self.retryable = status == 507
+        self.retryable = status in (408, 423, 507)
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def storage() -> Storage:
@@ -57,51 +64,38 @@ def full_disk_refused() -> Iterator[None]:
         raise ArtefactRefused(FULL_TEXT, 507) from error
 
 
-@contextmanager
-def received(chunks: Iterable[bytes], sha256: str, max_bytes: int) -> Iterator[Path]:
-    """Write a stream to a temporary file and check it. The file is gone afterwards.
-
-    Raises ArtefactRefused: 413 for more than ``max_bytes``, 422 for another hash, 507 where the
-    disk is full.
-    """
-    digest, size = hashlib.sha256(), 0
-    with ExitStack() as stack:
-        with full_disk_refused():
-            out = stack.enter_context(
-                tempfile.NamedTemporaryFile(dir=incoming_dir(), suffix=".part", buffering=0)
-            )
-        for chunk in chunks:
-            size += len(chunk)
-            if size > max_bytes:
-                raise ArtefactRefused(f"more than the {max_bytes} bytes expected here", 413)
-            digest.update(chunk)
-            with full_disk_refused():
-                _write(out, chunk)
-        if digest.hexdigest() != sha256:
-            text = f"{size} bytes arrived whose SHA-256 is {digest.hexdigest()}; send them again"
-            raise ArtefactRefused(text, 422)
-        yield Path(out.name)
-
-
-def _write(out: IO[bytes], chunk: bytes) -> None:
-    """All of a chunk, unbuffered: closing must not meet the full disk once more."""
-    left = memoryview(chunk)
-    while left:
-        left = left[out.write(left) :]
-
-
 def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
-    """Put a checked file into the storage, once. Raises ArtefactRefused (507) on a full disk."""
-    name = Artefact.path_of(sha256)
+    """Put a checked file into the storage, once; it must not be written to afterwards.
+
+    A local storage takes the file itself, without a copy. Raises ArtefactRefused (507) on a full
+    disk.
+    """
+    name, place = Artefact.path_of(sha256), storage()
+    claim(sha256)
     with full_disk_refused():
-        if not storage().exists(name):
+        if not place.exists(name) and not (
+            isinstance(place, AtomicFileSystemStorage) and place.adopt(path, name)
+        ):
             with path.open("rb") as source:
-                storage().save(name, File(source))
+                place.save(name, File(source))
     artefact, _ = Artefact.objects.get_or_create(
         sha256=sha256,
         defaults={"size_bytes": path.stat().st_size, "kind": kind, "origin": origin},
     )
+    if artefact.removed_at is not None:
+        Artefact.objects.filter(pk=sha256).update(removed_at=None)
+        artefact.removed_at = None
     return artefact
+
+
+def claim(sha256: str) -> bool:
+    """Say that somebody is about to use these bytes, so that nobody removes them under the hands.
+
+    False where they are not here (any more). See ``webapp.jobs.retention``.
+    """
+    known = Artefact.objects.filter(pk=sha256)
+    known.update(marked_at=None)
+    return known.filter(removed_at=None).exists()
 
 
 def open_artefact(artefact: Artefact) -> IO[bytes]:
@@ -123,59 +117,60 @@ def local_file(artefact: Artefact) -> Iterator[Path]:
         yield Path(out.name)
 
 
-def stream(request: HttpRequest, artefact: Artefact, filename: str = "") -> HttpResponseBase:
-    """The bytes, or the range asked for (206; 416 beyond the end), without holding them."""
-    etag = f'"{artefact.sha256}"'
-    if request.headers.get("If-None-Match") == etag:
-        return HttpResponse(status=304, headers={"ETag": etag})
-    size = artefact.size_bytes
-    asked = _range(request.headers.get("Range", ""), size)
-    if asked == "beyond":
-        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-    start, stop = asked if isinstance(asked, tuple) else (0, size)
-    # Django gathers a synchronous iterator in memory before it answers over ASGI.
-    parts = _slice_async if isinstance(request, ASGIRequest) else _slice
-    response = StreamingHttpResponse(
-        parts(artefact, start, stop),
-        status=206 if isinstance(asked, tuple) else 200,
-        content_type="application/octet-stream",
-    )
-    response["Content-Length"] = str(stop - start)
-    response["Accept-Ranges"] = "bytes"
-    response["ETag"] = etag
-    response["Cache-Control"] = "private, no-transform"
-    if isinstance(asked, tuple):
-        response["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    if filename:
-        response["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return response
+def remove_leftovers() -> int:
+    """Remove what killed processes left half-written; returns how many files and folders went.
+
+    Kept are uploads of assignments that are still at work, whatever a living process holds, and
+    of the rest what is younger than LEFTOVER_AGE_S.
+    """
+    found = [path for path in incoming_dir().iterdir() if _is_left(path)]
+    place = storage()
+    if isinstance(place, AtomicFileSystemStorage):
+        found += [path for path in Path(place.location).glob("*/.*.part") if _is_abandoned(path)]
+    return sum(_remove(path) for path in found)
 
 
-def _range(header: str, size: int) -> tuple[int, int] | str:
-    """(start, stop) of a single byte range; 'beyond' if unsatisfiable, '' if there is none."""
-    found = re.fullmatch(r"bytes=(\d{0,19})-(\d{0,19})", header.strip())
-    if not found or found.group(0) == "bytes=-":
-        return ""
-    first, last = found.groups()
-    if not first:
-        start, stop = max(0, size - int(last)), size
-    else:
-        start, stop = int(first), min(size, int(last) + 1) if last else size
-    return (start, stop) if start < stop else "beyond"
+def _is_left(path: Path) -> bool:
+    upload = UPLOAD_NAME.match(path.name)
+    if upload is None:
+        return _age_s(path) > LEFTOVER_AGE_S
+    held = [phase.value for phase in HELD]
+    return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=held).exists()
 
 
-def _slice(artefact: Artefact, start: int, stop: int) -> Iterator[bytes]:
-    with storage().open(Artefact.path_of(artefact.sha256), "rb") as source:
-        source.seek(start)
-        while start < stop:
-            chunk = source.read(min(CHUNK, stop - start))
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk
+def _is_abandoned(path: Path) -> bool:
+    """Whether the process that wrote to a file is gone; its lock went with it."""
+    if _age_s(path) < BEING_MADE_S:
+        return False
+    try:
+        with path.open("rb") as file:
+            return try_lock(file.fileno())
+    except FileNotFoundError:
+        return False
 
 
-async def _slice_async(artefact: Artefact, start: int, stop: int) -> AsyncIterator[bytes]:
-    parts = _slice(artefact, start, stop)
-    while chunk := await sync_to_async(lambda: next(parts, b""), thread_sensitive=False)():
-        yield chunk
+def _age_s(path: Path) -> float:
+    """Seconds since the newest change in a file or folder; 0 where it has just gone."""
+    try:
+        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return time.time() - max(item.stat().st_mtime for item in inside)
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(path: Path) -> bool:
+    """Whether it was there and is gone now; an upload only once no request writes to it."""
+    upload = UPLOAD_NAME.match(path.name)
+    if upload is None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    lock = path.with_name(f"{upload.group(1)}.lock")
+    handle = lock_file(lock)
+    if handle is None:
+        return False
+    path.unlink(missing_ok=True)
+    drop_lock_file(lock, handle)
+    return True

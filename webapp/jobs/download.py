@@ -16,8 +16,10 @@ from django.utils.text import slugify
 from fedcore.errors import EdgewiseError
 from fedcore.plan.peft_config import CONFIG_FILE, WEIGHTS_FILE, adapter_config
 from fedcore.spec import JobSpec
-from webapp.jobs.artefacts import CHUNK, storage, stream
+from webapp.jobs.artefacts import CHUNK, storage
+from webapp.jobs.keeping import removed_text
 from webapp.jobs.models import Artefact, Job, Round
+from webapp.jobs.sending import stream
 from webapp.jobs.services import request_merged
 
 README = """# {name}
@@ -43,6 +45,12 @@ class NoModel(EdgewiseError):
     """There is nothing to download; the text says when there will be."""
 
     status = 409
+
+
+class Removed(NoModel):
+    """There was one; the text says when it was removed and why."""
+
+    status = 410
 
 
 class BeingMade(EdgewiseError):
@@ -97,6 +105,8 @@ def model_after(job: Job, round_number: int | None) -> Artefact:
         missing = f"round {round_number} of this job has not produced a model"
     if artefact is None:
         raise NoModel(missing)
+    if artefact.removed_at is not None:
+        raise Removed(removed_text(artefact))
     if not storage().exists(Artefact.path_of(artefact.sha256)):
         raise NoModel(f"the storage has lost {artefact.sha256}; restore it from a backup")
     return artefact

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedcore.plan.clock import version_s
 from fedcore.plan.flops import (
     FP32_BYTES,
     Architecture,
@@ -18,6 +19,7 @@ from fedcore.plan.flops import (
     lora_cost,
     payload_bytes,
 )
+from fedcore.plan.wire_chain import PLAIN
 from fedcore.sampling import needed
 from fedcore.spec import JobSpec
 from webapp.devices.listing import best_peak, link_bps, memory_of, peaks_of
@@ -51,11 +53,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Estimate:
-    """``None`` where it cannot be known without the model's sizes or a measured device."""
+    """``None`` where it cannot be known without the model's sizes or a measured device.
+
+    ``payload`` is what trains, in fp32; ``device_bytes`` what a device moves in a round, both ways.
+    """
 
     parts: tuple[Part, ...]
     per_round: int
     payload: int | None
+    device_bytes: int | None
     parameters: int | None
     trainable: int | None
     round_s: float | None
@@ -69,11 +75,6 @@ class Estimate:
     @property
     def left_out(self) -> list[Part]:
         return [part for part in self.parts if not part.fits]
-
-    @property
-    def device_bytes(self) -> int | None:
-        """Bytes of one device and round, both ways."""
-        return None if self.payload is None else 2 * self.payload
 
     @property
     def total_bytes(self) -> int | None:
@@ -106,6 +107,13 @@ class Plan:
         return cls(spec, sizes, _cost(spec, sizes), payload, memory_bytes(spec, sizes))
 
     @property
+    def moved(self) -> int:
+        """Bytes both ways under the job's codecs: an update up, a model or a step down."""
+        wire, numbers = self.spec.wire, self.payload // FP32_BYTES
+        ways = (wire.chain or PLAIN, wire.step_chain or PLAIN)
+        return sum(chain.payload(numbers)[1] for chain in ways)
+
+    @property
     def trainable(self) -> int:
         full = self.spec.adapter.kind == "full"
         return self.sizes.parameters() if full else self.payload // FP32_BYTES
@@ -121,14 +129,33 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
     times = [part.seconds for part in fitting if part.seconds is not None]
     return Estimate(
         parts=parts,
-        per_round=needed(len(fitting), spec.participation),
+        per_round=_updates(spec, len(fitting)),
         payload=plan.payload if plan else None,
+        device_bytes=plan.moved if plan else None,
         parameters=plan.sizes.parameters() if plan else None,
         trainable=plan.trainable if plan else None,
-        round_s=max(times) if times else None,
+        round_s=_round_s(spec, times),
         rounds=spec.rounds,
         assumed=_assumed(spec, plan, fitting, last, asked),
     )
+
+
+def _updates(spec: JobSpec, devices: int) -> int:
+    """Updates that make a model."""
+    together = needed(devices, spec.participation)
+    return (
+        min(spec.participation.buffer_size, together) if spec.participation.buffered else together
+    )
+
+
+def _round_s(spec: JobSpec, times: Sequence[float]) -> float | None:
+    """A synchronous round takes as long as its slowest device; a buffer waits for nobody."""
+    if not times:
+        return None
+    if not spec.participation.buffered:
+        return max(times)
+    together = needed(len(times), spec.participation)
+    return version_s(times, _updates(spec, len(times)), together)
 
 
 def _part(spec: JobSpec, plan: Plan | None, device: Device, last: Assignment | None) -> Part:
@@ -187,7 +214,7 @@ def _cost(spec: JobSpec, sizes: Architecture) -> StepCost:
 
 
 def _seconds(plan: Plan, device: Device, last: Assignment | None, held: Dataset) -> float | None:
-    """One round on this device: train, evaluate, both ways over the link."""
+    """One round on this device: train, evaluate where that is due, both ways over the link."""
     spec, cost = plan.spec, plan.cost
     peak, _ = _peak(spec, device)
     if not peak:
@@ -203,8 +230,9 @@ def _seconds(plan: Plan, device: Device, last: Assignment | None, held: Dataset)
     steps = spec.train.local_steps or math.ceil(training / batch) * spec.train.local_epochs
     trained = cost.training.of([lengths]) * min(steps * batch, training * _epochs(spec, steps))
     scored = cost.forward.of([lengths]) * validation * GENERATION_SLOWDOWN
+    scored *= spec.evaluation.share(spec.rounds)
     link = (last and link_bps(figures, last.bytes_down)) or ASSUMED_LINK_BPS
-    return (trained + scored) / speed + 2 * plan.payload / link
+    return (trained + scored) / speed + plan.moved / link
 
 
 def _epochs(spec: JobSpec, steps: int) -> int:
@@ -245,6 +273,6 @@ def _assumed(
     unmeasured = [part.name for part in fitting if part.seconds is None]
     if unmeasured:
         notes.append(f"no measured peak: {', '.join(unmeasured[:5])}")
-    if spec.train.precision == "fp32" or spec.adapter.kind == "full":
-        notes.append("weights travel as fp32")
+    if spec.wire.chain is None:
+        notes.append("updates travel as fp32; on a slow link auto sends fewer bytes")
     return tuple(notes)

@@ -21,7 +21,8 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "learn": ("What to learn", "The model to start from, and which of the devices' data it sees."),
     "who": ("Who takes part", "Leave all unticked to use every device that holds enough data."),
     "how": ("How it learns", "The method on the server, and the training on each device."),
-    "limits": ("Limits", "When the job ends, and how long a round waits for whom."),
+    "travel": ("How it travels", "Fewer bytes over slow links, at a stated loss of precision."),
+    "limits": ("Limits", "When the job ends and is measured, and how long a round waits for whom."),
 }
 PLACES = {
     "name": "learn",
@@ -30,11 +31,20 @@ PLACES = {
     "participation": "who",
     "participation.quorum": "limits",
     "participation.deadline_s": "limits",
+    "participation.deadline_quantile": "limits",
+    "participation.deadline_slack": "limits",
     "participation.lease_s": "limits",
     "participation.max_attempts": "limits",
+    "participation.mode": "how",
+    "participation.buffer_size": "how",
+    "participation.max_staleness": "how",
+    "participation.staleness_discount": "how",
+    "participation.staleness_exponent": "how",
+    "participation.staleness_threshold": "how",
     "strategy": "how",
     "adapter": "how",
     "train": "how",
+    "wire": "travel",
 }
 ELSEWHERE = "limits"
 # These open their section; the others follow as they are declared.
@@ -48,6 +58,13 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
         "fedadam": (
             "FedAdam",
             "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
+        ),
+    },
+    "participation.mode": {
+        "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
+        "buffered": (
+            "Asynchronous",
+            "A few updates make the next model; slow devices deliver when they are done.",
         ),
     },
     "adapter.kind": {
@@ -66,6 +83,13 @@ ONLY_WITH: dict[str, tuple[str, str]] = {
     "strategy.beta2": ("strategy.name", "fedadam"),
     "strategy.tau": ("strategy.name", "fedadam"),
     "strategy.proximal_mu": ("strategy.name", "fedprox"),
+    "strategy.trim": ("strategy.fold", "trimmed_mean"),
+    "participation.buffer_size": ("participation.mode", "buffered"),
+    "participation.max_staleness": ("participation.mode", "buffered"),
+    "participation.staleness_discount": ("participation.mode", "buffered"),
+    "participation.staleness_exponent": ("participation.mode", "buffered"),
+    "participation.staleness_threshold": ("participation.mode", "buffered"),
+    "participation.deadline_slack": ("participation.mode", "synchronous"),
 }
 
 

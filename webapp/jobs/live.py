@@ -1,6 +1,7 @@
 """What a page shows of a job now: one JSON value for the socket, the REST API and the first load.
 
-Rounds that have ended never change again, so a reader that comes back keeps them in a ``Memory``
+Rounds that have ended never change again, but for those of an asynchronous job that still have
+devices at work, so a reader that comes back keeps them in a ``Memory``
 and only the newest are read from the database.
 """
 
@@ -14,12 +15,12 @@ from django.utils import timezone
 
 from fedcore import lifecycle, rounds
 from fedcore.lifecycle import JobPhase
-from fedcore.rounds import RoundPhase
+from fedcore.rounds import AssignmentPhase, RoundPhase, Task
 from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
 from webapp.jobs import live_rounds
 from webapp.jobs.models import Assignment, Job, Participant, Round
-from webapp.jobs.rows import to_round
+from webapp.jobs.rows import OPEN, is_buffered, open_rounds, to_round
 
 Json = dict[str, Any]
 # Figures per device are sent for as many of the newest rounds as stay below this many.
@@ -29,7 +30,7 @@ ENDED = tuple(phase.value for phase in rounds.ENDED)
 
 @dataclass
 class Memory:
-    """The rounds that had ended when a reader last looked, by primary key."""
+    """The first rounds, up to the last that nothing can change any more, by primary key."""
 
     ended: dict[int, Json] = field(default_factory=dict)
 
@@ -48,6 +49,7 @@ def snapshot(job: Job, memory: Memory | None = None) -> Json:
         "reason": job.reason,
         "headline": headline(job, current, people),
         "round": _head(current, total),
+        "buffer": _buffer(current),
         "progress": progress(job, current, people, total),
         "eta_s": _eta(job, current, told, total),
         "created_at": _iso(job.created_at),
@@ -74,12 +76,13 @@ def headline(job: Job, current: Round | None, people: list[Participant]) -> str:
     if job.phase != JobPhase.RUNNING or current is None:
         return job.reason or {"draft": "not launched yet", "paused": "paused"}.get(job.phase, "")
     names = {person.slot: person.device.name for person in people}
+    window = [to_round(row, names) for row in _open(current)]
     seen = {
         person.device.name: person.device.last_seen_at.timestamp()
         for person in people
         if person.device.last_seen_at is not None
     }
-    waiting = rounds.waiting_for(to_round(current, names), timezone.now().timestamp(), seen)
+    waiting = rounds.waiting_for_buffer(window, timezone.now().timestamp(), seen)
     return waiting or "waiting for the coordinator to start the next round"
 
 
@@ -89,8 +92,28 @@ def progress(job: Job, current: Round | None, people: list[Participant], total: 
         return 1.0
     if current is None:
         return 0.0
-    within = live_rounds.progress(current, {p.slot: p.device for p in people})
+    buffer = _buffer(current)
+    if buffer is not None and current.phase == RoundPhase.COLLECTING.value:
+        within = 0.75 * min(1.0, float(buffer["held"]) / float(buffer["size"]))
+    else:
+        within = live_rounds.progress(current, {p.slot: p.device for p in people})
     return max(0.0, min(1.0, (max(0, current.number - 1) + within) / max(1, total)))
+
+
+def _open(current: Round) -> list[Round]:
+    return open_rounds(current) if is_buffered(current) else [current]
+
+
+def _buffer(current: Round | None) -> Json | None:
+    """How many updates the next model of an asynchronous job waits for, and how many it has."""
+    if current is None or not is_buffered(current):
+        return None
+    held = Assignment.objects.filter(
+        round__job_id=current.job_id,
+        task=Task.TRAIN.value,
+        phase=AssignmentPhase.REPORTED.value,
+    )
+    return {"size": current.policy["buffering"]["size"], "held": held.count()}
 
 
 def artefacts(job: Job) -> Json:
@@ -122,13 +145,23 @@ def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:
 def _told(rows: list[Round], memory: Memory | None) -> list[Json]:
     if memory is None:
         return [live_rounds.told(row) for row in rows]
-    open_ = []
+    settled, open_ = True, []
     for row in rows:
-        if row.phase in ENDED:
+        settled = settled and row.phase in ENDED and not _goes_on(row, rows)
+        if settled:
             memory.ended.setdefault(row.pk, live_rounds.told(row))
         else:
             open_.append(live_rounds.told(row))
     return [*memory.ended.values(), *open_]
+
+
+def _goes_on(row: Round, rows: list[Round]) -> bool:
+    """Whether devices still train on a closed version of an asynchronous job, or evaluate it."""
+    if not is_buffered(row):
+        return False
+    held = any(part.phase in OPEN for part in row.assignments.all())
+    newer = any(other.evaluators and other.number > row.number for other in rows)
+    return held or bool(row.evaluators and not newer)
 
 
 def _head(current: Round | None, total: int) -> Json:
@@ -161,7 +194,8 @@ def _eta(job: Job, current: Round | None, told: list[Json], total: int) -> float
 
 def _tiles(job: Job, told: list[Json]) -> Json:
     scored = [row["evaluation"] for row in told if row["evaluation"].get("rougeL") is not None]
-    first, last = (scored[0], scored[-1]) if scored else ({}, {})
+    last = scored[-1] if scored else {}
+    first = told[0]["evaluation"] if told and told[0]["number"] == 0 else {}
     sums = Assignment.objects.filter(round__job=job).aggregate(
         up=Sum("bytes_up", default=0), down=Sum("bytes_down", default=0)
     )
@@ -183,7 +217,7 @@ def _tiles(job: Job, told: list[Json]) -> Json:
 
 def _devices(people: list[Participant], current: Round | None, told: list[Json]) -> list[Json]:
     examples = sum(person.examples for person in people) or 1
-    newest = live_rounds.newest_assignments(current)
+    newest = live_rounds.held_assignments(_open(current) if current is not None else [])
     reports: dict[int, Json] = {}
     for row in told:
         reports.update({part["slot"]: part for part in row["train"] if part["mfu"] is not None})

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fedcore.rounds import DELIVERED, RoundPhase, Task
+from fedcore.rounds import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Round
 from webapp.telemetry.units import number
 
 Json = dict[str, Any]
+AT_WORK = tuple(phase.value for phase in ACTIVE)
 DELIVERED_WORDS = tuple(phase.value for phase in DELIVERED)
 SCORES = ("loss", "rouge1", "rouge2", "rougeL", "examples")
 # Share of a round that is over once its phase is reached, before the devices' own progress counts.
@@ -29,7 +30,7 @@ REACHED = {
 def told(row: Round) -> Json:
     """A round with what each device did in it. ``assignments`` must be prefetched."""
     parts = list(row.assignments.all())
-    train = [_trained(part) for part in parts if part.task == Task.TRAIN.value]
+    train = [_trained(part, row) for part in parts if part.task == Task.TRAIN.value]
     compute = sum(part["compute_s"] for part in train)
     communication = sum(part["download_s"] + part["upload_s"] for part in train)
     return {
@@ -48,6 +49,7 @@ def told(row: Round) -> Json:
         "compute_s": compute,
         "communication_s": communication,
         "granularity": compute / communication if communication else None,
+        "updates": row.fold.get("updates", []),
         "train": train,
         "evaluate": [_scored(part) for part in parts if part.task == Task.EVALUATE.value],
     }
@@ -65,10 +67,11 @@ def _common(part: Assignment) -> Json:
     }
 
 
-def _trained(part: Assignment) -> Json:
+def _trained(part: Assignment, row: Round) -> Json:
     figures = part.metrics
     return {
         **_common(part),
+        "staleness": None if part.buffered_in is None else part.buffered_in - row.number,
         "download_s": _number(figures, "download_s") or 0.0,
         "compute_s": _number(figures, "seconds") or 0.0,
         "upload_s": _number(figures, "upload_s") or 0.0,
@@ -99,6 +102,17 @@ def newest_assignments(current: Round | None) -> dict[int, Assignment]:
         if held is None or order > (held.task == Task.EVALUATE.value, held.attempt):
             newest[part.slot] = part
     return newest
+
+
+def held_assignments(rows: Sequence[Round]) -> dict[int, Assignment]:
+    """The same over several rounds, of which what a device works on says more than what is over."""
+    found: dict[int, Assignment] = {}
+    for row in rows:
+        for slot, part in newest_assignments(row).items():
+            held = found.get(slot)
+            if held is None or part.phase in AT_WORK or held.phase not in AT_WORK:
+                found[slot] = part
+    return found
 
 
 def doing(device: Device, part: Assignment | None) -> Json:

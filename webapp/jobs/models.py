@@ -24,12 +24,18 @@ def _choices(kind: type) -> list[tuple[str, str]]:
 class ArtefactKind(models.TextChoices):
     GLOBAL = "global", "global model"
     UPDATE = "update", "update"
+    STEP = "step", "step between models"
     STRATEGY_STATE = "strategy_state", "strategy state"
     MERGED = "merged", "merged model"
+    SHARD = "shard", "shard of a fold"
 
 
 class Artefact(models.Model):
-    """Immutable bytes by SHA-256. The storage holds them under ``Artefact.path_of(sha256)``."""
+    """Immutable bytes by SHA-256. The storage holds them under ``Artefact.path_of(sha256)``.
+
+    ``webapp.jobs.retention`` removes bytes that nobody needs any more; the row stays for as long as
+    a round or an assignment tells of it.
+    """
 
     sha256 = models.CharField(max_length=64, primary_key=True)
     size_bytes = models.BigIntegerField()
@@ -37,6 +43,9 @@ class Artefact(models.Model):
     # Who made it: "device:<name>", "aggregate", "export".
     origin = models.CharField(max_length=120, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Since when nobody needs it, and when its bytes were removed.
+    marked_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created_at"]
@@ -138,6 +147,12 @@ class Round(models.Model):
     state_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
+    # What leads from base_artefact to global_artefact, where steps travel instead of whole models.
+    step_artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # A person wants the model of this round kept, and does since then.
+    pinned_at = models.DateTimeField(null=True, blank=True)
     # fold: FoldReport; evaluation: weighted means of loss, rouge1, rouge2, rougeL, examples.
     fold = models.JSONField(default=dict, blank=True)
     evaluation = models.JSONField(default=dict, blank=True)
@@ -157,6 +172,39 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"round {self.number} of {self.job}"
+
+
+class FoldPlan(models.Model):
+    """How a round's fold is shared out among aggregation workers; gone once it is done."""
+
+    round = models.OneToOneField(Round, on_delete=models.CASCADE, related_name="fold_plan")
+    # [slot, attempt, factor] of each update, in the order of the sum; see fedcore.strategy.shards.
+    members = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"fold of {self.round}"
+
+
+class FoldShard(models.Model):
+    """Places [start, stop) of the model's row of numbers. It is folded when it has an artefact."""
+
+    plan = models.ForeignKey(FoldPlan, on_delete=models.CASCADE, related_name="shards")
+    start = models.BigIntegerField()
+    stop = models.BigIntegerField()
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    artefact = models.ForeignKey(
+        Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # Sum of squares of each update within the shard, in the order of the plan's members.
+    squares = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["plan_id", "start"]
+        constraints = [models.UniqueConstraint(fields=["plan", "start"], name="shard_once_in_plan")]
+
+    def __str__(self) -> str:
+        return f"{self.start} to {self.stop} of the {self.plan}"
 
 
 class Assignment(models.Model):
@@ -181,9 +229,13 @@ class Assignment(models.Model):
     update_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
+    # The codecs its update is written with (fedcore.plan.wire_chain); empty until it is accepted.
+    wire = models.CharField(max_length=80, blank=True, default="")
     examples = models.PositiveIntegerField(default=0)
     # What the device reported: for train the summary of fedcore.train, for evaluate the Evaluation.
     metrics = models.JSONField(default=dict, blank=True)
+    # Number of the round that folds its update, in an asynchronous job (fedcore.rounds.buffered).
+    buffered_in = models.PositiveIntegerField(null=True, blank=True)
     bytes_up = models.BigIntegerField(default=0)
     bytes_down = models.BigIntegerField(default=0)
 
@@ -198,6 +250,15 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} of {self.device} in {self.round}"
+
+
+class Watch(models.Model):
+    """One row: when a coordinator last looked, and since when it has done so without a gap."""
+
+    ONLY = 1
+
+    looked_at = models.DateTimeField()
+    back_at = models.DateTimeField()
 
 
 class Level(models.TextChoices):

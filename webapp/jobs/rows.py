@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from django.db.models import Q
+
 from fedcore import rounds
+from fedcore.rounds import AssignmentPhase, RoundPhase
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
 
@@ -31,7 +34,7 @@ def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round
         number=row.number,
         members=tuple(named[slot] for slot in row.members),
         evaluators=tuple(named[slot] for slot in row.evaluators),
-        policy=rounds.Policy(**row.policy),
+        policy=rounds.Policy.from_dict(row.policy),
         phase=rounds.RoundPhase(row.phase),
         deadline_at=row.deadline_at.timestamp() if row.deadline_at else None,
         assignments=_assignments(row.assignments.all(), named),
@@ -51,6 +54,29 @@ def _assignments(
             lease_until=row.lease_until.timestamp(),
             retryable=row.retryable,
             reason=row.reason,
+            buffered_in=row.buffered_in,
         )
         for row in rows
     )
+
+
+def is_buffered(row: Round) -> bool:
+    """Whether a round is a version of an asynchronous job; round 0 is like any other."""
+    return bool(row.policy.get("buffering"))
+
+
+def open_rounds(row: Round) -> list[Round]:
+    """The rounds that ``step_buffered`` decides on: those with something open, ``row`` last.
+
+    Something is open where a device holds work or an update waits; and the newest model that is to
+    be evaluated is always among them.
+    """
+    mine = Round.objects.filter(job_id=row.job_id, number__gte=1)
+    holding = Assignment.objects.filter(round__in=mine, phase__in=OPEN).values("round")
+    measured = mine.filter(phase=RoundPhase.CLOSED.value).exclude(evaluators=[])
+    newest = measured.order_by("-number", "-attempt").values_list("pk", flat=True).first()
+    found = mine.filter(Q(pk__in=holding) | Q(pk=newest)).exclude(pk=row.pk)
+    return [*found.order_by("number", "attempt").prefetch_related("assignments"), row]
+
+
+OPEN = [phase.value for phase in (*rounds.ACTIVE, AssignmentPhase.REPORTED)]

@@ -11,11 +11,14 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, move_refusal
+from fedcore import rounds
+from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, may_take_back, move_refusal
+from fedcore.rounds.states import SILENT
 from webapp.broker import ADVANCE, send
 from webapp.devices.models import Device
 from webapp.events import job_event
-from webapp.jobs.models import Assignment, Job, Level
+from webapp.jobs.models import Assignment, Job, Level, Round
+from webapp.jobs.rows import to_round
 from webapp.wake import wake_job
 
 # A message that was lost is made good by the reconcile pass, which comes about as soon.
@@ -60,20 +63,20 @@ def lock_job(job_id: UUID) -> None:
 
 
 def move_assignment(assignment: Assignment, wanted: AssignmentPhase, **changes: object) -> None:
-    """Move an assignment as its device asks. Raises AssignmentRefused with the reason."""
-    refusal = move_refusal(AssignmentPhase(assignment.phase), wanted)
-    if refusal:
-        raise AssignmentRefused(refusal)
-    moved = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase).update(
-        phase=wanted.value, **changes
-    )
-    if not moved:
+    """Move an assignment as its device asks. Raises AssignmentRefused with the reason.
+
+    A measurement of the same device may move it at the same moment: then it is looked at again.
+    """
+    for _ in range(len(AssignmentPhase)):  # phases only go forward
+        refusal = move_refusal(AssignmentPhase(assignment.phase), wanted)
+        if refusal:
+            raise AssignmentRefused(refusal)
+        seen = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
+        if seen.update(phase=wanted.value, **changes):
+            assignment.phase = wanted.value
+            return
         assignment.refresh_from_db(fields=["phase"])
-        raise AssignmentRefused(
-            move_refusal(AssignmentPhase(assignment.phase), wanted)
-            or "this assignment has just changed; ask again"
-        )
-    assignment.phase = wanted.value
+    raise AssignmentRefused("this assignment changes all the time; ask again")
 
 
 def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
@@ -83,6 +86,35 @@ def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
         pk=assignment_id, device=device, phase__in=[phase.value for phase in HELD]
     )
     return bool(held.update(lease_until=until))
+
+
+def take_back(assignment: Assignment) -> None:
+    """Give a device back what was taken from it for its silence alone, if that is still of use."""
+    if not (assignment.phase == _EXPIRED and assignment.reason.startswith(SILENT)):
+        return
+    with transaction.atomic():
+        lock_job(assignment.round.job_id)
+        row = Round.objects.select_related("job").get(pk=assignment.round_id)
+        now = to_round(row)
+        key = (assignment.device.name, assignment.task, assignment.attempt)
+        mine = (item for item in now.assignments if _key(item) == key)
+        if not any(may_take_back(now, item) for item in mine):
+            return
+        lease_s = row.policy.get("lease_s", 60.0)
+        phase = AssignmentPhase.TRAINING.value
+        until = timezone.now() + timedelta(seconds=lease_s)
+        held = Assignment.objects.filter(pk=assignment.pk, phase=_EXPIRED)
+        held.update(phase=phase, reason="", lease_until=until, ended_at=None)
+        text = f"{assignment.device.name}, round {row.number}: is back and goes on"
+        job_event(row.job, text, device=assignment.device)
+    assignment.phase, assignment.reason = phase, ""
+
+
+_EXPIRED = AssignmentPhase.EXPIRED.value
+
+
+def _key(item: rounds.Assignment) -> tuple[str, str, int]:
+    return (item.device, item.task.value, item.attempt)
 
 
 def expire_held(device: Device, reason: str, retryable: bool = True) -> int:

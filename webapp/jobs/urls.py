@@ -10,5 +10,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/new/", views.job_new, name="job-new"),
     path("jobs/estimate/", views.job_estimate, name="job-estimate"),
     path("jobs/<uuid:job_id>/", views.job_page, name="job"),
+    path("jobs/<uuid:job_id>/delete/", views.job_delete, name="job-delete"),
+    path("rounds/<int:round_id>/<slug:name>/", views.round_pin, name="round-pin"),
     path("jobs/<uuid:job_id>/<slug:name>/", views.job_move, name="job-move"),
 ]

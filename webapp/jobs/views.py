@@ -19,17 +19,18 @@ from fedcore.errors import Fault, SpecError
 from fedcore.lifecycle import PERSON_MOVES, JobPhase
 from fedcore.spec import JobSpec
 from webapp.accounts.access import found, person
-from webapp.accounts.permissions import CREATE_JOB, MOVE_JOB, require
+from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB, PIN_MODEL, require
 from webapp.devices import listing
 from webapp.devices.models import Dataset, Device
-from webapp.jobs import forms, services
+from webapp.jobs import forms, keeping, services
 from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
-from webapp.jobs.models import Event, Job
+from webapp.jobs.models import Event, Job, Round
 from webapp.telemetry import fleet
 from webapp.telemetry.following import told_event
 
 PAGE = 30
+MODELS = 20  # of a job's page
 # With more devices than this the estimate is asked for after the form has been shown.
 AT_ONCE = 200
 UNDER_WAY = ("queued", "running", "paused")
@@ -146,8 +147,46 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "events": [told_event(event) for event in events],
         "spec_json": json.dumps(job.spec, indent=2),
         "changed": forms.changed(job.spec),
+        "models": _models(job),
+        "deletable": job.phase in keeping.DELETABLE,
     }
     return render(request, "jobs/page.html", context)
+
+
+def _models(job: Job) -> list[Round]:
+    """The newest rounds that made a model, and every pinned one."""
+    made = Round.objects.filter(job=job, global_artefact__isnull=False)
+    newest = made.order_by("-number", "-attempt").values_list("pk", flat=True)[:MODELS]
+    shown = made.filter(Q(pk__in=list(newest)) | Q(pinned_at__isnull=False))
+    return list(shown.select_related("global_artefact").order_by("-number", "-attempt"))
+
+
+@require_POST
+def round_pin(request: HttpRequest, round_id: int, name: str) -> HttpResponse:
+    if name not in ("pin", "unpin"):
+        raise Http404("the model of a round can be pinned or unpinned")
+    row = found(request, Round.objects.all(), PIN_MODEL, pk=round_id)
+    try:
+        (keeping.pin if name == "pin" else keeping.unpin)(row.pk, person(request))
+    except services.MoveRefused as refused:
+        messages.error(request, _sentence(refused))
+    return redirect("job", job_id=row.job_id)
+
+
+@require_POST
+def job_delete(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    job = found(request, Job.objects.all(), DELETE_JOB, pk=job_id)
+    try:
+        keeping.delete_job(job.pk, person(request))
+    except services.MoveRefused as refused:
+        messages.error(request, _sentence(refused))
+        return redirect("job", job_id=job_id)
+    messages.success(request, f"The job “{job.name}” is deleted.")
+    return redirect("jobs")
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error)[:1].upper()}{str(error)[1:]}."
 
 
 @require_POST
@@ -158,5 +197,5 @@ def job_move(request: HttpRequest, job_id: UUID, name: str) -> HttpResponse:
     try:
         services.move(job.pk, name, person(request))
     except services.MoveRefused as refused:
-        messages.error(request, f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
+        messages.error(request, _sentence(refused))
     return redirect("job", job_id=job.pk)

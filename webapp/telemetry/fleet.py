@@ -69,6 +69,7 @@ def _job_head(job: Job, people: list[Participant], cycles: list[Round]) -> Json:
     total = int(job.spec.get("rounds", 1))
     current = cycles[-1] if cycles else None
     scored = [row.evaluation for row in cycles if row.evaluation]
+    start: Json = next((row.evaluation for row in cycles if row.number == 0), {})
     return {
         "id": str(job.pk),
         "name": job.name,
@@ -80,5 +81,5 @@ def _job_head(job: Job, people: list[Participant], cycles: list[Round]) -> Json:
         "devices": len(people),
         "losses": [row["loss"] for row in scored if row.get("loss") is not None],
         "rougeL": scored[-1].get("rougeL") if scored else None,
-        "rougeL_base": scored[0].get("rougeL") if scored else None,
+        "rougeL_base": start.get("rougeL"),
     }

@@ -15,35 +15,39 @@ LONGEST_TEXT = 200
 
 @dataclass(frozen=True)
 class Metric:
-    """``low`` and ``high`` bound what is believed; ``unit`` is what an axis shows."""
+    """``low`` and ``high`` bound what is believed; ``unit`` is what an axis shows.
+
+    ``rolled`` says what one value of several is: their mean, their sum or the highest.
+    """
 
     label: str
     unit: str
     low: float = 0.0
     high: float = math.inf
+    rolled: str = "mean"
 
 
 METRICS: dict[str, Metric] = {
-    "step": Metric("Step", ""),
+    "step": Metric("Step", "", rolled="highest"),
     "loss": Metric("Training loss", "nats per token"),
     "learning_rate": Metric("Learning rate", ""),
-    "tokens": Metric("Tokens, padding not counted", "tokens"),
+    "tokens": Metric("Tokens, padding not counted", "tokens", rolled="sum"),
     "tokens_per_s": Metric("Throughput, padding not counted", "tokens/s"),
-    "flops": Metric("Needed FLOPs", "FLOP"),
+    "flops": Metric("Needed FLOPs", "FLOP", rolled="sum"),
     "flops_per_s": Metric("Needed FLOPs per second", "FLOP/s"),
     "mfu": Metric("MFU", "share of the measured peak", high=4.0),
-    "mfu_peak_flops": Metric("Peak the MFU refers to", "FLOP/s"),
-    "load_s": Metric("Data loading", "s"),
-    "forward_s": Metric("Forward", "s"),
-    "loss_s": Metric("Loss", "s"),
-    "backward_s": Metric("Backward", "s"),
-    "optimizer_s": Metric("Optimizer", "s"),
-    "peak_memory_bytes": Metric("Peak memory", "B"),
+    "mfu_peak_flops": Metric("Peak the MFU refers to", "FLOP/s", rolled="highest"),
+    "load_s": Metric("Data loading", "s", rolled="sum"),
+    "forward_s": Metric("Forward", "s", rolled="sum"),
+    "loss_s": Metric("Loss", "s", rolled="sum"),
+    "backward_s": Metric("Backward", "s", rolled="sum"),
+    "optimizer_s": Metric("Optimizer", "s", rolled="sum"),
+    "peak_memory_bytes": Metric("Peak memory", "B", rolled="highest"),
     "memory_bytes": Metric("Memory of the agent", "B"),
     "cpu_percent": Metric("CPU of the agent", "% of one core"),
     "watts": Metric("Power", "W"),
-    "net_up_bytes": Metric("Sent since the last sample", "B"),
-    "net_down_bytes": Metric("Received since the last sample", "B"),
+    "net_up_bytes": Metric("Sent since the last sample", "B", rolled="sum"),
+    "net_down_bytes": Metric("Received since the last sample", "B", rolled="sum"),
     "net_up_bps": Metric("Upload", "B/s"),
     "net_down_bps": Metric("Download", "B/s"),
 }

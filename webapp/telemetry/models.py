@@ -13,7 +13,9 @@ class Sample(models.Model):
 
     ``seq`` is numbered by the device, has no gaps and is never used twice: (device, seq) makes a
     repeated batch harmless and lets a page ask for what it missed. ``values`` are keyed by the
-    names of ``webapp.telemetry.metrics``.
+    names of ``webapp.telemetry.metrics``. Older samples stand for a longer time: ``span_s`` is 0 as
+    measured, 10 or 60 once ``webapp.telemetry.rollup`` made one of several; ``seq`` and ``at`` are
+    then those of the last.
     """
 
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="samples")
@@ -23,6 +25,7 @@ class Sample(models.Model):
     )
     at = models.DateTimeField()
     values = models.JSONField()
+    span_s = models.PositiveSmallIntegerField(default=0)
 
     class Meta:
         ordering = ["device_id", "seq"]
@@ -30,4 +33,5 @@ class Sample(models.Model):
         indexes = [
             models.Index(fields=["assignment", "seq"]),
             models.Index(fields=["device", "at"]),
+            models.Index(fields=["span_s", "at"]),
         ]

@@ -68,7 +68,8 @@ def history(rows: QuerySet[Sample], devices: Sequence[int], points: int = POINTS
     counts = dict(rows.values_list("device_id").annotate(n=Count("id")).order_by("device_id"))
     stride = max(1, math.ceil(sum(counts.values()) / READ_AT_MOST))
     if stride > 1:
-        rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(nth=0)
+        # What was rolled up is sparse as it is; its numbers lie as they fell.
+        rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(Q(nth=0) | Q(span_s__gt=0))
     each = max(60, points // max(1, len(counts)))
     apart: dict[int, list[Json]] = {}
     for sample in _read(rows.order_by("device_id", "seq")):
@@ -96,8 +97,9 @@ def thin(samples: Sequence[Json], limit: int) -> list[Json]:
 
 
 def _read(rows: QuerySet[Sample]) -> Iterable[Json]:
-    columns = ("device_id", "seq", "at", "assignment__round__number", "assignment__task", "values")
-    for device, seq, at, number, task, values in rows.values_list(*columns).iterator(2000):
+    of = ("assignment__round__number", "assignment__task")
+    columns = ("device_id", "seq", "at", *of, "values", "span_s")
+    for device, seq, at, number, task, values, span_s in rows.values_list(*columns).iterator(2000):
         yield {
             "device": device,
             "seq": seq,
@@ -105,6 +107,7 @@ def _read(rows: QuerySet[Sample]) -> Iterable[Json]:
             "round": number,
             "task": task,
             "values": {key: _short(values[key]) for key in DRAWN if key in values},
+            **({"span_s": span_s} if span_s else {}),
         }
 
 

@@ -8,13 +8,20 @@ export class Series {
     this.t = [];
     this.v = [];
     this.version = 0;
+    // Older points stand for several, this far apart: all up to this time.
+    this.coarseMs = 0;
+    this.coarseUntil = -Infinity;
   }
 
   get length() {
     return this.t.length;
   }
 
-  push(time, value) {
+  push(time, value, spanS = 0) {
+    if (spanS) {
+      this.coarseMs = Math.max(this.coarseMs, 1000 * spanS);
+      this.coarseUntil = Math.max(this.coarseUntil, time);
+    }
     const last = this.t.length - 1;
     if (last >= 0 && time <= this.t[last]) {
       if (time === this.t[last]) return;
@@ -58,6 +65,12 @@ export class Series {
     this.gapAt = Math.max(4, this.t.length);
     this.cache = null;
     return this.gapMs;
+  }
+
+  // Whether the line breaks before a point.
+  torn(at, gap) {
+    const coarse = this.t[at - 1] <= this.coarseUntil ? 6 * this.coarseMs : 0;
+    return this.t[at] - this.t[at - 1] > Math.max(gap, coarse);
   }
 
   // Points of [from, to], about `limit` at most, NaN where the line breaks.
@@ -107,7 +120,7 @@ function bucketed(series, cache, gap) {
     let end = i + 1;
     for (; end < t.length; end++) {
       if (Math.floor(t[end] / cache.width) !== bucket) break;
-      if (Number.isNaN(v[end]) || Number.isNaN(v[start]) || t[end] - t[end - 1] > gap) break;
+      if (Number.isNaN(v[end]) || Number.isNaN(v[start]) || series.torn(end, gap)) break;
       if (v[end] < v[low]) low = end;
       if (v[end] > v[high]) high = end;
     }
@@ -115,7 +128,7 @@ function bucketed(series, cache, gap) {
       cache.next = start;
       cache.kept = cache.out.length;
     }
-    if (start > 0 && t[start] - t[start - 1] > gap) hole(cache.out, t[start] - 1);
+    if (start > 0 && series.torn(start, gap)) hole(cache.out, t[start] - 1);
     emit(cache.out, t, v, low, high);
     i = end;
   }

@@ -21,7 +21,7 @@ export class Store {
       this.to = Math.max(this.to, time);
       this.cutAt(sample);
       for (const [metric, value] of Object.entries(sample.values)) {
-        this.series(sample.device, metric).push(time, value);
+        this.series(sample.device, metric).push(time, value, sample.span_s);
       }
     }
   }

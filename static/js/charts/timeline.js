@@ -40,6 +40,7 @@ export class Timeline {
     this.page = page;
     this.chosen = null; // null: the newest
     this.label = h("span", { class: "small nowrap" }, "");
+    this.made = h("span", {}, "");
     const step = (text, by) => {
       const button = h("button", { type: "button", class: "button tiny", "aria-label": `${text} round` }, by < 0 ? "‹" : "›");
       button.addEventListener("click", () => this.move(by));
@@ -48,7 +49,7 @@ export class Timeline {
     this.card = new Card({ title: "Round timeline", wide: true,
       tools: [h("div", { class: "row" }, step("Previous", -1), this.label, step("Next", 1))] });
     this.card.subtitle.replaceChildren(...PHASES.map((phase) =>
-      h("span", { class: "key", "data-phase": phase }, h("i"), phase)), "seconds since the round began");
+      h("span", { class: "key", "data-phase": phase }, h("i"), phase)), "seconds since the round began ", this.made);
     this.card.say = () => {};
     this.card.onpng = () => savePng(this.card, [], null, null);
     this.card.oncsv = () => saveCsv(this.card, ["device", "phase", "from_s", "to_s"], this.rows());
@@ -122,7 +123,16 @@ export class Timeline {
       grouped: false, barThickness: 14, borderSkipped: false, borderRadius: 1,
     }));
     this.chart.update("none");
+    setText(this.made, this.madeOf(round));
     this.fill();
+  }
+
+  // Which updates made a version of an asynchronous job; the others of this round went into later ones.
+  madeOf(round) {
+    const name = (slot) => this.page.devices.find((device) => device.slot === slot)?.name ?? `device ${slot}`;
+    const age = ({ staleness }) => (staleness ? `${staleness} version${staleness > 1 ? "s" : ""} old` : "fresh");
+    const parts = (round.updates || []).map((update) => `${name(update.slot)} (${age(update)})`);
+    return parts.length ? `made of ${parts.slice(0, 8).join(", ")}${parts.length > 8 ? ` and ${parts.length - 8} more` : ""}` : "";
   }
 
   fill() {

@@ -30,12 +30,12 @@ export function addCharts(page, place) {
     new RoundChart(page, {
       title: "Evaluation loss", subtitle: "nats per token on each device's validation part; bold: mean weighted by examples",
       unit: "nats per token", scores: [{ key: "loss", label: "Loss" }], format: (v) => significant(v),
-      nothing: "Shown after the first evaluation, before any training.",
+      nothing: "Shown after the first evaluation.",
     }),
     new RoundChart(page, {
       title: "ROUGE", subtitle: "F1 in percent of generated summaries; bold: mean weighted by examples", unit: "F1, %",
       scores: [{ key: "rougeL", label: "L" }, { key: "rouge1", label: "1" }, { key: "rouge2", label: "2" }],
-      format: (v) => significant(v), nothing: "Shown after the first evaluation, before any training.",
+      format: (v) => significant(v), nothing: "Shown after the first evaluation.",
     }),
     new TimeChart(page, {
       title: "MFU", subtitle: () => peaks(page), unit: "", metrics: [{ key: "mfu" }],

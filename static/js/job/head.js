@@ -5,15 +5,18 @@ import { setState, setText } from "../lib/dom.js";
 const part = (name) => document.querySelector(`[data-job="${name}"]`);
 const tile = (name, text) => setText(document.querySelector(`[data-tile="${name}"]`), text);
 
-function roundWords({ number, of, phase, attempt }) {
+function roundWords({ number, of, phase, attempt }, buffer) {
   if (!phase) return `${of} rounds`;
   const again = attempt > 1 ? `, attempt ${attempt}` : "";
-  return number ? `round ${number} of ${of}, ${phase}${again}` : `evaluating the start, then ${of} rounds`;
+  if (!number) return `evaluating the start, then ${of} rounds`;
+  if (!buffer) return `round ${number} of ${of}, ${phase}${again}`;
+  const fill = phase === "collecting" ? `, ${buffer.held} of ${buffer.size} updates` : "";
+  return `asynchronous, version ${number} of ${of}, ${phase}${again}${fill}`;
 }
 
 export function showHead(state) {
   setState(part("state").querySelector(".state") || part("state"), state.phase);
-  setText(part("round"), roundWords(state.round));
+  setText(part("round"), roundWords(state.round, state.buffer));
   part("left").hidden = state.eta_s == null;
   setText(part("left"), `about ${duration(state.eta_s)} left`);
   setText(part("headline"), capital(state.headline));
@@ -39,15 +42,16 @@ function showArtefacts(artefacts) {
 
 function showTiles(t) {
   if (t.rougeL != null) {
-    const gain = t.rougeL - t.rougeL_base;
+    const known = t.rougeL_base != null; // a job may leave the evaluation before training out
+    const gain = known ? t.rougeL - t.rougeL_base : 0;
     const sign = gain >= 0 ? "+" : "−";
     tile("rougeL", t.rougeL.toFixed(1));
-    tile("rougeL-sub", `${sign}${Math.abs(gain).toFixed(1)} since the start (${t.rougeL_base.toFixed(1)})`);
+    if (known) tile("rougeL-sub", `${sign}${Math.abs(gain).toFixed(1)} since the start (${t.rougeL_base.toFixed(1)})`);
     document.querySelector('[data-tile="rougeL-sub"]').classList.toggle("gain", gain > 0);
   }
   if (t.loss != null) {
     tile("loss", significant(t.loss));
-    tile("loss-sub", `from ${significant(t.loss_base)} nats per token`);
+    tile("loss-sub", t.loss_base == null ? "nats per token" : `from ${significant(t.loss_base)} nats per token`);
   }
   tile("mfu", percent(t.mfu));
   tile("bytes", size(t.bytes_up + t.bytes_down));
