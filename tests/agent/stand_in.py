@@ -48,6 +48,7 @@ class Offered:
     spec: JobSpec = field(default_factory=JobSpec)
     phase: str = "offered"
     update: bytes = b""
+    part: bytes = b""
     report: dict[str, Any] = field(default_factory=dict)
     failure: dict[str, Any] = field(default_factory=dict)
     ended_at: float = 0.0
@@ -61,6 +62,8 @@ class StandIn:
         self.revoked = False
         self.away = False
         self.cut_downloads_at: list[int] = []
+        self.cut_uploads_at: list[int] = []
+        self.uploads: list[str] = []
         self.next_sample_seq = 1
         self.hellos: list[dict[str, Any]] = []
         self.also_in_hello: dict[str, Any] = {}
@@ -183,6 +186,9 @@ class StandIn:
             known = self.samples.setdefault(sample["seq"], sample)
             assert known == sample, "a number was used for two samples"
         self.activities.append({**body["activity"], "heard_at": time.monotonic()})
+        at_work = self.offers.get(body["activity"].get("assignment") or "")
+        if at_work and at_work.phase == "accepted" and body["activity"]["phase"] == "training":
+            at_work.phase = "training"  # a measurement says so; no other call does
         self.next_sample_seq = max([self.next_sample_seq, *(seq + 1 for seq in self.samples)])
         acked = body["samples"][-1]["seq"] if body["samples"] else self.next_sample_seq - 1
         return 200, {"acked_seq": acked, "interval_s": 0.3, "cancel": self.cancels}
@@ -203,7 +209,7 @@ class StandIn:
         elif verb == "report":
             if offered.report and offered.report != body:
                 raise Refusal(409, "answered already")
-            self._move(offered, {"training", "uploading", "reported"}, "reported")
+            self._move(offered, {"accepted", "training", "uploading", "reported"}, "reported")
             if body["update"]:
                 assert hashlib.sha256(offered.update).hexdigest() == body["update"]
             offered.report = body
@@ -245,17 +251,16 @@ class StandIn:
                 return offered.weights
         raise Refusal(404, "no such artefact")
 
-    def store_update(self, pk: str, data: bytes, sha256: str) -> tuple[int, dict[str, Any]]:
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise Refusal(422, "the bytes are not what the hash says")
+    def upload_of(self, pk: str) -> Offered:
         offered = self.offers[pk]
-        if offered.phase not in ("training", "uploading"):
+        if offered.phase not in ("accepted", "training", "uploading"):
             raise Refusal(409, f"the assignment is {offered.phase}")
-        offered.update = data
-        return 201, {"sha256": sha256, "size_bytes": len(data)}
+        offered.phase = "uploading"
+        return offered
 
 
 ASSIGNMENT = re.compile(r"/api/v1/device/assignments/([0-9a-f-]{36})/(\w+)/")
+UPDATE = re.compile(r"/api/v1/device/assignments/([0-9a-f-]{36})/update/([0-9a-f]{64})/")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -265,9 +270,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
-    def _answer(self, status: int, values: dict[str, Any]) -> None:
-        data = b"" if status == 204 else json.dumps(values).encode()
+    def _answer(self, status: int, values: dict[str, Any], **headers: str) -> None:
+        bare = status == 204 or self.command == "HEAD"
+        data = b"" if bare else json.dumps(values).encode()
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Type", "application/problem+json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -308,11 +316,40 @@ class Handler(BaseHTTPRequestHandler):
         assert match, self.path
         return state.act(match[1], match[2], body)
 
-    def do_PUT(self) -> None:
-        match = ASSIGNMENT.fullmatch(self.path)
+    def do_HEAD(self) -> None:
+        state, match = self.server_state, UPDATE.fullmatch(self.path)
         assert match, self.path
-        sha256 = self.headers["X-Content-SHA256"]
-        self._guarded(lambda data: self.server_state.store_update(match[1], data, sha256))
+        with state.lock:
+            state.uploads.append("HEAD")
+            offset = len(state.offers[match[1]].part)
+        self._answer(200, {}, Upload_Offset=str(offset))
+
+    def do_PATCH(self) -> None:
+        state, match = self.server_state, UPDATE.fullmatch(self.path)
+        assert match and self.headers["Content-Type"] == "application/offset+octet-stream"
+        offset, count = int(self.headers["Upload-Offset"]), int(self.headers["Content-Length"])
+        state.uploads.append(f"PATCH {offset}")
+        try:
+            with state.lock:
+                offered = state.upload_of(match[1])
+        except Refusal as refusal:
+            self.close_connection = True
+            self._answer(refusal.status, {"detail": str(refusal)}, Connection="close")
+            return
+        if offset != len(offered.part):
+            self.close_connection = True
+            self._answer(409, {}, Upload_Offset=str(len(offered.part)), Connection="close")
+            return
+        if state.cut_uploads_at:
+            offered.part += self.rfile.read(state.cut_uploads_at.pop(0))
+            self.close_connection = True
+            return
+        offered.part += self.rfile.read(count)
+        if hashlib.sha256(offered.part).hexdigest() != match[2]:
+            self._answer(422, {"detail": "the bytes are not what the hash says"})
+            return
+        offered.update = offered.part
+        self._answer(204, {}, Upload_Offset=str(len(offered.part)))
 
     def do_GET(self) -> None:
         state = self.server_state

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,6 +17,7 @@ from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
 from workers.agent import work
 from workers.agent.backoff import delays, keep_trying
 from workers.agent.board import Activity, Board
+from workers.agent.bulk import Answer
 from workers.agent.clock import Clock, seconds_of
 from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import Busy, EnvelopeRefused, Revoked
@@ -184,8 +184,9 @@ def test_how_failures_are_told() -> None:
 
 def test_problem_documents_become_one_line() -> None:
     body = {"title": "Bad", "status": 400, "detail": "two faults", "name": ["is taken"]}
-    assert reason_of(httpx.Response(400, json=body)) == "two faults; name: ['is taken']"
-    assert "502" in reason_of(httpx.Response(502, text="<html>"))
+    answer = Answer(400, body=json.dumps(body).encode())
+    assert reason_of(answer) == "two faults; name: ['is taken']"
+    assert "502" in reason_of(Answer(502, body=b"<html>"))
 
 
 class ScriptedServer:

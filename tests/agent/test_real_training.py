@@ -54,7 +54,7 @@ def test_a_tiny_model_is_trained_and_evaluated(
         "job": JOB_ID,
         "round": "1",
         "base": hashlib.sha256(weights).hexdigest(),
-        "assignment": trained.id,
+        "slot": "0",
     }
     check_frame(path, read_header(tmp_path / "global.safetensors").shapes, meta, 10**6)
     assert {"rouge1", "rouge2", "rougeL", "loss", "tokens", "seconds"} <= set(

@@ -14,20 +14,22 @@ def test_trains_evaluates_and_stops(agent: AgentProcess, server: StandIn) -> Non
     agent.start()
     weights = bytes(range(256)) * 4000
     server.cut_downloads_at = [500_000]
-    trained = server.offer("steps=40 pause=0.05", weights=weights)
+    server.cut_uploads_at = [300_000]
+    trained = server.offer("steps=40 pause=0.05 bytes=700000", weights=weights)
     evaluated = server.offer("steps=2", "evaluate", weights=weights)
     wait_for(lambda: evaluated.phase == "reported", 15)
 
     assert trained.phase == "reported"
-    assert trained.update == weights[:1000]
+    assert trained.update == weights[:700_000]
     report = trained.report
     assert report["examples"] == 12
     assert report["metrics"]["meta"]["base"] == hashlib.sha256(weights).hexdigest()
     assert report["metrics"]["download_s"] > 0
     assert report["metrics"]["wait_s"] > 0.5
     assert report["bytes_down"] > len(weights)
-    assert 1000 < report["bytes_up"] < 10_000
-    # The broken download went on, and the second assignment needed none.
+    assert report["bytes_up"] >= 700_000
+    # The broken transfers went on, and the second assignment needed no download.
+    assert server.uploads == ["PATCH 0", "HEAD", "PATCH 300000"]
     assert server.downloads == ["", "bytes=500000-"]
     assert evaluated.report["update"] is None
     assert evaluated.report["bytes_down"] < 5000

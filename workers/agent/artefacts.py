@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from fedcore.errors import EdgewiseError
+from workers.agent.line import no_check
 from workers.agent.transport import Server
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 KEPT = 2
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,30 @@ class BrokenDownload(EdgewiseError):
 
 
 class ArtefactCache:
+    """Files whose name is their SHA-256.
+
+    A file gets its name in one step, once its hash was checked. Nothing is synced to the disk: what
+    a power cut damages is only a cache, and a file that another start of the agent left here is
+    hashed once before it is used.
+    """
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._checked: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def held(self, sha256: str, size: int) -> Path | None:
-        """The file if it is here whole; a file gets its name only after its hash was checked."""
+    def held(self, sha256: str, size: int, check: Callable[[], None] = no_check) -> Path | None:
+        """The file if it is here whole."""
         path = self._folder / sha256
-        return path if path.is_file() and path.stat().st_size == size else None
+        if not path.is_file() or path.stat().st_size != size:
+            return None
+        if sha256 not in self._checked:
+            if hash_of(path, check).hexdigest() != sha256:
+                log.warning("the kept weights %s are damaged; they are fetched again", sha256[:12])
+                path.unlink()
+                return None
+            self._checked.add(sha256)
+        return path
 
     def fetch(self, server: Server, sha256: str, size: int, check: Callable[[], None]) -> Path:
         """Download what is missing of an artefact and check it.
@@ -45,28 +61,22 @@ class ArtefactCache:
         if have > size:
             part.unlink()
             have = 0
+        digest = hash_of(part, check) if have else hashlib.sha256()
         if have < size or size == 0:
-            self._receive(server, sha256, part, check)
-        found = hash_of(part, check)
-        if found != sha256:
+            digest = _receive(server, sha256, part, digest, check)
+        if digest.hexdigest() != sha256:
             part.unlink()
+            found = digest.hexdigest()
             raise BrokenDownload(f"the weights {sha256[:12]} came as {found[:12]}; asking again")
         path = self._folder / sha256
         part.replace(path)
+        self._checked.add(sha256)
         return path
 
-    def _receive(self, server: Server, sha256: str, part: Path, check: Callable[[], None]) -> None:
-        start = part.stat().st_size if part.exists() else 0
-        with server.download(sha256, start) as response:
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return
-            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-            if resumed:
-                log.info("the download goes on at byte %d", start)
-            with part.open("ab" if resumed else "wb") as file:
-                for chunk in response.iter_raw():
-                    check()
-                    file.write(chunk)
+    def adopt(self, path: Path, sha256: str) -> Path:
+        """Take in a file of this folder whose hash was checked."""
+        self._checked.add(sha256)
+        return path.replace(self._folder / sha256)
 
     def tidy(self, keep: str) -> None:
         """Drop all but ``keep`` and the newest others, KEPT in all."""
@@ -76,16 +86,36 @@ class ArtefactCache:
             path.unlink(missing_ok=True)
 
 
-def hash_of(path: Path, check: Callable[[], None]) -> str:
-    digest = hashlib.sha256()
-    for chunk in pieces(path, check):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _receive(
+    server: Server, sha256: str, part: Path, digest: hashlib._Hash, check: Callable[[], None]
+) -> hashlib._Hash:
+    """Append what is missing, hashed in the same pass; ``digest`` is that of what is here."""
+    with part.open("ab", buffering=0) as file:
+        start = file.tell()
+        with server.download(sha256, start, check) as (status, body):
+            if status == 416:
+                return digest
+            if status == 206:
+                log.info("the download goes on at byte %d", start)
+            elif start:  # all of it comes once more
+                file.truncate(0)
+                digest = hashlib.sha256()
+            buffer = memoryview(bytearray(CHUNK))
+            while got := body.readinto(buffer):
+                piece = buffer[:got]
+                digest.update(piece)
+                while piece:
+                    piece = piece[file.write(piece) :]
+    return digest
 
 
-def pieces(path: Path, check: Callable[[], None]) -> Iterator[bytes]:
-    """A file's bytes, piece by piece; ``check`` may raise between two of them."""
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+def hash_of(path: Path, check: Callable[[], None]) -> hashlib._Hash:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        while got := os.readv(handle, [buffer]):
             check()
-            yield chunk
+            digest.update(buffer[:got])
+    finally:
+        os.close(handle)
+    return digest

@@ -19,6 +19,7 @@ from fedcore.errors import (
     SpecError,
     Stopped,
 )
+from workers.agent import feedback
 from workers.agent.artefacts import ArtefactCache
 from workers.agent.backoff import keep_trying
 from workers.agent.board import Board
@@ -79,15 +80,16 @@ class Child:
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
         self._server = Server(kit.address)
-        self._server.clock.offset_s = kit.clock_offset_s()
         self._cache = ArtefactCache(kit.state_dir / "artefacts")
         self._updates = kit.state_dir / "updates"
         self._updates.mkdir(exist_ok=True)
+        self._feedback = kit.state_dir / feedback.FOLDER
         self._trainer: Trainer | None = None
         threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
     def handle(self, envelope: Any) -> None:
         """Do what an envelope offers; nothing is raised, everything is logged."""
+        self._server.clock.offset_s = self._kit.clock_offset_s()
         try:
             message = self._kit.gatekeeper.admit(envelope, "work")
         except EnvelopeRefused as refusal:
@@ -123,6 +125,7 @@ class Child:
 
     def _perform(self, values: Mapping[str, Any], recorder: Recorder, sign: StopSign) -> None:
         work = _read(values)
+        feedback.tidy(self._feedback, work.wire)
         log.info("%s of round %d of %r begins", work.task, work.round, work.job_name)
         if self._trainer is None:
             self._trainer = self._kit.make_trainer()
@@ -137,6 +140,7 @@ class Child:
         )
         performance = Performance(work, tools)
         outcome = performance.perform()
+        feedback.forget_when_done(self._feedback, work)
         log.info("%s of round %d is reported: %s", work.task, work.round, _brief(outcome.metrics))
 
     def _stopped(self, assignment: str, sign: StopSign) -> None:

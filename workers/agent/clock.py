@@ -9,6 +9,16 @@ from email.utils import parsedate_to_datetime
 TOLERATED_S = 5.0
 
 
+def steady() -> float:
+    """Seconds of a clock that nobody sets; it counts the time asleep too where the system can."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+# The time of day as it was when the agent started. A clock that is set later changes nothing.
+_EPOCH = time.time() - steady()
+
+
 class Clock:
     """This machine's clock, corrected by the ``Date`` of the server's answers when it is far off.
 
@@ -23,14 +33,14 @@ class Clock:
         if not date_header:
             return
         try:
-            ahead_s = parsedate_to_datetime(date_header).timestamp() - time.time()
+            ahead_s = parsedate_to_datetime(date_header).timestamp() - (_EPOCH + steady())
         except (TypeError, ValueError):
             return
         self.offset_s = ahead_s if abs(ahead_s) > TOLERATED_S else 0.0
 
     def now(self) -> float:
         """Seconds since 1970, UTC."""
-        return time.time() + self.offset_s
+        return _EPOCH + steady() + self.offset_s
 
     def iso(self) -> str:
         return datetime.fromtimestamp(self.now(), timezone.utc).isoformat()

@@ -18,7 +18,7 @@ from celery.worker import state as worker_state
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from workers.agent import credential as credentials
-from workers.agent import datasets, probe
+from workers.agent import datasets, feedback, probe
 from workers.agent.backoff import keep_trying
 from workers.agent.board import Board
 from workers.agent.celery_app import build_app, build_worker
@@ -30,7 +30,7 @@ from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import EnvelopeRefused, Revoked
 from workers.agent.lock import RunLock
 from workers.agent.outbox import Outbox
-from workers.agent.sender import Sender, take_cancels
+from workers.agent.sender import CLOCK_NOTE, Sender, take_cancels
 from workers.agent.store import Store
 from workers.agent.transport import Address, Server, check_url
 from workers.agent.warden import StopRequest, Warden, end_children
@@ -52,7 +52,8 @@ def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
     from workers.agent.trainer import FedcoreTrainer
 
     held = {item.name: item for item in datasets.load(settings.state_dir)}
-    return FedcoreTrainer(settings.cache, settings.threads, held, profile["peak_flops"])
+    peaks, folder = profile["peak_flops"], settings.state_dir / feedback.FOLDER
+    return FedcoreTrainer(settings.cache, settings.threads, held, peaks, folder)
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:
     answer = keep_trying(call, math.inf, check, "saying hello")
     agent.outbox.continue_from(int(answer.get("next_sample_seq") or 1))
     agent.board.note("last_contact", agent.server.clock.iso())
+    agent.board.note(CLOCK_NOTE, repr(agent.server.clock.offset_s))
     take_cancels(answer, agent.board)
     return answer
 
@@ -184,7 +186,7 @@ def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> i
         gatekeeper,
         agent.settings.state_dir,
         make_trainer,
-        lambda: agent.server.clock.offset_s,
+        lambda: _shared_clock(agent),
     )
     children: list[Child] = []
 
@@ -206,6 +208,12 @@ def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> i
     worker = build_worker(app, agent.credential)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _shared_clock(agent: Agent) -> float:
+    """In the training process: what its parent has learnt of the server's clock since the fork."""
+    agent.server.clock.offset_s = float(agent.board.noted(CLOCK_NOTE) or 0.0)
+    return agent.server.clock.offset_s
 
 
 def _cancel(gatekeeper: Gatekeeper, board: Board, envelope: Any) -> str:

@@ -21,6 +21,7 @@ from workers.agent.transport import Server
 BATCH = 500
 SHORTEST_S, LONGEST_S = 0.2, 120.0
 CONTACT_NOTED_S = 5.0
+CLOCK_NOTE = "clock_offset_s"  # how far the server's clock is from this agent's
 MALFORMED = frozenset({400, 413, 422})
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Sender(threading.Thread):
         self._limit = BATCH
         self._backoff: Iterator[float] | None = None
         self._contact_noted = 0.0
+        self._clock_noted = ""
 
     def pace(self, interval_s: float) -> None:
         self._interval_s = min(max(interval_s, SHORTEST_S), LONGEST_S)
@@ -154,6 +156,10 @@ class Sender(threading.Thread):
         if isinstance(interval_s, (int, float)):
             self.pace(float(interval_s))
         take_cancels(answer, self._board)
+        offset = repr(self._server.clock.offset_s)
+        if offset != self._clock_noted:
+            self._clock_noted = offset
+            self._board.note(CLOCK_NOTE, offset)
         if time.monotonic() - self._contact_noted > CONTACT_NOTED_S:
             self._contact_noted = time.monotonic()
             self._board.note("last_contact", self._server.clock.iso())

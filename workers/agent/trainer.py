@@ -15,7 +15,7 @@ from fedcore.train.hardware import peak_memory_bytes, pick_precision
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
-from fedcore.wire.frame import write_frame
+from workers.agent import feedback
 from workers.agent.datasets import Held
 from workers.agent.work import CannotDo, Outcome, Watch, Work
 
@@ -25,7 +25,8 @@ SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 class FedcoreTrainer:
     """Keeps the loaded model between assignments.
 
-    ``peak_flops`` are this device's measured FLOP/s by precision, 0 where it has none.
+    ``peak_flops`` are this device's measured FLOP/s by precision, 0 where it has none;
+    ``feedback_dir`` keeps what codecs lost of updates.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class FedcoreTrainer:
         threads: int,
         datasets: Mapping[str, Held],
         peak_flops: Mapping[str, float],
+        feedback_dir: Path,
     ) -> None:
         self._session = Session(cache_dir, threads)
         self._datasets = datasets
         self._peak_flops = peak_flops
+        self._feedback_dir = feedback_dir
 
     def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
         peak = self._peak(work)
@@ -48,8 +51,10 @@ class FedcoreTrainer:
 
         hooks = Hooks(report=report, should_stop=watch.should_stop)
         source = self._source(work)
-        found = self._session.train(work.spec, weights, source, work.round, work.slot, hooks)
-        frame = write_frame(update, found.tensors, work.update_meta)
+        found = self._session.train(
+            work.spec, weights, source, work.round, work.slot, hooks, work.draw
+        )
+        frame = feedback.write(work, found.tensors, update, self._feedback_dir)
         metrics: dict[str, Any] = {
             **asdict(found.summary),
             "precision": self._precision(work),

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import httpx
+import certifi
 
 from fedcore.errors import ServerRefused, ServerUnavailable
+from workers.agent.bulk import Answer, Body, Check, Link
 from workers.agent.clock import Clock
 from workers.agent.config import VERSION
 from workers.agent.errors import AgentError, Busy, Revoked
-from workers.agent.traffic import CountingTransport, Traffic
+from workers.agent.line import no_check
+from workers.agent.traffic import Traffic
 
 API = "/api/v1"
-COME_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
-QUICK = httpx.Timeout(10.0, connect=5.0)
-# A server hashes and checks a large update before it answers.
-PATIENT = httpx.Timeout(30.0, connect=5.0, read=600.0)
+COME_AGAIN = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+AGENT = {"User-Agent": f"edgewise-agent/{VERSION}"}
+PIECES = 4  # of an upload in one call, should the server take less at once than it was sent
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,15 @@ class Server:
     ) -> None:
         self.clock = clock or Clock()
         self.traffic = traffic or Traffic()
-        headers = {"User-Agent": f"edgewise-agent/{VERSION}", "Accept": "application/json"}
+        headers = {**AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
         if address.token:
             headers["Authorization"] = f"Device {address.token}"
-        verify = (
-            ssl.create_default_context(cafile=str(address.ca_file)) if address.ca_file else True
-        )
-        self._client = httpx.Client(
-            base_url=address.url.rstrip("/") + API,
-            headers=headers,
-            timeout=QUICK,
-            transport=CountingTransport(httpx.HTTPTransport(verify=verify), self.traffic),
-        )
+        self._tls = trusting(address.ca_file)
+        self._url = address.url.rstrip("/") + API
+        self._link = Link(self._url, headers, self._tls, self.traffic)
 
     def close(self) -> None:
-        self._client.close()
+        self._link.close()
 
     def enrol(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._post("/enrol/", body)
@@ -91,93 +88,124 @@ class Server:
         self._act(assignment, "refuse", {"reason": reason[:2000]})
 
     @contextmanager
-    def download(self, sha256: str, start: int = 0) -> Iterator[httpx.Response]:
-        """A streaming answer: 206 from byte ``start``, 200 from the first, 416 beyond the end."""
-        headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        url = f"/device/artefacts/{sha256}/"
-        try:
-            with self._client.stream("GET", url, headers=headers) as response:
-                if response.status_code != 416:
-                    self._judge(response)
-                yield response
-        except httpx.TransportError as error:
-            raise _unavailable(error) from error
+    def download(
+        self, sha256: str, start: int = 0, check: Check = no_check
+    ) -> Iterator[tuple[int, Body]]:
+        """Status and body: 206 from byte ``start``, 200 from the first, 416 beyond the end.
 
-    def upload(self, assignment: str, chunks: Iterable[bytes], size: int, sha256: str) -> None:
-        """Send an update's bytes, ``size`` of them, without holding them in memory."""
-        headers = {
-            "Content-Length": str(size),
-            "Content-Type": "application/octet-stream",
-            "X-Content-SHA256": sha256,
-        }
-        url = f"/device/assignments/{assignment}/update/"
-        self._send("PUT", url, content=chunks, headers=headers, timeout=PATIENT)
+        One redirect is followed, such as to a bucket; our token does not go there.
+        """
+        asked = {"Accept": "*/*", **({"Range": f"bytes={start}-"} if start else {})}
+        path = f"/device/artefacts/{sha256}/"
+        with self._link.fetch(path, asked, check) as (answer, body):
+            where = answer.headers.get("location", "")
+            if answer.status not in REDIRECTS or not where:
+                yield self._large(answer), body
+                return
+        with self._elsewhere(where) as (link, path), link.fetch(path, asked, check) as found:
+            yield self._large(found[0]), found[1]
+
+    def _large(self, answer: Answer) -> int:
+        if answer.status != 416:
+            self._judge(answer)
+        return answer.status
+
+    @contextmanager
+    def _elsewhere(self, where: str) -> Iterator[tuple[Link, str]]:
+        """A connection to where the server points, no less private than the server's, and path."""
+        parts = urlsplit(urljoin(self._url, where))
+        allowed = ("https",) if self._url.startswith("https:") else ("http", "https")
+        if parts.scheme not in allowed or not parts.hostname:
+            raise ServerRefused(f"the server points to {where[:200]}, which is not private", 307)
+        headers = {**AGENT, "Accept-Encoding": "identity"}
+        link = Link(f"{parts.scheme}://{parts.netloc}", headers, self._tls, self.traffic)
+        try:
+            yield link, urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        finally:
+            link.close()
+
+    def upload(
+        self,
+        assignment: str,
+        file: Path,
+        sha256: str,
+        check: Check = no_check,
+        resume: bool = False,
+    ) -> None:
+        """Send an update's bytes, or what the server lacks of them.
+
+        ``resume`` asks first how much that is; without it the server is taken to have nothing.
+        """
+        path, size = f"/device/assignments/{assignment}/update/{sha256}/", file.stat().st_size
+        offset = 0
+        if resume:
+            held = self._judge(self._link.ask("HEAD", path, {}))
+            offset = held.number("upload-offset") or 0
+        headers = {"Content-Type": "application/offset+octet-stream", "Upload-Length": str(size)}
+        for _ in range(PIECES):
+            told = {**headers, "Upload-Offset": str(min(offset, size))}
+            answer = self._link.send_file(path, told, file, min(offset, size), check)
+            there = answer.number("upload-offset")
+            if answer.status != 409 or there is None:
+                self._judge(answer)
+            if answer.status != 409 and there == size:
+                return
+            offset = there or 0
+        raise ServerUnavailable("the server takes the update, but not to its end")
 
     def _act(self, assignment: str, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._post(f"/device/assignments/{assignment}/{verb}/", body)
 
-    def _post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        response = self._send("POST", url, json=body)
-        if response.status_code == 204:
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        told = {"Content-Type": "application/json"}
+        answer = self._judge(self._link.ask("POST", path, told, json.dumps(body).encode()))
+        if answer.status == 204:
             return {}
         try:
-            values = response.json()
+            values = json.loads(answer.body)
         except ValueError as error:
             raise ServerUnavailable("the answer is no JSON; is this an Edgewise server?") from error
         return values if isinstance(values, dict) else {}
 
-    def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        try:
-            response = self._client.request(method, url, **options)
-        except httpx.TransportError as error:
-            raise _unavailable(error) from error
-        self._judge(response)
-        return response
-
-    def _judge(self, response: httpx.Response) -> None:
-        self.clock.observe(response.headers.get("date"))
-        status = response.status_code
-        if response.is_success:
-            return
-        response.read()
-        text = reason_of(response)
-        if response.is_redirect:
-            where = response.headers.get("location", "elsewhere")
+    def _judge(self, answer: Answer) -> Answer:
+        """The answer, where it is a yes."""
+        self.clock.observe(answer.headers.get("date"))
+        status = answer.status
+        if 200 <= status < 300:
+            return answer
+        text = reason_of(answer)
+        if status in REDIRECTS:
+            where = answer.headers.get("location", "elsewhere")
             raise ServerRefused(f"the server points to {where}; use that address", status)
         if status == 401:
             raise Revoked(text, status)
         if status in COME_AGAIN:
-            raise Busy(text, _retry_after(response))
+            raise Busy(text, min(float(answer.number("retry-after") or 0), 300.0))
         raise ServerRefused(text, status)
 
 
-def _unavailable(error: httpx.TransportError) -> ServerUnavailable:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return ServerUnavailable(
-            "the server's certificate is not trusted; set EDGEWISE_CA_FILE to its authority's file"
-        )
-    return ServerUnavailable(f"no answer from the server ({error or type(error).__name__})")
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """What this system trusts, and the certificates in ``ca_file`` beside it."""
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:  # a system without authorities of its own
+        context.load_verify_locations(cafile=certifi.where())
+    if ca_file:
+        context.load_verify_locations(cafile=str(ca_file))
+    return context
 
 
-def reason_of(response: httpx.Response) -> str:
+def reason_of(answer: Answer) -> str:
     """What a problem document says, in one line; else the status."""
     try:
-        values = response.json()
+        values = json.loads(answer.body)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        return f"the server answered {response.status_code} {response.reason_phrase}".strip()
+        return f"the server answered {answer.status} {answer.reason}".strip()
     said = [str(values[key]) for key in ("detail", "title") if values.get(key)][:1]
     known = {"type", "title", "status", "detail", "instance"}
     said += [f"{key}: {item}" for key, item in values.items() if key not in known]
-    return "; ".join(said) or f"the server answered {response.status_code}"
-
-
-def _retry_after(response: httpx.Response) -> float:
-    text = response.headers.get("retry-after", "")
-    return min(float(text), 300.0) if text.isdigit() else 0.0
+    return "; ".join(said) or f"the server answered {answer.status}"
 
 
 def check_url(url: str) -> str:

@@ -51,6 +51,7 @@ class Warden(threading.Thread):
         self._board, self._request = board, stop
         self._hurry, self._tell_of_loss, self._stop_worker = hurry, tell_of_loss, stop_worker
         self._flushed = ""
+        self._told = ("", "")
 
     def run(self) -> None:
         while not self._request.wanted:
@@ -69,12 +70,20 @@ class Warden(threading.Thread):
         activity = self._board.activity()
         if activity is None:
             return
+        self._show(activity)
         cancelled = self._board.cancelled(activity.assignment)
         if not is_alive(activity.pid):
             self._lost(activity, bool(cancelled))
         elif cancelled and cancelled.age_s > STOP_WITHIN_S:
             log.warning("the training did not stop in time; its process is ended")
             kill(activity.pid)
+
+    def _show(self, activity: Activity) -> None:
+        """What the device does now is news: the next measurements are not waited for."""
+        does = (activity.assignment, activity.phase)
+        if does != self._told:
+            self._told = does
+            self._hurry()
 
     def _lost(self, activity: Activity, cancelled: bool) -> None:
         if not self._board.end_activity(activity.assignment) or cancelled:

@@ -6,8 +6,8 @@ assignment that is over. How the server is reached again is decided by ``backoff
 
 from __future__ import annotations
 
+import itertools
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +16,20 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from fedcore.errors import EdgewiseError, ServerRefused, Stopped
+from fedcore.plan.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec import JobSpec
-from workers.agent.artefacts import ArtefactCache, BrokenDownload, pieces
+from workers.agent.artefacts import ArtefactCache, BrokenDownload
 from workers.agent.backoff import keep_trying
 from workers.agent.clock import seconds_of
 from workers.agent.recorder import Recorder
+from workers.agent.step import rebuilt
 from workers.agent.transport import Server
 
 T = TypeVar("T")
 WITHOUT_DEADLINE_S = 3600.0
 DOWNLOADS = 3
-SHA256 = re.compile(r"[0-9a-f]{64}")
+# The server's answers that mean: this assignment is no longer this device's, say nothing more.
+OVER = frozenset({401, 404, 409})
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,10 @@ class TooLarge(EdgewiseError):
 
 @dataclass(frozen=True)
 class Work:
-    """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970."""
+    """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970.
+
+    ``draw`` counts former pieces of training on the same weights; each draws its own order.
+    """
 
     assignment: str
     job: str
@@ -55,40 +61,43 @@ class Work:
     global_size: int
     deadline: float | None
     max_update_bytes: int
+    draw: int = 0
+    wire: WireOffer = field(default_factory=WireOffer)
+    step: StepOffer | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Work:
         """Raises SpecError where this agent does not understand the job's specification.
 
-        Assignment and hash become names of files here, so they must be what they claim.
+        Job, assignment and hashes become names of files, so they must be what they claim.
         """
-        sha256 = str(values["global"]["sha256"])
-        if not SHA256.fullmatch(sha256):
-            raise ValueError("the global weights have no SHA-256")
         return cls(
             assignment=str(UUID(str(values["assignment"]))),
-            job=str(values["job"]),
+            job=str(UUID(str(values["job"]))),
             job_name=str(values["job_name"]),
             round=int(values["round"]),
             task=str(values["task"]),
             slot=int(values["slot"]),
             dataset=str(values["dataset"]),
             spec=JobSpec.from_dict(values["spec"]),
-            global_sha256=sha256,
+            global_sha256=sha256_of(values["global"]["sha256"]),
             global_size=int(values["global"]["size_bytes"]),
             deadline=seconds_of(values["deadline_at"]) if values.get("deadline_at") else None,
             max_update_bytes=int(values["max_update_bytes"]),
+            draw=int(values.get("draw", 0)),
+            wire=WireOffer.read(values.get("wire") or {}),
+            step=StepOffer.read(values["global"].get("step")),
         )
 
     @property
     def update_meta(self) -> dict[str, str]:
-        """What an update's frame says of itself; the server compares it with the round."""
+        """What an update's frame says of itself; the same at every attempt of a round."""
         return {
             "kind": "update",
             "job": self.job,
             "round": str(self.round),
             "base": self.global_sha256,
-            "assignment": self.assignment,
+            "slot": str(self.slot),
         }
 
 
@@ -177,7 +186,7 @@ class Performance:
 
     def _weights(self) -> Path:
         work, tools = self.work, self.tools
-        path = tools.cache.held(work.global_sha256, work.global_size)
+        path = tools.cache.held(work.global_sha256, work.global_size, tools.check)
         if path is None:
             tools.recorder.enter("downloading")
             began, waited = time.monotonic(), self.timing.wait
@@ -187,12 +196,16 @@ class Performance:
         return path
 
     def _download(self) -> Path:
-        work, tools = self.work, self.tools
+        work, cache = self.work, self.tools.cache
+        sha256, size = work.global_sha256, work.global_size
+        path = rebuilt(cache, work.step, sha256, size, self._fetch)
+        return self._fetch(sha256, size) if path is None else path
+
+    def _fetch(self, sha256: str, size: int) -> Path:
+        tools = self.tools
 
         def fetch() -> Path:
-            return tools.cache.fetch(
-                tools.server, work.global_sha256, work.global_size, tools.check
-            )
+            return tools.cache.fetch(tools.server, sha256, size, tools.check)
 
         for _ in range(DOWNLOADS - 1):
             try:
@@ -203,8 +216,6 @@ class Performance:
 
     def _learn(self, weights: Path, update: Path) -> Outcome:
         work, tools = self.work, self.tools
-        server = tools.server
-        self._insist(lambda: server.progress(work.assignment, "training"), "announcing")
         watch = Watch(tools.should_stop, tools.recorder.advance, tools.recorder.record)
         if work.task == "evaluate":
             tools.recorder.enter("evaluating")
@@ -221,11 +232,10 @@ class Performance:
                 f"the update has {size} bytes where the server takes {self.work.max_update_bytes}"
             )
         server, assignment, check = self.tools.server, self.work.assignment, self.tools.check
+        attempts = itertools.count()
 
         def send() -> None:
-            # Said at every attempt: a server that was away may have given this work up.
-            server.progress(assignment, "uploading")
-            server.upload(assignment, pieces(path, check), size, sha256)
+            server.upload(assignment, path, sha256, check, resume=next(attempts) > 0)
 
         self.tools.recorder.enter("uploading")
         began, waited = time.monotonic(), self.timing.wait
@@ -269,7 +279,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, CannotDo):
         return Failure(str(error), False, refuse=True)
     if isinstance(error, ServerRefused):
-        return Failure(str(error), False) if error.status in (413, 422) else None
+        return None if error.status in OVER else Failure(str(error), False)
     if isinstance(error, EdgewiseError) and not isinstance(error, Stopped):
         return Failure(str(error), error.retryable)
     if isinstance(error, OSError):

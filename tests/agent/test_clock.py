@@ -1,0 +1,69 @@
+"""Clocks that are set while an agent runs, and answers that must not end work in silence."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from fedcore.errors import ServerRefused
+from workers.agent import work
+from workers.agent.board import Board
+from workers.agent.clock import Clock
+from workers.agent.outbox import Outbox
+from workers.agent.sender import CLOCK_NOTE, Sender
+from workers.agent.store import Store
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_the_devices_clock_is_set_while_the_agent_runs(
+    monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    real = time.time
+    clock = Clock()
+    before = clock.now()
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    assert abs(clock.now() - before) < 5.0
+    clock.observe(formatdate(real(), usegmt=True))
+    assert clock.offset_s == 0.0, "the server is where it was"
+
+
+def test_the_servers_clock_is_set_while_the_agent_runs() -> None:
+    clock = Clock()
+    before = clock.now()
+    clock.observe(formatdate(time.time() + 3600, usegmt=True))
+    assert abs(clock.now() - before - 3600) < 5.0
+    clock.observe(formatdate(time.time(), usegmt=True))
+    assert abs(clock.now() - before) < 5.0
+
+
+class _Late:
+    """A server whose clock is an hour ahead."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def measurements(self, body: object) -> dict[str, object]:
+        self.clock.observe(formatdate(time.time() + 3600, usegmt=True))
+        return {"acked_seq": 0, "interval_s": 1.0, "cancel": []}
+
+
+def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path: Path) -> None:
+    """Else it would refuse every offer as expired, for ever: it makes no call of its own."""
+    store = Store(tmp_path / "agent.sqlite3")
+    board = Board(store)
+    sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
+    sender.turn()
+    assert abs(float(board.noted(CLOCK_NOTE)) - 3600) < 5.0
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 415, 422])
+def test_an_answer_the_server_cannot_take_fails_the_work_with_the_reason(status: int) -> None:
+    assert work.failure_of(ServerRefused("no", status)) == work.Failure("no", False)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_work_that_is_over_is_not_answered(status: int) -> None:
+    assert work.failure_of(ServerRefused("over", status)) is None

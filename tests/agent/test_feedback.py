@@ -1,0 +1,117 @@
+"""What a device keeps of what its codecs lost: as long as it is needed, and no longer."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedcore.plan.wire_chain import PLAIN, parse
+from fedcore.plan.wire_offer import Taken, WireOffer
+from fedcore.spec import JobSpec
+from fedcore.wire.frame import FrameReader
+from workers.agent import feedback
+from workers.agent.work import Work
+
+JOB, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+DELTA = {"w": torch.linspace(-1, 1, 500)}
+INT4 = parse("int4")
+
+
+def work(round_number: int, offer: WireOffer, task: str = "train", **spec: Any) -> Work:
+    return Work(
+        assignment="a", job=JOB, job_name="", round=round_number, task=task, slot=0, dataset="law",
+        spec=JobSpec.from_dict({"rounds": 3, **spec}), global_sha256="0" * 64, global_size=1,
+        deadline=None, max_update_bytes=10**6, wire=offer,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "feedback"
+
+
+def write(item: Work, folder: Path) -> Taken:
+    info = feedback.write(item, DELTA, folder.with_name("update"), folder)
+    return Taken(item.round, info.sha256, item.wire.chain)
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.safetensors"))
+
+
+def test_rounds_follow_each_other_and_two_residuals_stay(folder: Path) -> None:
+    """The one that was used, for a repeated attempt; the one that was made, for the next round."""
+    taken: list[Taken | None] = [None]
+    for number in (1, 2, 3):
+        taken.append(write(work(number, WireOffer(INT4, taken[-1])), folder))
+    assert kept(folder) == sorted(item.file for item in taken[2:] if item)
+    assert not list(folder.rglob("*.new"))
+
+
+def test_a_lossless_update_settles_what_is_owed(folder: Path) -> None:
+    first = write(work(1, WireOffer(INT4)), folder)
+    owed = FrameReader(folder / JOB / first.file)["w"]
+    write(work(2, WireOffer(PLAIN, first)), folder)
+    sent = FrameReader(folder.with_name("update"))["w"]
+    assert torch.equal(sent, DELTA["w"] + owed) and bool(owed.any())
+    assert kept(folder) == [first.file], "for another attempt at round 2"
+
+
+def test_without_feedback_or_loss_nothing_is_kept(folder: Path) -> None:
+    write(work(1, WireOffer(INT4), wire={"error_feedback": False}), folder)
+    write(work(1, WireOffer(PLAIN)), folder)
+    assert not folder.exists()
+
+
+def test_a_residual_that_is_gone_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = write(work(1, WireOffer(INT4)), folder)
+    (folder / JOB / first.file).write_bytes(b"a power cut")
+    with caplog.at_level(logging.WARNING):
+        write(work(2, WireOffer(INT4, first)), folder)
+    assert "what round 1's update lost is not on this disk any more" in caplog.text
+
+
+def test_jobs_that_are_over_leave_nothing(folder: Path) -> None:
+    for job in (JOB, OTHER):
+        (folder / job).mkdir(parents=True)
+    feedback.tidy(folder, WireOffer())
+    assert {path.name for path in folder.iterdir()} == {JOB, OTHER}, "nothing was said of jobs"
+    feedback.tidy(folder, WireOffer(jobs=frozenset({JOB})))
+    assert {path.name for path in folder.iterdir()} == {JOB}
+    feedback.tidy(folder.with_name("none"), WireOffer(jobs=frozenset()))
+
+
+@pytest.mark.parametrize(
+    ("round_number", "task", "gone"),
+    [(2, "evaluate", False), (3, "train", False), (3, "evaluate", True)],
+)
+def test_the_last_evaluation_ends_a_job(
+    folder: Path, round_number: int, task: str, gone: bool
+) -> None:
+    (folder / JOB).mkdir(parents=True)
+    feedback.forget_when_done(folder, work(round_number, WireOffer(), task))
+    assert (folder / JOB).exists() != gone
+
+
+NONSENSE: list[dict[str, Any]] = [
+    {"feedback": {"round": 1, "update": "../../x", "chain": "int8"}},
+    {"feedback": {"round": "x", "update": "0" * 64, "chain": "int8"}},
+    {"jobs": ["../.."]},
+]
+
+
+@pytest.mark.parametrize("values", NONSENSE)
+def test_what_becomes_a_file_name_must_be_what_it_claims(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"SHA-256|invalid literal|UUID"):
+        WireOffer.read(values)
+
+
+def test_an_offer_is_read_as_it_was_written() -> None:
+    offer = WireOffer(INT4, Taken(3, "a" * 64, parse("top_k(0.1)+int8")), frozenset({JOB}))
+    assert WireOffer.read(offer.to_dict()) == offer
+    assert WireOffer.read({}) == WireOffer(PLAIN, None, None)

@@ -1,0 +1,30 @@
+"""The warden tells the server at once of what the training process does now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from workers.agent.board import Activity, Board
+from workers.agent.store import Store
+from workers.agent.warden import StopRequest, Warden
+
+
+def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
+    board = Board(Store(tmp_path / "agent.sqlite3"))
+    hurried: list[str] = []
+    warden = Warden(
+        board,
+        StopRequest(),
+        lambda: hurried.append("now"),
+        lambda loss: None,
+        lambda: None,
+    )
+    seen = []
+    for phase, step in (("training", 0), ("training", 1), ("uploading", 1)):
+        board.set_activity(Activity("one", phase, step, 3, os.getpid()))
+        warden.tick()
+        seen.append(len(hurried))
+    board.set_activity(Activity("another", "uploading", 0, 3, os.getpid()))
+    warden.tick()
+    assert [*seen, len(hurried)] == [1, 1, 2, 3]

@@ -1,0 +1,128 @@
+"""A small site that transfers go to and come from, which can cut, stall, redirect and refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from workers.agent.artefacts import ArtefactCache
+from workers.agent.transport import Server
+
+CONTENT = os.urandom(3 * 2**20 + 77)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Site(ThreadingHTTPServer):
+    """Serves CONTENT, takes updates, and counts what goes over each connection."""
+
+    daemon_threads = True
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.content = CONTENT
+        self.heard: list[str] = []
+        self.tokens: list[str | None] = []
+        self.connections = 0
+        self.redirect = ""
+        self.cut_at = 0
+        self.stall_at = 0
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.part = b""
+        self.tls = tls
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        self.connections += 1
+        if self.tls:
+            connection = self.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that hang up are part of these tests."""
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://localhost:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Site
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def say(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def hear(self) -> bool:
+        """Note the request; answer as scripted, if it is. Whether it was."""
+        site = self.server
+        site.heard.append(f"{self.command} {self.path}")
+        site.tokens.append(self.headers.get("Authorization"))
+        if not site.answers:
+            return False
+        status, headers, body = site.answers.pop(0)
+        self.say(status, headers, body)
+        self.close_connection = headers.get("Connection") == "close"
+        return True
+
+    def do_GET(self) -> None:
+        site = self.server
+        if self.hear():
+            return
+        if site.redirect:
+            self.say(307, {"Location": site.redirect})
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        body = site.content[int(asked[1]) :] if asked else site.content
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        cut_at, site.cut_at = site.cut_at, 0
+        if site.stall_at:
+            self.wfile.write(body[: site.stall_at])
+            time.sleep(30)
+        self.wfile.write(body[:cut_at] if cut_at else body)
+        self.close_connection = bool(cut_at)
+
+    def do_HEAD(self) -> None:
+        if not self.hear():
+            self.say(200, {"Upload-Offset": str(len(self.server.part))})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.hear():
+            self.say(200, {}, b"{}")
+
+    def do_PATCH(self) -> None:
+        if self.hear():
+            return
+        offset, count = int(self.headers["Upload-Offset"]), int(self.headers["Content-Length"])
+        assert offset == len(self.server.part)
+        self.server.part += self.rfile.read(count)
+        self.say(204, {"Upload-Offset": str(len(self.server.part))})
+
+
+def go_on() -> None:
+    """Nobody cancels."""
+
+
+def fetch(server: Server, cache: ArtefactCache, check: Callable[[], None] = go_on) -> Path:
+    return cache.fetch(server, SHA256, len(CONTENT), check)
