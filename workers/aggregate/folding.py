@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from fedcore.errors import EdgewiseError, FoldError, WireError
-from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase, Task
-from fedcore.strategy.fold import FoldReport, UpdateFile, fold_files
-from fedcore.wire.frame import FrameReader, check_frame
+from fedcore.plan.wire_header import WIRE_KEY
+from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
+from fedcore.strategy.fold import FoldReport, UpdateFile, UpdatesRefused
+from fedcore.strategy.serve import After, Before, fold_and_serve
+from fedcore.wire.frame import FrameInfo, FrameReader, check_header
 from webapp.events import job_event
+from webapp.jobs import wire
 from webapp.jobs.artefacts import (
     ArtefactRefused,
     full_disk_refused,
@@ -26,12 +30,10 @@ from webapp.jobs.artefacts import (
 )
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
 from webapp.jobs.transitions import lock_job
+from workers.aggregate import pieces, sharding
 from workers.coordinator.shell import advance, apply
 
 log = logging.getLogger(__name__)
-
-# Headers and metadata may make an update larger than the model it changes, by this much.
-FRAME_SLACK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -39,76 +41,121 @@ class _Result:
     report: FoldReport
     global_artefact: Artefact
     state_artefact: Artefact
+    step_artefact: Artefact | None
     slots: list[int]
+    updates: list[dict[str, object]]
 
 
 def fold_round(round_id: int) -> None:
     """Fold, store, tell the round. Doing it twice gives the same bytes and changes nothing."""
     row = Round.objects.select_related("job", "base_artefact", "state_artefact").get(pk=round_id)
     if row.phase != RoundPhase.AGGREGATING.value:
+        sharding.forget(row)
         return
-    try:
+    with failing(row):
         result = _fold(row)
-    except ArtefactRefused as error:  # the disk is full: reconcile asks again
+        if result is None:  # shards of it are still folded, by other workers too
+            return
+        _conclude(row, result)
+        sharding.forget(row)
+        advance(row.job_id)
+
+
+@contextmanager
+def failing(row: Round) -> Iterator[None]:
+    """What ends a fold ends its round, but for a full disk: then reconcile asks again."""
+    try:
+        yield
+    except ArtefactRefused as error:
         job_event(row.job, f"round {row.number}: {error}", Level.ERROR)
-        return
     except EdgewiseError as error:
         log.warning("round %s cannot be folded: %s", row, error)
-        apply(round_id, AggregationFailed(time.time(), str(error)))
-    else:
-        _conclude(row, result)
-    advance(row.job_id)
+        apply(row.pk, AggregationFailed(time.time(), str(error)))
+        sharding.forget(row)
+        advance(row.job_id)
 
 
-def _fold(row: Round) -> _Result:
-    spec = row.job.job_spec
+def _fold(row: Round) -> _Result | None:
+    """None where the fold is shared out and not all shards are there."""
+    with full_disk_refused(), ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
+        after = After(*(folder / f"{name}.safetensors" for name in ("global", "state", "step")))
+        while True:
+            before, updates = opened(row, stack)
+            try:
+                fold = sharding.fold_of(row, before, updates, stack)
+                if fold is None:
+                    return None
+                served = fold_and_serve(row.job.job_spec, before, updates, after, fold)
+            except UpdatesRefused as error:
+                refuse_unsound(row, error)
+                continue
+            break
+        report, step = served.report, served.step
+        kept = _stored(after.model, report.global_frame, ArtefactKind.GLOBAL)
+        state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
+        step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
+        told = pieces.figures(row, pieces.reported(row))
+    slots = [update.slot for update in updates]
+    return _Result(report, kept, state_kept, step_kept, slots, told)
+
+
+def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
+    return store(path, frame.sha256, kind, "aggregate")
+
+
+def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
+    """The files of a round's fold while the stack is open. Raises FoldError without quorum."""
     previous = _state_before(row)
     assert row.base_artefact is not None
-    with full_disk_refused(), ExitStack() as stack:
-        base = stack.enter_context(local_file(row.base_artefact))
-        state = stack.enter_context(local_file(previous)) if previous else None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
-        updates = _checked_updates(row, base, stack)
-        _check_quorum(row, len(updates))
-        after, state_after = folder / "global.safetensors", folder / "state.safetensors"
-        report = fold_files(spec, base, updates, state, after, state_after)
-        kept = store(after, report.global_frame.sha256, ArtefactKind.GLOBAL, "aggregate")
-        state_kept = store(
-            state_after, report.state_frame.sha256, ArtefactKind.STRATEGY_STATE, "aggregate"
-        )
-    return _Result(report, kept, state_kept, [update.slot for update in updates])
+    base = stack.enter_context(local_file(row.base_artefact))
+    state = stack.enter_context(local_file(previous)) if previous else None
+    updates = _checked_updates(row, base, stack)
+    _check_quorum(row, len(updates))
+    return Before(base, state), updates
 
 
 def _checked_updates(row: Round, base: Path, stack: ExitStack) -> list[UpdateFile]:
-    """The round's updates that are sound; each other one is refused with its reason."""
+    """The updates of the round that fit it; each other one is refused with its reason."""
     expected = FrameReader(base).header.shapes
     assert row.base_artefact is not None
-    meta = {
-        "kind": "update",
-        "job": str(row.job_id),
-        "round": str(row.number),
-        "base": row.base_artefact.sha256,
-    }
-    limit = row.base_artefact.size_bytes + FRAME_SLACK_BYTES
     sound = []
-    for assignment in _reported(row):
+    for key, assignment in pieces.reported(row).items():
         assert assignment.update_artefact is not None
+        meta = _meta(assignment)
         try:
             path = stack.enter_context(local_file(assignment.update_artefact))
-            check_frame(path, expected, meta, limit)
+            limit = wire.max_update_bytes(assignment, row.base_artefact)
+            check_header(path, expected, meta, limit)
         except WireError as error:
             _refuse(row, assignment, str(error))
             continue
         except FileNotFoundError:
             _refuse(row, assignment, "its bytes are no longer in the storage")
             continue
-        sound.append(UpdateFile(path, float(assignment.examples), assignment.slot))
+        factor = pieces.scale(row, assignment)
+        sound.append(UpdateFile(path, float(assignment.examples), *key, factor))
     return sound
 
 
-def _reported(row: Round) -> list[Assignment]:
-    rows = row.assignments.filter(task=Task.TRAIN.value, phase=AssignmentPhase.REPORTED.value)
-    return list(rows.select_related("update_artefact", "device").order_by("slot"))
+def _meta(assignment: Assignment) -> dict[str, str]:
+    """What an update must say of itself: its assignment's own round, which may be an older one."""
+    started = assignment.round
+    assert started.base_artefact is not None
+    return {
+        "kind": "update",
+        "job": str(started.job_id),
+        "round": str(started.number),
+        "base": started.base_artefact.sha256,
+        WIRE_KEY: str(wire.chain_of(assignment)),
+    }
+
+
+def refuse_unsound(row: Round, error: UpdatesRefused) -> None:
+    """Numbers are looked at only while they are folded: refuse, for the fold to be done again."""
+    for key, assignment in pieces.reported(row).items():
+        if reason := error.reasons.get(key):
+            _refuse(row, assignment, reason)
 
 
 def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
@@ -125,9 +172,11 @@ def _check_quorum(row: Round, sound: int) -> None:
     needed = int(row.policy["quorum"])
     if sound >= needed:
         return
-    refused = row.assignments.filter(
-        phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False
-    ).select_related("device")
+    refused = (
+        pieces.of_round(row)
+        .filter(phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False)
+        .select_related("device")
+    )
     reasons = "; ".join(f"{item.device.name}: {item.reason}" for item in refused)
     raise FoldError(
         f"{sound} of {sound + len(refused)} updates are sound where {needed} are needed: {reasons}"
@@ -149,6 +198,7 @@ def _conclude(row: Round, result: _Result) -> None:
             Aggregated(now.timestamp()),
             global_artefact=result.global_artefact,
             state_artefact=result.state_artefact,
+            step_artefact=result.step_artefact,
             fold=_figures(result),
             aggregated_at=now,
         )
@@ -165,6 +215,7 @@ def _figures(result: _Result) -> dict[str, object]:
     report = result.report
     return {
         "slots": result.slots,
+        **({"updates": result.updates} if result.updates else {}),
         "weights": report.weights,
         "update_norms": report.update_norms,
         "aggregation_error": report.aggregation_error,

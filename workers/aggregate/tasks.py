@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from webapp.broker import AGGREGATE, EXPORT, INITIALISE, app
+from webapp.broker import AGGREGATE, EXPORT, FOLD_SHARD, INITIALISE, app
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,13 @@ def aggregate(round_id: int) -> None:
     from workers.aggregate.folding import fold_round
 
     fold_round(round_id)
+
+
+@app.task(name=FOLD_SHARD)
+def fold_shard(shard_id: int) -> None:
+    from workers.aggregate.shard import fold_one
+
+    fold_one(shard_id)
 
 
 @app.task(name=EXPORT)

@@ -9,11 +9,17 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from fedcore import sampling
-from fedcore.rounds import Policy
+from fedcore.plan import clock
+from fedcore.plan.policy import round_policy, version_policy
+from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
+from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.models import Job, Participant, Round
+from webapp.jobs.models import Assignment, Job, Participant, Round
+from workers.coordinator import watch
+
+HISTORY_ROUNDS = 50  # how far back a device's last times are looked for
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,51 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     spec = job.job_spec
     participants = _participants(job, spec)
     online = [p for p in participants if p.device.is_online]
+    if spec.participation.buffered and number > 1:  # devices are at work: nobody is waited for
+        return _plan_version(spec, number, participants, online)
     need = min(spec.participation.minimum, len(participants)) or 1
     if len(participants) < spec.participation.minimum or len(online) < need:
         return _wait(job, spec, participants, online)
+    if spec.participation.buffered and number:
+        return _plan_version(spec, number, participants, online)
     slots = {str(p.slot): p.slot for p in online}
-    chosen = sampling.select(list(slots), spec.participation, spec.seed, number)
-    policy = Policy(
-        target=chosen.target,
-        quorum=sampling.quorum(chosen.target, spec.participation),
-        deadline_s=spec.participation.deadline_s,
-        lease_s=spec.participation.lease_s,
-        max_attempts=spec.participation.max_attempts,
-    )
+    predicted = predicted_seconds(job, spec.participation, number)
+    chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
+    policy = round_policy(spec.participation, chosen, predicted)
     return RoundPlan(
         tuple(slots[name] for name in chosen.members) if number else (),
-        tuple(slots.values()),
+        tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),
         asdict(policy),
     )
+
+
+def _plan_version(
+    spec: JobSpec, number: int, participants: list[Participant], online: list[Participant]
+) -> RoundPlan:
+    """A round of an asynchronous job: everybody may train, whenever they are free."""
+    evaluating = spec.evaluation.due(number, spec.rounds)
+    return RoundPlan(
+        tuple(p.slot for p in participants),
+        tuple(p.slot for p in online) if evaluating else (),
+        asdict(version_policy(spec, number, len(participants))),
+    )
+
+
+def predicted_seconds(job: Job, part: ParticipationSpec, number: int) -> dict[str, float]:
+    """What the devices (by slot) are expected to take, where the job makes use of it."""
+    if part.deadline_quantile <= 0 and part.tiers < 2:
+        return {}
+    reported = Assignment.objects.filter(
+        round__job=job,
+        round__number__gte=number - HISTORY_ROUNDS,
+        task=Task.TRAIN.value,
+        phase__in=[phase.value for phase in DELIVERED],
+    ).order_by("-round__number", "-round__attempt", "-attempt")
+    history = (
+        (str(slot), clock.round_seconds(metrics))
+        for slot, metrics in reported.values_list("slot", "metrics")
+    )
+    return clock.predict((slot, seconds) for slot, seconds in history if seconds is not None)
 
 
 def _wait(
@@ -62,6 +96,7 @@ def _wait(
     if job.started_at is not None:
         ended = job.rounds.exclude(ended_at=None).order_by("-ended_at").first()
         since = max(since, ended.ended_at) if ended and ended.ended_at else since
+    since = max(since, watch.back_at())  # nobody is late for the time the server was away
     late = timezone.now() > since + timedelta(seconds=spec.participation.deadline_s)
     need = spec.participation.minimum
     if len(participants) < need:

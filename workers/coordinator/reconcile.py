@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 
@@ -13,23 +14,36 @@ from fedcore.rounds import ENDED, AssignmentPhase
 from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker
 from webapp.jobs.models import Assignment, Job, Round
+from workers.coordinator import watch
 from workers.coordinator.shell import advance
 from workers.coordinator.store import send_offers
 
 log = logging.getLogger(__name__)
 
 OFFER_AGAIN_AFTER_S = 15.0
+MARK = "queues-kept"
 
 
 def run() -> None:
     """Look at every job that is not over, send lost offers again, restore broker users."""
+    watch.look()
     sync_broker_users()
+    ask_a_restarted_broker_again()
     for job_id in unfinished_jobs():
         try:
             advance(job_id)
         except Exception:  # one job that cannot be decided on must not stop the others
             log.exception("job %s could not be advanced", job_id)
     send_lost_offers()
+
+
+def ask_a_restarted_broker_again() -> None:
+    """A broker of the site that has lost our mark has lost what the workers were asked for, too.
+
+    While it is away every look-up misses, so whatever could not be sent is sent on its return.
+    """
+    if cache.add(MARK, 1, timeout=None):
+        watch.ask_again()
 
 
 def unfinished_jobs() -> list:  # type: ignore[type-arg]
@@ -67,5 +81,7 @@ def sync_broker_users() -> None:
         return
     if restored:
         log.warning("the devices' broker had forgotten %s users; set again", restored)
+        # What it held for them went with it.
+        Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).update(sent_at=None)
     if dropped:
         log.warning("the devices' broker still let in %s revoked devices; dropped", dropped)

@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from fedcore import lifecycle
 from fedcore.lifecycle import JobPhase, LastRound
-from fedcore.rounds import ENDED, Event, Interrupted, RoundPhase, Tick, step
+from fedcore.rounds import ENDED, Event, Interrupted, RoundPhase, Tick, step, step_buffered
 from webapp.broker import INITIALISE, send_after_commit
 from webapp.events import job_event
 from webapp.jobs.models import Job, Level, Round
-from webapp.jobs.rows import device_names, to_round
+from webapp.jobs.rows import device_names, is_buffered, open_rounds, to_round
 from webapp.wake import wake_job
-from workers.coordinator import planning
+from workers.coordinator import planning, watch
 from workers.coordinator.store import Conflict, give_up_revoked, online_names, save
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ INITIALISE_LIMIT_S = 6 * 3600.0  # a large model may have to come over a slow li
 
 def advance(job_id: UUID) -> None:
     """Take a job as far as it can go now."""
+    watch.look()
     for _ in range(MAX_PASSES):
         try:
             with transaction.atomic():
@@ -90,7 +91,7 @@ def _advance_once(job_id: UUID) -> bool:
 def _interrupt(job: Job, last: Round | None) -> bool:
     """A person paused or cancelled the job: stop what its devices do."""
     stopped = job.phase in (JobPhase.PAUSED, JobPhase.CANCELLED, JobPhase.FAILED)
-    if stopped and last is not None and RoundPhase(last.phase) not in ENDED:
+    if stopped and last is not None and (is_buffered(last) or RoundPhase(last.phase) not in ENDED):
         _step(job, last, Interrupted(timezone.now().timestamp(), f"the job was {job.phase}"))
     return False
 
@@ -149,15 +150,21 @@ def _tick(job: Job, row: Round) -> bool:
 
 
 def _step(job: Job, row: Round, event: Event) -> bool:
-    """Step the round with one event and store the outcome."""
+    """Step the round, and what else is open in an asynchronous job, and store the outcome."""
     names = device_names(job)
-    before = to_round(row, names)
-    after, effects = step(before, event)
-    if after == before and not effects:
-        return False
-    save(job, row, before, after, effects, names)
-    wake_job(job.pk)
-    return True
+    rows = open_rounds(row) if is_buffered(row) else [row]
+    before = tuple(to_round(each, names) for each in rows)
+    stepped = step_buffered(before, event) if is_buffered(row) else (step(before[0], event),)
+    changed = [
+        (each, old, new, effects)
+        for each, old, (new, effects) in zip(rows, before, stepped, strict=True)
+        if new != old or effects
+    ]
+    for each, old, new, effects in changed:
+        save(job, each, old, new, effects, names)
+    if changed:
+        wake_job(job.pk)
+    return bool(changed)
 
 
 def fail_job(job_id: UUID, reason: str) -> None:

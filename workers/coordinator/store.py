@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 
 from fedcore import rounds
-from fedcore.rounds import AssignmentPhase, Effect, Ended, Revoke, RoundPhase, Task
+from fedcore.rounds import AssignmentPhase, Effect, Ended, Measured, Revoke, RoundPhase, Task
 from webapp.devices import broker
 from webapp.events import job_event
 from webapp.jobs.models import Assignment, Job, Level, Participant, Round
@@ -31,7 +31,7 @@ def online_names(job: Job) -> frozenset[str]:
 def give_up_revoked(row: Round) -> None:
     """Nobody waits for a device that was revoked before this was offered to it."""
     Assignment.objects.filter(
-        round=row,
+        round__job_id=row.job_id,
         device__revoked_at__isnull=False,
         phase__in=[phase.value for phase in rounds.ACTIVE],
     ).update(
@@ -63,6 +63,8 @@ def save(
     for effect in effects:
         if isinstance(effect, Revoke):
             cancels.append(_revoke(job, row, effect, slots))
+        elif isinstance(effect, Measured):
+            Round.objects.filter(pk=row.pk).update(evaluation=evaluation_means(row))
         elif isinstance(effect, Ended):
             _ended(job, row, effect)
     transaction.on_commit(partial(_tell, offered, cancels))
@@ -79,13 +81,13 @@ def _tell(offered: Sequence[Assignment], cancels: Sequence[Callable[[], bool]]) 
 
 def send_offers(offered: Iterable[Assignment]) -> bool:
     """Tell devices that there is work. False where the broker could not be reached."""
-    sent, reached = [], True
-    for assignment in offered:
-        reached = broker.offer(assignment.device_id, str(assignment.pk))
-        if not reached:
-            break
-        sent.append(assignment.pk)
-    Assignment.objects.filter(pk__in=sent).update(sent_at=datetime.now(timezone.utc))
+    offers = [(assignment.device_id, assignment.pk) for assignment in offered]
+    if not offers:
+        return True
+    reached = broker.offer([(device, str(pk)) for device, pk in offers])
+    if reached:
+        sent = Assignment.objects.filter(pk__in=[pk for _, pk in offers])
+        sent.update(sent_at=datetime.now(timezone.utc))
     return reached
 
 
@@ -105,9 +107,7 @@ def _save_assignments(
         if known is None:
             new.append(item)
         elif known != item:
-            move = _Move(
-                item.task, item.attempt, known.phase, item.phase, item.reason, item.retryable
-            )
+            move = _Move(known.phase, replace(item, device="", lease_until=0.0))
             moves.setdefault(move, []).append(slots[item.device])
     for move, moved in moves.items():
         _move(row, move, moved)
@@ -118,27 +118,24 @@ def _save_assignments(
 class _Move:
     """What happens to several devices' assignments alike."""
 
-    task: Task
-    attempt: int
     before: AssignmentPhase
-    after: AssignmentPhase
-    reason: str
-    retryable: bool
+    after: rounds.Assignment  # of no device in particular
 
 
 def _move(row: Round, move: _Move, slots: list[int]) -> None:
     changes: dict[str, Any] = {
-        "phase": move.after.value,
-        "reason": move.reason,
-        "retryable": move.retryable,
+        "phase": move.after.phase.value,
+        "reason": move.after.reason,
+        "retryable": move.after.retryable,
+        "buffered_in": move.after.buffered_in,
     }
-    if move.after is not AssignmentPhase.FOLDED:  # that one ended when it was reported
+    if move.before is not AssignmentPhase.REPORTED:  # that one has ended already
         changes["ended_at"] = datetime.now(timezone.utc)
     seen = Assignment.objects.filter(
         round=row,
         slot__in=slots,
-        task=move.task.value,
-        attempt=move.attempt,
+        task=move.after.task.value,
+        attempt=move.after.attempt,
         phase=move.before.value,
     )
     if seen.update(**changes) != len(slots):
@@ -171,7 +168,7 @@ def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
         "deadline_at": _at(after.deadline_at),
     }
     if after.phase is RoundPhase.AGGREGATING:
-        changes["collected_at"] = now
+        changes |= {"collected_at": now, "aggregation_requested_at": None}
     if after.phase in rounds.ENDED:
         changes["ended_at"] = now
     if not Round.objects.filter(pk=row.pk, phase=before.phase.value).update(**changes):
@@ -186,6 +183,8 @@ def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> C
     )
     text = f"{effect.device}, round {row.number}: {effect.reason}"
     job_event(job, text, Level.WARNING, assignment.device)
+    if effect.silent:  # it may still be at work, behind an outage that it knows nothing of
+        return lambda: True
     return partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
 
 

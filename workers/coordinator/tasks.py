@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from webapp.broker import ADVANCE, RECONCILE, app
+from webapp.broker import ADVANCE, COLLECT, RECONCILE, app
 from webapp.jobs.transitions import begin_look
-from workers.coordinator import reconcile
+from workers.coordinator import collect, reconcile
 from workers.coordinator.shell import advance
 
 
@@ -19,3 +19,8 @@ def advance_job(job_id: str) -> None:
 @app.task(name=RECONCILE)
 def reconcile_all() -> None:
     reconcile.run()
+
+
+@app.task(name=COLLECT)
+def collect_all() -> None:
+    collect.run()

@@ -1,0 +1,59 @@
+"""Which updates a round folds: its own, or in an asynchronous job those that its buffer holds."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from fedcore.rounds import AssignmentPhase, Task
+from fedcore.strategy.inputs import Key
+from webapp.jobs.models import Assignment, Round
+from webapp.jobs.rows import is_buffered
+
+
+def of_round(row: Round) -> QuerySet[Assignment]:
+    """Assignments whose updates the round folds, or would have folded."""
+    train = Assignment.objects.filter(task=Task.TRAIN.value)
+    if is_buffered(row):
+        return train.filter(round__job_id=row.job_id, buffered_in=row.number)
+    return train.filter(round=row)
+
+
+def reported(row: Round) -> dict[Key, Assignment]:
+    """The updates to fold, by their place in the sum: slot, then number.
+
+    In an asynchronous job one slot may bring several; the one from the oldest model comes first,
+    whatever arrived first.
+    """
+    rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
+    found = rows.select_related("update_artefact", "device", "round__base_artefact")
+    ordered = list(found.order_by("round__number", "round__attempt", "slot", "attempt"))
+    if not is_buffered(row):
+        return {(item.slot, 0): item for item in ordered}
+    return {(item.slot, place): item for place, item in enumerate(ordered)}
+
+
+def staleness(row: Round, item: Assignment) -> int:
+    """How many versions came between the model an update started from and the one it changes."""
+    return max(0, row.number - item.round.number)
+
+
+def scale(row: Round, item: Assignment) -> float:
+    """What a stale update is multiplied with before it is folded."""
+    return float(row.job.job_spec.participation.discount(staleness(row, item)))
+
+
+def figures(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:
+    """What Round.fold keeps of an asynchronous job's updates, in the order of the sum."""
+    if not is_buffered(row):
+        return []
+    return [
+        {
+            "slot": item.slot,
+            "assignment": str(item.pk),
+            "base": item.round.number,
+            "attempt": item.attempt,
+            "staleness": staleness(row, item),
+            "discount": scale(row, item),
+        }
+        for _, item in sorted(folded.items(), key=lambda pair: pair[0][1])
+    ]
