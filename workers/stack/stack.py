@@ -17,7 +17,7 @@ import httpx
 from workers.stack.embedded import start_broker
 from workers.stack.processes import Processes, StartError, free_port, wait_for_port
 
-SERVER_PARTS = ("web", "coordinator", "aggregate")
+SERVER_PARTS = ("web", "coordinator", "beat", "aggregate")
 PREFERRED_WEB_PORT = 8000
 BROKER = "broker-"
 
@@ -27,12 +27,14 @@ class Stack:
     """A site in one folder: database, artefacts, logs, secrets, and the agents' state.
 
     Starting it again in the same folder goes on with the same data and, where they are free, the
-    same ports. ``extra_env`` reaches every server process.
+    same ports. ``extra_env`` reaches every server process; ``agent_module`` is run as an agent.
     """
 
     folder: Path
     extra_env: Mapping[str, str] = field(default_factory=dict)
     web_port: int = PREFERRED_WEB_PORT
+    agent_module: str = "workers.agent"
+    web_workers: int = 1
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
@@ -100,29 +102,42 @@ class Stack:
             self.start_part(part)
         self.wait_until_up()
 
+    @property
+    def own_brokers(self) -> tuple[str, ...]:
+        """The brokers of this stack; one that ``extra_env`` names is somebody else's."""
+        variables = {"site": "REDIS_URL", "devices": "DEVICE_REDIS_URL"}
+        return tuple(name for name, key in variables.items() if key not in self.extra_env)
+
     def start_brokers(self) -> None:
+        for name in self.own_brokers:
+            self.start_broker(name)
+
+    def start_broker(self, name: str) -> None:
+        """Start (again) one of ``own_brokers``; it has forgotten everything."""
+        port, password = int(self.settings[f"{name}_port"]), self.settings[f"{name}_password"]
         folder = self.folder / "brokers"
-        for name in ("site", "devices"):
-            port, password = int(self.settings[f"{name}_port"]), self.settings[f"{name}_password"]
-            start_broker(self.processes, BROKER + name, port, password, folder)
+        start_broker(self.processes, BROKER + name, port, password, folder)
 
     def start_part(self, part: str) -> None:
-        """Start (again) one of web, coordinator, aggregate."""
-        self.processes.start(part, self._command(part), self.env)
+        """Start (again) one of the server's parts."""
+        self.processes.start(part, self.command(part), self.env)
 
-    def _command(self, part: str) -> list[str]:
+    def command(self, part: str) -> list[str]:
+        """What starts one of the server's parts."""
         if part == "web":
             return [
                 *(sys.executable, "-m", "uvicorn", "webapp.asgi:application"),
                 *("--host", "127.0.0.1", "--port", self.settings["web_port"]),
+                *("--workers", str(self.web_workers)),
                 *("--lifespan", "off", "--no-access-log", "--timeout-graceful-shutdown", "2"),
             ]
+        if part == "beat":
+            schedule = str(self.folder / "var" / "beat")
+            beat = [sys.executable, "-m", "celery", "-A", "workers.coordinator.app", "beat"]
+            return [*beat, "-s", schedule, "--pidfile=", "-l", "WARNING"]
         worker = [sys.executable, "-m", "celery", "-A", f"workers.{part}.app", "worker"]
         worker += ["-Q", part, "-n", f"{part}@%h", "-c", "1", "--without-gossip"]
-        worker += ["--without-mingle", "-l", "INFO"]
-        if part == "coordinator":
-            worker += ["-B", "-s", str(self.folder / "var" / "beat")]
-        return worker
+        return [*worker, "--without-mingle", "-l", "INFO"]
 
     def wait_until_up(self, limit_s: float = 60.0) -> None:
         wait_for_port(self.processes, "web", int(self.settings["web_port"]), limit_s)
@@ -160,7 +175,7 @@ class Stack:
 
     def start_agent(self, name: str) -> None:
         """Several devices share this machine, so each trains with one thread."""
-        command = [*(sys.executable, "-m", "workers.agent", "run"), "--server", self.url]
+        command = [*(sys.executable, "-m", self.agent_module, "run"), "--server", self.url]
         command += ["--threads", "1"]
         self.processes.start(f"agent-{name}", command, self.agent_env(name))
 

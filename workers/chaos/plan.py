@@ -1,0 +1,94 @@
+"""Which process is killed in which state of a round, drawn by seed; nothing here touches a process.
+
+Every state meets every target once before any pair comes again, and the first kills already see
+every state.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from fedcore.rounds import RoundPhase
+
+# "planned" is all the time a job has no open round: before its first one, and between two.
+MOMENTS = (
+    RoundPhase.PLANNED,
+    RoundPhase.BROADCASTING,
+    RoundPhase.COLLECTING,
+    RoundPhase.AGGREGATING,
+    RoundPhase.EVALUATING,
+)
+# A kill comes up to so many seconds after its state was first seen; the short states last less.
+LONGEST_WAIT_S = {
+    RoundPhase.PLANNED: 0.02,
+    RoundPhase.BROADCASTING: 0.02,
+    RoundPhase.COLLECTING: 0.6,
+    RoundPhase.AGGREGATING: 0.05,
+    RoundPhase.EVALUATING: 0.6,
+}
+DOWN_S = (0.1, 2.0)  # until the killed process is started again
+STRIKES_A_VISIT = 2  # in one state of one round
+
+
+@dataclass(frozen=True)
+class Strike:
+    """Kill ``target``, ``wait_s`` after a round reached ``moment``; start it again ``down_s`` on.
+
+    ``pick`` from [0, 1) chooses among several devices.
+    """
+
+    moment: RoundPhase
+    target: str
+    wait_s: float
+    down_s: float
+    pick: float
+
+
+def draw(seed: int, kills: int, targets: Sequence[str]) -> list[Strike]:
+    """``kills`` strikes; the same seed gives the same ones."""
+    rng = random.Random(seed)
+    return [
+        Strike(
+            moment,
+            target,
+            rng.uniform(0.0, LONGEST_WAIT_S[moment]),
+            rng.uniform(*DOWN_S),
+            rng.random(),
+        )
+        for (moment, target), _ in zip(_pairs(rng, targets), range(kills), strict=False)
+    ]
+
+
+def _pairs(rng: random.Random, targets: Sequence[str]) -> Iterator[tuple[RoundPhase, str]]:
+    while True:
+        queues = {moment: rng.sample(targets, len(targets)) for moment in MOMENTS}
+        for turn in range(len(targets)):
+            for moment in rng.sample(MOMENTS, len(MOMENTS)):
+                yield moment, queues[moment][turn]
+
+
+@dataclass
+class Schedule:
+    """The strikes still to come, taken as jobs reach their moments."""
+
+    strikes: list[Strike]
+    _visits: dict[object, int] = field(default_factory=dict)
+
+    def take(self, visit: object, moment: RoundPhase) -> Strike | None:
+        """The next strike for a state; ``visit`` names the state of one round of one job."""
+        found = next((item for item in self.strikes if item.moment is moment), None)
+        if found is None or self._visits.get(visit, 0) >= STRIKES_A_VISIT:
+            return None
+        self._visits[visit] = self._visits.get(visit, 0) + 1
+        self.strikes.remove(found)
+        return found
+
+    def put_back(self, strike: Strike) -> None:
+        """Its moment had passed before it could be carried out: next time it comes sooner.
+
+        How long a state lasts depends on the machine; on a fast one no wait that was drawn for a
+        slow one would ever end within it.
+        """
+        self.strikes.append(replace(strike, wait_s=strike.wait_s / 2))
