@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -117,7 +117,9 @@ def device_broker(_device_broker: RealBroker) -> Iterator[RealBroker]:
 
 
 @pytest.fixture(autouse=True)
-def own_site(settings: Any, tmp_path: Path, _device_broker: RealBroker) -> Iterator[None]:
+def own_site(
+    settings: Any, tmp_path: Path, _device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Broker, cache, channel layer, files and password hashes that are fast and nobody else's.
 
     Not by the environment: pytest-django has read the settings before this file.
@@ -138,6 +140,10 @@ def own_site(settings: Any, tmp_path: Path, _device_broker: RealBroker) -> Itera
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     from django.core.cache import cache
 
+    from webapp import wake
+
+    # The layer above lives in one event loop's memory: no other thread may use it.
+    monkeypatch.setattr(wake, "sender", wake.at_once)
     cache.clear()
     yield
     cache.clear()
@@ -163,8 +169,8 @@ def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
     box = Outbox()
     monkeypatch.setattr(site_broker, "publisher", lambda name, args: box.site.append((name, args)))
 
-    def keep(kind: str, device_id: int, envelope: dict[str, str]) -> None:
-        box.devices.append((kind, device_id, envelope))
+    def keep(messages: Sequence[Any]) -> None:
+        box.devices += [(item.kind, item.device_id, item.envelope) for item in messages]
 
     # By its path, since importing it needs Django's apps and not every run has them.
     monkeypatch.setattr("webapp.devices.broker.publisher", keep)

@@ -20,6 +20,9 @@ DISK_BYTES = 4 * 2**20
 class FullStorage(AtomicFileSystemStorage):
     """A storage without space."""
 
+    def adopt(self, path: Path, name: str) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _save(self, name: str, content: File) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

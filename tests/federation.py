@@ -21,12 +21,13 @@ from django.http import HttpResponse
 from django.utils import timezone
 
 from fedcore.spec import JobSpec
+from tests import asgi
 from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model
 from webapp import broker
 from webapp.devices.models import Device
 from webapp.jobs import services
-from webapp.jobs.models import Artefact, Assignment, Event, Job, Round
+from webapp.jobs.models import Artefact, Assignment, Event, FoldShard, Job, Round, Watch
 
 API = "/api/v1/device"
 SCORES = {"loss": 2.0, "rouge1": 30.0, "rouge2": 10.0, "rougeL": 25.0, "seconds": 0.5}
@@ -45,6 +46,7 @@ class Pi:
     number: float = 0.5
     boot_id: str = "boot-1"
     examples: int = 40
+    seconds: float = 2.0
     done: set[str] = field(default_factory=set)
 
     @property
@@ -95,21 +97,51 @@ class Pi:
     def download(self, sha256: str, **headers: str) -> HttpResponse:
         return self.enrolled.client.get(f"{API}/artefacts/{sha256}/", headers=headers)
 
-    def upload(self, assignment: str, content: bytes, sha256: str = "") -> HttpResponse:
-        return self.enrolled.client.put(
-            f"{API}/assignments/{assignment}/update/",
-            data=content,
-            content_type="application/octet-stream",
-            headers={"X-Content-SHA256": sha256 or hashlib.sha256(content).hexdigest()},
-        )
+    def upload(self, assignment: str, content: bytes, sha256: str = "", **how: Any) -> HttpResponse:
+        """Send an update, or ``content[offset:]`` of it, with one PATCH; see ``patch``."""
+        offset = how.get("offset", 0)
+        headers = {
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(len(content) - offset),
+            "Upload-Offset": str(offset),
+            "Upload-Length": str(len(content)),
+            **how.get("headers", {}),
+        }
+        return self.patch(assignment, sha256 or digest_of(content), content[offset:], headers)
+
+    def patch(
+        self, assignment: str, sha256: str, body: Any, headers: Mapping[str, str], **how: Any
+    ) -> HttpResponse:
+        return self._call("PATCH", assignment, sha256, headers, body, **how)
+
+    def there(self, assignment: str, sha256: str) -> HttpResponse:
+        """Ask how much of an update the server has."""
+        return self._call("HEAD", assignment, sha256, {}, b"")
+
+    def _call(
+        self,
+        method: str,
+        assignment: str,
+        sha256: str,
+        headers: Mapping[str, str],
+        body: Any,
+        **how: Any,
+    ) -> HttpResponse:
+        path = f"{API}/assignments/{assignment}/update/{sha256}/"
+        told = {"Authorization": f"Device {self.enrolled.api_token}", **headers}
+        return asgi.call(method, path, told, body, **how).answer
 
     def update_for(self, work: Mapping[str, Any], **changes: Any) -> bytes:
         """The frame of an update to what ``work`` names; see ``update_frame``."""
         return update_frame(work, changes.pop("number", self.number), **changes)
 
     def report(self, assignment: str, content: bytes | None, **changes: Any) -> HttpResponse:
-        update = hashlib.sha256(content).hexdigest() if content is not None else None
-        metrics = TRAINED if content is not None else {**SCORES, "examples": 6}
+        update = digest_of(content) if content is not None else None
+        metrics = (
+            {**TRAINED, "seconds": self.seconds}
+            if content is not None
+            else {**SCORES, "examples": 6}
+        )
         examples = self.examples if content is not None else 6
         body = {"update": update, "examples": examples, "metrics": metrics, **changes}
         return self.act(assignment, "report", body)
@@ -136,14 +168,21 @@ class Pi:
         """Answer an accepted assignment, by the whole path of an update."""
         assignment = work["assignment"]
         assert self.act(assignment, "progress", {"phase": "training"}).status_code == 200
-        content = None
+        self.answer(work)
+
+    def answer(self, work: Mapping[str, Any]) -> None:
+        """The last steps of ``finish``."""
+        assignment, content = work["assignment"], None
         if work["task"] == "train":
             content = self.update_for(work)
-            assert self.act(assignment, "progress", {"phase": "uploading"}).status_code == 200
             answer = self.upload(assignment, content)
-            assert answer.status_code == 201, answer.content
+            assert answer.status_code == 204, answer.content
         answer = self.report(assignment, content)
         assert answer.status_code == 200, answer.content
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def update_frame(work: Mapping[str, Any], number: float, **changes: Any) -> bytes:
@@ -237,6 +276,7 @@ class Federation:
             broker.RECONCILE: coordinator.reconcile_all,
             broker.INITIALISE: aggregate.initialise,
             broker.AGGREGATE: aggregate.aggregate,
+            broker.FOLD_SHARD: aggregate.fold_shard,
             broker.EXPORT: aggregate.export,
         }
         for _ in range(MAX_MESSAGES):
@@ -280,7 +320,9 @@ class Federation:
         moments = {
             Round: ("deadline_at", "aggregation_requested_at", "started_at", "ended_at"),
             Assignment: ("lease_until", "sent_at", "accepted_at"),
+            FoldShard: ("claimed_at",),
             Job: ("queued_at", "initialise_requested_at", "started_at", "created_at"),
+            Watch: ("back_at",),
         }
         for model, names in moments.items():
             model.objects.update(**{name: F(name) - back for name in names})

@@ -6,6 +6,7 @@ Stops at the first part that fails and closes with a table of what ran. ``make t
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from tests.chromium import find_or_install
 
@@ -22,6 +24,8 @@ COMMANDS = Path(sys.executable).parent  # of the virtual environment
 PART_LIMIT_S = 1800
 NO_TESTS = 5  # pytest's exit status where it collected nothing
 INTERRUPTED = 130
+# Where tests use a database; the others would only do the same again.
+DATABASE_TESTS = ("tests/jobs", "tests/device_api", "tests/api", "tests/web")
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,23 @@ def unit(arguments: Sequence[str]) -> Outcome:
     return _pytest([*options, *arguments], {**_own_services(), "OMP_NUM_THREADS": "1"})
 
 
+def postgresql(arguments: Sequence[str]) -> Outcome:
+    """Every test that touches a database once more, where rows really are locked one by one."""
+    server = os.environ.get("TEST_DATABASE_URL") or os.environ.get("DATABASE_URL", "")
+    if not server.startswith("postgres"):
+        return Outcome(0, None, "skipped: neither TEST_DATABASE_URL nor DATABASE_URL names one")
+    name = f"edgewise_{secrets.token_hex(6)}"  # pytest-django puts test_ before it
+    env = {
+        **_own_services(),
+        "DATABASE_URL": urlunsplit(urlsplit(server)._replace(path=f"/{name}")),
+        "EDGEWISE_SECRET_KEY": "for-tests-only-" + "0123456789" * 5,
+        "OMP_NUM_THREADS": "1",
+    }
+    workers = str(min(4, os.cpu_count() or 1))
+    options = ["-m", "not browser and not stack", "-n", workers, "--dist", "loadfile"]
+    return _pytest([*options, *DATABASE_TESTS, *arguments], env)
+
+
 def browser(arguments: Sequence[str]) -> Outcome:
     """A run of its own: Playwright's event loop and pytest-asyncio's do not share a process."""
     chromium = find_or_install()
@@ -162,6 +183,7 @@ PARTS: Mapping[str, Callable[[Sequence[str]], Outcome]] = {
     "types": types,
     "contracts": contracts,
     "unit": unit,
+    "postgresql": postgresql,
     "browser": browser,
     "stack": stack,
 }

@@ -196,7 +196,7 @@ def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
     def cannot(*_: Any) -> None:
         raise FoldError("the server state is of fedadam, not of fedavg; start without it")
 
-    monkeypatch.setattr(folding, "fold_files", cannot)
+    monkeypatch.setattr(folding, "fold_and_serve", cannot)
     fold_round(current.pk)
     federation.work_off()
     job.refresh_from_db()

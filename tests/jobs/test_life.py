@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -136,7 +137,8 @@ def test_the_quorum_suffices_at_the_deadline(federation: Federation) -> None:
     assert federation.round(job).phase == "evaluating"
     assert federation.round(job).fold["slots"] == [1, 2]
     assert phase_of(slow) == "expired"
-    assert "lease" in attic.cancels()[slow] or "without it" in attic.cancels()[slow]
+    (told,) = attic.presence(slow).json()["cancel"]
+    assert "lease" in told["reason"]
 
 
 def test_too_few_at_the_deadline(federation: Federation) -> None:
@@ -170,6 +172,12 @@ def test_extra_devices_are_not_waited_for(federation: Federation) -> None:
     federation.work_off()
     assert federation.round(job).phase == "evaluating"
     assert asked[0].cancels() == {slow: "the round closed without it"}
+    late = asked[0].upload(slow, b"late")
+    assert (late.status_code, "is over (expired)" in late.json()["detail"]) == (409, True)
+    answer = asked[0].report(slow, b"late")
+    assert (answer.status_code, "is over (expired)" in answer.json()["detail"]) == (409, True)
+    told = asked[0].presence(slow).json()
+    assert slow in json.dumps(told["cancel"]), "its next measurements say so once more"
 
 
 def test_a_device_that_vanishes_and_comes_back(federation: Federation) -> None:
@@ -184,7 +192,7 @@ def test_a_device_that_vanishes_and_comes_back(federation: Federation) -> None:
     assert phase_of(held) == "expired"
     assert ("pi-kitchen", 2) not in federation.parts(job), "nothing is offered to who is away"
     assert federation.round(job).phase == "collecting"
-    kitchen.presence(held)
+    kitchen.presence()  # without its work: it went on to something else
     federation.reconcile()
     assert federation.parts(job)["pi-kitchen", 2] == "offered"
     assert federation.run(job).phase == "completed"

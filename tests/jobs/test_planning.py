@@ -173,8 +173,56 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(
     for pi in federation.pis:
         pi.work()
     federation.outbox.site.clear()
-    with django_assert_max_num_queries(50):  # closes one round and offers the next to twelve
+    # Closes one round and offers the next to twelve; now and then the watch writes its row, too.
+    with django_assert_max_num_queries(56):
         advance(job.pk)
     assert len(federation.parts(job)) == 12
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(20):
         advance(job.pk)
+
+
+def timed(federation: Federation, seconds: dict[str, float]) -> None:
+    """These devices report that training took so long."""
+    for pi in federation.pis:
+        pi.seconds = seconds[pi.name]
+
+
+def test_a_deadline_follows_from_the_devices_last_times(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c")
+    timed(federation, {"pi-a": 10.0, "pi-b": 20.0, "pi-c": 300.0})
+    part = {"deadline_quantile": 0.6, "deadline_slack": 2.0}
+    job = federation.run(federation.launch(rounds=2, participation=part))
+    first, second = (job.rounds.get(number=number).policy for number in (1, 2))
+    assert first["deadline_s"] == DEADLINE_S, "nobody has reported yet"
+    assert second["deadline_s"] == 40.0
+    assert second["evaluation_s"] == DEADLINE_S
+    assert job.rounds.get(number=2).fold["slots"] == [0, 1, 2]
+
+
+def test_who_is_slower_than_the_deadline_is_left_out(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c")
+    timed(federation, {"pi-a": 10.0, "pi-b": 20.0, "pi-c": 300.0})
+    part = {"deadline_quantile": 0.6, "deadline_slack": 2.0}
+    job = federation.started(rounds=2, participation=part)
+    for _ in range(2):  # train and evaluate
+        for pi in federation.pis:
+            pi.work()
+        federation.work_off()
+    assert federation.round(job).number == 2
+    slow = federation.pis[2].take()["assignment"]
+    for pi in federation.pis[:2]:
+        pi.work()
+    federation.later(41)
+    federation.reconcile()
+    assert federation.round(job).phase == "evaluating"
+    assert federation.pis[2].cancels() == {slow: "the round closed without it"}
+
+
+def test_rounds_draw_from_one_tier(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
+    timed(federation, {"pi-a": 1.0, "pi-b": 50.0, "pi-c": 2.0, "pi-d": 40.0})
+    job = federation.launch(rounds=8, seed=1, participation={"fraction": 0.5, "tiers": 2})
+    federation.run(job)
+    drawn = [tuple(row.members) for row in job.rounds.filter(number__gte=1)]
+    assert set(drawn[0]) | set(drawn[1]) == {0, 1, 2, 3}, "everybody is timed first"
+    assert set(drawn[2:]) == {(0, 2), (1, 3)}

@@ -1,4 +1,4 @@
-"""Two of everything at once. ``tests/stack/test_postgresql.py`` runs these on PostgreSQL too."""
+"""Two of everything at once. The part "postgresql" runs these there too."""
 
 from __future__ import annotations
 
@@ -220,7 +220,8 @@ def test_a_pause_and_a_resume_from_two_windows(federation: Federation) -> None:
     assert_sound(job)
 
 
-def test_a_stale_view_of_an_assignment_moves_nothing(federation: Federation) -> None:
+def test_a_stale_view_of_an_assignment_is_looked_at_again(federation: Federation) -> None:
+    """A measurement may move an assignment between what an upload reads and what it writes."""
     from fedcore.rounds import AssignmentPhase
     from webapp.jobs.transitions import move_assignment
 
@@ -232,5 +233,26 @@ def test_a_stale_view_of_an_assignment_moves_nothing(federation: Federation) -> 
         move_assignment(stale, AssignmentPhase.ACCEPTED)
     stale = Assignment.objects.get()
     pi.act(str(stale.pk), "progress", {"phase": "training"})
-    with pytest.raises(AssignmentRefused, match="has just changed; ask again"):
-        move_assignment(stale, AssignmentPhase.UPLOADING)
+    move_assignment(stale, AssignmentPhase.UPLOADING)
+    assert Assignment.objects.get().phase == "uploading"
+
+
+def test_an_upload_begins_while_a_measurement_says_so(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webapp.api.device import work
+
+    (pi,) = federation.devices("pi-a")
+    federation.launch()
+    pi.accept(pi.offers()[0])
+    read = work.assignment_of
+
+    def overtaken(*args: Any) -> Assignment:
+        found = read(*args)
+        Assignment.objects.update(phase="uploading")
+        return found
+
+    monkeypatch.setattr(work, "assignment_of", overtaken)
+    held = str(Assignment.objects.get().pk)
+    assert pi.act(held, "progress", {"phase": "uploading"}).status_code == 200
+    assert pi.act(held, "progress", {"phase": "training"}).status_code == 409

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
 from django.db import connection
-from django.test import AsyncRequestFactory, RequestFactory
+from django.test import RequestFactory
 
 from webapp.jobs import artefacts
 from webapp.jobs.artefacts import (
@@ -24,11 +27,13 @@ from webapp.jobs.artefacts import (
     incoming_dir,
     local_file,
     open_artefact,
-    received,
+    remove_leftovers,
     store,
-    stream,
 )
+from webapp.jobs.locks import held
 from webapp.jobs.models import Artefact, ArtefactKind
+from webapp.jobs.parts import Part, kept_bytes, part_path
+from webapp.jobs.sending import stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,8 +44,14 @@ MEGABYTE = 2**20
 
 def put(content: bytes = CONTENT, origin: str = "test") -> Artefact:
     digest = hashlib.sha256(content).hexdigest()
-    with received([content], digest, len(content)) as path:
-        return store(path, digest, ArtefactKind.GLOBAL, origin)
+    part = Part(uuid4(), digest)
+    try:
+        part.take(content)
+        artefact = store(part.path, part.sha256, ArtefactKind.GLOBAL, origin)
+        part.discard()
+        return artefact
+    finally:
+        part.close()
 
 
 def files(folder: Path) -> list[Path]:
@@ -104,30 +115,116 @@ def test_a_write_that_was_killed_leaves_nothing_under_the_name(tmp_path: Path) -
     assert put().sha256 == SHA256
 
 
-def test_more_than_expected_is_refused_before_it_is_all_there() -> None:
-    taken = 0
+def test_a_stored_file_is_not_copied() -> None:
+    """It gets a second name; the first may go."""
+    part = Part(uuid4(), SHA256)
+    part.take(CONTENT)
+    inode = part.path.stat().st_ino
+    artefact = store(part.path, SHA256, ArtefactKind.UPDATE, "test")
+    part.discard()
+    part.close()
+    with local_file(artefact) as path:
+        assert path.stat().st_ino == inode
+        assert path.stat().st_mode & 0o444 == 0o444, "a proxy may have to read it"
+        assert path.read_bytes() == CONTENT
 
-    def flood() -> Iterator[bytes]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield bytes(1000)
 
-    with pytest.raises(ArtefactRefused) as caught, received(flood(), SHA256, 10_000):
-        pass
-    assert caught.value.status == 413
-    assert taken == 11
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
+def test_where_no_second_name_can_be_given_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with open_artefact(put()) as source:
+        assert source.read() == CONTENT
+
+
+def test_a_part_goes_on_where_it_was_left() -> None:
+    pk = uuid4()
+    for start in range(0, len(CONTENT), 999):
+        part = Part(pk, SHA256)
+        assert part.size == start == kept_bytes(pk, SHA256)
+        part.take(CONTENT[start : start + 500], memoryview(CONTENT)[start + 500 : start + 999])
+        part.close()
+    part = Part(pk, SHA256)
+    assert part.sha256 == SHA256
+    part.discard()
+    part.close()
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_a_stream_that_breaks_leaves_nothing() -> None:
-    def broken() -> Iterator[bytes]:
-        yield CONTENT
-        raise ConnectionResetError
+def test_hashing_begins_at_any_byte() -> None:
+    for start in (0, 1, 6999, 7000):
+        part = Part(uuid4(), SHA256)
+        part.take(CONTENT[:start])
+        part.hash_along()
+        part.take(CONTENT[start:])
+        assert part.sha256 == SHA256
+        part.restart()
+        part.take(b"other")
+        assert part.sha256 == hashlib.sha256(b"other").hexdigest()
+        part.discard()
+        part.close()
 
-    with pytest.raises(ConnectionResetError), received(broken(), SHA256, 10**6):
-        pass
+
+def test_one_at_a_time_and_one_upload_of_an_assignment() -> None:
+    pk, other = uuid4(), "0" * 64
+    part = Part(pk, SHA256)
+    part.take(CONTENT)
+    for sha256 in (SHA256, other):
+        with pytest.raises(ArtefactRefused) as caught:
+            Part(pk, sha256)
+        assert (caught.value.status, caught.value.retryable) == (423, True)
+    Part(uuid4(), SHA256).close()
+    part.close()
+    Part(pk, other).close()
+    assert kept_bytes(pk, SHA256) == 0, "another update replaces what had come of the former"
     assert list(incoming_dir().iterdir()) == []
+
+
+def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Path) -> None:
+    pk = uuid4()
+    pid = os.fork()
+    if pid == 0:
+        Part(pk, SHA256).take(CONTENT[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    part = Part(pk, SHA256)
+    assert part.size == 100
+    part.discard()
+    part.close()
+
+
+def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
+    gone, busy = uuid4(), uuid4()
+    for pk in (gone, busy):
+        part = Part(pk, SHA256)
+        part.take(CONTENT)
+        if pk == gone:
+            part.close()
+    folder = incoming_dir()
+    old, young = folder / "tmp-fold", folder / "tmp-young"
+    for path in (old, young):
+        path.mkdir()
+        (path / "global.safetensors").write_bytes(CONTENT)
+    half, writing = (tmp_path / "artefacts" / "ab" / f".{name}.part" for name in ("a", "b"))
+    half.parent.mkdir(parents=True)
+    past = time.time() - 7 * 3600
+    with writing.open("wb") as file, held(file.fileno()):
+        half.write_bytes(b"x")
+        for path in (old / "global.safetensors", old, half, writing):
+            os.utime(path, (past, past))
+        kept = put()
+        assert remove_leftovers() == 4
+        assert writing.exists()
+    assert not half.exists() and not old.exists() and young.exists()
+    assert part_path(busy, SHA256).exists(), "somebody writes to it"
+    assert kept_bytes(gone, SHA256) == 0
+    with open_artefact(kept) as source:
+        assert source.read() == CONTENT
+    part.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -159,25 +256,17 @@ def test_memory_does_not_grow_with_the_artefact() -> None:
     digest = hashlib.sha256(chunk * 32).hexdigest()
     tracemalloc.start()
     try:
-        with received((chunk for _ in range(32)), digest, 32 * MEGABYTE) as path:
-            artefact = store(path, digest, ArtefactKind.UPDATE, "test")
+        part = Part(uuid4(), digest)
+        part.hash_along()
+        for _ in range(32):
+            part.take(chunk)
+        artefact = store(part.path, part.sha256, ArtefactKind.UPDATE, "test")
+        part.close()
         answer = stream(RequestFactory().get("/"), artefact)
-        size = sum(len(part) for part in answer.streaming_content)  # type: ignore[attr-defined]
+        size = sum(len(piece) for piece in answer.streaming_content)  # type: ignore[attr-defined]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    assert artefact.sha256 == digest
     assert size == 32 * MEGABYTE
     assert peak < 6 * MEGABYTE
-
-
-async def test_over_asgi_it_is_streamed_as_well() -> None:
-    from asgiref.sync import sync_to_async
-
-    content = os.urandom(3 * MEGABYTE + 5)
-    artefact = await sync_to_async(put)(content)
-    request = AsyncRequestFactory().get("/", headers={"Range": "bytes=5-"})
-    answer = stream(request, artefact)
-    assert answer.is_async  # type: ignore[attr-defined]
-    parts = [part async for part in answer]  # type: ignore[attr-defined]
-    assert b"".join(parts) == content[5:]
-    assert max(len(part) for part in parts) <= MEGABYTE

@@ -27,7 +27,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 def test_every_part_of_the_design_is_there(services: dict[str, Any]) -> None:
     brokers = {"redis", "redis-devices"}
-    assert set(services) == {*SERVER_PARTS, *brokers, "postgres", "device"}
+    assert set(services) == {*SERVER_PARTS, *brokers, "postgres", "device", "proxy"}
 
 
 def test_every_service_is_watched(services: dict[str, Any]) -> None:

@@ -11,8 +11,12 @@ import pytest
 
 from fedcore import spec
 from fedcore.lifecycle import PERSON_MOVES, JobPhase
+from fedcore.plan.wire_chain import VALUES
 from fedcore.rounds import AssignmentPhase, RoundPhase
+from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.spec_doc import document
+from fedcore.spec_participation import MODES
+from fedcore.spec_strategy import FOLDS, STRATEGIES
 from tests.compose import FILE, ROOT, services, variables
 
 README = (ROOT / "README.md").read_text()
@@ -198,12 +202,36 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [spec.STRATEGIES, spec.ADAPTERS, spec.AGGREGATIONS, spec.SCHEDULES, spec.LORA_TARGETS],
-    ids=["strategies", "adapters", "aggregations", "schedules", "targets"],
+    [
+        STRATEGIES,
+        FOLDS,
+        spec.ADAPTERS,
+        spec.AGGREGATIONS,
+        spec.SCHEDULES,
+        spec.LORA_TARGETS,
+        MODES,
+        tuple(DISCOUNTS),
+    ],
+    ids=[
+        "strategies",
+        "folds",
+        "adapters",
+        "aggregations",
+        "schedules",
+        "targets",
+        "modes",
+        "discounts",
+    ],
 )
 def test_every_method_is_explained(names: tuple[str, ...]) -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_codec_is_explained() -> None:
+    page = (ROOT / "docs" / "wire.md").read_text()
+    for name in (*VALUES, "top_k", "zstd"):
+        assert re.search(rf"^\| `{name}[`(]", page, re.MULTILINE), f"{name} has no row in wire.md"
 
 
 def test_every_catalogue_name_is_told() -> None:
@@ -218,7 +246,9 @@ def test_the_drawn_states_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     drawings = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", page, re.DOTALL)
     drawn = [set(re.findall(r"\b([a-z]+)\b(?= -->|$|:)", text, re.MULTILINE)) for text in drawings]
-    for states, phases in zip(drawn, (JobPhase, RoundPhase, AssignmentPhase), strict=True):
+    buffered = [phase for phase in RoundPhase if phase is not RoundPhase.BROADCASTING]
+    kinds = (JobPhase, RoundPhase, buffered, AssignmentPhase)
+    for states, phases in zip(drawn, kinds, strict=True):
         assert states >= {phase.value for phase in phases}
     for move, (sources, target) in PERSON_MOVES.items():
         for source in sources:

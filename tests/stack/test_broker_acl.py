@@ -309,7 +309,7 @@ def workers(site: Site, tmp_path: Path) -> Iterator[dict[int, Worker]]:
 def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int, Worker]) -> None:
     victim = workers[VICTIM]
     offered = sign("work", VICTIM, "an-assignment")
-    broker.publish("work", VICTIM, offered)
+    broker.publish([broker.DeviceMessage("work", VICTIM, offered)])
     (seen,) = until(victim.seen, victim)
     assert (seen["kind"], seen["envelope"]) == ("work", offered)
 
@@ -327,10 +327,10 @@ def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int,
     assert cancels[-1]["pid"] != seen["pid"], "heard while the training process may be busy"
 
     # As the server sends it: nobody waits for an answer.
-    broker.publish("cancel", VICTIM, stop)
+    broker.publish([broker.DeviceMessage("cancel", VICTIM, stop)])
     until(lambda: len(victim.seen()) > 1 + len(cancels), victim)
 
-    broker.publish("work", ATTACKER, sign("work", ATTACKER, "another"))
+    broker.publish([broker.DeviceMessage("work", ATTACKER, sign("work", ATTACKER, "another"))])
     until(workers[ATTACKER].seen, workers[ATTACKER])
     assert len(workers[ATTACKER].seen()) == 1
 

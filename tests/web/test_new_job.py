@@ -24,6 +24,7 @@ def filled(**changes: Any) -> dict[str, Any]:
     sent: dict[str, Any] = {}
     for info in options(JobSpec):
         if isinstance(info.default, bool):
+            sent |= {info.path: "on"} if info.default else {}
             continue
         value = info.default
         sent[info.path] = list(value) if isinstance(value, tuple) else str(value)
@@ -41,7 +42,7 @@ def test_form_has_every_option_once() -> None:
     sections = forms.sections(JobSpec().to_dict(), [], [])
     shown = [field.name for part in sections for field in part.fields + part.advanced]
     assert sorted(shown) == sorted(info.path for info in options(JobSpec))
-    assert [part.key for part in sections] == ["learn", "who", "how", "limits"]
+    assert [part.key for part in sections] == ["learn", "who", "how", "travel", "limits"]
     assert all(part.fields for part in sections)
 
 
@@ -121,6 +122,9 @@ def test_estimate_of_known_model(fleet: list[Device]) -> None:
     # methods.md section 0: LoRA r = 8 on q, v of FLAN-T5-small is 1.38 MB one way in fp32.
     assert small.payload == pytest.approx(1.38e6, rel=0.01)
     assert small.device_bytes == 2 * small.payload
+    coded = {"uplink": "int4", "downlink": "int8"}
+    fewer = of(factories.make_spec(model={"name": "google/flan-t5-small"}, wire=coded))
+    assert fewer.device_bytes == pytest.approx((0.53125 + 1.015625) * small.payload / 4, rel=0.001)
     assert small.total_bytes == small.device_bytes * 3 * 10
     assert small.total_s is not None
     assert small.total_s > 0
@@ -151,3 +155,13 @@ def test_estimate_leaves_out_aggregators_and_the_empty(db: None) -> None:
         "folds": "only aggregates",
         "bare": "holds no data",
     }
+
+
+def test_an_asynchronous_job_is_not_as_slow_as_its_slowest_device(fleet: list[Device]) -> None:
+    model = {"name": "google/flan-t5-small"}
+    whole = of(factories.make_spec(model=model))
+    found = of(
+        factories.make_spec(model=model, participation={"mode": "buffered", "buffer_size": 2})
+    )
+    assert found.per_round == 2
+    assert 0 < found.round_s < whole.round_s

@@ -1,0 +1,278 @@
+"""An asynchronous job as devices, coordinator and aggregation worker live it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.federation import DEADLINE_S, LEASE_S, Federation, Pi, phase_of
+from webapp.jobs import live, services
+from webapp.jobs.models import Assignment, Job, Round
+
+BUFFERED = {"mode": "buffered", "buffer_size": 2, "staleness_discount": "none"}
+
+
+def started(federation: Federation, *, part: dict[str, Any] | None = None, **changes: Any) -> Job:
+    """A job whose first version has been offered to everybody."""
+    job = federation.launch(participation=BUFFERED | (part or {}), **changes)
+    if changes.get("evaluation", {}).get("initial", True):
+        for pi in federation.pis:
+            pi.work()
+    federation.work_off()
+    assert federation.round(job).number == 1
+    return job
+
+
+def work(federation: Federation, *pis: Pi, times: int = 1) -> list[str]:
+    """Let these devices do what they are offered, the server keeping up."""
+    tasks = []
+    for _ in range(times):
+        for pi in pis:
+            tasks += pi.work()
+            federation.work_off()
+    return tasks
+
+
+def version(job: Job, number: int) -> Round:
+    return job.rounds.get(number=number, attempt=job.rounds.filter(number=number).count())
+
+
+def test_a_job_runs_to_its_end(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c")
+    job = federation.run(federation.launch(rounds=4, participation=BUFFERED))
+    assert (job.phase, job.reason) == ("completed", "")
+    assert [row.phase for row in job.rounds.all()] == ["closed"] * 5
+    assert [len(row.fold["updates"]) for row in job.rounds.filter(number__gte=1)] == [2] * 4
+    last = version(job, 4)
+    assert last.evaluation["devices"] == 3
+    assert job.global_artefact_id == last.global_artefact_id
+    left = Assignment.objects.filter(round__job=job, phase__in=["training", "offered", "reported"])
+    assert not left.exists()
+
+
+def test_nobody_waits_for_a_slow_device(federation: Federation) -> None:
+    kitchen, porch, slow = federation.devices("pi-a", "pi-b", "pi-slow")
+    job = started(federation, rounds=9, evaluation={"every": 0})
+    held = slow.take()
+    work(federation, kitchen, porch, times=2)
+    assert federation.round(job).number == 3
+    assert phase_of(held["assignment"]) == "accepted", "it is left in peace"
+    slow.finish(held)
+    federation.work_off()
+    work(federation, kitchen)
+    third = version(job, 3)
+    assert third.phase == "closed"
+    stale, fresh = third.fold["updates"]
+    assert (stale["slot"], stale["base"], stale["staleness"]) == (2, 1, 2)
+    assert (fresh["slot"], fresh["base"], fresh["staleness"]) == (0, 2, 1)
+    row = Assignment.objects.get(pk=held["assignment"])
+    assert (row.phase, row.buffered_in, row.round.number) == ("folded", 3, 1)
+
+
+def test_a_device_that_reports_before_the_next_version_trains_again(
+    federation: Federation,
+) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, rounds=2, evaluation={"every": 0})
+    first = kitchen.take()
+    kitchen.finish(first)
+    federation.work_off()
+    again = kitchen.take()
+    assert (again["round"], again["attempt"], again["draw"]) == (1, 2, 1)
+    assert first["draw"] == 0 and again["deadline_at"] is None
+    kitchen.finish(again)
+    federation.work_off()
+    assert [item["slot"] for item in version(job, 1).fold["updates"]] == [0, 0]
+    del porch
+
+
+def test_the_arithmetic_of_a_stale_update(federation: Federation) -> None:
+    """Deltas 1 and 2 of 40 examples each; the second is one version old and counts half."""
+    from tests.federation import weights
+
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    rule = {"staleness_discount": "polynomial", "staleness_exponent": 1.0, "buffer_size": 1}
+    job = started(federation, part=rule, rounds=3, evaluation={"every": 0, "initial": False})
+    start = weights(version(job, 1).base_artefact_id)
+    held = porch.take()
+    work(federation, kitchen)
+    one = weights(version(job, 1).global_artefact_id)
+    name = next(iter(start))
+    assert (one[name] - start[name]).flatten()[0].item() == pytest.approx(1.0, abs=1e-5)
+    porch.finish(held)
+    federation.work_off()
+    two = weights(version(job, 2).global_artefact_id)
+    assert (two[name] - one[name]).flatten()[0].item() == pytest.approx(2.0 / 2, abs=1e-5)
+    (update,) = version(job, 2).fold["updates"]
+    assert (update["staleness"], update["discount"]) == (1, 0.5)
+
+
+def test_an_update_that_is_too_old_is_discarded(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    rule = {"buffer_size": 1, "max_staleness": 1}
+    job = started(federation, part=rule, rounds=9, evaluation={"every": 0})
+    held = porch.take()
+    work(federation, kitchen, times=2)
+    reason = "it started 2 versions ago; at most 1 are allowed"
+    assert phase_of(held["assignment"]) == "expired"
+    assert porch.cancels() == {held["assignment"]: reason}
+    assert porch.report(held["assignment"], None).status_code == 409
+    assert porch.take()["round"] == federation.round(job).number, "it gets new work"
+
+
+def test_evaluations_come_when_a_device_is_free(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=9)
+    held = porch.take()
+    assert work(federation, kitchen) == ["train"]
+    assert version(job, 1).phase == "closed" and version(job, 1).evaluation == {}
+    assert work(federation, kitchen) == ["evaluate"]
+    assert version(job, 1).evaluation["devices"] == 1
+    porch.finish(held)  # makes version 2; while it is folded, version 1 is the newest
+    federation.work_off()
+    assert work(federation, porch) == ["evaluate"]
+    assert version(job, 1).evaluation["devices"] == 2
+    offered = porch.take()
+    assert (offered["task"], offered["round"]) == ("evaluate", 2)
+    assert offered["global"]["sha256"] == version(job, 2).global_artefact_id
+
+
+def test_the_buffer_survives_a_pause(federation: Federation) -> None:
+    kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
+    job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
+    held = attic.take()
+    work(federation, kitchen, porch)
+    services.move(job.pk, "pause", None)
+    federation.work_off()
+    assert attic.cancels()[held["assignment"]] == "the job was paused"
+    services.move(job.pk, "resume", None)
+    federation.work_off()
+    assert (federation.round(job).number, federation.round(job).attempt) == (1, 2)
+    work(federation, attic)
+    first = version(job, 1)
+    assert [item["slot"] for item in first.fold["updates"]] == [0, 1, 2]
+    assert federation.run(job).phase == "completed"
+
+
+def test_a_lost_message_or_a_second_one_changes_nothing(federation: Federation) -> None:
+    from workers.aggregate import tasks as aggregate
+
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, rounds=2, evaluation={"every": 0})
+    kitchen.work()
+    porch.work()
+    federation.outbox.site.clear()
+    federation.reconcile()
+    first = version(job, 1)
+    assert first.phase == "closed"
+    aggregate.aggregate(first.pk)
+    federation.reconcile()
+    assert version(job, 1).fold == first.fold
+    assert federation.run(job).phase == "completed"
+
+
+def test_a_silent_device_is_asked_again_on_the_newest_version(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
+    held = porch.take()
+    work(federation, kitchen)
+    federation.later(LEASE_S + 1)
+    federation.reconcile()
+    assert phase_of(held["assignment"]) == "expired"
+    assert porch.take()["round"] == 2
+    del job
+
+
+def test_an_unsound_update_is_refused_and_the_buffer_filled_again(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=2, evaluation={"every": 0})
+    bad = kitchen.take()
+    content = kitchen.update_for(bad, number=float("nan"))
+    kitchen.upload(bad["assignment"], content)
+    kitchen.report(bad["assignment"], content)
+    federation.work_off()
+    assert phase_of(bad["assignment"]) == "refused"
+    assert federation.round(job).phase == "collecting"
+    assert "NaN" in federation.round(job).reason
+    work(federation, porch)
+    assert version(job, 1).phase == "closed"
+
+
+def test_at_the_deadline_the_buffer_is_folded_as_full_as_it_is(federation: Federation) -> None:
+    kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
+    job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
+    work(federation, kitchen)
+    federation.later(DEADLINE_S + 1)
+    federation.reconcile()
+    assert version(job, 1).phase == "closed"
+    assert len(version(job, 1).fold["updates"]) == 1
+    del porch, attic
+
+
+def test_the_page_says_how_full_the_buffer_is(federation: Federation) -> None:
+    kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
+    job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
+    held = attic.take()
+    work(federation, kitchen, porch)
+    attic.presence(held["assignment"])
+    job.refresh_from_db()
+    told = live.snapshot(job)
+    assert told["headline"].startswith("2 of 3 updates in the buffer; 3 devices train: pi-")
+    assert told["buffer"] == {"size": 3, "held": 2}
+    assert told["progress"] == pytest.approx(0.75 * 2 / 3 / 2)
+    attic.finish(held)
+    federation.work_off()
+    first = live.snapshot(job)["rounds"][1]
+    assert [part["staleness"] for part in first["train"] if part["phase"] == "folded"] == [0, 0, 0]
+    assert [item["slot"] for item in first["updates"]] == [0, 1, 2]
+
+
+def test_what_devices_still_work_on_is_not_collected(federation: Federation) -> None:
+    """A closed version is held by who trains from it, and by who evaluates it."""
+    from django.utils import timezone
+
+    from webapp.jobs.retention import facts
+
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=9)
+    held = porch.take()
+    work(federation, kitchen)
+    evaluating = kitchen.take()
+    assert (evaluating["task"], evaluating["round"]) == ("evaluate", 1)
+
+    def is_open(number: int) -> bool:
+        return next(row.open for row in facts(job, timezone.now()).rounds if row.number == number)
+
+    assert version(job, 1).phase == "closed" and is_open(1)
+    porch.finish(held)
+    federation.work_off()
+    assert is_open(1), "it is still evaluated"
+    kitchen.finish(evaluating)
+    federation.work_off()
+    work(federation, porch)
+    assert not is_open(1)
+
+
+def test_a_cancellation_between_two_versions_stops_everybody(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
+    held = porch.take()
+    work(federation, kitchen)
+    second = federation.round(job)
+    assert second.number == 2
+    second.delete()  # as if the coordinator had died before it was planned
+    services.move(job.pk, "cancel", None)
+    federation.work_off()
+    assert phase_of(held["assignment"]) == "expired"
+    assert porch.cancels() == {held["assignment"]: "the job was cancelled"}
+
+
+def test_the_page_shows_work_on_an_older_model(federation: Federation) -> None:
+    kitchen, porch = federation.devices("pi-a", "pi-b")
+    job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
+    porch.take()
+    work(federation, kitchen, times=2)
+    job.refresh_from_db()
+    told = {row["name"]: row["phase"] for row in live.snapshot(job)["devices"]}
+    assert told == {"pi-a": "offered", "pi-b": "accepted"}

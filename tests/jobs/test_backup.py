@@ -1,0 +1,99 @@
+"""Backups are whole or not there, and are not written over anything."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+from tests.federation import Federation
+from webapp.jobs import backup as backups
+from webapp.jobs.artefacts import storage
+from webapp.jobs.models import Artefact
+
+pytestmark = pytest.mark.skipif(
+    connection.vendor != "sqlite", reason="PostgreSQL has its own in tests/stack/test_backup.py"
+)
+
+
+def _backup(folder: Path) -> dict[str, Any]:
+    call_command("backup", str(folder))
+    return dict(json.loads((folder / "manifest.json").read_text()))
+
+
+def test_a_backup_holds_every_artefact_its_database_names(
+    federation: Federation, tmp_path: Path
+) -> None:
+    federation.devices("pi-kitchen", "pi-porch")
+    federation.started()
+    folder = tmp_path / "backup"
+    told = _backup(folder)
+    copy = sqlite3.connect(folder / "database.sqlite3")
+    named = [sha256 for (sha256,) in copy.execute("SELECT sha256 FROM jobs_artefact")]
+    assert len(named) == told["artefacts"] >= 1
+    for sha256 in named:
+        source = Path(storage().path(Artefact.path_of(sha256)))
+        taken = folder / "artefacts" / Artefact.path_of(sha256)
+        assert taken.read_bytes() == source.read_bytes()
+    assert (folder / "signing-key.pem").stat().st_mode & 0o077 == 0
+    assert "EDGEWISE_SECRET_KEY" in told["kept_apart"]
+
+
+def test_a_folder_that_is_there_is_not_written_into(db: None, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="is there already; name a folder that is not"):
+        call_command("backup", str(tmp_path))
+
+
+def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
+    federation: Federation, tmp_path: Path
+) -> None:
+    federation.devices("pi-kitchen")
+    job = federation.started()
+    storage().delete(Artefact.path_of(str(federation.round(job).base_artefact_id)))
+    with pytest.raises(CommandError, match="has lost 1 artefacts"):
+        call_command("backup", str(tmp_path / "backup"))
+    assert not (tmp_path / "backup").exists()
+
+
+def test_what_was_removed_meanwhile_is_told_and_not_missed(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation.devices("pi-kitchen")
+    job = federation.started()
+    sha256 = str(federation.round(job).base_artefact_id)
+    link = backups._link
+
+    def removed_just_now(source: Path, target: Path) -> None:
+        if source.name == sha256:
+            Artefact.objects.filter(pk=sha256).update(removed_at=timezone.now())
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(backups, "_link", removed_just_now)
+    assert _backup(tmp_path / "backup")["gone"] == [sha256]
+
+
+def test_a_restore_never_writes_over_a_site(federation: Federation, tmp_path: Path) -> None:
+    federation.devices("pi-kitchen")
+    _backup(tmp_path / "backup")
+    with pytest.raises(CommandError, match="is not empty; point DATABASE_URL to an empty one"):
+        call_command("restore", str(tmp_path / "backup"))
+
+
+def test_what_is_no_backup_is_not_restored(db: None, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="is no backup of a site"):
+        call_command("restore", str(tmp_path))
+
+
+def test_a_backup_of_another_kind_of_database(db: None, tmp_path: Path) -> None:
+    told = {"made_at": "", "database": "postgresql", "artefacts": 0, "bytes": 0}
+    (tmp_path / "manifest.json").write_text(json.dumps({**told, "gone": [], "kept_apart": []}))
+    with pytest.raises(CommandError, match="the backup is of postgresql"):
+        call_command("restore", str(tmp_path))
+    assert connection.vendor == "sqlite"

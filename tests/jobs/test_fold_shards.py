@@ -1,0 +1,221 @@
+"""A large fold shared out among aggregation workers: the same bits, whatever happens to them."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedcore.strategy import blocks, fold, shards
+from fedcore.strategy.fold import fold_files
+from tests.federation import Federation
+from tests.jobs.test_aggregation import collected
+from tests.jobs.test_races import at_once
+from webapp import broker
+from webapp.jobs import services
+from webapp.jobs.artefacts import incoming_dir, storage
+from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Job, Round
+from workers.aggregate import folding, shard
+from workers.aggregate.folding import fold_round
+from workers.aggregate.shard import fold_one
+
+
+@pytest.fixture(autouse=True)
+def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and shards so small that a tiny model has several."""
+    settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = 2, 3_000
+    for module in (blocks, fold, shards):
+        monkeypatch.setattr(module, "BLOCK", 256)
+
+
+def undivided(row: Round, folder: Path) -> str:
+    """SHA-256 of what the round's fold gives in one piece."""
+    with ExitStack() as stack:
+        before, updates = folding.opened(row, stack)
+        spec, after = row.job.job_spec, folder / "after"
+        done = fold_files(spec, before.model, updates, before.state, after, folder / "state")
+    return done.global_frame.sha256
+
+
+def asked(federation: Federation) -> list[int]:
+    """Takes the requests for shards out of the outbox."""
+    found = [args[0] for name, args in federation.outbox.site if name == broker.FOLD_SHARD]
+    kept = [item for item in federation.outbox.site if item[0] != broker.FOLD_SHARD]
+    federation.outbox.site[:] = kept
+    return found
+
+
+def begun(federation: Federation, **changes: Any) -> tuple[Job, Round, list[int]]:
+    """A round whose fold has just been shared out, and its shards."""
+    job, current = collected(federation, **changes)
+    fold_round(current.pk)
+    found = asked(federation)
+    assert len(found) > 2
+    return job, current, found
+
+
+def left(current: Round) -> int:
+    return FoldShard.objects.filter(plan__round=current, artefact=None).count()
+
+
+def test_the_bits_are_those_of_one_piece(federation: Federation, tmp_path: Path) -> None:
+    federation.devices("pi-a", "pi-b", "pi-c")
+    adam = {"name": "fedadam", "server_learning_rate": 0.1, "clip_update_norm": 3.0}
+    job, current, found = begun(federation, strategy=adam)
+    whole = undivided(current, tmp_path)
+    fold_one(found[1])
+    fold_one(found[0])
+    assert Round.objects.get(pk=current.pk).phase == "aggregating"
+    for item in found[2:]:
+        fold_one(item)
+    current.refresh_from_db()
+    assert current.global_artefact_id == whole
+    assert current.fold["slots"] == [0, 1, 2]
+    assert current.fold["update_norms"]["1"] > current.fold["update_norms"]["0"] > 0
+    assert current.fold["aggregation_error"] is not None
+    assert federation.run(job).phase == "completed"
+
+
+def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_path: Path) -> None:
+    federation.devices("pi-a", "pi-b")
+    job, current, found = begun(federation)
+    whole = undivided(current, tmp_path)
+
+    def worker(order: list[int]) -> None:
+        for item in order:
+            fold_one(item)
+
+    at_once([lambda: worker(found), lambda: worker(found[::-1])])
+    current.refresh_from_db()
+    assert current.global_artefact_id == whole
+    assert federation.log(job).count("round 1: folded 2 updates") == 1
+    assert federation.log(job).count("round 1: the fold is shared out") == 1
+    assert federation.run(job).phase == "completed"
+
+
+def test_asked_twice_is_shared_out_once(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b")
+    job, current = collected(federation)
+    at_once([lambda: fold_round(current.pk)] * 3)
+    rows = FoldShard.objects.filter(plan__round=current)
+    assert set(asked(federation)) == set(rows.values_list("pk", flat=True))
+    assert federation.log(job).count("the fold is shared out") == 1
+
+
+def test_nothing_is_left_of_the_shards(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b")
+    job = federation.run(federation.launch())
+    assert job.phase == "completed"
+    assert "the fold is shared out in" in federation.log(job)
+    assert not FoldPlan.objects.exists()
+    kept = Artefact.objects.filter(kind="shard")
+    assert kept.exists()
+    assert not any(storage().exists(Artefact.path_of(item.sha256)) for item in kept)
+    assert list(incoming_dir().iterdir()) == []
+
+
+def test_a_worker_killed_in_the_middle_of_a_shard(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its shard is asked for again once its claim is old; the others' work is kept."""
+    federation.devices("pi-a", "pi-b")
+    job, current, found = begun(federation)
+    whole = undivided(current, tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shard, "store", killed)
+        fold_one(found[0])
+    for item in found[1:]:
+        fold_one(item)
+    assert left(current) == 1
+    fold_round(current.pk)
+    assert asked(federation) == [], "it may still be at it"
+    federation.later(61)
+    federation.reconcile()
+    current.refresh_from_db()
+    assert current.global_artefact_id == whole
+    assert federation.run(job).phase == "completed"
+
+
+def test_a_request_that_was_lost_is_made_again(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b")
+    job, current, found = begun(federation)
+    fold_one(found[-1])
+    federation.later(61)
+    federation.reconcile()
+    assert FoldPlan.objects.filter(round=current).count() == 0
+    assert federation.run(job).phase == "completed"
+
+
+def test_a_stored_shard_whose_bytes_are_gone_is_folded_again(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b")
+    job, current, found = begun(federation)
+    fold_one(found[0])
+    stored = FoldShard.objects.get(pk=found[0]).artefact_id
+    storage().delete(Artefact.path_of(str(stored)))
+    for item in found[1:]:
+        fold_one(item)
+    assert asked(federation) == [found[0]]
+    fold_one(found[0])
+    current.refresh_from_db()
+    assert current.global_artefact_id
+    assert federation.run(job).phase == "completed"
+
+
+def test_an_update_that_is_not_finite_is_refused_and_the_rest_shared_out_anew(
+    federation: Federation,
+) -> None:
+    pis = federation.devices("pi-a", "pi-b", "pi-c")
+    job = federation.started()
+
+    def spoil(tensors: dict[str, Any]) -> None:
+        last = sorted(tensors)[-1]
+        tensors[last].view(-1)[-1] = math.nan
+
+    for pi in pis:
+        work = pi.take()
+        spoilt = {"mend": spoil} if pi is pis[1] else {}
+        content = pi.update_for(work, **spoilt)
+        assert pi.upload(work["assignment"], content).status_code < 300
+        assert pi.report(work["assignment"], content).status_code == 200
+        pi.done.add(work["assignment"])
+    federation.work_off()
+    assert federation.parts(job)["pi-b", 1] == "refused"
+    log = federation.log(job)
+    assert "pi-b, round 1: update refused: tensor" in log and "holds NaN or infinity" in log
+    assert log.count("the fold is shared out") == 2
+    assert federation.round(job).fold["slots"] == [0, 2]
+    assert federation.run(job).phase == "completed"
+
+
+def test_shards_of_a_cancelled_job_are_nobodys(federation: Federation) -> None:
+    federation.devices("pi-a", "pi-b")
+    job, current, found = begun(federation)
+    fold_one(found[0])
+    services.move(job.pk, "cancel", None)
+    federation.work_off()
+    for item in found[1:]:
+        fold_one(item)
+    current.refresh_from_db()
+    assert (current.phase, current.global_artefact_id) == ("failed", None)
+    assert not FoldPlan.objects.exists()
+
+
+@pytest.mark.parametrize(("workers", "shard_bytes"), [(1, 3_000), (2, 0), (2, 10**9)])
+def test_a_fold_stays_in_one_piece_where_shards_would_not_help(
+    workers: int, shard_bytes: int, federation: Federation, settings: Any
+) -> None:
+    settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = workers, shard_bytes
+    federation.devices("pi-a", "pi-b")
+    job = federation.run(federation.launch())
+    assert job.phase == "completed"
+    assert "shared out" not in federation.log(job)
