@@ -1,6 +1,6 @@
 # `make` lists what there is to do. Every target sets up what it needs, in .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts test-unit test-browser test-stack docs constraints clean
+.PHONY: help demo chaos test lint types contracts test-unit test-postgresql test-browser test-stack docs constraints clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/sh
@@ -8,6 +8,8 @@ SHELL := /bin/sh
 VENV ?= .venv
 FOLDER ?= .demo
 PORT ?= 8000
+KILLS ?= 45
+SEED ?= 0
 PYTHON := $(VENV)/bin/python
 export VENV
 
@@ -18,7 +20,11 @@ demo: ## the whole product with three devices; EXIT=1 ends with the job; FOLDER=
 	@deploy/venv.sh requirements.txt
 	exec $(PYTHON) -m workers.demo --folder '$(FOLDER)' --port '$(PORT)' $(if $(filter-out 0 no false,$(EXIT)),--exit)
 
-test: ## lint, types, import contracts, then unit, browser and stack tests
+chaos: ## kill processes of a real site at drawn moments, compare the bits; KILLS=45 SEED=0 ARGS=
+	@deploy/venv.sh requirements.txt
+	exec $(PYTHON) -m workers.chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
+
+test: ## lint, types, import contracts, then unit, postgresql, browser and stack tests
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts
 
@@ -26,7 +32,7 @@ lint types contracts: ## one of the static checks (make lint, make types, make c
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts $@
 
-test-unit test-browser test-stack: ## one part of the tests; ARGS='-k name' goes to pytest
+test-unit test-postgresql test-browser test-stack: ## one part of the tests; ARGS='-k name' goes to pytest
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts $(patsubst test-%,%,$@) -- $(ARGS)
 
