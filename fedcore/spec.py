@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
-from fedcore import spec_participation, spec_wire
+from fedcore import spec_participation, spec_train, spec_wire
 from fedcore.errors import Fault, SpecError
 from fedcore.spec_checks import (
     check_of,
@@ -28,23 +28,12 @@ from fedcore.spec_checks import (
 )
 from fedcore.spec_participation import EvaluationSpec, ParticipationSpec
 from fedcore.spec_strategy import StrategySpec
+from fedcore.spec_train import ModelSpec, TrainSpec
 from fedcore.spec_wire import WireSpec
 
 ADAPTERS = ("lora", "full")
 AGGREGATIONS = ("fedit",)
-PRECISIONS = ("auto", "fp32", "bf16")
-SCHEDULES = ("constant", "linear", "cosine")
 LORA_TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    name: str = option(
-        "nano",
-        text(1, 300),
-        "Model",
-        "nano, google/flan-t5-small|base|large|xl, any T5-family hub name, or a folder",
-    )
 
 
 @dataclass(frozen=True)
@@ -77,27 +66,6 @@ class DataSpec:
     )
     min_examples: int = option(
         8, whole(2, 10_000_000), "Examples a device must hold", "devices with fewer are left out"
-    )
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    local_steps: int = option(
-        0, whole(0, 1_000_000), "Local steps a round", "0: count epochs instead"
-    )
-    local_epochs: int = option(1, whole(1, 1000), "Local epochs a round")
-    batch_size: int = option(8, whole(1, 4096), "Batch size")
-    accumulation: int = option(1, whole(1, 1024), "Gradient accumulation", advanced=True)
-    learning_rate: float = option(3e-4, real(0, 10, above=True), "Learning rate")
-    schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
-    warmup_steps: int = option(0, whole(0, 1_000_000), "Warm-up steps", advanced=True)
-    weight_decay: float = option(0.0, real(0, 1), "Weight decay", advanced=True)
-    clip_norm: float = option(1.0, real(0, 1e6), "Gradient clipping", "0: none", True)
-    precision: str = option(
-        "auto", one_of(*PRECISIONS), "Precision", "auto: bf16 where the hardware has it"
-    )
-    dropout: float = option(
-        -1.0, real(-1, 0.9), "Model dropout", "-1: as the checkpoint says", True
     )
 
 
@@ -185,16 +153,8 @@ def _unknown(key: Any, known: Mapping[str, Any], path: str) -> Fault:
     return Fault(where, f"unknown option; {hint}")
 
 
-def _warmup_fits(spec: JobSpec) -> list[Fault]:
-    train = spec.train
-    if train.local_steps and train.warmup_steps > train.local_steps:
-        message = f"is longer than the round ({train.local_steps} local steps); lower it"
-        return [Fault("train.warmup_steps", message)]
-    return []
-
-
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
-    _warmup_fits,
+    *spec_train.RULES,
     *spec_participation.RULES,
     *spec_wire.RULES,
 )

@@ -11,9 +11,10 @@ from fedcore.errors import Fault, SpecError
 from fedcore.plan.links import LINKS
 from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.simulate.fleet import FleetOptions, speeds_of
-from fedcore.spec import ADAPTERS, PRECISIONS, JobSpec
+from fedcore.spec import ADAPTERS, JobSpec
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import STRATEGIES
+from fedcore.spec_train import PRECISIONS
 
 PATHS = {
     "model": "model.name",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.spec import TrainSpec
+from fedcore.spec_train import TrainSpec
 from fedcore.train.data import Example, pad
 
 IGNORED = -100

@@ -15,7 +15,7 @@ from fedcore.errors import TrainingError
 from fedcore.model.adapters import trainable_parameters
 from fedcore.plan.flops import Cost
 from fedcore.seeds import derive
-from fedcore.spec import TrainSpec
+from fedcore.spec_train import TrainSpec
 from fedcore.train.batches import IGNORED, Batch, Signs, collate, groups, steps_of
 from fedcore.train.data import Tokenized
 from fedcore.train.hardware import seed_torch

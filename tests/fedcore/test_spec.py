@@ -56,6 +56,7 @@ CHOICE = [("", "choose one of"), (7, "choose one of"), (None, "choose one of"),
 OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "name": (["x", "x" * 120, "été 夏"], [*TEXT, ("", "1 to 120"), ("x" * 121, "not 121")]),
     "model.name": (["nano", "/models/t5"], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
+    "model.base": (["auto", "fp32", "bf16", "int8", "nf4"], [*CHOICE, ("int4", "nf4")]),
     "adapter.kind": (["lora", "full"], [*CHOICE, ("lore", "lora, full")]),
     "adapter.rank": ([1, 1024, 8.0], [*WHOLE, (0, "1 to 1024"), (1025, "1 to 1024")]),
     "adapter.alpha": ([0.1, 1e4, 16], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
@@ -83,6 +84,14 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "train.clip_norm": ([0, 1e6], [*REAL, (-1, "from 0"), (2e6, "to 1e+06")]),
     "train.precision": (["auto", "fp32", "bf16"], [*CHOICE, ("fp16", "auto, fp32, bf16")]),
     "train.dropout": ([-1, 0, 0.9], [*REAL, (-1.1, "from -1"), (0.95, "to 0.9")]),
+    "train.kernels": (["fast", "plain"], [*CHOICE, ("slow", "fast, plain")]),
+    "train.batching": (["random", "length"], [*CHOICE, ("sorted", "random, length")]),
+    "train.batch_tokens": (
+        [0, 1024, 1_000_000],
+        [*WHOLE, (-1, "from 0"), (1_000_001, "to 1000000")],
+    ),
+    "train.checkpointing": ([True, False], [(1, "true or false"), ("yes", "true or false")]),
+    "train.micro_batch": ([0, 4096], [*WHOLE, (-1, "from 0"), (4097, "to 4096")]),
     "strategy.name": (["fedavg", "fedprox", "fedadam"], [*CHOICE, ("fedsgd", "fedavg")]),
     "strategy.fold": (["median", "trimmed_mean"], [("krum", "choose one of mean"), (1, "one of")]),
     "strategy.trim": ([0.0, 0.49], [(0.5, "from 0 to 0.49"), (-0.1, "from 0"), ("x", "a number")]),
@@ -202,7 +211,7 @@ def test_all_faults_come_at_once() -> None:
     }
     assert faults["runds"] == "unknown option; did you mean 'rounds'?"
     assert "did you mean 'quorum'?" in faults["participation.qourum"]
-    assert faults["model.size"] == "unknown option; known: name"
+    assert faults["model.size"] == "unknown option; known: name, base"
 
 
 def test_the_error_reads_like_a_list_of_things_to_do() -> None:
@@ -230,6 +239,8 @@ def test_a_part_is_an_object(part: str, value: Any) -> None:
 
 COMBINATIONS = [
     ({"train": {"local_steps": 5, "warmup_steps": 6}}, "train.warmup_steps", "5 local steps"),
+    ({"train": {"batch_tokens": 575}}, "train.batch_tokens", "longest example (576 tokens)"),
+    ({"adapter": {"kind": "full"}, "model": {"base": "int8"}}, "model.base", "none is"),
     (
         {"participation": {"devices": ["a", "b"], "minimum": 3}},
         "participation.minimum",
@@ -284,6 +295,8 @@ def test_combinations_come_together() -> None:
 def test_combinations_at_their_edge_are_fine() -> None:
     JobSpec.from_dict({"train": {"local_steps": 5, "warmup_steps": 5}})
     JobSpec.from_dict({"train": {"local_steps": 0, "warmup_steps": 500}})
+    JobSpec.from_dict({"train": {"batch_tokens": 576}})
+    JobSpec.from_dict({"adapter": {"kind": "full"}, "model": {"base": "auto"}})
     JobSpec.from_dict({"participation": {"devices": ["a", "b"], "minimum": 2}})
     JobSpec.from_dict({"participation": {"deadline_s": 60, "lease_s": 60}})
     JobSpec.from_dict({"participation": {"deadline_quantile": 0.5, "quorum": 0.5}})

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from fedcore.errors import ModelError, Stopped, TrainingError
 from fedcore.model.initial import write_initial
-from fedcore.spec import TrainSpec
+from fedcore.spec_train import TrainSpec
 from fedcore.train.batches import groups, steps_of
 from fedcore.train.evaluate import rouge
 from fedcore.train.hardware import has_bf16, pick_precision

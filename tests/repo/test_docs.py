@@ -17,6 +17,7 @@ from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.spec_doc import document
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import FOLDS, STRATEGIES
+from fedcore.spec_train import BASES, KERNELS, SCHEDULES
 from tests.compose import FILE, ROOT, services, variables
 
 README = (ROOT / "README.md").read_text()
@@ -207,7 +208,9 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
         FOLDS,
         spec.ADAPTERS,
         spec.AGGREGATIONS,
-        spec.SCHEDULES,
+        SCHEDULES,
+        KERNELS,
+        BASES,
         spec.LORA_TARGETS,
         MODES,
         tuple(DISCOUNTS),
@@ -218,6 +221,8 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
         "adapters",
         "aggregations",
         "schedules",
+        "kernels",
+        "bases",
         "targets",
         "modes",
         "discounts",

@@ -45,7 +45,13 @@ METRICS: dict[str, Metric] = {
     "peak_memory_bytes": Metric("Peak memory", "B", rolled="highest"),
     "memory_bytes": Metric("Memory of the agent", "B"),
     "cpu_percent": Metric("CPU of the agent", "% of one core"),
+    # Measured by a sensor; the second where there is none and the device's profile says its power.
     "watts": Metric("Power", "W"),
+    "watts_estimated": Metric("Power, estimated from the profile", "W"),
+    "energy_j": Metric("Energy since the last sample", "J", rolled="sum"),
+    "energy_estimated_j": Metric("Energy since the last sample, estimated", "J", rolled="sum"),
+    "rtt_s": Metric("Round-trip time to the server", "s"),
+    "retransfer_bytes": Metric("Sent or received again since the last sample", "B", rolled="sum"),
     "net_up_bytes": Metric("Sent since the last sample", "B", rolled="sum"),
     "net_down_bytes": Metric("Received since the last sample", "B", rolled="sum"),
     "net_up_bps": Metric("Upload", "B/s"),
@@ -66,7 +72,17 @@ REPORTED: dict[str, Metric] = {
     "download_s": Metric("Download", "s"),
     "upload_s": Metric("Upload", "s"),
     "wait_s": Metric("Waiting for the server", "s"),
+    # Energy of the whole assignment by a sensor, or estimated, and its parts by what was going on.
     "energy_j": Metric("Energy", "J"),
+    "energy_estimated_j": Metric("Energy, estimated from the profile", "J"),
+    "compute_j": Metric("Energy while computing", "J"),
+    "communication_j": Metric("Energy while sending and receiving", "J"),
+    "waiting_j": Metric("Energy while waiting", "J"),
+    # Bytes counted at the socket, headers included.
+    "net_up_bytes": Metric("Sent", "B"),
+    "net_down_bytes": Metric("Received", "B"),
+    "retransfer_bytes": Metric("Sent or received again", "B"),
+    "rtt_s": Metric("Round-trip time to the server", "s"),
 }
 PHASES_KEY = "phase_s"
 

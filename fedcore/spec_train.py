@@ -1,0 +1,111 @@
+"""The model and how a device trains it: the groups ``model`` and ``train`` of a specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedcore.errors import Fault
+from fedcore.spec_checks import one_of, option, real, text, truth, whole
+
+if TYPE_CHECKING:
+    from fedcore.spec import JobSpec
+
+PRECISIONS = ("auto", "fp32", "bf16")
+BASES = ("auto", "fp32", "bf16", "int8", "nf4")
+QUANTISED = ("int8", "nf4")
+SCHEDULES = ("constant", "linear", "cosine")
+KERNELS = ("fast", "plain")
+BATCHINGS = ("random", "length")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    name: str = option(
+        "nano",
+        text(1, 300),
+        "Model",
+        "nano, google/flan-t5-small|base|large|xl, any T5-family hub name, or a folder",
+    )
+    base: str = option(
+        "auto",
+        one_of(*BASES),
+        "Frozen weights kept as",
+        "LoRA only; auto: the precision of training; int8 and nf4 save memory",
+        True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    local_steps: int = option(
+        0, whole(0, 1_000_000), "Local steps a round", "0: count epochs instead"
+    )
+    local_epochs: int = option(1, whole(1, 1000), "Local epochs a round")
+    batch_size: int = option(8, whole(1, 4096), "Batch size")
+    accumulation: int = option(1, whole(1, 1024), "Gradient accumulation", advanced=True)
+    learning_rate: float = option(3e-4, real(0, 10, above=True), "Learning rate")
+    schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
+    warmup_steps: int = option(0, whole(0, 1_000_000), "Warm-up steps", advanced=True)
+    weight_decay: float = option(0.0, real(0, 1), "Weight decay", advanced=True)
+    clip_norm: float = option(1.0, real(0, 1e6), "Gradient clipping", "0: none", True)
+    precision: str = option(
+        "auto", one_of(*PRECISIONS), "Precision", "auto: bf16 where the device is faster in it"
+    )
+    dropout: float = option(
+        -1.0, real(-1, 0.9), "Model dropout", "-1: as the checkpoint says", True
+    )
+    kernels: str = option(
+        "fast",
+        one_of(*KERNELS),
+        "Kernels",
+        "fast: Edgewise's own, without padding; plain: those of transformers",
+        True,
+    )
+    batching: str = option(
+        "random",
+        one_of(*BATCHINGS),
+        "Batches are drawn",
+        "length: of examples alike in length",
+        True,
+    )
+    batch_tokens: int = option(
+        0, whole(0, 1_000_000), "Tokens in a batch at most", "fewer examples then; 0: any", True
+    )
+    checkpointing: bool = option(
+        False, truth(), "Gradient checkpointing", "less memory, a third more time", True
+    )
+    micro_batch: int = option(
+        0, whole(0, 4096), "Examples at a time", "of a batch; 0: as many as fit the memory", True
+    )
+
+
+def _warmup_fits(spec: JobSpec) -> list[Fault]:
+    train = spec.train
+    if train.local_steps and train.warmup_steps > train.local_steps:
+        message = f"is longer than the round ({train.local_steps} local steps); lower it"
+        return [Fault("train.warmup_steps", message)]
+    return []
+
+
+def _full_keeps_every_weight(spec: JobSpec) -> list[Fault]:
+    if spec.adapter.kind == "full" and spec.model.base != "auto":
+        message = "is about frozen weights, but with full training none is; leave it at auto"
+        return [Fault("model.base", message)]
+    return []
+
+
+def _tokens_hold_an_example(spec: JobSpec) -> list[Fault]:
+    longest = spec.data.max_source_tokens + spec.data.max_target_tokens
+    if 0 < spec.train.batch_tokens < longest:
+        message = f"holds not even the longest example ({longest} tokens); raise it, or give 0"
+        return [Fault("train.batch_tokens", message)]
+    return []
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _warmup_fits,
+    _full_keeps_every_weight,
+    _tokens_hold_an_example,
+)
