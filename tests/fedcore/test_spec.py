@@ -383,20 +383,3 @@ def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[st
         for path, value in found.items():
             assert look_up(spec.to_dict(), path) == value
         assert JobSpec.from_dict(spec.to_dict()) == spec
-
-
-@pytest.mark.parametrize(
-    ("values", "evaluating"),
-    [
-        ({}, [0, 1, 2, 3, 4, 5]),
-        ({"every": 2}, [0, 2, 4, 5]),
-        ({"every": 5}, [0, 5]),
-        ({"every": 9}, [0, 5]),
-        ({"every": 0}, [0, 5]),
-        ({"every": 3, "initial": False}, [3, 5]),
-        ({"every": 0, "initial": False}, [5]),
-    ],
-)
-def test_which_of_five_rounds_evaluate(values: dict[str, Any], evaluating: list[int]) -> None:
-    evaluation = JobSpec.from_dict({"evaluation": values}).evaluation
-    assert [number for number in range(6) if evaluation.due(number, 5)] == evaluating
