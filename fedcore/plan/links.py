@@ -1,37 +1,124 @@
-"""Link profiles: how long bytes travel between a device and its server.
+"""Link profiles: how long bytes travel between a device and its server, and what they cost.
 
-Round numbers for planning and for simulations, chosen by us for the kind of link they are named
-after; measure your own where it matters.
+Rates are bytes per second as transfers get them, not those of the radio. They differ from place to
+place by far more than these figures suggest: measure your own where it matters. ``source`` says
+where a figure is from, and which ones are our own choice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from fedcore.errors import Fault, SpecError
+
+MBIT = 1e6 / 8
+CHOSEN = "our choice of a round figure"
 
 
 @dataclass(frozen=True)
 class Link:
-    """Bytes per second each way, and seconds until the first byte arrives."""
+    """Bytes per second each way, and seconds until the first byte of an answer arrives.
+
+    ``loss`` is the share of packets sent twice, ``cost_per_gb`` US dollars for 1e9 bytes (0: by
+    the month). Raises SpecError with every fault: a rate must be above 0.
+    """
 
     up_bps: float
     down_bps: float
     delay_s: float
+    loss: float = 0.0
+    cost_per_gb: float = 0.0
+    name: str = ""
+    source: str = CHOSEN
+
+    def __post_init__(self) -> None:
+        if faults := list(_faults(self)):
+            raise SpecError(faults)
 
     def up_s(self, size: float) -> float:
-        return self.delay_s + size / self.up_bps
+        return self.delay_s + size / (self.up_bps * (1 - self.loss))
 
     def down_s(self, size: float) -> float:
-        return self.delay_s + size / self.down_bps
+        return self.delay_s + size / (self.down_bps * (1 - self.loss))
+
+    def cost(self, size: float) -> float:
+        """US dollars for so many bytes, both ways together."""
+        return self.cost_per_gb * size / 1e9
 
 
-INSTANT = Link(float("inf"), float("inf"), 0.0)
-LINKS: Mapping[str, Link] = {
-    "instant": INSTANT,
-    "lan": Link(117e6, 117e6, 0.001),  # gigabit Ethernet
-    "wifi": Link(10e6, 10e6, 0.01),
-    "5g": Link(5e6, 25e6, 0.03),
-    "dsl": Link(1.25e6, 6.25e6, 0.03),  # 10 and 50 Mbit/s
-    "4g": Link(1.25e6, 4e6, 0.06),
-    "3g": Link(0.1e6, 0.5e6, 0.2),
+def _faults(link: Link) -> list[Fault]:
+    """What is wrong with a link's figures, all at once."""
+    where = f"link {link.name}".strip()
+    found = [
+        Fault(f"{where}: {name}", f"must be a number of bytes per second above 0, not {rate!r}")
+        for name, rate in (("up_bps", link.up_bps), ("down_bps", link.down_bps))
+        if not (_is_number(rate) and rate > 0)
+    ]
+    for name, value in (("delay_s", link.delay_s), ("cost_per_gb", link.cost_per_gb)):
+        if not (_is_number(value) and 0 <= value < math.inf):
+            found.append(Fault(f"{where}: {name}", f"must be 0 or more, not {value!r}"))
+    if not (_is_number(link.loss) and 0 <= link.loss < 1):
+        text = f"must be a share from 0 to below 1, not {link.loss!r}"
+        found.append(Fault(f"{where}: loss", text))
+    return found
+
+
+def _is_number(value: object) -> bool:
+    """Not NaN; infinite is a rate like any other."""
+    right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return right and value == value
+
+
+def _radio(name: str, mbit: float, source: str) -> Link:
+    """Wi-Fi of two streams: transfers get about half of the rate on the air."""
+    rate = 0.5 * mbit * MBIT
+    return Link(rate, rate, 0.005, 0.0, 0.0, name, f"{source}; half of it, and 5 ms: {CHOSEN}")
+
+
+_CELLULAR = "https://blog.mbedded.ninja/electronics/communication-protocols/cellular"
+_GB_WORLD = "price: https://www.cable.co.uk/mobiles/worldwide-data-pricing/ (2022, all countries)"
+_GB_IOT = "price: about 10 EUR for 500 MB, https://1nce.com/"
+_MBA = (
+    f"loss: {CHOSEN} within the best class (below 0.4 %) of the FCC, "
+    "https://www.fcc.gov/reports-research/reports/measuring-broadband-america/"
+)
+_STARLINK = "https://blog.apnic.net/2022/11/28/fact-checking-starlinks-performance-figures"
+_OOKLA_5G = "Ookla, global medians: down Q3 2023, up Q3 2021, https://www.ookla.com/articles"
+_OOKLA_LTE = "Ookla, United States 2018, means, https://www.speedtest.net/reports/united-states/"
+
+INSTANT = Link(math.inf, math.inf, 0.0, name="instant", source="no link at all")
+_NAMED = (
+    INSTANT,
+    Link(62e3 / 8, 26e3 / 8, 1.6, 0.0, 20.0, "nb-iot", f"Cat NB1 peaks: {_CELLULAR}; {_GB_IOT}"),
+    Link(MBIT, MBIT, 0.015, 0.0, 20.0, "lte-m", f"Cat M1 peaks: {_CELLULAR}; {_GB_IOT}"),
+    Link(8.63 * MBIT, 27.33 * MBIT, 0.06, 0.0, 3.12, "lte",
+         f"{_OOKLA_LTE}; {_GB_WORLD}; 60 ms: {CHOSEN}"),
+    Link(21.08 * MBIT, 203.04 * MBIT, 0.03, 0.0, 3.12, "5g",
+         f"{_OOKLA_5G}; {_GB_WORLD}; 30 ms: {CHOSEN}"),
+    _radio("wifi-4", 300.0, "IEEE 802.11n, 40 MHz: 300 Mbit/s"),
+    _radio("wifi-5", 866.7, "IEEE 802.11ac, 80 MHz: 866.7 Mbit/s"),
+    _radio("wifi-6", 1201.0, "IEEE 802.11ax, 80 MHz: 1,201 Mbit/s"),
+    Link(10 * MBIT, 50 * MBIT, 0.03, 0.001, 0.0, "dsl",
+         f"VDSL2 (ITU-T G.993.2) tariff of 50 Mbit/s; {_MBA}; 30 ms: {CHOSEN}"),
+    Link(20 * MBIT, 200 * MBIT, 0.02, 0.001, 0.0, "cable",
+         f"DOCSIS tariff of 200 Mbit/s, {CHOSEN}; {_MBA}"),
+    Link(500 * MBIT, 500 * MBIT, 0.01, 0.0005, 0.0, "fibre",
+         f"fibre tariff of 500 Mbit/s, {CHOSEN}; {_MBA}"),
+    Link(11.7e6, 11.7e6, 0.001, name="ethernet-100m",
+         source="IEEE 802.3u less headers (94 %); 1 ms: " + CHOSEN),
+    Link(117e6, 117e6, 0.001, name="ethernet-1g",
+         source="IEEE 802.3ab less headers (94 %); 1 ms: " + CHOSEN),
+    Link(17 * MBIT, 178 * MBIT, 0.05, 0.004, 0.0, "satellite-leo",
+         f"Starlink, medians: {_STARLINK}; loss: {CHOSEN}"),
+    Link(5 * MBIT, 80 * MBIT, 0.6, 0.0, 0.0, "satellite-geo",
+         f"geostationary access of 100 and 10 Mbit/s, four fifths and half of it: {_STARLINK}; "
+         "600 ms is twice the way there and back"),
+    Link(10e6, 10e6, 0.01, name="wifi"),
+    Link(1.25e6, 4e6, 0.06, name="4g"),
+    Link(0.1e6, 0.5e6, 0.2, name="3g"),
+)  # fmt: skip
+LINKS: Mapping[str, Link] = {link.name: link for link in _NAMED} | {
+    "lan": next(link for link in _NAMED if link.name == "ethernet-1g")
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,11 @@ def _link(row: Mapping[str, Any], where: str) -> Link:
     if name not in LINKS:
         raise SpecError([Fault(where, f"unknown link {name!r}; choose from {', '.join(LINKS)}")])
     known = LINKS[name]
-    return Link(
-        _number(row, "up_bps", known.up_bps, where),
-        _number(row, "down_bps", known.down_bps, where),
-        _number(row, "delay_s", known.delay_s, where, zero=True),
+    return replace(
+        known,
+        up_bps=_number(row, "up_bps", known.up_bps, where),
+        down_bps=_number(row, "down_bps", known.down_bps, where),
+        delay_s=_number(row, "delay_s", known.delay_s, where, zero=True),
     )
 
 
