@@ -25,8 +25,12 @@ def delays(spread: Callable[[], float] = random.random) -> Iterator[float]:
         wait_s = min(2 * wait_s, LONGEST_S)
 
 
-def _forget(seconds: float) -> None:
-    del seconds
+def pause(seconds: float, check: Callable[[], None]) -> None:
+    """Wait; ``check`` is called about ten times a second and may raise to give up."""
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0:
+        check()
+        time.sleep(min(0.1, left_s))
 
 
 def keep_trying(
@@ -34,12 +38,11 @@ def keep_trying(
     until: float,
     check: Callable[[], None],
     what: str,
-    waited: Callable[[float], None] = _forget,
+    wait: Callable[[float, Callable[[], None]], None] = pause,
 ) -> T:
     """Call again while the server is unavailable, until ``until`` (of ``time.monotonic``).
 
-    ``check`` is called about ten times a second while waiting and may raise to give up;
-    ``waited`` is told the seconds of each wait.
+    ``wait`` is how it waits between two calls; it is given the seconds and ``check``.
     """
     waits = delays()
     while True:
@@ -51,12 +54,4 @@ def keep_trying(
             if left_s <= 0:
                 raise
             log.info("%s: %s; again in %.0f s", what, error, min(wait_s, left_s))
-            pause(min(wait_s, left_s), check)
-            waited(min(wait_s, left_s))
-
-
-def pause(seconds: float, check: Callable[[], None]) -> None:
-    until = time.monotonic() + seconds
-    while (left_s := until - time.monotonic()) > 0:
-        check()
-        time.sleep(min(0.1, left_s))
+            wait(min(wait_s, left_s), check)

@@ -26,6 +26,7 @@ from workers.agent.board import Board
 from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import EnvelopeRefused
 from workers.agent.outbox import Outbox
+from workers.agent.power.account import energy_of
 from workers.agent.recorder import Recorder
 from workers.agent.transport import Address, Server
 from workers.agent.work import Failure, Performance, Tools, Trainer, Work, failure_of
@@ -46,6 +47,7 @@ class Kit:
     board: Board
     gatekeeper: Gatekeeper
     state_dir: Path
+    profile: Mapping[str, Any]
     make_trainer: Callable[[], Trainer]
     clock_offset_s: Callable[[], float]
 
@@ -114,7 +116,14 @@ class Child:
     def _answer(self, assignment: str, values: Mapping[str, Any], sign: StopSign) -> None:
         kit = self._kit
         server = self._server
-        recorder = Recorder(kit.outbox, kit.board, server.traffic, server.clock.iso, assignment)
+        recorder = Recorder(
+            kit.outbox,
+            kit.board,
+            server.traffic,
+            server.clock.iso,
+            assignment,
+            energy_of(kit.profile),
+        )
         with recorder:
             try:
                 self._perform(values, recorder, sign)

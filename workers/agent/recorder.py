@@ -7,14 +7,17 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import psutil  # type: ignore[import-untyped]
 
 from workers.agent.board import Activity, Board
 from workers.agent.outbox import Outbox
-from workers.agent.traffic import Traffic
+from workers.agent.power.account import Energy
+from workers.agent.traffic import Counted, Traffic
 
+POLL_S = 0.5  # between two looks at the power
 QUIET_S = 1.5  # without a sample of the training for this long, one of the process is kept alone
 
 log = logging.getLogger(__name__)
@@ -44,19 +47,17 @@ class NetMeter:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
-        self._up, self._down, self._at = traffic.up, traffic.down, time.monotonic()
+        self._counted, self._at = Counted(traffic), time.monotonic()
 
     def read(self) -> dict[str, float]:
-        up, down, now = self._traffic.up, self._traffic.down, time.monotonic()
+        values, now = self._counted.values(), time.monotonic()
         seconds = max(now - self._at, 1e-3)
-        sent, received = up - self._up, down - self._down
-        self._up, self._down, self._at = up, down, now
-        return {
-            "net_up_bytes": sent,
-            "net_down_bytes": received,
-            "net_up_bps": sent / seconds,
-            "net_down_bps": received / seconds,
+        self._counted, self._at = Counted(self._traffic), now
+        rates = {
+            "net_up_bps": values["net_up_bytes"] / seconds,
+            "net_down_bps": values["net_down_bytes"] / seconds,
         }
+        return {**values, **rates}
 
 
 class Recorder:
@@ -69,9 +70,11 @@ class Recorder:
         traffic: Traffic,
         iso_now: Callable[[], str],
         assignment: str,
+        energy: Energy | None = None,
     ) -> None:
         self._outbox, self._board, self._iso_now = outbox, board, iso_now
         self._processes, self._net = ProcessMeter(), NetMeter(traffic)
+        self.energy = energy or Energy()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._last = time.monotonic()
@@ -86,12 +89,23 @@ class Recorder:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
+        self.energy.poll()
         self.record({})
         self._board.end_activity(self.activity.assignment)
 
     def enter(self, phase: str) -> None:
         """Another phase of the assignment has begun."""
+        self.energy.enter(phase)
         self._show(phase, self.activity.step, self.activity.steps_total)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is drawn in this block is drawn for nothing: the server is away."""
+        self.energy.enter("waiting")
+        try:
+            yield
+        finally:
+            self.energy.enter(self.activity.phase)
 
     def advance(self, step: int, steps_total: int) -> None:
         self._show(self.activity.phase, step, steps_total)
@@ -110,13 +124,15 @@ class Recorder:
         """Keep a sample. A full disk loses samples, never the training."""
         with self._lock:
             self._last = time.monotonic()
-            sample = {**values, **self._processes.read(), **self._net.read()}
+            used = {**self._processes.read(), **self._net.read(), **self.energy.sample()}
+            sample = {**values, **used}
             try:
                 self._outbox.add(self._iso_now(), self.activity.assignment, sample)
             except sqlite3.Error as error:
                 log.warning("a sample is lost: %s", error)
 
     def _fill_silence(self) -> None:
-        while not self._ended.wait(0.25):
+        while not self._ended.wait(POLL_S):
+            self.energy.poll()
             if time.monotonic() - self._last >= QUIET_S:
                 self.record({})

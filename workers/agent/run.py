@@ -119,7 +119,7 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
         sender.pace(float(answer.get("interval_s") or 1.0))
         sender.start()
         agent = replace(agent, credential=_settled(agent, answer))
-        code = _work(agent, lock, lambda: make_trainer(agent.settings, profile))
+        code = _work(agent, lock, profile, make_trainer)
     except Revoked as error:
         stop.request(EXIT_REVOKED, str(error))
         code = 0
@@ -170,7 +170,7 @@ def _settled(agent: Agent, answer: dict[str, Any]) -> Credential:
     return found
 
 
-def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> int:
+def _work(agent: Agent, lock: RunLock, profile: dict[str, Any], make_trainer: MakeTrainer) -> int:
     """Take work until told to stop; returns the Celery worker's exit code."""
     gatekeeper = Gatekeeper(
         agent.credential.device_id,
@@ -185,7 +185,8 @@ def _work(agent: Agent, lock: RunLock, make_trainer: Callable[[], Trainer]) -> i
         agent.board,
         gatekeeper,
         agent.settings.state_dir,
-        make_trainer,
+        profile,
+        lambda: make_trainer(agent.settings, profile),
         lambda: _shared_clock(agent),
     )
     children: list[Child] = []

@@ -19,10 +19,11 @@ from fedcore.errors import EdgewiseError, ServerRefused, Stopped
 from fedcore.plan.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec import JobSpec
 from workers.agent.artefacts import ArtefactCache, BrokenDownload
-from workers.agent.backoff import keep_trying
+from workers.agent.backoff import keep_trying, pause
 from workers.agent.clock import seconds_of
 from workers.agent.recorder import Recorder
 from workers.agent.step import rebuilt
+from workers.agent.traffic import Counted
 from workers.agent.transport import Server
 
 T = TypeVar("T")
@@ -137,9 +138,6 @@ class Timing:
     upload: float = 0.0
     wait: float = 0.0
 
-    def add_wait(self, seconds: float) -> None:
-        self.wait += seconds
-
 
 @dataclass(frozen=True)
 class Tools:
@@ -164,8 +162,7 @@ class Performance:
 
     def perform(self) -> Outcome:
         """Do all of it; raises what went wrong, after which the assignment is to be answered."""
-        traffic = self.tools.server.traffic
-        up, down = traffic.up, traffic.down
+        counted = Counted(self.tools.server.traffic)
         update = self.tools.updates / f"{self.work.assignment}.safetensors"
         try:
             outcome = self._learn(self._weights(), update)
@@ -173,12 +170,13 @@ class Performance:
                 self._upload(update, outcome.update)
         finally:
             update.unlink(missing_ok=True)
+        passed = counted.values()
         body = {
             "update": outcome.update[0] if outcome.update else None,
             "examples": outcome.examples,
-            "bytes_up": traffic.up - up,
-            "bytes_down": traffic.down - down,
-            "metrics": self._metrics(outcome),
+            "bytes_up": passed["net_up_bytes"],
+            "bytes_down": passed["net_down_bytes"],
+            "metrics": {**self._metrics(outcome), **passed, **self.tools.recorder.energy.report()},
         }
         server, assignment = self.tools.server, self.work.assignment
         self._insist(lambda: server.report(assignment, body), "reporting")
@@ -244,7 +242,15 @@ class Performance:
 
     def _insist(self, call: Callable[[], T], what: str) -> T:
         until = time.monotonic() + self.left_s
-        return keep_trying(call, until, self.tools.check, what, self.timing.add_wait)
+        return keep_trying(call, until, self.tools.check, what, self._pause)
+
+    def _pause(self, seconds: float, check: Callable[[], None]) -> None:
+        began = time.monotonic()
+        try:
+            with self.tools.recorder.waiting():
+                pause(seconds, check)
+        finally:
+            self.timing.wait += time.monotonic() - began
 
     @property
     def left_s(self) -> float:

@@ -1,0 +1,145 @@
+"""Joules through the real recorder: what is sampled, what is reported, and of which phase."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from workers.agent.board import Board
+from workers.agent.outbox import Outbox
+from workers.agent.power.account import Energy
+from workers.agent.power.meter import Meter
+from workers.agent.power.sensor import Sensor
+from workers.agent.recorder import Recorder
+from workers.agent.store import Store
+from workers.agent.traffic import Traffic
+
+
+class Curve:
+    """A gauge whose power a test sets, and a clock that it moves; the meter is the real one."""
+
+    def __init__(self, watts: float) -> None:
+        self.now = 0.0
+        self.power: float | None = watts
+        self.meter = Meter(Sensor("ina3221", "a test", 100.0, lambda: self.power), lambda: self.now)
+
+    def draw(self, recorder: Recorder, watts: float | None, seconds: float) -> None:
+        """From now on so much, for so long, looked at twice a second."""
+        self.power = watts
+        self.now += 1e-7  # a power changes in no time on a curve alone
+        recorder.energy.poll()
+        for _ in range(int(2 * seconds)):
+            self.now += 0.5
+            recorder.energy.poll()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox(Store(tmp_path / "agent.sqlite3"))
+
+
+def recorder_of(outbox: Outbox, energy: Energy) -> Recorder:
+    return Recorder(outbox, Board(outbox._store), Traffic(), lambda: "t", "a", energy)
+
+
+def assignment(recorder: Recorder, curve: Curve, gap_s: float = 0.0) -> dict[str, float]:
+    """Four seconds of waiting at 2 W, two of transfer at 3 W, ten of training at 9 W, and one of
+    transfer at 3 W with three of waiting for the server in it; a gap may be in the training."""
+    curve.draw(recorder, 2.0, 4)
+    recorder.enter("downloading")
+    curve.draw(recorder, 3.0, 2)
+    recorder.enter("training")
+    curve.draw(recorder, 9.0, 10 - gap_s)
+    recorder.record({"loss": 1.0})
+    if gap_s:
+        curve.draw(recorder, None, gap_s)
+        curve.draw(recorder, 9.0, 1)
+    recorder.enter("uploading")
+    curve.draw(recorder, 3.0, 0.5)
+    with recorder.waiting():
+        curve.draw(recorder, 1.0, 3)
+    curve.draw(recorder, 3.0, 0.5)
+    return recorder.energy.report()
+
+
+def test_the_parts_are_those_of_the_phases_and_sum_to_the_total(outbox: Outbox) -> None:
+    curve = Curve(2.0)
+    recorder = recorder_of(outbox, Energy(curve.meter))
+    told = assignment(recorder, curve)
+    assert told == {
+        "compute_j": pytest.approx(90.0),
+        "communication_j": pytest.approx(9.0),
+        "waiting_j": pytest.approx(8.0 + 3.0),
+        "energy_j": pytest.approx(110.0),
+    }
+    parts = sum(value for name, value in told.items() if name != "energy_j")
+    assert parts == pytest.approx(told["energy_j"], abs=1e-9)
+
+
+def test_samples_have_each_joule_once(outbox: Outbox) -> None:
+    curve = Curve(2.0)
+    recorder = recorder_of(outbox, Energy(curve.meter))
+    told = assignment(recorder, curve)
+    recorder.record({})
+    recorder.record({"loss": 0.5})  # nothing new was drawn: the power is known, no energy
+    rows = [item.values for item in outbox.oldest(9)]
+    assert sum(row.get("energy_j", 0.0) for row in rows) == pytest.approx(told["energy_j"])
+    assert rows[0]["watts"] == pytest.approx((8 + 6 + 90) / 16)
+    assert "energy_j" not in rows[-1] and rows[-1]["watts"] == rows[-2]["watts"]
+
+
+def test_a_total_with_a_gap_is_no_total(outbox: Outbox) -> None:
+    curve = Curve(2.0)
+    recorder = recorder_of(outbox, Energy(curve.meter))
+    assert assignment(recorder, curve, gap_s=3.0) == {}
+    recorder.record({})
+    assert "watts" not in outbox.oldest(9)[1].values
+
+
+def test_an_estimate_stands_in_and_says_so(outbox: Outbox) -> None:
+    """The estimate here is exact, to tell it by its numbers."""
+    curve, steady = Curve(2.0), Curve(4.0)
+    recorder = recorder_of(outbox, Energy(curve.meter, steady.meter))
+    for _ in range(10):
+        curve.now, steady.now = curve.now + 1, steady.now + 1
+        recorder.energy.poll()
+    recorder.record({})
+    curve.power = None
+    for _ in range(10):
+        curve.now, steady.now = curve.now + 1, steady.now + 1
+        recorder.energy.poll()
+    recorder.record({})
+    first, second = (item.values for item in outbox.oldest(9))
+    assert first["watts"] == pytest.approx(2.0) and first["energy_j"] == pytest.approx(20.0)
+    assert "watts_estimated" not in first
+    assert second["watts_estimated"] == pytest.approx(4.0)
+    assert second["energy_estimated_j"] == pytest.approx(40.0)
+    assert "watts" not in second and "energy_j" not in second
+    told = recorder.energy.report()
+    assert told["energy_estimated_j"] == pytest.approx(80.0) == pytest.approx(told["waiting_j"])
+    assert "energy_j" not in told
+
+
+def test_without_a_sensor_nothing_is_said(outbox: Outbox) -> None:
+    with recorder_of(outbox, Energy()) as recorder:
+        recorder.enter("training")
+        recorder.record({"loss": 1.0})
+    rows = [item.values for item in outbox.oldest(9)]
+    assert not {name for row in rows for name in row if "watts" in name or name.endswith("_j")}
+    assert recorder.energy.report() == {}
+
+
+def test_the_recorder_looks_at_the_power_by_itself(outbox: Outbox) -> None:
+    asked = threading.Event()
+    meter = Curve(5.0)
+
+    class Watched:
+        def read(self):  # type: ignore[no-untyped-def]
+            asked.set()
+            return meter.meter.read()
+
+    energy = Energy(Watched())
+    with recorder_of(outbox, energy):
+        assert asked.wait(10)

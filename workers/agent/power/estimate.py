@@ -1,0 +1,79 @@
+"""Power where nothing measures it: from a known machine's idle to its full watts, by its load.
+
+Linear in the share of time that its processor (or card) worked: our choice, and a coarse one. It is
+never called measured, and unknown machines have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+from fedcore.plan.machines import MACHINES
+from workers.agent.clock import steady
+from workers.agent.power import nvml
+from workers.agent.power.meter import LONGEST_GAP_S, NOTHING, Portion
+from workers.agent.power.sensor import Gpu, number_of
+from workers.agent.power.table import ROOT
+
+# Thousandths of the time in which a Jetson's GPU worked.
+GPU_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")
+SHORTEST_S = 0.2  # over a shorter time the kernel's ticks say nothing
+
+Busy = Callable[[], float]
+
+
+class Estimate:
+    """Reads like a Meter. ``busy`` gives from 0 to 1, the share since it was last asked."""
+
+    def __init__(
+        self,
+        idle_watts: float,
+        full_watts: float,
+        busy: Busy,
+        clock: Callable[[], float] = steady,
+    ) -> None:
+        self._idle, self._full, self._busy, self._clock = idle_watts, full_watts, busy, clock
+        self._at = clock()
+        busy()
+
+    def read(self) -> Portion:
+        now = self._clock()
+        seconds = now - self._at
+        if seconds < SHORTEST_S:
+            return NOTHING
+        self._at = now
+        try:
+            share = min(1.0, max(0.0, self._busy()))
+        except (OSError, ValueError):
+            return Portion(missing_s=seconds)
+        if seconds > LONGEST_GAP_S:
+            return Portion(missing_s=seconds)
+        return Portion((self._idle + (self._full - self._idle) * share) * seconds, seconds)
+
+
+def estimate(profile: Mapping[str, Any], gpu: Gpu, root: Path = ROOT) -> Estimate | None:
+    """None where the machine is not recognised, or its maker tells no idle and full power."""
+    machine = MACHINES.get(str(profile.get("board") or ""))
+    if machine is None or machine.idle_watts is None or machine.full_watts is None:
+        return None
+    busy = _busy(gpu, root)
+    return Estimate(machine.idle_watts, machine.full_watts, busy) if busy else None
+
+
+def _busy(gpu: Gpu, root: Path) -> Busy | None:
+    """What says how busy the part is whose power the table has: card, module or board."""
+    load = next((root / path for path in GPU_LOADS if (root / path).exists()), None)
+    if load is not None:
+        return lambda: max(_cpu(), number_of(load) / 1000)
+    if gpu.used:
+        card = nvml.card(root, gpu)
+        return card.utilisation if card else None
+    return _cpu
+
+
+def _cpu() -> float:
+    return float(psutil.cpu_percent()) / 100
