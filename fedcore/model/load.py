@@ -16,8 +16,10 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
+from fedcore.model.quantise_load import build_quantised
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import WeightFiles
+from fedcore.spec_train import BASES, QUANTISED
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
 FAMILY = ("t5", "mt5", "umt5")
@@ -108,19 +110,29 @@ def _from_hub(name: str) -> Path:
     return folder
 
 
-def load_base(name: str, precision: torch.dtype) -> Base:
-    """Load model (in ``precision``, on the CPU, evaluation mode) and tokenizer."""
+def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
+    """Load model (to train in ``precision``, on the CPU, evaluation mode) and tokenizer.
+
+    ``base`` says how the weights are kept (a specification's ``model.base``); the fingerprint is
+    that of the files, however they are kept.
+    """
     if precision not in (torch.float32, torch.bfloat16):
         raise ModelError(f"T5 is used in fp32 or bf16, never in {precision}: it overflows in fp16")
+    if base not in BASES:
+        raise ModelError(f"a base is kept as {', '.join(BASES)}, not as {base!r}")
     source = resolve(name)
     try:
         with quiet_libraries():
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                source.folder, dtype=precision, local_files_only=True
-            )
+            if base in QUANTISED or (base == "bf16" and precision == torch.float32):
+                model = build_quantised(source, base, precision)
+            else:
+                kept = torch.float32 if base == "fp32" else precision
+                model = AutoModelForSeq2SeqLM.from_pretrained(
+                    source.folder, dtype=kept, local_files_only=True
+                )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the files of {name} cannot be loaded: {error}") from error
     _check_head(model, source)

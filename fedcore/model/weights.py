@@ -26,7 +26,7 @@ class WeightFiles:
         )
         if not self.paths:
             raise ModelError(f"{folder} holds no model.safetensors and no pytorch_model.bin")
-        self._open: dict[Path, Any] = {}
+        self._unpickled: dict[Path, dict[str, Tensor]] = {}
         self._where = self._index()
 
     def _index(self) -> dict[str, Path]:
@@ -36,12 +36,16 @@ class WeightFiles:
         return where
 
     def _file(self, path: Path) -> Any:
-        if path not in self._open:
-            try:
-                self._open[path] = _open_weights(path)
-            except Exception as error:
-                raise ModelError(f"{path} is no readable weight file: {error}") from error
-        return self._open[path]
+        """Safetensors are opened anew each time: pages once read stay resident until closed."""
+        if path in self._unpickled:
+            return self._unpickled[path]
+        try:
+            if path.suffix == ".safetensors":
+                return safe_open(str(path), framework="pt")
+            found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except Exception as error:
+            raise ModelError(f"{path} is no readable weight file: {error}") from error
+        return self._unpickled.setdefault(path, found)
 
     @property
     def names(self) -> list[str]:
@@ -77,9 +81,3 @@ class WeightFiles:
             digest.update(label.encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-
-def _open_weights(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return safe_open(str(path), framework="pt")
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=True)

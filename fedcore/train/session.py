@@ -153,7 +153,7 @@ class Session:
     def _load(self, spec: JobSpec) -> _Loaded:
         precision = pick_precision(spec.train.precision, self.device)
         adapter = replace(spec.adapter, aggregation="fedit")
-        key = (spec.model.name, adapter, precision)
+        key = (spec.model, adapter, precision)
         if self._loaded is None or key != self._key:
             self._loaded, self._prepared = None, {}
             self._loaded = self._build(spec, precision)
@@ -162,7 +162,8 @@ class Session:
 
     def _build(self, spec: JobSpec, precision: torch.dtype) -> _Loaded:
         full = spec.adapter.kind == "full"
-        base = load_base(spec.model.name, torch.float32 if full else precision)
+        kept = torch.float32 if full else precision
+        base = load_base(spec.model.name, kept, spec.model.base)
         sizes = Architecture.from_config(base.source.config)
         lora = spec.adapter
         cost = full_cost(sizes) if full else lora_cost(sizes, lora.rank, lora.targets)
