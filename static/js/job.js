@@ -22,7 +22,8 @@ page.rounds = [];
 page.marks = (from, to) => roundMarks(page, from, to);
 page.onisolate = () => showLegend(page);
 page.onrestyle = () => render();
-addCharts(page, document.getElementById("charts"));
+page.phases = new Map(); // device -> {assignment, round, phase_s} of what it trains now
+addCharts(page, (group) => document.querySelector(`[data-charts="${group}"]`));
 
 function merge(snapshot) {
   for (const round of snapshot.rounds || []) rounds.set(round.id, round);
@@ -31,6 +32,16 @@ function merge(snapshot) {
   page.rounds = state.rounds;
   page.devices = state.devices.map(({ id: device, slot, name }) => ({ id: device, slot, name }));
   page.peaks = state.devices;
+}
+
+// Sums of the samples in one message: they go on, or begin anew with another assignment.
+function addPhases(news = {}) {
+  for (const [device, told] of Object.entries(news)) {
+    const held = page.phases.get(Number(device));
+    if (held?.assignment === told.assignment) {
+      for (const [phase, seconds] of Object.entries(told.phase_s)) held.phase_s[phase] += seconds;
+    } else page.phases.set(Number(device), told);
+  }
 }
 
 function render(what) {
@@ -49,6 +60,7 @@ new LiveSocket(`/ws/jobs/${id}/`, {
   message(message) {
     merge(message.snapshot);
     log.add(message.events);
+    addPhases(message.phase_s);
     store.ingest(message.samples);
     store.thinned = store.thinned || message.thinned;
     for (const [device, seq] of Object.entries(message.cursors.samples)) {

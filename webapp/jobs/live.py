@@ -25,6 +25,7 @@ from webapp.jobs.rows import OPEN, is_buffered, open_rounds, to_round
 Json = dict[str, Any]
 # Figures per device are sent for as many of the newest rounds as stay below this many.
 MAX_DETAILS = 4000
+NO_TRAFFIC: Json = {"down": None, "up": None, "granularity": None, "round": None}
 ENDED = tuple(phase.value for phase in rounds.ENDED)
 
 
@@ -201,7 +202,6 @@ def _tiles(job: Job, told: list[Json]) -> Json:
     )
     work = [part for row in told for part in row["train"] if part["mfu"] is not None]
     owed = sum(part["compute_s"] * part["peak"] for part in work)
-    joules = [part["energy_j"] for row in told for part in row["train"] if part["energy_j"]]
     return {
         "rougeL": last.get("rougeL"),
         "rougeL_base": first.get("rougeL"),
@@ -211,13 +211,28 @@ def _tiles(job: Job, told: list[Json]) -> Json:
         "bytes_up": sums["up"],
         "bytes_down": sums["down"],
         "tokens": sum(part["tokens"] for row in told for part in row["train"]),
-        "joules": sum(joules) if joules else None,
+        **_energy([part for row in told for part in row["train"]]),
+    }
+
+
+def _energy(parts: list[Json]) -> Json:
+    """Joules of the trainings whose energy is known, and how many tokens each bought."""
+    known = [part for part in parts if part["energy_j"]]
+    bought = [part for part in known if part["eta_e"]]
+    spent = sum(part["tokens"] / part["eta_e"] for part in bought)
+    return {
+        "joules": sum(part["energy_j"] for part in known) if known else None,
+        "joules_estimated": sum(part["energy_estimated"] for part in known),
+        "joules_of": len(known),
+        "trainings": sum(part["compute_s"] > 0 for part in parts),
+        "eta_e": sum(part["tokens"] for part in bought) / spent if spent else None,
     }
 
 
 def _devices(people: list[Participant], current: Round | None, told: list[Json]) -> list[Json]:
     examples = sum(person.examples for person in people) or 1
     newest = live_rounds.held_assignments(_open(current) if current is not None else [])
+    traffic = _traffic(told)
     reports: dict[int, Json] = {}
     for row in told:
         reports.update({part["slot"]: part for part in row["train"] if part["mfu"] is not None})
@@ -233,9 +248,24 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
             "share": person.examples / examples,
             **live_rounds.doing(person.device, newest.get(person.slot)),
             **peak_of(person.device, reports.get(person.slot)),
+            "traffic": traffic.get(person.slot, NO_TRAFFIC),
         }
         for person in people
     ]
+
+
+def _traffic(told: list[Json]) -> dict[int, Json]:
+    """By slot: bytes of all its trainings, and G of the last round that tells one."""
+    found: dict[int, Json] = {}
+    for row in told:
+        for part in row["train"]:
+            held = found.setdefault(part["slot"], dict(NO_TRAFFIC))
+            for way in ("down", "up"):
+                if part[f"bytes_{way}"] is not None:
+                    held[way] = (held[way] or 0) + part[f"bytes_{way}"]
+            if part["granularity"] is not None:
+                held |= {"granularity": part["granularity"], "round": row["number"]}
+    return found
 
 
 def peak_of(device: Device, report: Json | None) -> Json:

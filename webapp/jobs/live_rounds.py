@@ -8,6 +8,7 @@ from typing import Any
 
 from fedcore.rounds import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.devices.models import Device
+from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment, Round
 from webapp.telemetry.units import number
 
@@ -68,22 +69,28 @@ def _common(part: Assignment) -> Json:
 
 
 def _trained(part: Assignment, row: Round) -> Json:
-    figures = part.metrics
+    work = work_of(part)
     return {
         **_common(part),
         "staleness": None if part.buffered_in is None else part.buffered_in - row.number,
-        "download_s": _number(figures, "download_s") or 0.0,
-        "compute_s": _number(figures, "seconds") or 0.0,
-        "upload_s": _number(figures, "upload_s") or 0.0,
-        "loss": _number(figures, "loss"),
-        "mfu": _number(figures, "mfu"),
-        "peak": _number(figures, "mfu_peak_flops") or 0.0,
-        "precision": str(figures.get("precision", "")),
-        "tokens": _number(figures, "tokens") or 0.0,
-        "energy_j": _number(figures, "energy_j"),
+        "download_s": work.download_s or 0.0,
+        "compute_s": work.compute_s or 0.0,
+        "upload_s": work.upload_s or 0.0,
+        "wait_s": work.wait_s or 0.0,
+        "phase_s": work.phase_s,
+        "loss": work.loss,
+        "mfu": work.mfu,
+        "peak": work.peak_flops or 0.0,
+        "precision": work.precision,
+        "tokens": work.tokens or 0.0,
+        "granularity": work.granularity,
+        "energy_j": work.joules,
+        "energy_estimated": work.is_estimated,
+        "eta_e": work.eta_e,
         "examples": part.examples,
-        "bytes_up": part.bytes_up,
-        "bytes_down": part.bytes_down,
+        "bytes_up": work.up_bytes,
+        "bytes_down": work.down_bytes,
+        "at_socket": work.at_socket,
     }
 
 

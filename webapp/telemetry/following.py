@@ -95,6 +95,7 @@ class JobReader:
             "events": events,
             "samples": found.samples,
             "thinned": found.thinned,
+            "phase_s": found.phase_s,
             "cursors": {"events": self.events or 0, "samples": found.cursors},
         }
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from django.utils import timezone
 
 NONE = "–"
+# No quantity here comes near it.
+LARGEST = 1e30
 SI = ("", "k", "M", "G", "T", "P", "E")
 SMALL = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
@@ -17,6 +19,12 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def believed(value: object, low: float = 0.0, high: float = math.inf) -> float | None:
+    """The number where it lies in [low, high], else None: a page never shows an absurd figure."""
+    read = number(value)
+    return read if read is not None and low <= read <= min(high, LARGEST) else None
 
 
 def significant(value: float, digits: int = 3) -> str:

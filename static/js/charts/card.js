@@ -12,6 +12,19 @@ function glyph(path) {
   return svg;
 }
 
+// Buttons of which one is pressed: [{label}], told to `choose` when another is.
+export function segments(name, choices, choose) {
+  const buttons = choices.map((choice, i) => {
+    const button = h("button", { type: "button", "aria-pressed": String(i === 0) }, choice.label);
+    button.addEventListener("click", () => {
+      for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
+      choose(choice);
+    });
+    return button;
+  });
+  return h("div", { class: "segments", role: "group", "aria-label": name }, ...buttons);
+}
+
 let made = 0;
 
 export class Card {

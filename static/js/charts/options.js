@@ -48,6 +48,10 @@ export function axis(paint, format, title, extra = {}) {
   };
 }
 
+// Distance of ticks over [0, most] seconds that reads well: 10 s, 2 min, 30 min, 6 h.
+const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200];
+export const timeStep = (most) => STEPS_S.find((step) => most / step <= 6) ?? 86400 * Math.ceil(most / 6 / 86400);
+
 export function tooltip(paint, callbacks) {
   return {
     backgroundColor: paint.surface, titleColor: paint.text, bodyColor: paint.text,

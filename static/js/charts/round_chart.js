@@ -1,6 +1,5 @@
-// A score by round: the weighted mean as a strong line, each device as a thin one.
-import { h } from "../lib/dom.js";
-import { Card } from "./card.js";
+// A figure by round: that of all devices as a strong line, each device as a thin one.
+import { Card, segments } from "./card.js";
 import { saveCsv, savePng } from "./export.js";
 import { axis, look, tooltip, zoom } from "./options.js";
 import { colourOf, dashOf } from "./page.js";
@@ -8,30 +7,24 @@ import { colourOf, dashOf } from "./page.js";
 export class RoundChart {
   needs = "rounds";
 
-  // `scores`: [{key, label}] to choose from; the first is shown at first.
-  constructor(page, { title, subtitle, scores, format, unit, nothing }) {
-    Object.assign(this, { page, scores, format, unit, nothing, subtitle });
+  // `scores`: [{key, label}] to choose from; the first is shown at first. `of` finds a device's
+  // value in its part of a round, `whole` that of the round; `task` says whose parts are meant.
+  constructor(page, options) {
+    const { title, subtitle, scores } = options;
+    Object.assign(this, { page, task: "evaluate", wholeLabel: "Weighted mean", fromZero: false,
+      whole: (round, key) => round.evaluation[key], ...options });
     this.score = scores[0];
-    this.card = new Card({ title, subtitle, tools: scores.length > 1 ? [this.choice()] : [] });
+    const choose = (score) => {
+      this.score = score;
+      this.draw();
+    };
+    this.card = new Card({ title, subtitle, tools: scores.length > 1 ? [segments(title, scores, choose)] : [] });
     this.card.reset.addEventListener("click", () => this.unzoom());
     this.card.plot.addEventListener("dblclick", () => this.unzoom());
     this.card.onpng = () => savePng(this.card, page.devices, colourOf, dashOf);
     this.card.oncsv = () => saveCsv(this.card, ...this.table());
     this.card.ontable = () => this.fill();
     this.zoomTo = null;
-  }
-
-  choice() {
-    const buttons = this.scores.map((score) => {
-      const button = h("button", { type: "button", "aria-pressed": String(score === this.score) }, score.label);
-      button.addEventListener("click", () => {
-        this.score = score;
-        for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
-        this.draw();
-      });
-      return button;
-    });
-    return h("div", { class: "segments", role: "group", "aria-label": "Score" }, ...buttons);
   }
 
   unzoom() {
@@ -56,7 +49,7 @@ export class RoundChart {
     options.scales = {
       x: axis(paint, (value) => (Number.isInteger(value) ? (value ? `${value}` : "start") : ""), "round",
         { type: "linear", offset: false }),
-      y: axis(paint, (value) => this.format(value), this.unit, { grace: "8%" }),
+      y: axis(paint, (value) => this.format(value), this.unit, { grace: "8%", beginAtZero: this.fromZero }),
     };
     options.scales.x.grid.display = false;
     options.scales.x.ticks.maxTicksLimit = 12;
@@ -80,15 +73,19 @@ export class RoundChart {
 
   mean() {
     return this.rounds()
-      .filter((round) => round.evaluation[this.score.key] != null)
-      .map((round) => ({ x: round.number, y: round.evaluation[this.score.key] }));
+      .map((round) => ({ x: round.number, y: this.whole(round, this.score.key) }))
+      .filter((point) => point.y != null);
+  }
+
+  value(round, slot) {
+    const parts = round[this.task].filter((part) => part.slot === slot && part[this.score.key] != null);
+    return parts.at(-1)?.[this.score.key];
   }
 
   line(slot) {
-    return this.rounds().flatMap((round) => {
-      const parts = round.evaluate.filter((part) => part.slot === slot && part[this.score.key] != null);
-      return parts.length ? [{ x: round.number, y: parts.at(-1)[this.score.key] }] : [];
-    });
+    return this.rounds()
+      .map((round) => ({ x: round.number, y: this.value(round, slot) }))
+      .filter((point) => point.y != null);
   }
 
   draw() {
@@ -100,7 +97,7 @@ export class RoundChart {
     if (!this.chart) this.make();
     this.card.empty("");
     this.chart.data.datasets = [
-      { label: "Weighted mean", data: mean, borderColor: look().mean, backgroundColor: look().mean,
+      { label: this.wholeLabel, data: mean, borderColor: look().mean, backgroundColor: look().mean,
         borderWidth: 2.5, pointRadius: 3, order: 0, clip: 6 },
       ...lines.map(({ name, slot }) => ({
         label: name, data: this.line(slot), borderColor: colourOf(slot), backgroundColor: colourOf(slot),
@@ -109,7 +106,7 @@ export class RoundChart {
     ];
     const x = this.chart.options.scales.x;
     const last = this.rounds().at(-1)?.number || 0;
-    [x.min, x.max] = this.zoomTo || [Math.min(...mean.map((point) => point.x), 0), Math.max(1, last)];
+    [x.min, x.max] = this.zoomTo || [this.task === "train" ? 1 : 0, Math.max(this.task === "train" ? 2 : 1, last)];
     x.ticks.stepSize = x.max - x.min <= 12 ? 1 : undefined;
     this.drawing = true;
     this.chart.update("none");
@@ -118,11 +115,11 @@ export class RoundChart {
   }
 
   table() {
-    const head = ["Round", "Weighted mean", ...this.page.devices.map((device) => device.name)];
-    const rows = this.rounds().map((round) => {
-      const of = (slot) => round.evaluate.filter((part) => part.slot === slot).at(-1)?.[this.score.key];
-      return [String(round.number), round.evaluation[this.score.key], ...this.page.devices.map((d) => of(d.slot))];
-    });
+    const head = ["Round", this.wholeLabel, ...this.page.devices.map((device) => device.name)];
+    const rows = this.rounds()
+      .filter((round) => round.number || this.task === "evaluate")
+      .map((round) => [String(round.number), this.whole(round, this.score.key),
+        ...this.page.devices.map((device) => this.value(round, device.slot))]);
     return [head, rows];
   }
 

@@ -1,6 +1,6 @@
 // A metric of every device over time.
 import { clock } from "../lib/format.js";
-import { Card } from "./card.js";
+import { Card, segments } from "./card.js";
 import { saveCsv, savePng } from "./export.js";
 import { axis, look, tooltip, zoom } from "./options.js";
 import { colourOf, dashOf } from "./page.js";
@@ -10,11 +10,16 @@ const POINTS = 3000; // of all lines of a chart together
 export class TimeChart {
   needs = "samples";
 
-  // `format` writes one value with its unit; `subtitle` may be a function of the page.
-  constructor(page, { title, subtitle, metrics, format, unit, nothing, fromZero = true }) {
-    Object.assign(this, { page, metrics, format, unit, subtitle, nothing, fromZero });
+  // `format` writes one value with its unit; `subtitle` may be a function of the page. `choices`
+  // are [{label, metrics}] to switch between, in place of `metrics`.
+  constructor(page, { title, subtitle, metrics, choices, format, unit, nothing, fromZero = true }) {
+    Object.assign(this, { page, metrics: metrics || choices[0].metrics, format, unit, subtitle, nothing, fromZero });
     this.lines = new Map(); // "device/metric" -> dataset
-    this.card = new Card({ title });
+    const choose = (choice) => {
+      this.metrics = choice.metrics;
+      this.draw();
+    };
+    this.card = new Card({ title, tools: choices ? [segments(title, choices, choose)] : [] });
     this.card.reset.addEventListener("click", () => page.setRange(null));
     this.card.plot.addEventListener("dblclick", () => page.setRange(null));
     this.card.onpng = () => savePng(this.card, page.devices, colourOf, dashOf);
@@ -64,7 +69,7 @@ export class TimeChart {
         .filter(({ key }) => page.store.has(device.id, key) && page.shows(device))
         .map((metric) => ({ device, ...metric })));
     this.card.say(typeof this.subtitle === "function" ? this.subtitle(page) : this.subtitle);
-    if (!lines.length) return this.card.empty(this.nothing);
+    if (!lines.length) return this.card.empty(typeof this.nothing === "function" ? this.nothing(page) : this.nothing);
     if (!this.chart) this.make();
     this.card.empty("");
     const [from, to] = page.bounds();

@@ -3,7 +3,7 @@ import { duration } from "../lib/format.js";
 import { h, setText, token } from "../lib/dom.js";
 import { Card } from "./card.js";
 import { saveCsv, savePng } from "./export.js";
-import { axis, look, tooltip } from "./options.js";
+import { axis, look, timeStep, tooltip } from "./options.js";
 
 const PHASES = ["wait", "download", "train", "upload", "evaluate"];
 const seconds = (iso, start) => (iso ? (Date.parse(iso) - start) / 1000 : null);
@@ -122,6 +122,7 @@ export class Timeline {
       backgroundColor: token(`--phase-${phase}`),
       grouped: false, barThickness: 14, borderSkipped: false, borderRadius: 1,
     }));
+    this.chart.options.scales.x.ticks.stepSize = timeStep(Math.max(0, ...all.flat().map(([, , to]) => to)));
     this.chart.update("none");
     setText(this.made, this.madeOf(round));
     this.fill();

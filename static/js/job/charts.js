@@ -1,10 +1,10 @@
 // Which charts a job page has.
-import { percent, si, significant } from "../lib/format.js";
+import { percent, si, significant, size } from "../lib/format.js";
 import { token } from "../lib/dom.js";
+import { PhaseChart } from "../charts/phase_chart.js";
 import { RoundChart } from "../charts/round_chart.js";
 import { TimeChart } from "../charts/time_chart.js";
 import { Timeline } from "../charts/timeline.js";
-import { WorkChart } from "../charts/work_chart.js";
 
 const rate = (value) => si(value, "B/s");
 const MARKS = 40;
@@ -19,46 +19,85 @@ export function peaks(state) {
   return `% of the measured peak: ${known.map((one, i) => `${one.name} ${words[i]}`).join(", ")}`;
 }
 
+const waiting = "Points appear as soon as a device trains.";
+const reported = "Shown once a device has reported a round.";
+
+const learning = (thinned) => [
+  [TimeChart, {
+    title: "Training loss", subtitle: thinned("nats per token, by device, not smoothed"), unit: "nats per token",
+    metrics: [{ key: "loss" }], format: (v) => significant(v), nothing: waiting, fromZero: false,
+  }],
+  [RoundChart, {
+    title: "Evaluation loss", subtitle: "nats per token on each device's validation part; bold: mean weighted by examples",
+    unit: "nats per token", scores: [{ key: "loss", label: "Loss" }], format: (v) => significant(v),
+    nothing: "Shown after the first evaluation.",
+  }],
+  [RoundChart, {
+    title: "ROUGE", subtitle: "F1 in percent of generated summaries; bold: mean weighted by examples", unit: "F1, %",
+    scores: [{ key: "rougeL", label: "L" }, { key: "rouge1", label: "1" }, { key: "rouge2", label: "2" }],
+    format: (v) => significant(v), nothing: "Shown after the first evaluation.",
+  }],
+];
+
+const hardware = (thinned) => [
+  [TimeChart, {
+    title: "MFU", subtitle: (page) => peaks(page), unit: "", metrics: [{ key: "mfu" }],
+    format: percent, nothing: waiting,
+  }],
+  [TimeChart, {
+    title: "Throughput", subtitle: thinned("tokens per second, padding not counted"), unit: "tokens/s",
+    metrics: [{ key: "tokens_per_s" }], format: (v) => si(v), nothing: waiting,
+  }],
+  [TimeChart, {
+    title: "Energy efficiency ηₑ", unit: "tokens/s/W",
+    subtitle: (page) => efficiency(page),
+    metrics: [{ key: "eta_e" }, { key: "eta_e_estimated", label: "estimated", dash: [2, 3] }],
+    format: (v) => significant(v), nothing: (page) => (any(page, "tokens_per_s") ? "No power sensor on these devices." : waiting),
+  }],
+  [PhaseChart],
+];
+
+const network = (thinned) => [
+  [TimeChart, {
+    title: "Network rate", subtitle: thinned("bytes per second of each device, at its sockets"), unit: "",
+    choices: [{ label: "In", metrics: [{ key: "net_down_bps" }] }, { label: "Out", metrics: [{ key: "net_up_bps" }] }],
+    format: rate, nothing: waiting,
+  }],
+  [RoundChart, {
+    title: "Bytes by round", subtitle: "of each device; bold: all devices together", unit: "", task: "train",
+    scores: [{ key: "bytes_down", label: "Down" }, { key: "bytes_up", label: "Up" }], format: size, nothing: reported,
+    wholeLabel: "All devices", whole: (round, key) => total(round, key), fromZero: true,
+  }],
+  [RoundChart, {
+    title: "Granularity G", subtitle: "seconds computing ÷ seconds sending and receiving; bold: all devices together",
+    unit: "G, s per s", task: "train", scores: [{ key: "granularity", label: "G" }], format: (v) => significant(v),
+    nothing: reported, wholeLabel: "All devices", whole: (round) => round.granularity, fromZero: true,
+  }],
+  [Timeline],
+];
+
+function total(round, key) {
+  const known = round.train.map((part) => part[key]).filter((value) => value != null);
+  return known.length ? known.reduce((a, b) => a + b, 0) : null;
+}
+
+const any = (page, key) => page.devices.some((device) => page.store.has(device.id, key));
+
+function efficiency(page) {
+  const text = "tokens per second and watt, by device";
+  if (!any(page, "eta_e_estimated")) return text;
+  return any(page, "eta_e") ? `${text}; dotted: power estimated` : `${text}; power estimated from data sheets, not measured`;
+}
+
+// `place(group)` is the box the charts of a group go into.
 export function addCharts(page, place) {
   const thinned = (text) => () => (page.store.thinned ? `${text}; long history, extremes kept` : text);
-  const waiting = "Points appear as soon as a device trains.";
-  const charts = [
-    new TimeChart(page, {
-      title: "Training loss", subtitle: thinned("nats per token, by device, not smoothed"), unit: "nats per token",
-      metrics: [{ key: "loss" }], format: (v) => significant(v), nothing: waiting, fromZero: false,
-    }),
-    new RoundChart(page, {
-      title: "Evaluation loss", subtitle: "nats per token on each device's validation part; bold: mean weighted by examples",
-      unit: "nats per token", scores: [{ key: "loss", label: "Loss" }], format: (v) => significant(v),
-      nothing: "Shown after the first evaluation.",
-    }),
-    new RoundChart(page, {
-      title: "ROUGE", subtitle: "F1 in percent of generated summaries; bold: mean weighted by examples", unit: "F1, %",
-      scores: [{ key: "rougeL", label: "L" }, { key: "rouge1", label: "1" }, { key: "rouge2", label: "2" }],
-      format: (v) => significant(v), nothing: "Shown after the first evaluation.",
-    }),
-    new TimeChart(page, {
-      title: "MFU", subtitle: () => peaks(page), unit: "", metrics: [{ key: "mfu" }],
-      format: percent, nothing: waiting,
-    }),
-    new TimeChart(page, {
-      title: "Throughput", subtitle: thinned("tokens per second, padding not counted"), unit: "tokens/s",
-      metrics: [{ key: "tokens_per_s" }], format: (v) => si(v), nothing: waiting,
-    }),
-    new TimeChart(page, {
-      title: "Network in", subtitle: thinned("received by each device, bytes per second"), unit: "",
-      metrics: [{ key: "net_down_bps" }], format: rate, nothing: waiting,
-    }),
-    new TimeChart(page, {
-      title: "Network out", subtitle: thinned("sent by each device, bytes per second"), unit: "",
-      metrics: [{ key: "net_up_bps" }], format: rate, nothing: waiting,
-    }),
-    new WorkChart(page),
-    new Timeline(page),
-  ];
-  for (const chart of charts) {
-    place.append(chart.card.root);
-    page.add(chart);
+  for (const [group, make] of Object.entries({ learning, hardware, network })) {
+    for (const [Kind, options] of make(thinned)) {
+      const chart = new Kind(page, options);
+      place(group).append(chart.card.root);
+      page.add(chart);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
 // The table of a job's devices: rows are made once and then only their texts change.
-import { ago, percent, si, significant } from "../lib/format.js";
+import { ago, percent, si, significant, size } from "../lib/format.js";
 import { setState, setText } from "../lib/dom.js";
 import { colourOf } from "../charts/page.js";
 import { paintSwatch } from "./legend.js";
@@ -36,10 +36,28 @@ function fill(row, device, store) {
   set("tokens", si(store.last(device.id, "tokens_per_s")));
   set("loss", significant(store.last(device.id, "loss")));
   set("mfu", percent(store.last(device.id, "mfu")));
-  set("peak", device.peak_flops ? `${si(device.peak_flops, "FLOP/s")} ${device.precision}` : "not measured");
+  set("peak", device.peak_flops ? `of ${si(device.peak_flops, "FLOP/s")} ${device.precision}` : "peak not measured");
+  energy(set, device, store);
+  traffic(set, device.traffic);
   set("share", percent(device.share));
   set("examples", `${device.examples} examples of ${device.dataset}`);
   spark(row.querySelector(".spark"), device, store);
+}
+
+function energy(set, device, store) {
+  const measured = store.last(device.id, "eta_e");
+  const known = measured ?? store.last(device.id, "eta_e_estimated");
+  set("eta", significant(known));
+  const unit = measured == null ? "tokens/s/W, estimated" : "tokens/s/W";
+  set("eta-unit", known == null ? "no power sensor" : unit);
+}
+
+// Bytes of the whole job; G of the last round the device has reported.
+function traffic(set, told) {
+  set("down", told.down == null ? "–" : `↓ ${size(told.down)}`);
+  set("up", told.up == null ? "" : `↑ ${size(told.up)}`);
+  set("g", significant(told.granularity));
+  set("g-round", told.granularity == null ? "" : `round ${told.round}`);
 }
 
 // Scaled to what it shows, yet never so far that a change below a tenth looks like a cliff.

@@ -59,6 +59,11 @@ function showTiles(t) {
   tile("tokens", t.tokens ? si(t.tokens) : "–");
   document.querySelector('[data-tile-if="joules"]').hidden = t.joules == null;
   tile("joules", si(t.joules, "J"));
+  const kinds = { 0: "measured", [t.joules_of]: "estimated from data sheets" };
+  const kind = kinds[t.joules_estimated] || "partly estimated";
+  const of = t.joules_of < t.trainings ? `, ${t.joules_of} of ${t.trainings} trainings` : "";
+  const bought = t.eta_e == null ? "" : `, ${significant(t.eta_e)} tokens/s/W`;
+  tile("joules-sub", `${kind}${of}${bought}`);
 }
 
 // What cancelling or pausing would do now.

@@ -1,0 +1,125 @@
+"""Figures of trainings as pages show them: believed or not known, never wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.web import factories, measured
+from webapp.devices.models import Device
+from webapp.jobs.figures import work_of
+from webapp.jobs.live import snapshot
+from webapp.jobs.models import Assignment, Job
+from webapp.telemetry import series
+from webapp.telemetry.following import JobReader
+from webapp.telemetry.models import Sample
+
+WHOLE = {
+    "seconds": 20.0,
+    "download_s": 1.5,
+    "upload_s": 2.5,
+    "tokens": 4000,
+    "flops": 6e12,
+    "phase_s": {"load": 1.0, "forward": 6.0, "backward": 12.0},
+    "energy_j": 500.0,
+    "compute_j": 400.0,
+}
+
+
+def told(**change: Any) -> Assignment:
+    return Assignment(metrics=WHOLE | change, bytes_up=700, bytes_down=0)
+
+
+@pytest.fixture
+def rich(fleet: list[Device]) -> Job:
+    return measured.measured_job(fleet, rounds=2)
+
+
+def test_quotients_name_what_they_divide() -> None:
+    work = work_of(told())
+    assert work.granularity == pytest.approx(20 / 4)
+    assert work.eta_e == pytest.approx(4000 / 400)
+    assert work.tokens_per_s == pytest.approx(200)
+    assert work.flops_per_s == pytest.approx(3e11)
+    assert (work.up_bytes, work.down_bytes, work.at_socket) == (700, None, False)
+
+
+def test_bytes_at_the_socket_win() -> None:
+    work = work_of(told(net_up_bytes=900, net_down_bytes=40))
+    assert (work.up_bytes, work.down_bytes, work.at_socket) == (900, 40, True)
+
+
+def test_an_estimate_is_marked_and_gives_way_to_a_sensor() -> None:
+    assert work_of(told(energy_estimated_j=9.0)).is_estimated is False
+    alone = work_of(told(energy_j=None, energy_estimated_j=800.0, compute_j=None))
+    assert alone.is_estimated
+    assert alone.eta_e == pytest.approx(5)
+
+
+@pytest.mark.parametrize("absurd", [-1, float("nan"), float("inf"), 1e31, "12", None, True, [1]])
+@pytest.mark.parametrize("name", ["seconds", "download_s", "tokens", "energy_j", "mfu"])
+def test_what_cannot_be_believed_is_not_known(name: str, absurd: object) -> None:
+    work = work_of(told(**{name: absurd}))
+    shown = {"seconds": "compute_s", "energy_j": "measured_j"}.get(name, name)
+    assert getattr(work, shown) is None
+
+
+@pytest.mark.parametrize("odd", [None, 3, [], {}, {"load": -1}, {"forward": 1e9}, {"load": "x"}])
+def test_phases_that_do_not_fit_their_training_are_left_out(odd: object) -> None:
+    assert work_of(told(phase_s=odd)).phase_s is None
+    assert work_of(told(seconds=0.0)).granularity == 0
+    assert work_of(told(download_s=0.0, upload_s=0.0)).granularity is None
+
+
+def test_snapshot_tells_energy_traffic_and_granularity(rich: Job) -> None:
+    found = snapshot(rich)
+    tiles = found["tiles"]
+    assert (tiles["joules_of"], tiles["joules_estimated"], tiles["trainings"]) == (3, 1, 5)
+    parts = [part for row in found["rounds"] for part in row["train"] if part["eta_e"]]
+    spent = sum(part["tokens"] / part["eta_e"] for part in parts)
+    assert tiles["eta_e"] == pytest.approx(sum(part["tokens"] for part in parts) / spent)
+    mine = [row["train"][1] for row in found["rounds"] if row["number"]]
+    traffic = found["devices"][1]["traffic"]
+    assert traffic["up"] == sum(part["bytes_up"] for part in mine)
+    assert traffic["granularity"] == mine[-1]["granularity"]
+
+
+def test_phases_of_what_runs_are_summed_from_its_samples(rich: Job) -> None:
+    reader = JobReader(rich.pk)
+    first = reader.read()
+    assert first is not None
+    running = rich.rounds.get(number=2).assignments.get(slot=2)
+    sums = first["phase_s"][running.device_id]
+    assert sums["assignment"] == str(running.pk)
+    rows = Sample.objects.filter(assignment=running)
+    whole = sum(row.values["forward_s"] for row in rows)
+    assert sums["phase_s"]["forward"] == pytest.approx(whole)
+    factories.add_samples(running, 2, running.offered_at)
+    newest = Sample.objects.filter(assignment=running).order_by("-seq")[:2]
+    for row in newest:
+        row.values |= {"forward_s": 0.5}
+        row.save()
+    second = reader.read()
+    assert second is not None
+    assert second["phase_s"][running.device_id]["phase_s"]["forward"] == pytest.approx(1.0)
+
+
+def test_samples_carry_efficiency_where_power_is_known(rich: Job) -> None:
+    found = series.history(series.of_job(rich), [1, 2, 3])
+    kinds = {sample["device"]: set(sample["values"]) for sample in found.samples}
+    pi, jetson, nuc = (person.device_id for person in rich.participants.all())
+    assert not kinds[pi] & {"eta_e", "eta_e_estimated"}
+    assert "eta_e" in kinds[jetson]
+    assert "eta_e_estimated" in kinds[nuc]
+    row = next(sample["values"] for sample in found.samples if sample["device"] == jetson)
+    assert row["eta_e"] == pytest.approx(row["tokens_per_s"] / row["watts"], rel=1e-3)
+
+
+def test_absurd_samples_are_holes(rich: Job) -> None:
+    sample = Sample.objects.filter(assignment__round__job=rich).earliest("seq")
+    sample.values |= {"mfu": 17.0, "tokens_per_s": -4.0, "watts": 0}
+    sample.save()
+    found = series.history(series.of_job(rich), [sample.device_id]).samples
+    values = next(s["values"] for s in found if s["seq"] == sample.seq)
+    assert not {"mfu", "tokens_per_s", "eta_e"} & set(values)
