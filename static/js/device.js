@@ -1,9 +1,10 @@
 // The page of one device: presence and charts as they come.
 import { json } from "./lib/dom.js";
-import { percent, si, size } from "./lib/format.js";
+import { percent, si, significant, size } from "./lib/format.js";
 import { LiveSocket } from "./lib/socket.js";
 import { showDevice } from "./fleet.js";
 import { setUp } from "./charts/options.js";
+import { RooflineChart } from "./charts/roofline_chart.js";
 import { ChartPage } from "./charts/page.js";
 import { Store } from "./charts/store.js";
 import { TimeChart } from "./charts/time_chart.js";
@@ -31,17 +32,24 @@ for (const options of [
     metrics: [{ key: "tokens_per_s" }], format: (v) => si(v), nothing },
   { title: "Memory", subtitle: "of the agent; dashed: the peak of its training", unit: "",
     metrics: [{ key: "memory_bytes", label: "now" }, { key: "peak_memory_bytes", label: "peak", dash: [6, 3] }], format: size, nothing },
-  { title: "Power", subtitle: "watts, where the hardware measures them", unit: "", metrics: [{ key: "watts" }],
-    format: (v) => si(v, "W"), nothing: "This device reports no power measurement." },
-  { title: "Network in", subtitle: "received, bytes per second", unit: "", metrics: [{ key: "net_down_bps" }],
-    format: (v) => si(v, "B/s"), nothing },
-  { title: "Network out", subtitle: "sent, bytes per second", unit: "", metrics: [{ key: "net_up_bps" }],
+  { title: "Power", subtitle: "watts; dotted: estimated from the data sheet", unit: "",
+    metrics: [{ key: "watts" }, { key: "watts_estimated", label: "estimated", dash: [2, 3] }],
+    format: (v) => si(v, "W"), nothing: "This device has no power sensor." },
+  { title: "Energy efficiency ηₑ", subtitle: "tokens per second and watt; dotted: power estimated", unit: "tokens/s/W",
+    metrics: [{ key: "eta_e" }, { key: "eta_e_estimated", label: "estimated", dash: [2, 3] }],
+    format: (v) => significant(v), nothing: "This device has no power sensor." },
+  { title: "Network rate", subtitle: "bytes per second at its sockets", unit: "",
+    choices: [{ label: "In", metrics: [{ key: "net_down_bps" }] }, { label: "Out", metrics: [{ key: "net_up_bps" }] }],
     format: (v) => si(v, "B/s"), nothing },
 ]) {
   const chart = new TimeChart(page, options);
   place.append(chart.card.root);
   page.add(chart);
 }
+
+const roof = new RooflineChart(page, json("device-roofline"));
+document.getElementById("roofline").append(roof.card.root);
+page.add(roof);
 
 new LiveSocket(`/ws/devices/${id}/`, {
   cursors: () => ({ events: event, samples: store.cursors }),

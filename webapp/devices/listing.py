@@ -9,8 +9,9 @@ from typing import Any
 from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
 
 from webapp.devices.models import Dataset, Device
+from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment
-from webapp.telemetry.units import number
+from webapp.telemetry.units import believed, number
 
 PAGE = 50
 
@@ -30,7 +31,7 @@ class Row:
 
     @property
     def mfu(self) -> float | None:
-        return number(self.last.metrics.get("mfu")) if self.last else None
+        return work_of(self.last).mfu if self.last else None
 
 
 def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
@@ -45,13 +46,15 @@ def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
 def peaks_of(profile: dict[str, Any]) -> dict[str, float]:
     """FLOP/s by precision, those that the hardware has."""
     peaks = profile.get("peak_flops")
-    read = {k: number(v) for k, v in peaks.items()} if isinstance(peaks, dict) else {}
+    read = {k: believed(v) for k, v in peaks.items()} if isinstance(peaks, dict) else {}
     return {precision: peak for precision, peak in read.items() if peak}
 
 
 def memory_of(profile: dict[str, Any]) -> float | None:
     """Bytes that training may use: the accelerator's where there is one."""
-    return number(profile.get("accelerator_memory_bytes")) or number(profile.get("memory_bytes"))
+    return believed(profile.get("accelerator_memory_bytes")) or believed(
+        profile.get("memory_bytes")
+    )
 
 
 def link_bps(figures: dict[str, Any], down: int) -> float | None:

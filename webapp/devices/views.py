@@ -13,14 +13,16 @@ from django.views.decorators.http import require_POST
 
 from webapp.accounts.access import found, person
 from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
-from webapp.devices import listing
+from webapp.devices import listing, roof
 from webapp.devices.forms import EnrolForm, enrol_command
 from webapp.devices.models import Device, Enrolment
 from webapp.devices.services import create_enrolment, revoke
+from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment
 from webapp.telemetry import fleet
 
 RECENT = 10
+ROUNDS = 12  # of a device's page
 
 
 def device_list(request: HttpRequest) -> HttpResponse:
@@ -50,19 +52,37 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
     work = list(
         Assignment.objects.filter(device=device)
         .select_related("round__job")
-        .order_by("-offered_at")[:30]
+        .order_by("-offered_at")[:ROUNDS]
     )
     row = listing.of_devices([device], listing.last_trainings([device]))[0]
     credential = getattr(device, "credential", None)
     context = {
         "device": device,
         "row": row,
-        "work": work,
+        "peaks": roof.peak_facts(device.profile),
+        "rates": rates(device, row),
+        "roofline": roof.picture(device.profile, row.last),
+        "jobs": roof.last_jobs(device),
+        "work": [(part, work_of(part)) for part in work],
         "credential": credential,
         "head": fleet.device_head(device),
         "events": device.events.select_related("job").order_by("-at")[:30],
     }
     return render(request, "devices/page.html", context)
+
+
+def rates(device: Device, row: listing.Row) -> list[roof.Fact]:
+    """What moves bytes, and what measures watts."""
+    profile = device.profile
+    return [
+        roof.rate_fact(
+            "Memory bandwidth", profile.get("memory_bandwidth_bps"), "measured, read plus write"
+        ),
+        roof.rate_fact("Disk, reading", profile.get("disk_read_bps"), "measured"),
+        roof.rate_fact("Disk, writing", profile.get("disk_write_bps"), "measured"),
+        roof.rate_fact("Link", row.link_bps, "measured in the last download"),
+        roof.power_fact(profile),
+    ]
 
 
 @require(ENROL)

@@ -1,0 +1,109 @@
+"""The device page: roofline, verdict, power and what each job cost, whatever the profile holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from tests.web import measured
+from webapp.devices import roof
+from webapp.devices.models import Device
+from webapp.jobs.models import Assignment, Job
+
+SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
+
+
+def newest(device: Device) -> Assignment:
+    return Assignment.objects.filter(device=device, phase="folded", task="train").latest("ended_at")
+
+
+@pytest.fixture
+def rich(fleet: list[Device]) -> Job:
+    for device in fleet:
+        measured.probe(device)
+    return measured.measured_job(fleet, rounds=3)
+
+
+def test_the_picture_holds_roof_products_and_training(rich: Job) -> None:
+    jetson = Device.objects.get(name="jetson-lab")
+    found = roof.picture(jetson.profile, newest(jetson))
+    assert found["ridge"] == pytest.approx(found["peak_flops"] / found["bandwidth_bps"])
+    assert len(found["points"]) == len(measured.KERNELS)
+    assert found["training"]["flops_per_s"] == pytest.approx(0.36 * 8.4e12, rel=1e-3)
+    assert "36.0 % of its peak" in found["verdict"]["text"]
+    assert "3 of 5" in found["verdict"]["advice"]
+
+
+def test_a_device_that_mostly_waits_for_the_network_is_told_so(rich: Job) -> None:
+    device = Device.objects.get(name="jetson-lab")
+    part = newest(device)
+    part.metrics |= {"upload_s": 500.0}
+    assert roof.picture(device.profile, part)["verdict"]["bound"] == "network"
+
+
+def test_merely_slower_is_not_called_unsupported() -> None:
+    facts = {fact.label: fact.value for fact in roof.peak_facts(SLOWER)}
+    assert facts["Peak bf16"] == "slower than fp32 here (80.0 GFLOP/s against 150 GFLOP/s)"
+    gone = roof.peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
+    assert "no fast path" in gone[-1].value
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ({"power_sensor": "ina3221"}, "INA3221"),
+        ({"power_sensor": "", "kind": "Raspberry Pi 5 Model B"}, "estimated from the data sheet"),
+        ({"power_sensor": "", "kind": "home-made"}, "energy stays blank"),
+        ({"power_sensor": 7}, "energy stays blank"),
+        ({}, "not reported"),
+    ],
+)
+def test_power_is_said_plainly(profile: dict[str, Any], words: str) -> None:
+    assert words in roof.power_fact(profile).value
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {},
+        {"peak_flops": None, "kernels": "many", "disk_read_bps": "fast"},
+        {"peak_flops": {"fp32": -4, "bf16": "x"}, "memory_bandwidth_bps": -1},
+        {"peak_flops": {"fp32": 1e300}, "memory_bandwidth_bps": 0, "kernels": [3, {"name": "a"}]},
+        {"peak_flops": [1], "power_sensor": {"a": 1}, "kind": 4, "board": 9, "cores": "many"},
+    ],
+)
+def test_pages_stand_whatever_a_profile_holds(
+    ada: Client, rich: Job, absurd: dict[str, Any]
+) -> None:
+    device = Device.objects.get(name="nuc-office")
+    device.profile = absurd
+    device.save()
+    text = ada.get(reverse("device", args=[device.pk])).content.decode()
+    told = text.split('id="device-roofline" type="application/json">')[1].split("</script>")[0]
+    assert json.loads(told)["ridge"] is None
+    assert "not known" in text
+
+
+def test_last_jobs_say_what_they_cost(rich: Job, ada: Client) -> None:
+    jetson = Device.objects.get(name="jetson-lab")
+    (mine,) = roof.last_jobs(jetson)
+    assert len(mine.works) == 3
+    assert mine.tokens_per_s == pytest.approx(5200, rel=1e-3)
+    assert mine.eta_e == pytest.approx(5200 / 21, rel=1e-3)
+    assert mine.mfu == pytest.approx(0.36)
+    text = ada.get(reverse("device", args=[jetson.pk])).content.decode()
+    assert "5.20 k" in text
+
+
+def test_a_device_page_asks_the_same_however_much_it_did(
+    rich: Job, ada: Client, django_assert_max_num_queries: Any
+) -> None:
+    device = Device.objects.get(name="jetson-lab")
+    for number in range(4):
+        measured.measured_job(list(Device.objects.all()), rounds=2, name=f"job {number}")
+    with django_assert_max_num_queries(14):
+        ada.get(reverse("device", args=[device.pk]))
