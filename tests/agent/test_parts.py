@@ -24,6 +24,7 @@ from workers.agent.errors import Busy, EnvelopeRefused, Revoked
 from workers.agent.outbox import Outbox
 from workers.agent.sender import Sender
 from workers.agent.store import Store
+from workers.agent.traffic import Traffic
 from workers.agent.transport import reason_of
 
 
@@ -195,6 +196,7 @@ class ScriptedServer:
     def __init__(self, refuse: set[int]) -> None:
         self.refuse, self.taken, self.calls = refuse, [], 0
         self.clock = Clock()
+        self.traffic = Traffic()
         self.error: Exception | None = None
 
     def measurements(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def _receive(
             buffer = memoryview(bytearray(CHUNK))
             while got := body.readinto(buffer):
                 piece = buffer[:got]
+                server.traffic.moved(sha256, file.tell(), got)
                 digest.update(piece)
                 while piece:
                     piece = piece[file.write(piece) :]

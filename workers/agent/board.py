@@ -50,7 +50,7 @@ class Board:
         with self._store.transaction() as db:
             db.execute("DELETE FROM activity")
             db.execute("DELETE FROM cancelled")
-            db.execute("DELETE FROM note WHERE key IN ('stopping', 'flush')")
+            db.execute("DELETE FROM note WHERE key IN ('stopping', 'flush', 'rtt_s')")
 
     def set_activity(self, activity: Activity) -> None:
         with self._store.transaction() as db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fedcore.errors import ServerUnavailable
 from workers.agent.line import Connection, Line, no_check
+from workers.agent.pace import Pace
 from workers.agent.traffic import Traffic
 
 QUICK_S = 10.0  # nothing moves for so long: the server is away
@@ -20,6 +22,7 @@ SENDING_S = 30.0
 PATIENT_S = 600.0  # a server hashes, checks and stores a large update before it answers
 SEND_AT_ONCE = 4 * 2**20
 READ_AT_ONCE = 1 << 18  # for TLS, whose bytes pass through this process
+SMALL = 4096  # a request of so many bytes tells how long the way is
 LARGEST_ANSWER = 64 * 2**20
 
 Check = Callable[[], None]
@@ -74,11 +77,17 @@ class Link:
     """
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], tls: ssl.SSLContext, traffic: Traffic
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext,
+        traffic: Traffic,
+        pace: Pace | None = None,
     ) -> None:
         self._url = urlsplit(url)
         self._headers = dict(headers)
-        self._connection = Connection(self._url, traffic, tls)
+        self._traffic = traffic
+        self._connection = Connection(self._url, traffic, tls, pace)
         self._used = False
         self._check: Check = no_check
 
@@ -111,17 +120,26 @@ class Link:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> HTTPResponse:
         """The head of the answer. A kept connection that turns out dead is replaced once."""
-        kept = self._used
+        kept, before = self._used, self._traffic.up
         try:
-            self._begin(method, path, headers, body)
-            return self._connection.getresponse()
+            return self._exchange(method, path, headers, body)
         except (ConnectionError, HTTPException):
             if not kept:
                 raise
+        self._traffic.again += self._traffic.up - before
         self.close()  # every call of the protocol may be repeated
         self._ready(self._check, QUICK_S)
+        return self._exchange(method, path, headers, body)
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+    ) -> HTTPResponse:
+        began = time.monotonic()
         self._begin(method, path, headers, body)
-        return self._connection.getresponse()
+        response = self._connection.getresponse()
+        if len(body or b"") <= SMALL:
+            self._traffic.answered(time.monotonic() - began)
+        return response
 
     def send_file(
         self, path: str, headers: Mapping[str, str], file: Path, offset: int, check: Check
@@ -134,7 +152,7 @@ class Link:
             line = self._connection.line
             line.idle_s = SENDING_S
             try:
-                sent = _send_all(line, source.fileno(), offset, count)
+                sent = self._send_all(path, source.fileno(), offset, count)
             except ConnectionError:
                 sent = -1  # the server may have said why before it closed
             line.idle_s = PATIENT_S if sent == count else QUICK_S
@@ -142,6 +160,18 @@ class Link:
             if sent < count:
                 self.close()
             return answer
+
+    def _send_all(self, path: str, file: int, offset: int, count: int) -> int:
+        """How many bytes went before all were sent, or an answer came."""
+        line = self._connection.line
+        sent = 0
+        while sent < count and not line.has_news():
+            went = _send_some(line, file, offset + sent, count - sent)
+            if not went:
+                raise OSError("the file became shorter while it was sent")
+            self._traffic.moved(path, offset + sent, went)
+            sent += went
+        return sent
 
     def _begin(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
@@ -177,21 +207,12 @@ class Link:
         line.check, line.idle_s = check, idle_s
 
 
-def _send_all(line: Line, file: int, offset: int, count: int) -> int:
-    """How many bytes went before all were sent, or an answer came."""
-    by_kernel = line.is_plain and hasattr(os, "sendfile")
-    sent = 0
-    while sent < count and not line.has_news():
-        if by_kernel:
-            went = line.sendfile(file, offset + sent, min(count - sent, SEND_AT_ONCE))
-        else:
-            piece = os.pread(file, min(count - sent, READ_AT_ONCE), offset + sent)
-            line.sendall(piece)
-            went = len(piece)
-        if not went:
-            raise OSError("the file became shorter while it was sent")
-        sent += went
-    return sent
+def _send_some(line: Line, file: int, offset: int, count: int) -> int:
+    if line.is_plain and hasattr(os, "sendfile"):
+        return line.sendfile(file, offset, min(count, SEND_AT_ONCE))
+    piece = os.pread(file, min(count, READ_AT_ONCE), offset)
+    line.sendall(piece)
+    return len(piece)
 
 
 def _head(response: HTTPResponse) -> Answer:

@@ -28,6 +28,7 @@ from workers.agent.errors import EnvelopeRefused
 from workers.agent.outbox import Outbox
 from workers.agent.power.account import energy_of
 from workers.agent.recorder import Recorder
+from workers.agent.sender import RTT_NOTE
 from workers.agent.transport import Address, Server
 from workers.agent.work import Failure, Performance, Tools, Trainer, Work, failure_of
 
@@ -92,6 +93,8 @@ class Child:
     def handle(self, envelope: Any) -> None:
         """Do what an envelope offers; nothing is raised, everything is logged."""
         self._server.clock.offset_s = self._kit.clock_offset_s()
+        # The agent's other process makes more small calls, and so knows the way better.
+        self._server.traffic.answered(float(self._kit.board.noted(RTT_NOTE) or 0.0))
         try:
             message = self._kit.gatekeeper.admit(envelope, "work")
         except EnvelopeRefused as refusal:

@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     enroll.add_argument("--force", action="store_true", help="replace an existing credential")
     runs = add("run", "work for the server until stopped", _run)
     runs.add_argument("--server", default="", metavar="URL", help="where the server has moved to")
+    runs.add_argument(
+        "--link", default="", metavar="NAME", help="emulate it, such as lte; instant: none"
+    )
     shown = add("status", "what this device is enrolled for, and does", _status)
     shown.add_argument("--json", action="store_true")
     leave = add("unenroll", "leave the server and forget the credential", _unenroll, "unenrol")
@@ -102,7 +105,7 @@ def _where(args: argparse.Namespace) -> str:
 def _run(args: argparse.Namespace, settings: Settings) -> int:
     from workers.agent import run
 
-    code = run.run(settings, args.make_trainer or run.real_trainer, args.server)
+    code = run.run(settings, args.make_trainer or run.real_trainer, args.server, args.link)
     if code == run.EXIT_RESTART:
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -33,18 +33,20 @@ VARIABLES: Mapping[str, str] = {
     "EDGEWISE_STATE_DIR": "folder for credential, outbox and caches",
     "EDGEWISE_THREADS": "CPU threads for training; 0: all cores",
     "EDGEWISE_LOG_LEVEL": "debug, info, warning or error",
+    "EDGEWISE_LINK": "link to emulate, such as lte; instant: none",
     "EDGEWISE_CA_FILE": "certificates (PEM) to trust for server and broker",
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How this agent runs. ``threads`` 0 means all cores."""
+    """How this agent runs. ``threads`` 0 means all cores; ``link`` '' what was asked for before."""
 
     state_dir: Path
     threads: int = 0
     log_level: str = "info"
     ca_file: Path | None = None
+    link: str = ""
 
     @property
     def database(self) -> Path:
@@ -76,7 +78,9 @@ def read_settings(
     wish = environ.get("EDGEWISE_THREADS") or "0" if threads is None else str(threads)
     if not wish.isdigit() or int(wish) > 1024:
         raise AgentError(f"threads must be a whole number from 0 to 1024, not {wish!r}")
-    return Settings(folder.absolute(), int(wish), level, Path(ca_file) if ca_file else None)
+    certificates = Path(ca_file) if ca_file else None
+    link = environ.get("EDGEWISE_LINK") or ""
+    return Settings(folder.absolute(), int(wish), level, certificates, link)
 
 
 def prepare_state_dir(settings: Settings) -> None:

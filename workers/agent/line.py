@@ -1,4 +1,4 @@
-"""One connection to a server: bytes counted where they pass, waiting that can be interrupted.
+"""One connection to a server, whose waiting can be interrupted.
 
 Every wait is cut into ticks, between which ``check`` is called: it may raise to give up.
 """
@@ -7,71 +7,64 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import selectors
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from workers.agent.pace import Pace
+from workers.agent.tls import Tls
 from workers.agent.traffic import Traffic
+from workers.agent.wire import Check, Wire, no_check
 
-TICK_S = 0.1
 CONNECT_S = 5.0
 READ_AHEAD = 1 << 16
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
-
-def no_check() -> None:
-    """Nothing to look at while waiting."""
+__all__ = ["Connection", "Line", "no_check"]
 
 
 class Line:
     """A socket as http.client wants it. ``idle_s``: how long nothing may move."""
 
-    def __init__(self, inner: socket.socket, traffic: Traffic) -> None:
-        self._socket = inner
+    def __init__(self, wire: Wire, traffic: Traffic) -> None:
+        self._wire = wire
         self._traffic = traffic
-        self._early = b""
+        self._channel: Wire | Tls = wire
         self._readers = 0
         self._closed = False
         self.idle_s = CONNECT_S
-        self.check: Callable[[], None] = no_check
-        self.is_plain = not isinstance(inner, ssl.SSLSocket)
-        inner.settimeout(TICK_S)
+
+    @property
+    def check(self) -> Check:
+        return self._wire.check
+
+    @check.setter
+    def check(self, check: Check) -> None:
+        self._wire.check = check
+
+    @property
+    def is_plain(self) -> bool:
+        return self._channel is self._wire
+
+    def secure(self, context: ssl.SSLContext, name: str) -> None:
+        """From here on by TLS, with the server of that name."""
+        self._channel = channel = Tls(self._wire, context, name)
+        self._moved(channel.shake_hands)
 
     def has_news(self) -> bool:
-        """Whether the other side said something, or has gone.
-
-        Bytes are tried, not the socket: TLS has messages of its own that are no news.
-        """
-        if not self._early:
-            self._socket.settimeout(0)
-            try:
-                self._early = self._socket.recv(1)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return False
-            except OSError:
-                return True
-            finally:
-                self._socket.settimeout(TICK_S)
-            self._traffic.down += len(self._early)
-        return True
+        """Whether the other side said something, or has gone."""
+        return self._channel.has_news()
 
     def recv_into(self, buffer: Any) -> int:
-        if self._early:
-            early, self._early = self._early, b""
-            buffer[: len(early)] = early
-            return len(early)
-        got = self._moved(lambda: self._socket.recv_into(buffer))
-        self._traffic.down += got
-        return got
+        return self._moved(lambda: self._channel.recv_into(buffer))
 
     def sendall(self, data: Buffer) -> None:
         left = memoryview(data)
@@ -79,35 +72,32 @@ class Line:
             left = left[self._send(left) :]
 
     def _send(self, data: memoryview) -> int:
-        sent = self._moved(lambda: self._socket.send(data))
-        self._traffic.up += sent
-        return sent
+        return self._moved(lambda: self._channel.send(data))
 
     def sendfile(self, file: int, offset: int, count: int) -> int:
         """Send bytes of a file without a copy through this process; how many went."""
-        out = self._socket.fileno()
-        sent = self._moved(lambda: os.sendfile(out, file, offset, count))
-        self._traffic.up += sent
-        return sent
+        return self._moved(lambda: self._wire.sendfile(file, offset, count))
 
-    def _moved(self, move: Callable[[], int]) -> int:
+    def _moved(self, move: Callable[[], T]) -> T:
         """What ``move`` returns once it need not wait. Raises TimeoutError after ``idle_s``."""
-        until = time.monotonic() + self.idle_s
+        until, passed = time.monotonic() + self.idle_s, self._passed
         while True:
             self.check()
             try:
                 return move()
-            except BlockingIOError:  # of sendfile, which knows no timeout
-                self._wait_to_write()
             except TimeoutError:
                 pass
+            if self._passed != passed:
+                until, passed = time.monotonic() + self.idle_s, self._passed
             if time.monotonic() > until:
                 raise TimeoutError(f"nothing moved for {self.idle_s:.0f} s")
 
-    def _wait_to_write(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_WRITE)
-            selector.select(TICK_S)
+    @property
+    def _passed(self) -> int:
+        return self._traffic.up + self._traffic.down
+
+    def setsockopt(self, *values: Any) -> None:
+        self._wire.setsockopt(*values)
 
     def makefile(self, *_args: Any, **_options: Any) -> io.BufferedReader:
         self._readers += 1
@@ -117,13 +107,13 @@ class Line:
         """A reader is done."""
         self._readers -= 1
         if self._closed and self._readers <= 0:
-            self._socket.close()
+            self._wire.close()
 
     def close(self) -> None:
         """As a socket's: the answer that is being read may be read to its end."""
         self._closed = True
         if self._readers <= 0:
-            self._socket.close()
+            self._wire.close()
 
 
 class _Reader(io.RawIOBase):
@@ -146,10 +136,13 @@ class _Reader(io.RawIOBase):
 class Connection(HTTPConnection):
     """http.client's connection over a Line, through the proxy that the environment names."""
 
-    def __init__(self, url: SplitResult, traffic: Traffic, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, url: SplitResult, traffic: Traffic, tls: ssl.SSLContext, pace: Pace | None = None
+    ) -> None:
         host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
         self._tls = tls if url.scheme == "https" else None
         self._traffic = traffic
+        self._pace = pace
         self._name = host
         # A proxy for plain HTTP is asked for whole addresses.
         self.prefix = ""
@@ -164,6 +157,7 @@ class Connection(HTTPConnection):
             else:
                 self.prefix, self.extra = f"http://{url.netloc}", _credentials(proxy)
         self.default_port = DEFAULT_PORTS[url.scheme]
+        self._create_connection = self._open
 
     @property
     def line(self) -> Line:
@@ -175,10 +169,15 @@ class Connection(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        inner = self.sock
         if self._tls:
-            inner = self._tls.wrap_socket(inner, server_hostname=self._name)
-        self.sock = Line(inner, self._traffic)  # type: ignore[assignment]
+            self.line.secure(self._tls, self._name)
+
+    def _open(self, *where: Any) -> Line:
+        """What http.client makes its connections with; so a proxy's CONNECT is counted too."""
+        inner = socket.create_connection(*where)
+        if self._pace:
+            self._pace.connect(no_check)
+        return Line(Wire(inner, self._traffic, self._pace), self._traffic)
 
 
 def _proxy_of(scheme: str, host: str) -> SplitResult | None:

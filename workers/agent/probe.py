@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -18,6 +20,9 @@ from workers.agent.files import read_json, write_json
 
 FILE = "profile.json"
 PATIENCE_S = 120
+SENSOR_S = 20.0
+
+log = logging.getLogger(__name__)
 
 
 def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
@@ -34,6 +39,20 @@ def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
 def kept_profile(settings: Settings) -> dict[str, Any] | None:
     kept = read_json(settings.state_dir / FILE)
     return dict(kept["profile"]) if kept else None
+
+
+def power_sensor(profile: Mapping[str, Any]) -> str:
+    """Which sensor measures this device now, asked in a process of its own; '' where none does."""
+    used = [str(profile.get("accelerator_pci") or "-")] if profile.get("accelerator") else []
+    command = [sys.executable, "-m", "workers.agent.power", *used]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, timeout=SENSOR_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("the power sensors cannot be looked for: %s", error)
+        return ""
+    return done.stdout.strip()
 
 
 def _key(threads: int) -> list[Any]:

@@ -19,6 +19,7 @@ from celery.worker import state as worker_state
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from workers.agent import credential as credentials
 from workers.agent import datasets, feedback, probe
+from workers.agent import link as links
 from workers.agent.backoff import keep_trying
 from workers.agent.board import Board
 from workers.agent.celery_app import build_app, build_worker
@@ -30,6 +31,7 @@ from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import EnvelopeRefused, Revoked
 from workers.agent.lock import RunLock
 from workers.agent.outbox import Outbox
+from workers.agent.pace import Pace
 from workers.agent.sender import CLOCK_NOTE, Sender, take_cancels
 from workers.agent.store import Store
 from workers.agent.transport import Address, Server, check_url
@@ -67,40 +69,50 @@ class Agent:
     outbox: Outbox
     board: Board
     stop: StopRequest
+    pace: Pace | None = None
 
     @property
     def address(self) -> Address:
-        return Address(self.credential.server, self.credential.api_token, self.settings.ca_file)
+        known = self.credential
+        return Address(known.server, known.api_token, self.settings.ca_file, self.pace)
 
 
-def run(settings: Settings, make_trainer: MakeTrainer = real_trainer, server_url: str = "") -> int:
+def run(
+    settings: Settings,
+    make_trainer: MakeTrainer = real_trainer,
+    server_url: str = "",
+    link: str = "",
+) -> int:
     """Run until stopped; returns the exit code. Raises AgentError where it cannot start.
 
-    ``server_url`` is where the server has moved to; empty: where it was.
+    ``server_url`` is where the server has moved to, empty: where it was; ``link`` one to emulate.
     """
     prepare_state_dir(settings)
     credential = credentials.require(settings.state_dir)
     if server_url:
         credential = credentials.moved(credential, server=check_url(server_url))
+    pace = links.pace_of(links.settle(settings, link))
     lock = RunLock(settings.state_dir)
     lock.acquire()
     try:
         stop = StopRequest()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.request(0, STOPPED))
-        return _run(_assemble(settings, credential, stop), lock, make_trainer)
+        return _run(_assemble(settings, credential, stop, pace), lock, make_trainer)
     finally:
         lock.release()
 
 
-def _assemble(settings: Settings, credential: Credential, stop: StopRequest) -> Agent:
+def _assemble(
+    settings: Settings, credential: Credential, stop: StopRequest, pace: Pace | None
+) -> Agent:
     store = Store(settings.database)
     board = Board(store)
     board.wipe()
     shutil.rmtree(settings.state_dir / "updates", ignore_errors=True)
-    server = Server(Address(credential.server, credential.api_token, settings.ca_file), Clock())
-    boot_id = uuid.uuid4().hex
-    return Agent(settings, credential, boot_id, server, Outbox(store), board, stop)
+    address = Address(credential.server, credential.api_token, settings.ca_file, pace)
+    server, boot_id = Server(address, Clock()), uuid.uuid4().hex
+    return Agent(settings, credential, boot_id, server, Outbox(store), board, stop, pace)
 
 
 def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
@@ -114,7 +126,7 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
     )
     Warden(agent.board, stop, sender.hurry, sender.tell_of_loss, _stop_worker).start()
     try:
-        profile = probe.profile(agent.settings)
+        profile = _profile(agent)
         answer = _hello(agent, profile)
         sender.pace(float(answer.get("interval_s") or 1.0))
         sender.start()
@@ -127,6 +139,15 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
         code = 0
     sender.stop()
     return _ended(stop, code)
+
+
+def _profile(agent: Agent) -> dict[str, Any]:
+    """What was measured once, and what may be otherwise at each start."""
+    found = probe.profile(agent.settings)
+    link = agent.pace.name if agent.pace else ""
+    if link:
+        log.warning("transfers are as slow as those of a link %r: see --link", link)
+    return {**found, "link": link, "power_sensor": probe.power_sensor(found)}
 
 
 def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:

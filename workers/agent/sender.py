@@ -21,6 +21,7 @@ from workers.agent.transport import Server
 BATCH = 500
 SHORTEST_S, LONGEST_S = 0.2, 120.0
 CONTACT_NOTED_S = 5.0
+RTT_NOTE = "rtt_s"
 CLOCK_NOTE = "clock_offset_s"  # how far the server's clock is from this agent's
 MALFORMED = frozenset({400, 413, 422})
 
@@ -163,6 +164,7 @@ class Sender(threading.Thread):
         if time.monotonic() - self._contact_noted > CONTACT_NOTED_S:
             self._contact_noted = time.monotonic()
             self._board.note("last_contact", self._server.clock.iso())
+            self._board.note(RTT_NOTE, repr(self._server.traffic.rtt_s or 0.0))
 
 
 def take_cancels(answer: dict[str, Any], board: Board) -> None:

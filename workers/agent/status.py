@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from fedcore.plan.links import INSTANT
 from workers.agent import credential as credentials
 from workers.agent import datasets, probe
+from workers.agent import link as links
 from workers.agent.board import Board
 from workers.agent.clock import seconds_of
 from workers.agent.config import VERSION, Settings
@@ -34,6 +36,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "activity": None,
         "outbox": 0,
         "datasets": [vars(item) for item in datasets.load(settings.state_dir)],
+        "link": links.settle(settings).name,
         "profile": probe.kept_profile(settings),
     }
     if settings.database.exists():
@@ -66,6 +69,8 @@ def as_text(found: dict[str, Any]) -> str:
         doing = found["activity"]
         step = f", step {doing['step']} of {doing['steps_total']}" if doing["steps_total"] else ""
         lines.append(f"assignment   {doing['assignment']}: {doing['phase']}{step}")
+    if found["link"] != INSTANT.name:
+        lines.append(f"link         as slow as {found['link']}")
     lines.append(f"outbox       {found['outbox']} samples wait for the server")
     for item in found["datasets"]:
         lines.append(f"dataset      {item['name']}: {item['source']} {item['domain']}".rstrip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-REMEMBERED = 20  # small calls; the quickest of them tells the way, slower ones tell of the server
+REMEMBERED = 20  # small calls, of which the quickest says most of the way; and bodies
 
 
 class Traffic:
@@ -18,6 +18,15 @@ class Traffic:
         self.down = 0
         self.again = 0
         self._trips: deque[float] = deque(maxlen=REMEMBERED)
+        self._furthest: dict[str, int] = {}
+
+    def moved(self, name: str, begin: int, count: int) -> None:
+        """Bytes of the body ``name``, from ``begin`` on; how far it came is kept over a cut."""
+        furthest, end = self._furthest.pop(name, 0), begin + count
+        self.again += max(0, min(end, furthest) - begin)
+        self._furthest[name] = max(furthest, end)
+        if len(self._furthest) > REMEMBERED:
+            del self._furthest[next(iter(self._furthest))]
 
     def answered(self, seconds: float) -> None:
         """A small call took so long on an open connection, from its first byte to its answer."""

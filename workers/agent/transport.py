@@ -19,6 +19,7 @@ from workers.agent.clock import Clock
 from workers.agent.config import VERSION
 from workers.agent.errors import AgentError, Busy, Revoked
 from workers.agent.line import no_check
+from workers.agent.pace import Pace
 from workers.agent.traffic import Traffic
 
 API = "/api/v1"
@@ -30,11 +31,15 @@ PIECES = 4  # of an upload in one call, should the server take less at once than
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server is and what proves who we are. ``ca_file``: extra certificates to trust."""
+    """Where the server is, over which link, and what proves who we are.
+
+    ``ca_file``: extra certificates to trust; ``pace``: a link to emulate.
+    """
 
     url: str
     token: str = field(default="", repr=False)
     ca_file: Path | None = None
+    pace: Pace | None = None
 
 
 class Server:
@@ -54,7 +59,8 @@ class Server:
             headers["Authorization"] = f"Device {address.token}"
         self._tls = trusting(address.ca_file)
         self._url = address.url.rstrip("/") + API
-        self._link = Link(self._url, headers, self._tls, self.traffic)
+        self._pace = address.pace
+        self._link = Link(self._url, headers, self._tls, self.traffic, self._pace)
 
     def close(self) -> None:
         self._link.close()
@@ -118,7 +124,8 @@ class Server:
         if parts.scheme not in allowed or not parts.hostname:
             raise ServerRefused(f"the server points to {where[:200]}, which is not private", 307)
         headers = {**AGENT, "Accept-Encoding": "identity"}
-        link = Link(f"{parts.scheme}://{parts.netloc}", headers, self._tls, self.traffic)
+        where = f"{parts.scheme}://{parts.netloc}"
+        link = Link(where, headers, self._tls, self.traffic, self._pace)
         try:
             yield link, urlunsplit(("", "", parts.path or "/", parts.query, ""))
         finally:

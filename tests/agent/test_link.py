@@ -1,0 +1,155 @@
+"""Emulated links: real transfers take the time that the link's figures say, and arrive whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedcore.errors import SpecError, Stopped
+from fedcore.plan.links import INSTANT, LINKS, Link
+from tests.agent.conftest import AgentProcess, slack
+from tests.agent.stand_in import StandIn
+from tests.agent.transfers import CONTENT, SHA256, Site, fetch
+from workers.agent import link as links
+from workers.agent.artefacts import ArtefactCache
+from workers.agent.config import read_settings
+from workers.agent.errors import AgentError
+from workers.agent.pace import DOWN, UP, Pace
+from workers.agent.transport import Address, Server
+
+FAST = Link(up_bps=12e6, down_bps=24e6, delay_s=0.04, loss=0.25, name="fast")
+
+
+def take_their_time(began: float, predicted_s: float) -> None:
+    """Never less than the link allows; how much more is this machine's load."""
+    took_s = time.monotonic() - began
+    assert predicted_s <= took_s < 1.3 * predicted_s + 1.0 * slack()
+
+
+def test_transfers_take_as_long_as_predicted_and_arrive_whole(
+    site: Site, cache: ArtefactCache, update: Path
+) -> None:
+    server = Server(Address(site.url, "secret", pace=Pace(FAST)))
+    began = time.monotonic()
+    server.accept("a", "boot")
+    take_their_time(began, 2 * FAST.delay_s)  # to connect, and to ask
+    assert server.traffic.rtt_s is not None and server.traffic.rtt_s >= FAST.delay_s
+    began = time.monotonic()
+    assert fetch(server, cache).read_bytes() == CONTENT
+    take_their_time(began, FAST.down_s(len(CONTENT)))
+    began = time.monotonic()
+    server.upload("a", update, SHA256)
+    take_their_time(began, FAST.up_s(len(CONTENT)))
+    assert site.part == CONTENT
+    server.close()
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def paced(link: Link) -> tuple[Pace, Clock]:
+    clock = Clock()
+    return Pace(link, lambda: clock.now, clock.sleep), clock
+
+
+def nobody_stops() -> None:
+    """Nobody cancels."""
+
+
+@pytest.mark.parametrize("link", [link for link in LINKS.values() if link != INSTANT])
+def test_in_undisturbed_time_every_link_is_exact(link: Link) -> None:
+    pace, clock = paced(link)
+    for way, seconds in ((UP, link.up_s), (DOWN, link.down_s)):
+        began, left, turned = clock.now, 400_000, True
+        while left:
+            count = pace.most(way, left)
+            pace.carry(way, count, turned, nobody_stops)
+            left, turned = left - count, False
+        # The other half of the delay passes on the answer's way.
+        assert clock.now - began + link.delay_s / 2 == pytest.approx(seconds(400_000))
+
+
+def test_a_moment_of_delay_is_caught_up_but_no_rate_is_saved_up() -> None:
+    pace, clock = paced(Link(1e6, 1e6, 0.0))
+    pace.carry(UP, 20_000, True, nobody_stops)
+    clock.now += 0.01
+    pace.carry(UP, 20_000, False, nobody_stops)
+    assert clock.now == pytest.approx(50.04)
+    clock.now += 10
+    pace.carry(UP, 20_000, False, nobody_stops)
+    assert clock.now == pytest.approx(60.06)
+
+
+def test_a_slow_link_can_be_left() -> None:
+    pace, _ = paced(LINKS["nb-iot"])
+
+    def stop() -> None:
+        raise Stopped("cancelled")
+
+    with pytest.raises(Stopped):
+        pace.carry(UP, 10_000, True, stop)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_both_processes_of_an_agent_share_one_link() -> None:
+    pace, clock = paced(Link(1e6, 1e6, 0.0))
+    child = os.fork()
+    if child == 0:
+        pace.carry(UP, 500_000, True, nobody_stops)
+        os._exit(0)
+    os.waitpid(child, 0)
+    pace.carry(UP, 500_000, True, nobody_stops)
+    assert clock.now == pytest.approx(51.0)
+
+
+def test_names_and_figures_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="nb-iot, lte-m, lte, 5g"):
+        links.known("carrier-pigeon")
+    with pytest.raises(SpecError, match="above 0"):
+        Link(0.0, 1.0, 0.0)
+    for wrong in (0.0, -1.0, float("nan")):
+        dead = replace(FAST)
+        object.__setattr__(dead, "down_bps", wrong)
+        with pytest.raises(AgentError, match="carries nothing down"):
+            links.check(dead)
+
+
+def test_what_was_asked_for_is_remembered(tmp_path: Path) -> None:
+    plain = read_settings(str(tmp_path), environ={})
+    assert links.settle(plain) == INSTANT and links.pace_of(INSTANT) is None
+    assert links.settle(plain, "LTE").name == "lte"
+    assert links.settle(plain).name == "lte"
+    by_environment = read_settings(str(tmp_path), environ={"EDGEWISE_LINK": "dsl"})
+    assert links.settle(by_environment).name == "dsl"
+    assert links.settle(by_environment, "instant") == INSTANT
+    assert links.settle(plain) == INSTANT
+    (tmp_path / links.FILE).write_text("[]")
+    assert links.settle(plain) == INSTANT
+
+
+def test_an_agent_says_which_link_it_emulates(agent: AgentProcess, server: StandIn) -> None:
+    agent.start("--link", "ethernet-1g")
+    assert server.hellos[-1]["profile"]["link"] == "ethernet-1g"
+    agent.send(signal.SIGTERM)
+    agent.wait(3.2)
+    agent.start()
+    assert server.hellos[-1]["profile"]["link"] == "ethernet-1g"
+    offered = server.offer("steps=2")
+    while not offered.report:
+        time.sleep(0.05)
+    metrics = offered.report["metrics"]
+    assert metrics["rtt_s"] >= LINKS["ethernet-1g"].delay_s
+    assert metrics["net_up_bytes"] == offered.report["bytes_up"] > 0
+    assert metrics["retransfer_bytes"] == 0

@@ -1,0 +1,171 @@
+"""Bytes as a relay between agent and server counts them, what is sent again, and round trips."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedcore.errors import ServerUnavailable
+from tests.agent.conftest import ROOT
+from tests.agent.transfers import CONTENT, SHA256, Site, fetch
+from workers.agent.artefacts import ArtefactCache, BrokenDownload
+from workers.agent.traffic import Counted, Traffic
+from workers.agent.transport import Address, Server
+
+
+class Relay(threading.Thread):
+    """Passes bytes on between the agent and a site, and counts them."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = port
+        self.up = self.down = 0
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            client, _ = self.listener.accept()
+            onward = socket.create_connection(("127.0.0.1", self.port))
+            for name, ends in (("up", (client, onward)), ("down", (onward, client))):
+                threading.Thread(target=self._pass, args=(name, *ends), daemon=True).start()
+
+    def _pass(self, name: str, source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65_536):
+            setattr(self, name, getattr(self, name) + len(data))
+            target.sendall(data)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
+    command = ["sh", str(ROOT / "deploy" / "make-certs.sh"), "localhost"]
+    subprocess.run(command, env={"CERTS": str(folder), "PATH": "/usr/bin:/bin"}, check=True)
+    return folder
+
+
+@pytest.fixture(params=["plain", "tls"])
+def either_site(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Site]:
+    context = None
+    if request.param == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "broker.crt", certificates / "broker.key")
+    found = Site(context)
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+def test_every_byte_on_the_wire_is_counted(
+    either_site: Site, certificates: Path, cache: ArtefactCache, update: Path
+) -> None:
+    """Heads, and with TLS its hands and records: what a relay sees is what the agent counts."""
+    site, relay = either_site, Relay(either_site.server_address[1])
+    url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
+    server = Server(Address(url, "secret", certificates / "ca.crt"))
+    server.accept("a", "boot")
+    fetch(server, cache)
+    server.upload("a", update, SHA256)
+    assert site.part == CONTENT
+    server.report("a", {})
+    counted = server.traffic
+    assert (counted.up, counted.down) == (relay.up, relay.down)
+    over = counted.up - len(CONTENT)
+    assert over > 3000 if site.tls else 0 < over < 2000
+    server.close()
+
+
+@pytest.fixture
+def server(site: Site) -> Iterator[Server]:
+    found = Server(Address(site.url, "secret"))
+    yield found
+    found.close()
+
+
+def test_what_comes_again_after_a_cut(site: Site, server: Server, cache: ArtefactCache) -> None:
+    site.cut_at = 1_000_000
+    with pytest.raises(ServerUnavailable):
+        fetch(server, cache)
+    assert server.traffic.again == 0
+    site.answers = [(200, {}, CONTENT)]  # knows no ranges
+    fetch(server, cache)
+    assert server.traffic.again == 1_000_000
+
+
+def test_only_what_is_missing_comes_after_a_cut(
+    site: Site, server: Server, cache: ArtefactCache
+) -> None:
+    site.cut_at = 1_000_000
+    with pytest.raises(ServerUnavailable):
+        fetch(server, cache)
+    fetch(server, cache)
+    assert server.traffic.again == 0
+
+
+def test_damaged_weights_come_again(site: Site, server: Server, cache: ArtefactCache) -> None:
+    site.content = CONTENT[:-1] + b"?"
+    with pytest.raises(BrokenDownload):
+        fetch(server, cache)
+    site.content = CONTENT
+    fetch(server, cache)
+    assert server.traffic.again == len(CONTENT)
+
+
+def test_what_the_server_did_not_keep_of_an_upload_goes_again(
+    site: Site, server: Server, update: Path
+) -> None:
+    server.upload("a", update, SHA256)
+    assert server.traffic.again == 0
+    site.part = CONTENT[:2_000_000]
+    server.upload("a", update, SHA256, resume=True)
+    assert server.traffic.again == len(CONTENT) - 2_000_000
+
+
+def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: Server) -> None:
+    site.answers = [(200, {}, b"{}")]
+    server.accept("a", "boot")
+    line = server._link._connection.line
+    line.has_news = lambda: False  # type: ignore[method-assign]  # it dies right after the look
+    line._wire._socket.shutdown(socket.SHUT_RDWR)
+    before = server.traffic.up
+    server.accept("a", "boot")
+    assert server.traffic.again <= server.traffic.up - before
+    assert site.connections == 2
+
+
+def test_the_quickest_small_call_is_the_round_trip(site: Site, server: Server) -> None:
+    assert server.traffic.rtt_s is None
+    began = time.monotonic()
+    server.accept("a", "boot")
+    first = server.traffic.rtt_s
+    assert first is not None and 0 < first <= time.monotonic() - began
+    traffic = Traffic()
+    for seconds in (0.3, 0.1, 0.2, 0.0, -1.0):
+        traffic.answered(seconds)
+    assert traffic.rtt_s == 0.1
+    for _ in range(20):
+        traffic.answered(0.5)
+    assert traffic.rtt_s == 0.5, "what was quick long ago is forgotten"
+
+
+def test_what_passed_since_is_named_as_a_report_names_it() -> None:
+    traffic = Traffic()
+    traffic.up, traffic.down = 100, 200
+    counted = Counted(traffic)
+    assert "rtt_s" not in counted.values()
+    traffic.up += 5
+    traffic.again += 3
+    traffic.answered(0.25)
+    assert counted.values() == {
+        "net_up_bytes": 5,
+        "net_down_bytes": 0,
+        "retransfer_bytes": 3,
+        "rtt_s": 0.25,
+    }
