@@ -1,0 +1,55 @@
+"""``python -m fedcore.plan``: what a job would cost on a fleet, before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedcore.errors import Fault, SpecError
+from fedcore.plan.fleet import read_fleet, read_table
+from fedcore.plan.flops import KNOWN, architecture_of
+from fedcore.plan.planner import FleetPlan, plan_fleet
+from fedcore.plan.table import as_text, fleet_values
+from fedcore.spec import JobSpec
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m fedcore.plan", description=__doc__)
+    made.add_argument("--model", default="", help="a name or a folder; wins over the job's own")
+    made.add_argument("--devices", required=True, metavar="FLEET.toml", help="[[device]] tables")
+    made.add_argument("--spec", metavar="JOB.toml", help="a job's options, as TOML or JSON")
+    made.add_argument("--json", action="store_true", help="every figure as JSON")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        plan = planned(args.devices, args.spec, args.model)
+    except SpecError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return 2
+    print(json.dumps(fleet_values(plan), indent=2) if args.json else as_text(plan))
+    return 0
+
+
+def planned(devices: str, job: str | None, model: str) -> FleetPlan:
+    """The plan of the two files. Raises SpecError with every fault of one of them."""
+    values = read_table(Path(job)) if job else {}
+    if model and isinstance(values.get("model", {}), dict):
+        values["model"] = {**values.get("model", {}), "name": model}
+    spec = JobSpec.from_dict(values)
+    sizes = architecture_of(spec.model.name)
+    if sizes is None:
+        known = ", ".join(("nano", *KNOWN))
+        message = f"the sizes of {spec.model.name!r} are not known; give {known}, or a folder"
+        raise SpecError([Fault("model.name", message)])
+    return plan_fleet(spec, sizes, read_fleet(Path(devices), spec))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

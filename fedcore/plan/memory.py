@@ -1,0 +1,143 @@
+"""Peak memory of local training on one device, in parts that have names.
+
+Weights, gradients and moments are counted; what the backward pass keeps is counted per token and
+layer with the coefficients of ``fedcore.plan.tuning``. On a CPU the peak is the resident memory of
+the process, on an accelerator what torch allocates plus the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedcore.plan.flops import FP32_BYTES
+from fedcore.plan.method import QUANTISED, WEIGHT_BYTES, Method, Work
+from fedcore.plan.tuning import MEMORY_SHARE, RUNTIME_BYTES, WORKSPACE_LAYERS
+
+MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part while training, and the two other moments that may need more.
+
+    ``examples`` are those of a micro-batch. ``loading`` reads the files, ``sending`` makes the
+    update: neither holds what only training needs.
+    """
+
+    parts: Mapping[str, float]
+    examples: int
+    loading: float
+    sending: float
+
+    @property
+    def training(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def peak(self) -> float:
+        return max(self.training, self.loading, self.sending)
+
+
+def memory(method: Method, work: Work, accelerator: bool = False) -> Memory:
+    """The peak of training on batches of ``work``; its examples are those of one micro-batch."""
+    runtime = RUNTIME_BYTES[accelerator]
+    weights = method.weight_bytes + _copies(method) + _adapters(method)
+    trained = FP32_BYTES * method.trained
+    activations = _activations(method, work)
+    parts = {
+        "weights": weights,
+        "gradients": trained,
+        "optimizer": MOMENTS * trained,
+        "activations": activations,
+        "logits": _logits(method, work),
+        "workspace": _workspace(method, work),
+        "runtime": runtime,
+    }
+    held = method.weight_bytes + _adapters(method) + runtime
+    return Memory(parts, work.examples, _loading(method) + runtime, held + 2 * trained)
+
+
+def largest_micro_batch(
+    method: Method, work: Work, limit: float | None, accelerator: bool = False
+) -> Memory:
+    """Memory with as many examples at a time as fit, halving; with one where nothing fits."""
+    examples = work.examples
+    found = memory(method, work, accelerator)
+    while limit and examples > 1 and found.peak > limit:
+        examples = -(-examples // 2)
+        found = memory(method, work.of(examples), accelerator)
+    return found
+
+
+def usable(memory_bytes: float | None) -> float | None:
+    """What a job may use of a device's memory."""
+    return None if memory_bytes is None else MEMORY_SHARE * memory_bytes
+
+
+def _adapters(method: Method) -> float:
+    """LoRA's own weights, always fp32."""
+    return 0.0 if method.full else FP32_BYTES * method.trained
+
+
+def _copies(method: Method) -> float:
+    """Full training in bf16 multiplies with copies of its fp32 weights."""
+    if not method.full or method.precision == "fp32":
+        return 0.0
+    head = method.sizes.vocab * method.sizes.d_model
+    return WEIGHT_BYTES["bf16"] * (method.inner + head)
+
+
+def _loading(method: Method) -> float:
+    """The files' fp32 beside what is made of them; a quantised base is made tensor by tensor."""
+    files = FP32_BYTES * method.parameters
+    largest = FP32_BYTES * method.sizes.vocab * method.sizes.d_model
+    return method.weight_bytes + (largest if method.base in QUANTISED else files)
+
+
+def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
+    """Numbers kept of one encoder and one decoder layer, scores left out."""
+    sizes, kept = method.sizes, method.kept
+    attention = kept.attention_d * sizes.d_model + kept.attention_inner * sizes.inner
+    forward = kept.forward_d * sizes.d_model + kept.forward_ff * sizes.d_ff
+    source, target = work.examples * work.source, work.examples * work.target
+    crossed = 2 * sizes.inner * source
+    return source * (attention + forward), target * (2 * attention + forward) + crossed
+
+
+def _scores(method: Method, work: Work) -> float:
+    sizes, s, t = method.sizes, work.source, work.target
+    each = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
+    kept = method.tuning.scores if method.kernels == "plain" else 0.0
+    return kept * work.examples * sizes.heads * each
+
+
+def _activations(method: Method, work: Work) -> float:
+    """Bytes kept for the backward pass: with checkpointing every layer's input, and one layer."""
+    sizes = method.sizes
+    encoder, decoder = layer_numbers(method, work)
+    scores = _scores(method, work)
+    if method.checkpointing:
+        source, target = work.examples * work.source, work.examples * work.target
+        inputs = sizes.encoder_layers * source + sizes.decoder_layers * (target + source)
+        layers = sizes.encoder_layers + sizes.decoder_layers
+        numbers = inputs * sizes.d_model + max(encoder, decoder) + scores / layers
+    else:
+        numbers = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder + scores
+    return method.tuning.activations * method.item * numbers
+
+
+def _logits(method: Method, work: Work) -> float:
+    tuning, positions = method.tuning, work.examples * work.target
+    if tuning.logits_in_flight:
+        positions = min(positions, tuning.logits_in_flight)
+    return FP32_BYTES * tuning.logits * positions * method.sizes.vocab
+
+
+def _workspace(method: Method, work: Work) -> float:
+    """Scratch of the layer at work, and the weights that a quantised base makes anew."""
+    encoder, decoder = layer_numbers(method, work.of(work.examples))
+    per_layer = max(encoder, decoder) / max(1.0, method.kept.forward_ff)
+    scratch = WORKSPACE_LAYERS * method.item * per_layer
+    anew = FP32_BYTES * method.sizes.d_model * method.sizes.d_ff
+    return scratch + (anew if method.base in QUANTISED else 0.0)

@@ -1,0 +1,128 @@
+"""A whole job before it is launched: each device's round, the slowest of them, and what would help.
+
+Every change that is offered is planned anew with the changed job or link; nothing is guessed from a
+rule of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedcore.plan.changes import CHANGES, Change
+from fedcore.plan.clock import version_s
+from fedcore.plan.flops import Architecture
+from fedcore.plan.round import Candidate, DevicePlan, plan_device, with_waiting
+from fedcore.sampling import needed
+from fedcore.spec import JobSpec
+
+LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not worth telling
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A change, and what a round comes to with it."""
+
+    change: Change
+    round_s: float | None
+    fitting: int
+    saved: float
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
+        """Devices count most, then the share of a round saved (less for what costs quality)."""
+        price = self.change.price
+        return self.fitting, self.saved / (1 + price), -price
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """``round_s``: of a synchronous round its slowest device's; of a buffer, between two models."""
+
+    devices: tuple[DevicePlan, ...]
+    rounds: int
+    updates: int
+    round_s: float | None
+    slowest: str
+    best: Gain | None = None
+
+    @property
+    def fitting(self) -> tuple[DevicePlan, ...]:
+        return tuple(device for device in self.devices if device.fits)
+
+    @property
+    def total_s(self) -> float | None:
+        return None if self.round_s is None else self.rounds * self.round_s
+
+    @property
+    def total_j(self) -> float | None:
+        """Of all fitting devices over all rounds; None where one device's watts are not known."""
+        joules = [device.energy.total_j for device in self.fitting]
+        known = [value for value in joules if value is not None]
+        return self.rounds * sum(known) if joules and len(known) == len(joules) else None
+
+
+def plan_fleet(
+    spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate], advise: bool = True
+) -> FleetPlan:
+    """Plan every device's round, then try each change; ``advise=False`` leaves these out."""
+    plans = [plan_device(spec, sizes, device) for device in devices]
+    busy = {plan.name: plan.busy_s for plan in plans if plan.fits}
+    times = {name: seconds for name, seconds in busy.items() if seconds is not None}
+    updates = _updates(spec, len(busy))
+    round_s = _round_s(spec, list(times.values()), updates)
+    slowest = max(times, key=lambda name: times[name]) if times else ""
+    if not spec.participation.buffered and round_s is not None:
+        pairs = zip(plans, devices, strict=True)
+        plans = [with_waiting(plan, device, round_s) for plan, device in pairs]
+    elif round_s is not None:
+        pairs = zip(plans, devices, strict=True)
+        plans = [with_waiting(plan, device, plan.busy_s or 0.0) for plan, device in pairs]
+    found = FleetPlan(tuple(plans), spec.rounds, updates, round_s, slowest)
+    return _advised(found, spec, sizes, devices) if advise else found
+
+
+def _updates(spec: JobSpec, devices: int) -> int:
+    """Updates that make a model."""
+    together = needed(devices, spec.participation)
+    if not spec.participation.buffered:
+        return together
+    return min(spec.participation.buffer_size, together)
+
+
+def _round_s(spec: JobSpec, times: Sequence[float], updates: int) -> float | None:
+    """A synchronous round takes as long as its slowest device; a buffer waits for nobody."""
+    if not times:
+        return None
+    if not spec.participation.buffered:
+        return max(times)
+    return version_s(times, updates, needed(len(times), spec.participation))
+
+
+def _advised(
+    plan: FleetPlan, spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
+) -> FleetPlan:
+    gains = [gain for change in CHANGES if (gain := _gain(plan, change, spec, sizes, devices))]
+    best = max(gains, key=lambda gain: gain.rank, default=None)
+    return FleetPlan(plan.devices, plan.rounds, plan.updates, plan.round_s, plan.slowest, best)
+
+
+def _gain(
+    plan: FleetPlan,
+    change: Change,
+    spec: JobSpec,
+    sizes: Architecture,
+    devices: Sequence[Candidate],
+) -> Gain | None:
+    """What a change would bring; None where it changes nothing or does not help."""
+    changed = change.apply(spec, devices)
+    if changed is None:
+        return None
+    after = plan_fleet(changed[0], sizes, changed[1], advise=False)
+    more = len(after.fitting) - len(plan.fitting)
+    saved = 0.0
+    if plan.round_s and after.round_s is not None and more <= 0:
+        saved = 1 - after.round_s / plan.round_s
+    if more < 0 or (more == 0 and saved < LEAST_GAIN):
+        return None
+    return Gain(change, after.round_s, len(after.fitting), saved)

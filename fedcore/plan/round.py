@@ -1,0 +1,227 @@
+"""One device's part of a round, before it happens: memory, time by phase, bytes, joules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fedcore.plan.energy import Energy, energy
+from fedcore.plan.flops import FP32_BYTES, Architecture
+from fedcore.plan.hardware import Hardware
+from fedcore.plan.links import Link
+from fedcore.plan.memory import Memory, largest_micro_batch, memory, usable
+from fedcore.plan.method import Method, Work
+from fedcore.plan.steps import Step, evaluation_s, step
+from fedcore.plan.wire_auto import Transfer, choose
+from fedcore.plan.wire_chain import PLAIN, Chain
+from fedcore.spec import JobSpec
+
+PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
+PHASES = ("download_s", "train_s", "evaluate_s", "upload_s", "wait_s")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A device that could take part. ``mfu`` is what it reached before, in its last job.
+
+    ``source`` and ``target`` are tokens of its mean example, ``longest`` of its longest.
+    """
+
+    name: str
+    hardware: Hardware
+    examples: int
+    source: float
+    target: float
+    longest: tuple[float, float]
+    link: Link | None = None
+    mfu: float | None = None
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """``why`` says why it does not fit, '' if it does. None where it cannot be known."""
+
+    name: str
+    why: str
+    precision: str
+    memory: Memory
+    micro_batch: int
+    steps: int
+    bytes_down: int
+    bytes_up: int
+    codec: str
+    step: Step | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    energy: Energy = field(default_factory=Energy)
+    cost: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return not self.why
+
+    @property
+    def step_s(self) -> float | None:
+        return self.step.seconds if self.step else None
+
+    @property
+    def busy_s(self) -> float | None:
+        """A whole round without waiting for others."""
+        parts = [self.seconds.get(name) for name in PHASES[:-1]]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    @property
+    def granularity(self) -> float | None:
+        """Seconds of computing over seconds of transfers; infinite where these take no time."""
+        train = self.seconds.get("train_s")
+        moved = [self.seconds.get(name) for name in ("download_s", "upload_s")]
+        if train is None or None in moved:
+            return None
+        travelling = sum(part for part in moved if part is not None)
+        return train / travelling if travelling > 0 else math.inf
+
+
+def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> DevicePlan:
+    """What a round of the job comes to on one device, waiting left out."""
+    precision = device.hardware.precision_of(spec.train.precision)
+    method = Method.of(spec, sizes, precision)
+    held = _memory(spec, method, device)
+    one = _step(spec, method, device, held.examples)
+    steps = steps_of(spec, device)
+    train_s = None if one is None else steps * one.seconds
+    up = _uplink(spec, method, device.link, train_s)
+    down = spec.wire.step_chain or PLAIN
+    found = DevicePlan(
+        name=device.name,
+        why=_why(device, held),
+        precision=precision,
+        memory=held,
+        micro_batch=held.examples,
+        steps=steps,
+        bytes_down=wire_bytes(down, method),
+        bytes_up=wire_bytes(up, method),
+        codec=str(up),
+        step=one,
+        notes=tuple(_notes(device, one, precision)),
+    )
+    return _timed(found, device, train_s, _evaluate_s(spec, method, device, one))
+
+
+def wire_bytes(chain: Chain, method: Method) -> int:
+    """Bytes of what trains under that chain of codecs, headers not counted."""
+    return chain.payload(method.trained)[1]
+
+
+def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DevicePlan:
+    """The same plan in a round that lasts so long, with its joules."""
+    busy = plan.busy_s
+    if busy is None:
+        return plan
+    seconds = {**plan.seconds, "wait_s": max(0.0, round_s - busy)}
+    computing = seconds["train_s"] + seconds["evaluate_s"]
+    travelling = seconds["download_s"] + seconds["upload_s"]
+    joules = energy(device.hardware, computing, travelling, seconds["wait_s"])
+    return replace(plan, seconds=seconds, energy=joules)
+
+
+def validation_examples(spec: JobSpec, examples: int) -> int:
+    wanted = math.ceil(examples * spec.data.validation_fraction)
+    return min(spec.data.max_validation_examples, wanted)
+
+
+def _memory(spec: JobSpec, method: Method, device: Candidate) -> Memory:
+    source, target = device.longest
+    limit = usable(device.hardware.memory_bytes)
+    accelerator = device.hardware.accelerator
+    batch = _batch(spec, source, target)
+    if spec.train.micro_batch:
+        work = Work(min(batch, spec.train.micro_batch), source, target)
+        return memory(method, work, accelerator)
+    return largest_micro_batch(method, Work(batch, source, target), limit, accelerator)
+
+
+def _batch(spec: JobSpec, source: float, target: float) -> int:
+    """Examples of a batch, fewer where its tokens are limited."""
+    size, tokens = spec.train.batch_size, spec.train.batch_tokens
+    return min(size, max(1, int(tokens // (source + target)))) if tokens else size
+
+
+def _why(device: Candidate, held: Memory) -> str:
+    limit = usable(device.hardware.memory_bytes)
+    if limit is None or held.peak <= limit:
+        return ""
+    total = device.hardware.memory_bytes or 0
+    return f"needs about {held.peak / 1e9:.3g} GB, has {total / 1e9:.3g} GB"
+
+
+def _step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
+    batch = _batch(spec, device.source, device.target)
+    micro = min(micro, batch)
+    parts = -(-batch // micro) * spec.train.accumulation
+    work = Work(micro, device.source, device.target)
+    longest = device.longest
+    padded = Work(
+        micro,
+        device.source + PADDED_SHARE * (longest[0] - device.source),
+        device.target + PADDED_SHARE * (longest[1] - device.target),
+    )
+    found = step(method, device.hardware, work, padded, parts)
+    return found.at(device.mfu) if found and device.mfu else found
+
+
+def steps_of(spec: JobSpec, device: Candidate) -> int:
+    """Optimizer steps of a round."""
+    training = max(1, device.examples - validation_examples(spec, device.examples))
+    batches = -(-training // _batch(spec, device.source, device.target))
+    per_epoch = -(-batches // spec.train.accumulation)
+    return spec.train.local_steps or spec.train.local_epochs * per_epoch
+
+
+def _evaluate_s(spec: JobSpec, method: Method, device: Candidate, one: Step | None) -> float | None:
+    """Seconds of evaluation in a mean round of the job."""
+    if one is None:
+        return None
+    work = Work(validation_examples(spec, device.examples), device.source, device.target)
+    return evaluation_s(method, work, one) * spec.evaluation.share(spec.rounds)
+
+
+def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | None) -> Chain:
+    """The chain of updates; with ``auto`` the one that the coordinator would choose by the link."""
+    if spec.wire.chain is not None:
+        return spec.wire.chain
+    if link is None or math.isinf(link.up_bps):
+        return Chain(packed=spec.wire.compress)
+    former = Transfer(round(FP32_BYTES * method.trained), 0.0, train_s or 0.0)
+    former = replace(former, seconds=link.up_s(former.size))
+    return choose({"all": (method.trained,)}, [former], spec.wire.compress)
+
+
+def _timed(
+    plan: DevicePlan, device: Candidate, train_s: float | None, evaluate_s: float | None
+) -> DevicePlan:
+    seconds: dict[str, float] = {}
+    if train_s is not None and evaluate_s is not None:
+        seconds |= {"train_s": train_s, "evaluate_s": evaluate_s}
+    cost = None
+    if device.link is not None:
+        seconds["download_s"] = device.link.down_s(plan.bytes_down)
+        seconds["upload_s"] = device.link.up_s(plan.bytes_up)
+        cost = device.link.cost(plan.bytes_down + plan.bytes_up)
+    return replace(plan, seconds=seconds, cost=cost)
+
+
+def _notes(device: Candidate, one: Step | None, precision: str) -> list[str]:
+    """What a reader of the figures should know."""
+    hardware = device.hardware
+    notes = list(hardware.faults)
+    if one is None:
+        notes.append(f"no {precision} rate or bandwidth is known; measure the device")
+    elif device.mfu:
+        notes.append("at the MFU it reached before")
+    elif "peak_flops" not in hardware.measured:
+        notes.append(f"from the data sheet of {hardware.board}, not measured")
+    if hardware.memory_bytes is None:
+        notes.append("its memory is not known")
+    return notes

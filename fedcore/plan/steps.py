@@ -1,0 +1,142 @@
+"""Seconds of an optimizer step by phase, from FLOPs, bytes and the rates of the machine.
+
+Products and element-wise work do not overlap in eager mode, so their times add: FLOPs at the rate
+that products of the model's shapes reach, bytes at the memory's, and a fixed cost for each call.
+A measured MFU of the same device wins over all of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedcore.plan.flops import FP32_BYTES
+from fedcore.plan.hardware import Hardware
+from fedcore.plan.memory import layer_numbers
+from fedcore.plan.method import QUANTISED, Method, Work
+from fedcore.plan.tuning import (
+    CALLS_PER_LAYER,
+    DEQUANTISE_BYTES,
+    GENERATION_SLOWDOWN,
+    KEPT_PASSES,
+    LOAD_S_PER_TOKEN,
+    LOSS_PASSES,
+    OPTIMIZER_PASSES,
+    SHAPE_SHARE,
+)
+
+PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
+
+
+@dataclass(frozen=True)
+class Step:
+    """``phases`` in seconds, ``flops`` needed (padding left out), ``moved`` bytes of memory."""
+
+    phases: Mapping[str, float]
+    flops: float
+    moved: float
+    peak_flops: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.phases.values())
+
+    @property
+    def mfu(self) -> float:
+        return self.flops / (self.seconds * self.peak_flops)
+
+    @property
+    def flops_per_byte(self) -> float:
+        return self.flops / self.moved
+
+    def at(self, mfu: float) -> Step:
+        """The same step at a known MFU, its phases in the same proportion."""
+        factor = self.mfu / mfu
+        phases = {name: value * factor for name, value in self.phases.items()}
+        return Step(phases, self.flops, self.moved, self.peak_flops)
+
+
+def product_rate(hardware: Hardware, precision: str) -> float | None:
+    """FLOP/s of products at the model's shapes: measured, else a share of the large one's."""
+    measured = [row.flops_per_s for row in hardware.kernels if row.precision == precision]
+    if measured:
+        return statistics.median(measured)
+    peak = hardware.peak_flops.get(precision)
+    return SHAPE_SHARE * peak if peak else None
+
+
+def step(
+    method: Method, hardware: Hardware, work: Work, padded: Work | None = None, parts: int = 1
+) -> Step | None:
+    """One optimizer step over ``parts`` micro-batches of ``work``; None for an unmeasured machine.
+
+    ``padded``: what plain kernels compute on instead, each example as long as the longest.
+    """
+    rate, bandwidth = product_rate(hardware, method.precision), hardware.bandwidth_bps
+    peak = hardware.peak_flops.get(method.precision)
+    if rate is None or peak is None or bandwidth is None:
+        return None
+    seen = padded if padded is not None and method.kernels == "plain" else work
+    phases, moved = _phases(method, seen, parts, rate, bandwidth)
+    needed = parts * method.cost.training.of(_pairs(work))
+    tokens = parts * work.examples * (work.source + work.target)
+    return Step({"load_s": tokens * LOAD_S_PER_TOKEN, **phases}, needed, moved, peak)
+
+
+def evaluation_s(method: Method, work: Work, speed: Step) -> float:
+    """Seconds of evaluating so many examples by generation, at the speed training has."""
+    flops = method.cost.forward.of(_pairs(work))
+    return GENERATION_SLOWDOWN * flops * speed.seconds / speed.flops
+
+
+def _pairs(work: Work) -> list[tuple[int, int]]:
+    return [(round(work.source), round(work.target))] * work.examples
+
+
+def _phases(
+    method: Method, work: Work, parts: int, rate: float, bandwidth: float
+) -> tuple[dict[str, float], float]:
+    """Seconds of each phase but loading, and the bytes of all of them."""
+    tuning, cost, pairs = method.tuning, method.cost, _pairs(work)
+    forward = parts * cost.forward.of(pairs)
+    backward = parts * cost.training.of(pairs) - forward
+    bytes_of = _traffic(method, work, parts)
+    again = forward if method.checkpointing else 0
+    twice = 1 if method.checkpointing else 0
+    bytes_of["backward_s"] += twice * bytes_of["forward_s"]
+    flops_of = {"forward_s": forward, "loss_s": 0, "backward_s": backward + again, "optimizer_s": 0}
+    sizes = method.sizes
+    calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + 1.5 * sizes.decoder_layers)
+    calls_of = {"forward_s": calls, "backward_s": (2 + twice) * calls}
+    phases = {
+        name: flops / (tuning.product * rate)
+        + tuning.passes * bytes_of[name] / bandwidth
+        + tuning.call_s * calls_of.get(name, 0.0)
+        for name, flops in flops_of.items()
+    }
+    return phases, sum(bytes_of.values())
+
+
+def _traffic(method: Method, work: Work, parts: int) -> dict[str, float]:
+    """Bytes that each phase moves between memory and processor."""
+    sizes = method.sizes
+    encoder, decoder = layer_numbers(method, work)
+    kept = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder
+    kept += method.tuning.scores * _score_numbers(method, work)
+    once = parts * (KEPT_PASSES * method.item * kept + method.weight_bytes)
+    if method.base in QUANTISED:
+        once += parts * DEQUANTISE_BYTES * method.inner
+    logits = parts * work.examples * work.target * sizes.vocab * FP32_BYTES
+    return {
+        "forward_s": once,
+        "loss_s": LOSS_PASSES * logits,
+        "backward_s": 2 * once,
+        "optimizer_s": OPTIMIZER_PASSES * FP32_BYTES * method.trained,
+    }
+
+
+def _score_numbers(method: Method, work: Work) -> float:
+    sizes, s, t = method.sizes, work.source, work.target
+    layers = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
+    return work.examples * sizes.heads * layers

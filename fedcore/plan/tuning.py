@@ -1,0 +1,87 @@
+"""Every coefficient of the planner that no data sheet gives, in one table.
+
+They were fitted on a few configurations by ``python -m fedcore.bench plan``, which measures others
+to see how far off the predictions are, and prints the values that would fit better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the backward pass keeps, in numbers per token: of an attention block in widths of the
+    model and of its heads, of a feed-forward block in widths of the model and of its own."""
+
+    attention_d: float
+    attention_inner: float
+    forward_d: float
+    forward_ff: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The coefficients of one set of kernels (``train.kernels``).
+
+    ``product`` is the share of a product's measured rate that a step's products reach, ``passes``
+    how often the bytes of a step cross the memory beyond what is counted, ``call_s`` the seconds a
+    call of an operator costs, ``activations`` the bytes kept beyond what is counted.
+    """
+
+    product: float
+    passes: float
+    call_s: float
+    activations: float
+    kept_full: Kept
+    kept_lora: Kept
+    scores: float  # numbers kept of each attention score
+    logits: float  # fp32 numbers alive for each logit in flight
+    logits_in_flight: int  # target positions; 0: of the whole batch
+
+
+TUNING: Mapping[str, Tuning] = {
+    "fast": Tuning(
+        product=0.75,
+        passes=1.0,
+        call_s=6e-6,
+        activations=1.0,
+        kept_full=Kept(2.5, 5.0, 2.5, 4.5),
+        kept_lora=Kept(2.5, 5.0, 1.5, 3.5),
+        scores=0.0,
+        logits=2.0,
+        logits_in_flight=256,
+    ),
+    "plain": Tuning(
+        product=0.6,
+        passes=1.0,
+        call_s=8e-6,
+        activations=1.0,
+        kept_full=Kept(5.0, 5.0, 5.0, 5.0),
+        kept_lora=Kept(5.0, 5.0, 4.0, 4.0),
+        scores=3.0,
+        logits=3.5,
+        logits_in_flight=0,
+    ),
+}
+
+# Share of a large product's peak that products at the model's shapes reach, where none is measured.
+SHAPE_SHARE = 0.7
+CALLS_PER_LAYER = 60.0  # forward; the backward pass makes twice as many
+OPTIMIZER_PASSES = 7.0  # reads weight, gradient and two moments, writes weight and moments
+LOSS_PASSES = 6.0  # over each logit in fp32, both directions
+KEPT_PASSES = 2.0  # a kept number is written once and read once, in each direction
+DEQUANTISE_BYTES = 10.0  # of traffic to make one weight of an int8 or nf4 base anew
+# A generated token costs a pass over the decoder that keeps the hardware less busy than training.
+GENERATION_SLOWDOWN = 4.0
+LOAD_S_PER_TOKEN = 2e-7
+
+# What the process or the accelerator's context takes before a model is loaded.
+RUNTIME_BYTES: Mapping[bool, float] = {False: 480 * MB, True: 520 * MB}
+WORKSPACE_LAYERS = 2.0  # layers' worth of one micro-batch's activations that are scratch
+MEMORY_SHARE = 0.9  # of a device's memory that a job may use
+# Without a measured rate: the share of the peak that a step reaches.
+COMMUNICATION_POWER = 0.15  # of the way from idle to full load while only the link is busy
