@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
 from fedcore.plan.tuning import TUNING, Kept, Tuning
@@ -32,7 +33,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Method:
-    """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept."""
+    """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept.
+
+    What is counted from them is kept: a fleet of thousands shares a method or two.
+    """
 
     sizes: Architecture
     full: bool
@@ -74,18 +78,18 @@ class Method:
         """Bytes of a number that products take in."""
         return 2 if self.precision == "bf16" else 4
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         return self.sizes.parameters()
 
-    @property
+    @cached_property
     def trained(self) -> int:
         """Weights that learn."""
         if self.full:
             return self.parameters
         return self.sizes.lora_parameters(self.rank, self.targets)
 
-    @property
+    @cached_property
     def inner(self) -> int:
         """Weights of the matrices inside the layers: all but embeddings, head, norms, biases."""
         sizes = self.sizes
@@ -94,13 +98,13 @@ class Method:
         layers = sizes.encoder_layers * (attention + forward)
         return layers + sizes.decoder_layers * (2 * attention + forward)
 
-    @property
+    @cached_property
     def cost(self) -> StepCost:
         if self.full:
             return full_cost(self.sizes)
         return lora_cost(self.sizes, self.rank, self.targets)
 
-    @property
+    @cached_property
     def weight_bytes(self) -> float:
         """The base as it is held; embeddings and head are never quantised."""
         outside = self.precision if self.base in QUANTISED else self.base

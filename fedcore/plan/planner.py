@@ -7,15 +7,16 @@ rule of thumb.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcore.plan.changes import CHANGES, Change
 from fedcore.plan.clock import version_s
 from fedcore.plan.flops import Architecture
-from fedcore.plan.round import Candidate, DevicePlan, plan_device, with_waiting
+from fedcore.plan.round import Candidate, DevicePlan, plan_devices, with_waiting
 from fedcore.sampling import needed
 from fedcore.spec import JobSpec
 
+LARGE = 24  # devices; of more, each change is tried on those that matter
 LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not worth telling
 
 
@@ -66,10 +67,10 @@ def plan_fleet(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate], advise: bool = True
 ) -> FleetPlan:
     """Plan every device's round, then try each change; ``advise=False`` leaves these out."""
-    plans = [plan_device(spec, sizes, device) for device in devices]
+    plans = plan_devices(spec, sizes, devices)
     busy = {plan.name: plan.busy_s for plan in plans if plan.fits}
     times = {name: seconds for name, seconds in busy.items() if seconds is not None}
-    updates = _updates(spec, len(busy))
+    updates = updates_of(spec, len(busy))
     round_s = _round_s(spec, list(times.values()), updates)
     slowest = max(times, key=lambda name: times[name]) if times else ""
     if not spec.participation.buffered and round_s is not None:
@@ -82,7 +83,7 @@ def plan_fleet(
     return _advised(found, spec, sizes, devices) if advise else found
 
 
-def _updates(spec: JobSpec, devices: int) -> int:
+def updates_of(spec: JobSpec, devices: int) -> int:
     """Updates that make a model."""
     together = needed(devices, spec.participation)
     if not spec.participation.buffered:
@@ -102,9 +103,24 @@ def _round_s(spec: JobSpec, times: Sequence[float], updates: int) -> float | Non
 def _advised(
     plan: FleetPlan, spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> FleetPlan:
-    gains = [gain for change in CHANGES if (gain := _gain(plan, change, spec, sizes, devices))]
+    """The plan with the best change; of a large fleet each is tried on those it matters to."""
+    some = _telling(plan, devices)
+    before = plan if len(some) == len(devices) else plan_fleet(spec, sizes, some, advise=False)
+    gains = [gain for change in CHANGES if (gain := _gain(before, change, spec, sizes, some))]
     best = max(gains, key=lambda gain: gain.rank, default=None)
-    return FleetPlan(plan.devices, plan.rounds, plan.updates, plan.round_s, plan.slowest, best)
+    if best is not None and before is not plan:
+        best = _gain(plan, best.change, spec, sizes, devices)
+    return replace(plan, best=best)
+
+
+def _telling(plan: FleetPlan, devices: Sequence[Candidate]) -> Sequence[Candidate]:
+    """The devices that decide how long a round lasts, and some that do not fit."""
+    if len(devices) <= LARGE:
+        return devices
+    pairs = list(zip(plan.devices, devices, strict=True))
+    slow = sorted(pairs, key=lambda pair: -(pair[0].busy_s or 0.0) if pair[0].fits else 1.0)
+    small = [device for row, device in pairs if not row.fits]
+    return [device for row, device in slow[: LARGE // 2] if row.fits] + small[: LARGE // 2]
 
 
 def _gain(

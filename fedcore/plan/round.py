@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedcore.plan.energy import Energy, energy
@@ -18,6 +18,7 @@ from fedcore.plan.wire_chain import PLAIN, Chain
 from fedcore.spec import JobSpec
 
 PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
+PRECISIONS = ("fp32", "bf16")
 PHASES = ("download_s", "train_s", "evaluate_s", "upload_s", "wait_s")
 
 
@@ -85,8 +86,22 @@ class DevicePlan:
 
 def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> DevicePlan:
     """What a round of the job comes to on one device, waiting left out."""
-    precision = device.hardware.precision_of(spec.train.precision)
-    method = Method.of(spec, sizes, precision)
+    return plan_devices(spec, sizes, [device])[0]
+
+
+def plan_devices(
+    spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
+) -> list[DevicePlan]:
+    """The same for each of several devices."""
+    methods = {name: Method.of(spec, sizes, name) for name in PRECISIONS}
+    share = spec.evaluation.share(spec.rounds)
+    used = [methods[device.hardware.precision_of(spec.train.precision)] for device in devices]
+    pairs = zip(used, devices, strict=True)
+    return [_planned(spec, method, device, share) for method, device in pairs]
+
+
+def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> DevicePlan:
+    """``share``: of the rounds, those that evaluate."""
     held = _memory(spec, method, device)
     one = _step(spec, method, device, held.examples)
     steps = steps_of(spec, device)
@@ -96,7 +111,7 @@ def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> Device
     found = DevicePlan(
         name=device.name,
         why=_why(device, held),
-        precision=precision,
+        precision=method.precision,
         memory=held,
         micro_batch=held.examples,
         steps=steps,
@@ -104,9 +119,10 @@ def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> Device
         bytes_up=wire_bytes(up, method),
         codec=str(up),
         step=one,
-        notes=tuple(_notes(device, one, precision)),
+        notes=tuple(_notes(device, one, method.precision)),
     )
-    return _timed(found, device, train_s, _evaluate_s(spec, method, device, one))
+    evaluate_s = _evaluate_s(spec, method, device, one)
+    return _timed(found, device, train_s, evaluate_s and share * evaluate_s)
 
 
 def wire_bytes(chain: Chain, method: Method) -> int:
@@ -180,11 +196,11 @@ def steps_of(spec: JobSpec, device: Candidate) -> int:
 
 
 def _evaluate_s(spec: JobSpec, method: Method, device: Candidate, one: Step | None) -> float | None:
-    """Seconds of evaluation in a mean round of the job."""
+    """Seconds of one evaluation."""
     if one is None:
         return None
     work = Work(validation_examples(spec, device.examples), device.source, device.target)
-    return evaluation_s(method, work, one) * spec.evaluation.share(spec.rounds)
+    return evaluation_s(method, work, one)
 
 
 def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | None) -> Chain:

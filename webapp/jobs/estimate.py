@@ -1,38 +1,23 @@
-"""What a job would cost before it is launched: who fits, bytes, time. Assumptions are named.
+"""What a job would cost before it is launched: who fits, time, bytes, joules, and what is assumed.
 
-Nothing here decides who takes part; the coordinator does, by the same rules of data and role.
+The figures are the planner's (``fedcore.plan``). Nothing here decides who takes part; the
+coordinator does, by the same rules of data and role.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcore.plan.clock import version_s
-from fedcore.plan.flops import (
-    FP32_BYTES,
-    Architecture,
-    StepCost,
-    architecture_of,
-    full_cost,
-    lora_cost,
-    payload_bytes,
-)
+from fedcore.plan.flops import FP32_BYTES, Architecture, architecture_of, payload_bytes
+from fedcore.plan.planner import FleetPlan, Gain, plan_fleet, updates_of
+from fedcore.plan.round import Candidate, DevicePlan
 from fedcore.plan.wire_chain import PLAIN
-from fedcore.sampling import needed
 from fedcore.spec import JobSpec
-from webapp.devices.listing import best_peak, link_bps, memory_of, peaks_of
 from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.jobs.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.models import Assignment
 from webapp.telemetry import units
-
-ASSUMED_MFU = 0.3
-ASSUMED_LINK_BPS = 5e6
-BYTES_PER_TOKEN = 4.0
-# A generated token costs a pass over the decoder that keeps the hardware less busy than training.
-GENERATION_SLOWDOWN = 4.0
-MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -44,11 +29,16 @@ class Part:
     note: str = ""
     dataset: str = ""
     examples: int = 0
-    seconds: float | None = None
+    plan: DevicePlan | None = None
 
     @property
     def fits(self) -> bool:
         return not self.why
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one round, waiting for others left out."""
+        return self.plan.busy_s if self.plan else None
 
 
 @dataclass(frozen=True)
@@ -64,9 +54,9 @@ class Estimate:
     device_bytes: int | None
     parameters: int | None
     trainable: int | None
-    round_s: float | None
     rounds: int
     assumed: tuple[str, ...]
+    plan: FleetPlan | None = None
 
     @property
     def fitting(self) -> list[Part]:
@@ -77,99 +67,67 @@ class Estimate:
         return [part for part in self.parts if not part.fits]
 
     @property
+    def round_s(self) -> float | None:
+        return self.plan.round_s if self.plan else None
+
+    @property
+    def total_s(self) -> float | None:
+        return self.plan.total_s if self.plan else None
+
+    @property
+    def total_j(self) -> float | None:
+        return self.plan.total_j if self.plan else None
+
+    @property
     def total_bytes(self) -> int | None:
         each = self.device_bytes
         return None if each is None else each * self.per_round * self.rounds
 
     @property
-    def total_s(self) -> float | None:
-        return None if self.round_s is None else self.round_s * self.rounds
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What depends on the specification alone."""
-
-    spec: JobSpec
-    sizes: Architecture
-    cost: StepCost
-    payload: int
-    needs_bytes: float
-
-    @classmethod
-    def of(cls, spec: JobSpec) -> Plan | None:
-        """None where the model's sizes are not known here."""
-        sizes = architecture_of(spec.model.name)
-        if sizes is None:
-            return None
-        adapter = spec.adapter
-        payload = payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets)
-        return cls(spec, sizes, _cost(spec, sizes), payload, memory_bytes(spec, sizes))
+    def slowest(self) -> Part | None:
+        """The device that the others wait for."""
+        name = self.plan.slowest if self.plan else ""
+        return next((part for part in self.parts if name and part.name == name), None)
 
     @property
-    def moved(self) -> int:
-        """Bytes both ways under the job's codecs: an update up, a model or a step down."""
-        wire, numbers = self.spec.wire, self.payload // FP32_BYTES
-        ways = (wire.chain or PLAIN, wire.step_chain or PLAIN)
-        return sum(chain.payload(numbers)[1] for chain in ways)
-
-    @property
-    def trainable(self) -> int:
-        full = self.spec.adapter.kind == "full"
-        return self.sizes.parameters() if full else self.payload // FP32_BYTES
+    def best(self) -> Gain | None:
+        return self.plan.best if self.plan else None
 
 
 def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]) -> Estimate:
     """``devices`` with their datasets read; ``last``: their newest delivered training."""
-    plan = Plan.of(spec)
+    sizes = architecture_of(spec.model.name)
     named = set(spec.participation.devices)
     asked = [device for device in devices if not named or device.name in named]
-    parts = tuple(_part(spec, plan, device, last.get(device.pk)) for device in asked)
-    fitting = [part for part in parts if part.fits]
-    times = [part.seconds for part in fitting if part.seconds is not None]
+    held = {device.pk: dataset_of(spec, device) for device in asked}
+    why = {device.pk: _why_not(spec, device, held[device.pk]) for device in asked}
+    able = candidates(spec, [d for d in asked if not why[d.pk]], last) if sizes else []
+    plan = plan_fleet(spec, sizes, able) if sizes else None
+    plans = {row.name: row for row in plan.devices} if plan else {}
+    parts = tuple(_part(d, why[d.pk], held[d.pk], plans.get(d.name)) for d in asked)
+    fitting = {part.name for part in parts if part.fits}
     return Estimate(
         parts=parts,
-        per_round=_updates(spec, len(fitting)),
-        payload=plan.payload if plan else None,
-        device_bytes=plan.moved if plan else None,
-        parameters=plan.sizes.parameters() if plan else None,
-        trainable=plan.trainable if plan else None,
-        round_s=_round_s(spec, times),
+        per_round=updates_of(spec, len(fitting)),
+        payload=_payload(spec, sizes),
+        device_bytes=_device_bytes(spec, sizes, plan),
+        parameters=sizes.parameters() if sizes else None,
+        trainable=_trainable(spec, sizes),
         rounds=spec.rounds,
-        assumed=_assumed(spec, plan, fitting, last, asked),
+        assumed=_assumed(spec, plan, able, fitting, {d.name for d in asked if d.pk not in last}),
+        plan=plan,
     )
 
 
-def _updates(spec: JobSpec, devices: int) -> int:
-    """Updates that make a model."""
-    together = needed(devices, spec.participation)
-    return (
-        min(spec.participation.buffer_size, together) if spec.participation.buffered else together
-    )
+def candidates(
+    spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]
+) -> list[Candidate]:
+    """Devices that hold data for the job, as the planner sees them."""
+    pairs = [(device, dataset_of(spec, device)) for device in devices]
+    return [candidate(spec, device, held, last.get(device.pk)) for device, held in pairs if held]
 
 
-def _round_s(spec: JobSpec, times: Sequence[float]) -> float | None:
-    """A synchronous round takes as long as its slowest device; a buffer waits for nobody."""
-    if not times:
-        return None
-    if not spec.participation.buffered:
-        return max(times)
-    together = needed(len(times), spec.participation)
-    return version_s(times, _updates(spec, len(times)), together)
-
-
-def _part(spec: JobSpec, plan: Plan | None, device: Device, last: Assignment | None) -> Part:
-    held = _dataset(spec, device)
-    why = _why_not(spec, device, held)
-    if why or held is None:
-        return Part(device.name, why)
-    short = _too_small(plan, device) if plan else ""
-    note = "" if device.is_online else device.presence
-    seconds = _seconds(plan, device, last, held) if plan else None
-    return Part(device.name, short, note, held.name, held.examples, seconds)
-
-
-def _dataset(spec: JobSpec, device: Device) -> Dataset | None:
+def dataset_of(spec: JobSpec, device: Device) -> Dataset | None:
     """The one the coordinator would choose: the first that is large enough, else the first."""
     name, least = spec.data.dataset, spec.data.min_examples
     held = [item for item in device.datasets.all() if not name or item.name == name]
@@ -186,93 +144,60 @@ def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
     return ""
 
 
-def _too_small(plan: Plan, device: Device) -> str:
-    memory = memory_of(device.profile)
-    if not memory or plan.needs_bytes <= MEMORY_SHARE * memory:
-        return ""
-    return f"needs about {units.size(plan.needs_bytes)}, has {units.size(memory)}"
+def _part(device: Device, why: str, held: Dataset | None, plan: DevicePlan | None) -> Part:
+    if why or held is None:
+        return Part(device.name, why)
+    note = "" if device.is_online else device.presence
+    return Part(device.name, plan.why if plan else "", note, held.name, held.examples, plan)
 
 
-def memory_bytes(spec: JobSpec, sizes: Architecture) -> float:
-    """Weights, gradients and two moments in fp32, and what the backward pass must remember."""
-    base = sizes.parameters()
-    trained = base
-    if spec.adapter.kind == "lora":
-        trained = sizes.lora_parameters(spec.adapter.rank, spec.adapter.targets)
-    s, t = spec.data.max_source_tokens, spec.data.max_target_tokens
-    tokens = s * sizes.encoder_layers + 2 * t * sizes.decoder_layers
-    width = 8 * sizes.d_model + 3 * sizes.d_ff
-    scores = sizes.heads * (s * s * sizes.encoder_layers + (t * t + s * t) * sizes.decoder_layers)
-    kept = spec.train.batch_size * (tokens * width + 2 * scores + 2 * t * sizes.vocab)
-    return FP32_BYTES * (base + 3 * trained + kept)
-
-
-def _cost(spec: JobSpec, sizes: Architecture) -> StepCost:
-    if spec.adapter.kind == "full":
-        return full_cost(sizes)
-    return lora_cost(sizes, spec.adapter.rank, spec.adapter.targets)
-
-
-def _seconds(plan: Plan, device: Device, last: Assignment | None, held: Dataset) -> float | None:
-    """One round on this device: train, evaluate where that is due, both ways over the link."""
-    spec, cost = plan.spec, plan.cost
-    peak, _ = _peak(spec, device)
-    if not peak:
+def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
+    adapter = spec.adapter
+    if sizes is None:
         return None
-    figures = last.metrics if last else {}
-    speed = peak * (units.number(figures.get("mfu")) or ASSUMED_MFU)
-    lengths = _lengths(spec, held)
-    validation = min(
-        spec.data.max_validation_examples, math.ceil(held.examples * spec.data.validation_fraction)
-    )
-    batch = spec.train.batch_size * spec.train.accumulation
-    training = max(1, held.examples - validation)
-    steps = spec.train.local_steps or math.ceil(training / batch) * spec.train.local_epochs
-    trained = cost.training.of([lengths]) * min(steps * batch, training * _epochs(spec, steps))
-    scored = cost.forward.of([lengths]) * validation * GENERATION_SLOWDOWN
-    scored *= spec.evaluation.share(spec.rounds)
-    link = (last and link_bps(figures, last.bytes_down)) or ASSUMED_LINK_BPS
-    return (trained + scored) / speed + plan.moved / link
+    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets)
 
 
-def _epochs(spec: JobSpec, steps: int) -> int:
-    return steps if spec.train.local_steps else spec.train.local_epochs
+def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:
+    payload = _payload(spec, sizes)
+    return None if payload is None else payload // FP32_BYTES
 
 
-def _lengths(spec: JobSpec, held: Dataset) -> tuple[int, int]:
-    """Source and target tokens of a typical example, from the data's bytes where known."""
-    s, t = spec.data.max_source_tokens, spec.data.max_target_tokens
-    if not held.size_bytes or not held.examples:
-        return s, t
-    tokens = held.size_bytes / held.examples / BYTES_PER_TOKEN
-    return min(s, max(8, round(0.85 * tokens))), min(t, max(4, round(0.15 * tokens)))
-
-
-def _peak(spec: JobSpec, device: Device) -> tuple[float | None, str]:
-    peaks, wanted = peaks_of(device.profile), spec.train.precision
-    if wanted in peaks:
-        return peaks[wanted], wanted
-    return best_peak(device.profile)
+def _device_bytes(spec: JobSpec, sizes: Architecture | None, plan: FleetPlan | None) -> int | None:
+    """Of the device that moves most; where none fits, as the job's codecs say."""
+    moved = [row.bytes_down + row.bytes_up for row in plan.fitting] if plan else []
+    if moved:
+        return max(moved)
+    numbers = _trainable(spec, sizes)
+    ways = (spec.wire.chain or PLAIN, spec.wire.step_chain or PLAIN)
+    return None if numbers is None else sum(chain.payload(numbers)[1] for chain in ways)
 
 
 def _assumed(
     spec: JobSpec,
-    plan: Plan | None,
-    fitting: Sequence[Part],
-    last: Mapping[int, Assignment],
-    devices: Sequence[Device],
+    plan: FleetPlan | None,
+    able: Sequence[Candidate],
+    fitting: set[str],
+    fresh: set[str],
 ) -> tuple[str, ...]:
     if plan is None:
         return (f"the sizes of {spec.model.name} are not known here, so bytes and time are not",)
-    names = {part.name for part in fitting}
-    fresh = [d.name for d in devices if d.name in names and d.pk not in last]
     notes = []
-    if fresh:
-        mfu, link = units.percent(ASSUMED_MFU), units.si(ASSUMED_LINK_BPS, "B/s")
-        notes.append(f"MFU of {mfu} and a link of {link} where a device has not trained yet")
-    unmeasured = [part.name for part in fitting if part.seconds is None]
+    if any(device.link is ASSUMED_LINK and device.name in fitting for device in able):
+        rate = units.si(ASSUMED_LINK.up_bps, "B/s")
+        notes.append(f"a link of {rate} where a device has not trained yet")
+    if fresh & fitting:
+        notes.append("step times from the measured peak and bandwidth where it has not")
+    unmeasured = [row.name for row in plan.fitting if row.step is None]
     if unmeasured:
         notes.append(f"no measured peak: {', '.join(unmeasured[:5])}")
-    if spec.wire.chain is None:
-        notes.append("updates travel as fp32; on a slow link auto sends fewer bytes")
-    return tuple(notes)
+    sheets = [d.name for d in able if d.name in fitting and _from_sheet(d)]
+    if sheets:
+        notes.append(f"peaks from the data sheet: {', '.join(sheets[:5])}")
+    faults = [f"{device.name}: {text}" for device in able for text in device.hardware.faults]
+    return (*notes, *faults[:5])
+
+
+def _from_sheet(device: Candidate) -> bool:
+    hardware = device.hardware
+    return bool(hardware.peak_flops) and "peak_flops" not in hardware.measured
