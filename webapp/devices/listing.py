@@ -10,7 +10,7 @@ from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
 
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.figures import work_of
-from webapp.jobs.models import Assignment
+from webapp.jobs.models import Assignment, Job
 from webapp.telemetry.units import believed, number
 
 PAGE = 50
@@ -84,15 +84,13 @@ def of_devices(devices: Iterable[Device], last: dict[int, Assignment]) -> list[R
     return rows
 
 
-def last_trainings(devices: Iterable[Device]) -> dict[int, Assignment]:
-    """Each device's newest delivered training, with its job."""
-    newest = (
-        Assignment.objects.filter(
-            device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
-        )
-        .order_by("-ended_at")
-        .values("pk")[:1]
+def last_trainings(devices: Iterable[Device], job: Job | None = None) -> dict[int, Assignment]:
+    """Each device's newest delivered training, with its job; of one job where it is named."""
+    done = Assignment.objects.filter(
+        device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
     )
+    of_job = done.filter(round__job=job) if job is not None else done
+    newest = of_job.order_by("-ended_at").values("pk")[:1]
     wanted = Device.objects.filter(pk__in=[device.pk for device in devices])
     keys = wanted.order_by().annotate(newest=Subquery(newest)).values_list("newest", flat=True)
     found = Assignment.objects.filter(pk__in=[key for key in keys if key])

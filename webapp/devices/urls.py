@@ -6,6 +6,7 @@ from webapp.devices import views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("devices/", views.device_list, name="devices"),
+    path("devices/compare/", views.device_compare, name="devices-compare"),
     path("devices/enrol/", views.enrol, name="enrol"),
     path("devices/enrol/<int:enrolment_id>/", views.enrolment_state, name="enrolment"),
     path("devices/revoke/", views.revoke_many, name="devices-revoke"),

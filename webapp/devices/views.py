@@ -8,20 +8,23 @@ from django.core.paginator import Paginator
 from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
+from fedcore.plan.machines import MACHINES
 from webapp.accounts.access import found, person
 from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
-from webapp.devices import listing, roof
+from webapp.devices import compare, comparing, listing, roof
 from webapp.devices.forms import EnrolForm, enrol_command
 from webapp.devices.models import Device, Enrolment
 from webapp.devices.services import create_enrolment, revoke
 from webapp.jobs.figures import work_of
-from webapp.jobs.models import Assignment
+from webapp.jobs.models import Assignment, Job
 from webapp.telemetry import fleet
 
 RECENT = 10
+COMPARED = 100  # devices on one page
 ROUNDS = 12  # of a device's page
 
 
@@ -45,6 +48,23 @@ def device_list(request: HttpRequest) -> HttpResponse:
     }
     part = request.headers.get("HX-Target") == "devices"
     return render(request, "devices/_table.html" if part else "devices/list.html", context)
+
+
+def device_compare(request: HttpRequest) -> HttpResponse:
+    """Every device that is not revoked beside the others, a page at a time on common scales."""
+    wanted = comparing.Wanted.of(request.GET)
+    found = wanted.comparison()
+    page = Paginator(found.lines, COMPARED).get_page(request.GET.get("page"))
+    context = {
+        "found": found,
+        "page": page,
+        "wanted": wanted,
+        "jobs": Job.objects.exclude(phase="draft").order_by("-created_at")[:RECENT],
+        "references": [MACHINES[key] for key in compare.REFERENCES],
+        "csv": f"{reverse('api-device-comparison-csv')}?{wanted.query}",
+    }
+    part = request.headers.get("HX-Target") == "comparison"
+    return render(request, "devices/_comparison.html" if part else "devices/compare.html", context)
 
 
 def device_page(request: HttpRequest, device_id: int) -> HttpResponse:

@@ -8,9 +8,11 @@ from typing import Any
 import django_filters
 from django.conf import settings
 from django.db.models import Q, QuerySet
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -18,10 +20,19 @@ from rest_framework.response import Response
 
 from webapp.accounts.models import Role
 from webapp.accounts.permissions import EDIT_DEVICE, REVOKE_DEVICE
-from webapp.api.base import MomentFilter, Resource, StrictSerializer, WholeFilter, person
-from webapp.devices import services
+from webapp.api.base import AnyAccept, MomentFilter, Resource, StrictSerializer, WholeFilter, person
+from webapp.devices import compare, services
+from webapp.devices.compare import REFERENCES
+from webapp.devices.comparing import SORTS, Wanted
 from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.telemetry import csv_file
 from webapp.telemetry.models import Sample
+
+COMPARED = [
+    OpenApiParameter("job", OpenApiTypes.UUID, description="figures of this job's trainings alone"),
+    OpenApiParameter("reference", str, enum=REFERENCES, description="a card; h200 unless told"),
+    OpenApiParameter("sort", str, enum=SORTS, description="largest first; peak unless told"),
+]
 
 
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
@@ -119,6 +130,25 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         """Shut the device out: token and broker user stop working. Twice is harmless."""
         services.revoke(self.get_object(), person(request))
         return Response(DeviceSerializer(self.get_object()).data)
+
+    @extend_schema(parameters=COMPARED, responses=OpenApiTypes.OBJECT)
+    @action(detail=False, filterset_class=None, pagination_class=None)
+    def comparison(self, request: Request) -> Response:
+        """Peak, bandwidth, tokens/s, MFU and tokens/s/W of every device, beside a reference."""
+        return Response(compare.told(Wanted.of(request.query_params.dict()).comparison()))
+
+    @extend_schema(parameters=COMPARED, responses={(200, "text/csv"): OpenApiTypes.STR})
+    @action(
+        detail=False,
+        url_path="comparison/csv",
+        filterset_class=None,
+        pagination_class=None,
+        content_negotiation_class=AnyAccept,
+    )
+    def comparison_csv(self, request: Request) -> HttpResponse:
+        """The same as a file for a spreadsheet."""
+        found = Wanted.of(request.query_params.dict()).comparison()
+        return csv_file.answer(compare.rows(found), "devices")
 
     @extend_schema(responses=SampleSerializer(many=True))
     @action(detail=True, serializer_class=SampleSerializer, filterset_class=SampleFilter)

@@ -1,0 +1,108 @@
+"""Devices side by side: scales, sources, the reference, and the same few queries for any fleet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from tests.web import factories, measured
+from webapp.devices.columns import scale_of
+from webapp.devices.compare import compare
+from webapp.devices.models import Device
+from webapp.jobs.models import Job
+from webapp.telemetry import csv_file
+
+PAGE = "devices-compare"
+
+
+def test_a_scale_is_logarithmic_only_where_it_must_be() -> None:
+    near = scale_of([40.0, 90.0, None])
+    assert not near.is_log
+    assert near.share(45.0) == pytest.approx(0.5)
+    far = scale_of([2e9, 9e14])
+    assert far.is_log
+    assert (far.low, far.high) == (1e9, 1e15)
+    assert far.share(1e12) == pytest.approx(0.5)
+    assert far.share(None) is None
+    assert scale_of([]).share(3.0) == 0.0
+
+
+def test_a_data_sheet_is_marked_and_a_measurement_wins(db: None) -> None:
+    sheet = Device(name="bare", profile={"kind": "Raspberry Pi 5 Model B"})
+    own = Device(name="own", profile={**sheet.profile, "peak_flops": {"fp32": 41e9}})
+    odd = Device(name="odd", profile={"peak_flops": {"fp32": -1}, "memory_bandwidth_bps": "x"})
+    found = compare([odd, sheet, own], {}, "a100", "peak")
+    by_name = {line.device.name: line.figures["peak"] for line in found.lines}
+    assert by_name["bare"].source == "data sheet"
+    assert (by_name["own"].source, by_name["own"].value) == ("measured", 41e9)
+    assert by_name["odd"].value is None
+    assert found.lines[-1].device.name == "odd"
+    assert "the 2 whose peak is known" in found.summary
+    assert found.heads[0].reference == 312e12
+
+
+def test_the_page_shows_every_device_beside_the_reference(ada: Client, fleet: list[Device]) -> None:
+    job = measured.measured_job(fleet, rounds=2)
+    text = ada.get(reverse(PAGE), {"job": str(job.pk), "sort": "tokens"}).content.decode()
+    table = text.split("<tbody>")[1]
+    order = [table.index(f">{name}<") for name in ("jetson-lab", "nuc-office", "pi-kitchen")]
+    assert order == sorted(order)
+    assert "NVIDIA H200" in table
+    assert "estimated" in table
+    assert 'style="' not in text
+
+
+def test_mixed_models_are_pointed_out(ada: Client, fleet: list[Device]) -> None:
+    measured.measured_job(fleet[:1], rounds=2)
+    measured.measured_job(fleet[1:], rounds=2, adapter={"kind": "full"})
+    assert "2 models or methods" in ada.get(reverse(PAGE)).content.decode()
+
+
+def test_nothing_to_compare_says_what_to_do(ada: Client) -> None:
+    assert "Enrol a device" in ada.get(reverse(PAGE)).content.decode()
+
+
+@pytest.mark.parametrize("query", [{"job": "x"}, {"job": "0" * 32}, {"sort": "?"}, {"page": "-9"}])
+def test_a_strange_query_gets_the_page(
+    ada: Client, fleet: list[Device], query: dict[str, str]
+) -> None:
+    assert "jetson-lab" in ada.get(reverse(PAGE), query).content.decode()
+
+
+def test_a_hundred_devices_take_as_many_queries_as_three(
+    ada: Client, django_assert_max_num_queries: Any
+) -> None:
+    devices = [factories.make_device(f"device-{n:03d}", n) for n in range(110)]
+    measured.measured_job(devices[:8], rounds=1)
+    with django_assert_max_num_queries(10):
+        text = ada.get(reverse(PAGE)).content.decode()
+    assert "1 of 2" in text
+
+
+def test_files_carry_units_free_numbers_and_no_formulas(ada: Client, fleet: list[Device]) -> None:
+    job = measured.measured_job(fleet, rounds=2)
+    Job.objects.filter(pk=job.pk).update(name="=HYPERLINK()")
+    answer = ada.get(reverse("api-device-comparison-csv"), {"reference": "h100"})
+    assert answer["Content-Type"].startswith("text/csv")
+    head, card, *rows = csv.reader(io.StringIO(answer.content.decode()))
+    assert card[0].startswith("NVIDIA H100")
+    jetson = dict(zip(head, next(row for row in rows if row[0] == "jetson-lab"), strict=True))
+    assert jetson["job"] == "'=HYPERLINK()"
+    assert float(jetson["tokens_value"]) == pytest.approx(5200, rel=1e-3)
+    told = ada.get(reverse("api-device-comparison")).json()
+    mine = next(row for row in told["devices"] if row["name"] == "jetson-lab")
+    assert mine["eta"] == {
+        "value": pytest.approx(5200 / 21, rel=1e-3),
+        "source": "measured",
+        "note": "",
+    }
+    assert told["units"]["eta"] == "tokens/s/W"
+
+
+def test_csv_cells() -> None:
+    assert csv_file.text_of([["a,b", None, -1.5, "-1"]]) == '"a,b",,-1.5,\'-1\r\n'
