@@ -85,6 +85,13 @@ def test_enrol_status_unenrol(
     ]
     profile = told["profile"]
     assert profile["peak_flops"]["fp32"] > 1e8
+    assert profile["precision"] in profile["peak_flops"]
+    assert {row["name"] for row in profile["kernels"]} >= {"linear 512x1024", "norm 512"}
+    for row in profile["kernels"]:
+        assert row["flops_per_s"] > 0 and row["flops_per_byte"] > 0
+    assert profile["disk_write_bps"] > 0
+    assert profile["power_sensor"] in ("", "nvml", "ina3221", "rapl", "battery")
+    assert isinstance(profile["board"], str) and isinstance(profile["not_measured"], list)
     assert profile["memory_bandwidth_bps"] > 1e8
     assert profile["threads"] == 1
     assert 0 < profile["probe_s"] < 20
@@ -106,6 +113,7 @@ def test_enrol_status_unenrol(
     assert left.returncode == 0, left.stderr
     assert server.revoked
     assert not (folder / "credential.json").exists()
+    assert json.loads((folder / "profile.json").read_text())["profile"] == profile
     nowhere = typed("run", state_dir=folder)
     assert nowhere.returncode == 2
     assert "not enrolled" in nowhere.stderr

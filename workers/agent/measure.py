@@ -1,7 +1,7 @@
 """Measures this machine with torch, in a process of its own: JSON on standard output.
 
-Peaks are the best rate of a large square product, bandwidth that of a large copy (read plus write).
-Neither is a data sheet's figure: it is what this device reaches with the software it has.
+None of it is a data sheet's figure: it is what this device reaches with the software it has. What
+cannot be measured is left out and named.
 """
 
 from __future__ import annotations
@@ -11,101 +11,68 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from fedcore.train.hardware import has_bf16, pick_device
+from fedcore.plan.machines import recognise
+from fedcore.train.hardware import pick_device
+from workers.agent import disk, kernels
+from workers.agent.machine import cpu_name, machine_kind
+from workers.agent.power.account import gpu_of
+from workers.agent.power.idle import idle_watts
+from workers.agent.power.table import choose
 
-SECONDS_EACH = 0.8
-LONGEST_S = 3.0  # what the four calls of one product may take
-SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
-
-
-def peak_flops(precision: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the best of a few square products; a slow device is spared the larger ones."""
-    best = 0.0
-    for side in SIDES[device.type]:
-        if best and 4 * _flops(side) / best > LONGEST_S:
-            break
-        best = max(best, _product_rate(side, precision, device))
-    return best
+T = TypeVar("T")
+LOAD_S, BUSY_PERCENT = 0.5, 25.0
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def _flops(side: int) -> float:
-    return 2.0 * side**3
+class Notes:
+    """What was not measured, and why."""
 
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
-def _product_rate(side: int, precision: torch.dtype, device: torch.device) -> float:
-    left = torch.randn(side, side, device=device).to(precision)
-    right = torch.randn(side, side, device=device).to(precision)
-    seconds = SECONDS_EACH / len(SIDES[device.type])
-    return _flops(side) / _best_s(lambda: torch.mm(left, right), device, seconds)
-
-
-def memory_bandwidth_bps(device: torch.device) -> float:
-    """Bytes per second, read plus write, of a copy far larger than any cache."""
-    free = psutil.virtual_memory().available if device.type == "cpu" else 1 << 33
-    count = min(128 << 20, free // 16) // 4
-    source = torch.ones(count, device=device)
-    target = torch.empty_like(source)
-    return 2 * 4 * count / _best_s(lambda: target.copy_(source), device, 0.6)
-
-
-def _best_s(call: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Shortest time of a call among those that fit in ``seconds``, and at least three."""
-    call()
-    _wait(device)
-    best, until, count = float("inf"), time.perf_counter() + seconds, 0
-    while count < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
-        call()
-        _wait(device)
-        best, count = min(best, time.perf_counter() - began), count + 1
-    return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    for key in ("model name", "Model", "Hardware"):
-        for line in lines:
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def machine_kind() -> str:
-    """The board's own name (Raspberry Pi, Jetson), else the product, else the architecture."""
-    for path in ("/proc/device-tree/model", "/sys/devices/virtual/dmi/id/product_name"):
+    def attempt(self, name: str, call: Callable[[], T]) -> T | None:
+        """The result; None where it failed, which is noted."""
         try:
-            text = Path(path).read_text("utf-8", "replace").strip("\0 \n")
-        except OSError:
-            continue
-        if text:
-            return text[:100]
-    return f"{platform.system()} {platform.machine()}"
+            return call()
+        except (OSError, RuntimeError, MemoryError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self.lines.append(f"{name}: {first[:150]}")
+            return None
 
 
-def profile(threads: int) -> dict[str, Any]:
-    """See docs/protocol.md; takes a few seconds."""
+def profile(threads: int, folder: Path) -> dict[str, Any]:
+    """See docs/protocol.md; takes some seconds. ``folder`` is on the disk to measure."""
     began = time.perf_counter()
     if threads:
         torch.set_num_threads(threads)
-    device = pick_device()
+    device, notes = pick_device(), Notes()
+    found = {**machine(device), "threads": torch.get_num_threads()}
+    load = psutil.cpu_percent(LOAD_S)
+    if load > BUSY_PERCENT:
+        notes.lines.append(f"the machine was busy ({load:.0f} %): figures may be low, probe again")
+    found |= power(found)  # before this process makes it busy
+    found |= speeds(device, notes)
+    rates = notes.attempt("disk", lambda: disk.rates(folder))
+    if rates:
+        found["disk_write_bps"] = rates.write_bps
+        if rates.read_bps:
+            found["disk_read_bps"] = rates.read_bps
+    found["not_measured"] = notes.lines
+    found["probe_s"] = round(time.perf_counter() - began, 2)
+    return found
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What it is, and the row of the planner's table that it is recognised as."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    bf16 = peak_flops(torch.bfloat16, device) if has_bf16(device) else 0.0
-    return {
+    found = {
         "kind": machine_kind(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
@@ -113,14 +80,61 @@ def profile(threads: int) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "accelerator": gpu.name if gpu else "",
         "accelerator_memory_bytes": gpu.total_memory if gpu else 0,
-        "peak_flops": {"fp32": peak_flops(torch.float32, device), "bf16": bf16},
-        "memory_bandwidth_bps": memory_bandwidth_bps(device),
-        "probe_s": round(time.perf_counter() - began, 2),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
     }
+    if gpu:
+        found["accelerator_pci"] = _pci(gpu)
+    known = recognise(found)
+    return {**found, "board": known.id if known else ""}
+
+
+def _pci(gpu: Any) -> str:
+    """The card's address, by which its driver knows it; '' where this torch does not tell."""
+    try:
+        return f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
+    except AttributeError:
+        return ""
+
+
+def power(found: Mapping[str, Any]) -> dict[str, Any]:
+    sensor = choose(gpu_of(found))
+    watts = idle_watts(sensor) if sensor else None
+    idle = {} if watts is None else {"idle_watts": round(watts, 3)}
+    return {"power_sensor": sensor.name if sensor else "", **idle}
+
+
+def speeds(device: torch.device, notes: Notes) -> dict[str, Any]:
+    """Peaks and kernels of each precision, the quicker precision, and memory bandwidth."""
+    peaks: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    for name, precision in PRECISIONS.items():
+        peak = notes.attempt(f"{name} peak", lambda: kernels.peak_flops(precision, device))  # noqa: B023
+        peaks[name] = peak or 0.0
+        if peak:
+            rows += _rows(name, precision, device, peak, notes)
+    usable = {name: peak for name, peak in peaks.items() if peak}
+    bandwidth = notes.attempt("memory", lambda: kernels.memory_bandwidth_bps(device))
+    found: dict[str, Any] = {"peak_flops": peaks, "kernels": rows}
+    if usable:
+        found["precision"] = kernels.quicker(rows, usable)
+    if bandwidth:
+        found["memory_bandwidth_bps"] = bandwidth
+    return found
+
+
+def _rows(
+    name: str, precision: torch.dtype, device: torch.device, peak: float, notes: Notes
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def measure() -> None:
+        for kernel, figures in kernels.measured(precision, device, peak):
+            rows.append({"name": kernel, "precision": name, **figures})
+
+    notes.attempt(f"{name} kernels", measure)
+    return rows
 
 
 if __name__ == "__main__":
-    print(json.dumps(profile(int(sys.argv[1]))))
+    print(json.dumps(profile(int(sys.argv[1]), Path(sys.argv[2]))))

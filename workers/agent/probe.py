@@ -19,6 +19,7 @@ from workers.agent.errors import AgentError
 from workers.agent.files import read_json, write_json
 
 FILE = "profile.json"
+FIGURES = 2  # raised whenever a profile has new figures: a former one is measured again
 PATIENCE_S = 120
 SENSOR_S = 20.0
 
@@ -27,18 +28,26 @@ log = logging.getLogger(__name__)
 
 def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
     """The kept profile; measured where there is none, or for another machine or thread count."""
-    key = _key(settings.threads)
-    kept = read_json(settings.state_dir / FILE)
-    if not again and kept and kept.get("key") == key:
+    key, kept = _key(settings.threads), _kept(settings)
+    if not again and kept and kept["key"] == key:
         return dict(kept["profile"])
-    found = {**_measure(settings.threads), "measured_at": Clock().iso()}
+    found = {**_measure(settings), "measured_at": Clock().iso()}
+    for missing in found.get("not_measured", []):
+        log.warning("not measured: %s", missing)
     write_json(settings.state_dir / FILE, {"key": key, "profile": found})
     return found
 
 
 def kept_profile(settings: Settings) -> dict[str, Any] | None:
-    kept = read_json(settings.state_dir / FILE)
+    kept = _kept(settings)
     return dict(kept["profile"]) if kept else None
+
+
+def _kept(settings: Settings) -> dict[str, Any] | None:
+    """None where nothing was measured, or the file is not what it was."""
+    kept = read_json(settings.state_dir / FILE)
+    whole = isinstance(kept, dict) and "key" in kept and isinstance(kept.get("profile"), dict)
+    return kept if whole else None
 
 
 def power_sensor(profile: Mapping[str, Any]) -> str:
@@ -57,7 +66,8 @@ def power_sensor(profile: Mapping[str, Any]) -> str:
 
 def _key(threads: int) -> list[Any]:
     """What the figures depend on."""
-    return [platform.node(), platform.machine(), os.cpu_count(), threads, _version("torch")]
+    machine = [platform.node(), platform.machine(), os.cpu_count()]
+    return [*machine, threads, _version("torch"), FIGURES]
 
 
 def _version(package: str) -> str:
@@ -69,8 +79,9 @@ def _version(package: str) -> str:
         ) from error
 
 
-def _measure(threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "workers.agent.measure", str(threads)]
+def _measure(settings: Settings) -> dict[str, Any]:
+    threads, folder = str(settings.threads), str(settings.state_dir)
+    command = [sys.executable, "-m", "workers.agent.measure", threads, folder]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired as error:

@@ -16,6 +16,11 @@ from workers.agent.lock import holder_of
 from workers.agent.outbox import Outbox
 from workers.agent.store import Store
 
+RATES = {
+    "memory_bandwidth_bps": "memory",
+    "disk_read_bps": "disk read",
+    "disk_write_bps": "disk write",
+}
 ONLINE_WITHIN_S = 150.0  # a little above the longest pause between measurements
 
 
@@ -87,14 +92,28 @@ def _running_text(found: dict[str, Any]) -> str:
 
 
 def profile_text(profile: dict[str, Any]) -> str:
-    peaks = profile["peak_flops"]
-    shown = [f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items() if value]
     gpu = profile["accelerator"]
     lines = [
         f"hardware     {profile['kind']}, {profile['cpu']}, {profile['cores']} cores, "
         f"{profile['memory_bytes'] / 1e9:.1f} GB",
         f"accelerator  {gpu} {profile['accelerator_memory_bytes'] / 1e9:.0f} GB" if gpu else "",
-        f"measured     {', '.join(shown)}, memory {profile['memory_bandwidth_bps'] / 1e9:.1f} GB/s "
-        f"with {profile['threads']} threads, in {profile['probe_s']} s",
+        f"measured     {', '.join(_figures(profile))} with {profile['threads']} threads, "
+        f"in {profile['probe_s']} s",
+        *(f"not measured {note}" for note in profile.get("not_measured", [])),
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _figures(profile: dict[str, Any]) -> list[str]:
+    """What was measured, with units; what was not is left out."""
+    found = [
+        f"{name} {value / 1e9:.0f} GFLOP/s{' (used)' if name == profile.get('precision') else ''}"
+        for name, value in profile["peak_flops"].items()
+        if value
+    ]
+    for key, name in RATES.items():
+        if value := profile.get(key):
+            found.append(f"{name} {value / 1e9:.2g} GB/s")
+    if idle := profile.get("idle_watts"):
+        found.append(f"idle {idle:.1f} W by {profile['power_sensor']}")
+    return found

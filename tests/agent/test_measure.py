@@ -1,0 +1,143 @@
+"""The probe's parts with figures that can be checked, and a probe that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.agent.conftest import PROFILE, ROOT, wait_for
+from workers.agent import disk, kernels, measure, probe
+from workers.agent.config import read_settings
+from workers.agent.files import write_json
+from workers.agent.power import idle
+from workers.agent.power.sensor import Counter, Sensor
+
+CPU = torch.device("cpu")
+
+
+def test_flops_and_bytes_are_those_of_the_operation() -> None:
+    one = kernels.linear(64, 32, 128)
+    assert one.name == "linear 32x128"
+    assert one.flops == 2 * 64 * 32 * 128
+    found = one.measure(torch.float32, CPU)
+    moved = 4 * (64 * 32 + 32 * 128 + 64 * 128)
+    assert found["flops_per_byte"] == pytest.approx(one.flops / moved, abs=1e-3)
+    assert found["flops_per_s"] > 0
+    half = one.measure(torch.bfloat16, CPU)
+    assert half["flops_per_byte"] == pytest.approx(2 * found["flops_per_byte"], abs=2e-3)
+
+
+@pytest.mark.parametrize("kernel", kernels.kernels("cpu")[:4], ids=lambda kernel: kernel.name)
+def test_flops_agree_with_torchs_own_counter(kernel: kernels.Kernel) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    call = kernel.make(torch.float32, CPU)[0]
+    with FlopCounterMode(display=False) as counter:
+        call()
+    assert counter.get_total_flops() == kernel.flops
+
+
+def test_both_libraries_compute_the_same_product() -> None:
+    rows, weight = torch.randn(8, 16), torch.randn(4, 16)
+    for call in kernels.products(rows, weight):
+        assert torch.allclose(call(), rows @ weight.T, atol=1e-5)
+
+
+def rows_of(**rates: float) -> list[dict[str, object]]:
+    return [
+        {"name": "linear 1x1", "precision": name, "flops_per_s": rate}
+        for name, rate in rates.items()
+    ]
+
+
+def test_the_precision_is_the_quicker_one_as_measured() -> None:
+    peaks = {"fp32": 2.0, "bf16": 1.0}
+    assert kernels.quicker(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
+    assert kernels.quicker(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
+    assert kernels.quicker(rows_of(fp32=1.0), peaks) == "fp32", "bf16 was too slow to be measured"
+    assert kernels.quicker([], {"bf16": 1.0}) == "bf16"
+
+
+def test_a_slow_device_is_spared() -> None:
+    assert list(kernels.measured(torch.float32, CPU, peak=1e6)) == []
+
+
+def test_a_precision_that_torch_cannot_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float8 stands for it: no CPU multiplies it."""
+    monkeypatch.setattr(measure, "PRECISIONS", {"fp8": torch.float8_e4m3fn})
+    monkeypatch.setattr(kernels, "memory_bandwidth_bps", lambda device: 1.0)
+    notes = measure.Notes()
+    found = measure.speeds(CPU, notes)
+    assert found["peak_flops"] == {"fp8": 0.0} and found["kernels"] == []
+    assert notes.lines and notes.lines[0].startswith("fp8 peak: ")
+
+
+def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
+    found = disk.rates(tmp_path)
+    assert found.write_bps > 1e5
+    assert found.read_bps is None or found.read_bps > 1e5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_direct_access_is_synced(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delattr(os, "O_DIRECT", raising=False)
+    monkeypatch.setattr(disk, "BLOCKS", 4)
+    assert disk.rates(tmp_path).write_bps > 1e5
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert disk.rates(tmp_path).read_bps is None, "it would be the page cache's"
+
+
+def test_a_full_or_forbidden_disk_is_named(tmp_path: Path, monkeypatch) -> None:
+    notes = measure.Notes()
+    assert notes.attempt("disk", lambda: disk.rates(tmp_path / "nowhere")) is None
+    monkeypatch.setattr(disk, "BLOCKS", 1 << 40)
+    assert notes.attempt("disk", lambda: disk.rates(tmp_path)) is None
+    assert "No such file" in notes.lines[0]
+    assert "MiB are free" in notes.lines[1]
+
+
+def test_idle_power_is_that_of_a_quiet_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "LOOK_S", 0.01)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda: 3.0)
+    steady = Sensor("ina3221", "a test", 100.0, lambda: 4.5)
+    assert idle.idle_watts(steady) == pytest.approx(4.5)
+    still = Sensor("rapl", "a test", 100.0, None, (Counter(lambda: 7.0),))
+    assert idle.idle_watts(still) is None
+    silent = Sensor("battery", "a test", 100.0, lambda: None)
+    assert idle.idle_watts(silent) is None
+    monkeypatch.setattr(psutil, "cpu_percent", lambda: 60.0)
+    assert idle.idle_watts(steady) is None, "the machine was busy"
+
+
+def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
+    """Agent and measuring process die in mid-measurement, as by a power cut."""
+    command = [sys.executable, "-m", "workers.agent", "probe", "--json", "--threads", "1"]
+    command += ["--state-dir", str(tmp_path)]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    child = wait_for(lambda: psutil.Process(first.pid).children())[0]
+    wait_for(lambda: child.cpu_times().user > 0.5)
+    os.kill(first.pid, signal.SIGKILL)
+    child.kill()
+    first.wait()
+    assert list(tmp_path.iterdir()) == []
+    assert probe.kept_profile(read_settings(str(tmp_path), environ={})) is None
+
+
+@pytest.mark.parametrize("spoilt", ["{", "[]", '{"key": 1}', '"text"'])
+def test_a_spoilt_or_former_profile_is_measured_again(
+    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_measure", lambda settings: {**PROFILE, "cores": 77})
+    settings = read_settings(str(tmp_path), environ={})
+    (tmp_path / probe.FILE).write_text(spoilt)
+    assert probe.kept_profile(settings) is None
+    assert probe.profile(settings)["cores"] == 77
+    write_json(tmp_path / probe.FILE, {"key": probe._key(0)[:-1], "profile": PROFILE})
+    assert probe.profile(settings)["cores"] == 77, "it lacks the newer figures"

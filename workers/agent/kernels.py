@@ -1,0 +1,169 @@
+"""What torch reaches on this machine: square products, and the products a FLAN-T5 is made of.
+
+Every figure is of the quickest of a few calls. On a CPU torch has two libraries for products, its
+BLAS and oneDNN, of which either may be the slower by half: the quicker one counts, for training
+takes it (train.kernels).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from torch.nn import functional
+
+SQUARE_S = 0.2
+KERNEL_S = 0.12
+LONGEST_S = 0.5  # of one call: what a slow device is spared
+SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
+TOKENS = {"cpu": 2048, "cuda": 16384}  # of a batch
+CHOICE = "linear"  # the kernels that decide on the precision: most of a step
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``numbers`` is how many are read or written at least once."""
+
+    name: str
+    flops: float
+    numbers: float
+    make: Callable[[torch.dtype, torch.device], list[Call]]
+
+    def measure(self, precision: torch.dtype, device: torch.device) -> dict[str, float]:
+        """FLOP/s, and FLOPs for each byte that must move; RuntimeError where torch cannot."""
+        seconds = min(best_s(call, device, KERNEL_S) for call in self.make(precision, device))
+        size = torch.empty(0, dtype=precision).element_size()
+        return {
+            "flops_per_s": self.flops / seconds,
+            "flops_per_byte": round(self.flops / (self.numbers * size), 3),
+        }
+
+
+def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> Kernel:
+    """A layer's product for so many tokens."""
+
+    def make(precision: torch.dtype, device: torch.device) -> list[Call]:
+        rows = torch.randn(tokens, inner, device=device).to(precision)
+        weight = torch.randn(outer, inner, device=device).to(precision)
+        return products(rows, weight)
+
+    numbers = tokens * inner + inner * outer + tokens * outer
+    return Kernel(f"{name} {inner}x{outer}", 2.0 * tokens * inner * outer, numbers, make)
+
+
+def attention(heads: int, length: int, width: int) -> Kernel:
+    """Scores and their mixture, for all heads of a batch; softmax is left out."""
+
+    def make(precision: torch.dtype, device: torch.device) -> list[Call]:
+        query, key, value = (
+            torch.randn(heads, length, width, device=device).to(precision) for _ in range(3)
+        )
+        return [lambda: torch.bmm(torch.bmm(query, key.transpose(1, 2)), value)]
+
+    flops = 4.0 * heads * length * length * width
+    numbers = heads * (4 * length * width + 2 * length * length)
+    return Kernel(f"attention {heads}x{length}x{width}", flops, numbers, make)
+
+
+def norm(tokens: int, width: int) -> Kernel:
+    """T5's layer norm: square, mean, two products; hardly any work for each byte."""
+
+    def make(precision: torch.dtype, device: torch.device) -> list[Call]:
+        rows = torch.randn(tokens, width, device=device).to(precision)
+        scale = torch.ones(width, device=device, dtype=precision)
+        return [lambda: functional.rms_norm(rows, (width,), scale)]
+
+    return Kernel(f"norm {width}", 4.0 * tokens * width, 2 * tokens * width + width, make)
+
+
+def kernels(kind: str) -> tuple[Kernel, ...]:
+    """Shapes of FLAN-T5 small and base: layers, attention, vocabulary, norm."""
+    tokens = TOKENS[kind]
+    return (
+        linear(tokens, 512, 1024),
+        linear(tokens, 768, 2048),
+        attention(tokens // 256 * 6, 256, 64),
+        linear(tokens // 8, 512, 32128, "vocabulary"),
+        norm(tokens, 512),
+    )
+
+
+def products(rows: torch.Tensor, weight: torch.Tensor) -> list[Call]:
+    """``rows`` times the transpose of ``weight``, by each of torch's libraries that can."""
+    found: list[Call] = [lambda: functional.linear(rows, weight)]
+    if rows.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        one_dnn = torch.ops.mkldnn._linear_pointwise
+        found.append(lambda: one_dnn(rows, weight, None, "none", [], ""))
+    return found
+
+
+def peak_flops(precision: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of the best of a few square products; a slow device is spared the larger ones."""
+    best = 0.0
+    for side in SIDES[device.type]:
+        if best and 2.0 * side**3 / best > LONGEST_S:
+            break
+        square = linear(side, side, side)
+        for call in square.make(precision, device):
+            best = max(best, square.flops / best_s(call, device, SQUARE_S / 2))
+    return best
+
+
+def measured(
+    precision: torch.dtype, device: torch.device, peak: float
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and figures of each kernel that does not take too long at this peak."""
+    for kernel in kernels(device.type):
+        if kernel.flops / peak < LONGEST_S:
+            yield kernel.name, kernel.measure(precision, device)
+
+
+def quicker(found: list[dict[str, Any]], peaks: dict[str, float]) -> str:
+    """The precision whose linear kernels take the least time, else that of the higher peak."""
+    rates: dict[str, dict[str, float]] = {}
+    for row in found:
+        if row["name"].startswith(CHOICE):
+            rates.setdefault(row["name"], {})[row["precision"]] = row["flops_per_s"]
+    whole = [row for row in rates.values() if set(row) == set(peaks)]
+    if not whole:
+        return max(peaks, key=lambda name: peaks[name])
+    # Seconds for one FLOP of each kernel, so that the large ones do not decide alone.
+    return min(peaks, key=lambda name: sum(1 / row[name] for row in whole))
+
+
+def memory_bandwidth_bps(device: torch.device) -> float:
+    """Bytes per second, read plus write, of a copy far larger than any cache."""
+    free = psutil.virtual_memory().available if device.type == "cpu" else 1 << 33
+    count = min(128 << 20, free // 16) // 4
+    source = torch.ones(count, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * count / best_s(lambda: target.copy_(source), device, 0.6)
+
+
+def best_s(call: Call, device: torch.device, seconds: float) -> float:
+    """Shortest time of the calls that fit in ``seconds``, after a first that is not counted.
+
+    At least two; ten where these take no more than thrice the time, for a few may be held up.
+    """
+    call()
+    _wait(device)
+    took: list[float] = []
+    began = end = time.perf_counter()
+    while end - began < (3 * seconds if 2 <= len(took) < 10 else seconds) or len(took) < 2:
+        call()
+        _wait(device)
+        now = time.perf_counter()
+        took.append(now - end)
+        end = now
+    return min(took)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
