@@ -6,12 +6,13 @@ that cannot be (negative, not a number) are left out and told in ``faults``, nev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedcore.plan.machines import MACHINES, MachineProfile, recognise
+
+LEAST, MOST = 1e-3, 1e21  # no figure of a machine lies outside
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Reader:
         if value is None or value == 0:
             return None
         right = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if right and math.isfinite(value) and value > 0:
+        if right and LEAST <= value <= MOST:
             return float(value)
         self.faults.append(f"{name} cannot be {value!r:.40}; measure the device again")
         return None

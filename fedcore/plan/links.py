@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fedcore.errors import Fault, SpecError
 
 MBIT = 1e6 / 8
+SLOWEST_BPS = 1e-3  # a byte in a quarter of an hour; less is as good as no link
 CHOSEN = "our choice of a round figure"
 
 
@@ -52,9 +53,9 @@ def _faults(link: Link) -> list[Fault]:
     """What is wrong with a link's figures, all at once."""
     where = f"link {link.name}".strip()
     found = [
-        Fault(f"{where}: {name}", f"must be a number of bytes per second above 0, not {rate!r}")
+        Fault(f"{where}: {name}", f"must be a number of bytes per second above 0, not {rate!r:.40}")
         for name, rate in (("up_bps", link.up_bps), ("down_bps", link.down_bps))
-        if not (_is_number(rate) and rate > 0)
+        if not (_is_number(rate) and rate >= SLOWEST_BPS)
     ]
     for name, value in (("delay_s", link.delay_s), ("cost_per_gb", link.cost_per_gb)):
         if not (_is_number(value) and 0 <= value < math.inf):
@@ -66,9 +67,10 @@ def _faults(link: Link) -> list[Fault]:
 
 
 def _is_number(value: object) -> bool:
-    """Not NaN; infinite is a rate like any other."""
-    right = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return right and value == value
+    """Not NaN; infinite is a rate like any other, an integer beyond every float is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return value == math.inf or abs(value) < 1e300
 
 
 def _radio(name: str, mbit: float, source: str) -> Link:

@@ -10,8 +10,7 @@ from fedcore.plan.planner import FleetPlan
 from fedcore.plan.round import PHASES, DevicePlan
 
 
-def device_values(plan: DevicePlan) -> dict[str, Any]:
-    """Every figure of one device; null where it cannot be known."""
+def _device(plan: DevicePlan) -> dict[str, Any]:
     held = plan.memory
     return {
         "name": plan.name,
@@ -34,16 +33,17 @@ def device_values(plan: DevicePlan) -> dict[str, Any]:
         "compute_j": plan.energy.compute_j,
         "communication_j": plan.energy.communication_j,
         "waiting_j": plan.energy.waiting_j,
-        "granularity": _finite(plan.granularity),
+        "granularity": plan.granularity,
         "cost_usd": plan.cost,
         "notes": list(plan.notes),
     }
 
 
 def fleet_values(plan: FleetPlan) -> dict[str, Any]:
+    """Every figure of a plan; None where it cannot be known or is infinite."""
     best = plan.best
-    return {
-        "devices": [device_values(device) for device in plan.devices],
+    found = {
+        "devices": [_device(device) for device in plan.devices],
         "fitting": len(plan.fitting),
         "rounds": plan.rounds,
         "updates": plan.updates,
@@ -60,10 +60,17 @@ def fleet_values(plan: FleetPlan) -> dict[str, Any]:
             "saved": best.saved,
         },
     }
+    cleaned: dict[str, Any] = _finite(found)
+    return cleaned
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 HEADS = (

@@ -55,6 +55,7 @@ OWN = [
     ("post", "tokens/", {"label": "mine"}, 201),
     ("patch", "me/", {"first_name": "Ada"}, 200),
     ("post", "jobs/estimate/", JobSpec().to_dict(), 200),
+    ("post", "plan/", {"spec": JobSpec().to_dict()}, 200),
 ]
 
 

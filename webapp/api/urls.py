@@ -14,6 +14,7 @@ from webapp.api.resources.estimates import Estimates
 from webapp.api.resources.events import Events
 from webapp.api.resources.jobs import Jobs
 from webapp.api.resources.measurements import Measurements
+from webapp.api.resources.plans import Plans
 from webapp.api.resources.rounds import Assignments, Rounds
 from webapp.api.resources.tokens import Tokens
 from webapp.api.resources.users import Me, Users
@@ -33,6 +34,7 @@ router.register("users", Users, basename="api-user")
 v1: list[URLPattern | URLResolver] = [
     path("", include("webapp.api.device.urls")),
     path("jobs/estimate/", Estimates.as_view({"post": "create"}), name="api-job-estimate"),
+    path("plan/", Plans.as_view({"post": "create"}), name="api-plan"),
     path("", include(router.urls)),
     path(
         "jobs/<uuid:pk>/download/adapter/",

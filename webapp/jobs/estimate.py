@@ -6,18 +6,21 @@ coordinator does, by the same rules of data and role.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcore.plan.flops import FP32_BYTES, Architecture, architecture_of, payload_bytes
 from fedcore.plan.planner import FleetPlan, Gain, plan_fleet, updates_of
-from fedcore.plan.round import Candidate, DevicePlan
+from fedcore.plan.round import PHASES, Candidate, DevicePlan
 from fedcore.plan.wire_chain import PLAIN
 from fedcore.spec import JobSpec
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.models import Assignment
 from webapp.telemetry import units
+
+PHASE_WORDS = dict(zip(PHASES, ("download", "train", "evaluate", "upload", "wait"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,19 @@ class Part:
     def seconds(self) -> float | None:
         """Of one round, waiting for others left out."""
         return self.plan.busy_s if self.plan else None
+
+    @property
+    def phases(self) -> list[tuple[str, float]]:
+        """Seconds of each part of its round that takes any, with the word for it."""
+        seconds = self.plan.seconds if self.plan else {}
+        found = [(PHASE_WORDS[name], seconds.get(name)) for name in PHASES]
+        return [(word, value) for word, value in found if value]
+
+    @property
+    def granularity(self) -> float | None:
+        """Seconds of computing over seconds of transfers; None where these take no time."""
+        found = self.plan.granularity if self.plan else None
+        return found if found is not None and math.isfinite(found) else None
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,11 @@ class Estimate:
         return self.plan.total_j if self.plan else None
 
     @property
+    def energy_whole(self) -> bool:
+        """Whether the joules are of computing, transfers and waiting, not of the first alone."""
+        return all(row.energy.whole for row in self.plan.fitting) if self.plan else False
+
+    @property
     def total_bytes(self) -> int | None:
         each = self.device_bytes
         return None if each is None else each * self.per_round * self.rounds
@@ -97,12 +118,11 @@ class Estimate:
 def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]) -> Estimate:
     """``devices`` with their datasets read; ``last``: their newest delivered training."""
     sizes = architecture_of(spec.model.name)
-    named = set(spec.participation.devices)
-    asked = [device for device in devices if not named or device.name in named]
+    asked = asked_for(spec, devices)
     held = {device.pk: dataset_of(spec, device) for device in asked}
     why = {device.pk: _why_not(spec, device, held[device.pk]) for device in asked}
-    able = candidates(spec, [d for d in asked if not why[d.pk]], last) if sizes else []
-    plan = plan_fleet(spec, sizes, able) if sizes else None
+    found = able(spec, devices, last) if sizes else []
+    plan = plan_fleet(spec, sizes, found) if sizes else None
     plans = {row.name: row for row in plan.devices} if plan else {}
     parts = tuple(_part(d, why[d.pk], held[d.pk], plans.get(d.name)) for d in asked)
     fitting = {part.name for part in parts if part.fits}
@@ -114,17 +134,27 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
         parameters=sizes.parameters() if sizes else None,
         trainable=_trainable(spec, sizes),
         rounds=spec.rounds,
-        assumed=_assumed(spec, plan, able, fitting, {d.name for d in asked if d.pk not in last}),
+        assumed=_assumed(spec, plan, found, fitting, {d.name for d in asked if d.pk not in last}),
         plan=plan,
     )
 
 
-def candidates(
+def asked_for(spec: JobSpec, devices: Sequence[Device]) -> list[Device]:
+    """Those that the job names; all where it names none."""
+    named = set(spec.participation.devices)
+    return [device for device in devices if not named or device.name in named]
+
+
+def able(
     spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]
 ) -> list[Candidate]:
-    """Devices that hold data for the job, as the planner sees them."""
-    pairs = [(device, dataset_of(spec, device)) for device in devices]
-    return [candidate(spec, device, held, last.get(device.pk)) for device, held in pairs if held]
+    """The devices that are asked for and hold data for the job, as the planner sees them."""
+    pairs = [(device, dataset_of(spec, device)) for device in asked_for(spec, devices)]
+    return [
+        candidate(spec, device, held, last.get(device.pk))
+        for device, held in pairs
+        if held and not _why_not(spec, device, held)
+    ]
 
 
 def dataset_of(spec: JobSpec, device: Device) -> Dataset | None:
@@ -176,14 +206,14 @@ def _device_bytes(spec: JobSpec, sizes: Architecture | None, plan: FleetPlan | N
 def _assumed(
     spec: JobSpec,
     plan: FleetPlan | None,
-    able: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     fitting: set[str],
     fresh: set[str],
 ) -> tuple[str, ...]:
     if plan is None:
         return (f"the sizes of {spec.model.name} are not known here, so bytes and time are not",)
     notes = []
-    if any(device.link is ASSUMED_LINK and device.name in fitting for device in able):
+    if any(device.link is ASSUMED_LINK and device.name in fitting for device in candidates):
         rate = units.si(ASSUMED_LINK.up_bps, "B/s")
         notes.append(f"a link of {rate} where a device has not trained yet")
     if fresh & fitting:
@@ -191,10 +221,10 @@ def _assumed(
     unmeasured = [row.name for row in plan.fitting if row.step is None]
     if unmeasured:
         notes.append(f"no measured peak: {', '.join(unmeasured[:5])}")
-    sheets = [d.name for d in able if d.name in fitting and _from_sheet(d)]
+    sheets = [d.name for d in candidates if d.name in fitting and _from_sheet(d)]
     if sheets:
         notes.append(f"peaks from the data sheet: {', '.join(sheets[:5])}")
-    faults = [f"{device.name}: {text}" for device in able for text in device.hardware.faults]
+    faults = [f"{device.name}: {text}" for device in candidates for text in device.hardware.faults]
     return (*notes, *faults[:5])
 
 

@@ -1,0 +1,81 @@
+"""POST /api/v1/plan/: enrolled devices, described ones, and every fault at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from fedcore.plan.fleet import KEYS, fleet_from
+from fedcore.plan.flops import KNOWN
+from fedcore.plan.planner import plan_fleet
+from fedcore.plan.table import fleet_values
+from fedcore.spec import JobSpec
+
+ADDRESS = "/api/v1/plan/"
+SMALL = "google/flan-t5-small"
+ROW: dict[str, Any] = {"name": "pi", "machine": "raspberry-pi-5", "link": "lte", "examples": 90}
+
+
+def ask(client: APIClient, body: Any) -> Any:
+    return client.post(ADDRESS, body, format="json")
+
+
+def test_enrolled_devices_are_planned(viewer_api: APIClient, fleet: Any) -> None:
+    answer = ask(viewer_api, {"spec": {"model": {"name": SMALL}, "rounds": 2}})
+    assert answer.status_code == 200
+    found = answer.json()
+    assert {row["name"] for row in found["devices"]} <= {"pi-kitchen", "pi-porch"}
+    assert found["devices"]
+    assert found["rounds"] == 2
+
+
+def test_described_devices_are_planned_as_the_command_does(viewer_api: APIClient) -> None:
+    spec = {"model": {"name": SMALL}, "train": {"local_steps": 5}}
+    answer = ask(viewer_api, {"spec": spec, "devices": [ROW, {**ROW, "name": "b", "link": "5g"}]})
+    assert answer.status_code == 200
+    read = JobSpec.from_dict(spec)
+    rows = [ROW, {**ROW, "name": "b", "link": "5g"}]
+    wanted = fleet_values(plan_fleet(read, KNOWN[SMALL], fleet_from(rows, read)))
+    assert answer.json() == wanted
+    assert wanted["devices"][0]["waiting_j"] is not None
+
+
+def test_only_the_devices_that_the_job_names(viewer_api: APIClient, fleet: Any) -> None:
+    spec = {"participation": {"devices": ["pi-porch"]}, "data": {"min_examples": 2}}
+    found = ask(viewer_api, {"spec": spec}).json()
+    assert {row["name"] for row in found["devices"]} <= {"pi-porch"}
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ([], {""}),
+        ({"speck": {}, "spec": {"rounds": 0, "train": {"batch": 3}}},
+         {"speck", "spec.rounds", "spec.train.batch"}),
+        ({"spec": {"model": {"name": "someone/some-t5"}}}, {"spec.model.name"}),
+        ({"devices": []}, {"devices"}),
+        ({"devices": {"a": 1}}, {"devices"}),
+        ({"devices": [{**ROW, "link": {"up_bps": 0, "down_bps": -4}, "examples": 10**400}]},
+         {"device 1: examples", "device 1: link: up_bps", "device 1: link: down_bps"}),
+        ({"devices": [{**ROW, "machine": {"peak_flops": {"fp32": -1}, "memory_bytes": 10**400}}]},
+         {"device 1: machine", "device 1: machine.memory_bandwidth_bps"}),
+    ],
+)  # fmt: skip
+def test_every_fault_is_told(viewer_api: APIClient, body: Any, paths: set[str]) -> None:
+    answer = ask(viewer_api, body)
+    assert answer.status_code == 400
+    assert {fault["path"] for fault in answer.json()["faults"]} == paths
+
+
+def test_extreme_figures_are_refused_or_planned(viewer_api: APIClient) -> None:
+    for up, status in ((1e-320, 400), (1e-3, 200), (1e299, 200)):
+        answer = ask(viewer_api, {"devices": [{**ROW, "link": {"up_bps": up, "down_bps": 1.0}}]})
+        assert answer.status_code == status, up
+
+
+def test_the_document_names_the_keys_of_a_device(viewer_api: APIClient) -> None:
+    schema = viewer_api.get("/api/schema/?format=json").json()
+    body = schema["paths"][ADDRESS]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]["devices"]["items"]["properties"]) == set(KEYS)

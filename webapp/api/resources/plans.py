@@ -1,0 +1,139 @@
+"""What a job would cost on the enrolled devices, or on devices that are only described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from fedcore.errors import Fault, SpecError
+from fedcore.plan.fleet import KEYS, fleet_from
+from fedcore.plan.flops import architecture_of
+from fedcore.plan.planner import FleetPlan, plan_fleet
+from fedcore.plan.table import fleet_values
+from fedcore.spec import JobSpec
+from webapp.accounts.models import Role
+from webapp.api.base import Resource
+from webapp.devices.listing import devices_with_data, last_trainings
+from webapp.jobs.estimate import able
+
+Json = dict[str, Any]
+DEVICE: Json = {
+    "type": "object",
+    "required": ["machine", "link", "examples"],
+    "additionalProperties": False,
+    "properties": {key: {} for key in KEYS},
+}
+REQUEST = {
+    "application/json": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "spec": {"$ref": "#/components/schemas/JobSpec"},
+            "devices": {"type": "array", "minItems": 1, "maxItems": 1000, "items": DEVICE},
+        },
+    }
+}
+
+
+class Figure(serializers.FloatField):
+    """A figure that may not be known."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_null=True, **kwargs)
+
+
+class DevicePlanSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    fits = serializers.BooleanField()
+    why = serializers.CharField(allow_blank=True, help_text="why it does not fit")
+    precision = serializers.CharField()
+    micro_batch = serializers.IntegerField(help_text="examples at a time")
+    steps = serializers.IntegerField(help_text="of a round")
+    memory_bytes = Figure(help_text="at its peak")
+    memory_parts = serializers.DictField(child=serializers.FloatField())
+    step_s = Figure()
+    step_phases = serializers.DictField(child=serializers.FloatField())
+    mfu = Figure()
+    flops_per_byte = Figure()
+    round_s = Figure(help_text="without waiting for others")
+    round_phases = serializers.DictField(child=Figure())
+    bytes_down = serializers.IntegerField()
+    bytes_up = serializers.IntegerField()
+    codec = serializers.CharField(help_text="of its updates")
+    compute_j = Figure()
+    communication_j = Figure()
+    waiting_j = Figure()
+    granularity = Figure(help_text="seconds of training over seconds of transfers")
+    cost_usd = Figure(help_text="of the link, a round")
+    notes = serializers.ListField(child=serializers.CharField())
+
+
+class BestChangeSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    text = serializers.CharField()
+    round_s = Figure()
+    fitting = serializers.IntegerField(help_text="devices that fit with it")
+    saved = serializers.FloatField(help_text="share of a round")
+
+
+class PlanSerializer(serializers.Serializer[Any]):
+    devices = DevicePlanSerializer(many=True)
+    fitting = serializers.IntegerField()
+    rounds = serializers.IntegerField()
+    updates = serializers.IntegerField(help_text="that make a model")
+    round_s = Figure()
+    total_s = Figure()
+    total_j = Figure()
+    slowest = serializers.CharField(allow_blank=True)
+    best_change = BestChangeSerializer(allow_null=True)
+
+
+class Plans(Resource):
+    serializer_class = PlanSerializer
+    pagination_class = None
+    filter_backends = []
+    roles = {"create": Role.VIEWER}
+
+    @extend_schema(request=REQUEST, responses={200: PlanSerializer})
+    def create(self, request: Request) -> Response:
+        """Each device's memory, step, round, bytes and joules, and what would help. Nothing is
+        stored.
+
+        Without `devices` the enrolled ones that hold data for the job; else those described, with
+        the keys of a fleet file (docs/planner.md). `null` where a figure cannot be known.
+        """
+        return Response(PlanSerializer(fleet_values(_planned(request.data))).data)
+
+
+def _planned(body: Any) -> FleetPlan:
+    """Raises SpecError with every fault of the job, then with every fault of the devices."""
+    if not isinstance(body, dict):
+        raise SpecError([Fault("", "give an object with spec and, if wanted, devices")])
+    strange = [key for key in body if key not in ("spec", "devices")]
+    faults = [Fault(str(key)[:100], "unknown; known: spec, devices") for key in strange]
+    spec = _spec(body.get("spec", {}), faults)
+    if spec is None or faults:
+        raise SpecError(faults)
+    sizes = architecture_of(spec.model.name)
+    if sizes is None:
+        text = f"the sizes of {spec.model.name} are not known here"
+        raise SpecError([Fault("spec.model.name", text)])
+    if "devices" not in body:
+        rows = list(devices_with_data().filter(revoked_at=None).order_by("name"))
+        return plan_fleet(spec, sizes, able(spec, rows, last_trainings(rows)))
+    described = body["devices"]
+    if not isinstance(described, list):
+        raise SpecError([Fault("devices", "give a list of devices")])
+    return plan_fleet(spec, sizes, fleet_from(described, spec))
+
+
+def _spec(values: Any, faults: list[Fault]) -> JobSpec | None:
+    try:
+        return JobSpec.from_dict(values)
+    except SpecError as error:
+        faults += [Fault(f"spec.{fault.path}".rstrip("."), fault.message) for fault in error.faults]
+        return None
