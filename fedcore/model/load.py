@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
-from fedcore.model.quantise_load import build_quantised
+from fedcore.model.quantise_load import build
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import WeightFiles
-from fedcore.spec_train import BASES, QUANTISED
+from fedcore.spec_train import BASES
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
 FAMILY = ("t5", "mt5", "umt5")
@@ -28,6 +28,12 @@ FOLDER_WAY = (
     "on a machine that reaches the hub run `hf download {name} --local-dir FOLDER`, "
     "copy the folder here and give its path as the model"
 )
+# Where no scheme is needed, by ``model.base`` and precision: "" is the precision itself.
+PLAIN = {
+    ("auto", torch.float32): "fp32",
+    ("auto", torch.bfloat16): "",
+    ("bf16", torch.bfloat16): "",
+}
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,13 @@ def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-            if base in QUANTISED or (base == "bf16" and precision == torch.float32):
-                model = build_quantised(source, base, precision)
-            else:
-                kept = torch.float32 if base == "fp32" else precision
+            kept = PLAIN.get((base, precision), base)
+            if kept == "fp32":  # of the files' own pages, read when used
                 model = AutoModelForSeq2SeqLM.from_pretrained(
-                    source.folder, dtype=kept, local_files_only=True
+                    source.folder, dtype=torch.float32, local_files_only=True
                 )
+            else:
+                model = build(source, kept, precision)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the files of {name} cannot be loaded: {error}") from error
     _check_head(model, source)

@@ -1,10 +1,11 @@
-"""Build a model with a quantised base straight from its files, one tensor at a time.
+"""Build a model in fewer bytes straight from its files, one tensor at a time.
 
 The whole model never exists in full precision: beyond the result, memory holds the largest tensor.
-Embeddings, output layer, norms and position biases stay in the precision of training; every other
-matrix is quantised, ``wo`` too. transformers keeps that one in fp32 because T5 overflows in fp16,
-which is never used here, and it would not help: nano's mean loss over six domains (100 examples
-each) is 2.0175 in fp32, 2.0183 in int8 (``wo`` left out: 2.0178) and 2.0424 in nf4 (2.0466).
+Embeddings, output layer, norms and position biases stay in the precision of training; where a
+scheme is asked for, every other matrix is stored by it, ``wo`` too. transformers keeps that one in
+fp32 because T5 overflows in fp16, which is never used here, and it would not help: nano's mean loss
+over six domains (100 examples each) is 2.0175 in fp32, 2.0183 in int8 (``wo`` left out: 2.0178) and
+2.0424 in nf4 (2.0466).
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ HEAD = "lm_head"
 SHARED = "shared.weight"
 
 
-def build_quantised(source: ModelSource, kind: str, precision: torch.dtype) -> Any:
+def build(source: ModelSource, kind: str, precision: torch.dtype) -> Any:
     """The model of a folder on the CPU, its inner matrices stored as ``kind`` (see SCHEMES).
 
-    Raises ModelError where the files lack a tensor, or hold one that is mis-shaped or not finite.
+    An empty ``kind`` stores them in ``precision`` as everything else. Raises ModelError where the
+    files lack a tensor, or hold one that is mis-shaped or not finite.
     """
     files = WeightFiles(source.folder)
     model = _skeleton(source, precision)
@@ -66,7 +68,7 @@ def _place(model: Any, name: str, tensor: Tensor, kind: str, precision: torch.dt
     owner = model.get_submodule(path)
     if tensor.shape != getattr(owner, last).shape:
         raise ModelError(f"{name} has shape {list(tensor.shape)}, which its configuration denies")
-    if isinstance(owner, torch.nn.Linear):
+    if kind and isinstance(owner, torch.nn.Linear):
         try:
             model.set_submodule(path, QuantisedLinear(tensor, kind))
         except ModelError as error:

@@ -165,6 +165,19 @@ def test_every_base_loads_under_every_precision(
     assert (found - wanted).norm() < {"nf4": 0.5}.get(kind, 0.06) * wanted.norm()
 
 
+def test_bf16_is_built_as_transformers_builds_it(tiny: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(tiny, dtype=BF16)
+    mine = load_base(str(tiny), BF16).model
+    wanted, found = theirs.state_dict(), mine.state_dict()
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert mine.config.to_dict() == theirs.config.to_dict()
+    ids = torch.tensor([[5, 6, 7, 1]])
+    assert torch.equal(mine.generate(ids, max_new_tokens=8), theirs.generate(ids, max_new_tokens=8))
+
+
 def test_a_tied_output_layer_stays_tied(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tied")
     stored = load_file(folder / "model.safetensors")
