@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fedcore.spec_checks import shown
 
 # No quantity here comes near it; an integer beyond every float would break whoever adds it up.
 LARGEST = 1e30
 LONGEST_TEXT = 200
+# A device is one machine, of at most twice the power of the largest server with eight cards
+# (10.2 kW: NVIDIA DGX H100/H200 user guide), and an assignment takes days at most.
+MOST_WATTS = 20_000.0
+MOST_JOULES = MOST_WATTS * 7 * 86_400
+LONGEST_TRIP_S = 600.0
+PARTS = ("compute_j", "communication_j", "waiting_j")
+TOTALS = ("energy_j", "energy_estimated_j")
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,13 @@ METRICS: dict[str, Metric] = {
     "memory_bytes": Metric("Memory of the agent", "B"),
     "cpu_percent": Metric("CPU of the agent", "% of one core"),
     # Measured by a sensor; the second where there is none and the device's profile says its power.
-    "watts": Metric("Power", "W"),
-    "watts_estimated": Metric("Power, estimated from the profile", "W"),
-    "energy_j": Metric("Energy since the last sample", "J", rolled="sum"),
-    "energy_estimated_j": Metric("Energy since the last sample, estimated", "J", rolled="sum"),
-    "rtt_s": Metric("Round-trip time to the server", "s"),
+    "watts": Metric("Power", "W", high=MOST_WATTS),
+    "watts_estimated": Metric("Power, estimated from the profile", "W", high=MOST_WATTS),
+    "energy_j": Metric("Energy since the last sample", "J", high=MOST_JOULES, rolled="sum"),
+    "energy_estimated_j": Metric(
+        "Energy since the last sample, estimated", "J", high=MOST_JOULES, rolled="sum"
+    ),
+    "rtt_s": Metric("Round-trip time to the server", "s", high=LONGEST_TRIP_S),
     "retransfer_bytes": Metric("Sent or received again since the last sample", "B", rolled="sum"),
     "net_up_bytes": Metric("Sent since the last sample", "B", rolled="sum"),
     "net_down_bytes": Metric("Received since the last sample", "B", rolled="sum"),
@@ -73,16 +83,16 @@ REPORTED: dict[str, Metric] = {
     "upload_s": Metric("Upload", "s"),
     "wait_s": Metric("Waiting for the server", "s"),
     # Energy of the whole assignment by a sensor, or estimated, and its parts by what was going on.
-    "energy_j": Metric("Energy", "J"),
-    "energy_estimated_j": Metric("Energy, estimated from the profile", "J"),
-    "compute_j": Metric("Energy while computing", "J"),
-    "communication_j": Metric("Energy while sending and receiving", "J"),
-    "waiting_j": Metric("Energy while waiting", "J"),
+    "energy_j": Metric("Energy", "J", high=MOST_JOULES),
+    "energy_estimated_j": Metric("Energy, estimated from the profile", "J", high=MOST_JOULES),
+    "compute_j": Metric("Energy while computing", "J", high=MOST_JOULES),
+    "communication_j": Metric("Energy while sending and receiving", "J", high=MOST_JOULES),
+    "waiting_j": Metric("Energy while waiting", "J", high=MOST_JOULES),
     # Bytes counted at the socket, headers included.
     "net_up_bytes": Metric("Sent", "B"),
     "net_down_bytes": Metric("Received", "B"),
     "retransfer_bytes": Metric("Sent or received again", "B"),
-    "rtt_s": Metric("Round-trip time to the server", "s"),
+    "rtt_s": METRICS["rtt_s"],
 }
 PHASES_KEY = "phase_s"
 
@@ -110,7 +120,22 @@ def report_faults(values: Mapping[str, object]) -> list[str]:
             faults.append(_fault(name, value, REPORTED[name]))
         else:
             faults.append(_unknown_fault(name, value))
-    return [fault for fault in faults if fault]
+    found = [fault for fault in faults if fault]
+    return found or _energy_faults(values)
+
+
+def _energy_faults(values: Mapping[str, Any]) -> list[str]:
+    """Parts without a total, or that do not sum to it. All values are numbers in range."""
+    told = [name for name in TOTALS if name in values]
+    parts = [name for name in PARTS if name in values]
+    if not parts:
+        return []
+    if len(told) != 1:
+        return [f"{', '.join(parts)} need one of {' and '.join(TOTALS)}"]
+    total, whole = float(values[told[0]]), math.fsum(values[name] for name in parts)
+    if len(parts) == len(PARTS) and math.isclose(total, whole, rel_tol=0.01, abs_tol=1.0):
+        return []
+    return [f"{told[0]} is {total:g} J where {', '.join(PARTS)} sum to {whole:g} J"]
 
 
 def _fault(name: str, value: object, metric: Metric) -> str:
