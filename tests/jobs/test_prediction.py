@@ -1,0 +1,111 @@
+"""A finished job: what was predicted beside what its devices measured."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.template.loader import render_to_string
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.web import factories
+from webapp.devices.models import Device
+from webapp.jobs.models import Assignment, Job
+from webapp.jobs.prediction import Compared, prediction
+
+MEASURED = {"seconds": 12.0, "steps": 24, "peak_memory_bytes": 9e8, "energy_j": 77.0}
+
+
+@pytest.fixture
+def fleet(db: None) -> list[Device]:
+    return factories.make_fleet(3)
+
+
+@pytest.fixture
+def done(fleet: list[Device]) -> Job:
+    return finished(fleet)
+
+
+def finished(fleet: list[Device], **options: Any) -> Job:
+    job = factories.make_job(fleet, "completed", **options)
+    for number in (1, 2):
+        factories.add_round(job, number, timezone.now() - timedelta(seconds=100 * (3 - number)))
+    for part in trainings(job):
+        part.metrics = {**part.metrics, **MEASURED}
+        part.save()
+    return job
+
+
+def trainings(job: Job) -> list[Assignment]:
+    return list(Assignment.objects.filter(round__job=job, task="train"))
+
+
+def figures(job: Job, place: int = 0) -> dict[str, Compared]:
+    found = prediction(job)
+    assert found is not None
+    return {figure.name: figure for figure in found.devices[place].figures}
+
+
+def test_each_device_has_each_figure(done: Job, fleet: list[Device]) -> None:
+    found = prediction(done)
+    assert found is not None
+    assert [device.name for device in found.devices] == [device.name for device in fleet]
+    assert found.names == ("Step", "Round", "Bytes", "Peak memory", "Energy")
+    assert {device.rounds for device in found.devices} == {2}
+
+
+def test_what_was_measured(done: Job) -> None:
+    row = figures(done)
+    assert row["Step"].measured == 0.5
+    assert row["Round"].measured == pytest.approx(12.0 + 1.4 + 2.6)
+    assert row["Bytes"].measured == 2 * 1_376_256
+    assert row["Peak memory"].measured == 9e8
+    assert row["Step"].error == pytest.approx((row["Step"].predicted or 0) / 0.5 - 1)
+
+
+def test_a_former_job_of_the_device_is_known_and_this_one_is_not(fleet: list[Device]) -> None:
+    fresh = figures(finished(fleet))["Step"].predicted
+    second = finished(fleet)
+    Job.objects.filter(pk=second.pk).update(started_at=timezone.now())
+    second.refresh_from_db()
+    again = figures(second)["Step"].predicted
+    assert fresh is not None and again is not None
+    assert again != fresh
+
+
+def test_nothing_is_said_where_nothing_can_be(fleet: list[Device]) -> None:
+    assert prediction(factories.make_job(fleet, "running")) is None
+    assert prediction(factories.make_job(fleet, "failed")) is None
+    assert prediction(finished(fleet, model={"name": "someone/some-t5"})) is None
+
+
+@pytest.mark.parametrize("wrong", [-3.0, "fast", None, True, 0])
+def test_a_figure_that_cannot_be_is_not_measured(done: Job, wrong: object) -> None:
+    for part in trainings(done):
+        part.metrics = {**part.metrics, **dict.fromkeys(MEASURED, wrong)}
+        part.save()
+    row = figures(done)
+    assert row["Step"].measured is row["Peak memory"].measured is None
+    assert row["Step"].error is None
+
+
+def test_the_partial_names_units_and_errors(done: Job) -> None:
+    text = render_to_string("jobs/_prediction.html", {"prediction": prediction(done)})
+    assert "Prediction and reality" in text
+    assert "900 MB" in text
+    assert "0.5 s" in text
+    assert render_to_string("jobs/_prediction.html", {"prediction": None}).strip() == ""
+
+
+def test_queries_do_not_grow_with_devices(db: None) -> None:
+    def count(job: Job) -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert prediction(job) is not None
+        return len(asked)
+
+    few = finished(factories.make_fleet(2))
+    many = finished(factories.make_fleet(6, first=2))
+    assert count(few) == count(many)
