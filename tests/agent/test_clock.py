@@ -15,6 +15,7 @@ from workers.agent.clock import Clock
 from workers.agent.outbox import Outbox
 from workers.agent.sender import CLOCK_NOTE, Sender
 from workers.agent.store import Store
+from workers.agent.traffic import Traffic
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -43,7 +44,7 @@ class _Late:
     """A server whose clock is an hour ahead."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock, self.traffic = Clock(), Traffic()
 
     def measurements(self, body: object) -> dict[str, object]:
         self.clock.observe(formatdate(time.time() + 3600, usegmt=True))

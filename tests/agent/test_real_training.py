@@ -26,7 +26,7 @@ def test_a_tiny_model_is_trained_and_evaluated(
     from fedcore.wire.frame import check_frame, read_header
 
     model = make_model(tmp_path / "tiny")
-    spec = spec_of(model, train={"local_steps": 30})
+    spec = spec_of(model, train={"local_steps": 30, "precision": "auto"})
     write_initial(spec, tmp_path / "global.safetensors")
     weights = (tmp_path / "global.safetensors").read_bytes()
     rows = write_jsonl(tmp_path / "law.jsonl", sentences(1, 24))
@@ -42,8 +42,9 @@ def test_a_tiny_model_is_trained_and_evaluated(
 
     metrics = trained.report["metrics"]
     assert metrics["steps"] == 30
-    assert metrics["precision"] == "fp32"
-    assert metrics["mfu_peak_flops"] == 1e9
+    # The profile says that bf16 was the quicker one, and the job leaves the choice to the device.
+    assert metrics["precision"] == "bf16"
+    assert metrics["mfu_peak_flops"] == 2e9
     assert metrics["mfu"] > 0
     assert metrics["phase_s"]["backward"] > 0
     assert trained.report["examples"] == 20

@@ -60,7 +60,7 @@ class Device:
 
     def restart(self) -> None:
         cache, feedback = self.folder / "cache", self.folder / "feedback"
-        self.trainer = FedcoreTrainer(cache, 1, self.held, {}, feedback)
+        self.trainer = FedcoreTrainer(cache, 1, self.held, feedback, {"peak_flops": {}})
 
     def train(self, number: int, weights: Path, attempt: int = 1) -> UpdateFile:
         offer = WireOffer(self.spec.wire.chain, self.taken)

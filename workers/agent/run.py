@@ -54,8 +54,8 @@ def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
     from workers.agent.trainer import FedcoreTrainer
 
     held = {item.name: item for item in datasets.load(settings.state_dir)}
-    peaks, folder = profile["peak_flops"], settings.state_dir / feedback.FOLDER
-    return FedcoreTrainer(settings.cache, settings.threads, held, peaks, folder)
+    folder = settings.state_dir / feedback.FOLDER
+    return FedcoreTrainer(settings.cache, settings.threads, held, folder, profile)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 class FedcoreTrainer:
     """Keeps the loaded model between assignments.
 
-    ``peak_flops`` are this device's measured FLOP/s by precision, 0 where it has none;
-    ``feedback_dir`` keeps what codecs lost of updates.
+    ``feedback_dir`` keeps what codecs lost of updates. ``profile`` is this device's: its peaks in
+    FLOP/s by precision, 0 where it has none, and the precision that was the quicker one.
     """
 
     def __init__(
@@ -34,15 +34,17 @@ class FedcoreTrainer:
         cache_dir: Path,
         threads: int,
         datasets: Mapping[str, Held],
-        peak_flops: Mapping[str, float],
         feedback_dir: Path,
+        profile: Mapping[str, Any],
     ) -> None:
         self._session = Session(cache_dir, threads)
         self._datasets = datasets
-        self._peak_flops = peak_flops
         self._feedback_dir = feedback_dir
+        self._peak_flops: Mapping[str, float] = profile["peak_flops"]
+        self._quicker = str(profile.get("precision") or "")
 
     def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+        work = self._settled(work)
         peak = self._peak(work)
 
         def report(measured: Measurement) -> None:
@@ -70,6 +72,7 @@ class FedcoreTrainer:
             watch.advance(done.done, done.total)
 
         hooks = Hooks(progress=progress, should_stop=watch.should_stop)
+        work = self._settled(work)
         found = self._session.evaluate(work.spec, weights, self._source(work), hooks)
         return Outcome(found.examples, _finite(asdict(found)))
 
@@ -79,6 +82,13 @@ class FedcoreTrainer:
             names = ", ".join(self._datasets) or "none"
             raise CannotDo(f"this device holds no dataset {work.dataset!r}; it holds: {names}")
         return Source(held.source, held.text_column, held.summary_column, held.domain)
+
+    def _settled(self, work: Work) -> Work:
+        """With the precision that was measured to be quicker, where the job leaves it to us."""
+        train = work.spec.train
+        if train.precision != "auto" or self._quicker not in SPOKEN.values():
+            return work
+        return replace(work, spec=replace(work.spec, train=replace(train, precision=self._quicker)))
 
     def _precision(self, work: Work) -> str:
         return SPOKEN[pick_precision(work.spec.train.precision, self._session.device)]
