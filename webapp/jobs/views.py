@@ -26,6 +26,7 @@ from webapp.jobs import forms, keeping, services
 from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Round
+from webapp.jobs.prediction import prediction
 from webapp.telemetry import fleet
 from webapp.telemetry.following import told_event
 
@@ -148,6 +149,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "spec_json": json.dumps(job.spec, indent=2),
         "changed": forms.changed(job.spec),
         "models": _models(job),
+        "prediction": prediction(job),
         "deletable": job.phase in keeping.DELETABLE,
     }
     return render(request, "jobs/page.html", context)

@@ -6,6 +6,7 @@ from typing import Any
 
 import django_filters
 from django.db.models import OuterRef, Subquery
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -18,14 +19,16 @@ from fedcore.errors import Fault
 from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
 from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB
-from webapp.api.base import MomentFilter, Resource, person, read_spec
+from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
+from webapp.jobs import report
 from webapp.jobs.keeping import delete_job
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Participant, Round
 from webapp.jobs.services import create_job, move
+from webapp.telemetry import csv_file
 
 LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
 
@@ -135,6 +138,24 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def live(self, request: Request, **_: Any) -> Response:
         """All a live page shows of the job now, as its WebSocket sends it."""
         return Response(snapshot(self.get_object()))
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=True, filterset_class=None)
+    def report(self, request: Request, **_: Any) -> Response:
+        """Good, bad and ugly: findings with the figures they rest on; `thin` where too few."""
+        return Response(report.told(self.get_object()))
+
+    @extend_schema(responses={(200, "text/csv"): OpenApiTypes.STR})
+    @action(
+        detail=True,
+        url_path="report/csv",
+        filterset_class=None,
+        content_negotiation_class=AnyAccept,
+    )
+    def report_csv(self, request: Request, **_: Any) -> HttpResponse:
+        """Every figure of every training, a row for each device and round."""
+        job = self.get_object()
+        return csv_file.answer(report.rows(job), f"{job.name}-trainings")
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, filterset_class=JobEventFilter)

@@ -1,0 +1,267 @@
+"""The good, the bad, the ugly: each check fires on what it is for, and is silent otherwise."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from tests.web import factories, measured
+from webapp.devices.models import Device
+from webapp.jobs.figures import Work
+from webapp.jobs.models import Assignment, Job
+from webapp.jobs.report import CHECKS, judged, report
+from webapp.jobs.report_figures import DeviceFigures, Figures, gather
+
+WORK = Work(
+    compute_s=60.0,
+    download_s=8.0,
+    upload_s=10.0,
+    wait_s=2.0,
+    phase_s={"load": 2.0, "forward": 20.0, "backward": 30.0, "optimizer": 5.0},
+    tokens=9e4,
+    mfu=0.2,
+    peak_flops=1e12,
+    precision="bf16",
+    peak_memory_bytes=2e9,
+    measured_j=900.0,
+    compute_j=800.0,
+    communication_j=80.0,
+    waiting_j=20.0,
+    up_bytes=4e6,
+    down_bytes=4e6,
+    at_socket=True,
+    retransfer_bytes=0.0,
+)
+PI = DeviceFigures(
+    name="pi",
+    examples=100,
+    offered=3,
+    works=(WORK, WORK),
+    trained_examples=200,
+    idle_s=5.0,
+    in_rounds_s=200.0,
+    memory_bytes=8e9,
+    peaks={"fp32": 5e11, "bf16": 1e12},
+)
+NUC = replace(PI, name="nuc", last_in=2)
+# Nothing here is worth saying: shares in between, one update still out, no scores.
+CALM = Figures(
+    devices=(PI, NUC),
+    rounds_closed=3,
+    spec={"train": {"kernels": "fast", "batching": "random", "batch_size": 8}},
+)
+
+
+def of(**change: Any) -> Figures:
+    """The calm job with another first device."""
+    return replace(CALM, devices=(replace(PI, **change), NUC))
+
+
+def working(**change: Any) -> Figures:
+    work = replace(WORK, **change)
+    return of(works=(work, work))
+
+
+LOSER = {"lost": 2, "offered": 4, "reasons": ("out of memory",)}
+# Of each check: where it fires, what its sentence says then, and a near case where it is silent.
+CASES: dict[str, tuple[Figures, str, Figures]] = {
+    "used_well": (working(mfu=0.6), "40.0 %", working(mfu=0.3)),
+    "mostly_computing": (
+        replace(CALM, devices=(replace(PI, works=(replace(WORK, compute_s=200.0),)),)),
+        "90.9 %",
+        working(compute_s=60.0),
+    ),
+    "waiting_for_the_slowest": (of(idle_s=150.0), "nuc was last in 2 of 3", of(idle_s=20.0)),
+    "communication": (working(upload_s=80.0), "pi mostly on uploading", working(upload_s=40.0)),
+    "low_mfu": (
+        working(mfu=0.03, precision="fp32"),
+        "trained in fp32 where bf16 is faster",
+        working(mfu=0.11),
+    ),
+    "impossible_mfu": (working(mfu=1.7), "pi trained faster than the peak", working(mfu=0.99)),
+    "loading": (
+        working(phase_s={"load": 20.0, "forward": 30.0}),
+        "pi spent over 15.0 %",
+        working(phase_s={"load": 5.0, "forward": 30.0}),
+    ),
+    "padding": (
+        replace(CALM, spec={"train": {"kernels": "plain", "batching": "random", "batch_size": 8}}),
+        "padded to its longest",
+        replace(CALM, spec={"train": {"kernels": "plain", "batching": "length"}}),
+    ),
+    "memory_near_its_limit": (
+        working(peak_memory_bytes=7.5e9),
+        "pi used over 85.0 %",
+        working(peak_memory_bytes=6e9),
+    ),
+    "energy_elsewhere": (
+        working(communication_j=1500.0),
+        "of the energy was spent",
+        working(communication_j=None, waiting_j=None),
+    ),
+    "sent_again": (working(retransfer_bytes=3e6), "sent or received again", working()),
+    "learned": (
+        replace(CALM, first_score=17.0, last_score=23.5),
+        "rose by 6.50 points for 360 k tokens and 3.60 kJ",
+        replace(CALM, first_score=17.0, last_score=17.4),
+    ),
+    "everyone_delivered": (
+        replace(CALM, devices=(replace(PI, offered=2), replace(NUC, offered=2))),
+        "All 2 devices",
+        replace(CALM, devices=(replace(PI, offered=2, lost=1), NUC)),
+    ),
+    "nothing_learned": (
+        replace(CALM, first_score=20.0, last_score=18.0, first_loss=2.0, last_loss=1.9),
+        "score fell",
+        replace(CALM, first_score=20.0, last_score=20.1, first_loss=2.0, last_loss=1.9),
+    ),
+    "never_delivered": (
+        of(works=(), trained_examples=0, **LOSER),
+        "50.0 % of the examples never counted. What they said: out of memory.",
+        of(works=(), offered=0),
+    ),
+    "work_was_lost": (of(**LOSER), "Reasons: out of memory", of(lost=0)),
+    "failed_rounds": (
+        replace(CALM, rounds_failed=2, failed_s=90.0, reason="1 of 2 reported"),
+        "2 rounds",
+        replace(CALM, reason="1 of 2 reported"),
+    ),
+    "work_against_data": (
+        of(trained_examples=40),
+        "pi did 16.7 % of the work with 50.0 % of the data",
+        of(trained_examples=150),
+    ),
+    "unequal_scores": (
+        replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
+        "On nuc's data it reaches ROUGE-L 31.0, on pi's 20.0",
+        of(last_score=20.0),
+    ),
+    "equal_scores": (
+        replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=21.0))),
+        "at most 1.00 points",
+        replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
+    ),
+    "left_behind": (
+        of(first_score=25.0, last_score=22.0),
+        "For pi the model is worse",
+        of(first_score=25.0, last_score=24.8),
+    ),
+}
+
+
+def test_every_check_has_its_cases() -> None:
+    assert set(CASES) == {check.__name__ for check in CHECKS}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_check_fires_on_what_it_is_for_only(check: Any) -> None:
+    loud, sentence, silent = CASES[check.__name__]
+    found = check(loud)
+    assert found is not None
+    assert sentence in found.sentence
+    assert found.evidence
+    assert all(item.text not in ("", "–") for item in found.evidence)
+    assert check(silent) is None
+
+
+def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> None:
+    assert [finding.key for finding in judged(CALM).findings] == []
+    assert judged(CALM).thin == ""
+    assert "no round has ended" in judged(Figures()).thin
+    once = replace(CALM, devices=(replace(PI, works=(WORK,)),))
+    assert "only 1 training was delivered" in judged(once).thin
+    failed = Figures(devices=(replace(PI, works=()),), rounds_failed=1)
+    assert {finding.key for finding in judged(failed).findings} == {
+        "never_delivered",
+        "failed_rounds",
+    }
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_checks_stand_figures_that_are_not_known(check: Any) -> None:
+    blank = DeviceFigures(name="blank", works=(Work(), Work()))
+    check(Figures())
+    check(Figures(devices=(blank, blank), rounds_closed=2, spec={"train": 3}))
+
+
+@pytest.fixture
+def done(fleet: list[Device]) -> Job:
+    job = measured.measured_job(fleet, rounds=4)
+    last = job.rounds.order_by("number").last()
+    assert last is not None
+    last.delete()
+    factories.finish(job)
+    return Job.objects.get(pk=job.pk)
+
+
+def test_figures_are_those_of_the_rows(done: Job) -> None:
+    figures = gather(done)
+    assert figures.rounds_closed == 3
+    jetson = next(device for device in figures.devices if device.name == "jetson-lab")
+    parts = Assignment.objects.filter(round__job=done, device__name="jetson-lab", task="train")
+    assert jetson.total("compute_s") == pytest.approx(sum(p.metrics["seconds"] for p in parts))
+    assert jetson.mfu == pytest.approx(0.36)
+    waits = [(p.round.collected_at, p.ended_at) for p in parts if p.round.collected_at]
+    idle = sum(max(0.0, (till - end).total_seconds()) for till, end in waits if end)
+    assert jetson.idle_s == pytest.approx(idle)
+    assert figures.last_score is not None
+    assert figures.last_score > (figures.first_score or 0)
+
+
+def test_the_page_tells_findings_with_their_evidence(done: Job, ada: Client) -> None:
+    text = ada.get(reverse("job-report", args=[done.pk])).content.decode()
+    assert "The model learned" in text
+    assert "ROUGE-L before" in text
+    assert "jetson-lab" in text
+    assert "data-print" in text
+    page = ada.get(reverse("job", args=[done.pk])).content.decode()
+    assert reverse("job-report", args=[done.pk]) in page
+
+
+def test_absurd_rows_are_not_known_but_no_fault(done: Job, ada: Client) -> None:
+    for part in Assignment.objects.filter(round__job=done, task="train"):
+        part.metrics = {"seconds": -3, "mfu": "x", "phase_s": 4, "tokens": 1e99, "energy_j": []}
+        part.ended_at = timezone.now() - timedelta(days=9)
+        part.save()
+    answer = ada.get(reverse("job-report", args=[done.pk]))
+    assert answer.status_code == 200
+    assert "inf" not in answer.content.decode().split("<main")[1].replace("information", "")
+    assert ada.get(reverse("job", args=[done.pk])).status_code == 200
+
+
+def test_a_job_without_rounds_says_what_is_missing(ada: Client, fleet: list[Device]) -> None:
+    job = factories.make_job(fleet, "queued")
+    text = ada.get(reverse("job-report", args=[job.pk])).content.decode()
+    assert "Too little evidence" in text
+
+
+def test_queries_do_not_grow(
+    ada: Client, fleet: list[Device], django_assert_max_num_queries: Any
+) -> None:
+    job = measured.measured_job(fleet, rounds=9)
+    with django_assert_max_num_queries(9):
+        ada.get(reverse("job-report", args=[job.pk]))
+    with django_assert_max_num_queries(8):
+        ada.get(reverse("api-job-report-csv", args=[job.pk]))
+
+
+def test_rest_tells_the_same(done: Job, ada: Client) -> None:
+    told = ada.get(reverse("api-job-report", args=[done.pk])).json()
+    assert [one["key"] for one in told["findings"]] == [one.key for one in report(done).findings]
+    assert {item["unit"] for one in told["findings"] for item in one["evidence"]} >= {"share"}
+    answer = ada.get(reverse("api-job-report-csv", args=[done.pk]))
+    head, *rows = csv.reader(io.StringIO(answer.content.decode()))
+    assert len(rows) == 9
+    first = dict(zip(head, rows[1], strict=True))
+    assert (first["round"], first["device"]) == ("1", "jetson-lab")
+    communicating = float(first["download_s"]) + float(first["upload_s"])
+    assert float(first["granularity"]) == pytest.approx(float(first["compute_s"]) / communicating)
+    assert float(first["backward_s"]) == pytest.approx(0.52 * float(first["compute_s"]))

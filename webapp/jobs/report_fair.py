@@ -1,0 +1,213 @@
+"""Checks of what was learned, what failed, and what was unfair between devices."""
+
+from __future__ import annotations
+
+from webapp.jobs.figures import ratio
+from webapp.jobs.findings import Check, Evidence, Finding, listed
+from webapp.jobs.report_figures import DeviceFigures, Figures
+from webapp.telemetry.units import percent, si, significant
+
+# Our choice of what is worth saying. Scores are ROUGE-L, F1 in percent.
+GAIN = 1.0
+SPREAD = 5.0
+LOST = 0.1
+# Work and data differ from this factor and this difference of their shares on.
+UNEVEN_FACTOR, UNEVEN_SHARE = 1.5, 0.1
+
+
+def learned(job: Figures) -> Finding | None:
+    gain = _gain(job.first_score, job.last_score)
+    if gain is None or gain < GAIN:
+        return None
+    joules = job.total("joules")
+    kind = " (partly estimated)" if any(work.is_estimated for work in job.works) else ""
+    cost = f" and {si(joules, 'J')}{kind} of energy" if joules else ""
+    return Finding(
+        "good",
+        "The model learned",
+        f"ROUGE-L rose by {significant(gain)} points for {si(job.total('tokens'))} tokens{cost}.",
+        (
+            Evidence("ROUGE-L before, F1 in percent", job.first_score or 0.0),
+            Evidence("ROUGE-L after", job.last_score or 0.0),
+        ),
+    )
+
+
+def nothing_learned(job: Figures) -> Finding | None:
+    gain = _gain(job.first_score, job.last_score)
+    worse = (
+        job.first_loss is not None and job.last_loss is not None and job.last_loss > job.first_loss
+    )
+    if (gain is None or gain >= 0) and not worse:
+        return None
+    evidence = [("ROUGE-L, change", gain, "points"), ("loss before", job.first_loss, "")]
+    evidence.append(("loss after, nats per token", job.last_loss, ""))
+    return Finding(
+        "ugly",
+        "The model is worse than at the start",
+        "Its score fell or its loss rose over the job; a lower learning rate, or another server "
+        "strategy, is the first thing to try.",
+        tuple(Evidence(label, value, unit) for label, value, unit in evidence if value is not None),
+    )
+
+
+def _gain(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def everyone_delivered(job: Figures) -> Finding | None:
+    asked = [one for one in job.devices if one.offered]
+    if not asked or any(len(one.works) < one.offered for one in asked) or job.rounds_failed:
+        return None
+    return Finding(
+        "good",
+        "Everybody delivered",
+        f"All {len(asked)} devices brought every update they were asked for.",
+        (Evidence("updates", float(sum(len(one.works) for one in asked)), "count"),),
+    )
+
+
+def never_delivered(job: Figures) -> Finding | None:
+    silent = [one for one in job.devices if one.offered and not one.works]
+    if not silent:
+        return None
+    why = "; ".join(dict.fromkeys(reason for one in silent for reason in one.reasons[:1]))
+    held = sum(one.examples for one in silent)
+    share = ratio(held, sum(one.examples for one in job.devices)) or 0.0
+    told = f" What they said: {why[:300]}." if why else ""
+    return Finding(
+        "ugly",
+        "Some devices never delivered",
+        f"{listed([one.name for one in silent])} brought no update at all, so {percent(share)} of "
+        f"the examples never counted.{told}",
+        tuple(Evidence(f"{one.name}, times asked", float(one.offered), "count") for one in silent),
+    )
+
+
+def work_was_lost(job: Figures) -> Finding | None:
+    some = [one for one in job.devices if one.lost and one.works]
+    share = ratio(sum(one.lost for one in job.devices), sum(one.offered for one in job.devices))
+    if not some or share is None or share < LOST:
+        return None
+    why = listed(list(dict.fromkeys(reason for one in some for reason in one.reasons))[:3])
+    told = f" Reasons: {why[:300]}." if why else ""
+    return Finding(
+        "ugly",
+        "Work was lost on the way",
+        f"{percent(share)} of what was asked for failed, was refused or came too late.{told}",
+        tuple(Evidence(f"{one.name}, lost", float(one.lost), "count") for one in some),
+    )
+
+
+def failed_rounds(job: Figures) -> Finding | None:
+    if not job.rounds_failed:
+        return None
+    return Finding(
+        "ugly",
+        "Rounds failed",
+        f"{job.rounds_failed} round{'s' if job.rounds_failed > 1 else ''} had to be given up or "
+        f"repeated. {job.reason}".strip(),
+        (
+            Evidence("rounds failed", float(job.rounds_failed), "count"),
+            Evidence("time they took", job.failed_s, "s"),
+        ),
+    )
+
+
+def work_against_data(job: Figures) -> Finding | None:
+    """A device that trained far more or less than the share of the data that it holds."""
+    work = sum(one.trained_examples for one in job.devices)
+    data = sum(one.examples for one in job.devices)
+    if not work or not data or len(job.devices) < 2:
+        return None
+    shares = [(one, one.trained_examples / work, one.examples / data) for one in job.devices]
+    uneven = [item for item in shares if item[0].works and _apart(item[1], item[2])]
+    if not uneven:
+        return None
+    worst, did, holds = max(uneven, key=lambda item: abs(item[1] - item[2]))
+    less = "less" if did < holds else "more"
+    return Finding(
+        "ugly",
+        "Work and data did not match",
+        f"{worst.name} did {percent(did)} of the work with {percent(holds)} of the data, {less} "
+        "than its share; the model leans towards those who worked more.",
+        tuple(
+            evidence
+            for one, mine, held in uneven
+            for evidence in (
+                Evidence(f"{one.name}, share of examples trained", mine, "share"),
+                Evidence(f"{one.name}, share of data", held, "share"),
+            )
+        ),
+    )
+
+
+def _apart(work: float, data: float) -> bool:
+    factor = max(work, data) / max(min(work, data), 1e-9)
+    return factor >= UNEVEN_FACTOR and abs(work - data) >= UNEVEN_SHARE
+
+
+def unequal_scores(job: Figures) -> Finding | None:
+    scored = _scored(job)
+    if len(scored) < 2:
+        return None
+    best, worst = scored[-1], scored[0]
+    spread = (best.last_score or 0.0) - (worst.last_score or 0.0)
+    if spread < SPREAD:
+        return None
+    return Finding(
+        "ugly",
+        "The model serves some better than others",
+        f"On {best.name}'s data it reaches ROUGE-L {significant(best.last_score or 0.0)}, on "
+        f"{worst.name}'s {significant(worst.last_score or 0.0)}. Part of that may be how hard the "
+        "texts are.",
+        tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
+    )
+
+
+def equal_scores(job: Figures) -> Finding | None:
+    scored = _scored(job)
+    if len(scored) < 2:
+        return None
+    spread = (scored[-1].last_score or 0.0) - (scored[0].last_score or 0.0)
+    if spread >= SPREAD:
+        return None
+    return Finding(
+        "good",
+        "It serves all devices alike",
+        f"ROUGE-L differs by at most {significant(spread)} points between the devices' own data.",
+        tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
+    )
+
+
+def _scored(job: Figures) -> list[DeviceFigures]:
+    known = [one for one in job.devices if one.last_score is not None]
+    return sorted(known, key=lambda one: one.last_score or 0.0)
+
+
+def left_behind(job: Figures) -> Finding | None:
+    falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
+    fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
+    if not fell:
+        return None
+    return Finding(
+        "ugly",
+        "Some lost by taking part",
+        f"For {listed([one.name for one, _ in fell])} the model is worse on its own data than "
+        "before the job.",
+        tuple(Evidence(f"{one.name}, ROUGE-L change", gain, "points") for one, gain in fell),
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    learned,
+    everyone_delivered,
+    equal_scores,
+    nothing_learned,
+    never_delivered,
+    work_was_lost,
+    failed_rounds,
+    work_against_data,
+    unequal_scores,
+    left_behind,
+)
