@@ -13,19 +13,23 @@ from pathlib import Path
 import pytest
 
 from fedcore.errors import ServerUnavailable
+from fedcore.plan.links import Link
 from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
 from workers.agent.artefacts import ArtefactCache, BrokenDownload
+from workers.agent.pace import Pace
 from workers.agent.traffic import Counted, Traffic
 from workers.agent.transport import Address, Server
 
 
 class Relay(threading.Thread):
-    """Passes bytes on between the agent and a site, and counts them."""
+    """Passes bytes on between the agent and a site, and counts them; may stop once on the way."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        self.stops_at = 0
         self.port = port
         self.up = self.down = 0
         self.start()
@@ -41,6 +45,9 @@ class Relay(threading.Thread):
         while data := source.recv(65_536):
             setattr(self, name, getattr(self, name) + len(data))
             target.sendall(data)
+            if name == "up" and 0 < self.stops_at < self.up:
+                self.stops_at = 0
+                time.sleep(0.4)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,24 @@ def test_every_byte_on_the_wire_is_counted(
     assert (counted.up, counted.down) == (relay.up, relay.down)
     over = counted.up - len(CONTENT)
     assert over > 3000 if site.tls else 0 < over < 2000
+    server.close()
+
+
+def test_a_way_that_is_slow_and_stops_for_a_moment(
+    either_site: Site, certificates: Path, cache: ArtefactCache, update: Path
+) -> None:
+    """With TLS half-sent records wait in this process; nothing is lost, doubled or not counted."""
+    site, relay = either_site, Relay(either_site.server_address[1])
+    relay.stops_at = 1_000_000
+    url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
+    pace = Pace(Link(12e6, 24e6, 0.01))
+    server = Server(Address(url, "secret", certificates / "ca.crt", pace))
+    began = time.monotonic()
+    server.upload("a", update, SHA256)
+    assert time.monotonic() - began >= server.traffic.up / 12e6
+    assert site.part == CONTENT
+    assert fetch(server, cache).read_bytes() == CONTENT
+    assert (server.traffic.up, server.traffic.down) == (relay.up, relay.down)
     server.close()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from workers.agent.wire import Wire
 
-READ_AT_ONCE = 1 << 16
-RECORDS = 1 << 16  # bytes encrypted at once; what is encrypted must be sent
+READ_AT_ONCE = 1 << 18
+RECORDS = 1 << 18  # bytes encrypted at once; what is encrypted must be sent
 
 
 class Tls:
@@ -51,15 +51,20 @@ class Tls:
             early, self._early = self._early, b""
             buffer[: len(early)] = early
             return len(early)
-        while True:
+        into, got = memoryview(buffer), 0
+        while got < len(into):
             self._flush()
             try:
-                got: Any = self._tls.read(len(buffer), buffer)
-                return int(got)
+                count: Any = self._tls.read(len(into) - got, into[got:])
             except ssl.SSLWantReadError:
+                if got:
+                    return got
                 self._feed()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
+                return got
+            else:
+                got += int(count)
+        return got
 
     def has_news(self) -> bool:
         """Bytes are tried, not the socket: TLS has messages of its own that are no news."""
