@@ -15,6 +15,7 @@ COMMANDS = {
     "asynchronous": "time to quality of synchronous and asynchronous rounds, on a mixed fleet",
     "fold": "GB/s of folding large updates on files, beside the machine's limit and plain loops",
     "memory": "peak memory of training, FLAN-T5 small to XL, by precision and method",
+    "plan": "how right the planner is: predicted against measured step time, memory, transfers",
     "round": "seconds, bytes and memory of rounds over the real stack, with training switched off",
     "wire": "speed and bytes of the wire codecs, and what they cost in ROUGE",
 }

@@ -39,9 +39,14 @@ class Memory:
         return max(self.training, self.loading, self.sending)
 
 
-def memory(method: Method, work: Work, accelerator: bool = False) -> Memory:
-    """The peak of training on batches of ``work``; its examples are those of one micro-batch."""
-    runtime = RUNTIME_BYTES[accelerator]
+def memory(
+    method: Method, work: Work, accelerator: bool = False, runtime_bytes: float | None = None
+) -> Memory:
+    """The peak of training on batches of ``work``; its examples are those of one micro-batch.
+
+    ``runtime_bytes``: measured on this machine instead of the table's.
+    """
+    runtime = RUNTIME_BYTES[accelerator] if runtime_bytes is None else runtime_bytes
     weights = method.weight_bytes + _copies(method) + _adapters(method)
     trained = FP32_BYTES * method.trained
     activations = _activations(method, work)

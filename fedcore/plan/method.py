@@ -47,6 +47,7 @@ class Method:
     kernels: str
     checkpointing: bool
     dropout: float
+    tuning: Tuning
 
     @classmethod
     def of(cls, spec: JobSpec, sizes: Architecture, precision: str) -> Method:
@@ -63,11 +64,8 @@ class Method:
             kernels=spec.train.kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
+            tuning=TUNING[spec.train.kernels],
         )
-
-    @property
-    def tuning(self) -> Tuning:
-        return TUNING[self.kernels]
 
     @property
     def kept(self) -> Kept:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fedcore.plan.flops import FP32_BYTES
 from fedcore.plan.hardware import Hardware
@@ -24,9 +25,22 @@ from fedcore.plan.tuning import (
     LOSS_PASSES,
     OPTIMIZER_PASSES,
     SHAPE_SHARE,
+    Tuning,
 )
 
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
+
+
+class Terms(NamedTuple):
+    """Seconds of products at full rate, seconds of memory traffic, calls of operators."""
+
+    product_s: float
+    memory_s: float
+    calls: float
+
+    def seconds(self, tuning: Tuning) -> float:
+        products = self.product_s / tuning.product
+        return products + tuning.passes * self.memory_s + tuning.call_s * self.calls
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,9 @@ def step(
     if rate is None or peak is None or bandwidth is None:
         return None
     seen = padded if padded is not None and method.kernels == "plain" else work
-    phases, moved = _phases(method, seen, parts, rate, bandwidth)
+    found = terms(method, seen, parts, rate, bandwidth)
+    phases = {name: part.seconds(method.tuning) for name, part in found.items()}
+    moved = bandwidth * sum(part.memory_s for part in found.values())
     needed = parts * method.cost.training.of(_pairs(work))
     tokens = parts * work.examples * (work.source + work.target)
     return Step({"load_s": tokens * LOAD_S_PER_TOKEN, **phases}, needed, moved, peak)
@@ -94,28 +110,24 @@ def _pairs(work: Work) -> list[tuple[int, int]]:
     return [(round(work.source), round(work.target))] * work.examples
 
 
-def _phases(
+def terms(
     method: Method, work: Work, parts: int, rate: float, bandwidth: float
-) -> tuple[dict[str, float], float]:
-    """Seconds of each phase but loading, and the bytes of all of them."""
-    tuning, cost, pairs = method.tuning, method.cost, _pairs(work)
+) -> dict[str, Terms]:
+    """What each phase but loading is made of, before the coefficients of the kernels."""
+    cost, pairs, sizes = method.cost, _pairs(work), method.sizes
     forward = parts * cost.forward.of(pairs)
     backward = parts * cost.training.of(pairs) - forward
-    bytes_of = _traffic(method, work, parts)
-    again = forward if method.checkpointing else 0
-    twice = 1 if method.checkpointing else 0
-    bytes_of["backward_s"] += twice * bytes_of["forward_s"]
-    flops_of = {"forward_s": forward, "loss_s": 0, "backward_s": backward + again, "optimizer_s": 0}
-    sizes = method.sizes
+    moved = _traffic(method, work, parts)
     calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + 1.5 * sizes.decoder_layers)
-    calls_of = {"forward_s": calls, "backward_s": (2 + twice) * calls}
-    phases = {
-        name: flops / (tuning.product * rate)
-        + tuning.passes * bytes_of[name] / bandwidth
-        + tuning.call_s * calls_of.get(name, 0.0)
-        for name, flops in flops_of.items()
+    flops = {"forward_s": float(forward), "backward_s": float(backward)}
+    called = {"forward_s": calls, "backward_s": 2 * calls}
+    if method.checkpointing:  # the forward pass is made again in the backward one
+        for of in (flops, moved, called):
+            of["backward_s"] += of["forward_s"]
+    return {
+        name: Terms(flops.get(name, 0.0) / rate, moved[name] / bandwidth, called.get(name, 0.0))
+        for name in PHASES[1:]
     }
-    return phases, sum(bytes_of.values())
 
 
 def _traffic(method: Method, work: Work, parts: int) -> dict[str, float]:
