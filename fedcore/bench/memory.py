@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from fedcore.bench.memory_run import Peaks
+from fedcore.bench.memory_run import OUT_OF_MEMORY, Peaks
 from fedcore.bench.random_model import random_model
 from fedcore.errors import TrainingError
 from fedcore.model.initial import write_initial
@@ -183,8 +184,8 @@ def _measure(spec: JobSpec, work: Path, seconds: float) -> Peaks | None:
     except subprocess.TimeoutExpired:
         print(f"memory: {spec.model.name} took over {seconds:g} s", file=sys.stderr)
         return None
-    if done.returncode == -9:
-        print(f"memory: {spec.model.name} was killed; it needs more memory", file=sys.stderr)
+    if done.returncode in (-signal.SIGKILL, OUT_OF_MEMORY):
+        print(f"memory: {spec.model.name} needs more memory than there is", file=sys.stderr)
         return None
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]

@@ -16,6 +16,10 @@ from fedcore.plan.flops import architecture_of
 from fedcore.spec import JobSpec
 from fedcore.train.hardware import peak_memory_bytes
 
+OUT_OF_MEMORY = 3  # the exit status that says so
+SHORT = (MemoryError, torch.OutOfMemoryError)
+NO_MEMORY = "DefaultCPUAllocator"  # torch's CPU allocator raises a plain RuntimeError
+
 
 @dataclass(frozen=True)
 class Peaks:
@@ -86,9 +90,17 @@ def measure(spec: JobSpec, weights: Path, folder: Path) -> Peaks:
 
 
 def main(arguments: list[str]) -> int:
+    """0, or OUT_OF_MEMORY."""
     spec, weights, folder = arguments
     values = json.loads(Path(spec).read_text("utf-8"))
-    print(json.dumps(asdict(measure(JobSpec.from_dict(values), Path(weights), Path(folder)))))
+    try:
+        found = measure(JobSpec.from_dict(values), Path(weights), Path(folder))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, SHORT) and NO_MEMORY not in str(error):
+            raise
+        print(error, file=sys.stderr)
+        return OUT_OF_MEMORY
+    print(json.dumps(asdict(found)))
     return 0
 
 

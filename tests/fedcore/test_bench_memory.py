@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcore.bench import memory
+from fedcore.bench import memory, memory_run
 from fedcore.bench.__main__ import main
 from fedcore.bench.random_model import random_examples, random_model
 from fedcore.errors import TrainingError
@@ -102,3 +102,15 @@ def test_a_process_that_fails_is_not_a_figure(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(TrainingError, match="ended with 1: it said nothing"):
         memory._measure(spec, tmp_path, 60)
+
+
+def test_running_out_of_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator's own error for memory that no machine has; other errors are not hidden."""
+    job = tmp_path / "spec.json"
+    job.write_text("{}")
+    arguments = [str(job), "weights", str(tmp_path)]
+    monkeypatch.setattr(memory_run, "measure", lambda *_: torch.empty(1 << 55))
+    assert memory_run.main(arguments) == memory_run.OUT_OF_MEMORY
+    monkeypatch.setattr(memory_run, "measure", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        memory_run.main(arguments)
