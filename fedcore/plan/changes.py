@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ Changed = tuple[JobSpec, Sequence[Candidate]]
 @dataclass(frozen=True)
 class Change:
     """``price``: 0 costs nothing, 1 some precision or a small thing to set up, 2 learning or a
-    machine. ``apply`` returns the changed job and devices, None where it changes nothing."""
+    machine, 3 more of it. ``apply`` returns the changed job and devices; None: nothing changes.
+    """
 
     id: str
     text: str
@@ -70,14 +71,18 @@ def _base(kind: str) -> Callable[[JobSpec], JobSpec | None]:
     return lambda spec: _with(spec, "model", base=kind) if spec.model.base != kind else None
 
 
-def _fewer_steps(spec: JobSpec, devices: Sequence[Candidate]) -> Changed | None:
-    """Every device then does half of the steps that the one with the most does now."""
-    half = max((steps_of(spec, device) for device in devices), default=0) // 2
-    if half < 1:
-        return None
-    warmup = min(half, spec.train.warmup_steps)
-    new = _with(spec, "train", local_steps=half, warmup_steps=warmup)
-    return None if new is None else (new, devices)
+def _fewer_steps(of: Callable[[Iterable[int]], int]) -> Callable[..., Changed | None]:
+    """Every device then does half of the steps that the one with the most (or fewest) does now."""
+
+    def apply(spec: JobSpec, devices: Sequence[Candidate]) -> Changed | None:
+        half = of(steps_of(spec, device) for device in devices) // 2 if devices else 0
+        if half < 1:
+            return None
+        warmup = min(half, spec.train.warmup_steps)
+        new = _with(spec, "train", local_steps=half, warmup_steps=warmup)
+        return None if new is None else (new, devices)
+
+    return apply
 
 
 def _uplink(spec: JobSpec) -> JobSpec | None:
@@ -112,6 +117,12 @@ CHANGES: tuple[Change, ...] = (
     Change("base-nf4", "keep the frozen base in nf4", 2, _job(_base("nf4"))),
     Change("rank", "halve the LoRA rank", 2, _job(_rank)),
     Change("lora", "train LoRA instead of every weight", 2, _job(_lora)),
-    Change("fewer-steps", "halve the local steps of a round", 2, _fewer_steps),
+    Change("fewer-steps", "halve the local steps of a round", 2, _fewer_steps(max)),
+    Change(
+        "fewest-steps",
+        "half the steps of the device with the fewest, on each",
+        3,
+        _fewer_steps(min),
+    ),
     Change("near", "put an aggregator into the devices' own network", 2, _near),
 )

@@ -165,3 +165,40 @@ def test_an_asynchronous_job_is_not_as_slow_as_its_slowest_device(fleet: list[De
     )
     assert found.per_round == 2
     assert 0 < found.round_s < whole.round_s
+
+
+def test_the_estimate_shows_what_the_planner_says(ada: Client, fleet: list[Device]) -> None:
+    sent = filled(**{"model.name": "google/flan-t5-base"})
+    text = ada.post(reverse("job-estimate"), sent).content.decode()
+    for words in ("Slowest device", "a step,", "Granularity G", "MFU expected", "of memory",
+                  "What would help most", "no watts of nuc-office"):  # fmt: skip
+        assert words in text, words
+
+
+def test_a_former_training_of_the_device_wins(fleet: list[Device]) -> None:
+    spec = factories.make_spec(model={"name": "google/flan-t5-small"})
+    fresh = of(spec)
+    factories.running_job(fleet, rounds=2, samples=2)
+    known = of(spec)
+    before = {part.name: part for part in fresh.parts}
+    for part in known.parts:
+        assert part.plan.step.mfu in [pytest.approx(share) for share in (0.31, 0.36, 0.41)]
+        assert part.plan.step_s != before[part.name].plan.step_s
+        assert part.plan.seconds["upload_s"] != before[part.name].plan.seconds["upload_s"]
+
+
+def test_a_profile_that_cannot_be_is_told_and_not_used(fleet: list[Device]) -> None:
+    device = fleet[0]
+    device.profile = {**device.profile, "memory_bytes": -8e9, "peak_flops": {"fp32": "fast"}}
+    device.save()
+    found = of(factories.make_spec(model={"name": "google/flan-t5-small"}))
+    assert any(f"{device.name}: memory_bytes cannot be" in note for note in found.assumed)
+    assert found.total_s is not None
+
+
+def test_a_large_fleet_gets_advice_too(db: None) -> None:
+    factories.make_fleet(40)
+    found = of(factories.make_spec(model={"name": "google/flan-t5-base"}))
+    assert found.best is not None
+    assert len(found.parts) == 40
+    assert found.best.round_s < found.round_s

@@ -100,6 +100,12 @@ class Estimate:
         return all(row.energy.whole for row in self.plan.fitting) if self.plan else False
 
     @property
+    def without_watts(self) -> list[str]:
+        """Devices whose joules are not known."""
+        rows = self.plan.fitting if self.plan else ()
+        return [row.name for row in rows if row.energy.total_j is None]
+
+    @property
     def total_bytes(self) -> int | None:
         each = self.device_bytes
         return None if each is None else each * self.per_round * self.rounds
