@@ -16,7 +16,7 @@ django.setup()
 
 from django.utils import timezone  # noqa: E402
 
-from tests.web import factories  # noqa: E402
+from tests.web import factories, measured  # noqa: E402
 from webapp.accounts.models import Role  # noqa: E402
 from webapp.devices.models import Device, Enrolment  # noqa: E402
 from webapp.jobs.models import Job  # noqa: E402
@@ -34,6 +34,14 @@ def fleet(count: int, first: int = 0) -> list[int]:
 def running_job(devices: list[int], **options: Any) -> str:
     rows = [Device.objects.get(pk=key) for key in devices]
     return str(factories.running_job(rows, **options).pk)
+
+
+def measured_job(devices: list[int], **options: Any) -> str:
+    """A job whose devices were probed and measured phases, energy and traffic."""
+    rows = [Device.objects.get(pk=key) for key in devices]
+    for device in rows:
+        measured.probe(device)
+    return str(measured.measured_job(rows, **options).pk)
 
 
 def queued_job(**options: Any) -> str:

@@ -18,6 +18,7 @@ PATHS = (
     "/",
     "/devices/",
     "/devices/?q=nothing-like-this",
+    "/devices/compare/",
     "/devices/enrol/",
     "/jobs/",
     "/jobs/new/",
@@ -48,11 +49,12 @@ def settled(made: Window) -> None:
 
 @pytest.fixture(scope="module")
 def paths(site: Site, fleet: list[int]) -> list[str]:
-    running = site.do("running_job", devices=fleet, rounds=3, samples=10)
+    running = site.do("measured_job", devices=fleet, rounds=3)
     queued = site.do("queued_job", name="waiting for its turn")
     failed = site.do("running_job", devices=fleet[:2], rounds=1, name="failed one")
     site.do("finish", job=failed, phase="failed", reason="1 of 2 needed devices reported")
     jobs = [f"/jobs/{key}/" for key in (running, queued, failed)]
+    jobs += [f"/jobs/{key}/report/" for key in (running, failed)]
     return [*PATHS, f"/devices/{fleet[0]}/", *jobs, f"/jobs/new/?from={running}"]
 
 

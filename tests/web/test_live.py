@@ -180,7 +180,15 @@ def test_sizes(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.42, "0.4 s"), (38, "38 s"), (840, "14 min"), (7500, "2 h 05 min"), (273_600, "3 d 4 h")],
+    [
+        (0, "0.0 s"),
+        (0.0412, "41 ms"),
+        (0.42, "0.4 s"),
+        (38, "38 s"),
+        (840, "14 min"),
+        (7500, "2 h 05 min"),
+        (273_600, "3 d 4 h"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert units.duration(seconds) == text

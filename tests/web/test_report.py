@@ -73,7 +73,7 @@ def working(**change: Any) -> Figures:
 LOSER = {"lost": 2, "offered": 4, "reasons": ("out of memory",)}
 # Of each check: where it fires, what its sentence says then, and a near case where it is silent.
 CASES: dict[str, tuple[Figures, str, Figures]] = {
-    "used_well": (working(mfu=0.6), "40.0 %", working(mfu=0.3)),
+    "used_well": (working(mfu=0.6), "On pi training reached 60.0 %", working(mfu=0.29)),
     "mostly_computing": (
         replace(CALM, devices=(replace(PI, works=(replace(WORK, compute_s=200.0),)),)),
         "90.9 %",
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Figures, str, Figures]] = {
     "work_was_lost": (of(**LOSER), "Reasons: out of memory", of(lost=0)),
     "failed_rounds": (
         replace(CALM, rounds_failed=2, failed_s=90.0, reason="1 of 2 reported"),
-        "2 rounds",
+        "2 rounds had to be given up: 1 of 2 reported.",
         replace(CALM, reason="1 of 2 reported"),
     ),
     "work_against_data": (
@@ -170,6 +170,11 @@ def test_a_check_fires_on_what_it_is_for_only(check: Any) -> None:
     assert found.evidence
     assert all(item.text not in ("", "–") for item in found.evidence)
     assert check(silent) is None
+
+
+def test_a_failed_job_says_why() -> None:
+    told = judged(replace(CALM, phase="failed", reason="1 of 5 reported")).findings
+    assert [one.sentence for one in told] == ["The job failed: 1 of 5 reported."]
 
 
 def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> None:

@@ -62,6 +62,9 @@ class Work:
 
     @property
     def flops_per_s(self) -> float | None:
+        """Needed FLOPs per second of computing."""
+        if self.flops is None and self.mfu is not None and self.peak_flops is not None:
+            return self.mfu * self.peak_flops
         return ratio(self.flops, self.compute_s)
 
     @property

@@ -100,16 +100,19 @@ def work_was_lost(job: Figures) -> Finding | None:
 
 
 def failed_rounds(job: Figures) -> Finding | None:
-    if not job.rounds_failed:
+    if not job.rounds_failed and job.phase != "failed":
         return None
+    many = f"{job.rounds_failed} round{'' if job.rounds_failed == 1 else 's'} had to be given up"
+    said = "The job failed" if job.phase == "failed" else many
+    why = f": {job.reason}" if job.reason else ""
     return Finding(
         "ugly",
-        "Rounds failed",
-        f"{job.rounds_failed} round{'s' if job.rounds_failed > 1 else ''} had to be given up or "
-        f"repeated. {job.reason}".strip(),
+        "The job failed" if job.phase == "failed" else "Rounds failed",
+        f"{said}{why}.".replace("..", "."),
         (
+            Evidence("rounds closed", float(job.rounds_closed), "count"),
             Evidence("rounds failed", float(job.rounds_failed), "count"),
-            Evidence("time they took", job.failed_s, "s"),
+            Evidence("time those took", job.failed_s, "s"),
         ),
     )
 

@@ -19,15 +19,17 @@ AGAIN = 0.05
 
 
 def used_well(job: Figures) -> Finding | None:
-    mfu = mean_mfu(job.works)
-    if mfu is None or not GOOD_MFU <= mfu <= 1.0:
+    busy = [one for one in job.devices if one.mfu is not None and GOOD_MFU <= one.mfu <= 1.0]
+    mfu = mean_mfu([work for one in busy for work in one.works])
+    if mfu is None:
         return None
+    whole = len(busy) == len([one for one in job.devices if one.works])
+    whom = "Training" if whole else f"On {listed([one.name for one in busy])} training"
     return Finding(
         "good",
         "The arithmetic units were busy",
-        f"Training reached {percent(mfu)} of the devices' measured peaks (MFU), padding not "
-        "counted.",
-        tuple(_mfu_evidence(device) for device in job.devices if device.mfu is not None),
+        f"{whom} reached {percent(mfu)} of the measured peak (MFU), padding not counted.",
+        tuple(_mfu_evidence(one) for one in busy),
     )
 
 

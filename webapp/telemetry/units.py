@@ -61,9 +61,11 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``38 s``, ``14 min``, ``2 h 05 min``, ``3 d 4 h``."""
+    """``40 ms``, ``38 s``, ``14 min``, ``2 h 05 min``, ``3 d 4 h``."""
     if seconds is None or not math.isfinite(seconds):
         return NONE
+    if 0 < seconds < 0.0995:
+        return f"{significant(1000 * seconds, 2)} ms"
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     total = round(seconds)

@@ -32,6 +32,7 @@ export const percent = (share) => (share == null ? NONE : `${significant(100 * s
 
 export function duration(seconds) {
   if (seconds == null || !Number.isFinite(seconds)) return NONE;
+  if (seconds > 0 && seconds < 0.0995) return `${significant(1000 * seconds, 2)} ms`;
   if (seconds < 10) return `${Math.max(0, seconds).toFixed(1)} s`;
   const total = Math.round(seconds);
   if (total < 90) return `${total} s`;
