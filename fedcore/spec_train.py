@@ -70,8 +70,8 @@ class TrainSpec:
         "length: of examples alike in length",
         True,
     )
-    batch_tokens: int = option(
-        0, whole(0, 1_000_000), "Tokens in a batch at most", "fewer examples then; 0: any", True
+    micro_tokens: int = option(
+        0, whole(0, 1_000_000), "Tokens at a time", "of a batch, at most; 0: any number", True
     )
     checkpointing: bool = option(
         False, truth(), "Gradient checkpointing", "less memory, a third more time", True
@@ -98,9 +98,9 @@ def _full_keeps_every_weight(spec: JobSpec) -> list[Fault]:
 
 def _tokens_hold_an_example(spec: JobSpec) -> list[Fault]:
     longest = spec.data.max_source_tokens + spec.data.max_target_tokens
-    if 0 < spec.train.batch_tokens < longest:
+    if 0 < spec.train.micro_tokens < longest:
         message = f"holds not even the longest example ({longest} tokens); raise it, or give 0"
-        return [Fault("train.batch_tokens", message)]
+        return [Fault("train.micro_tokens", message)]
     return []
 
 

@@ -160,7 +160,7 @@ def _memory(spec: JobSpec, method: Method, device: Candidate) -> Memory:
 
 def _batch(spec: JobSpec, source: float, target: float) -> int:
     """Examples of a batch, fewer where its tokens are limited."""
-    size, tokens = spec.train.batch_size, spec.train.batch_tokens
+    size, tokens = spec.train.batch_size, spec.train.micro_tokens
     return min(size, max(1, int(tokens // (source + target)))) if tokens else size
 
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class Tokenized(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @cached_property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Source and target tokens of every example."""
+        starts = np.concatenate(([0], self._ends[:-1, 1]))
+        source = self._ends[:, 0] - starts
+        target = self._ends[:, 1] - self._ends[:, 0]
+        both = np.stack((source, target), 1)[self._rows]
+        return [(int(s), int(t)) for s, t in both]
 
     def __getitem__(self, index: Any) -> Any:
         row = int(self._rows[index])

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from fedcore.errors import TrainingError
-from fedcore.train.batches import Batch, Signs, collate
+from fedcore.train.batches import Batch, Signs, collate, forward, token_losses
 from fedcore.train.data import Prepared
-from fedcore.train.loop import chunks, forward, token_losses
+from fedcore.train.loop import chunks
 from fedcore.train.telemetry import Hooks, Progress
 
 BATCH = 16

@@ -7,15 +7,14 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch.utils import deterministic
 
-# The last one is Arm's. AVX512_BF16 without AMX does not count: measured on such a CPU, torch 2.13
-# multiplies matrices at 80 GFLOP/s in bf16 where fp32 reaches 150.
-CPU_BF16_FLAGS = frozenset({"amx_bf16", "bf16"})
+from fedcore.train.speed import prefers_bf16
+
+SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def pick_device() -> torch.device:
@@ -24,29 +23,17 @@ def pick_device() -> torch.device:
 
 
 def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bf16 where the hardware computes in it, else fp32; fp16 is never picked."""
+    """``auto`` is bf16 where the hardware is faster in it, else fp32; fp16 is never picked."""
     if wanted == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
 
 
 def has_bf16(device: torch.device) -> bool:
-    """True where the hardware computes bf16 products, and faster than fp32 ones."""
+    """True where the hardware computes bf16 products faster than fp32 ones; a CPU is measured."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return bool(CPU_BF16_FLAGS & _cpu_flags())
-
-
-@lru_cache(maxsize=1)
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    return prefers_bf16()
 
 
 @contextlib.contextmanager
@@ -83,6 +70,19 @@ def repeatable(wanted: bool) -> Iterator[None]:
 def seed_torch(seed: int) -> None:
     """Seed every generator that dropout may draw from (CPU and accelerators)."""
     torch.manual_seed(seed)
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """What this process may have in all: its own memory and what is free; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        own = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    except OSError:
+        return None
+    free = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return None if free is None else free * 1024 + own * resource.getpagesize()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -9,23 +9,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fedcore.errors import TrainingError
 from fedcore.model.adapters import trainable_parameters
 from fedcore.plan.flops import Cost
 from fedcore.seeds import derive
 from fedcore.spec_train import TrainSpec
-from fedcore.train.batches import IGNORED, Batch, Signs, collate, groups, steps_of
+from fedcore.train.batches import groups, steps_of
 from fedcore.train.data import Tokenized
 from fedcore.train.hardware import seed_torch
+from fedcore.train.kernels import Task, kernels_of, pieces
 from fedcore.train.objectives import Objective
 from fedcore.train.telemetry import Hooks, Pace, Recorder
 
 
 @dataclass(frozen=True)
 class Work:
-    """One device's task of one round. ``seed`` decides order and dropout, ``cost`` counts FLOPs."""
+    """One device's task of one round. ``seed`` decides order and dropout, ``cost`` counts FLOPs.
+
+    ``dropout`` is the model's own; ``micro_batch``: examples at a time at most, 0: the batch.
+    """
 
     model: Any
     examples: Tokenized
@@ -35,6 +38,8 @@ class Work:
     seed: int
     device: torch.device
     precision: torch.dtype
+    dropout: float = 0.0
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,15 @@ class _Loop:
         self.weights = dict(trainable_parameters(work.model))
         train = work.train
         self.optimizer = torch.optim.AdamW(
-            list(self.weights.values()), lr=train.learning_rate, weight_decay=train.weight_decay
+            list(self.weights.values()),
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            fused=train.kernels == "fast",
+        )
+        seed = derive(work.seed, "dropout")
+        self.kernels = kernels_of(
+            train.kernels,
+            Task(work.model, work.device, work.precision, work.dropout, train.checkpointing, seed),
         )
         self.steps_total = steps_of(train, len(work.examples))
         self.factor = schedule(train, self.steps_total)
@@ -97,10 +110,11 @@ class _Loop:
         self.seen = 0
 
     def run(self) -> TrainSummary:
-        order = groups(self.work.train, len(self.work.examples), derive(self.work.seed, "order"))
+        examples, train = self.work.examples, self.work.train
+        order = groups(train, examples.lengths, derive(self.work.seed, "order"))
         for step in range(self.steps_total):
             self.hooks.check_stop("local training")
-            self._step(step, self._batches(next(order)))
+            self._step(step, self._pieces(next(order)))
             last = step + 1 == self.steps_total
             if last or self.recorder.due:
                 self._send(step)
@@ -113,37 +127,44 @@ class _Loop:
             totals.steps, loss, totals.tokens, totals.flops, seconds, totals.phase_s
         )
 
-    def _batches(self, group: Sequence[Sequence[int]]) -> list[Batch]:
-        signs = Signs.of(self.work.model.config)
-        device = self.work.device
-        return [collate([self.work.examples[i] for i in rows], signs, device) for rows in group]
+    def _pieces(self, group: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The batches of an optimizer step, divided where memory asks for it."""
+        train, lengths = self.work.train, self.work.examples.lengths
+        most = train.micro_batch or self.work.micro_batch
+        found: list[list[int]] = []
+        for rows in group:
+            found += pieces(rows, [lengths[row] for row in rows], most, train.micro_tokens)
+        return found
 
-    def _step(self, step: int, batches: Sequence[Batch]) -> None:
+    def _step(self, step: int, parts: Sequence[Sequence[int]]) -> None:
         """One optimizer step: the mean over all target tokens of its batches."""
         clock = self.recorder.clock
-        clock.mark("load")
         for group in self.optimizer.param_groups:
             group["lr"] = self.work.train.learning_rate * self.factor(step)
-        total = sum(batch.target_tokens for batch in batches)
-        losses = [self._gradients(batch, total, len(batches)) for batch in batches]
+        lengths = self.work.examples.lengths
+        total = sum(lengths[row][1] for rows in parts for row in rows)
+        losses = [self._gradients(rows, total, len(parts)) for rows in parts]
         norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         clock.mark("optimizer")
         self.pending.append((step, torch.stack(losses).sum(), norm))
 
-    def _gradients(self, batch: Batch, total: int, parts: int) -> Tensor:
-        clock = self.recorder.clock
-        logits = forward(self.work.model, batch, self.work.precision)
+    def _gradients(self, rows: Sequence[int], total: int, parts: int) -> Tensor:
+        clock, lengths = self.recorder.clock, self.work.examples.lengths
+        batch = self.kernels.load([self.work.examples[row] for row in rows])
+        clock.mark("load")
+        out = self.kernels.forward(batch, self.seen)
         clock.mark("forward")
-        loss = token_losses(logits, batch).sum() / total
+        loss = self.kernels.loss(out, batch) / total
         penalty = self.penalty(self.weights)
         objective = loss if penalty is None else loss + penalty / parts
         clock.mark("loss")
         objective.backward()  # type: ignore[no-untyped-call]
         clock.mark("backward")
-        self.recorder.count(batch.tokens, self.work.cost.of(batch.lengths))
-        self.seen += len(batch.lengths)
+        sizes = [lengths[row] for row in rows]
+        self.recorder.count(sum(map(sum, sizes)), self.work.cost.of(sizes))
+        self.seen += len(rows)
         return loss.detach()
 
     def _clip(self) -> Tensor:
@@ -174,24 +195,6 @@ def _cause(loss: float, norm: float) -> str:
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
-
-
-def forward(model: Any, batch: Batch, precision: torch.dtype) -> Tensor:
-    """Logits (examples, target positions, vocabulary); products in ``precision``."""
-    with torch.autocast(batch.labels.device.type, precision, precision != torch.float32):
-        logits: Tensor = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            decoder_input_ids=batch.decoder_input_ids,
-            use_cache=False,
-        ).logits
-    return logits
-
-
-def token_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy in nats of each target position, fp32; 0 where padded."""
-    flat = logits.float().view(-1, logits.shape[-1])
-    return cross_entropy(flat, batch.labels.view(-1), ignore_index=IGNORED, reduction="none")
 
 
 def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

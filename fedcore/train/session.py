@@ -19,13 +19,24 @@ from fedcore.errors import ModelError
 from fedcore.model.adapters import attach, set_trainable, trainable_parameters
 from fedcore.model.load import load_base
 from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
+from fedcore.plan.memory import largest_micro_batch, usable
+from fedcore.plan.method import Method
+from fedcore.plan.method import Work as BatchWork
 from fedcore.seeds import derive
 from fedcore.spec import JobSpec
 from fedcore.train.data import Prepared, prepare
 from fedcore.train.evaluate import Bench, Evaluation, evaluate
-from fedcore.train.hardware import pick_device, pick_precision, repeatable, threads
+from fedcore.train.hardware import (
+    SPOKEN,
+    free_memory_bytes,
+    pick_device,
+    pick_precision,
+    repeatable,
+    threads,
+)
 from fedcore.train.loop import TrainSummary, Work, train_locally
 from fedcore.train.objectives import objective_of
+from fedcore.train.pages import keep_pages, release_pages
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
 from fedcore.wire.frame import FrameReader
@@ -47,6 +58,7 @@ class _Loaded:
     tokenizer: Any
     fingerprint: str
     dropout: float
+    sizes: Architecture
     cost: StepCost
     precision: torch.dtype
 
@@ -55,13 +67,14 @@ class Session:
     """Local training and evaluation with the model kept between calls.
 
     ``threads`` is the device's number of CPU threads (0: torch's own choice) where the job leaves
-    it open. ``cache_dir`` holds tokenized examples.
+    it open. ``cache_dir`` holds tokenized examples. The process keeps freed memory from now on.
     """
 
     def __init__(self, cache_dir: Path | str, threads: int = 0) -> None:
         self.cache_dir = Path(cache_dir)
         self.threads = threads
         self.device = pick_device()
+        keep_pages()
         self._key: object = None
         self._loaded: _Loaded | None = None
         self._prepared: dict[object, Prepared] = {}
@@ -84,7 +97,8 @@ class Session:
         drawn = (draw,) if draw else ()
         with self._ready(spec, global_path) as (loaded, weights):
             prepared = self.prepare(spec, source)
-            _set_dropout(loaded.model, spec.train.dropout, loaded.dropout)
+            dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
+            _set_dropout(loaded.model, dropout)
             work = Work(
                 loaded.model,
                 prepared.train,
@@ -94,9 +108,27 @@ class Session:
                 derive(spec.seed, "train", round_number, slot, *drawn),
                 self.device,
                 loaded.precision,
+                dropout,
+                self._micro_batch(spec, loaded, prepared),
             )
             summary = train_locally(work, hooks or Hooks())
+            release_pages()
             return Update(_delta(loaded.model, weights), prepared.examples, summary.steps, summary)
+
+    def _micro_batch(self, spec: JobSpec, loaded: _Loaded, prepared: Prepared) -> int:
+        """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
+
+        A deterministic job gets its bits whatever else uses the memory, so it is left alone.
+        """
+        if spec.train.micro_batch or spec.deterministic or not prepared.examples:
+            return 0
+        lengths = prepared.train.lengths
+        longest = max(s for s, _ in lengths), max(t for _, t in lengths)
+        method = Method.of(spec, loaded.sizes, SPOKEN[loaded.precision])
+        limit = usable(free_memory_bytes(self.device))
+        batch = BatchWork(min(spec.train.batch_size, len(lengths)), *longest)
+        accelerated = self.device.type != "cpu"
+        return largest_micro_batch(method, batch, limit, accelerated).examples
 
     def evaluate(
         self,
@@ -145,7 +177,8 @@ class Session:
                     f"foreign base: the job's weights belong to other weights than "
                     f"{spec.model.name} has on this device; fetch the model again"
                 )
-            set_trainable(loaded.model, weights)
+            # Through a reader of its own: one that stays open keeps the file's pages in memory.
+            set_trainable(loaded.model, FrameReader(global_path))
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             yield loaded, weights
@@ -169,7 +202,7 @@ class Session:
         cost = full_cost(sizes) if full else lora_cost(sizes, lora.rank, lora.targets)
         dropout = float(base.model.config.dropout_rate)
         model = attach(base, spec.adapter, spec.seed).to(self.device)
-        return _Loaded(model, base.tokenizer, base.fingerprint, dropout, cost, precision)
+        return _Loaded(model, base.tokenizer, base.fingerprint, dropout, sizes, cost, precision)
 
 
 def _delta(model: Any, weights: FrameReader) -> dict[str, Tensor]:
@@ -179,9 +212,8 @@ def _delta(model: Any, weights: FrameReader) -> dict[str, Tensor]:
     }
 
 
-def _set_dropout(model: Any, wanted: float, default: float) -> None:
-    """Set the base model's dropout (not LoRA's own); below 0: as the checkpoint says."""
-    rate = default if wanted < 0 else wanted
+def _set_dropout(model: Any, rate: float) -> None:
+    """Set the base model's dropout (not LoRA's own)."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
             module.p = rate

@@ -86,7 +86,7 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "train.dropout": ([-1, 0, 0.9], [*REAL, (-1.1, "from -1"), (0.95, "to 0.9")]),
     "train.kernels": (["fast", "plain"], [*CHOICE, ("slow", "fast, plain")]),
     "train.batching": (["random", "length"], [*CHOICE, ("sorted", "random, length")]),
-    "train.batch_tokens": (
+    "train.micro_tokens": (
         [0, 1024, 1_000_000],
         [*WHOLE, (-1, "from 0"), (1_000_001, "to 1000000")],
     ),
@@ -239,7 +239,7 @@ def test_a_part_is_an_object(part: str, value: Any) -> None:
 
 COMBINATIONS = [
     ({"train": {"local_steps": 5, "warmup_steps": 6}}, "train.warmup_steps", "5 local steps"),
-    ({"train": {"batch_tokens": 575}}, "train.batch_tokens", "longest example (576 tokens)"),
+    ({"train": {"micro_tokens": 575}}, "train.micro_tokens", "longest example (576 tokens)"),
     ({"adapter": {"kind": "full"}, "model": {"base": "int8"}}, "model.base", "none is"),
     (
         {"participation": {"devices": ["a", "b"], "minimum": 3}},
@@ -295,7 +295,7 @@ def test_combinations_come_together() -> None:
 def test_combinations_at_their_edge_are_fine() -> None:
     JobSpec.from_dict({"train": {"local_steps": 5, "warmup_steps": 5}})
     JobSpec.from_dict({"train": {"local_steps": 0, "warmup_steps": 500}})
-    JobSpec.from_dict({"train": {"batch_tokens": 576}})
+    JobSpec.from_dict({"train": {"micro_tokens": 576}})
     JobSpec.from_dict({"adapter": {"kind": "full"}, "model": {"base": "auto"}})
     JobSpec.from_dict({"participation": {"devices": ["a", "b"], "minimum": 2}})
     JobSpec.from_dict({"participation": {"deadline_s": 60, "lease_s": 60}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -234,15 +235,43 @@ def test_auto_is_bf16_only_where_the_hardware_has_it() -> None:
     assert pick_precision("fp32", CPU) == torch.float32
 
 
+LENGTHS = [(5 + row, 3) for row in range(10)]
+
+
 def test_batches_cover_an_epoch_once() -> None:
     train = TrainSpec(batch_size=3, accumulation=2, local_epochs=2)
     assert steps_of(train, 10) == 4
-    order = groups(train, 10, seed=1)
+    order = groups(train, LENGTHS, seed=1)
     first = [next(order), next(order)]
     assert sorted(row for group in first for batch in group for row in batch) == list(range(10))
     assert [[len(batch) for batch in group] for group in first] == [[3, 3], [3, 1]]
     assert next(order) != first[0]
-    assert next(groups(train, 10, seed=1)) == first[0] != next(groups(train, 10, seed=2))
+    assert next(groups(train, LENGTHS, seed=1)) == first[0] != next(groups(train, LENGTHS, seed=2))
+
+
+def test_batches_of_like_lengths_cover_an_epoch_once_in_random_order() -> None:
+    rng = random.Random(0)
+    lengths = [(rng.randint(1, 500), 3) for _ in range(64)]
+    order = groups(TrainSpec(batch_size=4, batching="length"), lengths, seed=1)
+    batches = [next(order)[0] for _ in range(16)]
+    assert sorted(row for batch in batches for row in batch) == list(range(64))
+    spread = [max(lengths[i] for i in b)[0] - min(lengths[i] for i in b)[0] for b in batches]
+    assert max(spread) < 150 and sum(spread) / 16 < 60
+    means = [sum(lengths[i][0] for i in batch) for batch in batches]
+    assert means != sorted(means)
+
+
+@pytest.mark.parametrize("limit", [{"micro_batch": 1}, {"micro_tokens": 100}])
+@pytest.mark.parametrize("kernels", ["fast", "plain"])
+def test_a_batch_in_pieces_gives_the_same_update(
+    tiny: Path, tmp_path: Path, limit: dict[str, int], kernels: str
+) -> None:
+    still = {"dropout": 0.0, "kernels": kernels}
+    whole = Bench(tmp_path, tiny, adapter={"dropout": 0.0}, train=still).train()
+    parts = Bench(tmp_path, tiny, adapter={"dropout": 0.0}, train=still | limit).train()
+    assert parts.summary.loss == pytest.approx(whole.summary.loss, rel=1e-4)
+    for name, tensor in whole.tensors.items():
+        torch.testing.assert_close(parts.tensors[name], tensor, rtol=0.05, atol=2e-4)
 
 
 @pytest.mark.parametrize(
