@@ -94,7 +94,7 @@ def test_enrol_status_unenrol(
     assert isinstance(profile["board"], str) and isinstance(profile["not_measured"], list)
     assert profile["memory_bandwidth_bps"] > 1e8
     assert profile["threads"] == 1
-    assert 0 < profile["probe_s"] < 20
+    assert 0 < profile["probe_s"] < 15 * slack()
 
     assert stat.S_IMODE((folder / "credential.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.agent.conftest import ROOT
+from workers.agent import probe
 from workers.agent.power import estimate as estimates
 from workers.agent.power import nvml, rapl, table
 from workers.agent.power.meter import NOTHING, Meter, Portion
@@ -17,6 +20,7 @@ from workers.agent.power.sensor import Counter, Denied, Gpu, Sensor
 
 NO_GPU = Gpu()
 CARD = Gpu(True)
+OURS = "GPU-65d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"
 
 
 @pytest.fixture(autouse=True)
@@ -152,12 +156,17 @@ def test_packages_and_memory_are_counted_once(tmp_path: Path) -> None:
     assert sensor.counters[0].wraps_at_j == pytest.approx(262_143.328850)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_denied_counter_says_how_to_allow_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, RAPL)
     (tmp_path / ZONE / "energy_uj").chmod(0)
+    if os.geteuid() == 0:  # who may read everything
+
+        def denied(path: Path) -> float:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(rapl, "number_of", denied)
     with pytest.raises(Denied, match="chgrp"):
         rapl.find(tmp_path, NO_GPU)
     assert table.choose(NO_GPU, tmp_path) is None
@@ -257,8 +266,8 @@ static unsigned long long energy = 7000;
 int nvmlInit_v2(void) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = CARDS; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned at, void **card) { *card = &energy; return at; }
-int nvmlDeviceGetHandleByPciBusId_v2(const char *at, void **card) {
-    *card = &energy; return at[5] == '6' ? 0 : 6; }
+int nvmlDeviceGetHandleByUUID(const char *name, void **card) {
+    *card = &energy; return name[4] == '6' ? 0 : 6; }
 #if COUNTS
 int nvmlDeviceGetTotalEnergyConsumption(void *card, unsigned long long *mj) {
     *mj = (*(unsigned long long *)card)++; return 0; }
@@ -310,9 +319,9 @@ def test_a_card_whose_power_is_not_ours_alone_or_not_told(tmp_path: Path) -> Non
 def test_of_two_cards_the_one_torch_names(tmp_path: Path) -> None:
     driver(tmp_path, cards=2)
     assert table.choose(CARD, tmp_path) is None
-    assert table.choose(Gpu(True, "0000:65:00.0"), tmp_path) is not None
-    assert table.choose(Gpu(True, "0000:17:00.0"), tmp_path) is None
-    found = nvml.card(tmp_path, Gpu(True, "0000:65:00.0"))
+    assert table.choose(Gpu(True, OURS), tmp_path) is not None
+    assert table.choose(Gpu(True, "GPU-17d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"), tmp_path) is None
+    found = nvml.card(tmp_path, Gpu(True, OURS))
     assert found is not None and found.utilisation() == pytest.approx(0.4)
 
 
@@ -335,3 +344,13 @@ def test_only_known_machines_are_estimated(tmp_path: Path) -> None:
     assert estimates.estimate({"board": ""}, NO_GPU, tmp_path) is None
     assert estimates.estimate({"board": "of-tomorrow"}, NO_GPU, tmp_path) is None
     assert estimates.estimate({"board": "h100"}, CARD, tmp_path) is None
+
+
+def test_a_process_of_its_own_says_which_sensor_there_is(tmp_path: Path) -> None:
+    """On this machine, whatever it has; an unknown card is no error."""
+    for words in ([], ["-"], [OURS]):
+        command = [sys.executable, "-m", "workers.agent.power", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() in ("", "ina3221", "battery", "nvml", "rapl")
+        assert "torch" not in done.stderr
+    assert probe.power_sensor({"accelerator": ""}) in ("", "ina3221", "battery", "rapl")

@@ -16,8 +16,9 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch.nn import functional
 
-SQUARE_S = 0.2
+SQUARE_S = {"cpu": 0.1, "cuda": 0.4}  # a card needs a while to reach its clock
 KERNEL_S = 0.12
+TOGETHER_S = 0.005  # of calls that a card is given at once, for waiting takes time as well
 LONGEST_S = 0.5  # of one call: what a slow device is spared
 SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
 TOKENS = {"cpu": 2048, "cuda": 16384}  # of a batch
@@ -111,7 +112,7 @@ def peak_flops(precision: torch.dtype, device: torch.device) -> float:
             break
         square = linear(side, side, side)
         for call in square.make(precision, device):
-            best = max(best, square.flops / best_s(call, device, SQUARE_S / 2))
+            best = max(best, square.flops / best_s(call, device, SQUARE_S[device.type]))
     return best
 
 
@@ -151,19 +152,22 @@ def best_s(call: Call, device: torch.device, seconds: float) -> float:
 
     At least two; ten where these take no more than thrice the time, for a few may be held up.
     """
-    call()
-    _wait(device)
+    _seconds(call, device, 1)
+    together = 1
+    if device.type == "cuda":
+        together = max(1, min(100, int(TOGETHER_S / _seconds(call, device, 1))))
     took: list[float] = []
-    began = end = time.perf_counter()
-    while end - began < (3 * seconds if 2 <= len(took) < 10 else seconds) or len(took) < 2:
-        call()
-        _wait(device)
-        now = time.perf_counter()
-        took.append(now - end)
-        end = now
+    began = time.perf_counter()
+    while len(took) < 2 or time.perf_counter() - began < seconds * (3 if len(took) < 10 else 1):
+        took.append(_seconds(call, device, together))
     return min(took)
 
 
-def _wait(device: torch.device) -> None:
+def _seconds(call: Call, device: torch.device, count: int) -> float:
+    """Of one of so many calls."""
+    began = time.perf_counter()
+    for _ in range(count):
+        call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return (time.perf_counter() - began) / count

@@ -84,17 +84,15 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     if gpu:
-        found["accelerator_pci"] = _pci(gpu)
+        found["accelerator_uuid"] = _uuid(gpu)
     known = recognise(found)
     return {**found, "board": known.id if known else ""}
 
 
-def _pci(gpu: Any) -> str:
-    """The card's address, by which its driver knows it; '' where this torch does not tell."""
-    try:
-        return f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
-    except AttributeError:
-        return ""
+def _uuid(gpu: Any) -> str:
+    """The card's name for its driver; '' where this torch does not tell."""
+    told = str(getattr(gpu, "uuid", "") or "")
+    return told if told.startswith("GPU-") or not told else f"GPU-{told}"
 
 
 def power(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _kept(settings: Settings) -> dict[str, Any] | None:
 
 def power_sensor(profile: Mapping[str, Any]) -> str:
     """Which sensor measures this device now, asked in a process of its own; '' where none does."""
-    used = [str(profile.get("accelerator_pci") or "-")] if profile.get("accelerator") else []
+    used = [str(profile.get("accelerator_uuid") or "-")] if profile.get("accelerator") else []
     command = [sys.executable, "-m", "workers.agent.power", *used]
     try:
         done = subprocess.run(

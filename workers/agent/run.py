@@ -17,6 +17,7 @@ from celery.signals import worker_process_init, worker_ready
 from celery.worker import state as worker_state
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
+from fedcore.plan.machines import recognise
 from workers.agent import credential as credentials
 from workers.agent import datasets, feedback, probe
 from workers.agent import link as links
@@ -147,7 +148,9 @@ def _profile(agent: Agent) -> dict[str, Any]:
     link = agent.pace.name if agent.pace else ""
     if link:
         log.warning("transfers are as slow as those of a link %r: see --link", link)
-    return {**found, "link": link, "power_sensor": probe.power_sensor(found)}
+    known = recognise(found)  # the table may have grown since the probe
+    now = {"board": known.id if known else "", "link": link}
+    return {**found, **now, "power_sensor": probe.power_sensor(found)}
 
 
 def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:

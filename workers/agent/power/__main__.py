@@ -1,7 +1,7 @@
-"""``python -m workers.agent.power [PCI]`` prints which sensor measures this device, or nothing.
+"""``python -m workers.agent.power [UUID]`` prints which sensor measures this device, or nothing.
 
 A process of its own, for a driver's library must not be loaded before the agent forks. The argument
-is the address of the card that training uses, ``-`` where torch does not tell it.
+is the card that training uses, ``-`` where torch does not tell which one.
 """
 
 from __future__ import annotations
@@ -13,5 +13,6 @@ from workers.agent.power.table import choose
 
 if __name__ == "__main__":
     used = len(sys.argv) > 1
-    sensor = choose(Gpu(used, sys.argv[1].strip("-") if used else ""))
+    uuid = sys.argv[1] if used and sys.argv[1] != "-" else ""
+    sensor = choose(Gpu(used, uuid))
     print(sensor.name if sensor else "")

@@ -115,7 +115,7 @@ class Energy:
 
 
 def gpu_of(profile: Mapping[str, Any]) -> Gpu:
-    return Gpu(bool(profile.get("accelerator")), str(profile.get("accelerator_pci") or ""))
+    return Gpu(bool(profile.get("accelerator")), str(profile.get("accelerator_uuid") or ""))
 
 
 def energy_of(profile: Mapping[str, Any]) -> Energy:

@@ -29,13 +29,13 @@ class _Utilisation(ctypes.Structure):
 class Card:
     """One card. Raises NvmlError where the driver gives none."""
 
-    def __init__(self, library: Any, pci: str) -> None:
+    def __init__(self, library: Any, uuid: str) -> None:
         self._library = library
         self._call("nvmlInit_v2")
         self._handle = ctypes.c_void_p()
         where = ctypes.byref(self._handle)
-        if pci:
-            self._call("nvmlDeviceGetHandleByPciBusId_v2", pci.encode(), where)
+        if uuid:
+            self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), where)
             return
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
@@ -89,7 +89,7 @@ def card(root: Path, gpu: Gpu) -> Card | None:
     """The card that training uses, if its driver can be asked."""
     own = next(root.glob(f"usr/lib/*/{LIBRARY}"), None)
     try:
-        return Card(_library(str(own or LIBRARY)), gpu.pci) if gpu.used else None
+        return Card(_library(str(own or LIBRARY)), gpu.uuid) if gpu.used else None
     except OSError:
         return None
 

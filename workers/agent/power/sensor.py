@@ -13,10 +13,10 @@ class Denied(Exception):
 
 @dataclass(frozen=True)
 class Gpu:
-    """The card that training runs on. ``pci``: its address where torch tells it."""
+    """The card that training runs on. ``uuid``: its name for its driver, where torch tells it."""
 
     used: bool = False
-    pci: str = ""
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
