@@ -113,8 +113,7 @@ def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
 def _scores(method: Method, work: Work) -> float:
     sizes, s, t = method.sizes, work.source, work.target
     each = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
-    kept = method.tuning.scores if method.kernels == "plain" else 0.0
-    return kept * work.examples * sizes.heads * each
+    return method.kept.scores * work.examples * sizes.heads * each
 
 
 def _activations(method: Method, work: Work) -> float:
@@ -129,7 +128,8 @@ def _activations(method: Method, work: Work) -> float:
         numbers = inputs * sizes.d_model + max(encoder, decoder) + scores / layers
     else:
         numbers = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder + scores
-    return method.tuning.activations * method.item * numbers
+    ends = method.kept.ends_d * sizes.d_model * work.examples * (work.source + work.target)
+    return method.tuning.activations * method.item * (numbers + ends)
 
 
 def _logits(method: Method, work: Work) -> float:

@@ -69,7 +69,7 @@ class Method:
 
     @property
     def kept(self) -> Kept:
-        return self.tuning.kept_full if self.full else self.tuning.kept_lora
+        return self.tuning.kept["full" if self.full else "lora", self.precision]
 
     @property
     def item(self) -> int:

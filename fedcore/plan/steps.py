@@ -135,7 +135,7 @@ def _traffic(method: Method, work: Work, parts: int) -> dict[str, float]:
     sizes = method.sizes
     encoder, decoder = layer_numbers(method, work)
     kept = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder
-    kept += method.tuning.scores * _score_numbers(method, work)
+    kept += method.kept.scores * _score_numbers(method, work)
     once = parts * (KEPT_PASSES * method.item * kept + method.weight_bytes)
     if method.base in QUANTISED:
         once += parts * DEQUANTISE_BYTES * method.inner
