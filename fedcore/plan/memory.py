@@ -94,10 +94,9 @@ def _copies(method: Method) -> float:
 
 
 def _loading(method: Method) -> float:
-    """The files' fp32 beside what is made of them; a quantised base is made tensor by tensor."""
-    files = FP32_BYTES * method.parameters
+    """fp32 weights are the files' own pages; others are made of them one tensor after another."""
     largest = FP32_BYTES * method.sizes.vocab * method.sizes.d_model
-    return method.weight_bytes + (largest if method.base in QUANTISED else files)
+    return method.weight_bytes + (0.0 if method.base == "fp32" else largest)
 
 
 def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
