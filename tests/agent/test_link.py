@@ -17,6 +17,7 @@ from tests.agent.stand_in import StandIn
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
 from workers.agent import link as links
 from workers.agent.artefacts import ArtefactCache
+from workers.agent.cli import main
 from workers.agent.config import read_settings
 from workers.agent.errors import AgentError
 from workers.agent.pace import DOWN, UP, Pace
@@ -124,6 +125,20 @@ def test_names_and_figures_that_are_none(tmp_path: Path) -> None:
         object.__setattr__(dead, "down_bps", wrong)
         with pytest.raises(AgentError, match="carries nothing down"):
             links.check(dead)
+
+
+def test_a_wrong_name_stops_the_start_and_a_right_one_is_shown(
+    agent: AgentProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ["--state-dir", str(agent.state_dir)]
+    assert main(["run", "--link", "carrier-pigeon", *folder]) == 2
+    assert (
+        "no link 'carrier-pigeon' is known; give one of instant, nb-iot" in capsys.readouterr().err
+    )
+    assert not (agent.state_dir / links.FILE).exists()
+    links.settle(read_settings(str(agent.state_dir), environ={}), "dsl")
+    assert main(["status", *folder]) == 0
+    assert "as slow as dsl" in capsys.readouterr().out
 
 
 def test_what_was_asked_for_is_remembered(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Meter:
         if joules == 0.0 and seconds < STUCK_S:
             return NOTHING  # a counter that has not moved yet; the next reading has it all
         if not joules and found and self._last and counted:
-            tell_once("%s is not believed: its counters stand still or leap", self._sensor.name)
+            self._tell("is not believed: its counters stand still or leap")
         self._at, self._last = now, found
         return Portion(joules, seconds) if joules else Portion(missing_s=seconds)
 
@@ -62,14 +62,18 @@ class Meter:
                 return [counter.read() for counter in sensor.counters]
             watts = sensor.watts() if sensor.watts else None
         except (OSError, ValueError) as error:
-            tell_once("%s gives no energy any more: %s", sensor.name, error)
+            self._tell("gives no energy any more", error)
             return None
         if watts is None:
             return None
         if not 0 < watts <= sensor.highest_w:
-            tell_once("%s says %.6g W, which is not believed", sensor.name, watts)
+            self._tell("is not believed", f"it says {watts:.6g} W")
             return None
         return [watts]
+
+    def _tell(self, what: str, why: object = "") -> None:
+        name = self._sensor.name
+        tell_once(f"{name} {what}", "%s %s%s", name, what, f": {why}" if why else "")
 
     def _integrated(self, found: Sequence[float] | None, seconds: float) -> float | None:
         if found is None or self._last is None or seconds > LONGEST_GAP_S:

@@ -28,20 +28,18 @@ def choose(gpu: Gpu, root: Path = ROOT) -> Sensor | None:
     for find in KINDS:
         try:
             sensor = find(root, gpu)
-        except Denied as error:
-            tell_once("no energy is measured: %s", error)
-            continue
-        except (OSError, ValueError) as error:
-            tell_once("a power sensor is left out: %s", error)
+        except (Denied, OSError, ValueError) as error:
+            tell_once(find.__module__, "a power sensor is left out: %s", error)
             continue
         if sensor is not None:
-            tell_once("energy is measured by %s: %s", sensor.name, sensor.covers)
+            said = "energy is measured by %s: %s"
+            tell_once(sensor.name, said, sensor.name, sensor.covers, level=logging.INFO)
             return sensor
     return None
 
 
-def tell_once(text: str, *values: object) -> None:
-    """Log a warning or choice the first time only: sensors are looked for again at each round."""
-    if (line := text % values) not in _told:
-        _told.add(line)
-        log.warning(line)
+def tell_once(key: str, text: str, *values: object, level: int = logging.WARNING) -> None:
+    """Log what has this key the first time only: sensors are read twice a second."""
+    if key not in _told:
+        _told.add(key)
+        log.log(level, text, *values)
