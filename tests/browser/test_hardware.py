@@ -113,5 +113,6 @@ def test_a_report_on_paper_has_nothing_to_press(
     page.emulate_media(media="print")
     expect(page.locator("[data-print]")).to_be_hidden()
     expect(page.locator("header.bar")).to_be_hidden()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    white = "getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'"
+    made.until("white paper", white)
     assert page.evaluate("document.documentElement.scrollWidth") <= 720

@@ -51,7 +51,7 @@ def test_estimate_follows_typing(window: Callable[..., Window], fleet: list[int]
 def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Window]) -> None:
     made = window()
     page = made.go("/jobs/new/")
-    page.locator("summary:has-text('Advanced')").nth(1).click()
+    page.locator("details:has([name='strategy.proximal_mu']) > summary").click()
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_hidden()
     page.check("[value=fedprox]")
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_visible()

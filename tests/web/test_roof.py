@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from tests.web import measured
 from webapp.devices import roof
+from webapp.devices.intensity import flops_per_byte
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Job
 
@@ -107,3 +108,36 @@ def test_a_device_page_asks_the_same_however_much_it_did(
         measured.measured_job(list(Device.objects.all()), rounds=2, name=f"job {number}")
     with django_assert_max_num_queries(14):
         ada.get(reverse("device", args=[device.pk]))
+
+
+def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client) -> None:
+    device = Device.objects.get(name="jetson-lab")
+    part = newest(device)
+    intensity = flops_per_byte(device, part)
+    assert intensity is not None
+    assert 0.1 < intensity < 1e4
+    found = roof.picture(device.profile, part, intensity)
+    assert found["training"]["flops_per_byte"] == intensity
+    below = roof.picture(device.profile, part, found["ridge"] / 2)["verdict"]
+    above = roof.picture(device.profile, part, found["ridge"] * 2)["verdict"]
+    assert (below["bound"], above["bound"]) == ("bandwidth", "compute")
+    part.round.job.spec = {"model": {"name": "no/such-model"}}
+    assert flops_per_byte(device, part) is None
+    text = ada.get(reverse("device", args=[device.pk])).content.decode()
+    assert "counted by the planner" in text
+
+
+def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
+    device = Device.objects.get(name="jetson-lab")
+    device.profile |= {"not_measured": ["disk: no space left", 7]}
+    device.save()
+    text = ada.get(reverse("device", args=[device.pk])).content.decode()
+    assert "disk: no space left" in text
+    assert roof.left_out({"not_measured": "all"}) == []
+
+
+def test_an_old_report_without_phases_still_gets_a_verdict(rich: Job) -> None:
+    device = Device.objects.get(name="jetson-lab")
+    part = newest(device)
+    del part.metrics["phase_s"]
+    assert "computes most of the time" in roof.picture(device.profile, part)["verdict"]["text"]

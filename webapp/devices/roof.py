@@ -27,8 +27,13 @@ SENSORS = {
 }
 
 
-def picture(profile: Mapping[str, Any], newest: Assignment | None) -> Json:
-    """Everything the roofline chart shows; figures that are not known are None."""
+def picture(
+    profile: Mapping[str, Any], newest: Assignment | None, flops_per_byte: float | None = None
+) -> Json:
+    """Everything the roofline chart shows; figures that are not known are None.
+
+    ``flops_per_byte`` is that of the newest training, where the planner can tell it.
+    """
     work = work_of(newest) if newest is not None else Work()
     roof = roofline(profile, work.precision or "auto")
     return {
@@ -41,27 +46,35 @@ def picture(profile: Mapping[str, Any], newest: Assignment | None) -> Json:
             {"name": p.name, "flops_per_byte": p.flops_per_byte, "flops_per_s": p.flops_per_s}
             for p in roof.points
         ],
-        "training": _training(newest, work),
-        "verdict": _said(roof, work),
+        "training": _training(newest, work, flops_per_byte),
+        "verdict": _said(roof, work, flops_per_byte),
     }
 
 
-def _training(newest: Assignment | None, work: Work) -> Json | None:
+def _training(newest: Assignment | None, work: Work, flops_per_byte: float | None) -> Json | None:
     if newest is None or not work.flops_per_s:
         return None
-    return {"name": newest.round.job.name, "flops_per_s": work.flops_per_s, "mfu": work.mfu}
+    return {
+        "name": newest.round.job.name,
+        "flops_per_byte": flops_per_byte,
+        "flops_per_s": work.flops_per_s,
+        "mfu": work.mfu,
+    }
 
 
-def _said(roof: Roofline, work: Work) -> Json:
-    found = _verdict(roof, work)
+def _said(roof: Roofline, work: Work, flops_per_byte: float | None) -> Json:
+    found = _verdict(roof, work, flops_per_byte)
     return {"bound": found.bound, "text": found.text, "advice": found.advice}
 
 
-def _verdict(roof: Roofline, work: Work) -> Verdict:
-    seconds = {f"{name}_s": value for name, value in (work.phase_s or {}).items()}
+def _verdict(roof: Roofline, work: Work, flops_per_byte: float | None) -> Verdict:
+    # Without phases all of a training counts as arithmetic: the verdict adds them up anyway.
+    phases = work.phase_s or {"forward": work.compute_s or 0.0}
+    seconds = {f"{name}_s": value for name, value in phases.items()}
     travel = {"download_s": work.download_s or 0.0, "upload_s": work.upload_s or 0.0}
-    found = verdict(roof, seconds | travel)
-    if found.bound != "unknown" or not work.phase_s or roof.ridge is None:
+    found = verdict(roof, seconds | travel, flops_per_byte)
+    placed = flops_per_byte is not None or roof.ridge is None
+    if found.bound != "unknown" or placed or not work.compute_s:
         return found
     reached = f", at {percent(work.mfu)} of its peak" if work.mfu is not None else ""
     text = f"the device computes most of the time{reached}; how many bytes that moved is not known"
@@ -107,6 +120,12 @@ def _peak_fact(name: str, value: float | None, every: Mapping[str, float | None]
         here, there = si(value, "FLOP/s"), si(base, "FLOP/s")
         return Fact(label, f"slower than fp32 here ({here} against {there})", "measured")
     return Fact(label, si(value, "FLOP/s"), "measured")
+
+
+def left_out(profile: Mapping[str, Any]) -> list[str]:
+    """What the probe could not measure, and why."""
+    told = profile.get("not_measured")
+    return [line[:200] for line in told if isinstance(line, str)] if isinstance(told, list) else []
 
 
 def power_fact(profile: Mapping[str, Any]) -> Fact:

@@ -17,6 +17,7 @@ from webapp.accounts.access import found, person
 from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
 from webapp.devices import compare, comparing, listing, roof
 from webapp.devices.forms import EnrolForm, enrol_command
+from webapp.devices.intensity import flops_per_byte
 from webapp.devices.models import Device, Enrolment
 from webapp.devices.services import create_enrolment, revoke
 from webapp.jobs.figures import work_of
@@ -81,7 +82,8 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
         "row": row,
         "peaks": roof.peak_facts(device.profile),
         "rates": rates(device, row),
-        "roofline": roof.picture(device.profile, row.last),
+        "roofline": roof.picture(device.profile, row.last, flops_per_byte(device, row.last)),
+        "left_out": roof.left_out(device.profile),
         "jobs": roof.last_jobs(device),
         "work": [(part, work_of(part)) for part in work],
         "credential": credential,

@@ -1,5 +1,5 @@
 // A device's roofline, both axes logarithmic: the roof from its peak and bandwidth, its measured
-// products as points, and its last training, which is a level where its bytes are not known.
+// products as points, and its last training: a point where the planner knows its bytes, else a level.
 import { percent, si, significant } from "../lib/format.js";
 import { token } from "../lib/dom.js";
 import { Card } from "./card.js";
@@ -27,7 +27,7 @@ export class RooflineChart {
 
   words() {
     const { precision, peak_flops: peak, bandwidth_bps: bandwidth, measured } = this.told;
-    const axes = "FLOP per byte of memory traffic against FLOP/s; dots: measured products, dashed: last training";
+    const axes = "FLOP per byte of memory traffic against FLOP/s; dots: measured products, triangle or dashes: last training";
     if (!peak || !bandwidth) return axes;
     const source = measured ? "measured" : "partly from the data sheet";
     return `${axes}; roof ${source}: ${flops(peak)} ${precision}, ${si(bandwidth, "B/s")}`;
@@ -36,7 +36,7 @@ export class RooflineChart {
   rows() {
     const { points, training, ridge, peak_flops: peak } = this.told;
     const known = points.map((point) => [point.name, point.flops_per_byte, point.flops_per_s]);
-    const job = training ? [[`last training, ${training.name}`, null, training.flops_per_s]] : [];
+    const job = training ? [[`last training, ${training.name}`, training.flops_per_byte, training.flops_per_s]] : [];
     return [...(ridge ? [["ridge", ridge, peak]] : []), ...known, ...job];
   }
 
@@ -72,7 +72,7 @@ export class RooflineChart {
     if (!this.chart) this.make();
     this.card.empty("");
     const { points, training } = this.told;
-    const [left, right] = around([ridge, ...points.map((point) => point.flops_per_byte)], 4);
+    const [left, right] = around([ridge, ...points.map((point) => point.flops_per_byte), ...(training?.flops_per_byte ? [training.flops_per_byte] : [])], 4);
     const rates = [peak, ...points.map((point) => point.flops_per_s), ...(training ? [training.flops_per_s] : [])];
     const [low, high] = around(rates, 2.5);
     const { x, y } = this.chart.options.scales;
@@ -91,14 +91,21 @@ export class RooflineChart {
       { x: ridge, y: peak, name: "Ridge: memory limits to the left, arithmetic to the right" },
       { x: right, y: peak },
     ];
-    const job = training && { y: training.flops_per_s, level: true, name: `Last training, ${training.name}`,
-      note: training.mfu == null ? "" : `, MFU ${percent(training.mfu)}; its bytes are not known` };
     return [
       line("roof", roof, token("--mean")),
-      ...(job ? [line("last training", [{ x: left, ...job }, { x: right, ...job }], token("--device-1"), [5, 4])] : []),
+      ...(training ? [this.training(training, left, right, line)] : []),
       { label: "products", backgroundColor: token("--device-2"), borderColor: token("--surface"), borderWidth: 1, pointRadius: 5,
         data: points.map((point) => ({ x: point.flops_per_byte, y: point.flops_per_s, name: point.name })) },
     ];
+  }
+
+  training({ name, flops_per_byte: x, flops_per_s: y, mfu }, left, right, line) {
+    const share = mfu == null ? "" : `, MFU ${percent(mfu)}`;
+    const job = { y, name: `Last training, ${name}`, note: `${share}${x ? "; bytes by the planner" : "; its bytes are not known"}` };
+    const colour = token("--device-1");
+    if (!x) return line("last training", [{ x: left, level: true, ...job }, { x: right, level: true, ...job }], colour, [5, 4]);
+    return { label: "last training", data: [{ x, ...job }], backgroundColor: colour, borderColor: colour,
+      pointStyle: "triangle", pointRadius: 8, pointHoverRadius: 9 };
   }
 
   fill() {
