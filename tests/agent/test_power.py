@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fedcore.plan.machines import MACHINES
 from tests.agent.conftest import ROOT
 from workers.agent import probe
 from workers.agent.power import estimate as estimates
@@ -339,6 +341,19 @@ def test_an_estimate_lies_between_idle_and_full() -> None:
     assert found.read() == NOTHING
     now[0] = 90.0
     assert found.read() == Portion(missing_s=87.0)
+
+
+def test_a_load_that_cannot_be_read_gives_no_estimate(tmp_path: Path) -> None:
+    write(tmp_path, {estimates.GPU_LOADS[0]: "busy"})
+    found = estimates.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
+    assert found is not None
+    time.sleep(estimates.SHORTEST_S)
+    assert found.read().missing_s > 0
+    write(tmp_path, {estimates.GPU_LOADS[0]: 1000})
+    time.sleep(estimates.SHORTEST_S)
+    drawn = found.read()
+    machine = MACHINES["raspberry-pi-5"]
+    assert drawn.joules == pytest.approx(drawn.seconds * (machine.full_watts or 0.0))
 
 
 def test_only_known_machines_are_estimated(tmp_path: Path) -> None:

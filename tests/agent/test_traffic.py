@@ -143,6 +143,14 @@ def test_damaged_weights_come_again(site: Site, server: Server, cache: ArtefactC
     assert server.traffic.again == len(CONTENT)
 
 
+def test_weights_that_were_dropped_and_are_wanted_once_more(
+    site: Site, server: Server, cache: ArtefactCache
+) -> None:
+    fetch(server, cache).unlink()
+    fetch(server, cache)
+    assert server.traffic.again == 0, "nothing was lost on the way"
+
+
 def test_what_the_server_did_not_keep_of_an_upload_goes_again(
     site: Site, server: Server, update: Path
 ) -> None:

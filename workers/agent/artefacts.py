@@ -68,6 +68,7 @@ class ArtefactCache:
             part.unlink()
             found = digest.hexdigest()
             raise BrokenDownload(f"the weights {sha256[:12]} came as {found[:12]}; asking again")
+        server.traffic.is_whole(sha256)
         path = self._folder / sha256
         part.replace(path)
         self._checked.add(sha256)

@@ -28,6 +28,10 @@ class Traffic:
         if len(self._furthest) > REMEMBERED:
             del self._furthest[next(iter(self._furthest))]
 
+    def is_whole(self, name: str) -> None:
+        """The body arrived: should it be fetched anew some day, nothing was lost."""
+        self._furthest.pop(name, None)
+
     def answered(self, seconds: float) -> None:
         """A small call took so long on an open connection, from its first byte to its answer."""
         if seconds > 0:

@@ -17,7 +17,7 @@ from workers.agent.clock import steady
 from workers.agent.power import nvml
 from workers.agent.power.meter import LONGEST_GAP_S, NOTHING, Portion
 from workers.agent.power.sensor import Gpu, number_of
-from workers.agent.power.table import ROOT
+from workers.agent.power.table import ROOT, tell_once
 
 # Thousandths of the time in which a Jetson's GPU worked.
 GPU_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")
@@ -38,7 +38,7 @@ class Estimate:
     ) -> None:
         self._idle, self._full, self._busy, self._clock = idle_watts, full_watts, busy, clock
         self._at = clock()
-        busy()
+        self._share()
 
     def read(self) -> Portion:
         now = self._clock()
@@ -46,13 +46,17 @@ class Estimate:
         if seconds < SHORTEST_S:
             return NOTHING
         self._at = now
-        try:
-            share = min(1.0, max(0.0, self._busy()))
-        except (OSError, ValueError):
-            return Portion(missing_s=seconds)
-        if seconds > LONGEST_GAP_S:
+        share = self._share()
+        if share is None or seconds > LONGEST_GAP_S:
             return Portion(missing_s=seconds)
         return Portion((self._idle + (self._full - self._idle) * share) * seconds, seconds)
+
+    def _share(self) -> float | None:
+        try:
+            return min(1.0, max(0.0, self._busy()))
+        except (OSError, ValueError) as error:
+            tell_once("estimate", "power cannot be estimated: %s", error)
+            return None
 
 
 def estimate(profile: Mapping[str, Any], gpu: Gpu, root: Path = ROOT) -> Estimate | None:
