@@ -17,6 +17,7 @@ COMMANDS = {
     "memory": "peak memory of training, FLAN-T5 small to XL, by precision and method",
     "plan": "how right the planner is: predicted against measured step time, memory, transfers",
     "round": "seconds, bytes and memory of rounds over the real stack, with training switched off",
+    "step": "a local step beside the plain loop: tokens/s, MFU, phases, memory; or losses of both",
     "wire": "speed and bytes of the wire codecs, and what they cost in ROUGE",
 }
 

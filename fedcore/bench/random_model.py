@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,18 @@ def random_examples(
     folder: Path, count: int, lengths: tuple[int, int], vocab: int, seed: int = 0
 ) -> Prepared:
     """``count`` examples of exactly (source, target) tokens, to train and to validate on."""
+    return varied_examples(folder, [lengths] * count, vocab, seed)
+
+
+def varied_examples(
+    folder: Path, lengths: Sequence[tuple[int, int]], vocab: int, seed: int = 0
+) -> Prepared:
+    """One example of each (source, target) length, in this order."""
     folder.mkdir(parents=True, exist_ok=True)
-    source, target = lengths
-    ends = np.arange(1, count + 1, dtype=np.int64)[:, None] * (source + target)
-    np.save(folder / "ends.npy", np.hstack([ends - target, ends]))
-    ids = np.random.default_rng(seed).integers(FIRST_WORD, vocab, int(ends[-1, 0]), dtype=np.int32)
-    ids[ends[:, 0] - 1] = ids[ends[:, 0] - target - 1] = 1
+    ends = np.cumsum(np.asarray(lengths, dtype=np.int64).reshape(-1)).reshape(-1, 2)
+    np.save(folder / "ends.npy", ends)
+    ids = np.random.default_rng(seed).integers(FIRST_WORD, vocab, int(ends[-1, 1]), dtype=np.int32)
+    ids[ends.reshape(-1) - 1] = 1
     ids.tofile(folder / "ids.bin")
     examples = Tokenized(folder)
-    return Prepared(examples, examples, ("",) * count, 0)
+    return Prepared(examples, examples, ("",) * len(lengths), 0)

@@ -54,6 +54,10 @@ class Tokenized(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def some(self, places: Sequence[int]) -> Tokenized:
+        """Those at these places, in their order."""
+        return Tokenized(self.folder, [int(self._rows[place]) for place in places])
+
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
         """Source and target tokens of every example."""

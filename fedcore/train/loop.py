@@ -105,7 +105,7 @@ class _Loop:
         self.steps_total = steps_of(train, len(work.examples))
         self.factor = schedule(train, self.steps_total)
         self.penalty = work.objective(self.weights)
-        self.recorder = Recorder(work.device, hooks.report)
+        self.recorder = Recorder(work.device, hooks)
         self.pending: list[tuple[int, Tensor, Tensor]] = []
         self.seen = 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # malloc.h
+MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # malloc.h
 NEVER = 2**31 - 1
 
 
@@ -34,3 +34,12 @@ def release_pages() -> None:
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
+
+
+def default_pages() -> None:
+    """What glibc does by itself once large blocks were freed: it keeps 64 MB of them."""
+    library = _glibc()
+    if library is not None:
+        library.mallopt(MMAP_MAX, 65_536)
+        library.mallopt(MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(TRIM_THRESHOLD, 1 << 26)

@@ -98,7 +98,7 @@ class Session:
         with self._ready(spec, global_path) as (loaded, weights):
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
-            _set_dropout(loaded.model, dropout)
+            set_dropout(loaded.model, dropout)
             work = Work(
                 loaded.model,
                 prepared.train,
@@ -212,7 +212,7 @@ def _delta(model: Any, weights: FrameReader) -> dict[str, Tensor]:
     }
 
 
-def _set_dropout(model: Any, rate: float) -> None:
+def set_dropout(model: Any, rate: float) -> None:
     """Set the base model's dropout (not LoRA's own)."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:

@@ -56,11 +56,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Hooks:
-    """How local work talks to whoever started it. ``should_stop`` is asked at every step."""
+    """How local work talks to whoever started it. ``should_stop`` is asked at every step.
+
+    ``report_every_s``: 0 reports every step.
+    """
 
     report: Callable[[Measurement], None] = _ignore
     progress: Callable[[Progress], None] = _ignore
     should_stop: Callable[[], bool] = _never
+    report_every_s: float = REPORT_SECONDS
 
     def check_stop(self, what: str) -> None:
         """Raise Stopped where asked to stop."""
@@ -132,10 +136,10 @@ class Pace:
 class Recorder:
     """Collects steps and reports them about once a second."""
 
-    def __init__(self, device: torch.device, report: Callable[[Measurement], None]) -> None:
+    def __init__(self, device: torch.device, hooks: Hooks) -> None:
         self.clock = PhaseClock(device)
         self.totals = Totals()
-        self._device, self._report = device, report
+        self._device, self._report, self._every_s = device, hooks.report, hooks.report_every_s
         self._began = self._last = time.perf_counter()
         self._tokens = self._flops = 0
 
@@ -145,7 +149,7 @@ class Recorder:
 
     @property
     def due(self) -> bool:
-        return time.perf_counter() - self._last >= REPORT_SECONDS
+        return time.perf_counter() - self._last >= self._every_s
 
     @property
     def elapsed_s(self) -> float:
