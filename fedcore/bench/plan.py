@@ -185,7 +185,8 @@ def _sample(case: Case, work: Path, args: argparse.Namespace, hardware: Hardware
     shape = Work(min(case.batch, spec.train.micro_batch), case.source, case.target)
     print(f"{case.words}, {case.shape} …", file=sys.stderr, flush=True)
     measured = _measure(spec, work, args.seconds)
-    return Sample(Method.of(spec, _sizes(case), precision), shape, parts, measured)
+    method = Method.of(spec, _sizes(case), precision, hardware.accelerator)
+    return Sample(method, shape, parts, measured)
 
 
 def _measure(spec: JobSpec, work: Path, seconds: float) -> Measured:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedcore.bench.plan_run import Measured
 from fedcore.plan.hardware import Hardware
@@ -19,7 +20,7 @@ from fedcore.plan.steps import product_rate, terms
 from fedcore.plan.tuning import Tuning
 
 SPRING = 0.05
-LEAST = 0.05  # of its former value: no coefficient becomes 0 or negative
+LEAST, MOST = 0.2, 5.0  # times its former value
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ def _memory(samples: Sequence[Sample], hardware: Hardware, old: Tuning) -> tuple
 
 
 def _solve(
-    rows: np.ndarray, measured: np.ndarray, start: np.ndarray, scale: np.ndarray | None = None
+    rows: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    start: NDArray[np.float64],
+    scale: NDArray[np.float64] | None = None,
 ) -> list[float]:
     """x with rows x = measured, relative to ``scale`` (else to what was measured)."""
     by = measured if scale is None else scale
@@ -86,5 +90,19 @@ def _solve(
     left = np.vstack([rows / by[:, None], springs])
     right = np.concatenate([measured / by, np.full(len(start), SPRING)])
     # In units of the start, so that calls of microseconds weigh as much as factors of one.
-    found, *_ = np.linalg.lstsq(left * start, right, rcond=None)
-    return [float(value) for value in np.maximum(found, LEAST) * start]
+    return [float(value) for value in _bounded(left * start, right) * start]
+
+
+def _bounded(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares with every unknown between LEAST and MOST: what leaves them is held there."""
+    found = np.ones(left.shape[1])
+    free = np.ones(left.shape[1], dtype=bool)
+    while free.any():
+        rest = right - left[:, ~free] @ found[~free]
+        found[free], *_ = np.linalg.lstsq(left[:, free], rest, rcond=None)
+        outside = free & ((found < LEAST) | (found > MOST))
+        if not outside.any():
+            break
+        found = np.clip(found, LEAST, MOST)
+        free &= ~outside
+    return found

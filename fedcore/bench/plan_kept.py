@@ -61,16 +61,16 @@ def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
         ]
         item = 2 if precision == "bf16" else 4
         counted.append((saved[1] - saved[0]) / item - layers * 2 * sizes.inner * source)
-        rows.append(_row(sizes, source, target, kernels))
+        rows.append(_row(sizes, source, target))
     table, right = np.array(rows), np.array(counted)
     found, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
     error = float(np.abs(table @ found / right - 1).max())
     return Found(dict(zip(NAMES, map(float, found), strict=True)), error)
 
 
-def _row(sizes: Architecture, s: int, t: int, kernels: str) -> list[float]:
+def _row(sizes: Architecture, s: int, t: int) -> list[float]:
     """What each coefficient is multiplied with, as ``fedcore.plan.memory`` counts it."""
-    scores = sizes.heads * (s * s + t * t + s * t) if kernels == "plain" else 0
+    scores = sizes.heads * (s * s + t * t + s * t)
     layers, width = sizes.encoder_layers, sizes.d_model
     return [
         layers * width * (s + 2 * t),

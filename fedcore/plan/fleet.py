@@ -22,7 +22,7 @@ from fedcore.spec import JobSpec
 KEYS = ("name", "machine", "link", "examples", "lengths", "longest", "mfu")
 PROFILE_KEYS = (
     "kind", "cpu", "accelerator", "board", "peak_flops", "memory_bandwidth_bps", "memory_bytes",
-    "accelerator_memory_bytes", "idle_watts", "full_watts", "kernels",
+    "accelerator_memory_bytes", "idle_watts", "full_watts", "kernels", "precision",
 )  # fmt: skip
 LINK_KEYS = tuple(item.name for item in fields(Link))
 LARGEST = 1_000  # devices of one request

@@ -40,6 +40,7 @@ class Hardware:
     kernels: tuple[Kernel, ...] = ()
     accelerator: bool = False
     board: str = ""
+    quicker: str = ""  # the precision that the device measured to be the faster one
     measured: frozenset[str] = frozenset()
     faults: tuple[str, ...] = ()
 
@@ -47,6 +48,8 @@ class Hardware:
         """What ``train.precision`` comes to here: auto is bf16 where it is faster."""
         if wanted != "auto":
             return wanted
+        if self.quicker in self.peak_flops:
+            return self.quicker
         fp32, bf16 = self.peak_flops.get("fp32", 0.0), self.peak_flops.get("bf16", 0.0)
         return "bf16" if bf16 > fp32 else "fp32"
 
@@ -72,6 +75,7 @@ def hardware_of(profile: Mapping[str, Any]) -> Hardware:
         kernels=reader.kernels(),
         accelerator=accelerator or _is_cuda(board),
         board=board.id if board else "",
+        quicker=str(profile.get("precision", "")),
         measured=frozenset(measured),
         faults=tuple(reader.faults),
         **{key: value or sheet.get(key) for key, value in read.items()},

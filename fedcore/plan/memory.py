@@ -135,7 +135,8 @@ def _logits(method: Method, work: Work) -> float:
     tuning, positions = method.tuning, work.examples * work.target
     if tuning.logits_in_flight:
         positions = min(positions, tuning.logits_in_flight)
-    return FP32_BYTES * tuning.logits * positions * method.sizes.vocab
+    heads = tuning.heads * method.sizes.d_model if method.full else 0.0
+    return FP32_BYTES * (tuning.logits * positions + heads) * method.sizes.vocab
 
 
 def _workspace(method: Method, work: Work) -> float:

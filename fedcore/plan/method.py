@@ -50,7 +50,11 @@ class Method:
     tuning: Tuning
 
     @classmethod
-    def of(cls, spec: JobSpec, sizes: Architecture, precision: str) -> Method:
+    def of(
+        cls, spec: JobSpec, sizes: Architecture, precision: str, accelerator: bool = False
+    ) -> Method:
+        """The fast kernels are a CPU's; an accelerator runs the plain ones."""
+        kernels = "plain" if accelerator else spec.train.kernels
         full = spec.adapter.kind == "full"
         base = spec.model.base if spec.model.base != "auto" else precision
         rate = spec.train.dropout
@@ -61,10 +65,10 @@ class Method:
             targets=() if full else spec.adapter.targets,
             precision=precision,
             base="fp32" if full else base,
-            kernels=spec.train.kernels,
+            kernels=kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
-            tuning=TUNING[spec.train.kernels],
+            tuning=TUNING[kernels],
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,9 +94,11 @@ def plan_devices(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> list[DevicePlan]:
     """The same for each of several devices."""
-    methods = {name: Method.of(spec, sizes, name) for name in PRECISIONS}
+    ways = itertools.product(PRECISIONS, (False, True))
+    methods = {way: Method.of(spec, sizes, *way) for way in ways}
     share = spec.evaluation.share(spec.rounds)
-    used = [methods[device.hardware.precision_of(spec.train.precision)] for device in devices]
+    wanted = spec.train.precision
+    used = [methods[d.hardware.precision_of(wanted), d.hardware.accelerator] for d in devices]
     pairs = zip(used, devices, strict=True)
     return [_planned(spec, method, device, share) for method, device in pairs]
 
@@ -151,17 +154,17 @@ def _memory(spec: JobSpec, method: Method, device: Candidate) -> Memory:
     source, target = device.longest
     limit = usable(device.hardware.memory_bytes)
     accelerator = device.hardware.accelerator
-    batch = _batch(spec, source, target)
+    work = Work(_at_once(spec, source + target), source, target)
     if spec.train.micro_batch:
-        work = Work(min(batch, spec.train.micro_batch), source, target)
         return memory(method, work, accelerator)
-    return largest_micro_batch(method, Work(batch, source, target), limit, accelerator)
+    return largest_micro_batch(method, work, limit, accelerator)
 
 
-def _batch(spec: JobSpec, source: float, target: float) -> int:
-    """Examples of a batch, fewer where its tokens are limited."""
-    size, tokens = spec.train.batch_size, spec.train.micro_tokens
-    return min(size, max(1, int(tokens // (source + target)))) if tokens else size
+def _at_once(spec: JobSpec, tokens: float) -> int:
+    """Examples of a micro-batch at most, as the job says; each has so many tokens."""
+    train = spec.train
+    most = min(train.batch_size, train.micro_batch or train.batch_size)
+    return min(most, max(1, int(train.micro_tokens // tokens))) if train.micro_tokens else most
 
 
 def _why(device: Candidate, held: Memory) -> str:
@@ -173,8 +176,7 @@ def _why(device: Candidate, held: Memory) -> str:
 
 
 def _step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
-    batch = _batch(spec, device.source, device.target)
-    micro = min(micro, batch)
+    batch = spec.train.batch_size
     parts = -(-batch // micro) * spec.train.accumulation
     work = Work(micro, device.source, device.target)
     longest = device.longest
@@ -190,7 +192,7 @@ def _step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step 
 def steps_of(spec: JobSpec, device: Candidate) -> int:
     """Optimizer steps of a round."""
     training = max(1, device.examples - validation_examples(spec, device.examples))
-    batches = -(-training // _batch(spec, device.source, device.target))
+    batches = -(-training // spec.train.batch_size)
     per_epoch = -(-batches // spec.train.accumulation)
     return spec.train.local_steps or spec.train.local_epochs * per_epoch
 

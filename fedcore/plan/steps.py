@@ -28,6 +28,7 @@ from fedcore.plan.tuning import (
     Tuning,
 )
 
+LAYER = "linear"  # the measured kernels that are products of a layer
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
 
 
@@ -73,7 +74,8 @@ class Step:
 
 def product_rate(hardware: Hardware, precision: str) -> float | None:
     """FLOP/s of products at the model's shapes: measured, else a share of the large one's."""
-    measured = [row.flops_per_s for row in hardware.kernels if row.precision == precision]
+    kernels = [row for row in hardware.kernels if row.name.startswith(LAYER)]
+    measured = [row.flops_per_s for row in kernels if row.precision == precision]
     if measured:
         return statistics.median(measured)
     peak = hardware.peak_flops.get(precision)

@@ -14,13 +14,14 @@ from fedcore.errors import SpecError
 from fedcore.plan.__main__ import main
 from fedcore.plan.fleet import fleet_from
 from fedcore.plan.flops import KNOWN
-from fedcore.plan.hardware import Hardware, hardware_of
+from fedcore.plan.hardware import Hardware, Kernel, hardware_of
 from fedcore.plan.links import INSTANT, LINKS
 from fedcore.plan.memory import memory
 from fedcore.plan.method import Method, Work
 from fedcore.plan.planner import FleetPlan, plan_fleet
 from fedcore.plan.round import Candidate, DevicePlan, plan_device
-from fedcore.plan.steps import step
+from fedcore.plan.steps import product_rate, step
+from fedcore.plan.tuning import SHAPE_SHARE
 from fedcore.plan.wire_chain import Chain
 from fedcore.spec import JobSpec
 
@@ -156,6 +157,25 @@ def test_a_step_takes_longer_on_a_slower_machine_and_never_beats_the_peak() -> N
     assert again is not None
     assert again.phases["backward_s"] > times[0].phases["backward_s"]
     assert again.flops == times[0].flops
+
+
+def test_measured_kernels_win_over_the_large_product() -> None:
+    rows = [("linear 512x1024", "bf16", 1e11), ("norm 512", "bf16", 1e8), ("linear 1", "fp32", 1.0)]
+    kernels = tuple(Kernel(name, kind, rate, 9.0) for name, kind, rate in rows)
+    assert product_rate(replace(MACHINE, kernels=kernels), "bf16") == 1e11
+    assert product_rate(MACHINE, "bf16") == pytest.approx(SHAPE_SHARE * 4e11)
+
+
+def test_an_accelerator_runs_the_plain_kernels() -> None:
+    assert Method.of(spec(), SMALL, "bf16", accelerator=True).kernels == "plain"
+    assert Method.of(spec(), SMALL, "bf16").kernels == "fast"
+
+
+def test_a_micro_batch_holds_as_many_tokens_as_the_job_allows() -> None:
+    made = spec(train={"batch_size": 8, "micro_tokens": 1200})
+    found = plan_device(made, SMALL, device())
+    assert found.micro_batch == 2  # of 576 tokens each
+    assert found.steps == plan_device(spec(), SMALL, device()).steps
 
 
 def fleet(made: JobSpec, *devices: Candidate) -> FleetPlan:

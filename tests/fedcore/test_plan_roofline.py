@@ -52,6 +52,8 @@ def test_the_precision_of_auto() -> None:
     assert hardware_of(MEASURED).precision_of("auto") == "bf16"
     assert hardware_of({"peak_flops": {"fp32": 2e9, "bf16": 1e9}}).precision_of("auto") == "fp32"
     assert hardware_of(MEASURED).precision_of("fp32") == "fp32"
+    assert hardware_of({**MEASURED, "precision": "fp32"}).precision_of("auto") == "fp32"
+    assert hardware_of({**MEASURED, "precision": "int3"}).precision_of("auto") == "bf16"
 
 
 def test_a_roofline_has_a_ridge_and_points_of_its_precision() -> None:
