@@ -112,7 +112,6 @@ class Session:
                 self._micro_batch(spec, loaded, prepared),
             )
             summary = train_locally(work, hooks or Hooks())
-            release_pages()
             return Update(_delta(loaded.model, weights), prepared.examples, summary.steps, summary)
 
     def _micro_batch(self, spec: JobSpec, loaded: _Loaded, prepared: Prepared) -> int:
@@ -181,7 +180,10 @@ class Session:
             set_trainable(loaded.model, FrameReader(global_path))
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
-            yield loaded, weights
+            try:
+                yield loaded, weights
+            finally:
+                release_pages()
 
     def _load(self, spec: JobSpec) -> _Loaded:
         precision = pick_precision(spec.train.precision, self.device)
