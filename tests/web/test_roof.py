@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.web import measured
-from webapp.devices import roof
+from webapp.devices import listing, roof
 from webapp.devices.intensity import flops_per_byte
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Job
@@ -19,7 +19,7 @@ SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
 
 
 def newest(device: Device) -> Assignment:
-    return Assignment.objects.filter(device=device, phase="folded", task="train").latest("ended_at")
+    return listing.last_trainings([device])[device.pk]
 
 
 @pytest.fixture
@@ -116,15 +116,23 @@ def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client)
     intensity = flops_per_byte(device, part)
     assert intensity is not None
     assert 0.1 < intensity < 1e4
-    found = roof.picture(device.profile, part, intensity)
-    assert found["training"]["flops_per_byte"] == intensity
+    found = roof.picture(device.profile, part, 100.0)
+    assert found["training"]["flops_per_byte"] == 100.0
     below = roof.picture(device.profile, part, found["ridge"] / 2)["verdict"]
     above = roof.picture(device.profile, part, found["ridge"] * 2)["verdict"]
     assert (below["bound"], above["bound"]) == ("bandwidth", "compute")
-    part.round.job.spec = {"model": {"name": "no/such-model"}}
-    assert flops_per_byte(device, part) is None
+    idle = part.metrics | {"flops": 4e11 * part.metrics["seconds"]}
+    slow = roof.picture(device.profile, Assignment(metrics=idle, round=part.round), 100.0)
+    assert slow["verdict"]["bound"] == "unknown"
+    assert "4.76 % of what the roof allows" in slow["verdict"]["text"]
+    # Above the roof at that place: the bytes that were counted cannot have moved.
+    assert roof.picture(device.profile, part, 1.0)["training"]["flops_per_byte"] is None
+    part.metrics |= {"flops": 1e11 * part.metrics["seconds"]}
+    part.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
     assert "counted by the planner" in text
+    part.round.job.spec = {"model": {"name": "no/such-model"}}
+    assert flops_per_byte(device, part) is None
 
 
 def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:

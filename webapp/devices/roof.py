@@ -17,6 +17,8 @@ from webapp.telemetry.units import believed, percent, si
 Json = dict[str, Any]
 TRAININGS = 200  # the newest, of which the last jobs are told
 JOBS = 8
+# Below this share of the roof it is not the roof that limits; our choice.
+FAR_BELOW = 0.2
 
 # What each sensor measures, in words.
 SENSORS = {
@@ -36,6 +38,8 @@ def picture(
     """
     work = work_of(newest) if newest is not None else Work()
     roof = roofline(profile, work.precision or "auto")
+    if flops_per_byte is not None and not _possible(roof, work, flops_per_byte):
+        flops_per_byte = None
     return {
         "precision": roof.precision,
         "peak_flops": roof.peak_flops,
@@ -49,6 +53,12 @@ def picture(
         "training": _training(newest, work, flops_per_byte),
         "verdict": _said(roof, work, flops_per_byte),
     }
+
+
+def _possible(roof: Roofline, work: Work, flops_per_byte: float) -> bool:
+    """Whether the training lies under the roof there; above it caches saved what was counted."""
+    ceiling = roof.ceiling(flops_per_byte)
+    return ceiling is None or work.flops_per_s is None or work.flops_per_s <= ceiling
 
 
 def _training(newest: Assignment | None, work: Work, flops_per_byte: float | None) -> Json | None:
@@ -73,12 +83,34 @@ def _verdict(roof: Roofline, work: Work, flops_per_byte: float | None) -> Verdic
     seconds = {f"{name}_s": value for name, value in phases.items()}
     travel = {"download_s": work.download_s or 0.0, "upload_s": work.upload_s or 0.0}
     found = verdict(roof, seconds | travel, flops_per_byte)
+    if found.bound in ("compute", "bandwidth") and _far_below(roof, work, flops_per_byte):
+        return _overheads(roof, work, flops_per_byte)
     placed = flops_per_byte is not None or roof.ridge is None
     if found.bound != "unknown" or placed or not work.compute_s:
         return found
     reached = f", at {percent(work.mfu)} of its peak" if work.mfu is not None else ""
     text = f"the device computes most of the time{reached}; how many bytes that moved is not known"
     return Verdict("unknown", text, _most_useful(roof))
+
+
+def _of_roof(roof: Roofline, work: Work, flops_per_byte: float | None) -> float | None:
+    """What it reached as a share of what the roof allows at its place."""
+    return ratio(work.flops_per_s, roof.ceiling(flops_per_byte or 0.0))
+
+
+def _far_below(roof: Roofline, work: Work, flops_per_byte: float | None) -> bool:
+    share = _of_roof(roof, work, flops_per_byte)
+    return share is not None and share < FAR_BELOW
+
+
+def _overheads(roof: Roofline, work: Work, flops_per_byte: float | None) -> Verdict:
+    share = percent(_of_roof(roof, work, flops_per_byte))
+    return Verdict(
+        "unknown",
+        f"neither arithmetic nor memory is at its limit: training reached {share} of what the roof "
+        "allows at its place",
+        "larger batches, more threads, and nothing else running on the machine",
+    )
 
 
 def _most_useful(roof: Roofline) -> str:

@@ -255,15 +255,15 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
 
 
 def _traffic(told: list[Json]) -> dict[int, Json]:
-    """By slot: bytes of all its trainings, and G of the last round that tells one."""
+    """By slot: bytes of all it did, and G of the last training that tells one."""
     found: dict[int, Json] = {}
     for row in told:
-        for part in row["train"]:
+        for part in (*row["train"], *row["evaluate"]):
             held = found.setdefault(part["slot"], dict(NO_TRAFFIC))
             for way in ("down", "up"):
                 if part[f"bytes_{way}"] is not None:
                     held[way] = (held[way] or 0) + part[f"bytes_{way}"]
-            if part["granularity"] is not None:
+            if part.get("granularity") is not None:
                 held |= {"granularity": part["granularity"], "round": row["number"]}
     return found
 

@@ -95,7 +95,9 @@ def _trained(part: Assignment, row: Round) -> Json:
 
 
 def _scored(part: Assignment) -> Json:
-    return {**_common(part), **{key: _number(part.metrics, key) for key in SCORES}}
+    work = work_of(part)
+    scores = {key: _number(part.metrics, key) for key in SCORES}
+    return {**_common(part), **scores, "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
 
 
 def newest_assignments(current: Round | None) -> dict[int, Assignment]:

@@ -41,7 +41,10 @@ def low_mfu(job: Figures) -> Finding | None:
     slow = [one for one in job.devices if one.mfu is not None and one.mfu < LOW_MFU]
     if not slow:
         return None
-    causes = "; ".join(f"{one.name}: {_cause(one)}" for one in slow[:4])
+    by_cause: dict[str, list[str]] = {}
+    for one in slow:
+        by_cause.setdefault(_cause(one), []).append(one.name)
+    causes = "; ".join(f"{cause} ({listed(names)})" for cause, names in by_cause.items())
     return Finding(
         "bad",
         "Much of the arithmetic lay idle",

@@ -1,5 +1,6 @@
 // Chart.js set up once: look from the tokens, no animation, tooltips that name every device.
 import { token } from "../lib/dom.js";
+import { duration } from "../lib/format.js";
 
 export function setUp() {
   const { Chart } = window;
@@ -51,6 +52,9 @@ export function axis(paint, format, title, extra = {}) {
 // Distance of ticks over [0, most] seconds that reads well: 10 s, 2 min, 30 min, 6 h.
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200];
 export const timeStep = (most) => STEPS_S.find((step) => most / step <= 6) ?? 86400 * Math.ceil(most / 6 / 86400);
+
+// Seconds on an axis, exact where duration would round: 100 s is no 2 min.
+export const tickS = (value) => (value % 60 && value < 3600 ? `${Math.round(10 * value) / 10} s` : duration(value));
 
 export function tooltip(paint, callbacks) {
   return {

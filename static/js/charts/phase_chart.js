@@ -3,7 +3,7 @@ import { duration, percent } from "../lib/format.js";
 import { setText, h, token } from "../lib/dom.js";
 import { Card, segments } from "./card.js";
 import { saveCsv, savePng } from "./export.js";
-import { axis, look, timeStep, tooltip } from "./options.js";
+import { axis, look, tickS, timeStep, tooltip } from "./options.js";
 
 const SHOWN = 60;
 const COMPUTING = ["load", "forward", "loss", "backward", "optimizer"];
@@ -100,7 +100,7 @@ export class PhaseChart {
     const paint = look();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, duration, "", { stacked: true, beginAtZero: true }),
+      x: axis(paint, tickS, "", { stacked: true, beginAtZero: true }),
       y: axis(paint, undefined, "", { stacked: true }),
     };
     delete options.scales.y.ticks.callback;

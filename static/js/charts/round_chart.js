@@ -7,8 +7,8 @@ import { colourOf, dashOf } from "./page.js";
 export class RoundChart {
   needs = "rounds";
 
-  // `scores`: [{key, label}] to choose from; the first is shown at first. `of` finds a device's
-  // value in its part of a round, `whole` that of the round; `task` says whose parts are meant.
+  // `scores`: [{key, label}] to choose from; the first is shown at first. `task` says whose parts
+  // hold a device's value, unless `of` finds it; `whole` finds that of all devices in a round.
   constructor(page, options) {
     const { title, subtitle, scores } = options;
     Object.assign(this, { page, task: "evaluate", wholeLabel: "Weighted mean", fromZero: false,
@@ -78,6 +78,7 @@ export class RoundChart {
   }
 
   value(round, slot) {
+    if (this.of) return this.of(round, this.score.key, slot);
     const parts = round[this.task].filter((part) => part.slot === slot && part[this.score.key] != null);
     return parts.at(-1)?.[this.score.key];
   }

@@ -3,7 +3,7 @@ import { duration } from "../lib/format.js";
 import { h, setText, token } from "../lib/dom.js";
 import { Card } from "./card.js";
 import { saveCsv, savePng } from "./export.js";
-import { axis, look, timeStep, tooltip } from "./options.js";
+import { axis, look, tickS, timeStep, tooltip } from "./options.js";
 
 const PHASES = ["wait", "download", "train", "upload", "evaluate"];
 const seconds = (iso, start) => (iso ? (Date.parse(iso) - start) / 1000 : null);
@@ -93,7 +93,7 @@ export class Timeline {
     const paint = look();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, duration, "", { type: "linear", min: 0 }),
+      x: axis(paint, tickS, "", { type: "linear", min: 0 }),
       y: axis(paint, undefined, "", {}),
     };
     delete options.scales.y.ticks.callback;

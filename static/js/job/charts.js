@@ -64,9 +64,9 @@ const network = (thinned) => [
     format: rate, nothing: waiting,
   }],
   [RoundChart, {
-    title: "Bytes by round", subtitle: "of each device; bold: all devices together", unit: "", task: "train",
+    title: "Bytes by round", subtitle: "of each device, training and evaluation; bold: all together", unit: "", of: total,
     scores: [{ key: "bytes_down", label: "Down" }, { key: "bytes_up", label: "Up" }], format: size, nothing: reported,
-    wholeLabel: "All devices", whole: (round, key) => total(round, key), fromZero: true,
+    wholeLabel: "All devices", whole: total, fromZero: true,
   }],
   [RoundChart, {
     title: "Granularity G", subtitle: "seconds computing ÷ seconds sending and receiving; bold: all devices together",
@@ -76,8 +76,10 @@ const network = (thinned) => [
   [Timeline],
 ];
 
-function total(round, key) {
-  const known = round.train.map((part) => part[key]).filter((value) => value != null);
+// Of one device, or of all; evaluations count as well, since they fetch the new model.
+function total(round, key, slot) {
+  const mine = [...round.train, ...round.evaluate].filter((part) => slot === undefined || part.slot === slot);
+  const known = mine.map((part) => part[key]).filter((value) => value != null);
   return known.length ? known.reduce((a, b) => a + b, 0) : null;
 }
 
