@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedcore.model.adapters import attach, get_trainable, set_trainable, trainable_parameters
 from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
@@ -17,11 +18,14 @@ from fedcore.model.fast.loss import cross_entropy as in_pieces
 from fedcore.model.fast.noise import Noise, scale
 from fedcore.model.fast.products import onednn
 from fedcore.model.load import load_base
+from fedcore.plan.flops import architecture_of, full_cost, lora_cost
 from fedcore.spec import AdapterSpec
 from fedcore.train.data import Example
+from fedcore.train.hardware import repeatable
 from fedcore.train.kernels import KERNELS, Task, kernels_of, pieces
 
 CPU = torch.device("cpu")
+TARGETS = ("q", "v", "wi_0", "wo")
 LENGTHS = ((7, 5), (12, 2), (3, 6))
 
 
@@ -33,7 +37,7 @@ def examples() -> list[Example]:
 
 
 def model_of(kind: str) -> Any:
-    adapter = AdapterSpec(kind=kind, rank=4, dropout=0.0, targets=("q", "v", "wi_0", "wo"))
+    adapter = AdapterSpec(kind=kind, rank=4, dropout=0.0, targets=TARGETS)
     model = attach(load_base("nano", torch.float32), adapter, 3)
     if kind == "lora":  # B is zero at first; then A has no gradient
         generator = torch.Generator().manual_seed(1)
@@ -70,6 +74,22 @@ def test_loss_and_every_gradient_are_those_of_transformers(
     assert set(fast) == set(plain) and len(fast) > 10
     for name, gradient in plain.items():
         assert float((fast[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-6, name
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
+    """Within 1 % by torch's counter: no padding, no weight gradient of what is frozen."""
+    lengths = ((60, 20), (90, 31))
+    batch = [
+        Example(np.full(source, 7, np.int32), np.full(target, 9, np.int32))
+        for source, target in lengths
+    ]
+    sizes = architecture_of("nano")
+    assert sizes is not None
+    cost = full_cost(sizes) if kind == "full" else lora_cost(sizes, 4, TARGETS)
+    with repeatable(True), FlopCounterMode(display=False) as counter:  # it knows no oneDNN products
+        gradients(model_of(kind), batch, "fast")
+    assert counter.get_total_flops() == pytest.approx(cost.training.of(lengths), rel=0.01)
 
 
 def test_bf16_is_as_near_as_autocast(examples: list[Example]) -> None:
