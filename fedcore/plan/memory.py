@@ -141,8 +141,6 @@ def _logits(method: Method, work: Work) -> float:
 
 def _workspace(method: Method, work: Work) -> float:
     """Scratch of the layer at work, and the weights that a quantised base makes anew."""
-    encoder, decoder = layer_numbers(method, work.of(work.examples))
-    per_layer = max(encoder, decoder) / max(1.0, method.kept.forward_ff)
-    scratch = WORKSPACE_LAYERS * method.item * per_layer
+    scratch = WORKSPACE_LAYERS * method.item * max(layer_numbers(method, work))
     anew = FP32_BYTES * method.sizes.d_model * method.sizes.d_ff
     return scratch + (anew if method.base in QUANTISED else 0.0)

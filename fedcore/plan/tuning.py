@@ -96,7 +96,7 @@ LOAD_S_PER_TOKEN = 2e-7
 
 # What the process or the accelerator's context takes before a model is loaded.
 RUNTIME_BYTES: Mapping[bool, float] = {False: 440 * MB, True: 520 * MB}
-WORKSPACE_LAYERS = 2.0  # layers' worth of one micro-batch's activations that are scratch
+WORKSPACE_LAYERS = 1.5  # layers' worth of one micro-batch's activations that are scratch
 MEMORY_SHARE = 0.9  # of a device's memory that a job may use
 # Without a measured rate: the share of the peak that a step reaches.
 COMMUNICATION_POWER = 0.15  # of the way from idle to full load while only the link is busy
