@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fedcore.model.fast.products import onednn
+from fedcore.model.fast.products import has_onednn, onednn
 
 ROWS, WIDTH = 512, 512  # 0.27 GFLOP: a few ms, half a second on the slowest board
 REPEATS = 15  # the best of them counts: other work on the machine only slows
@@ -31,7 +31,7 @@ def rates() -> dict[str, float]:
         "fp32": partial(linear, x, weight),
         "bf16": partial(linear, x.bfloat16(), weight.bfloat16()),
     }
-    if torch.backends.mkldnn.is_available():
+    if has_onednn():
         ways["onednn"] = partial(onednn, x, weight)
     work = 2.0 * ROWS * WIDTH * WIDTH
     with torch.no_grad(), one_thread():
@@ -77,7 +77,7 @@ def peak_flops(precision: str, side: int = 2048) -> float:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator).to(dtype) for _ in range(2))
     ways: list[Callable[[], Tensor]] = [partial(torch.mm, left, right)]
-    if precision == "fp32" and torch.backends.mkldnn.is_available():
+    if precision == "fp32" and has_onednn():
         ways.append(partial(onednn, left, right))
     with torch.no_grad():
         return 2.0 * side**3 / min(_best_s(way) for way in ways)

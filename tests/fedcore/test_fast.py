@@ -16,7 +16,7 @@ from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, support
 from fedcore.model.fast.loss import ROWS
 from fedcore.model.fast.loss import cross_entropy as in_pieces
 from fedcore.model.fast.noise import Noise, scale
-from fedcore.model.fast.products import onednn
+from fedcore.model.fast.products import has_onednn, onednn
 from fedcore.model.load import load_base
 from fedcore.plan.flops import architecture_of, full_cost, lora_cost
 from fedcore.spec import AdapterSpec
@@ -177,7 +177,7 @@ def test_cross_entropy_in_pieces_is_that_of_torch() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not has_onednn(), reason="torch without oneDNN")
 def test_products_through_onednn_are_those_of_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20, 24, generator=generator, requires_grad=True)

@@ -19,6 +19,11 @@ from fedcore.model.fast.noise import Noise
 Dense = Callable[[Tensor, Tensor], Tensor]
 
 
+def has_onednn() -> bool:
+    """True where torch was built with oneDNN and offers its products by name."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def onednn(x: Tensor, weight: Tensor) -> Tensor:
     """``linear`` through oneDNN where torch would take MKL: fp32.
 
