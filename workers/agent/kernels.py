@@ -16,6 +16,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch.nn import functional
 
+from fedcore.model.fast.products import has_onednn, onednn
+
 SQUARE_S = {"cpu": 0.1, "cuda": 0.4}  # a card needs a while to reach its clock
 KERNEL_S = 0.12
 TOGETHER_S = 0.005  # of calls that a card is given at once, for waiting takes time as well
@@ -98,9 +100,8 @@ def kernels(kind: str) -> tuple[Kernel, ...]:
 def products(rows: torch.Tensor, weight: torch.Tensor) -> list[Call]:
     """``rows`` times the transpose of ``weight``, by each of torch's libraries that can."""
     found: list[Call] = [lambda: functional.linear(rows, weight)]
-    if rows.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        one_dnn = torch.ops.mkldnn._linear_pointwise
-        found.append(lambda: one_dnn(rows, weight, None, "none", [], ""))
+    if rows.device.type == "cpu" and has_onednn():
+        found.append(lambda: onednn(rows, weight))
     return found
 
 
