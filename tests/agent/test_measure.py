@@ -70,13 +70,13 @@ def test_a_slow_device_is_spared() -> None:
 
 
 def test_a_precision_that_torch_cannot_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float8 stands for it: no CPU multiplies it."""
-    monkeypatch.setattr(measure, "PRECISIONS", {"fp8": torch.float8_e4m3fn})
+    """bool stands for it: torch has no product of it."""
+    monkeypatch.setattr(measure, "PRECISIONS", {"bits": torch.bool})
     monkeypatch.setattr(kernels, "memory_bandwidth_bps", lambda device: 1.0)
     notes = measure.Notes()
     found = measure.speeds(CPU, notes)
-    assert found["peak_flops"] == {"fp8": 0.0} and found["kernels"] == []
-    assert notes.lines and notes.lines[0].startswith("fp8 peak: ")
+    assert found["peak_flops"] == {"bits": 0.0} and found["kernels"] == []
+    assert notes.lines and notes.lines[0].startswith("bits peak: ")
 
 
 def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
