@@ -256,6 +256,11 @@ def test_queries_do_not_grow(
         ada.get(reverse("job-report", args=[job.pk]))
     with django_assert_max_num_queries(8):
         ada.get(reverse("api-job-report-csv", args=[job.pk]))
+    factories.finish(job)
+    for page, most in (("job-report", 13), ("job", 18)):
+        with django_assert_max_num_queries(most):
+            text = ada.get(reverse(page, args=[job.pk])).content.decode()
+        assert "Prediction and reality" in text
 
 
 def test_rest_tells_the_same(done: Job, ada: Client) -> None:
