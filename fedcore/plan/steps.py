@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedcore.plan.flops import FP32_BYTES
+from fedcore.plan.flops import FP32_BYTES, Cost
 from fedcore.plan.hardware import Hardware
 from fedcore.plan.memory import layer_numbers
 from fedcore.plan.method import QUANTISED, Method, Work
@@ -97,28 +97,29 @@ def step(
     found = terms(method, seen, parts, rate, bandwidth)
     phases = {name: part.seconds(method.tuning) for name, part in found.items()}
     moved = bandwidth * sum(part.memory_s for part in found.values())
-    needed = parts * method.cost.training.of(_pairs(work))
+    needed = parts * _flops(method.cost.training, work)
     tokens = parts * work.examples * (work.source + work.target)
     return Step({"load_s": tokens * LOAD_S_PER_TOKEN, **phases}, needed, moved, peak)
 
 
 def evaluation_s(method: Method, work: Work, speed: Step) -> float:
     """Seconds of evaluating so many examples by generation, at the speed training has."""
-    flops = method.cost.forward.of(_pairs(work))
+    flops = _flops(method.cost.forward, work)
     return GENERATION_SLOWDOWN * flops * speed.seconds / speed.flops
 
 
-def _pairs(work: Work) -> list[tuple[int, int]]:
-    return [(round(work.source), round(work.target))] * work.examples
+def _flops(cost: Cost, work: Work) -> int:
+    """Of examples that are all alike."""
+    return work.examples * cost.of([(round(work.source), round(work.target))])
 
 
 def terms(
     method: Method, work: Work, parts: int, rate: float, bandwidth: float
 ) -> dict[str, Terms]:
     """What each phase but loading is made of, before the coefficients of the kernels."""
-    cost, pairs, sizes = method.cost, _pairs(work), method.sizes
-    forward = parts * cost.forward.of(pairs)
-    backward = parts * cost.training.of(pairs) - forward
+    sizes = method.sizes
+    forward = parts * _flops(method.cost.forward, work)
+    backward = parts * _flops(method.cost.training, work) - forward
     moved = _traffic(method, work, parts)
     calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + 1.5 * sizes.decoder_layers)
     flops = {"forward_s": float(forward), "backward_s": float(backward)}

@@ -79,3 +79,10 @@ def test_the_document_names_the_keys_of_a_device(viewer_api: APIClient) -> None:
     schema = viewer_api.get("/api/schema/?format=json").json()
     body = schema["paths"][ADDRESS]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]["devices"]["items"]["properties"]) == set(KEYS)
+
+
+def test_many_examples_cost_no_time_to_plan(viewer_api: APIClient) -> None:
+    data = {"max_validation_examples": 100_000}
+    rows = [{**ROW, "name": f"d{i}", "examples": 10**9, "mfu": 1e-300} for i in range(200)]
+    answer = ask(viewer_api, {"spec": {"data": data}, "devices": rows})
+    assert answer.status_code == 200
