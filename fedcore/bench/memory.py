@@ -142,7 +142,7 @@ def _cell(
     if method == "full" and base in ("int8", "nf4"):
         return None
     spec = spec_of(args, key, models / model)
-    plan = Method.of(spec, KNOWN[MODELS[model]], spec.train.precision)
+    plan = Method.of(spec, KNOWN[MODELS[model]], spec.train.precision, _accelerated())
     expected = memory(plan, Work(min(micro, args.batch), *args.lengths), _accelerated())
     limit = usable(free_bytes())
     fits = limit is None or expected.peak < limit

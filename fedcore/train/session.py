@@ -123,10 +123,10 @@ class Session:
             return 0
         lengths = prepared.train.lengths
         longest = max(s for s, _ in lengths), max(t for _, t in lengths)
-        method = Method.of(spec, loaded.sizes, SPOKEN[loaded.precision])
+        accelerated = self.device.type != "cpu"
+        method = Method.of(spec, loaded.sizes, SPOKEN[loaded.precision], accelerated)
         limit = usable(free_memory_bytes(self.device))
         batch = BatchWork(min(spec.train.batch_size, len(lengths)), *longest)
-        accelerated = self.device.type != "cpu"
         return largest_micro_batch(method, batch, limit, accelerated).examples
 
     def evaluate(
