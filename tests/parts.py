@@ -21,7 +21,7 @@ from tests.chromium import find_or_install
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = Path(sys.executable).parent  # of the virtual environment
-PART_LIMIT_S = 1800
+PART_LIMIT_S = 2700
 NO_TESTS = 5  # pytest's exit status where it collected nothing
 INTERRUPTED = 130
 # Where tests use a database; the others would only do the same again.
