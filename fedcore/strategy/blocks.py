@@ -130,6 +130,7 @@ def _each_block(
     numbers, stopped = itertools.count(), threading.Event()
 
     def run() -> None:
+        torch.set_num_threads(1)  # holds for the thread that says so, and sums depend on it
         try:
             while not stopped.is_set() and (number := next(numbers)) < block_count(span):
                 start = span[0] + number * BLOCK
@@ -157,6 +158,7 @@ def _fold_block(inputs: Inputs, start: int, stop: int, put: Put) -> list[float]:
     out = torch.empty(stop - start)
     shares = [member.share for member in inputs.members]
     inputs.strategy.fold.run(shares, _read(inputs.members, start, stop, squares), out)
+    weights = inputs.before.read(start, stop)
     step = out
     number = 0
     for stage in inputs.strategy.stages:
@@ -165,11 +167,11 @@ def _fold_block(inputs: Inputs, start: int, stop: int, put: Put) -> list[float]:
             name: _moment(inputs, number + place, start, stop, stage.start[name])
             for place, name in enumerate(names)
         }
-        step, after = stage.run(step, moments)
+        step, after = stage.run(step, moments, weights)
         for name in names:
             number += 1
             put(number, start, after[name])
-    put(0, start, inputs.before.read(start, stop) + step)
+    put(0, start, weights + step)
     return squares
 
 
