@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from fedcore.errors import Fault
+from fedcore.spec_adapter import REDISTRIBUTING
 from fedcore.spec_checks import one_of, option, real
 
-STRATEGIES = ("fedavg", "fedprox", "fedadam")
+if TYPE_CHECKING:
+    from fedcore.spec import JobSpec
+
+ADAPTIVE = ("fedadam", "fedadamw", "fedyogi", "fedadagrad")
+REMEMBERING = ("fedavgm", *ADAPTIVE)  # keep a moment for every coordinate of the model
+WEIGHING = ("fednova", "qfedavg")  # give updates other shares than their numbers of examples
+STRATEGIES = ("fedavg", "fedavgm", "fedprox", *ADAPTIVE, *WEIGHING, "scaffold")
 FOLDS = ("mean", "median", "trimmed_mean")
 
 
@@ -24,10 +34,74 @@ class StrategySpec:
         0.1, real(0, 0.49), "Trim", "share of lowest and of highest values left out", True
     )
     server_learning_rate: float = option(
-        1.0, real(0, 100, above=True), "Server rate", "FedAdam: start at 0.01", True
+        1.0, real(0, 100, above=True), "Server rate", "adaptive ones: start at 0.01", True
     )
-    beta1: float = option(0.9, real(0, 0.9999), "Server beta 1", "FedAdam", True)
-    beta2: float = option(0.99, real(0, 0.99999), "Server beta 2", "FedAdam", True)
-    tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "FedAdam", True)
+    beta1: float = option(
+        0.9, real(0, 0.9999), "Server beta 1", "adaptive ones; FedAvgM's momentum", True
+    )
+    beta2: float = option(
+        0.99, real(0, 0.99999), "Server beta 2", "FedAdam, FedAdamW, FedYogi", True
+    )
+    tau: float = option(1e-3, real(0, 1, above=True), "Adaptivity tau", "adaptive ones", True)
+    server_weight_decay: float = option(
+        0.01, real(0, 1), "Server weight decay", "FedAdamW, times the server rate", True
+    )
     proximal_mu: float = option(0.01, real(0, 1e4), "Proximal mu", "FedProx", True)
+    fairness_q: float = option(
+        1.0, real(0, 100), "Fairness q", "q-FedAvg; 0: FedAvg with all devices alike", True
+    )
     clip_update_norm: float = option(0.0, real(0, 1e9), "Clip each update's norm", "0: none", True)
+
+    @property
+    def serves_state(self) -> bool:
+        """Whether devices receive the server's state beside the model."""
+        return self.name == "scaffold"
+
+    @property
+    def measures_loss(self) -> bool:
+        """Whether devices tell the loss of the model they received."""
+        return self.name == "qfedavg"
+
+
+def _coordinates_must_stay(spec: JobSpec) -> list[Fault]:
+    rule, name = spec.adapter.aggregation, spec.strategy.name
+    if spec.adapter.kind != "lora" or rule not in REDISTRIBUTING:
+        return []
+    if name in REMEMBERING or name == "scaffold":
+        message = (
+            f"{name} remembers a number for every coordinate, and {rule} gives the factors new "
+            "coordinates each round; take fedavg or fedprox, or average by fedit, ffa or fedex"
+        )
+        return [Fault("strategy.name", message)]
+    return []
+
+
+def _shares_need_a_mean(spec: JobSpec) -> list[Fault]:
+    name, fold = spec.strategy.name, spec.strategy.fold
+    if name in (*WEIGHING, "scaffold") and fold != "mean":
+        message = f"{fold} ignores the shares that {name} gives the updates; take mean"
+        return [Fault("strategy.fold", message)]
+    return []
+
+
+def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
+    if spec.strategy.name != "scaffold":
+        return []
+    faults = []
+    if spec.train.optimizer != "sgd":
+        message = (
+            "must be sgd with scaffold: its control variates are gradients, found from how far "
+            "the weights moved"
+        )
+        faults.append(Fault("train.optimizer", message))
+    if spec.participation.buffered:
+        message = "must be synchronous with scaffold: stale control variates correct nothing"
+        faults.append(Fault("participation.mode", message))
+    return faults
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _coordinates_must_stay,
+    _shares_need_a_mean,
+    _scaffold_needs_sgd,
+)

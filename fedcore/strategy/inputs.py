@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.errors import FoldError, WireError
@@ -13,7 +13,8 @@ from fedcore.plan.frame_header import read_header
 from fedcore.spec import JobSpec
 from fedcore.strategy.blocks import Inputs, Member, norm, square_sums
 from fedcore.strategy.flat import FlatFile, Row, open_row
-from fedcore.strategy.parts import Strategy, UpdateStats
+from fedcore.strategy.parts import Strategy
+from fedcore.strategy.stats import UpdateStats
 from fedcore.strategy.table import build
 from fedcore.wire.frame import Layout
 from fedcore.wire.update import open_update
@@ -29,7 +30,9 @@ class UpdateFile:
 
     The key (slot, attempt) fixes the order in which updates are summed, so each may be there once.
     ``weight`` is the number of examples. ``scale`` multiplies the deltas themselves: a discount
-    that makes the whole step smaller, where a lower weight would only favour the others.
+    that makes the whole step smaller, where a lower weight would only favour the others. ``steps``,
+    ``loss_before``: as ``UpdateStats`` has them. ``spec``: the job as this device was given it,
+    where that differs from the others'.
     """
 
     path: Path
@@ -37,6 +40,9 @@ class UpdateFile:
     slot: int
     attempt: int = 0
     scale: float = 1.0
+    steps: int = 0
+    loss_before: float | None = None
+    spec: JobSpec | None = None
 
     @property
     def key(self) -> Key:
@@ -88,7 +94,7 @@ def open_inputs(
     heard = [item for item in updates if item.key in shares]
     _allow_files(len(heard))
     files = _open_updates(heard, row, folder, span)
-    factors = shard.factors if shard else _factors(strategy, heard, files, row)
+    factors = shard.factors if shard else _factors(strategy, heard, files, row, shares)
     members = tuple(Member(key, shares[key], factors[key], *files[key]) for key in sorted(shares))
     moments = _open_state(strategy, before.state, row, folder)
     return Inputs(strategy, row, open_row(before.weights, row, folder), moments, members)
@@ -154,17 +160,40 @@ def _factors(
     updates: Sequence[UpdateFile],
     files: Mapping[Key, tuple[FlatFile, int]],
     row: Row,
+    shares: Mapping[Key, float],
 ) -> dict[Key, float]:
-    return {item.key: _factor(strategy, files[item.key][0], row) * item.scale for item in updates}
+    """What each update is multiplied with: filters, then the weighing, then its own discount."""
+    found = sorted(updates, key=lambda item: item.key)
+    norms = [_norm(strategy, files[item.key][0], row) for item in found]
+    stats = [
+        UpdateStats(norm, shares[item.key], item.steps, item.loss_before)
+        for item, norm in zip(found, norms, strict=True)
+    ]
+    factors = factors_of(strategy, stats)
+    return {item.key: factor * item.scale for item, factor in zip(found, factors, strict=True)}
 
 
-def _factor(strategy: Strategy, file: FlatFile, row: Row) -> float:
-    """The product of all filters' factors, each told the norm that the one before it left."""
-    if not strategy.filters:
-        return 1.0
-    size, factor = norm(square_sums(file, row.elements)), 1.0
+def factors_of(strategy: Strategy, stats: Sequence[UpdateStats]) -> list[float]:
+    """Each filter is told the norm that the one before it left, the weighing what they all left."""
+    factors = [_filtered(strategy, item) for item in stats]
+    if strategy.weighing is None:
+        return factors
+    left = [
+        replace(item, norm=item.norm * factor) for item, factor in zip(stats, factors, strict=True)
+    ]
+    weighed = strategy.weighing.factors(left)
+    return [factor * other for factor, other in zip(factors, weighed, strict=True)]
+
+
+def _norm(strategy: Strategy, file: FlatFile, row: Row) -> float:
+    """Frobenius; 0 where nobody asks for it, as it takes a pass over the update."""
+    return norm(square_sums(file, row.elements)) if strategy.needs_norms else 0.0
+
+
+def _filtered(strategy: Strategy, stats: UpdateStats) -> float:
+    factor = 1.0
     for item in strategy.filters:
-        factor *= item.factor(UpdateStats(size * factor))
+        factor *= item.factor(replace(stats, norm=stats.norm * factor))
     return factor
 
 

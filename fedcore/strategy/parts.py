@@ -1,4 +1,4 @@
-"""What strategies are made of: filters before the fold, the fold, server stages after it.
+"""What strategies are made of: filters and a weighing before the fold, the fold, stages after it.
 
 All work on one block of numbers at a time, in fp32 and coordinate by coordinate, so that a server
 never holds a whole update and any cut into blocks gives the same bits.
@@ -7,25 +7,19 @@ never holds a whole update and any cut into blocks gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedcore.strategy.order import mean_of_ranks
+from fedcore.strategy.stages import Stage
+from fedcore.strategy.stats import UpdateStats
+from fedcore.strategy.weighing import Weighing
 
 FP32_UPDATES = 64  # more than these are summed in fp64
 ROUNDING = 1e-9  # of a share times a count: 0.29 of 100 are 29
-
-Moments = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """What filters may know of an update before they see its tensors: its norm (Frobenius)."""
-
-    norm: float
 
 
 @dataclass(frozen=True)
@@ -105,52 +99,6 @@ MEDIAN = Fold("median", _median, weighted=False)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A server optimizer: mean delta in, step to add to the global weights out.
-
-    ``start`` gives each moment's value before the first round; ``run`` takes the delta and the
-    moments and returns the step and the new moments. Nothing else survives between rounds.
-    """
-
-    name: str
-    start: Mapping[str, float]
-    run: Callable[[Tensor, Moments], tuple[Tensor, Moments]]
-
-
-def server_sgd(rate: float) -> Stage:
-    """The mean delta times the server's rate (rate 1: plain averaging)."""
-    if rate == 1:
-        return Stage("sgd", {}, lambda delta, moments: (delta, moments))
-    return Stage("sgd", {}, lambda delta, moments: (delta * rate, moments))
-
-
-@dataclass(frozen=True)
-class AdamRates:
-    """FedAdam's settings: server rate, decay of both moments, adaptivity tau."""
-
-    rate: float
-    beta1: float
-    beta2: float
-    tau: float
-
-
-def server_adam(rates: AdamRates) -> Stage:
-    """FedAdam: Reddi et al. 2020 (arXiv 2003.00295), Algorithm 2.
-
-    ``m = b1 m + (1 - b1) d;  v = b2 v + (1 - b2) d^2;  step = rate m / (sqrt(v) + tau)``, no bias
-    correction. The paper asks for v_0 >= tau^2; we start at tau^2.
-    """
-
-    def run(delta: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
-        m = moments["m"] * rates.beta1 + delta * (1 - rates.beta1)
-        v = moments["v"] * rates.beta2 + delta.square() * (1 - rates.beta2)
-        step = rates.rate * m / (torch.sqrt(v) + rates.tau)
-        return step, {"m": m, "v": v}
-
-    return Stage("adam", {"m": 0.0, "v": rates.tau**2}, run)
-
-
-@dataclass(frozen=True)
 class Strategy:
     """A federated strategy as a value. ``objective`` is what its devices minimise (by name)."""
 
@@ -159,3 +107,9 @@ class Strategy:
     fold: Fold
     stages: tuple[Stage, ...]
     objective: str = "plain"
+    weighing: Weighing | None = None
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether every update is read once before it is folded."""
+        return bool(self.filters) or (self.weighing is not None and self.weighing.needs_norms)

@@ -10,16 +10,22 @@ from fedcore.spec_strategy import StrategySpec
 from fedcore.strategy.parts import (
     MEDIAN,
     WEIGHTED_MEAN,
-    AdamRates,
     Filter,
     Fold,
-    Stage,
     Strategy,
     clip_norm,
-    server_adam,
-    server_sgd,
     trimmed_mean,
 )
+from fedcore.strategy.stages import (
+    AdaptiveRates,
+    Stage,
+    server_adagrad,
+    server_adam,
+    server_momentum,
+    server_sgd,
+    server_yogi,
+)
+from fedcore.strategy.weighing import NORMALISED, Weighing, fair
 
 # All folds work coordinate by coordinate: adapters are folded as under fedit, A and B each apart.
 FOLDS: dict[str, Callable[[StrategySpec], Fold]] = {
@@ -37,23 +43,34 @@ def _sgd(options: StrategySpec) -> Stage:
     return server_sgd(options.server_learning_rate)
 
 
-def _adam(options: StrategySpec) -> Stage:
+def _rates(options: StrategySpec, weight_decay: float = 0.0) -> AdaptiveRates:
     rate = options.server_learning_rate
-    return server_adam(AdamRates(rate, options.beta1, options.beta2, options.tau))
+    return AdaptiveRates(rate, options.beta1, options.beta2, options.tau, weight_decay)
+
+
+def _fair(spec: JobSpec) -> Weighing:
+    return fair(spec.strategy.fairness_q, spec.train.learning_rate)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A strategy but for its numbers: the server's optimizer and the devices' objective."""
+    """A strategy but for its numbers: the server's optimizer, what devices minimise, the shares."""
 
     stage: Callable[[StrategySpec], Stage]
     objective: str = "plain"
+    weighing: Callable[[JobSpec], Weighing | None] = lambda _spec: None
 
 
 STRATEGIES: dict[str, Recipe] = {
     "fedavg": Recipe(_sgd),  # McMahan et al. 2017, arXiv 1602.05629, with a server rate
+    "fedavgm": Recipe(lambda o: server_momentum(o.server_learning_rate, o.beta1)),
     "fedprox": Recipe(_sgd, "proximal"),  # Li et al. 2018, arXiv 1812.06127
-    "fedadam": Recipe(_adam),  # Reddi et al. 2020, arXiv 2003.00295
+    "fedadam": Recipe(lambda o: server_adam(_rates(o))),
+    "fedadamw": Recipe(lambda o: server_adam(_rates(o, o.server_weight_decay))),
+    "fedyogi": Recipe(lambda o: server_yogi(_rates(o))),
+    "fedadagrad": Recipe(lambda o: server_adagrad(_rates(o))),
+    "fednova": Recipe(_sgd, weighing=lambda _spec: NORMALISED),
+    "qfedavg": Recipe(_sgd, weighing=_fair),
 }
 
 
@@ -63,4 +80,5 @@ def build(spec: JobSpec) -> Strategy:
     recipe = STRATEGIES[name]
     stages = (recipe.stage(options),)
     fold = FOLDS[options.fold](options)
-    return Strategy(name, _filters(options), fold, stages, recipe.objective)
+    weighing = recipe.weighing(spec)
+    return Strategy(name, _filters(options), fold, stages, recipe.objective, weighing)
