@@ -12,42 +12,23 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
-from fedcore import spec_participation, spec_train, spec_wire
-from fedcore.errors import Fault, SpecError
-from fedcore.spec_checks import (
-    check_of,
-    names,
-    one_of,
-    option,
-    real,
-    shortened,
-    shown,
-    text,
-    truth,
-    whole,
+from fedcore import (
+    spec_adapter,
+    spec_method,
+    spec_participation,
+    spec_ranks,
+    spec_strategy,
+    spec_train,
+    spec_wire,
 )
+from fedcore.errors import Fault, SpecError
+from fedcore.spec_adapter import AdapterSpec
+from fedcore.spec_checks import check_of, option, real, shortened, shown, text, truth, whole
+from fedcore.spec_method import MethodSpec
 from fedcore.spec_participation import EvaluationSpec, ParticipationSpec
 from fedcore.spec_strategy import StrategySpec
 from fedcore.spec_train import ModelSpec, TrainSpec
 from fedcore.spec_wire import WireSpec
-
-ADAPTERS = ("lora", "full")
-AGGREGATIONS = ("fedit",)
-LORA_TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    kind: str = option("lora", one_of(*ADAPTERS), "What trains", "LoRA, or every weight")
-    rank: int = option(8, whole(1, 1024), "LoRA rank")
-    alpha: float = option(16.0, real(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
-    dropout: float = option(0.05, real(0, 0.9), "LoRA dropout", advanced=True)
-    targets: tuple[str, ...] = option(
-        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "which matrices get an adapter", True
-    )
-    aggregation: str = option(
-        "fedit", one_of(*AGGREGATIONS), "Averaging of A and B", "fedit: each apart", True
-    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +58,7 @@ class JobSpec:
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     strategy: StrategySpec = field(default_factory=StrategySpec)
+    method: MethodSpec = field(default_factory=MethodSpec)
     participation: ParticipationSpec = field(default_factory=ParticipationSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     wire: WireSpec = field(default_factory=WireSpec)
@@ -155,6 +137,10 @@ def _unknown(key: Any, known: Mapping[str, Any], path: str) -> Fault:
 
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     *spec_train.RULES,
+    *spec_adapter.RULES,
+    *spec_ranks.RULES,
+    *spec_strategy.RULES,
+    *spec_method.RULES,
     *spec_participation.RULES,
     *spec_wire.RULES,
 )

@@ -136,6 +136,28 @@ def names(allowed: Sequence[str] | None) -> Check:
     return Check(run, choices=tuple(allowed) if allowed is not None else None, kind="names")
 
 
+def texts() -> Check:
+    """A list of words, also as one text with commas between them; what they mean is checked later.
+
+    Numbers count as words, so that ``[4, 8]`` is what it looks like.
+    """
+
+    def run(value: Any) -> Outcome:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        plain = (str, int, float)
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, plain) and not isinstance(item, bool) for item in value
+        ):
+            return None, f"give a list such as 4,8,16, not {shown(value)}"
+        found = tuple(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        if any(not 1 <= len(item) <= 200 or not _printable(item) for item in found):
+            return None, "give words of 1 to 200 characters"
+        return found, ""
+
+    return Check(run, kind="names")
+
+
 def truth() -> Check:
     """True or False, nothing that merely looks like it."""
 

@@ -18,6 +18,7 @@ QUANTISED = ("int8", "nf4")
 SCHEDULES = ("constant", "linear", "cosine")
 KERNELS = ("fast", "plain")
 BATCHINGS = ("random", "length")
+OPTIMIZERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class TrainSpec:
     local_epochs: int = option(1, whole(1, 1000), "Local epochs a round")
     batch_size: int = option(8, whole(1, 4096), "Batch size")
     accumulation: int = option(1, whole(1, 1024), "Gradient accumulation", advanced=True)
+    optimizer: str = option(
+        "adamw", one_of(*OPTIMIZERS), "Optimizer", "of the devices; its moments start anew", True
+    )
     learning_rate: float = option(3e-4, real(0, 10, above=True), "Learning rate")
     schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
     warmup_steps: int = option(0, whole(0, 1_000_000), "Warm-up steps", advanced=True)

@@ -53,19 +53,27 @@ NAMES = [("pi", "list of names"), ([1], "list of names"), (None, "list of names"
 CHOICE = [("", "choose one of"), (7, "choose one of"), (None, "choose one of"),
           (["lora"], "choose one of"), ({}, "choose one of")]  # fmt: skip
 
+WORDS = [(True, "a list"), (3, "a list"), ([[]], "a list"), (["x" * 201], "1 to 200")]
 OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "name": (["x", "x" * 120, "été 夏"], [*TEXT, ("", "1 to 120"), ("x" * 121, "not 121")]),
     "model.name": (["nano", "/models/t5"], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
     "model.base": (["auto", "fp32", "bf16", "int8", "nf4"], [*CHOICE, ("int4", "nf4")]),
     "adapter.kind": (["lora", "full"], [*CHOICE, ("lore", "lora, full")]),
-    "adapter.rank": ([1, 1024, 8.0], [*WHOLE, (0, "1 to 1024"), (1025, "1 to 1024")]),
+    "adapter.rank": ([1, 192, 8.0], [*WHOLE, (0, "1 to 1024"), (1025, "1 to 1024")]),
     "adapter.alpha": ([0.1, 1e4, 16], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
     "adapter.dropout": ([0, 0.9], [*REAL, (-0.1, "from 0"), (0.91, "to 0.9")]),
     "adapter.targets": (
         [["q"], ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]],
         [*NAMES, ([], "at least one"), (["q", "q"], "twice"), (["x"], "unknown x")],
     ),
-    "adapter.aggregation": (["fedit"], [*CHOICE, ("flora", "fedit")]),
+    "adapter.aggregation": (
+        ["fedit", "ffa", "fedex", "flexlora", "stack"],
+        [*CHOICE, ("flora", "fedit")],
+    ),
+    "adapter.ranks": ([[]], WORDS),
+    "adapter.alphas": ([[]], WORDS),
+    "adapter.modules": ([[]], WORDS),
+    "adapter.pattern": ([[], ["encoder.block.0.layer.0.SelfAttention.q=4"]], WORDS),
     "data.dataset": (["", "law"], [*TEXT, ("x" * 101, "not 101")]),
     "data.prefix": (["", "summarize: "], [*TEXT, ("x" * 201, "not 201")]),
     "data.max_source_tokens": ([8, 8192], [*WHOLE, (7, "from 8"), (8193, "to 8192")]),
@@ -77,6 +85,7 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "train.local_epochs": ([1, 1000], [*WHOLE, (0, "from 1"), (1001, "to 1000")]),
     "train.batch_size": ([1, 4096], [*WHOLE, (0, "from 1"), (4097, "to 4096")]),
     "train.accumulation": ([1, 1024], [*WHOLE, (0, "from 1"), (1025, "to 1024")]),
+    "train.optimizer": (["adamw", "sgd"], [*CHOICE, ("adam", "adamw, sgd")]),
     "train.learning_rate": ([1e-6, 10], [*REAL, (0, "above 0"), (11, "to 10")]),
     "train.schedule": (["constant", "linear", "cosine"], [*CHOICE, ("step", "constant")]),
     "train.warmup_steps": ([0, 1_000_000], [*WHOLE, (-1, "from 0"), (1_000_001, "to")]),
@@ -99,8 +108,11 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "strategy.beta1": ([0, 0.9999], [*REAL, (-0.1, "from 0"), (1, "to 0.9999")]),
     "strategy.beta2": ([0, 0.99999], [*REAL, (-0.1, "from 0"), (1, "to 0.99999")]),
     "strategy.tau": ([1e-9, 1], [*REAL, (0, "above 0"), (1.1, "to 1")]),
+    "strategy.server_weight_decay": ([0, 1], [*REAL, (-0.1, "from 0"), (1.1, "to 1")]),
     "strategy.proximal_mu": ([0, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
+    "strategy.fairness_q": ([0, 100], [*REAL, (-0.1, "from 0"), (101, "to 100")]),
     "strategy.clip_update_norm": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
+    "method.name": (["none"], [*CHOICE, ("some", "choose one of none")]),
     "participation.mode": (["synchronous", "buffered"], [*CHOICE, ("async", "buffered")]),
     "participation.devices": (
         [[], ["pi-kitchen"], ["été"]],
@@ -277,7 +289,59 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("values", "path", "text"), COMBINATIONS)
+# What only some rules of averaging, strategies or methods can be joined with.
+METHOD_COMBINATIONS = [
+    ({"adapter": {"ranks": [4, 8]}}, "adapter.ranks", "take flexlora or stack"),
+    ({"adapter": {"alphas": [4, 8], "aggregation": "ffa"}}, "adapter.alphas", "under ffa"),
+    ({"adapter": {"modules": ["q"], "aggregation": "fedex"}}, "adapter.modules", "under fedex"),
+    ({"adapter": {"kind": "full", "aggregation": "ffa"}}, "adapter.aggregation", "is 'full'"),
+    ({"adapter": {"ranks": [9], "aggregation": "stack"}}, "adapter.ranks", "raise that"),
+    ({"adapter": {"ranks": [0], "aggregation": "stack"}}, "adapter.ranks", "from 1 on"),
+    ({"adapter": {"alphas": ["a=b"], "aggregation": "stack"}}, "adapter.alphas", "above 0"),
+    ({"adapter": {"modules": ["o"], "aggregation": "stack"}}, "adapter.modules", "are served"),
+    ({"adapter": {"modules": ["x"], "aggregation": "stack"}}, "adapter.modules", "unknown x"),
+    ({"adapter": {"pattern": ["q"]}}, "adapter.pattern", "give MATRIX=RANK"),
+    ({"adapter": {"rank": 193}}, "adapter.rank", "smallest side of the matrices it adapts (192)"),
+    (
+        {"adapter": {"aggregation": "fedex"}, "model": {"base": "nf4"}},
+        "model.base",
+        "folds into the base",
+    ),
+    (
+        {"adapter": {"aggregation": "flexlora"}, "participation": {"mode": "buffered"}},
+        "participation.mode",
+        "from one model",
+    ),
+    (
+        {"adapter": {"aggregation": "stack"}, "wire": {"downlink": "int8"}},
+        "wire.downlink",
+        "no step from",
+    ),
+    (
+        {"adapter": {"aggregation": "fedex"}, "strategy": {"fold": "median"}},
+        "strategy.fold",
+        "averages products",
+    ),
+    (
+        {"adapter": {"aggregation": "flexlora"}, "strategy": {"name": "fedadam"}},
+        "strategy.name",
+        "new coordinates each round",
+    ),
+    ({"strategy": {"name": "fednova", "fold": "median"}}, "strategy.fold", "take mean"),
+    ({"strategy": {"name": "scaffold"}}, "train.optimizer", "must be sgd"),
+    (
+        {
+            "strategy": {"name": "scaffold"},
+            "train": {"optimizer": "sgd"},
+            "participation": {"mode": "buffered"},
+        },
+        "participation.mode",
+        "must be synchronous",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "path", "text"), COMBINATIONS + METHOD_COMBINATIONS)
 def test_combinations_that_make_no_sense(values: dict[str, Any], path: str, text: str) -> None:
     faults = faults_of(values)
     assert list(faults) == [path]
@@ -378,7 +442,7 @@ def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[st
         spec = JobSpec.from_dict(values)
     except SpecError as error:  # only the combinations may be wrong
         paths = {fault.path for fault in error.faults}
-        assert paths <= {path for _, path, _ in COMBINATIONS}
+        assert paths <= {path for _, path, _ in COMBINATIONS + METHOD_COMBINATIONS}
     else:
         for path, value in found.items():
             assert look_up(spec.to_dict(), path) == value

@@ -1,0 +1,104 @@
+"""Ranks, scales and targets that differ from device to device, or from matrix to matrix.
+
+An entry is a value for the devices in turn, by slot (``4``), or for the one of that name or
+machine (``pi=4``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fedcore.errors import Fault
+from fedcore.plan.flops import ATTENTION, Architecture, architecture_of
+from fedcore.spec_adapter import AUTO_RANK, LORA_TARGETS, AdapterSpec
+
+if TYPE_CHECKING:
+    from fedcore.spec import JobSpec
+
+
+def entry_for(words: Sequence[str], slot: int, name: str, machine: str = "") -> str:
+    """The entry that is about a device: by its name, by its machine, else in turn."""
+    named = dict(word.split("=", 1) for word in words if "=" in word)
+    for key in (name, machine):
+        if key and key in named:
+            return named[key]
+    turns = [word for word in words if "=" not in word]
+    return turns[slot % len(turns)] if turns else ""
+
+
+def rank_of(adapter: AdapterSpec, module: str) -> int:
+    """The rank of a matrix (its full name) by an adapter's targets and pattern; 0: it has none."""
+    if module.rpartition(".")[2] not in adapter.targets:
+        return 0
+    exceptions = dict(_exception(entry) for entry in adapter.pattern)
+    return exceptions.get(module, adapter.rank)
+
+
+def _exception(entry: str) -> tuple[str, int]:
+    module, _, rank = entry.rpartition("=")
+    return module, int(rank)
+
+
+def _entries(spec: JobSpec) -> list[Fault]:
+    """Entries of the per-device options that cannot be."""
+    adapter = spec.adapter
+    checks = (("ranks", _rank_fault), ("alphas", _alpha_fault), ("modules", _modules_fault))
+    faults = []
+    for name, check in checks:
+        for word in getattr(adapter, name):
+            if message := check(adapter, word.rpartition("=")[2]):
+                faults.append(Fault(f"adapter.{name}", f"{word!r}: {message}"))
+    for entry in adapter.pattern:
+        module, _, rank = entry.rpartition("=")
+        if not module or not rank.isdigit() or int(rank) > adapter.rank:
+            message = f"{entry!r}: give MATRIX=RANK, the rank from 0 to adapter.rank"
+            faults.append(Fault("adapter.pattern", f"{message} ({adapter.rank})"))
+    return faults
+
+
+def _rank_fault(adapter: AdapterSpec, word: str) -> str:
+    if word == AUTO_RANK:
+        return ""
+    if not word.isdigit() or int(word) < 1:
+        return f"give a whole number from 1 on, or {AUTO_RANK}"
+    if int(word) > adapter.rank:
+        return f"is above adapter.rank ({adapter.rank}), the rank that is served; raise that"
+    return ""
+
+
+def _alpha_fault(adapter: AdapterSpec, word: str) -> str:
+    del adapter
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    return "" if 0 < value <= 1e4 else "give a number above 0"
+
+
+def _modules_fault(adapter: AdapterSpec, word: str) -> str:
+    given = word.split("+")
+    if unknown := [name for name in given if name not in LORA_TARGETS]:
+        return f"unknown {', '.join(unknown)}; choose from {', '.join(LORA_TARGETS)}"
+    if unserved := [name for name in given if name not in adapter.targets]:
+        return f"{', '.join(unserved)} is not among adapter.targets, which are served"
+    return ""
+
+
+def _rank_within_matrix(spec: JobSpec) -> list[Fault]:
+    sizes = architecture_of(spec.model.name)
+    if spec.adapter.kind != "lora" or sizes is None:
+        return []
+    most = min(_sides(sizes, spec.adapter.targets))
+    if spec.adapter.rank <= most:
+        return []
+    message = f"is above the smallest side of the matrices it adapts ({most}); lower it"
+    return [Fault("adapter.rank", message)]
+
+
+def _sides(sizes: Architecture, targets: Sequence[str]) -> list[int]:
+    other = [sizes.inner if name in ATTENTION else sizes.d_ff for name in targets]
+    return [sizes.d_model, *other]
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_entries, _rank_within_matrix)

@@ -1,0 +1,128 @@
+"""A job as one of its devices is given it: its own rank, scale, modules, batch size and base.
+
+``tailoring`` turns the per-device options of a specification into changes to it, as plain JSON
+values; a planner may add its own. ``tailored`` applies them: what comes out is a specification
+like any other, which the device trains by. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedcore.errors import Fault, SpecError
+from fedcore.plan.wire_chain import Shapes
+from fedcore.spec import JobSpec
+from fedcore.spec_adapter import AUTO_RANK
+from fedcore.spec_ranks import entry_for, rank_of
+
+PREFIX = "base_model.model."  # of names in PEFT's own files
+FACTORS = {"lora_A": "A", "lora_B": "B", "merged_A": "MA", "merged_B": "MB"}
+
+Tailoring = Mapping[str, Any]  # dotted path of an option -> its value on this device
+# What may differ from device to device; the rest is the job's.
+ALLOWED = frozenset(
+    {
+        "adapter.rank", "adapter.alpha", "adapter.targets", "adapter.pattern",
+        "train.batch_size", "train.micro_batch", "train.checkpointing", "model.base",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device as per-device options name it: its slot, its name, its machine (may be empty)."""
+
+    slot: int
+    name: str
+    machine: str = ""
+
+
+def tailored(spec: JobSpec, tailoring: Tailoring) -> JobSpec:
+    """The specification with the changes made. Raises SpecError for what may not differ."""
+    if not tailoring:
+        return spec
+    if odd := sorted(set(tailoring) - ALLOWED):
+        raise SpecError([Fault(path, "is the same on all devices of a job") for path in odd])
+    values = spec.to_dict()
+    for name in ("ranks", "alphas", "modules"):
+        values["adapter"].pop(name)
+    for path, value in tailoring.items():
+        group, _, name = path.partition(".")
+        values[group][name] = value
+    return JobSpec.from_dict(values)
+
+
+def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, Any]:
+    """What the options ``ranks``, ``alphas`` and ``modules`` say of one device.
+
+    ``auto_rank``: the rank that suits it where the job says ``auto`` (0: the job's own).
+    """
+    adapter, found = spec.adapter, dict[str, Any]()
+    if adapter.kind != "lora" or not adapter.mixed:
+        return found
+    told = (member.slot, member.name, member.machine)
+    rank = adapter.rank
+    if word := entry_for(adapter.ranks, *told):
+        rank = (auto_rank or adapter.rank) if word == AUTO_RANK else int(word)
+        found["adapter.rank"] = rank
+    word = entry_for(adapter.alphas, *told)
+    found["adapter.alpha"] = float(word) if word else adapter.scale * rank
+    if word := entry_for(adapter.modules, *told):
+        found["adapter.targets"] = word.split("+")
+    return found
+
+
+def auto_ranks(rank: int, speeds: Mapping[int, float]) -> dict[int, int]:
+    """A rank for each slot by its device's FLOP/s: half of it for every factor of four.
+
+    The fastest trains the job's rank, one of unknown speed (0) as well. Our choice: a rank costs a
+    device little time and much of its uplink, and slow devices tend to have slow links.
+    """
+    fastest = max(speeds.values(), default=0.0)
+    return {
+        slot: max(1, rank >> round(math.log(fastest / speed, 4))) if speed > 0 else rank
+        for slot, speed in speeds.items()
+    }
+
+
+def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a device trains and sends; ``shapes`` are those of the global model.
+
+    ``spec`` is the job as the device was given it. A global adapter is cut to the device's ranks:
+    A (rank, in) to its first rows, B (out, rank) to its first columns.
+    """
+    adapter = spec.adapter
+    if adapter.kind != "lora":
+        return {name: tuple(shape) for name, shape in shapes.items()}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        module, factor = factor_of(name)
+        rank = rank_of(adapter, module) if factor in "AB" else 0
+        if rank and not (factor == "A" and adapter.aggregation == "ffa"):
+            found[name] = (rank, shape[1]) if factor == "A" else (shape[0], rank)
+    return found
+
+
+def factor_of(name: str) -> tuple[str, str]:
+    """The module a tensor of a LoRA artefact belongs to, and which factor it is.
+
+    A or B of the adapter, or MA or MB of what the base has taken in (its change is MB @ MA).
+    """
+    stem, _, kind = name.removesuffix(".weight").rpartition(".")
+    return stem.removeprefix(PREFIX), FACTORS.get(kind, "")
+
+
+def factor_name(module: str, factor: str) -> str:
+    """The other way: the tensor's name."""
+    kind = next(key for key, value in FACTORS.items() if value == factor)
+    return f"{PREFIX}{module}.{kind}.weight"
+
+
+def plain(spec: JobSpec) -> JobSpec:
+    """The job as one that is alike on all devices: what evaluation and export look at."""
+    if not spec.adapter.mixed:
+        return spec
+    return replace(spec, adapter=replace(spec.adapter, ranks=(), alphas=(), modules=()))
