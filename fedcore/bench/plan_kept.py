@@ -20,7 +20,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from fedcore.bench.random_model import random_examples, random_model
 from fedcore.model.initial import write_initial
 from fedcore.plan.flops import Architecture
-from fedcore.spec import ADAPTERS, JobSpec
+from fedcore.spec import JobSpec
+from fedcore.spec_adapter import ADAPTERS
 from fedcore.spec_train import KERNELS
 from fedcore.train.session import Session
 

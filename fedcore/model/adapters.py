@@ -17,9 +17,11 @@ from fedcore.errors import ModelError, WireError
 from fedcore.model.load import Base
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
-from fedcore.spec import AdapterSpec
+from fedcore.spec_adapter import AdapterSpec
+from fedcore.spec_ranks import rank_of
+from fedcore.tailoring import PREFIX, factor_of
 
-PREFIX = "base_model.model."
+FROZEN_BY = {"ffa": "A"}  # factors that keep their start
 
 
 def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
@@ -33,19 +35,35 @@ def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
     shapes = lora_shapes(base.model, adapter)
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
         model = _with_lora(base, adapter)
-    set_trainable(model, initial_lora(shapes, seed))
+    set_adapter(model, initial_lora(shapes, seed))
+    frozen = FROZEN_BY.get(adapter.aggregation)
+    for name, parameter in adapter_parameters(model):
+        parameter.requires_grad_(factor_of(name)[1] != frozen)
     return model
+
+
+def detach(model: Any) -> Any:
+    """Take the adapters off again; returns the base model, its weights as they are."""
+    return model.unload().requires_grad_(False) if hasattr(model, "peft_config") else model
 
 
 def _with_lora(base: Base, adapter: AdapterSpec) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
+    ranks = {
+        factor_of(name)[0]: shape[0]
+        for name, shape in lora_shapes(base.model, adapter).items()
+        if ".lora_A." in name
+    }
+    unlike = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
         r=adapter.rank,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets),
+        target_modules=list(ranks) if adapter.pattern else list(adapter.targets),
+        rank_pattern=unlike,
+        alpha_pattern={name: adapter.scale * rank for name, rank in unlike.items()},  # type: ignore[misc]
     )
     return get_peft_model(base.model, config)
 
@@ -62,8 +80,9 @@ def lora_shapes(model: Any, adapter: AdapterSpec) -> dict[str, tuple[int, ...]]:
         if last not in adapter.targets or not isinstance(module, torch.nn.Linear):
             continue
         met.add(last)
-        shapes[f"{PREFIX}{name}.lora_A.weight"] = (adapter.rank, module.in_features)
-        shapes[f"{PREFIX}{name}.lora_B.weight"] = (module.out_features, adapter.rank)
+        if rank := rank_of(adapter, name):
+            shapes[f"{PREFIX}{name}.lora_A.weight"] = (rank, module.in_features)
+            shapes[f"{PREFIX}{name}.lora_B.weight"] = (module.out_features, rank)
     if unmet := [target for target in adapter.targets if target not in met]:
         raise ModelError(
             f"this model has no matrix called {', '.join(unmet)}; take it off the LoRA targets"
@@ -93,6 +112,13 @@ def trainable_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]
             yield name.replace(".default.", "."), parameter
 
 
+def adapter_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """All of LoRA's parameters under their artefact names, those that are frozen as well."""
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            yield name.replace(".default.", "."), parameter
+
+
 def get_trainable(model: Any) -> dict[str, Tensor]:
     """Copies of the trainable tensors, fp32 on the CPU."""
     return {
@@ -101,10 +127,18 @@ def get_trainable(model: Any) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
 def set_trainable(model: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the model. Raises WireError where names or shapes differ from its own."""
-    own = dict(trainable_parameters(model))
+    """Copy what trains into the model. Raises WireError where names or shapes differ."""
+    _copy(dict(trainable_parameters(model)), tensors)
+
+
+def set_adapter(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Copy a whole LoRA adapter into the model, what is frozen of it as well."""
+    _copy(dict(adapter_parameters(model)), tensors)
+
+
+@torch.no_grad()
+def _copy(own: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     if set(own) != set(tensors):
         odd = sorted(set(own) ^ set(tensors))
         raise WireError(f"these weights do not fit the model: {len(odd)} names differ ({odd[0]!r})")

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from fedcore.errors import ModelError
-from fedcore.model.adapters import PREFIX
 from fedcore.model.load import ModelSource, fingerprint, resolve
 from fedcore.model.weights import WeightFiles
 from fedcore.plan.peft_config import CONFIG_FILE, WEIGHTS_FILE, adapter_config
 from fedcore.spec import JobSpec
+from fedcore.tailoring import PREFIX
 from fedcore.wire.frame import FrameReader, FrameWriter
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.msgpack", "*.h5")

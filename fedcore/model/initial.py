@@ -12,6 +12,7 @@ from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
 from fedcore.model.load import ModelSource, fingerprint, resolve
 from fedcore.model.quiet import quiet_libraries
+from fedcore.model.received import SCALE_KEY
 from fedcore.model.weights import ALIASES, WeightFiles
 from fedcore.plan.flops import Architecture
 from fedcore.spec import JobSpec
@@ -74,6 +75,8 @@ def _write_lora(
     spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
 ) -> FrameInfo:
     shapes = lora_shapes(skeleton(source), spec.adapter)
+    if spec.adapter.aggregation != "fedit":
+        meta = {**meta, SCALE_KEY: repr(spec.adapter.scale)}
     return write_frame(path, initial_lora(shapes, spec.seed), meta)
 
 

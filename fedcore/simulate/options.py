@@ -11,7 +11,9 @@ from fedcore.errors import Fault, SpecError
 from fedcore.plan.links import LINKS
 from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.simulate.fleet import FleetOptions, speeds_of
-from fedcore.spec import ADAPTERS, JobSpec
+from fedcore.spec import JobSpec
+from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS
+from fedcore.spec_method import METHODS
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import STRATEGIES
 from fedcore.spec_train import PRECISIONS
@@ -26,6 +28,10 @@ PATHS = {
     "adapter": "adapter.kind",
     "rank": "adapter.rank",
     "alpha": "adapter.alpha",
+    "ranks": "adapter.ranks",
+    "alphas": "adapter.alphas",
+    "adapter_rule": "adapter.aggregation",
+    "method": "method.name",
     "local_steps": "train.local_steps",
     "local_epochs": "train.local_epochs",
     "learning_rate": "train.learning_rate",
@@ -71,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     )
     choices = {
         "adapter": ADAPTERS,
+        "adapter_rule": AGGREGATIONS,
+        "method": METHODS,
         "strategy": STRATEGIES,
         "precision": PRECISIONS,
         "mode": MODES,
@@ -89,7 +97,7 @@ def _kind(path: str) -> type:
     value: Any = JobSpec()
     for part in path.split("."):
         value = getattr(value, part)
-    return type(value)
+    return str if isinstance(value, tuple) else type(value)
 
 
 def spec_from(args: argparse.Namespace) -> JobSpec:
@@ -101,6 +109,9 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
             _put(values, path, value)
     if args.deterministic:
         values["deterministic"] = True
+    if args.ranks and args.rank is None:  # the largest is what is served
+        ranks = [int(word) for word in args.ranks.split(",") if word.isdigit()]
+        _put(values, "adapter.rank", max(ranks, default=JobSpec().adapter.rank))
     return JobSpec.from_dict(values)
 
 

@@ -16,10 +16,11 @@ from fedcore.simulate.uplink import Uplink
 from fedcore.spec import JobSpec
 from fedcore.strategy.fold import FoldReport, UpdateFile
 from fedcore.strategy.serve import After, Before, fold_and_serve
+from fedcore.tailoring import Member, tailored, tailoring, trained_shapes
 from fedcore.train.batches import steps_of
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.session import Session
+from fedcore.train.session import Own, Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
 
@@ -65,6 +66,8 @@ class Workshop:
         if missing := [name for name in self.names if name not in devices]:
             raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
         workdir.mkdir(parents=True, exist_ok=True)
+        members = [Member(slot, name) for slot, name in enumerate(self.names)]
+        self._specs = {item.name: tailored(spec, tailoring(spec, item)) for item in members}
         self._session = Session(workdir / "cache", spec.threads)
         self._uplinks = [Uplink(spec, slot, workdir) for slot in range(len(self.names))]
         self._state: Path | None = None
@@ -87,7 +90,7 @@ class Workshop:
 
     def up_bytes(self) -> int:
         """What an update will take at most, before there is one."""
-        shapes = read_header(global_file(self._workdir, 0)).shapes
+        shapes = trained_shapes(self._spec, read_header(global_file(self._workdir, 0)).shapes)
         return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
 
     def make(self, number: int, pieces: Sequence[Piece]) -> Made:
@@ -95,19 +98,31 @@ class Workshop:
         training: dict[str, TrainSummary] = {}
         updates: list[UpdateFile] = []
         for piece in pieces:
+            spec = self._specs[piece.name]
             update = self._session.train(
-                self._spec,
+                spec,
                 global_file(self._workdir, piece.base - 1),
                 self._devices[piece.name],
                 piece.base,
                 piece.slot,
                 self._hooks,
                 piece.draw,
+                Own(self._workdir / f"own-{piece.slot}", self._served_state),
             )
             path = self._workdir / f"update-{piece.slot}-{piece.place}.safetensors"
             self._uplinks[piece.slot].write(path, update.tensors, piece.base)
-            key = piece.slot, piece.place
-            updates.append(UpdateFile(path, update.examples, *key, scale=piece.scale))
+            updates.append(
+                UpdateFile(
+                    path,
+                    update.examples,
+                    piece.slot,
+                    piece.place,
+                    piece.scale,
+                    update.steps,
+                    update.loss_before,
+                    spec,
+                )
+            )
             training[piece.name] = update.summary
             self._on_event(Event("trained", number, piece.name, update.summary))
         size = sum(item.path.stat().st_size for item in updates)
@@ -115,6 +130,11 @@ class Workshop:
         for item in updates:
             item.path.unlink()
         return Made(report, training, size)
+
+    @property
+    def _served_state(self) -> Path | None:
+        """The server's state, where the strategy lets devices see it."""
+        return self._state if self._spec.strategy.serves_state else None
 
     def _fold(self, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
         before, after = (global_file(self._workdir, number - back) for back in (1, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,11 @@ from fedcore.train.hardware import seed_torch
 from fedcore.train.kernels import Task, kernels_of, pieces
 from fedcore.train.objectives import Objective
 from fedcore.train.telemetry import Hooks, Pace, Recorder
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class _Loop:
         self.work, self.hooks = work, hooks
         self.weights = dict(trainable_parameters(work.model))
         train = work.train
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = OPTIMIZERS[train.optimizer](
             list(self.weights.values()),
             lr=train.learning_rate,
             weight_decay=train.weight_decay,

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedcore.errors import ModelError
-from fedcore.model.adapters import attach, set_trainable, trainable_parameters
-from fedcore.model.load import load_base
-from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
 from fedcore.plan.memory import largest_micro_batch, usable
 from fedcore.plan.method import Method
 from fedcore.plan.method import Work as BatchWork
 from fedcore.seeds import derive
 from fedcore.spec import JobSpec
+from fedcore.tailoring import plain
 from fedcore.train.data import Prepared, prepare
 from fedcore.train.evaluate import Bench, Evaluation, evaluate
 from fedcore.train.hardware import (
@@ -34,33 +31,39 @@ from fedcore.train.hardware import (
     repeatable,
     threads,
 )
+from fedcore.train.loaded import Loaded
 from fedcore.train.loop import TrainSummary, Work, train_locally
 from fedcore.train.objectives import objective_of
 from fedcore.train.pages import keep_pages, release_pages
+from fedcore.train.passes import mean_loss
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
-from fedcore.wire.frame import FrameReader
 
 
 @dataclass(frozen=True)
 class Update:
-    """A device's contribution: fp32 deltas to the global weights, and its weight (examples)."""
+    """A device's contribution: fp32 deltas to the global weights, and its weight (examples).
+
+    ``loss_before``: of the received model on the training data, where the strategy asks for it.
+    """
 
     tensors: dict[str, Tensor]
     examples: int
     steps: int
     summary: TrainSummary
+    loss_before: float | None = None
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    model: Any
-    tokenizer: Any
-    fingerprint: str
-    dropout: float
-    sizes: Architecture
-    cost: StepCost
-    precision: torch.dtype
+class Own:
+    """What a device keeps of a job beside the weights, and what else the server sends it.
+
+    ``folder`` holds its private files of this job (None: it has nowhere to keep any), ``state`` is
+    the server's state before the round, where the strategy serves it.
+    """
+
+    folder: Path | None = None
+    state: Path | None = None
 
 
 class Session:
@@ -76,7 +79,7 @@ class Session:
         self.device = pick_device()
         keep_pages()
         self._key: object = None
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._prepared: dict[object, Prepared] = {}
 
     def train(
@@ -88,14 +91,17 @@ class Session:
         slot: int,
         hooks: Hooks | None = None,
         draw: int = 0,
+        own: Own | None = None,
     ) -> Update:
         """Train from the global weights on one device's examples; return the difference.
 
-        Order and dropout derive from the job's seed, the round's number and the device's slot; and
-        from ``draw`` where an asynchronous job has a device train on the same weights once more.
+        ``spec`` is the job as this device was given it (``fedcore.tailoring``). Order and dropout
+        derive from the job's seed, the round's number and the device's slot; and from ``draw``
+        where an asynchronous job has a device train on the same weights once more.
         """
-        drawn = (draw,) if draw else ()
-        with self._ready(spec, global_path) as (loaded, weights):
+        drawn, told = (draw,) if draw else (), hooks or Hooks()
+        del own  # for the methods that keep something
+        with self._ready(spec, global_path) as loaded:
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
             set_dropout(loaded.model, dropout)
@@ -104,17 +110,19 @@ class Session:
                 prepared.train,
                 spec.train,
                 objective_of(spec),
-                loaded.cost.training,
+                loaded.cost(spec).training,
                 derive(spec.seed, "train", round_number, slot, *drawn),
                 self.device,
                 loaded.precision,
                 dropout,
                 self._micro_batch(spec, loaded, prepared),
             )
-            summary = train_locally(work, hooks or Hooks())
-            return Update(_delta(loaded.model, weights), prepared.examples, summary.steps, summary)
+            before = mean_loss(work, told) if spec.strategy.measures_loss else None
+            summary = train_locally(work, told)
+            tensors = loaded.delta(global_path)
+            return Update(tensors, prepared.examples, summary.steps, summary, before)
 
-    def _micro_batch(self, spec: JobSpec, loaded: _Loaded, prepared: Prepared) -> int:
+    def _micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
 
         A deterministic job gets its bits whatever else uses the memory, so it is left alone.
@@ -137,11 +145,11 @@ class Session:
         hooks: Hooks | None = None,
     ) -> Evaluation:
         """Loss and ROUGE of the global weights on one device's validation part."""
-        with self._ready(spec, global_path) as (loaded, _):
+        with self._ready(plain(spec), global_path) as loaded:
             prepared = self.prepare(spec, source)
             bench = Bench(
                 loaded.model,
-                loaded.tokenizer,
+                loaded.base.tokenizer,
                 spec.data.max_target_tokens,
                 self.device,
                 loaded.precision,
@@ -156,62 +164,33 @@ class Session:
         stamp = (stat.st_mtime_ns, stat.st_size) if stat else None
         key = (source, stamp, spec.model.name, spec.data, spec.seed)
         if key not in self._prepared:
-            tokenizer = self._load(spec).tokenizer
+            tokenizer = self._load(spec).base.tokenizer
             found = prepare(source, spec.data, spec.seed, tokenizer, self.cache_dir)
             self._prepared[key] = found
         return self._prepared[key]
 
     @contextmanager
-    def _ready(
-        self, spec: JobSpec, global_path: Path | str
-    ) -> Iterator[tuple[_Loaded, FrameReader]]:
+    def _ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
         with ExitStack() as stack:
             stack.enter_context(threads(spec.threads or self.threads))
             stack.enter_context(repeatable(spec.deterministic))
             loaded = self._load(spec)
-            weights = FrameReader(global_path)
-            wanted = weights.meta.get("fingerprint")
-            if wanted and wanted != loaded.fingerprint:
-                raise ModelError(
-                    f"foreign base: the job's weights belong to other weights than "
-                    f"{spec.model.name} has on this device; fetch the model again"
-                )
-            # Through a reader of its own: one that stays open keeps the file's pages in memory.
-            set_trainable(loaded.model, FrameReader(global_path))
+            loaded.take(spec, global_path, self.device)
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             try:
-                yield loaded, weights
+                yield loaded
             finally:
                 release_pages()
 
-    def _load(self, spec: JobSpec) -> _Loaded:
+    def _load(self, spec: JobSpec) -> Loaded:
         precision = pick_precision(spec.train.precision, self.device)
-        adapter = replace(spec.adapter, aggregation="fedit")
-        key = (spec.model, adapter, precision)
+        key = (spec.model, spec.adapter.kind, precision)
         if self._loaded is None or key != self._key:
             self._loaded, self._prepared = None, {}
-            self._loaded = self._build(spec, precision)
+            self._loaded = Loaded.of(spec, precision)
             self._key = key
         return self._loaded
-
-    def _build(self, spec: JobSpec, precision: torch.dtype) -> _Loaded:
-        full = spec.adapter.kind == "full"
-        kept = torch.float32 if full else precision
-        base = load_base(spec.model.name, kept, spec.model.base)
-        sizes = Architecture.from_config(base.source.config)
-        lora = spec.adapter
-        cost = full_cost(sizes) if full else lora_cost(sizes, lora.rank, lora.targets)
-        dropout = float(base.model.config.dropout_rate)
-        model = attach(base, spec.adapter, spec.seed).to(self.device)
-        return _Loaded(model, base.tokenizer, base.fingerprint, dropout, sizes, cost, precision)
-
-
-def _delta(model: Any, weights: FrameReader) -> dict[str, Tensor]:
-    return {
-        name: parameter.detach().to("cpu", torch.float32) - weights[name].float()
-        for name, parameter in trainable_parameters(model)
-    }
 
 
 def set_dropout(model: Any, rate: float) -> None:

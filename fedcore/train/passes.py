@@ -1,0 +1,61 @@
+"""Passes over a device's training examples that change no weight."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from fedcore.seeds import derive
+from fedcore.train.kernels import Task, kernels_of, pieces
+from fedcore.train.loop import Work
+from fedcore.train.telemetry import Hooks
+
+MAX_EXAMPLES = 256  # a pass over more says hardly more and would cost as much as training
+
+
+@torch.no_grad()
+def mean_loss(work: Work, hooks: Hooks) -> float:
+    """Mean token loss (nats) of the model as it is, without dropout, on at most MAX_EXAMPLES."""
+    losses = tokens = 0.0
+    for loss, count in _losses(work, hooks):
+        losses += float(loss)
+        tokens += count
+    return losses / tokens
+
+
+def each_gradient(work: Work, hooks: Hooks, use: Callable[[float], None]) -> None:
+    """For each batch leave its mean loss's gradients in ``.grad`` and call ``use(share)``.
+
+    ``share`` is the batch's share of the target tokens; the gradients are cleared after.
+    """
+    rows = _rows(work)
+    total = sum(work.examples.lengths[row][1] for row in rows)
+    for loss, count in _losses(work, hooks):
+        (loss / count).backward()  # type: ignore[no-untyped-call]
+        use(count / total)
+        work.model.zero_grad(set_to_none=True)
+
+
+def _losses(work: Work, hooks: Hooks) -> Iterator[tuple[Tensor, int]]:
+    """The summed loss of one batch after another, and its target tokens."""
+    work.model.eval()
+    train, lengths = work.train, work.examples.lengths
+    task = Task(work.model, work.device, work.precision, 0.0, train.checkpointing, 0)
+    kernels = kernels_of(train.kernels, task)
+    most = train.micro_batch or work.micro_batch or train.batch_size
+    rows = _rows(work)
+    for part in pieces(rows, [lengths[row] for row in rows], most, train.micro_tokens):
+        hooks.check_stop("a pass over the data")
+        batch = kernels.load([work.examples[row] for row in part])
+        loss = kernels.loss(kernels.forward(batch, 0), batch)
+        yield loss, sum(lengths[row][1] for row in part)
+
+
+def _rows(work: Work) -> list[int]:
+    """The same examples at every pass of a round."""
+    count = len(work.examples)
+    chosen = random.Random(derive(work.seed, "pass"))
+    return sorted(chosen.sample(range(count), min(count, MAX_EXAMPLES)))
