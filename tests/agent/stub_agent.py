@@ -17,14 +17,14 @@ from typing import Any
 from fedcore.errors import DataError, Stopped
 from workers.agent.cli import main
 from workers.agent.config import Settings
-from workers.agent.work import CannotDo, Outcome, Watch, Work
+from workers.agent.work import CannotDo, Outcome, Received, Watch, Work
 
 
 class StubTrainer:
-    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
         self._run(work, watch)
         wishes = wishes_of(work)
-        data = weights.read_bytes()[: int(wishes.get("bytes", 1000))]
+        data = received.weights.read_bytes()[: int(wishes.get("bytes", 1000))]
         update.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         return Outcome(12, {"loss": 1.5, "steps": 3, "meta": work.update_meta}, (digest, len(data)))

@@ -19,7 +19,7 @@ from fedcore.model.fast.noise import Noise, scale
 from fedcore.model.fast.products import has_onednn, onednn
 from fedcore.model.load import load_base
 from fedcore.plan.flops import architecture_of, full_cost, lora_cost
-from fedcore.spec import AdapterSpec
+from fedcore.spec_adapter import AdapterSpec
 from fedcore.train.data import Example
 from fedcore.train.hardware import repeatable
 from fedcore.train.kernels import KERNELS, Task, kernels_of, pieces

@@ -22,7 +22,7 @@ from fedcore.plan.flops import (
     payload_bytes,
 )
 from fedcore.plan.frame_header import read_header
-from fedcore.spec import AdapterSpec
+from fedcore.spec_adapter import AdapterSpec
 
 SHAPES = {
     "flan": ({"d_model": 64, "d_kv": 16, "num_heads": 6, "d_ff": 128, "num_layers": 2}, 96, 24),

@@ -16,7 +16,7 @@ from fedcore.model.adapters import attach, get_trainable, lora_shapes, set_train
 from fedcore.model.export import export_adapter, export_merged
 from fedcore.model.initial import full_shapes, skeleton, write_initial
 from fedcore.model.load import fingerprint, load_base, resolve
-from fedcore.spec import AdapterSpec
+from fedcore.spec_adapter import AdapterSpec
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import make_model, spec_of
 

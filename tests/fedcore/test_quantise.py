@@ -20,7 +20,8 @@ from fedcore.model.load import load_base
 from fedcore.model.quantise import BLOCK, NF4_LEVELS, SCHEMES, QuantisedLinear
 from fedcore.simulate import RoundResult, simulate
 from fedcore.simulate.federation import global_file
-from fedcore.spec import AdapterSpec, JobSpec
+from fedcore.spec import JobSpec
+from fedcore.spec_adapter import AdapterSpec
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.wire.frame import FrameReader

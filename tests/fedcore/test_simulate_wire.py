@@ -24,7 +24,7 @@ from fedcore.wire.step import rebuild
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 from workers.agent.datasets import Held
 from workers.agent.trainer import FedcoreTrainer
-from workers.agent.work import Watch, Work
+from workers.agent.work import Received, Watch, Work
 
 DEVICES = ("attic", "kitchen")
 JOB = str(uuid.UUID(int=7))
@@ -60,7 +60,9 @@ class Device:
 
     def restart(self) -> None:
         cache, feedback = self.folder / "cache", self.folder / "feedback"
-        self.trainer = FedcoreTrainer(cache, 1, self.held, feedback, {"peak_flops": {}})
+        self.trainer = FedcoreTrainer(
+            cache, 1, self.held, feedback, cache / "own", {"peak_flops": {}}
+        )
 
     def train(self, number: int, weights: Path, attempt: int = 1) -> UpdateFile:
         offer = WireOffer(self.spec.wire.chain, self.taken)
@@ -71,7 +73,7 @@ class Device:
             max_update_bytes=10**9, wire=WireOffer.read(offer.to_dict()),
         )  # fmt: skip
         path = self.folder / f"update-{number}-{attempt}"
-        outcome = self.trainer.train(work, weights, path, WATCH)
+        outcome = self.trainer.train(work, Received(weights), path, WATCH)
         assert outcome.update is not None
         shapes, meta = read_header(weights).shapes, {"job": JOB, "wire": str(offer.chain)}
         check_frame(path, shapes, meta, 10**6)

@@ -14,6 +14,7 @@ from fedcore.lifecycle import PERSON_MOVES, JobPhase
 from fedcore.plan.wire_chain import VALUES
 from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.rounds.staleness import DISCOUNTS
+from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
 from fedcore.spec_doc import document
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import FOLDS, STRATEGIES
@@ -206,12 +207,12 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
     [
         STRATEGIES,
         FOLDS,
-        spec.ADAPTERS,
-        spec.AGGREGATIONS,
+        ADAPTERS,
+        AGGREGATIONS,
         SCHEDULES,
         KERNELS,
         BASES,
-        spec.LORA_TARGETS,
+        LORA_TARGETS,
         MODES,
         tuple(DISCOUNTS),
     ],

@@ -113,6 +113,8 @@ class Participant(models.Model):
     slot = models.PositiveIntegerField()
     dataset = models.CharField(max_length=100)
     examples = models.PositiveIntegerField()
+    # Options of the job that differ on this device, by dotted path (fedcore.tailoring).
+    tailoring = models.JSONField(default=dict, blank=True)
 
     class Meta:
         ordering = ["slot"]

@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from fedcore import rounds
 from fedcore.rounds import AssignmentPhase, RoundPhase
-from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 
 
 def device_names(job: Job) -> dict[int, str]:
@@ -80,3 +80,10 @@ def open_rounds(row: Round) -> list[Round]:
 
 
 OPEN = [phase.value for phase in (*rounds.ACTIVE, AssignmentPhase.REPORTED)]
+
+
+def state_before(row: Round) -> Artefact | None:
+    """The strategy's state after the newest earlier round that aggregated."""
+    earlier = row.job.rounds.filter(number__lt=row.number, state_artefact__isnull=False)
+    last = earlier.select_related("state_artefact").order_by("number", "attempt").last()
+    return last.state_artefact if last else None

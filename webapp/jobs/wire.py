@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from fedcore.plan.wire_header import chain_of as said_chain
 from fedcore.plan.wire_header import check_update_header, max_frame_bytes
 from fedcore.plan.wire_offer import Taken, WireOffer
 from fedcore.rounds import DELIVERED, RoundPhase, Task
+from fedcore.tailoring import tailored, trained_shapes
 from webapp.devices.models import Device
+from webapp.jobs import tailoring
 from webapp.jobs.artefacts import local_file
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 from webapp.telemetry.units import number
@@ -73,7 +76,7 @@ def _chosen(assignment: Assignment) -> Chain:
     former = _former_transfers(assignment.device)
     if not former:
         return Chain(packed=wire.compress)
-    return choose(shapes_of(job.pk), former, wire.compress)
+    return choose(shapes_of(job.pk, assignment.slot), former, wire.compress)
 
 
 def _former_transfers(device: Device) -> list[Transfer]:
@@ -111,13 +114,19 @@ def _open_jobs(device: Device) -> frozenset[str]:
     return frozenset(str(job) for job in rows.values_list("job_id", flat=True))
 
 
+def shapes_of(job: UUID, slot: int) -> Shapes:
+    """Names and shapes of what a device of a job sends; the job's model must be there."""
+    return _shapes_of(job, json.dumps(tailoring.told(job).get(slot, {}), sort_keys=True))
+
+
 @lru_cache(maxsize=256)
-def shapes_of(job: UUID) -> Shapes:
-    """Names and shapes of a job's tensors, which never change; its model must be there."""
-    weights = Job.objects.select_related("global_artefact").get(pk=job).global_artefact
-    assert weights is not None
-    with local_file(weights) as path:
-        return read_header(path).shapes
+def _shapes_of(job: UUID, changes: str) -> Shapes:
+    """They never change: what a model gathers beside them is not sent."""
+    row = Job.objects.select_related("global_artefact").get(pk=job)
+    assert row.global_artefact is not None
+    with local_file(row.global_artefact) as path:
+        spec = tailored(row.job_spec, json.loads(changes))
+        return trained_shapes(spec, read_header(path).shapes)
 
 
 def max_update_bytes(assignment: Assignment, base: Artefact) -> int:
@@ -125,7 +134,7 @@ def max_update_bytes(assignment: Assignment, base: Artefact) -> int:
     chain = chain_of(assignment)
     if chain.plain:
         return base.size_bytes + SLACK_BYTES
-    return max_frame_bytes(chain, shapes_of(assignment.round.job_id))
+    return max_frame_bytes(chain, shapes_of(assignment.round.job_id, assignment.slot))
 
 
 def step_to(job: Job, weights: Artefact) -> Round | None:
@@ -175,4 +184,4 @@ def check_update(path: Path, base: Artefact, assignment: Assignment) -> None:
             raise WireError(f"foreign update: {key} is {header.meta.get(key)!r}, not {value!r}")
     if chain != chain_of(assignment):
         raise WireError(f"the update was written as {chain}, not as {chain_of(assignment)}")
-    check_update_header(header, shapes_of(assignment.round.job_id), chain)
+    check_update_header(header, shapes_of(assignment.round.job_id, assignment.slot), chain)

@@ -41,13 +41,13 @@ def write(work: Work, tensors: Mapping[str, Tensor], path: Path, folder: Path) -
 
 
 def tidy(folder: Path, offer: WireOffer) -> None:
-    """Remove the residuals of jobs that are over."""
+    """Remove what a folder keeps of jobs that are over."""
     if offer.jobs is None or not folder.is_dir():
         return
     for kept in folder.iterdir():
         if kept.name not in offer.jobs:
             shutil.rmtree(kept, ignore_errors=True)
-            log.info("the residuals of job %s are removed: it is over", kept.name[:8])
+            log.info("%s of job %s is removed: it is over", folder.name, kept.name[:8])
 
 
 def forget_when_done(folder: Path, work: Work) -> None:

@@ -19,7 +19,7 @@ from celery.worker import state as worker_state
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from fedcore.plan.machines import recognise
 from workers.agent import credential as credentials
-from workers.agent import datasets, feedback, probe
+from workers.agent import datasets, feedback, private, probe
 from workers.agent import link as links
 from workers.agent.backoff import keep_trying
 from workers.agent.board import Board
@@ -55,8 +55,8 @@ def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
     from workers.agent.trainer import FedcoreTrainer
 
     held = {item.name: item for item in datasets.load(settings.state_dir)}
-    folder = settings.state_dir / feedback.FOLDER
-    return FedcoreTrainer(settings.cache, settings.threads, held, folder, profile)
+    kept, own = (settings.state_dir / module.FOLDER for module in (feedback, private))
+    return FedcoreTrainer(settings.cache, settings.threads, held, kept, own, profile)
 
 
 @dataclass(frozen=True)

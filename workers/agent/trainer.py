@@ -12,12 +12,12 @@ import torch
 
 from fedcore.plan.flops import mfu
 from fedcore.train.hardware import peak_memory_bytes, pick_precision
-from fedcore.train.session import Session
+from fedcore.train.session import Own, Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
-from workers.agent import feedback
+from workers.agent import feedback, private
 from workers.agent.datasets import Held
-from workers.agent.work import CannotDo, Outcome, Watch, Work
+from workers.agent.work import CannotDo, Outcome, Received, Watch, Work
 
 SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
@@ -25,8 +25,9 @@ SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 class FedcoreTrainer:
     """Keeps the loaded model between assignments.
 
-    ``feedback_dir`` keeps what codecs lost of updates. ``profile`` is this device's: its peaks in
-    FLOP/s by precision, 0 where it has none, and the precision that was the quicker one.
+    ``feedback_dir`` keeps what codecs lost of updates, ``private_dir`` what never leaves.
+    ``profile`` is this device's: its peaks in FLOP/s by precision, 0 where it has none, and the
+    precision that was the quicker one.
     """
 
     def __init__(
@@ -35,15 +36,17 @@ class FedcoreTrainer:
         threads: int,
         datasets: Mapping[str, Held],
         feedback_dir: Path,
+        private_dir: Path,
         profile: Mapping[str, Any],
     ) -> None:
         self._session = Session(cache_dir, threads)
         self._datasets = datasets
         self._feedback_dir = feedback_dir
+        self._private_dir = private_dir
         self._peak_flops: Mapping[str, float] = profile["peak_flops"]
         self._quicker = str(profile.get("precision") or "")
 
-    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
         work = self._settled(work)
         peak = self._peak(work)
 
@@ -53,8 +56,9 @@ class FedcoreTrainer:
 
         hooks = Hooks(report=report, should_stop=watch.should_stop)
         source = self._source(work)
+        own = Own(private.folder_of(self._private_dir, work), received.state)
         found = self._session.train(
-            work.spec, weights, source, work.round, work.slot, hooks, work.draw
+            work.spec, received.weights, source, work.round, work.slot, hooks, work.draw, own
         )
         frame = feedback.write(work, found.tensors, update, self._feedback_dir)
         metrics: dict[str, Any] = {
@@ -62,6 +66,8 @@ class FedcoreTrainer:
             "precision": self._precision(work),
             "peak_memory_bytes": peak_memory_bytes(self._session.device),
         }
+        if found.loss_before is not None:
+            metrics["loss_before"] = found.loss_before
         if peak:
             summary = found.summary
             metrics |= {"mfu": mfu(summary.flops, summary.seconds, peak), "mfu_peak_flops": peak}

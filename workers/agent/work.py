@@ -18,6 +18,7 @@ from uuid import UUID
 from fedcore.errors import EdgewiseError, ServerRefused, Stopped
 from fedcore.plan.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec import JobSpec
+from fedcore.tailoring import tailored
 from workers.agent.artefacts import ArtefactCache, BrokenDownload
 from workers.agent.backoff import keep_trying, pause
 from workers.agent.clock import seconds_of
@@ -47,7 +48,9 @@ class TooLarge(EdgewiseError):
 class Work:
     """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970.
 
-    ``draw`` counts former pieces of training on the same weights; each draws its own order.
+    ``spec`` is the job as this device was given it, ``state`` the server's state where the strategy
+    lets devices see it (SHA-256 and bytes). ``draw`` counts former pieces of training on the same
+    weights; each draws its own order.
     """
 
     assignment: str
@@ -65,6 +68,7 @@ class Work:
     draw: int = 0
     wire: WireOffer = field(default_factory=WireOffer)
     step: StepOffer | None = None
+    state: tuple[str, int] | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Work:
@@ -80,7 +84,7 @@ class Work:
             task=str(values["task"]),
             slot=int(values["slot"]),
             dataset=str(values["dataset"]),
-            spec=JobSpec.from_dict(values["spec"]),
+            spec=tailored(JobSpec.from_dict(values["spec"]), values.get("tailoring") or {}),
             global_sha256=sha256_of(values["global"]["sha256"]),
             global_size=int(values["global"]["size_bytes"]),
             deadline=seconds_of(values["deadline_at"]) if values.get("deadline_at") else None,
@@ -88,6 +92,7 @@ class Work:
             draw=int(values.get("draw", 0)),
             wire=WireOffer.read(values.get("wire") or {}),
             step=StepOffer.read(values["global"].get("step")),
+            state=_artefact(values.get("state")),
         )
 
     @property
@@ -100,6 +105,10 @@ class Work:
             "base": self.global_sha256,
             "slot": str(self.slot),
         }
+
+
+def _artefact(values: Mapping[str, Any] | None) -> tuple[str, int] | None:
+    return (sha256_of(values["sha256"]), int(values["size_bytes"])) if values else None
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,19 @@ class Outcome:
     update: tuple[str, int] | None = None
 
 
+@dataclass(frozen=True)
+class Received:
+    """The files an assignment works on: the global weights, and the server's state if served."""
+
+    weights: Path
+    state: Path | None = None
+
+
 class Trainer(Protocol):
     """The learning itself, behind which torch hides."""
 
-    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
-        """Train from ``weights``; write the update's frame to ``update``."""
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
+        """Train from what was received; write the update's frame to ``update``."""
 
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         """Evaluate ``weights`` on this device's validation part."""
@@ -165,7 +182,7 @@ class Performance:
         counted = Counted(self.tools.server.traffic)
         update = self.tools.updates / f"{self.work.assignment}.safetensors"
         try:
-            outcome = self._learn(self._weights(), update)
+            outcome = self._learn(Received(self._weights(), self._state()), update)
             if outcome.update is not None:
                 self._upload(update, outcome.update)
         finally:
@@ -193,6 +210,14 @@ class Performance:
         tools.cache.tidy(work.global_sha256)
         return path
 
+    def _state(self) -> Path | None:
+        """The server's state; after the weights, as fetching those clears the cache."""
+        if self.work.state is None:
+            return None
+        sha256, size = self.work.state
+        held = self.tools.cache.held(sha256, size, self.tools.check)
+        return held or self._fetch(sha256, size)
+
     def _download(self) -> Path:
         work, cache = self.work, self.tools.cache
         sha256, size = work.global_sha256, work.global_size
@@ -212,15 +237,15 @@ class Performance:
                 log.warning("%s", error)
         return self._insist(fetch, "downloading the weights")
 
-    def _learn(self, weights: Path, update: Path) -> Outcome:
+    def _learn(self, received: Received, update: Path) -> Outcome:
         work, tools = self.work, self.tools
         watch = Watch(tools.should_stop, tools.recorder.advance, tools.recorder.record)
         if work.task == "evaluate":
             tools.recorder.enter("evaluating")
-            return tools.trainer.evaluate(work, weights, watch)
+            return tools.trainer.evaluate(work, received.weights, watch)
         if work.task == "train":
             tools.recorder.enter("training")
-            return tools.trainer.train(work, weights, update, watch)
+            return tools.trainer.train(work, received, update, watch)
         raise CannotDo(f"this agent knows no task {work.task!r}; update it")
 
     def _upload(self, path: Path, update: tuple[str, int]) -> None:

@@ -18,7 +18,7 @@ from fedcore.plan.wire_header import WIRE_KEY
 from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
 from fedcore.strategy.fold import FoldReport, UpdateFile, UpdatesRefused
 from fedcore.strategy.serve import After, Before, fold_and_serve
-from fedcore.wire.frame import FrameInfo, FrameReader, check_header
+from fedcore.wire.frame import FrameInfo, check_header
 from webapp.events import job_event
 from webapp.jobs import wire
 from webapp.jobs.artefacts import (
@@ -29,6 +29,7 @@ from webapp.jobs.artefacts import (
     store,
 )
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
+from webapp.jobs.rows import state_before
 from webapp.jobs.transitions import lock_job
 from workers.aggregate import pieces, sharding
 from workers.coordinator.shell import advance, apply
@@ -106,18 +107,17 @@ def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
 
 def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
     """The files of a round's fold while the stack is open. Raises FoldError without quorum."""
-    previous = _state_before(row)
+    previous = state_before(row)
     assert row.base_artefact is not None
     base = stack.enter_context(local_file(row.base_artefact))
     state = stack.enter_context(local_file(previous)) if previous else None
-    updates = _checked_updates(row, base, stack)
+    updates = _checked_updates(row, stack)
     _check_quorum(row, len(updates))
     return Before(base, state), updates
 
 
-def _checked_updates(row: Round, base: Path, stack: ExitStack) -> list[UpdateFile]:
+def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
     """The updates of the round that fit it; each other one is refused with its reason."""
-    expected = FrameReader(base).header.shapes
     assert row.base_artefact is not None
     sound = []
     for key, assignment in pieces.reported(row).items():
@@ -126,15 +126,14 @@ def _checked_updates(row: Round, base: Path, stack: ExitStack) -> list[UpdateFil
         try:
             path = stack.enter_context(local_file(assignment.update_artefact))
             limit = wire.max_update_bytes(assignment, row.base_artefact)
-            check_header(path, expected, meta, limit)
+            check_header(path, wire.shapes_of(row.job_id, assignment.slot), meta, limit)
         except WireError as error:
             _refuse(row, assignment, str(error))
             continue
         except FileNotFoundError:
             _refuse(row, assignment, "its bytes are no longer in the storage")
             continue
-        factor = pieces.scale(row, assignment)
-        sound.append(UpdateFile(path, float(assignment.examples), *key, factor))
+        sound.append(pieces.update_file(row, assignment, key, path))
     return sound
 
 
@@ -181,13 +180,6 @@ def _check_quorum(row: Round, sound: int) -> None:
     raise FoldError(
         f"{sound} of {sound + len(refused)} updates are sound where {needed} are needed: {reasons}"
     )
-
-
-def _state_before(row: Round) -> Artefact | None:
-    """The strategy's state after the newest earlier round that aggregated."""
-    earlier = row.job.rounds.filter(number__lt=row.number, state_artefact__isnull=False)
-    last = earlier.select_related("state_artefact").order_by("number", "attempt").last()
-    return last.state_artefact if last else None
 
 
 def _conclude(row: Round, result: _Result) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from django.db.models import QuerySet
 
 from fedcore.rounds import AssignmentPhase, Task
-from fedcore.strategy.inputs import Key
+from fedcore.strategy.inputs import Key, UpdateFile
+from webapp.jobs import tailoring
 from webapp.jobs.models import Assignment, Round
 from webapp.jobs.rows import is_buffered
+from webapp.telemetry.units import number
 
 
 def of_round(row: Round) -> QuerySet[Assignment]:
@@ -40,6 +44,20 @@ def staleness(row: Round, item: Assignment) -> int:
 def scale(row: Round, item: Assignment) -> float:
     """What a stale update is multiplied with before it is folded."""
     return float(row.job.job_spec.participation.discount(staleness(row, item)))
+
+
+def update_file(row: Round, item: Assignment, key: Key, path: Path) -> UpdateFile:
+    """An update as the fold takes it, with what its device told of it."""
+    told = item.metrics
+    return UpdateFile(
+        path,
+        float(item.examples),
+        *key,
+        scale=scale(row, item),
+        steps=int(number(told.get("steps")) or 0),
+        loss_before=number(told.get("loss_before")),
+        spec=tailoring.spec_for(row.job, item.slot),
+    )
 
 
 def figures(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:

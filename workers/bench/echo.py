@@ -19,7 +19,7 @@ from typing import Any
 from fedcore.plan.frame_header import FrameHeader, read_header
 from workers.agent.cli import main
 from workers.agent.config import Settings
-from workers.agent.work import Outcome, Watch, Work
+from workers.agent.work import Outcome, Received, Watch, Work
 
 BLOCK_BYTES = 1 << 20
 EXAMPLES = 100
@@ -35,10 +35,11 @@ class EchoTrainer:
             *(numbers.uniform(-1e-4, 1e-4) for _ in range(BLOCK_BYTES // 4)),
         )
 
-    def train(self, work: Work, weights: Path, update: Path, watch: Watch) -> Outcome:
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
         del watch
-        header = frame_head(read_header(weights), work.update_meta)
-        return Outcome(EXAMPLES, {"loss": 1.0, "steps": 0}, self._write(update, header, weights))
+        header = frame_head(read_header(received.weights), work.update_meta)
+        sent = self._write(update, header, received.weights)
+        return Outcome(EXAMPLES, {"loss": 1.0, "steps": 0}, sent)
 
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         del work, weights, watch

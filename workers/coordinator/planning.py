@@ -16,6 +16,7 @@ from fedcore.spec import JobSpec
 from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.jobs import tailoring
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from workers.coordinator import watch
 
@@ -128,6 +129,7 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     ]
     ready = [row for row in rows if row.device.is_online]
     if len(ready) >= max(1, spec.participation.minimum):
+        tailoring.fix(spec, rows)
         Participant.objects.bulk_create(rows)
     return rows
 

@@ -16,7 +16,7 @@ from webapp.devices.models import Device
 from webapp.events import job_event
 from webapp.jobs import wire
 from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
-from webapp.jobs.rows import is_buffered
+from webapp.jobs.rows import is_buffered, state_before
 from webapp.jobs.sending import stream
 from webapp.jobs.transitions import (
     AssignmentRefused,
@@ -63,14 +63,28 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "slot": assignment.slot,
         "dataset": participant.dataset,
         "spec": job.spec,
+        "tailoring": participant.tailoring,
         "model_fingerprint": job.model_fingerprint,
         "global": wire.model_of(job, weights),
+        "state": _artefact(server_state(assignment)),
         "wire": wire.offer(assignment).to_dict(),
         "lease_s": job.job_spec.participation.lease_s,
         "deadline_at": _deadline(round_),
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
         "max_update_bytes": wire.max_update_bytes(assignment, weights),
     }
+
+
+def server_state(assignment: Assignment) -> Artefact | None:
+    """The strategy's state before the round, where devices that train are to see it."""
+    job = assignment.round.job
+    if assignment.task != Task.TRAIN.value or not job.job_spec.strategy.serves_state:
+        return None
+    return state_before(assignment.round)
+
+
+def _artefact(item: Artefact | None) -> dict[str, Any] | None:
+    return {"sha256": item.sha256, "size_bytes": item.size_bytes} if item else None
 
 
 def _deadline(row: Round) -> str | None:
@@ -194,7 +208,8 @@ def served(assignment: Assignment) -> tuple[Artefact, ...]:
     """What a device may fetch for an open assignment."""
     weights = job_weights(assignment)
     row = wire.step_to(assignment.round.job, weights)
-    return (weights, row.step_artefact) if row and row.step_artefact else (weights,)
+    found = (weights, row.step_artefact if row else None, server_state(assignment))
+    return tuple(item for item in found if item is not None)
 
 
 def assignment_of(device: Device, pk: UUID) -> Assignment:

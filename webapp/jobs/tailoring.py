@@ -1,0 +1,46 @@
+"""What a job's options are on each of its devices, fixed when its devices are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from fedcore.plan.hardware import hardware_of
+from fedcore.spec import JobSpec
+from fedcore.tailoring import Member, auto_ranks, tailored, tailoring
+from webapp.devices.models import Device
+from webapp.jobs.models import Job, Participant
+
+
+def fix(spec: JobSpec, participants: Sequence[Participant]) -> None:
+    """Set ``tailoring`` of a job's devices, which are not stored yet.
+
+    Raises SpecError where an option cannot be what it says on one of them.
+    """
+    if not spec.adapter.mixed:
+        return
+    speeds = {row.slot: _peak(row.device) for row in participants}
+    ranks = auto_ranks(spec.adapter.rank, speeds)
+    for row in participants:
+        member = Member(row.slot, row.device.name, hardware_of(row.device.profile).board)
+        row.tailoring = tailoring(spec, member, ranks[row.slot])
+        tailored(spec, row.tailoring)
+
+
+@lru_cache(maxsize=256)
+def told(job: UUID) -> dict[int, dict[str, Any]]:
+    """What differs on each device of a job, by slot; call it once the job's devices are fixed."""
+    return dict(Participant.objects.filter(job=job).values_list("slot", "tailoring"))
+
+
+def spec_for(job: Job, slot: int) -> JobSpec | None:
+    """The job as this device is given it; None where it is given it as it is."""
+    changes = told(job.pk).get(slot)
+    return tailored(job.job_spec, changes) if changes else None
+
+
+def _peak(device: Device) -> float:
+    """The device's best measured FLOP/s of any precision; 0 where nothing was measured."""
+    return max(hardware_of(device.profile).peak_flops.values(), default=0.0)
