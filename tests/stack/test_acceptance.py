@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import EXACT, Running
+from tests.stack.simulation import simulated
 from workers.stack.stack import SERVER_PARTS
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -49,45 +48,21 @@ def test_a_job_completes_although_an_agent_is_killed_in_mid_round(
 def test_the_simulation_gives_the_same_global_weights_bit_for_bit(
     running: Running, killed: dict[str, Any], tmp_path: Path
 ) -> None:
-    simulated = _simulate(running, EXACT, tmp_path)
+    found = simulated(running, EXACT, tmp_path)
     launched = running.rounds(killed)
-    assert [sha for sha, _ in simulated] == [
+    assert [sha for sha, _ in found] == [
         row["global_artefact"] or row["base_artefact"] for row in launched
     ]
     losses = [row["evaluation"]["loss"] for row in launched]
-    assert [loss for _, loss in simulated] == pytest.approx(losses, rel=1e-6)
+    assert [loss for _, loss in found] == pytest.approx(losses, rel=1e-6)
 
 
 def test_with_other_threads_the_losses_agree_within_one_percent(
     running: Running, killed: dict[str, Any], tmp_path: Path
 ) -> None:
-    simulated = _simulate(running, {**EXACT, "threads": 2, "deterministic": False}, tmp_path)
+    found = simulated(running, {**EXACT, "threads": 2, "deterministic": False}, tmp_path)
     losses = [row["evaluation"]["loss"] for row in running.rounds(killed)]
-    assert [loss for _, loss in simulated] == pytest.approx(losses, rel=0.01)
-
-
-SIMULATION = """
-import json, sys
-from pathlib import Path
-from fedcore.simulate import simulate
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
-
-here = Path(sys.argv[1])
-given = json.loads((here / "given.json").read_text())
-devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-results = simulate(JobSpec.from_dict(given["spec"]), devices, here / "work")
-found = [(result.sha256, result.mean["loss"]) for result in results]
-(here / "found.json").write_text(json.dumps(found))
-"""
-
-
-def _simulate(running: Running, spec: dict[str, Any], folder: Path) -> list[tuple[str, float]]:
-    """(SHA-256 of the global weights, mean loss) of each round, from a fresh process."""
-    data = {name: str(path) for name, path in running.data.items()}
-    (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
-    subprocess.run([sys.executable, "-c", SIMULATION, str(folder)], check=True)
-    return [(sha, loss) for sha, loss in json.loads((folder / "found.json").read_text())]
+    assert [loss for _, loss in found] == pytest.approx(losses, rel=0.01)
 
 
 def test_the_downloaded_adapter_scores_what_the_job_page_says(

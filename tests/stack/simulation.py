@@ -1,0 +1,36 @@
+"""The same job as a running one, simulated in a fresh process from the devices' own files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.stack.conftest import Running
+
+SIMULATION = """
+import json, sys
+from pathlib import Path
+from fedcore.simulate import simulate
+from fedcore.spec import JobSpec
+from fedcore.train.sources import Source
+
+here = Path(sys.argv[1])
+given = json.loads((here / "given.json").read_text())
+devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
+results = simulate(JobSpec.from_dict(given["spec"]), devices, here / "work")
+found = [(result.sha256, result.mean.get("loss")) for result in results]
+(here / "found.json").write_text(json.dumps(found))
+"""
+
+
+def simulated(
+    running: Running, spec: dict[str, Any], folder: Path
+) -> list[tuple[str, float | None]]:
+    """(SHA-256 of the global weights, mean loss where it was measured) of each round."""
+    data = {name: str(path) for name, path in running.data.items()}
+    (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
+    subprocess.run([sys.executable, "-c", SIMULATION, str(folder)], check=True)
+    return [(sha, loss) for sha, loss in json.loads((folder / "found.json").read_text())]
