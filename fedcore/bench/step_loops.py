@@ -18,7 +18,6 @@ from fedcore.spec import JobSpec
 from fedcore.train.batches import Signs, collate, groups, steps_of
 from fedcore.train.data import Tokenized
 from fedcore.train.loop import Work, train_locally
-from fedcore.train.objectives import plain as no_penalty
 from fedcore.train.pages import default_pages, keep_pages, release_pages
 from fedcore.train.session import set_dropout
 from fedcore.train.telemetry import Hooks
@@ -136,7 +135,7 @@ def _own(model: Any, variant: Variant, task: Task) -> Timed:
     losses: list[float] = []
     train = replace(task.spec.train, kernels=variant.kernels)
     work = Work(
-        model, task.examples, train, no_penalty, task.cost.training, task.spec.seed, CPU,
+        model, task.examples, train, task.cost.training, task.spec.seed, CPU,
         DTYPES[variant.precision], variant.dropout,
     )  # fmt: skip
     hooks = Hooks(report=lambda seen: losses.append(seen.loss), report_every_s=0.0)

@@ -20,7 +20,8 @@ from fedcore.tailoring import Member, tailored, tailoring, trained_shapes
 from fedcore.train.batches import steps_of
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.session import Own, Session
+from fedcore.train.own import Own
+from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
 

@@ -1,4 +1,4 @@
-"""The local loop of a round: AdamW steps on one device's examples, measured as they run."""
+"""The local loop of a round: optimizer steps on one device's examples, measured as they run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from fedcore.train.batches import groups, steps_of
 from fedcore.train.data import Tokenized
 from fedcore.train.hardware import seed_torch
 from fedcore.train.kernels import Task, kernels_of, pieces
-from fedcore.train.objectives import Objective
 from fedcore.train.telemetry import Hooks, Pace, Recorder
+
+Weights = Mapping[str, Tensor]
+Penalty = Callable[[Weights], Tensor | None]
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -38,7 +40,6 @@ class Work:
     model: Any
     examples: Tokenized
     train: TrainSpec
-    objective: Objective
     cost: Cost
     seed: int
     device: torch.device
@@ -62,15 +63,20 @@ class TrainSummary:
     phase_s: dict[str, float]
 
 
-def train_locally(work: Work, hooks: Hooks) -> TrainSummary:
-    """Train the model in place from the weights it holds now.
+def no_penalty(weights: Weights) -> None:
+    """The task loss alone."""
+    del weights
+
+
+def train_locally(work: Work, hooks: Hooks, penalty: Penalty = no_penalty) -> TrainSummary:
+    """Train the model in place from the weights it holds now; ``penalty`` is added to the loss.
 
     Raises TrainingError for a loss or gradient that is not finite, Stopped when asked to stop.
     """
     seed_torch(derive(work.seed, "dropout"))
     work.model.train()
     try:
-        return _Loop(work, hooks).run()
+        return _Loop(work, hooks, penalty).run()
     finally:
         work.model.eval()
         work.model.zero_grad(set_to_none=True)
@@ -92,8 +98,8 @@ def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
 
 
 class _Loop:
-    def __init__(self, work: Work, hooks: Hooks) -> None:
-        self.work, self.hooks = work, hooks
+    def __init__(self, work: Work, hooks: Hooks, penalty: Penalty) -> None:
+        self.work, self.hooks, self.penalty = work, hooks, penalty
         self.weights = dict(trainable_parameters(work.model))
         train = work.train
         self.optimizer = OPTIMIZERS[train.optimizer](
@@ -109,7 +115,6 @@ class _Loop:
         )
         self.steps_total = steps_of(train, len(work.examples))
         self.factor = schedule(train, self.steps_total)
-        self.penalty = work.objective(self.weights)
         self.recorder = Recorder(work.device, hooks)
         self.pending: list[tuple[int, Tensor, Tensor]] = []
         self.seen = 0

@@ -33,7 +33,8 @@ from fedcore.train.hardware import (
 )
 from fedcore.train.loaded import Loaded
 from fedcore.train.loop import TrainSummary, Work, train_locally
-from fedcore.train.objectives import objective_of
+from fedcore.train.objectives import Context, term_of
+from fedcore.train.own import Own
 from fedcore.train.pages import keep_pages, release_pages
 from fedcore.train.passes import mean_loss
 from fedcore.train.sources import Source
@@ -52,18 +53,6 @@ class Update:
     steps: int
     summary: TrainSummary
     loss_before: float | None = None
-
-
-@dataclass(frozen=True)
-class Own:
-    """What a device keeps of a job beside the weights, and what else the server sends it.
-
-    ``folder`` holds its private files of this job (None: it has nowhere to keep any), ``state`` is
-    the server's state before the round, where the strategy serves it.
-    """
-
-    folder: Path | None = None
-    state: Path | None = None
 
 
 class Session:
@@ -100,7 +89,6 @@ class Session:
         where an asynchronous job has a device train on the same weights once more.
         """
         drawn, told = (draw,) if draw else (), hooks or Hooks()
-        del own  # for the methods that keep something
         with self._ready(spec, global_path) as loaded:
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
@@ -109,7 +97,6 @@ class Session:
                 loaded.model,
                 prepared.train,
                 spec.train,
-                objective_of(spec),
                 loaded.cost(spec).training,
                 derive(spec.seed, "train", round_number, slot, *drawn),
                 self.device,
@@ -118,8 +105,10 @@ class Session:
                 self._micro_batch(spec, loaded, prepared),
             )
             before = mean_loss(work, told) if spec.strategy.measures_loss else None
-            summary = train_locally(work, told)
+            term = term_of(Context(spec, work, round_number, own or Own(), told))
+            summary = train_locally(work, told, term.penalty)
             tensors = loaded.delta(global_path)
+            term.finish(tensors, summary.steps)
             return Update(tensors, prepared.examples, summary.steps, summary, before)
 
     def _micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:

@@ -12,7 +12,8 @@ import torch
 
 from fedcore.plan.flops import mfu
 from fedcore.train.hardware import peak_memory_bytes, pick_precision
-from fedcore.train.session import Own, Session
+from fedcore.train.own import Own
+from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
 from workers.agent import feedback, private
