@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from fedcore.errors import TrainingError
-from fedcore.train.batches import Batch, Signs, collate, forward, token_losses
+from fedcore.train.batches import Batch, Signs, collate
 from fedcore.train.data import Prepared
+from fedcore.train.kernels import Task, kernels_of
 from fedcore.train.loop import chunks
 from fedcore.train.telemetry import Hooks, Progress
 
@@ -38,13 +39,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Bench:
-    """What an evaluation runs with. ``max_tokens`` bounds each generated summary."""
+    """What an evaluation runs with. ``max_tokens`` bounds each generated summary.
+
+    ``kernels``: how the loss is computed, as in training.
+    """
 
     model: Any
     tokenizer: Any
     max_tokens: int
     device: torch.device
     precision: torch.dtype
+    kernels: str = "plain"
 
 
 @torch.no_grad()
@@ -53,13 +58,17 @@ def evaluate(bench: Bench, prepared: Prepared, hooks: Hooks) -> Evaluation:
     began = time.perf_counter()
     bench.model.eval()
     examples = prepared.validation
+    task = Task(bench.model, bench.device, bench.precision, 0.0, checkpointing=False, seed=0)
+    kernels = kernels_of(bench.kernels, task)
     rows = sorted(range(len(examples)), key=lambda row: (examples[row].lengths, row))
     losses, tokens = 0.0, 0
     scores: list[tuple[float, ...]] = []
     for part in chunks(rows, BATCH):
         hooks.check_stop("evaluation")
-        batch = collate([examples[row] for row in part], Signs.of(bench.model.config), bench.device)
-        losses += float(token_losses(forward(bench.model, batch, bench.precision), batch).sum())
+        found = [examples[row] for row in part]
+        told = kernels.load(found)
+        losses += float(kernels.loss(kernels.forward(told, 0), told))
+        batch = collate(found, Signs.of(bench.model.config), bench.device)
         tokens += batch.target_tokens
         texts = generate(bench, batch, hooks)
         scores += [rouge(prepared.references[row], text) for row, text in zip(part, texts)]  # noqa: B905

@@ -142,6 +142,7 @@ class Session:
                 spec.data.max_target_tokens,
                 self.device,
                 loaded.precision,
+                spec.train.kernels,
             )
             return evaluate(bench, prepared, hooks or Hooks())
 
