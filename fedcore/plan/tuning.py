@@ -52,10 +52,10 @@ class Tuning:
 
 TUNING: Mapping[str, Tuning] = {
     "fast": Tuning(
-        product=0.75,
-        passes=1.0,
-        call_s=6e-6,
-        activations=1.0,
+        product=0.77,
+        passes=2.3,
+        call_s=2.8e-5,
+        activations=0.98,
         kept={
             ("lora", "fp32"): Kept(-0.14, 2.68, 7.95, 2.52, 0.20, 1.01),
             ("lora", "bf16"): Kept(0.38, 2.68, 9.93, 3.02, -0.25, 1.01),
@@ -67,10 +67,10 @@ TUNING: Mapping[str, Tuning] = {
         heads=2.0,
     ),
     "plain": Tuning(
-        product=0.6,
-        passes=1.0,
-        call_s=8e-6,
-        activations=1.2,
+        product=0.46,
+        passes=3.1,
+        call_s=1.9e-5,
+        activations=1.17,
         kept={
             ("lora", "fp32"): Kept(0.94, 2.30, 9.50, 7.03, -1.06, 3.01),
             ("lora", "bf16"): Kept(-2.05, 5.82, 20.62, 7.02, -3.03, 6.03),
