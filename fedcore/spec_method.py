@@ -10,17 +10,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
-from fedcore.spec_checks import one_of, option
+from fedcore.spec_checks import one_of, option, real
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-METHODS = ("none",)
+METHODS = ("none", "fedjudge")
 
 
 @dataclass(frozen=True)
 class MethodSpec:
     name: str = option("none", one_of(*METHODS), "Method", "none: plain federated training")
+    restraint: float = option(
+        0.5,
+        real(0, 1e4),
+        "Restraint",
+        "FedJudge: how strongly weights that matter to all are held; 0: not at all",
+        True,
+    )
 
 
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = ()

@@ -1,64 +1,20 @@
 """What a device minimises beside its task loss, as values in tables by name.
 
 An objective sees the device before its first step and returns a term: what to add to the loss at
-the weights of every step, and what to do once training is done.
+the weights of every step, and what to do once training is done (``fedcore.train.terms``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from fedcore.model.adapters import trainable_parameters
-from fedcore.spec import JobSpec
 from fedcore.strategy.table import build
-from fedcore.train.loop import Penalty, Weights, Work, no_penalty
-from fedcore.train.own import Own
-from fedcore.train.telemetry import Hooks
-
-Finish = Callable[[Weights, int], None]
-
-
-def _nothing_to_do(delta: Weights, steps: int) -> None:
-    del delta, steps
-
-
-@dataclass(frozen=True)
-class Context:
-    """A device before its first step of round ``round_number``: the model holds what it received.
-
-    ``work`` is what passes over its data take (``fedcore.train.passes``); ``spec`` the job as this
-    device was given it.
-    """
-
-    spec: JobSpec
-    work: Work
-    round_number: int = 1
-    own: Own = field(default_factory=Own)
-    hooks: Hooks = field(default_factory=Hooks)
-
-    def received(self) -> dict[str, Tensor]:
-        """Copies of the received trainable weights, by artefact name, where the model is."""
-        live = trainable_parameters(self.work.model)
-        return {name: tensor.detach().clone() for name, tensor in live}
-
-
-@dataclass(frozen=True)
-class Term:
-    """``penalty`` gives what is added to each step's mean loss at the live weights (None: nothing).
-
-    ``finish`` is told, after the last step, how far the weights moved (fp32, CPU) and in how many
-    steps; it is not called where training was stopped.
-    """
-
-    penalty: Penalty = no_penalty
-    finish: Finish = _nothing_to_do
-
-
-Objective = Callable[[Context], Term]
+from fedcore.train.loop import Weights, no_penalty
+from fedcore.train.restraint import restraint
+from fedcore.train.terms import Context, Objective, Term
 
 
 def plain(context: Context) -> Term:
@@ -83,7 +39,7 @@ def proximal(context: Context) -> Term:
 
 # By the name that a strategy's recipe gives, and by the name of a method that has an objective.
 OBJECTIVES: Mapping[str, Objective] = {"plain": plain, "proximal": proximal}
-METHOD_OBJECTIVES: Mapping[str, Objective] = {}
+METHOD_OBJECTIVES: Mapping[str, Objective] = {"fedjudge": restraint}
 
 
 def term_of(context: Context) -> Term:

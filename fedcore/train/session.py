@@ -33,12 +33,13 @@ from fedcore.train.hardware import (
 )
 from fedcore.train.loaded import Loaded
 from fedcore.train.loop import TrainSummary, Work, train_locally
-from fedcore.train.objectives import Context, term_of
+from fedcore.train.objectives import term_of
 from fedcore.train.own import Own
 from fedcore.train.pages import keep_pages, release_pages
 from fedcore.train.passes import mean_loss
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
+from fedcore.train.terms import Context
 
 
 @dataclass(frozen=True)

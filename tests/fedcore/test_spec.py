@@ -112,7 +112,8 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "strategy.proximal_mu": ([0, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
     "strategy.fairness_q": ([0, 100], [*REAL, (-0.1, "from 0"), (101, "to 100")]),
     "strategy.clip_update_norm": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
-    "method.name": (["none"], [*CHOICE, ("some", "choose one of none")]),
+    "method.name": (["none", "fedjudge"], [*CHOICE, ("some", "choose one of none")]),
+    "method.restraint": ([0, 1, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
     "participation.mode": (["synchronous", "buffered"], [*CHOICE, ("async", "buffered")]),
     "participation.devices": (
         [[], ["pi-kitchen"], ["été"]],

@@ -16,6 +16,7 @@ from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
 from fedcore.spec_doc import document
+from fedcore.spec_method import METHODS
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import FOLDS, STRATEGIES
 from fedcore.spec_train import BASES, KERNELS, SCHEDULES
@@ -206,6 +207,7 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
     "names",
     [
         STRATEGIES,
+        METHODS,
         FOLDS,
         ADAPTERS,
         AGGREGATIONS,
@@ -218,6 +220,7 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
     ],
     ids=[
         "strategies",
+        "methods",
         "folds",
         "adapters",
         "aggregations",
