@@ -46,6 +46,19 @@ def test_a_data_sheet_is_marked_and_a_measurement_wins(db: None) -> None:
     assert found.heads[0].reference == 312e12
 
 
+def test_a_device_stands_out_only_where_it_does() -> None:
+    def summary(*peaks: float) -> str:
+        devices = [
+            Device(name=f"pi-{number}", profile={"peak_flops": {"fp32": peak}})
+            for number, peak in enumerate(peaks)
+        ]
+        return compare(devices, {}, "a100").summary
+
+    assert summary(40e9, 41e9).startswith("All are alike, at most 41 GFLOP/s; all 2 together")
+    assert summary(40e9, 80e9).startswith("pi-1 is the fastest with 80 GFLOP/s")
+    assert summary(40e9).startswith("pi-0 is the fastest with 40 GFLOP/s")
+
+
 def test_the_page_shows_every_device_beside_the_reference(ada: Client, fleet: list[Device]) -> None:
     job = measured.measured_job(fleet, rounds=2)
     text = ada.get(reverse(PAGE), {"job": str(job.pk), "sort": "tokens"}).content.decode()

@@ -19,6 +19,7 @@ from webapp.telemetry.units import percent, si
 
 Json = dict[str, Any]
 REFERENCES = ("h200", "h100", "a100", "l4")
+ALIKE = 0.05  # peaks that differ by less are the same machine measured twice
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,14 @@ class Comparison:
         if not known or not card:
             return ""
         peaks = [line.figures["peak"].value or 0.0 for line in known]
+        alike = max(peaks) - min(peaks) <= ALIKE * max(peaks) and len(peaks) > 1
         best = known[peaks.index(max(peaks))].device.name
+        first = "All are alike, at most" if alike else f"{best} is the fastest with"
         every = len(known) == len(self.lines)
         whom = f"all {len(known)}" if every else f"the {len(known)} whose peak is known"
         return (
-            f"{best} is the fastest with {si(max(peaks), 'FLOP/s')}; {whom} together have "
+            f"{first} {si(max(peaks), 'FLOP/s')}; "
+            f"{whom} together have "
             f"{si(sum(peaks), 'FLOP/s')}, {percent(sum(peaks) / card)} of one "
             f"{self.reference.name}: {si(card, 'FLOP/s')} bf16, dense, by its data sheet."
         )
