@@ -87,16 +87,36 @@ def _shares_need_a_mean(spec: JobSpec) -> list[Fault]:
 def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
     if spec.strategy.name != "scaffold":
         return []
-    faults = []
-    if spec.train.optimizer != "sgd":
+    train, faults = spec.train, []
+    if train.optimizer != "sgd":
         message = (
             "must be sgd with scaffold: its control variates are gradients, found from how far "
             "the weights moved"
         )
         faults.append(Fault("train.optimizer", message))
+    if not train.local_steps:
+        message = "must be above 0 with scaffold: all devices take equally many steps"
+        faults.append(Fault("train.local_steps", message))
+    if train.schedule != "constant":
+        message = "must be constant with scaffold, which divides by the sum of all rates"
+        faults.append(Fault("train.schedule", message))
+    if train.warmup_steps:
+        message = "must be 0 with scaffold, which divides by the sum of all rates"
+        faults.append(Fault("train.warmup_steps", message))
+    return faults
+
+
+def _controls_need_whole_updates(spec: JobSpec) -> list[Fault]:
+    """The server finds its control variate from what it averages."""
+    if spec.strategy.name != "scaffold":
+        return []
+    faults = []
     if spec.participation.buffered:
         message = "must be synchronous with scaffold: stale control variates correct nothing"
         faults.append(Fault("participation.mode", message))
+    if spec.strategy.clip_update_norm:
+        message = "must be 0 with scaffold: devices count on the whole of their updates"
+        faults.append(Fault("strategy.clip_update_norm", message))
     return faults
 
 
@@ -104,4 +124,5 @@ RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     _coordinates_must_stay,
     _shares_need_a_mean,
     _scaffold_needs_sgd,
+    _controls_need_whole_updates,
 )

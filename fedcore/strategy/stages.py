@@ -51,6 +51,29 @@ def server_momentum(rate: float, momentum: float) -> Stage:
     return Stage("momentum", {"v": 0.0}, run)
 
 
+CONTROLS = "controls"  # the stage of SCAFFOLD, whose moment devices read
+
+
+def server_controls(rate: float, share: float, path: float) -> Stage:
+    """SCAFFOLD (Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1 with option II).
+
+    ``share`` f is that of the devices that take part, ``path`` is K eta, steps times local rate.
+    A device sets ``c_i+ = c_i - c + (x - y_i) / (K eta)``, so that ``c_i+ - c_i`` is
+    ``-c - d_i / (K eta)`` with its delta ``d_i = y_i - x``. The paper's ``c+ = c + f mean(c_i+ -
+    c_i)`` is therefore ``(1 - f) c - f d / (K eta)``: the mean delta d says it all and no control
+    variate travels upwards. Our choices: the mean is weighted by examples, here as for the model,
+    and f is the share that the job asks for, whoever reported; c stays a running mean of gradients
+    in either case.
+    """
+
+    def run(delta: Tensor, moments: Moments, weights: Tensor) -> tuple[Tensor, Moments]:
+        del weights
+        step = delta if rate == 1 else delta * rate
+        return step, {"c": moments["c"] * (1 - share) - delta * (share / path)}
+
+    return Stage(CONTROLS, {"c": 0.0}, run)
+
+
 @dataclass(frozen=True)
 class AdaptiveRates:
     """Settings of the adaptive optimizers: server rate, decay of both moments, adaptivity tau.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcore.spec import JobSpec
 from fedcore.spec_strategy import StrategySpec
@@ -21,6 +21,7 @@ from fedcore.strategy.stages import (
     Stage,
     server_adagrad,
     server_adam,
+    server_controls,
     server_momentum,
     server_sgd,
     server_yogi,
@@ -39,13 +40,26 @@ def _filters(options: StrategySpec) -> tuple[Filter, ...]:
     return (clip_norm(options.clip_update_norm),) if options.clip_update_norm else ()
 
 
-def _sgd(options: StrategySpec) -> Stage:
-    return server_sgd(options.server_learning_rate)
+def _sgd(spec: JobSpec) -> Stage:
+    return server_sgd(spec.strategy.server_learning_rate)
 
 
-def _rates(options: StrategySpec, weight_decay: float = 0.0) -> AdaptiveRates:
-    rate = options.server_learning_rate
-    return AdaptiveRates(rate, options.beta1, options.beta2, options.tau, weight_decay)
+def _momentum(spec: JobSpec) -> Stage:
+    return server_momentum(spec.strategy.server_learning_rate, spec.strategy.beta1)
+
+
+def _rates(spec: JobSpec) -> AdaptiveRates:
+    options = spec.strategy
+    return AdaptiveRates(options.server_learning_rate, options.beta1, options.beta2, options.tau)
+
+
+def _adamw(spec: JobSpec) -> Stage:
+    return server_adam(replace(_rates(spec), weight_decay=spec.strategy.server_weight_decay))
+
+
+def _controls(spec: JobSpec) -> Stage:
+    path = spec.train.local_steps * spec.train.learning_rate
+    return server_controls(spec.strategy.server_learning_rate, spec.participation.fraction, path)
 
 
 def _fair(spec: JobSpec) -> Weighing:
@@ -56,19 +70,20 @@ def _fair(spec: JobSpec) -> Weighing:
 class Recipe:
     """A strategy but for its numbers: the server's optimizer, what devices minimise, the shares."""
 
-    stage: Callable[[StrategySpec], Stage]
+    stage: Callable[[JobSpec], Stage]
     objective: str = "plain"
     weighing: Callable[[JobSpec], Weighing | None] = lambda _spec: None
 
 
 STRATEGIES: dict[str, Recipe] = {
     "fedavg": Recipe(_sgd),  # McMahan et al. 2017, arXiv 1602.05629, with a server rate
-    "fedavgm": Recipe(lambda o: server_momentum(o.server_learning_rate, o.beta1)),
+    "fedavgm": Recipe(_momentum),
     "fedprox": Recipe(_sgd, "proximal"),  # Li et al. 2018, arXiv 1812.06127
-    "fedadam": Recipe(lambda o: server_adam(_rates(o))),
-    "fedadamw": Recipe(lambda o: server_adam(_rates(o, o.server_weight_decay))),
-    "fedyogi": Recipe(lambda o: server_yogi(_rates(o))),
-    "fedadagrad": Recipe(lambda o: server_adagrad(_rates(o))),
+    "fedadam": Recipe(lambda spec: server_adam(_rates(spec))),
+    "fedadamw": Recipe(_adamw),
+    "fedyogi": Recipe(lambda spec: server_yogi(_rates(spec))),
+    "fedadagrad": Recipe(lambda spec: server_adagrad(_rates(spec))),
+    "scaffold": Recipe(_controls, "controlled"),
     "fednova": Recipe(_sgd, weighing=lambda _spec: NORMALISED),
     "qfedavg": Recipe(_sgd, weighing=_fair),
 }
@@ -78,7 +93,7 @@ def build(spec: JobSpec) -> Strategy:
     """The strategy a job asks for."""
     name, options = spec.strategy.name, spec.strategy
     recipe = STRATEGIES[name]
-    stages = (recipe.stage(options),)
+    stages = (recipe.stage(spec),)
     fold = FOLDS[options.fold](options)
     weighing = recipe.weighing(spec)
     return Strategy(name, _filters(options), fold, stages, recipe.objective, weighing)
