@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedcore.strategy.table import build
+from fedcore.train.controls import controlled
 from fedcore.train.loop import Weights, no_penalty
 from fedcore.train.restraint import restraint
 from fedcore.train.terms import Context, Objective, Term
@@ -38,7 +39,11 @@ def proximal(context: Context) -> Term:
 
 
 # By the name that a strategy's recipe gives, and by the name of a method that has an objective.
-OBJECTIVES: Mapping[str, Objective] = {"plain": plain, "proximal": proximal}
+OBJECTIVES: Mapping[str, Objective] = {
+    "plain": plain,
+    "proximal": proximal,
+    "controlled": controlled,
+}
 METHOD_OBJECTIVES: Mapping[str, Objective] = {"fedjudge": restraint}
 
 
