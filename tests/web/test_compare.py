@@ -54,9 +54,9 @@ def test_a_device_stands_out_only_where_it_does() -> None:
         ]
         return compare(devices, {}, "a100").summary
 
-    assert summary(40e9, 41e9).startswith("All are alike, at most 41 GFLOP/s; all 2 together")
-    assert summary(40e9, 80e9).startswith("pi-1 is the fastest with 80 GFLOP/s")
-    assert summary(40e9).startswith("pi-0 is the fastest with 40 GFLOP/s")
+    assert summary(40e9, 41e9).startswith("All are alike, at most 41.0 GFLOP/s; all 2 together")
+    assert summary(40e9, 80e9).startswith("pi-1 is the fastest with 80.0 GFLOP/s")
+    assert summary(40e9).startswith("pi-0 is the fastest with 40.0 GFLOP/s")
 
 
 def test_the_page_shows_every_device_beside_the_reference(ada: Client, fleet: list[Device]) -> None:
