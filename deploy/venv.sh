@@ -10,7 +10,9 @@ say() { echo "$*" >&2; }
 
 # The files that decide what is installed; the development set contains the server's.
 case $wanted in
-    requirements-dev.txt) files="requirements-dev.txt requirements.txt requirements-device.txt" ;;
+    requirements-dev.txt)
+        files="requirements-dev.txt requirements.txt requirements-study.txt requirements-device.txt" ;;
+    requirements-study.txt) files="requirements-study.txt requirements-device.txt" ;;
     requirements.txt) files="requirements.txt requirements-device.txt" ;;
     *) files=$wanted ;;
 esac

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from fedcore.errors import DataError, EdgewiseError, SpecError
-from fedcore.partition import parse, partition
+from fedcore.errors import EdgewiseError, SpecError
+from fedcore.partition import Wanted
+from fedcore.simulate.dealing import deal
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.fleet import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
-from fedcore.train.sources import Source, guess_columns, open_rows
+from fedcore.train.sources import Source
 
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
 
@@ -27,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = spec_from(args)
         with _workdir(args.workdir) as workdir:
-            devices = deal(args, workdir)
+            whole = Source(args.data, args.text_column, args.summary_column)
+            wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
+            devices = deal(whole, wanted, workdir)
             print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
             print(
                 ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
@@ -59,46 +60,6 @@ def _workdir(given: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="edgewise-simulate-") as folder:
         yield Path(folder)
-
-
-def deal(args: argparse.Namespace, workdir: Path) -> dict[str, Source]:
-    """Write each device's share of the file as JSONL into ``workdir`` and name the devices."""
-    whole = Source(args.data, args.text_column, args.summary_column)
-    rows = open_rows(whole, workdir / "cache")
-    text, summary = guess_columns(whole, rows.column_names)
-    kind, argument = parse(args.partition)
-    column = argument if kind == "column" else args.label_column
-    labels = _labels(rows, column, whole)
-    values = sorted(set(labels))
-    count = args.devices or (len(values) if kind == "column" else 3)
-    parts = partition(args.partition, len(rows), count, args.seed, labels)
-    devices: dict[str, Source] = {}
-    for number, part in enumerate(parts):
-        name = f"device-{number:0{len(str(count - 1))}d}"
-        if kind == "column":
-            found = sorted({labels[row] for row in part})
-            name = "+".join(found) if len(found) <= 3 else f"{found[0]}+{len(found) - 1} more"
-        devices[name] = _write_share(
-            workdir / "data" / f"{number}.jsonl", rows, part, (text, summary)
-        )
-    return devices
-
-
-def _labels(rows: Any, column: str, whole: Source) -> list[str]:
-    if not column:
-        return []
-    if column not in rows.column_names:
-        known = ", ".join(rows.column_names)
-        raise DataError(f"{whole.label} has no column {column!r}; its columns are {known}")
-    return [str(value) for value in rows[column]]
-
-
-def _write_share(path: Path, rows: Any, part: Sequence[int], columns: tuple[str, str]) -> Source:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows.select(part).select_columns(list(columns)):
-            file.write(json.dumps(row) + "\n")
-    return Source(str(path), *columns)
 
 
 def _print_event(event: Event) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
+from fedcore.partition import SYNTAX
 from fedcore.plan.links import LINKS
 from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.simulate.fleet import FleetOptions, speeds_of
@@ -60,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
     made.add_argument("--text-column", default="", help="empty: found by its usual names")
     made.add_argument("--summary-column", default="")
-    made.add_argument("--partition", default="iid", help="iid, dirichlet:ALPHA or column:NAME")
-    made.add_argument("--label-column", default="", help="the classes dirichlet deals out")
+    made.add_argument("--partition", default="iid", help=SYNTAX)
+    made.add_argument("--label-column", default="", help="the classes to deal out")
     made.add_argument("--devices", type=int, default=0, help="0: 3, or one per value of the column")
     made.add_argument("--spec", help="a job specification as JSON, to start from")
     made.add_argument("--json", help="write every round's results to this file")

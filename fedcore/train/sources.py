@@ -107,6 +107,14 @@ def open_rows(source: Source, cache_dir: Path | None) -> Any:
     return rows
 
 
+def column_of(source: Source, rows: Any, name: str) -> list[str]:
+    """The values of a column of ``open_rows``, as text. Raises DataError where there is none."""
+    if name not in rows.column_names:
+        known = ", ".join(rows.column_names)
+        raise DataError(f"{source.label} has no column {name!r}; its columns are {known}")
+    return [str(value) for value in rows[name]]
+
+
 def _filtered(rows: Any, source: Source) -> Any:
     assert source.where is not None
     column, value = source.where

@@ -12,7 +12,9 @@ from packaging.utils import canonicalize_name
 
 from tests.compose import ROOT
 
-FILES = ("requirements-device.txt", "requirements.txt", "requirements-dev.txt")
+FILES = (
+    "requirements-device.txt", "requirements.txt", "requirements-study.txt", "requirements-dev.txt",
+)  # fmt: skip
 # pip installs it with every package of its own kind; which one is pip's affair.
 NOT_PINNED = {"pip"}
 
@@ -75,7 +77,7 @@ def test_whatever_a_pin_needs_is_pinned_too() -> None:
 def test_installed_is_what_is_pinned() -> None:
     from importlib.metadata import version
 
-    for name in FILES[:2]:
+    for name in FILES[:3]:
         for line in _lines(name):
             if _holds(line.marker, set()):
                 wanted = next(iter(line.specifier)).version

@@ -1,0 +1,71 @@
+"""One picture of a split: the share of each label on each device, and the devices' sizes.
+
+matplotlib is imported by the call alone: a web process may import this package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedcore.errors import DataError
+from fedcore.partition.split import Split, summary
+
+ROOM_FOR_NUMBERS = 30  # devices; with more, the cells are too small for figures
+SHOWN = 100  # devices
+
+
+def draw(split: Split, path: Path) -> None:
+    """Write the picture as PNG: a row for each device, a column for each label, bars of sizes."""
+    table = split.table()
+    devices, labels = table.devices[:SHOWN], table.labels
+    counts, sizes = table.counts[:SHOWN], split.sizes[:SHOWN]
+    figure = new_figure(3.6 + 0.62 * len(labels), 1.9 + 0.28 * len(devices))
+    figure.suptitle(_wrapped(summary(split), 8 * (6 + len(labels))), fontsize=9, x=0.01, ha="left")
+    cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=[max(len(labels), 2), 3])
+    shares = [[count / size for count in row] for row, size in zip(counts, sizes, strict=True)]
+    cells.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    cells.set_yticks(range(len(devices)), [name[:24] for name in devices], fontsize=8)
+    cells.set_xticks(range(len(labels)), [_shown(label) for label in labels], fontsize=8)
+    cells.tick_params(axis="x", rotation=45)
+    cells.set_title("rows of each label; colour: share of the device", fontsize=8, loc="left")
+    if len(devices) <= ROOM_FOR_NUMBERS:
+        for y, row in enumerate(counts):
+            for x, count in enumerate(row):
+                colour = "white" if shares[y][x] > 0.5 else "black"
+                cells.text(x, y, count or "", ha="center", va="center", fontsize=7, color=colour)
+    bars.barh(range(len(devices)), sizes, color="#0072b2")
+    bars.set_title("rows", fontsize=8, loc="left")
+    bars.tick_params(labelsize=8, left=False, labelleft=False)
+    bars.spines[["top", "right", "left"]].set_visible(False)
+    if len(devices) <= ROOM_FOR_NUMBERS:
+        for y, size in enumerate(sizes):
+            bars.text(size, y, f" {size}", va="center", fontsize=7)
+        bars.set_xlim(0, 1.25 * max(sizes))
+    figure.savefig(path)
+
+
+def _shown(label: str) -> str:
+    return label[:16] or "(none)"
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, max(width, 48)))
+
+
+def new_figure(wide: float, high: float) -> Any:
+    """An empty matplotlib Figure of that many inches; pyplot would keep it and look for a screen.
+
+    Raises DataError where matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        message = "pictures need matplotlib; pip install -r requirements-study.txt"
+        raise DataError(message) from error
+    figure = Figure(figsize=(wide, high), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
