@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,12 @@ class Workshop:
         self._step_bytes: int | None = None  # of the newest model, where it travels as a step
 
     def begin(self) -> str:
-        """Read all data, so that its faults show before any work; SHA-256 of the first model."""
+        """Read all data, so that its faults show before any work; SHA-256 of the first model.
+
+        What devices kept of another run in the same folder is forgotten.
+        """
+        for slot in range(len(self.names)):
+            shutil.rmtree(self._own(slot), ignore_errors=True)
         for name in self.names:
             self._session.prepare(self._spec, self._devices[name])
         return write_initial(self._spec, global_file(self._workdir, 0)).sha256
@@ -87,7 +93,8 @@ class Workshop:
 
     def down_bytes(self, base: int) -> int:
         """What a device fetches to train on the model that round ``base`` starts from."""
-        return self._step_bytes or global_file(self._workdir, base - 1).stat().st_size
+        model = self._step_bytes or global_file(self._workdir, base - 1).stat().st_size
+        return model + (self._served_state.stat().st_size if self._served_state else 0)
 
     def up_bytes(self) -> int:
         """What an update will take at most, before there is one."""
@@ -108,7 +115,7 @@ class Workshop:
                 piece.slot,
                 self._hooks,
                 piece.draw,
-                Own(self._workdir / f"own-{piece.slot}", self._served_state),
+                Own(self._own(piece.slot), self._served_state),
             )
             path = self._workdir / f"update-{piece.slot}-{piece.place}.safetensors"
             self._uplinks[piece.slot].write(path, update.tensors, piece.base)
@@ -131,6 +138,10 @@ class Workshop:
         for item in updates:
             item.path.unlink()
         return Made(report, training, size)
+
+    def _own(self, slot: int) -> Path:
+        """A device's private folder."""
+        return self._workdir / f"own-{slot}"
 
     @property
     def _served_state(self) -> Path | None:
