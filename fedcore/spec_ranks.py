@@ -7,6 +7,7 @@ machine (``pi=4``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
@@ -31,8 +32,17 @@ def rank_of(adapter: AdapterSpec, module: str) -> int:
     """The rank of a matrix (its full name) by an adapter's targets and pattern; 0: it has none."""
     if module.rpartition(".")[2] not in adapter.targets:
         return 0
-    exceptions = dict(_exception(entry) for entry in adapter.pattern)
-    return exceptions.get(module, adapter.rank)
+    return _exceptions(adapter.pattern).get(module, adapter.rank)
+
+
+def ranks_of(adapter: AdapterSpec, modules: Sequence[str]) -> tuple[int, ...]:
+    """The rank of each matrix, -1 where it has none; () where all that are adapted are alike."""
+    return tuple(rank_of(adapter, name) or -1 for name in modules) if adapter.pattern else ()
+
+
+@lru_cache(maxsize=256)
+def _exceptions(pattern: tuple[str, ...]) -> dict[str, int]:
+    return dict(_exception(entry) for entry in pattern)
 
 
 def _exception(entry: str) -> tuple[str, int]:
