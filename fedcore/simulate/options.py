@@ -17,7 +17,7 @@ from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS
 from fedcore.spec_method import METHODS
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import STRATEGIES
-from fedcore.spec_train import PRECISIONS
+from fedcore.spec_train import OPTIMIZERS, PRECISIONS
 
 PATHS = {
     "model": "model.name",
@@ -26,6 +26,9 @@ PATHS = {
     "threads": "threads",
     "strategy": "strategy.name",
     "server_learning_rate": "strategy.server_learning_rate",
+    "momentum": "strategy.beta1",
+    "fairness_q": "strategy.fairness_q",
+    "proximal_mu": "strategy.proximal_mu",
     "adapter": "adapter.kind",
     "rank": "adapter.rank",
     "alpha": "adapter.alpha",
@@ -35,6 +38,7 @@ PATHS = {
     "method": "method.name",
     "local_steps": "train.local_steps",
     "local_epochs": "train.local_epochs",
+    "optimizer": "train.optimizer",
     "learning_rate": "train.learning_rate",
     "batch_size": "train.batch_size",
     "precision": "train.precision",
@@ -81,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         "adapter_rule": AGGREGATIONS,
         "method": METHODS,
         "strategy": STRATEGIES,
+        "optimizer": OPTIMIZERS,
         "precision": PRECISIONS,
         "mode": MODES,
         "staleness_discount": tuple(DISCOUNTS),
