@@ -51,7 +51,8 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
             "--batch-size", "4", "--max-source-tokens", "32", "--max-target-tokens", "12",
             "--max-validation-examples", "3", "--precision", "fp32", "--threads", "1",
             "--deterministic", "--learning-rate", "0.01", "--evaluate-every", "0",
-            "--set", "evaluation.initial=false", "--partition", "column:domain", "--json", str(out), "--strategy", name,
+            "--set", "evaluation.initial=false", "--partition", "column:domain",
+            "--json", str(out), "--strategy", name,
         ]  # fmt: skip
         assert main([*words, *map(str, flags(name))]) == 0, name
         read = json.loads(out.read_text())
@@ -63,6 +64,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     return found
 
 
+@pytest.mark.slow
 def test_all_run_and_each_learns_something_else(models: dict[str, list[str]]) -> None:
     assert len({shas[0] for shas in models.values()}) == 1, "they begin alike"
     assert all(len(set(shas)) == 3 for shas in models.values()), "each round changes the model"
