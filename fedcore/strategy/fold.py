@@ -1,56 +1,23 @@
 """One round's aggregation on files: updates in, next global weights and server state out.
 
-Updates are taken in the order of their keys, never of their arrival, and the numbers in fixed
-blocks: a fold repeated after a crash, on another machine, on more threads or in shards gives the
-same bytes. In memory are a few blocks of each update at a time, as pages of their files.
+What trains in full and what is averaged entry by entry is folded as rows of numbers
+(``fedcore.strategy.rows``); the rules of low-rank averaging that look at products come after that,
+or take its place (``fedcore.strategy.lowrank``). Either way updates are taken in the order of
+their keys, never of their arrival: a fold repeated after a crash gives the same bytes.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from fedcore.spec import JobSpec
-from fedcore.strategy.blocks import BLOCK, Inputs, Member, fold_range, norm
-from fedcore.strategy.inputs import (
-    Before,
-    UpdateFile,
-    UpdatesRefused,
-    open_inputs,
-    rounds_of,
-    state_layout,
-)
-from fedcore.strategy.lowrank import aggregation_error
-from fedcore.strategy.sink import RowWriter
-from fedcore.wire.frame import FrameInfo, FrameReader
+from fedcore.strategy.inputs import Before, UpdateFile, UpdatesRefused
+from fedcore.strategy.lowrank import RULES
+from fedcore.strategy.report import FoldReport
+from fedcore.strategy.rows import Paths, fold_row, refuse_unsound
 
-__all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files"]
-
-
-@dataclass(frozen=True)
-class FoldReport:
-    """What a fold did. Norms (before filters) and weights (sum 1) are by slot.
-
-    Where a slot has several updates, the weight is that of all, the norm that of the last.
-    ``aggregation_error`` is |served - mean(s B A)| / |mean(s B A)| over all adapted matrices,
-    before the server stage; None for full fine-tuning, for folds that are no mean, and where
-    nothing was learned at all. ``bytes_read`` counts the updates' bytes once.
-    """
-
-    update_norms: dict[int, float]
-    weights: dict[int, float]
-    aggregation_error: float | None
-    seconds: float
-    bytes_read: int
-    global_frame: FrameInfo
-    state_frame: FrameInfo
+__all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files", "refuse_unsound"]
 
 
 def fold_files(
@@ -68,96 +35,7 @@ def fold_files(
     ``open_inputs`` does, and UpdatesRefused where an update holds NaN or infinity: nothing is
     written then.
     """
-    began = time.perf_counter()
     before = Before(Path(global_path), Path(state_path) if state_path else None)
-    after = Path(out_global), Path(out_state)
-    inputs = open_inputs(spec, before, updates, after[0].parent)
-    with Outputs(inputs, before, after) as outputs:
-        squares = fold_range(inputs, (0, inputs.row.elements), outputs.put, threads)
-        refuse_unsound(inputs, squares)
-    norms = [norm(found) for found in squares]
-    return report(spec, before, inputs, norms, outputs.infos, time.perf_counter() - began)
-
-
-class Outputs:
-    """The frames that a fold writes: the next global weights, the next server state."""
-
-    def __init__(self, inputs: Inputs, before: Before, after: tuple[Path, Path]) -> None:
-        name = inputs.strategy.name
-        meta = {"kind": "state", "strategy": name, "rounds": str(rounds_of(before.state) + 1)}
-        row = inputs.row
-        layout = {n: ("F32", shape) for n, shape in zip(row.names, row.shapes, strict=True)}
-        self._elements = row.elements
-        self._weights = RowWriter(after[0], layout, dict(FrameReader(before.weights).meta))
-        self._state = RowWriter(after[1], state_layout(inputs.strategy, row), meta)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Outputs:
-        self._stack.enter_context(self._state)
-        self._stack.enter_context(self._weights)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
-
-    def put(self, number: int, start: int, block: Tensor) -> None:
-        """A block of row ``number``: 0 the weights, then the moments."""
-        if number:
-            self._state.put((number - 1) * self._elements + start, block)
-        else:
-            self._weights.put(start, block)
-
-    @property
-    def infos(self) -> tuple[FrameInfo, FrameInfo]:
-        assert self._weights.info is not None and self._state.info is not None
-        return self._weights.info, self._state.info
-
-
-def refuse_unsound(inputs: Inputs, squares: Sequence[Sequence[float]], start: int = 0) -> None:
-    """Raise UpdatesRefused for updates whose squares of blocks from ``start`` on are not finite."""
-    reasons = {
-        member.key: _unsound(inputs, member, start + number * BLOCK)
-        for member, found in zip(inputs.members, squares, strict=True)
-        for number in [next((n for n, item in enumerate(found) if not math.isfinite(item)), None)]
-        if number is not None
-    }
-    if reasons:
-        raise UpdatesRefused(reasons)
-
-
-def _unsound(inputs: Inputs, member: Member, start: int) -> str:
-    block = member.row.read(start, min(start + BLOCK, inputs.row.elements))
-    place = start + int(torch.isfinite(block).logical_not().nonzero()[0])
-    name = inputs.row.name_at(place)
-    return f"tensor {name!r} holds NaN or infinity; the update is refused"
-
-
-def report(
-    spec: JobSpec,
-    before: Before,
-    inputs: Inputs,
-    norms: Sequence[float],
-    frames: tuple[FrameInfo, FrameInfo],
-    seconds: float,
-) -> FoldReport:
-    error = None
-    if spec.adapter.kind == "lora" and inputs.strategy.fold.weighted:
-        deltas = [(member.share, _delta(inputs, member)) for member in inputs.members]
-        error = aggregation_error(FrameReader(before.weights), deltas)
-    weights: dict[int, float] = {}
-    for member in inputs.members:
-        weights[member.key[0]] = weights.get(member.key[0], 0.0) + member.share
-    sizes = {member.key[0]: size for member, size in zip(inputs.members, norms, strict=True)}
-    size_bytes = sum(member.size_bytes for member in inputs.members)
-    return FoldReport(sizes, weights, error, seconds, size_bytes, *frames)
-
-
-def _delta(inputs: Inputs, member: Member) -> Callable[[str], Tensor]:
-    """A member's filtered tensors by name."""
-
-    def read(name: str) -> Tensor:
-        number = inputs.row.names.index(name)
-        tensor = member.row.read(*inputs.row.span(name)) * member.factor
-        return tensor.view(inputs.row.shapes[number])
-
-    return read
+    paths = Paths(before, Path(out_global), Path(out_state))
+    rule = RULES[spec.adapter.aggregation] if spec.adapter.kind == "lora" else fold_row
+    return rule(spec, paths, updates, threads)

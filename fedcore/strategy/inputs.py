@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.errors import FoldError, WireError
+from fedcore.model.adapters import FROZEN_BY
 from fedcore.plan.frame_header import read_header
 from fedcore.spec import JobSpec
 from fedcore.strategy.blocks import Inputs, Member, norm, square_sums
-from fedcore.strategy.flat import FlatFile, Row, open_row
+from fedcore.strategy.flat import FlatFile, Row, Shapes, open_row
 from fedcore.strategy.parts import Strategy
 from fedcore.strategy.stats import UpdateStats
 from fedcore.strategy.table import build
+from fedcore.tailoring import factor_of
 from fedcore.wire.frame import Layout
 from fedcore.wire.update import open_update
 
@@ -85,19 +87,38 @@ def open_inputs(
 
     A ``shard`` opens what its range needs, and knows the factors.
     Raises FoldError without updates, with two of one key, with weights that are negative or sum to
-    nothing; UpdatesRefused where an update does not fit.
+    nothing; UpdatesRefused where an update does not fit or cannot be weighed.
     """
     strategy = build(spec)
+    row = row_of(spec, read_header(before.weights).shapes)
+    members = open_members(strategy, row, updates, folder, shard)
+    moments = _open_state(strategy, before.state, row, folder)
+    return Inputs(strategy, row, open_row(before.weights, row, folder), moments, members)
+
+
+def open_members(
+    strategy: Strategy,
+    row: Row,
+    updates: Sequence[UpdateFile],
+    folder: Path,
+    shard: Shard | None = None,
+) -> tuple[Member, ...]:
+    """The updates that have a say, with share and factor each. Raises as ``open_inputs``."""
     shares = shares_of(strategy, updates)
-    row = Row.of(read_header(before.weights).shapes)
     span = shard.span if shard else (0, row.elements)
     heard = [item for item in updates if item.key in shares]
     _allow_files(len(heard))
     files = _open_updates(heard, row, folder, span)
     factors = shard.factors if shard else _factors(strategy, heard, files, row, shares)
-    members = tuple(Member(key, shares[key], factors[key], *files[key]) for key in sorted(shares))
-    moments = _open_state(strategy, before.state, row, folder)
-    return Inputs(strategy, row, open_row(before.weights, row, folder), moments, members)
+    return tuple(Member(key, shares[key], factors[key], *files[key]) for key in sorted(shares))
+
+
+def row_of(spec: JobSpec, shapes: Shapes) -> Row:
+    """The numbers that a fold moves: all but frozen factors and what the base has taken in."""
+    if spec.adapter.kind != "lora":
+        return Row.of(shapes)
+    still = ("MA", "MB", FROZEN_BY.get(spec.adapter.aggregation))
+    return Row.of({name: side for name, side in shapes.items() if factor_of(name)[1] not in still})
 
 
 def shares_of(strategy: Strategy, updates: Sequence[UpdateFile]) -> dict[Key, float]:
@@ -162,27 +183,54 @@ def _factors(
     row: Row,
     shares: Mapping[Key, float],
 ) -> dict[Key, float]:
-    """What each update is multiplied with: filters, then the weighing, then its own discount."""
     found = sorted(updates, key=lambda item: item.key)
     norms = [_norm(strategy, files[item.key][0], row) for item in found]
+    return weighed(strategy, found, norms, shares)
+
+
+def weighed(
+    strategy: Strategy,
+    found: Sequence[UpdateFile],
+    norms: Sequence[float],
+    shares: Mapping[Key, float],
+) -> dict[Key, float]:
+    """What each update is multiplied with: filters, then the weighing, then its own discount.
+
+    Raises UpdatesRefused for those that cannot be weighed.
+    """
     stats = [
         UpdateStats(norm, shares[item.key], item.steps, item.loss_before)
         for item, norm in zip(found, norms, strict=True)
     ]
+    _refuse_unweighable(strategy, {item.key: told for item, told in zip(found, stats, strict=True)})
     factors = factors_of(strategy, stats)
     return {item.key: factor * item.scale for item, factor in zip(found, factors, strict=True)}
 
 
 def factors_of(strategy: Strategy, stats: Sequence[UpdateStats]) -> list[float]:
-    """Each filter is told the norm that the one before it left, the weighing what they all left."""
+    """Each filter is told the norm that the one before it left, the weighing what they all left.
+
+    The weighing is not told of updates that have no share.
+    """
     factors = [_filtered(strategy, item) for item in stats]
     if strategy.weighing is None:
         return factors
     left = [
         replace(item, norm=item.norm * factor) for item, factor in zip(stats, factors, strict=True)
     ]
-    weighed = strategy.weighing.factors(left)
-    return [factor * other for factor, other in zip(factors, weighed, strict=True)]
+    weighed = iter(strategy.weighing.factors([item for item in left if item.share]))
+    return [
+        factor * next(weighed) if item.share else factor
+        for factor, item in zip(factors, left, strict=True)
+    ]
+
+
+def _refuse_unweighable(strategy: Strategy, stats: Mapping[Key, UpdateStats]) -> None:
+    if strategy.weighing is None:
+        return
+    faults = {key: strategy.weighing.fault(item) for key, item in stats.items() if item.share}
+    if refused := {key: fault for key, fault in faults.items() if fault}:
+        raise UpdatesRefused(refused)
 
 
 def _norm(strategy: Strategy, file: FlatFile, row: Row) -> float:

@@ -19,8 +19,9 @@ from fedcore.plan.frame_header import read_header
 from fedcore.spec import JobSpec
 from fedcore.strategy.blocks import BLOCK, fold_range
 from fedcore.strategy.flat import Row, open_row
-from fedcore.strategy.fold import FoldReport, Outputs, refuse_unsound, report
 from fedcore.strategy.inputs import Before, Key, Shard, Span, UpdateFile, open_inputs
+from fedcore.strategy.report import FoldReport
+from fedcore.strategy.rows import Outputs, refuse_unsound, report
 from fedcore.strategy.sink import RowWriter
 from fedcore.wire.frame import FrameInfo
 
