@@ -137,7 +137,8 @@ def mean(parts: Sequence[Packed], weights: Sequence[float]) -> Packed:
             )
     size = max(1, PIECE // first.vocabulary)
     found = []
-    for rows in torch.arange(len(first)).split(size):
+    for start in range(0, len(first), size):
+        rows = torch.arange(start, min(start + size, len(first)))
         dense = sum(
             part.some(rows).probabilities() * (weight / total)
             for part, weight in zip(parts, weights, strict=True)

@@ -17,8 +17,8 @@ from torch.nn.functional import linear
 
 from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
 from fedcore.model.fast.noise import Noise
-from fedcore.model.fast.products import onednn
-from fedcore.train.batches import Batch, Lengths, Signs, collate, forward, token_losses
+from fedcore.model.fast.products import cast, onednn
+from fedcore.train.batches import IGNORED, Batch, Lengths, Signs, collate, forward, token_losses
 from fedcore.train.data import Example
 from fedcore.train.speed import prefers_onednn
 
@@ -47,6 +47,9 @@ class Kernels(Protocol):
     def loss(self, out: Tensor, batch: Any) -> Tensor:
         """Sum of the cross-entropy of all target tokens (nats, fp32)."""
 
+    def logits(self, out: Tensor, batch: Any) -> Tensor:
+        """(target tokens, vocabulary), fp32: one example after the other, padding left out."""
+
 
 class Plain:
     def __init__(self, task: Task) -> None:
@@ -65,6 +68,9 @@ class Plain:
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         return token_losses(out, batch).sum()
+
+    def logits(self, out: Tensor, batch: Batch) -> Tensor:
+        return out[batch.labels != IGNORED].float()
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,12 @@ class Fast:
 
     def loss(self, out: Tensor, batch: Sentences) -> Tensor:
         return loss_sum(self._model, out, batch.labels, self._settings)
+
+    def logits(self, out: Tensor, batch: Sentences) -> Tensor:
+        del batch
+        config = self._model.config
+        scaled = out * config.d_model**-0.5 if config.scale_decoder_outputs else out
+        return linear(scaled, cast(self._model.lm_head.weight, self._settings.precision)).float()
 
 
 def _rows(parts: Sequence[Any]) -> Rows:

@@ -18,7 +18,7 @@ from fedcore.spec_train import TrainSpec
 from fedcore.train.batches import groups, steps_of
 from fedcore.train.data import Tokenized
 from fedcore.train.hardware import seed_torch
-from fedcore.train.kernels import Task, kernels_of, pieces
+from fedcore.train.kernels import Kernels, Task, kernels_of, pieces
 from fedcore.train.telemetry import Hooks, Pace, Recorder
 
 Weights = Mapping[str, Tensor]
@@ -68,18 +68,28 @@ def no_penalty(weights: Weights) -> None:
     del weights
 
 
-def train_locally(work: Work, hooks: Hooks, penalty: Penalty = no_penalty) -> TrainSummary:
+def train_locally(
+    work: Work, hooks: Hooks, penalty: Penalty = no_penalty, kernels: Kernels | None = None
+) -> TrainSummary:
     """Train the model in place from the weights it holds now; ``penalty`` is added to the loss.
 
+    ``kernels`` say how the loss is computed, where not as the job's options do.
     Raises TrainingError for a loss or gradient that is not finite, Stopped when asked to stop.
     """
     seed_torch(derive(work.seed, "dropout"))
     work.model.train()
     try:
-        return _Loop(work, hooks, penalty).run()
+        return _Loop(work, hooks, penalty, kernels or job_kernels(work)).run()
     finally:
         work.model.eval()
         work.model.zero_grad(set_to_none=True)
+
+
+def job_kernels(work: Work, purpose: str = "dropout") -> Kernels:
+    """How a job's options have the loss computed in training; ``purpose`` seeds its dropout."""
+    train, seed = work.train, derive(work.seed, purpose)
+    task = Task(work.model, work.device, work.precision, work.dropout, train.checkpointing, seed)
+    return kernels_of(train.kernels, task)
 
 
 def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
@@ -98,8 +108,8 @@ def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
 
 
 class _Loop:
-    def __init__(self, work: Work, hooks: Hooks, penalty: Penalty) -> None:
-        self.work, self.hooks, self.penalty = work, hooks, penalty
+    def __init__(self, work: Work, hooks: Hooks, penalty: Penalty, kernels: Kernels) -> None:
+        self.work, self.hooks, self.penalty, self.kernels = work, hooks, penalty, kernels
         self.weights = dict(trainable_parameters(work.model))
         train = work.train
         self.optimizer = OPTIMIZERS[train.optimizer](
@@ -107,11 +117,6 @@ class _Loop:
             lr=train.learning_rate,
             weight_decay=train.weight_decay,
             fused=train.kernels == "fast",
-        )
-        seed = derive(work.seed, "dropout")
-        self.kernels = kernels_of(
-            train.kernels,
-            Task(work.model, work.device, work.precision, work.dropout, train.checkpointing, seed),
         )
         self.steps_total = steps_of(train, len(work.examples))
         self.factor = schedule(train, self.steps_total)

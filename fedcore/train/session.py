@@ -90,7 +90,7 @@ class Session:
         where an asynchronous job has a device train on the same weights once more.
         """
         drawn, told = (draw,) if draw else (), hooks or Hooks()
-        with self._ready(spec, global_path) as loaded:
+        with self.ready(spec, global_path) as loaded:
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
             set_dropout(loaded.model, dropout)
@@ -107,7 +107,7 @@ class Session:
             )
             before = mean_loss(work, told) if spec.strategy.measures_loss else None
             term = term_of(Context(spec, work, round_number, own or Own(), told))
-            summary = train_locally(work, told, term.penalty)
+            summary = train_locally(work, told, term.penalty, term.kernels)
             tensors = loaded.delta(global_path)
             term.finish(tensors, summary.steps)
             return Update(tensors, prepared.examples, summary.steps, summary, before)
@@ -135,7 +135,7 @@ class Session:
         hooks: Hooks | None = None,
     ) -> Evaluation:
         """Loss and ROUGE of the global weights on one device's validation part."""
-        with self._ready(plain(spec), global_path) as loaded:
+        with self.ready(plain(spec), global_path) as loaded:
             prepared = self.prepare(spec, source)
             bench = Bench(
                 loaded.model,
@@ -161,7 +161,8 @@ class Session:
         return self._prepared[key]
 
     @contextmanager
-    def _ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
+    def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
+        """The model holding these weights, with the job's threads and determinism."""
         with ExitStack() as stack:
             stack.enter_context(threads(spec.threads or self.threads))
             stack.enter_context(repeatable(spec.deterministic))

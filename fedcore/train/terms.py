@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedcore.model.adapters import trainable_parameters
 from fedcore.spec import JobSpec
+from fedcore.train.kernels import Kernels
 from fedcore.train.loop import Penalty, Weights, Work, no_penalty
 from fedcore.train.own import Own
 from fedcore.train.telemetry import Hooks
@@ -45,11 +46,13 @@ class Term:
     """``penalty`` gives what is added to each step's mean loss at the live weights (None: nothing).
 
     ``finish`` is told, after the last step, how far the weights moved (fp32, CPU) and in how many
-    steps; it is not called where training was stopped.
+    steps; it is not called where training was stopped. ``kernels`` compute the task loss where the
+    method does so in another way than the job's options (None).
     """
 
     penalty: Penalty = no_penalty
     finish: Finish = _nothing_to_do
+    kernels: Kernels | None = None
 
 
 Objective = Callable[[Context], Term]
