@@ -12,7 +12,7 @@ from fedcore.spec_checks import names, one_of, option, real, texts, whole
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-ADAPTERS = ("lora", "full")
+ADAPTERS = ("lora", "bottleneck", "full")
 AVERAGING, REDISTRIBUTING = ("fedit", "ffa", "fedex"), ("flexlora", "stack")
 AGGREGATIONS = (*AVERAGING, *REDISTRIBUTING)
 MERGING = ("fedex", "stack")  # part of what was learned is folded into the base
@@ -22,7 +22,12 @@ AUTO_RANK = "auto"
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    kind: str = option("lora", one_of(*ADAPTERS), "What trains", "LoRA, or every weight")
+    kind: str = option(
+        "lora", one_of(*ADAPTERS), "What trains", "LoRA, bottlenecks, or every weight"
+    )
+    width: int = option(
+        32, whole(1, 4096), "Bottleneck width", "of the adapter after each feed-forward block", True
+    )
     rank: int = option(8, whole(1, 1024), "LoRA rank", "of the model that is served")
     alpha: float = option(16.0, real(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
     dropout: float = option(0.05, real(0, 0.9), "LoRA dropout", advanced=True)
@@ -69,6 +74,11 @@ class AdapterSpec:
     def scale(self) -> float:
         """What an adapter's product is multiplied with."""
         return self.alpha / self.rank
+
+    @property
+    def redistributes(self) -> bool:
+        """Whether each round gives the factors new coordinates: nothing of a former one fits."""
+        return self.kind == "lora" and self.aggregation in REDISTRIBUTING
 
     @property
     def mixed(self) -> bool:
@@ -119,6 +129,9 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
     if spec.wire.step_chain is not None:
         message = f"must be fp32 with {rule}: the model it serves is no step from the last one"
         faults.append(Fault("wire.downlink", message))
+    if spec.adapter.redistributes and spec.wire.top_k < 1:
+        message = f"must be 1 with {rule}: what is left out fits no later update of its factors"
+        faults.append(Fault("wire.top_k", message))
     if spec.strategy.fold != "mean":
         message = f"must be mean with {rule}: it averages products"
         faults.append(Fault("strategy.fold", message))

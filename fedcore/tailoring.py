@@ -15,8 +15,9 @@ from typing import Any
 from fedcore.errors import Fault, SpecError
 from fedcore.plan.wire_chain import Shapes
 from fedcore.spec import JobSpec
-from fedcore.spec_adapter import AUTO_RANK
+from fedcore.spec_adapter import AUTO_RANK, AdapterSpec
 from fedcore.spec_ranks import entry_for, rank_of
+from fedcore.spec_rewards import weighted
 
 PREFIX = "base_model.model."  # of names in PEFT's own files
 FACTORS = {"lora_A": "A", "lora_B": "B", "merged_A": "MA", "merged_B": "MB"}
@@ -27,6 +28,7 @@ ALLOWED = frozenset(
     {
         "adapter.rank", "adapter.alpha", "adapter.targets", "adapter.pattern",
         "train.batch_size", "train.micro_batch", "train.checkpointing", "model.base",
+        "method.rewards",
     }
 )  # fmt: skip
 
@@ -49,6 +51,7 @@ def tailored(spec: JobSpec, tailoring: Tailoring) -> JobSpec:
     values = spec.to_dict()
     for name in ("ranks", "alphas", "modules"):
         values["adapter"].pop(name)
+    values["method"].pop("weights")
     for path, value in tailoring.items():
         group, _, name = path.partition(".")
         values[group][name] = value
@@ -56,14 +59,16 @@ def tailored(spec: JobSpec, tailoring: Tailoring) -> JobSpec:
 
 
 def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, Any]:
-    """What the options ``ranks``, ``alphas`` and ``modules`` say of one device.
+    """What the options ``ranks``, ``alphas``, ``modules`` and ``weights`` say of one device.
 
     ``auto_rank``: the rank that suits it where the job says ``auto`` (0: the job's own).
     """
     adapter, found = spec.adapter, dict[str, Any]()
+    told = (member.slot, member.name, member.machine)
+    if spec.method.weights:
+        found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *told)
     if adapter.kind != "lora" or not adapter.mixed:
         return found
-    told = (member.slot, member.name, member.machine)
     rank = adapter.rank
     if word := entry_for(adapter.ranks, *told):
         rank = (auto_rank or adapter.rank) if word == AUTO_RANK else int(word)
@@ -73,6 +78,12 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
     if word := entry_for(adapter.modules, *told):
         found["adapter.targets"] = word.split("+")
     return found
+
+
+def for_evaluation(changes: Tailoring) -> dict[str, Any]:
+    """What of a tailoring holds where a device evaluates: the global adapter is what is evaluated,
+    on the base that the device has room for."""
+    return {path: value for path, value in changes.items() if not path.startswith("adapter.")}
 
 
 def auto_ranks(rank: int, speeds: Mapping[int, float]) -> dict[int, int]:
@@ -104,6 +115,11 @@ def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         if rank and not (factor == "A" and adapter.aggregation == "ffa"):
             found[name] = (rank, shape[1]) if factor == "A" else (shape[0], rank)
     return found
+
+
+def lora_of(spec: JobSpec) -> AdapterSpec | None:
+    """The LoRA that a device trains."""
+    return spec.adapter if spec.adapter.kind == "lora" else None
 
 
 def factor_of(name: str) -> tuple[str, str]:

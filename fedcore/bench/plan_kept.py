@@ -21,11 +21,12 @@ from fedcore.bench.random_model import random_examples, random_model
 from fedcore.model.initial import write_initial
 from fedcore.plan.flops import Architecture
 from fedcore.spec import JobSpec
-from fedcore.spec_adapter import ADAPTERS
 from fedcore.spec_train import KERNELS
 from fedcore.train.session import Session
 
 VOCAB = 64
+KINDS = ("lora", "bottleneck", "full")
+WIDTH = JobSpec().adapter.width  # of bottlenecks, whose own numbers are counted apart
 # Widths (model, of one head, heads, feed-forward), lengths (source, target), layers: all unlike.
 SHAPES = (
     (64, 16, 4, 128, 96, 24, 2),
@@ -52,6 +53,7 @@ class Found:
 def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
     """The coefficients of one way to train."""
     rows, counted = [], []
+    alone = kind == "bottleneck"  # nothing is kept below the first one
     for number, shape in enumerate(SHAPES):
         width, inner, heads, forward, source, target, layers = shape
         sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
@@ -61,25 +63,31 @@ def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
             for examples in (1, 2)
         ]
         item = 2 if precision == "bf16" else 4
-        counted.append((saved[1] - saved[0]) / item - layers * 2 * sizes.inner * source)
-        rows.append(_row(sizes, source, target))
+        own = layers * (source + target) * (sizes.d_model + 2 * WIDTH) if alone else 0
+        known = layers * 2 * sizes.inner * source + own
+        counted.append((saved[1] - saved[0]) / item - known)
+        rows.append(_row(sizes, source, target, layers - alone))
     table, right = np.array(rows), np.array(counted)
     found, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
     error = float(np.abs(table @ found / right - 1).max())
     return Found(dict(zip(NAMES, map(float, found), strict=True)), error)
 
 
-def _row(sizes: Architecture, s: int, t: int) -> list[float]:
-    """What each coefficient is multiplied with, as ``fedcore.plan.memory`` counts it."""
-    scores = sizes.heads * (s * s + t * t + s * t)
-    layers, width = sizes.encoder_layers, sizes.d_model
+def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:
+    """What each coefficient is multiplied with, as ``fedcore.plan.memory`` counts it.
+
+    ``keeping``: encoder layers of which something is kept.
+    """
+    layers, width = sizes.decoder_layers, sizes.d_model
+    attention, forward = keeping * s + 2 * layers * t, keeping * s + layers * t
+    scores = sizes.heads * (keeping * s * s + layers * (t * t + s * t))
     return [
-        layers * width * (s + 2 * t),
-        layers * sizes.inner * (s + 2 * t),
-        layers * width * (s + t),
-        layers * sizes.d_ff * (s + t),
+        width * attention,
+        sizes.inner * attention,
+        width * forward,
+        sizes.d_ff * forward,
         width * (s + t),
-        layers * scores,
+        scores,
     ]
 
 
@@ -123,7 +131,7 @@ def main() -> int:
     print(f"| kernels | trains | precision | {' | '.join(NAMES)} | worst |")
     print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
     with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
-        for way in itertools.product(KERNELS, ADAPTERS, ("fp32", "bf16")):
+        for way in itertools.product(KERNELS, KINDS, ("fp32", "bf16")):
             found = kept(*way, Path(folder))
             values = " | ".join(f"{value:.2f}" for value in found.values.values())
             print(f"| {' | '.join(way)} | {values} | {found.error:.0%} |", flush=True)

@@ -1,4 +1,5 @@
-"""What trains: LoRA adapters through peft (this is the only module that knows it) or every weight.
+"""What trains: LoRA adapters through peft (this is the only module that knows it), bottleneck
+adapters or every weight; under PFTT a LoRA of the device's own beside shared bottlenecks.
 
 Trainable tensors carry the names of PEFT's own saved files, so the global artefact of a LoRA job
 *is* ``adapter_model.safetensors``.
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ModelError, WireError
+from fedcore.model import bottleneck
 from fedcore.model.load import Base
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
@@ -24,14 +26,25 @@ from fedcore.tailoring import PREFIX, factor_of
 FROZEN_BY = {"ffa": "A"}  # factors that keep their start
 
 
-def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
+def attach(base: Base, adapter: AdapterSpec, seed: int, own: AdapterSpec | None = None) -> Any:
     """Make the base trainable in place and return the model to train.
 
-    LoRA: the base is frozen, adapters are fp32 and start as ``initial_lora`` says. Full: every
-    weight trains; the base should be fp32 then (bf16 comes from autocast).
+    LoRA and bottlenecks: the base is frozen, adapters are fp32 and start as ``initial_lora`` and
+    ``initial_bottlenecks`` say. Full: every weight trains; the base should be fp32 then (bf16 comes
+    from autocast). ``own``: a LoRA that the device trains beside bottlenecks and keeps.
     """
     if adapter.kind == "full":
         return base.model.requires_grad_(True)
+    if adapter.kind == "bottleneck":
+        bottleneck.attach(base.model, adapter.width, seed)
+        model = _attach_lora(base, own, seed) if own else base.model
+        for _, parameter in shared_parameters(model, adapter.kind):
+            parameter.requires_grad_(True)
+        return model
+    return _attach_lora(base, adapter, seed)
+
+
+def _attach_lora(base: Base, adapter: AdapterSpec, seed: int) -> Any:
     shapes = lora_shapes(base.model, adapter)
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
         model = _with_lora(base, adapter)
@@ -44,7 +57,9 @@ def attach(base: Base, adapter: AdapterSpec, seed: int) -> Any:
 
 def detach(model: Any) -> Any:
     """Take the adapters off again; returns the base model, its weights as they are."""
-    return model.unload().requires_grad_(False) if hasattr(model, "peft_config") else model
+    base = model.unload() if hasattr(model, "peft_config") else model
+    bottleneck.detach(base)
+    return base.requires_grad_(False)
 
 
 def _with_lora(base: Base, adapter: AdapterSpec) -> Any:
@@ -109,7 +124,27 @@ def trainable_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]
     """The live trainable parameters under their artefact names, each distinct one once."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            yield name.replace(".default.", "."), parameter
+            yield _artefact_name(name), parameter
+
+
+def shared_parameters(model: Any, kind: str) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Of an ``adapter.kind``: the live parameters that are the job's, not the device's own.
+
+    All that trains but a LoRA beside bottlenecks; bottlenecks whether they are frozen or not.
+    """
+    if kind != "bottleneck":
+        yield from trainable_parameters(model)
+        return
+    for name, parameter in model.named_parameters():
+        if bottleneck.is_bottleneck(name):
+            yield _artefact_name(name), parameter
+
+
+def _artefact_name(name: str) -> str:
+    """LoRA's are PEFT's; a bottleneck has the same with a LoRA around the model and without."""
+    if bottleneck.is_bottleneck(name):
+        return name.removeprefix(PREFIX)
+    return name.replace(".default.", ".")
 
 
 def adapter_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -135,6 +170,11 @@ def set_trainable(model: Any, tensors: Mapping[str, Tensor]) -> None:
 def set_adapter(model: Any, tensors: Mapping[str, Tensor]) -> None:
     """Copy a whole LoRA adapter into the model, what is frozen of it as well."""
     _copy(dict(adapter_parameters(model)), tensors)
+
+
+def set_shared(model: Any, kind: str, tensors: Mapping[str, Tensor]) -> None:
+    """Copy what is the job's into the model. Raises WireError where names or shapes differ."""
+    _copy(dict(shared_parameters(model, kind)), tensors)
 
 
 @torch.no_grad()

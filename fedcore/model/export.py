@@ -1,4 +1,4 @@
-"""Take the tuned model home: a PEFT adapter folder, or a model folder with everything merged."""
+"""Take the tuned model home: an adapter's folder, or a model folder with everything merged."""
 
 from __future__ import annotations
 
@@ -10,21 +10,40 @@ from torch import Tensor
 
 from fedcore.errors import ModelError
 from fedcore.model.load import ModelSource, fingerprint, resolve
+from fedcore.model.received import SCALE_KEY, merged_change
 from fedcore.model.weights import WeightFiles
-from fedcore.plan.peft_config import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from fedcore.plan import bottleneck_config
+from fedcore.plan.peft_config import (
+    BASE_CHANGED,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_config,
+    folds_into_base,
+)
 from fedcore.spec import JobSpec
-from fedcore.tailoring import PREFIX
+from fedcore.tailoring import factor_name
 from fedcore.wire.frame import FrameReader, FrameWriter
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.msgpack", "*.h5")
 
 
 def export_adapter(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -> Path:
-    """Write a folder that ``PeftModel.from_pretrained`` loads; returns it. LoRA jobs only."""
-    if spec.adapter.kind != "lora":
+    """Write the folder of a job's adapter; returns it.
+
+    LoRA: one that ``PeftModel.from_pretrained`` loads. Bottlenecks: one that
+    ``fedcore.model.tuned.load_tuned`` loads.
+    """
+    if spec.adapter.kind == "full":
         raise ModelError("this job trained every weight; there is no adapter: take the model")
+    if folds_into_base(spec):
+        raise ModelError(BASE_CHANGED)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
+    if spec.adapter.kind == "bottleneck":
+        shutil.copyfile(global_path, out / bottleneck_config.WEIGHTS_FILE)
+        text = bottleneck_config.config_text(spec)
+        (out / bottleneck_config.CONFIG_FILE).write_text(text, "utf-8")
+        return out
     shutil.copyfile(global_path, out / WEIGHTS_FILE)
     text = json.dumps(adapter_config(spec), indent=2, sort_keys=True)
     (out / CONFIG_FILE).write_text(text + "\n", "utf-8")
@@ -35,7 +54,10 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
     """Write a model folder (fp32 weights, configuration, tokenizer); returns it.
 
     Works tensor by tensor from the base's files: the memory needed is that of the largest matrix.
+    Raises ModelError for bottlenecks, which no weight can take in.
     """
+    if spec.adapter.kind == "bottleneck":
+        raise ModelError(bottleneck_config.NOT_MERGED)
     source = resolve(spec.model.name)
     tuned = FrameReader(global_path)
     _check_base(tuned, source)
@@ -53,12 +75,15 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
 def _merged(spec: JobSpec, name: str, files: WeightFiles, tuned: FrameReader) -> Tensor:
     if spec.adapter.kind == "full":
         return tuned[name] if name in tuned else files.tensor(name).float()
-    weight = files.tensor(name).float()
-    stem = PREFIX + name.removesuffix(".weight")
-    if f"{stem}.lora_A.weight" not in tuned:
+    weight, module = files.tensor(name).float(), name.removesuffix(".weight")
+    a, b = (factor_name(module, factor) for factor in "AB")
+    if a not in tuned:
         return weight
-    scale = spec.adapter.alpha / spec.adapter.rank
-    return weight + scale * (tuned[f"{stem}.lora_B.weight"] @ tuned[f"{stem}.lora_A.weight"])
+    scale = float(tuned.meta.get(SCALE_KEY, spec.adapter.scale))
+    weight = weight + scale * (tuned[b] @ tuned[a])
+    if factor_name(module, "MA") in tuned:
+        weight = weight + merged_change(tuned, module)
+    return weight
 
 
 def _check_base(tuned: FrameReader, source: ModelSource) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
+from fedcore.model.bottleneck import bottleneck_shapes, initial_bottlenecks
 from fedcore.model.load import ModelSource, fingerprint, resolve
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.received import SCALE_KEY
@@ -35,7 +37,7 @@ class InitialInfo:
 
 
 def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
-    """Write the first global weights (LoRA's start, or the full model) as fp32 safetensors.
+    """Write the first global weights (the adapters' start, or the full model) as fp32 safetensors.
 
     Its metadata says kind=global and the base's fingerprint; nothing else, so that equal
     specifications give equal bytes.
@@ -43,11 +45,13 @@ def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
     source = resolve(spec.model.name)
     mark = fingerprint(source.folder)
     meta = {"kind": "global", "fingerprint": mark}
-    frame = (_write_lora if spec.adapter.kind == "lora" else _write_full)(spec, source, path, meta)
+    frame = WRITERS[spec.adapter.kind](spec, source, path, meta)
     architecture = Architecture.from_config(source.config)
     trainable = architecture.parameters()
     if spec.adapter.kind == "lora":
         trainable = architecture.lora_parameters(spec.adapter.rank, spec.adapter.targets)
+    elif spec.adapter.kind == "bottleneck":
+        trainable = architecture.bottleneck_parameters(spec.adapter.width)
     return InitialInfo(
         mark, architecture.parameters(), trainable, architecture, frame.sha256, frame.size
     )
@@ -80,6 +84,13 @@ def _write_lora(
     return write_frame(path, initial_lora(shapes, spec.seed), meta)
 
 
+def _write_bottlenecks(
+    spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
+) -> FrameInfo:
+    shapes = bottleneck_shapes(skeleton(source), spec.adapter.width)
+    return write_frame(path, initial_bottlenecks(shapes, spec.seed), meta)
+
+
 def _write_full(
     spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
 ) -> FrameInfo:
@@ -94,3 +105,11 @@ def _write_full(
             writer.write(name, tensor)
     assert writer.info is not None
     return writer.info
+
+
+Writer = Callable[[JobSpec, ModelSource, Path | str, dict[str, str]], FrameInfo]
+WRITERS: dict[str, Writer] = {
+    "lora": _write_lora,
+    "bottleneck": _write_bottlenecks,
+    "full": _write_full,
+}

@@ -62,7 +62,7 @@ def _lora(spec: JobSpec) -> JobSpec | None:
 
 
 def _rank(spec: JobSpec) -> JobSpec | None:
-    if spec.adapter.kind == "full" or spec.adapter.rank < 2:
+    if spec.adapter.kind != "lora" or spec.adapter.rank < 2:
         return None
     return _with(spec, "adapter", rank=spec.adapter.rank // 2)
 

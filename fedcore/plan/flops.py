@@ -102,6 +102,11 @@ class Architecture:
         encoder = self.encoder_layers * (attention + forward)
         return rank * (encoder + self.decoder_layers * (2 * attention + forward))
 
+    def bottleneck_parameters(self, width: int) -> int:
+        """Number of weights of bottlenecks of that width, one after each feed-forward block."""
+        layers = self.encoder_layers + self.decoder_layers
+        return layers * (2 * self.d_model * width + width + self.d_model)
+
     @property
     def feed_forward(self) -> tuple[str, ...]:
         return ("wi_0", "wi_1", "wo") if self.gated else ("wi", "wo")
@@ -113,14 +118,17 @@ KNOWN: dict[str, Architecture] = {
     "google/flan-t5-large": Architecture(1024, 64, 16, 2816, 24, 24, 32128),
     "google/flan-t5-xl": Architecture(2048, 64, 32, 5120, 24, 24, 32128),
 }
-NANO_CONFIG = Path(__file__).parents[1] / "model" / "checkpoints" / "nano" / "config.json"
+CHECKPOINTS = Path(__file__).parents[1] / "model" / "checkpoints"
+NANO_CONFIG = CHECKPOINTS / "nano" / "config.json"
+PACKAGED = ("nano", "micro")
 
 
 def architecture_of(name: str) -> Architecture | None:
     """The sizes of a model by name or folder, without a download; None where it is unknown."""
     if name in KNOWN:
         return KNOWN[name]
-    path = NANO_CONFIG if name == "nano" else Path(name).expanduser() / "config.json"
+    folder = CHECKPOINTS / name if name in PACKAGED else Path(name).expanduser()
+    path = folder / "config.json"
     try:
         return Architecture.from_config(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
@@ -128,11 +136,20 @@ def architecture_of(name: str) -> Architecture | None:
 
 
 def payload_bytes(
-    architecture: Architecture, kind: str, rank: int = 8, targets: Iterable[str] = ("q", "v")
+    architecture: Architecture,
+    kind: str,
+    rank: int = 8,
+    targets: Iterable[str] = ("q", "v"),
+    width: int = 32,
 ) -> int:
-    """Bytes of one artefact one way, fp32, its small header not counted. ``kind``: lora or full."""
+    """Bytes of one artefact one way, fp32, its small header not counted.
+
+    ``kind``: lora (of ``rank`` on ``targets``), bottleneck (of ``width``) or full.
+    """
     if kind == "full":
         return FP32_BYTES * architecture.parameters()
+    if kind == "bottleneck":
+        return FP32_BYTES * architecture.bottleneck_parameters(width)
     return FP32_BYTES * architecture.lora_parameters(rank, targets)
 
 
@@ -155,9 +172,19 @@ def full_cost(architecture: Architecture) -> StepCost:
     return StepCost(forward, forward * 3)
 
 
-def lora_cost(architecture: Architecture, rank: int, targets: Iterable[str]) -> StepCost:
-    """LoRA of that rank on those matrices, the base frozen."""
-    return _count(architecture, rank, frozenset(targets))
+def lora_cost(
+    architecture: Architecture, rank: int, targets: Iterable[str], width: int = 0
+) -> StepCost:
+    """LoRA of that rank on those matrices and bottlenecks of that width, the base frozen.
+
+    Either may be missing: rank 0 without targets, width 0.
+    """
+    return _count(architecture, rank, frozenset(targets), width)
+
+
+def ranked_cost(architecture: Architecture, ranks: tuple[int, ...], width: int = 0) -> StepCost:
+    """LoRA of a rank for each of ``fedcore.plan.matrices``; -1 where there is none."""
+    return _count(architecture, 0, frozenset(), width, ranks)
 
 
 Per = Callable[[int], Cost]
@@ -166,21 +193,38 @@ Per = Callable[[int], Cost]
 class _Tape:
     """Adds up products while following which activations a gradient must pass through."""
 
-    def __init__(self, rank: int, targets: frozenset[str]) -> None:
-        self.rank, self.targets = rank, targets
+    def __init__(self, rank: int, targets: frozenset[str], ranks: tuple[int, ...] = ()) -> None:
+        self.rank, self.targets, self.ranks = rank, targets, iter(ranks)
+        self.uniform = not ranks
         self.forward, self.backward = Cost(), Cost()
 
     def linear(self, name: str, per: Per, sizes: tuple[int, int], x: bool) -> bool:
         """One matrix over in x out; ``x``: its input needs a gradient. Returns: its output does."""
         base = per(2 * sizes[0] * sizes[1])
-        down, up = per(2 * sizes[0] * self.rank), per(2 * self.rank * sizes[1])
-        adapted = name in self.targets
+        rank = self._rank_of(name)
+        down, up = per(2 * sizes[0] * rank), per(2 * rank * sizes[1])
+        adapted = rank >= 0
         self.forward += base + (down + up if adapted else Cost())
         if x:
             self.backward += base
         if adapted:  # B's input and weight, A's weight; A's input where it needs one
             self.backward += up * 2 + down * (2 if x else 1)
         return adapted or x
+
+    def _rank_of(self, name: str) -> int:
+        """Of the next matrix; -1 where it has no adapter."""
+        if not self.uniform:
+            return next(self.ranks, -1)
+        return self.rank if name in self.targets else -1
+
+    def bottleneck(self, per: Per, sizes: tuple[int, int], x: bool) -> bool:
+        """Down and up again, both trained; sizes are (model, bottleneck)."""
+        each = per(2 * sizes[0] * sizes[1])
+        self.forward += each * 2
+        self.backward += each * (
+            4 if x else 3
+        )  # two weights, the inner and perhaps the outer input
+        return True
 
     def product(self, cost: Cost, left: bool, right: bool) -> bool:
         """A product of two activations, such as queries by keys."""
@@ -190,16 +234,22 @@ class _Tape:
 
 
 @lru_cache(maxsize=64)
-def _count(architecture: Architecture, rank: int, targets: frozenset[str]) -> StepCost:
-    tape = _Tape(rank, targets)
+def _count(
+    architecture: Architecture,
+    rank: int,
+    targets: frozenset[str],
+    width: int = 0,
+    ranks: tuple[int, ...] = (),
+) -> StepCost:
+    tape = _Tape(rank, targets, ranks)
     encoded = grad = False
     for _ in range(architecture.encoder_layers):
         encoded = _attend(tape, architecture, _source, _source, "ss", encoded, encoded)
-        encoded = _feed_forward(tape, architecture, _source, encoded)
+        encoded = _feed_forward(tape, architecture, _source, encoded, width)
     for _ in range(architecture.decoder_layers):
         grad = _attend(tape, architecture, _target, _target, "tt", grad, grad)
         grad = _attend(tape, architecture, _target, _source, "st", grad, encoded)
-        grad = _feed_forward(tape, architecture, _target, grad)
+        grad = _feed_forward(tape, architecture, _target, grad, width)
     tape.linear("lm_head", _target, (architecture.d_model, architecture.vocab), grad)
     return StepCost(tape.forward, tape.forward + tape.backward)
 
@@ -232,7 +282,10 @@ def _attend(
     return tape.linear("o", query_per, (sizes.inner, sizes.d_model), context) or x
 
 
-def _feed_forward(tape: _Tape, sizes: Architecture, per: Per, x: bool) -> bool:
+def _feed_forward(tape: _Tape, sizes: Architecture, per: Per, x: bool, width: int) -> bool:
     *first, last = sizes.feed_forward
     hidden = [tape.linear(name, per, (sizes.d_model, sizes.d_ff), x) for name in first]
-    return tape.linear(last, per, (sizes.d_ff, sizes.d_model), any(hidden)) or x
+    out = tape.linear(last, per, (sizes.d_ff, sizes.d_model), any(hidden))
+    if width:
+        out = tape.bottleneck(per, (sizes.d_model, width), out)
+    return out or x

@@ -81,7 +81,7 @@ def usable(memory_bytes: float | None) -> float | None:
 
 
 def _adapters(method: Method) -> float:
-    """LoRA's own weights, always fp32."""
+    """The adapters' own weights, always fp32."""
     return 0.0 if method.full else FP32_BYTES * method.trained
 
 
@@ -104,6 +104,8 @@ def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
     sizes, kept = method.sizes, method.kept
     attention = kept.attention_d * sizes.d_model + kept.attention_inner * sizes.inner
     forward = kept.forward_d * sizes.d_model + kept.forward_ff * sizes.d_ff
+    if method.width:  # its input, and what is between its two matrices before and after GELU
+        forward += sizes.d_model + 2 * method.width
     source, target = work.examples * work.source, work.examples * work.target
     crossed = 2 * sizes.inner * source
     return source * (attention + forward), target * (2 * attention + forward) + crossed
@@ -111,7 +113,7 @@ def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
 
 def _scores(method: Method, work: Work) -> float:
     sizes, s, t = method.sizes, work.source, work.target
-    each = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
+    each = method.keeping * s * s + sizes.decoder_layers * (t * t + s * t)
     return method.kept.scores * work.examples * sizes.heads * each
 
 
@@ -126,7 +128,7 @@ def _activations(method: Method, work: Work) -> float:
         layers = sizes.encoder_layers + sizes.decoder_layers
         numbers = inputs * sizes.d_model + max(encoder, decoder) + scores / layers
     else:
-        numbers = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder + scores
+        numbers = method.keeping * encoder + sizes.decoder_layers * decoder + scores
     ends = method.kept.ends_d * sizes.d_model * work.examples * (work.source + work.target)
     return method.tuning.activations * method.item * (numbers + ends)
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
+from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost, ranked_cost
+from fedcore.plan.matrices import matrices
 from fedcore.plan.tuning import TUNING, Kept, Tuning
 from fedcore.spec import JobSpec
+from fedcore.spec_ranks import ranks_of
+from fedcore.tailoring import lora_of
 
 # Bytes of a weight by how it is kept; int8 and nf4 with their scales (fedcore.model.quantise).
 WEIGHT_BYTES: Mapping[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.01, "nf4": 0.5625}
@@ -35,6 +38,8 @@ class Work:
 class Method:
     """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept.
 
+    ``rank`` and ``targets`` are those of LoRA, ``width`` that of bottlenecks; 0: there are none.
+    ``own`` are the ranks of ``matrices`` one by one where they differ, -1 for one without adapter.
     What is counted from them is kept: a fleet of thousands shares a method or two.
     """
 
@@ -48,6 +53,8 @@ class Method:
     checkpointing: bool
     dropout: float
     tuning: Tuning
+    width: int = 0
+    own: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -55,25 +62,35 @@ class Method:
     ) -> Method:
         """The fast kernels are a CPU's; an accelerator runs the plain ones."""
         kernels = "plain" if accelerator else spec.train.kernels
-        full = spec.adapter.kind == "full"
+        full, lora = spec.adapter.kind == "full", lora_of(spec)
         base = spec.model.base if spec.model.base != "auto" else precision
         rate = spec.train.dropout
+        own = ranks_of(lora, [row.name for row in matrices(sizes)]) if lora else ()
         return cls(
             sizes=sizes,
             full=full,
-            rank=0 if full else spec.adapter.rank,
-            targets=() if full else spec.adapter.targets,
+            rank=lora.rank if lora else 0,
+            targets=lora.targets if lora else (),
             precision=precision,
             base="fp32" if full else base,
             kernels=kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
             tuning=TUNING[kernels],
+            width=spec.adapter.width if spec.adapter.kind == "bottleneck" else 0,
+            own=own,
         )
 
     @property
     def kept(self) -> Kept:
-        return self.tuning.kept["full" if self.full else "lora", self.precision]
+        kind = "full" if self.full else "lora" if self.rank else "bottleneck"
+        return self.tuning.kept[kind, self.precision]
+
+    @property
+    def keeping(self) -> int:
+        """Encoder layers of which the backward pass keeps something: none below all adapters."""
+        alone = self.width and not self.rank
+        return self.sizes.encoder_layers - (1 if alone else 0)
 
     @property
     def item(self) -> int:
@@ -89,7 +106,20 @@ class Method:
         """Weights that learn."""
         if self.full:
             return self.parameters
-        return self.sizes.lora_parameters(self.rank, self.targets)
+        lora = self._lora
+        return lora + self.sizes.bottleneck_parameters(self.width) if self.width else lora
+
+    @property
+    def _lora(self) -> int:
+        if not self.own:
+            return self.sizes.lora_parameters(self.rank, self.targets)
+        rows = zip(matrices(self.sizes), self.own, strict=True)
+        return sum(row.per_rank * max(0, rank) for row, rank in rows)
+
+    @cached_property
+    def sent(self) -> int:
+        """Weights that travel: a LoRA beside bottlenecks stays on its device."""
+        return self.sizes.bottleneck_parameters(self.width) if self.width else self.trained
 
     @cached_property
     def inner(self) -> int:
@@ -104,7 +134,9 @@ class Method:
     def cost(self) -> StepCost:
         if self.full:
             return full_cost(self.sizes)
-        return lora_cost(self.sizes, self.rank, self.targets)
+        if self.own:
+            return ranked_cost(self.sizes, self.own, self.width)
+        return lora_cost(self.sizes, self.rank, self.targets, self.width)
 
     @cached_property
     def weight_bytes(self) -> float:

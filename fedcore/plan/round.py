@@ -106,7 +106,7 @@ def plan_devices(
 def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> DevicePlan:
     """``share``: of the rounds, those that evaluate."""
     held = _memory(spec, method, device)
-    one = _step(spec, method, device, held.examples)
+    one = device_step(spec, method, device, held.examples)
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
     up = _uplink(spec, method, device.link, train_s)
@@ -130,7 +130,7 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
 
 def wire_bytes(chain: Chain, method: Method) -> int:
     """Bytes of what trains under that chain of codecs, headers not counted."""
-    return chain.payload(method.trained)[1]
+    return chain.payload(method.sent)[1]
 
 
 def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DevicePlan:
@@ -154,13 +154,13 @@ def _memory(spec: JobSpec, method: Method, device: Candidate) -> Memory:
     source, target = device.longest
     limit = usable(device.hardware.memory_bytes)
     accelerator = device.hardware.accelerator
-    work = Work(_at_once(spec, source + target), source, target)
+    work = Work(at_once(spec, source + target), source, target)
     if spec.train.micro_batch:
         return memory(method, work, accelerator)
     return largest_micro_batch(method, work, limit, accelerator)
 
 
-def _at_once(spec: JobSpec, tokens: float) -> int:
+def at_once(spec: JobSpec, tokens: float) -> int:
     """Examples of a micro-batch at most, as the job says; each has so many tokens."""
     train = spec.train
     most = min(train.batch_size, train.micro_batch or train.batch_size)
@@ -175,7 +175,8 @@ def _why(device: Candidate, held: Memory) -> str:
     return f"needs about {held.peak / 1e9:.3g} GB, has {total / 1e9:.3g} GB"
 
 
-def _step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
+def device_step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
+    """An optimizer step on that device, ``micro`` examples at a time; None for an unmeasured one."""
     batch = spec.train.batch_size
     parts = -(-batch // micro) * spec.train.accumulation
     work = Work(micro, device.source, device.target)
@@ -211,9 +212,9 @@ def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | N
         return spec.wire.chain
     if link is None or math.isinf(link.up_bps):
         return Chain(packed=spec.wire.compress)
-    former = Transfer(round(FP32_BYTES * method.trained), 0.0, train_s or 0.0)
+    former = Transfer(round(FP32_BYTES * method.sent), 0.0, train_s or 0.0)
     former = replace(former, seconds=link.up_s(former.size))
-    return choose({"all": (method.trained,)}, [former], spec.wire.compress)
+    return choose({"all": (method.sent,)}, [former], spec.wire.compress)
 
 
 def _timed(

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ModelError
-from fedcore.model.adapters import attach, detach, set_adapter, set_trainable, trainable_parameters
+from fedcore.model.adapters import attach, detach, set_adapter, set_shared, shared_parameters
 from fedcore.model.load import Base, load_base
 from fedcore.model.received import SCALE_KEY, MergedBase, adapter_of
-from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
+from fedcore.plan.flops import Architecture, StepCost
+from fedcore.plan.method import Method
 from fedcore.spec import JobSpec
+from fedcore.spec_adapter import AdapterSpec
+from fedcore.train.hardware import SPOKEN
 from fedcore.wire.frame import FrameReader
 
 
@@ -32,7 +35,7 @@ class Loaded:
     dropout: float
     model: Any = None
     received: dict[str, Tensor] = field(default_factory=dict)
-    _adapter: object = None
+    _adapter: AdapterSpec | None = None
     _merged: MergedBase = field(default_factory=MergedBase)
 
     @classmethod
@@ -45,9 +48,7 @@ class Loaded:
 
     def cost(self, spec: JobSpec) -> StepCost:
         """FLOPs of what the specification trains."""
-        if spec.adapter.kind == "full":
-            return full_cost(self.sizes)
-        return lora_cost(self.sizes, spec.adapter.rank, spec.adapter.targets)
+        return Method.of(spec, self.sizes, SPOKEN[self.precision]).cost
 
     def take(self, spec: JobSpec, weights: Path | str, device: torch.device) -> None:
         """Make the model what a device starts from: the global weights, cut to its own part.
@@ -63,8 +64,8 @@ class Loaded:
                 f"{spec.model.name} has on this device; fetch the model again"
             )
         self._attach(spec, device)
-        if spec.adapter.kind == "full":
-            set_trainable(self.model, frame)
+        if spec.adapter.kind != "lora":
+            set_shared(self.model, spec.adapter.kind, frame)
             self.received = {}
             return
         scale = float(frame.meta.get(SCALE_KEY, spec.adapter.scale))
@@ -82,9 +83,13 @@ class Loaded:
         self._adapter = spec.adapter
 
     def delta(self, weights: Path | str) -> dict[str, Tensor]:
-        """How far each trainable tensor is from what was received: fp32, on the CPU."""
+        """How far each tensor of the job is from what was received: fp32, on the CPU.
+
+        What a device trains for itself is not among them.
+        """
+        assert self._adapter is not None, "no job was taken"
         frame = self.received or FrameReader(weights)
         return {
             name: parameter.detach().to("cpu", torch.float32) - frame[name].float()
-            for name, parameter in trainable_parameters(self.model)
+            for name, parameter in shared_parameters(self.model, self._adapter.kind)
         }

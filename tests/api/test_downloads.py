@@ -6,6 +6,7 @@ import io
 import json
 import tracemalloc
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from asgiref.sync import async_to_sync
 from django.test import AsyncClient
 from rest_framework.test import APIClient
 
+from fedcore.model.initial import write_initial
+from fedcore.model.tuned import load_tuned
 from fedcore.spec import JobSpec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.tokens import create_token
@@ -135,6 +138,25 @@ def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
     assert viewer_api.get(path).status_code == 202
     assert viewer_api.get(f"{path}?round=1").status_code == 409
+
+
+def test_bottlenecks_come_with_their_loader_and_are_not_merged(
+    viewer_api: Any, fleet: Any, tmp_path: Path
+) -> None:
+    spec = JobSpec.from_dict({"adapter": {"kind": "bottleneck", "width": 4}})
+    first = write_initial(spec, tmp_path / "g")
+    artefact = put_artefact((tmp_path / "g").read_bytes())
+    assert artefact.sha256 == first.sha256
+    job = fleet["job"]
+    Job.objects.filter(pk=job.pk).update(spec=spec.to_dict(), global_artefact=artefact)
+    path = f"/api/v1/jobs/{job.pk}/download/"
+    with zipfile.ZipFile(io.BytesIO(body(viewer_api.get(f"{path}adapter/")))) as archive:
+        archive.extractall(tmp_path / "home")
+    assert "load_tuned" in (tmp_path / "home" / "README.md").read_text()
+    model, _ = load_tuned(tmp_path / "home")
+    assert sum("bottleneck" in name for name, _ in model.named_parameters()) > 0
+    refused = viewer_api.get(f"{path}merged/")
+    assert refused.status_code == 409 and "GELU" in refused.json()["detail"]
 
 
 def test_a_zip_is_made_without_holding_it() -> None:

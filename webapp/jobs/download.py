@@ -14,7 +14,14 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils.text import slugify
 
 from fedcore.errors import EdgewiseError
-from fedcore.plan.peft_config import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from fedcore.plan import bottleneck_config
+from fedcore.plan.peft_config import (
+    BASE_CHANGED,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_config,
+    folds_into_base,
+)
 from fedcore.spec import JobSpec
 from webapp.jobs.artefacts import CHUNK, storage
 from webapp.jobs.keeping import removed_text
@@ -37,6 +44,25 @@ tokenizer = AutoTokenizer.from_pretrained("{base}")
 inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 ```
+"""
+BOTTLENECKS = """# {name}
+
+Bottleneck adapters of width {width} for `{model}`, trained by Edgewise on {when}; their weights have
+the SHA-256 `{sha256}`. transformers and PEFT know no such adapters, and they cannot be merged into
+the model (there is a GELU between their matrices), so they are loaded with Edgewise's own loader:
+
+```python
+from fedcore.model.tuned import load_tuned
+
+model, tokenizer = load_tuned("this/folder")
+inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+```
+
+A device of a PFTT job adds what it kept for itself: `load_tuned("this/folder", own="FILE")`.
+
+Each adapter stands after a feed-forward block, before dropout and the residual sum:
+`x + up(gelu(down(x)))`, both with biases; the names of the tensors say after which block.
 """
 NANO = "the nano folder of the Edgewise repository"
 
@@ -69,24 +95,31 @@ class Member:
 
 
 def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> HttpResponseBase:
-    """A zip of a PEFT folder: the newest model, or that of one round.
+    """A zip of the adapter's folder: the newest model, or that of one round.
 
-    A job that trained every weight has no adapter and gives the whole model. Raises NoModel, and
-    BeingMade as ``merged`` does.
+    A job that trained every weight has no adapter and gives the whole model, and so does one that
+    folds a part of what it learns into the base. Raises NoModel, and BeingMade as ``merged`` does.
     """
     spec = job.job_spec
+    if folds_into_base(spec):
+        if round_number is not None:
+            raise NoModel(BASE_CHANGED)
+        return merged(request, job)
     if spec.adapter.kind == "full":
         if round_number is not None:
             raise NoModel("this job trained every weight; take a round's model as an artefact")
         return merged(request, job)
     artefact = model_after(job, round_number)
     suffix = "adapter" if round_number is None else f"adapter-round-{round_number}"
-    return send_zip(request, peft_folder(spec, artefact), f"{file_stem(job)}-{suffix}.zip")
+    folder = bottleneck_folder if spec.adapter.kind == "bottleneck" else peft_folder
+    return send_zip(request, folder(spec, artefact), f"{file_stem(job)}-{suffix}.zip")
 
 
 def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The whole tuned model. Raises BeingMade, having asked for it, where nobody made it yet."""
     model_after(job, None)
+    if job.job_spec.adapter.kind == "bottleneck":
+        raise NoModel(bottleneck_config.NOT_MERGED)
     if job.merged_artefact is None:
         request_merged(job)
         raise BeingMade("the model is being merged; ask again in a few seconds")
@@ -126,6 +159,23 @@ def peft_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
     )
     weights = Member(WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact))
     return [_text(CONFIG_FILE, config), _text("README.md", readme), weights]
+
+
+def bottleneck_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
+    """The files that ``fedcore.model.tuned.load_tuned`` wants, and one for people."""
+    readme = BOTTLENECKS.format(
+        name=spec.name,
+        model=spec.model.name,
+        width=spec.adapter.width,
+        prefix=spec.data.prefix,
+        when=f"{artefact.created_at:%Y-%m-%d}",
+        sha256=artefact.sha256,
+    )
+    weights = Member(
+        bottleneck_config.WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact)
+    )
+    config = _text(bottleneck_config.CONFIG_FILE, bottleneck_config.config_text(spec))
+    return [config, _text("README.md", readme), weights]
 
 
 def _text(name: str, text: str) -> Member:

@@ -191,7 +191,7 @@ def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
     adapter = spec.adapter
     if sizes is None:
         return None
-    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets)
+    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width)
 
 
 def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:

@@ -13,84 +13,17 @@ from fedcore.errors import Fault
 from fedcore.plan.flops import KNOWN
 from fedcore.spec import JobSpec, OptionInfo, options
 from webapp.devices.models import Device
+from webapp.jobs.form_tables import (
+    CARDS,
+    ELSEWHERE,
+    FIRST,
+    ONLY_WITH,
+    PLACES,
+    SECTIONS,
+    USUAL,
+)
 
 Json = dict[str, Any]
-
-# Where an option stands; the longest prefix that fits wins.
-SECTIONS: dict[str, tuple[str, str]] = {
-    "learn": ("What to learn", "The model to start from, and which of the devices' data it sees."),
-    "who": ("Who takes part", "Leave all unticked to use every device that holds enough data."),
-    "how": ("How it learns", "The method on the server, and the training on each device."),
-    "travel": ("How it travels", "Fewer bytes over slow links, at a stated loss of precision."),
-    "limits": ("Limits", "When the job ends and is measured, and how long a round waits for whom."),
-}
-PLACES = {
-    "name": "learn",
-    "model": "learn",
-    "data": "learn",
-    "participation": "who",
-    "participation.quorum": "limits",
-    "participation.deadline_s": "limits",
-    "participation.deadline_quantile": "limits",
-    "participation.deadline_slack": "limits",
-    "participation.lease_s": "limits",
-    "participation.max_attempts": "limits",
-    "participation.mode": "how",
-    "participation.buffer_size": "how",
-    "participation.max_staleness": "how",
-    "participation.staleness_discount": "how",
-    "participation.staleness_exponent": "how",
-    "participation.staleness_threshold": "how",
-    "strategy": "how",
-    "adapter": "how",
-    "train": "how",
-    "wire": "travel",
-}
-ELSEWHERE = "limits"
-# These open their section; the others follow as they are declared.
-FIRST = ("name", "strategy.name", "adapter.kind", "rounds")
-
-# Options drawn as cards, with one line for each choice.
-CARDS: dict[str, dict[str, tuple[str, str]]] = {
-    "strategy.name": {
-        "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
-        "fedprox": ("FedProx", "Hold devices near the global model; for very different data."),
-        "fedadam": (
-            "FedAdam",
-            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
-        ),
-    },
-    "participation.mode": {
-        "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
-        "buffered": (
-            "Asynchronous",
-            "A few updates make the next model; slow devices deliver when they are done.",
-        ),
-    },
-    "adapter.kind": {
-        "lora": ("LoRA adapter", "Train small matrices only: a hundredth of the bytes."),
-        "full": ("Every weight", "Train the whole model: more memory, far more traffic."),
-    },
-}
-# Options that matter only where another has one of these values.
-ONLY_WITH: dict[str, tuple[str, str]] = {
-    "adapter.rank": ("adapter.kind", "lora"),
-    "adapter.alpha": ("adapter.kind", "lora"),
-    "adapter.dropout": ("adapter.kind", "lora"),
-    "adapter.targets": ("adapter.kind", "lora"),
-    "adapter.aggregation": ("adapter.kind", "lora"),
-    "strategy.beta1": ("strategy.name", "fedadam"),
-    "strategy.beta2": ("strategy.name", "fedadam"),
-    "strategy.tau": ("strategy.name", "fedadam"),
-    "strategy.proximal_mu": ("strategy.name", "fedprox"),
-    "strategy.trim": ("strategy.fold", "trimmed_mean"),
-    "participation.buffer_size": ("participation.mode", "buffered"),
-    "participation.max_staleness": ("participation.mode", "buffered"),
-    "participation.staleness_discount": ("participation.mode", "buffered"),
-    "participation.staleness_exponent": ("participation.mode", "buffered"),
-    "participation.staleness_threshold": ("participation.mode", "buffered"),
-    "participation.deadline_slack": ("participation.mode", "synchronous"),
-}
 
 
 @dataclass(frozen=True)
@@ -127,7 +60,26 @@ class Field:
 
     @property
     def only_with(self) -> str:
-        return "=".join(ONLY_WITH.get(self.name, ()))
+        """``PATH=VALUE|VALUE``: shown where that option has one of these values."""
+        path, *values = ONLY_WITH.get(self.name, ("",))
+        return f"{path}={'|'.join(values)}" if path else ""
+
+    @property
+    def usual(self) -> tuple[Choice, ...]:
+        """The cards seen at once."""
+        return tuple(choice for choice in self.choices if not self._rare(choice))
+
+    @property
+    def rare(self) -> tuple[Choice, ...]:
+        """The cards that unfold."""
+        return tuple(choice for choice in self.choices if self._rare(choice))
+
+    @property
+    def rare_open(self) -> bool:
+        return any(choice.chosen for choice in self.rare)
+
+    def _rare(self, choice: Choice) -> bool:
+        return choice.value not in USUAL.get(self.name, (choice.value,))
 
     @property
     def help(self) -> str:

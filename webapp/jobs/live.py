@@ -121,11 +121,11 @@ def artefacts(job: Job) -> Json:
     """What can be taken home."""
     best = job.global_artefact
     base = f"/api/v1/jobs/{job.pk}/download"
-    lora = job.spec.get("adapter", {}).get("kind", "lora") == "lora"
+    kind = job.spec.get("adapter", {}).get("kind", "lora")
     return {
         "global": {"sha256": best.sha256, "size_bytes": best.size_bytes} if best else None,
-        "adapter_url": f"{base}/adapter/" if best and lora else None,
-        "merged_url": f"{base}/merged/" if best else None,
+        "adapter_url": f"{base}/adapter/" if best and kind != "full" else None,
+        "merged_url": f"{base}/merged/" if best and kind != "bottleneck" else None,
     }
 
 

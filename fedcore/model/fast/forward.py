@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, gelu, linear, relu
 from torch.utils.checkpoint import checkpoint
 
+from fedcore.model.bottleneck import NAME as BOTTLENECK
 from fedcore.model.fast.attention import Places, Spans, attend
 from fedcore.model.fast.layers import gated_gelu, rms_norm
 from fedcore.model.fast.loss import cross_entropy
@@ -155,4 +156,6 @@ class _Stack:
         else:
             gate, other = (self._product(part, x, noise) for part in (module.wi_0, module.wi_1))
             inner = gated_gelu(gate, other) if act == GATED else ACTIVATIONS[act](gate) * other
-        return noise.drop(self._product(module.wo, noise.drop(inner), noise))
+        out = self._product(module.wo, noise.drop(inner), noise)
+        adapter = getattr(module, BOTTLENECK, None)
+        return noise.drop(out if adapter is None else adapter(out))

@@ -30,7 +30,8 @@ export function showHead(state) {
 }
 
 function showArtefacts(artefacts) {
-  part("downloads").hidden = !artefacts.merged_url;
+  part("downloads").hidden = !artefacts.merged_url && !artefacts.adapter_url;
+  part("merged").hidden = !artefacts.merged_url;
   part("adapter").hidden = !artefacts.adapter_url;
   if (artefacts.adapter_url) part("adapter").href = artefacts.adapter_url;
   if (artefacts.merged_url) part("merged").href = artefacts.merged_url;

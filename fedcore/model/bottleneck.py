@@ -1,0 +1,121 @@
+"""Bottleneck adapters: two thin matrices with GELU between them, after each feed-forward block.
+
+Houlsby et al. 2019 (arXiv 1902.00751) put one after attention and one after the feed-forward block,
+Pfeiffer et al. 2021 (arXiv 2005.00247) found the second alone as good; so it is here. Our choices
+for T5, which normalises before a block: the adapter sees what the block says before dropout and the
+residual sum, it has biases, GELU is the exact one, and there is no dropout of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, linear
+
+from fedcore.errors import ModelError
+from fedcore.seeds import derive
+from fedcore.tailoring import PREFIX
+
+BLOCK, NAME = (
+    "DenseReluDense",
+    "bottleneck",
+)  # T5's name of a feed-forward block; ours of an adapter
+PARTS = ("down.weight", "down.bias", "up.weight", "up.bias")
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Bottleneck(torch.nn.Module):
+    """``x + up(gelu(down(x)))`` of ``x`` (..., model), in the precision of ``x``; fp32 weights."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.down = torch.nn.Linear(size, width, dtype=torch.float32)
+        self.up = torch.nn.Linear(width, size, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + _affine(gelu(_affine(x, self.down)), self.up)
+
+
+def _affine(x: Tensor, layer: torch.nn.Linear) -> Tensor:
+    return linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def _after_block(block: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
+    del args
+    adapted: Tensor = getattr(block, NAME)(out)
+    return adapted
+
+
+def attach(model: Any, width: int, seed: int) -> None:
+    """Put adapters on a model in place, as ``initial_bottlenecks`` says, and freeze all else."""
+    model.requires_grad_(False)
+    shapes = bottleneck_shapes(model, width)
+    with torch.random.fork_rng(devices=[]):  # torch draws a start of its own
+        for block in _blocks(model).values():
+            block.add_module(NAME, Bottleneck(_width_of(block), width))
+            block.bottleneck_hook = block.register_forward_hook(_after_block)
+    live = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in initial_bottlenecks(shapes, seed).items():
+            live[name].copy_(tensor)
+
+
+def detach(model: Any) -> None:
+    """Take the adapters off again, in place."""
+    for block in _blocks(model).values():
+        if hasattr(block, NAME):
+            block.bottleneck_hook.remove()
+            del block.bottleneck_hook
+            delattr(block, NAME)
+
+
+def bottleneck_shapes(model: Any, width: int) -> Shapes:
+    """Name and shape of every tensor: down (width, model), up (model, width), their biases.
+
+    ``model`` may live on the meta device. Raises ModelError where it has no feed-forward blocks.
+    """
+    shapes: Shapes = {}
+    for name, block in _blocks(model).items():
+        size = _width_of(block)
+        sizes = ((width, size), (width,), (size, width), (size,))
+        shapes |= {f"{name}.{NAME}.{part}": shape for part, shape in zip(PARTS, sizes, strict=True)}
+    if not shapes:
+        raise ModelError(f"this model has no block called {BLOCK} to put an adapter after")
+    return shapes
+
+
+def initial_bottlenecks(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """The first adapters, the same on every machine: down uniform in +-1/sqrt(in), all else zero.
+
+    With up at zero an adapter changes nothing at first. Drawn in the order of names.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "init"))
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(shapes):
+        tensors[name] = torch.zeros(shapes[name])
+        if name.endswith(".down.weight"):
+            bound = 1 / math.sqrt(shapes[name][1])
+            tensors[name].uniform_(-bound, bound, generator=generator)
+    return tensors
+
+
+def is_bottleneck(name: str) -> bool:
+    """Whether a parameter's or a tensor's name is one of an adapter."""
+    return f".{NAME}." in name
+
+
+def _blocks(model: Any) -> dict[str, Any]:
+    """The feed-forward blocks by name, as the bare model has it."""
+    return {
+        name.removeprefix(PREFIX): module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] == BLOCK
+    }
+
+
+def _width_of(block: Any) -> int:
+    return int(block.wo.out_features)
