@@ -1,4 +1,4 @@
-"""Find and load a T5-family model: the packaged ``nano``, a local folder or a hub name.
+"""Find and load a T5-family model: the packaged ``nano`` or ``micro``, a folder or a hub name.
 
 FLAN-T5's output layer is its own matrix, not the embedding. transformers 5 declares every T5 tied
 and leaves the two apart only when it finds different weights for both, so loading checks it.
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
+from fedcore.model.micro import micro_folder
 from fedcore.model.quantise_load import build
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import WeightFiles
@@ -86,6 +87,8 @@ def _folder_of(name: str) -> Path:
         if not NANO.is_dir():
             raise ModelError("the packaged model nano is missing; run fedcore/model/pretrain")
         return NANO
+    if name == "micro":
+        return micro_folder()
     local = Path(name).expanduser()
     if local.is_dir():
         return local

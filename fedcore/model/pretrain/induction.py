@@ -6,6 +6,11 @@ random weights it had not appeared after 850 steps; here it is wired in, roughly
 the rest. (Olsson et al. 2022, "In-context learning and induction heads".)
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
@@ -16,17 +21,38 @@ _COPY_LAYER = 1
 _COPY_HEADS = 3
 
 
+@dataclass(frozen=True)
+class Wiring:
+    """Matrices of orthonormal rows: (d_kv, width) twice, (heads x d_kv, width), (width, width)."""
+
+    address: Tensor
+    stored: Tensor
+    content: Tensor
+    turn: Tensor
+
+    @classmethod
+    def drawn(cls, draw: Callable[[int, int], Tensor], d_kv: int, width: int) -> Wiring:
+        """``draw`` gives orthonormal rows: (rows, columns)."""
+        heads = _COPY_HEADS * d_kv
+        return cls(draw(d_kv, width), draw(d_kv, width), draw(heads, width), draw(width, width))
+
+
 @torch.no_grad()
 def wire_copying(model: T5ForConditionalGeneration) -> None:
     """Overwrite a few heads and the output head; every other weight keeps its random value."""
+    wiring = Wiring.drawn(_orthonormal, model.config.d_kv, model.config.d_model)
+    torch.nn.init.normal_(model.shared.weight, std=1.0)
+    wire(model, wiring)
+
+
+@torch.no_grad()
+def wire(model: T5ForConditionalGeneration, wiring: Wiring) -> None:
+    """As ``wire_copying``, on the embedding the model has, with matrices that are given."""
     d_model, d_kv = model.config.d_model, model.config.d_kv
-    address = _orthonormal(d_kv, d_model)
-    stored = _orthonormal(d_kv, d_model)
-    content = _orthonormal(_COPY_HEADS * d_kv, d_model)
-    turn = _orthonormal(d_model, d_model)
+    address, stored = wiring.address, wiring.stored
+    content, turn = wiring.content, wiring.turn
     # The head reads what was copied in turned coordinates: else the decoder's own input, which is
     # in its residual stream, would be repeated for ever.
-    torch.nn.init.normal_(model.shared.weight, std=1.0)
     model.lm_head.weight = torch.nn.Parameter(model.shared.weight @ turn * d_model**-0.5)
 
     first = model.encoder.block[0].layer[0].SelfAttention
