@@ -5,7 +5,8 @@ function sift() {
   const values = new FormData(form);
   for (const field of form.querySelectorAll("[data-only-with]")) {
     const [path, wanted] = field.dataset.onlyWith.split("=");
-    field.hidden = values.get(path) !== wanted && !field.querySelector(".fault");
+    const fits = wanted.split("|").includes(values.get(path));
+    field.hidden = !fits && !field.querySelector(".fault");
   }
 }
 

@@ -11,11 +11,13 @@ from django.test import Client
 from django.urls import reverse
 
 from fedcore.spec import JobSpec, options
+from fedcore.spec_strategy import STRATEGIES
 from tests.web import factories
 from webapp.devices import listing
 from webapp.devices.models import Device
 from webapp.jobs import forms
 from webapp.jobs.estimate import estimate
+from webapp.jobs.form_tables import ONLY_WITH
 from webapp.jobs.models import Job
 
 
@@ -48,6 +50,43 @@ def test_form_has_every_option_once() -> None:
 
 def test_untouched_form_is_the_default_specification() -> None:
     assert JobSpec.from_dict(forms.read(post())) == JobSpec()
+
+
+def test_lists_are_typed_with_commas_between() -> None:
+    typed = {"adapter.aggregation": "flexlora", "adapter.rank": "8"}
+    spec = JobSpec.from_dict(forms.read(post(**typed, **{"adapter.ranks": ["4, 8,,pi=2 "]})))
+    assert spec.adapter.ranks == ("4", "8", "pi=2")
+    assert drawn(spec.to_dict())["adapter.ranks"].value == "4, 8, pi=2"
+    assert drawn(JobSpec().to_dict())["adapter.ranks"].value == ""
+
+
+def drawn(values: dict[str, Any]) -> dict[str, forms.Field]:
+    made = forms.sections(values, [], [])
+    return {field.name: field for part in made for field in part.fields + part.advanced}
+
+
+def test_rare_strategies_unfold_and_an_option_may_belong_to_several() -> None:
+    usual = drawn(JobSpec().to_dict())
+    cards = usual["strategy.name"]
+    assert [card.value for card in cards.usual] == ["fedavg", "fedprox", "fedadam"]
+    assert {card.value for card in cards.usual + cards.rare} == set(STRATEGIES)
+    assert all(card.note for card in cards.choices) and not cards.rare_open
+    assert drawn({"strategy": {"name": "qfedavg"}})["strategy.name"].rare_open
+    path, _, values = usual["strategy.beta1"].only_with.partition("=")
+    assert path == "strategy.name"
+    assert set(values.split("|")) == {"fedavgm", "fedadam", "fedadamw", "fedyogi", "fedadagrad"}
+    assert usual["rounds"].only_with == ""
+    advanced = next(
+        part for part in forms.sections(JobSpec().to_dict(), [], []) if part.key == "how"
+    )
+    assert not advanced.open, "nothing in it differs from its default"
+
+
+@pytest.mark.parametrize(("path", "told"), ONLY_WITH.items())
+def test_what_an_option_belongs_to_exists(path: str, told: tuple[str, ...]) -> None:
+    known = {info.path: info for info in options(JobSpec)}
+    assert path in known and told[1:]
+    assert set(told[1:]) <= set(known[told[0]].choices or ())
 
 
 def test_launch(ada: Client, fleet: list[Device]) -> None:

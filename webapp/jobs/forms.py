@@ -105,7 +105,13 @@ class Section:
     @property
     def open(self) -> bool:
         """Whether the advanced part must be seen: it holds a fault or something not default."""
-        return any(f.faults or f.value != plain(f.info.default) for f in self.advanced)
+        return any(f.faults or f.value not in _untouched(f.info) for f in self.advanced)
+
+
+def _untouched(info: OptionInfo) -> tuple[Any, ...]:
+    """What a field holds whose option is at its default; a list may stand as text."""
+    default = plain(info.default)
+    return (default, "") if default == [] else (default,)
 
 
 def place_of(path: str) -> str:
@@ -128,7 +134,8 @@ def read(post: QueryDict) -> Json:
 def _typed(info: OptionInfo, post: QueryDict) -> Any:
     default = info.default
     if isinstance(default, tuple):
-        return [name for name in post.getlist(info.path) if name]
+        words = [name for name in post.getlist(info.path) if name]
+        return ", ".join(words) if _is_list(info) else words
     if isinstance(default, bool):
         return info.path in post
     text = post.get(info.path, "")
@@ -140,6 +147,12 @@ def _typed(info: OptionInfo, post: QueryDict) -> Any:
         except (ValueError, OverflowError):
             continue
     return text
+
+
+def _is_list(info: OptionInfo) -> bool:
+    """Whether it is a list that is typed, with commas between its words."""
+    picked = info.choices is not None or info.path == "participation.devices"
+    return isinstance(info.default, tuple) and not picked
 
 
 def _put(values: Json, path: str, value: Any) -> None:
@@ -191,6 +204,9 @@ def _field(
         kind = "names" if isinstance(info.default, tuple) else "choice"
         named = tuple(Choice(name, name, chosen=name in held) for name in info.choices)
         return Field(info, kind, value, faults, named)
+    if _is_list(info):
+        typed = ", ".join(map(str, value)) if isinstance(value, list) else value
+        return Field(info, "text", typed, faults)
     if isinstance(info.default, bool):
         return Field(info, "truth", value, faults)
     if isinstance(info.default, (int, float)):

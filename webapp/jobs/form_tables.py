@@ -1,0 +1,97 @@
+"""Where the options of a new job stand in its form, and what is said of their choices."""
+
+from __future__ import annotations
+
+from fedcore.spec_strategy import ADAPTIVE
+
+# Where an option stands; the longest prefix that fits wins.
+SECTIONS: dict[str, tuple[str, str]] = {
+    "learn": ("What to learn", "The model to start from, and which of the devices' data it sees."),
+    "who": ("Who takes part", "Leave all unticked to use every device that holds enough data."),
+    "how": ("How it learns", "The method on the server, and the training on each device."),
+    "travel": ("How it travels", "Fewer bytes over slow links, at a stated loss of precision."),
+    "limits": ("Limits", "When the job ends and is measured, and how long a round waits for whom."),
+}
+PLACES = {
+    "name": "learn",
+    "model": "learn",
+    "data": "learn",
+    "participation": "who",
+    "participation.quorum": "limits",
+    "participation.deadline_s": "limits",
+    "participation.deadline_quantile": "limits",
+    "participation.deadline_slack": "limits",
+    "participation.lease_s": "limits",
+    "participation.max_attempts": "limits",
+    "participation.mode": "how",
+    "participation.buffer_size": "how",
+    "participation.max_staleness": "how",
+    "participation.staleness_discount": "how",
+    "participation.staleness_exponent": "how",
+    "participation.staleness_threshold": "how",
+    "strategy": "how",
+    "adapter": "how",
+    "train": "how",
+    "wire": "travel",
+}
+ELSEWHERE = "limits"
+# These open their section; the others follow as they are declared.
+FIRST = ("name", "strategy.name", "adapter.kind", "rounds")
+
+# Options drawn as cards, with one line for each choice.
+CARDS: dict[str, dict[str, tuple[str, str]]] = {
+    "strategy.name": {
+        "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
+        "fedprox": ("FedProx", "Hold devices near the global model; for very different data."),
+        "fedadam": (
+            "FedAdam",
+            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
+        ),
+        "fedavgm": ("FedAvgM", "Average with momentum: steadier where rounds disagree."),
+        "fedadamw": ("FedAdamW", "FedAdam that also pulls every weight towards zero."),
+        "fedyogi": ("FedYogi", "FedAdam whose steps grow back slowly; for sparse gradients."),
+        "fedadagrad": ("FedAdagrad", "Steps that only ever shrink, each weight at its own pace."),
+        "fednova": ("FedNova", "Count updates by step, where devices take unlike numbers of them."),
+        "qfedavg": ("q-FedAvg", "Listen more to devices the model serves badly."),
+        "scaffold": ("SCAFFOLD", "Correct each device's drift. Needs SGD and a number of steps."),
+    },
+    "participation.mode": {
+        "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
+        "buffered": (
+            "Asynchronous",
+            "A few updates make the next model; slow devices deliver when they are done.",
+        ),
+    },
+    "adapter.kind": {
+        "lora": ("LoRA adapter", "Train small matrices only: a hundredth of the bytes."),
+        "bottleneck": (
+            "Bottleneck adapters",
+            "Small layers after each feed-forward block; PFTT shares these.",
+        ),
+        "full": ("Every weight", "Train the whole model: more memory, far more traffic."),
+    },
+}
+# Of cards that are many, those seen at once; the others unfold.
+USUAL = {"strategy.name": ("fedavg", "fedprox", "fedadam")}
+# Options that matter only where another option has one of the values after it.
+ONLY_WITH: dict[str, tuple[str, ...]] = {
+    "adapter.width": ("adapter.kind", "bottleneck"),
+    "adapter.rank": ("adapter.kind", "lora"),
+    "adapter.alpha": ("adapter.kind", "lora"),
+    "adapter.dropout": ("adapter.kind", "lora"),
+    "adapter.targets": ("adapter.kind", "lora"),
+    "adapter.aggregation": ("adapter.kind", "lora"),
+    "strategy.beta1": ("strategy.name", "fedavgm", *ADAPTIVE),
+    "strategy.beta2": ("strategy.name", "fedadam", "fedadamw", "fedyogi"),
+    "strategy.tau": ("strategy.name", *ADAPTIVE),
+    "strategy.server_weight_decay": ("strategy.name", "fedadamw"),
+    "strategy.proximal_mu": ("strategy.name", "fedprox"),
+    "strategy.fairness_q": ("strategy.name", "qfedavg"),
+    "strategy.trim": ("strategy.fold", "trimmed_mean"),
+    "participation.buffer_size": ("participation.mode", "buffered"),
+    "participation.max_staleness": ("participation.mode", "buffered"),
+    "participation.staleness_discount": ("participation.mode", "buffered"),
+    "participation.staleness_exponent": ("participation.mode", "buffered"),
+    "participation.staleness_threshold": ("participation.mode", "buffered"),
+    "participation.deadline_slack": ("participation.mode", "synchronous"),
+}
