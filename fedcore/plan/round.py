@@ -176,7 +176,7 @@ def _why(device: Candidate, held: Memory) -> str:
 
 
 def device_step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
-    """An optimizer step on that device, ``micro`` examples at a time; None for an unmeasured one."""
+    """An optimizer step there, ``micro`` examples at a time; None for an unmeasured device."""
     batch = spec.train.batch_size
     parts = -(-batch // micro) * spec.train.accumulation
     work = Work(micro, device.source, device.target)
