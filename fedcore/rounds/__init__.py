@@ -8,6 +8,7 @@ it is about, and the shell makes the second time a no-op.
 
 from fedcore.rounds.absence import uncounted_s
 from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.clusters import takes, top, trained_by, unsettled
 from fedcore.rounds.machine import step
 from fedcore.rounds.questions import (
     failure_reasons,
@@ -74,9 +75,13 @@ __all__ = [
     "move_refusal",
     "step",
     "step_buffered",
+    "takes",
     "tally",
+    "top",
+    "trained_by",
     "uncounted_s",
     "unfolded",
+    "unsettled",
     "waiting_for",
     "waiting_for_buffer",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fedcore.rounds.clusters import TAKEN_UP, give_up_all, offer_folds, unsettled
 from fedcore.rounds.draft import Draft, due, expire_silent
 from fedcore.rounds.questions import failure_reasons, latest, may_retry, tally
 from fedcore.rounds.states import (
@@ -60,6 +61,10 @@ def _tick(draft: Draft, tick: Tick) -> None:
             limit = draft.round.policy.aggregation_s
             draft.move(RoundPhase.FAILED, f"no worker aggregated the updates within {limit:.0f} s")
         return
+    if phase is RoundPhase.FOLDING:
+        expire_silent(draft, tick)
+        _fold_clusters(draft, tick)
+        return
     task = Task.EVALUATE if phase is RoundPhase.EVALUATING else Task.TRAIN
     expire_silent(draft, tick)
     (_close_evaluation if task is Task.EVALUATE else _close_collection)(draft, tick)
@@ -101,13 +106,30 @@ def _close_collection(draft: Draft, tick: Tick) -> None:
         len(reported) >= current.policy.quorum and (not open_ or due(current, tick.now))
     ):
         draft.revoke_active("the round closed without it")
-        limit = tick.now + current.policy.aggregation_s
-        draft.move(RoundPhase.AGGREGATING, deadline_at=limit)
-        draft.effects.append(Aggregate(tuple(reported)))
+        if unsettled(draft.round):
+            draft.move(RoundPhase.FOLDING, deadline_at=tick.now + current.policy.deadline_s)
+            _fold_clusters(draft, tick)
+        else:
+            _aggregate(draft, tick.now)
     elif not open_ or due(current, tick.now):
         _fail_collection(draft, len(reported), bool(open_))
     elif current.phase is RoundPhase.BROADCASTING and _anyone_accepted(current):
         draft.round = replace(current, phase=RoundPhase.COLLECTING)
+
+
+def _fold_clusters(draft: Draft, tick: Tick) -> None:
+    """The heads of clusters fold; the server goes on once each has, or cannot."""
+    if due(draft.round, tick.now):
+        give_up_all(draft, f"it did not fold its cluster by the deadline; {TAKEN_UP}")
+    offer_folds(draft, tick)
+    if not unsettled(draft.round):
+        _aggregate(draft, tick.now)
+
+
+def _aggregate(draft: Draft, now: float) -> None:
+    limit = now + draft.round.policy.aggregation_s
+    draft.move(RoundPhase.AGGREGATING, deadline_at=limit)
+    draft.effects.append(Aggregate(tuple(tally(draft.round, Task.TRAIN)[0])))
 
 
 def _fail_collection(draft: Draft, reported: int, late: bool) -> None:

@@ -17,6 +17,9 @@ from fedcore.rounds.states import (
     Task,
 )
 
+BUSY_WITH = {RoundPhase.FOLDING: Task.FOLD, RoundPhase.EVALUATING: Task.EVALUATE}
+VERBS = {Task.TRAIN: "train", Task.FOLD: "fold their clusters", Task.EVALUATE: "evaluate"}
+
 
 def may_retry(current: Round, item: Assignment) -> bool:
     """Whether a lost attempt may be offered again."""
@@ -31,7 +34,7 @@ def may_take_back(current: Round, item: Assignment) -> bool:
     """
     evaluating = current.phase is RoundPhase.EVALUATING
     collecting = current.phase in (RoundPhase.BROADCASTING, RoundPhase.COLLECTING)
-    open_ = evaluating if item.task is Task.EVALUATE else collecting
+    open_ = {Task.TRAIN: collecting, Task.EVALUATE: evaluating}.get(item.task, False)
     silent = item.phase is AssignmentPhase.EXPIRED and item.reason.startswith(SILENT)
     return open_ and silent and latest(current, item.task).get(item.device) == item
 
@@ -43,8 +46,14 @@ def latest(current: Round, task: Task) -> dict[str, Assignment]:
         held = newest.get(item.device)
         if item.task is task and (held is None or item.attempt > held.attempt):
             newest[item.device] = item
-    order = current.members if task is Task.TRAIN else current.evaluators
+    order = _asked(current, task)
     return {device: newest[device] for device in order if device in newest}
+
+
+def _asked(current: Round, task: Task) -> Sequence[str]:
+    if task is Task.FOLD:
+        return [cluster.head for cluster in current.clusters]
+    return current.members if task is Task.TRAIN else current.evaluators
 
 
 def tally(current: Round, task: Task) -> tuple[list[str], list[str]]:
@@ -109,11 +118,10 @@ def waiting_for(current: Round, now: float, last_seen: Mapping[str, float]) -> s
         return "waiting for an aggregation worker to fold the updates"
     if current.phase in ENDED:
         return ""
-    evaluating = current.phase is RoundPhase.EVALUATING
-    task = Task.EVALUATE if evaluating else Task.TRAIN
+    task = BUSY_WITH.get(current.phase, Task.TRAIN)
     open_ = tally(current, task)[1]
-    total = len(current.evaluators if evaluating else current.members)
-    verb = "evaluate" if evaluating else "train"
+    total = len(_asked(current, task))
+    verb = VERBS[task]
     shown = ", ".join(_seen(device, now, last_seen) for device in open_[:3])
     more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
     return f"waiting for {len(open_)} of {total} to {verb}: {shown}{more}"

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from fedcore.tree import Cluster
+
 
 class RoundPhase(str, Enum):
     PLANNED = "planned"
     BROADCASTING = "broadcasting"
     COLLECTING = "collecting"
+    FOLDING = "folding"
     AGGREGATING = "aggregating"
     EVALUATING = "evaluating"
     CLOSED = "closed"
@@ -20,6 +23,7 @@ class RoundPhase(str, Enum):
 
 class Task(str, Enum):
     TRAIN = "train"
+    FOLD = "fold"
     EVALUATE = "evaluate"
 
 
@@ -126,7 +130,8 @@ class Policy:
 class Round:
     """One cycle. Number 0 only evaluates the model as it is before any training.
 
-    A round without ``evaluators`` closes as soon as its model is stored.
+    A round without ``evaluators`` closes as soon as its model is stored. ``clusters`` are folded
+    by their heads before the server folds, the inner ones first (see ``fedcore.tree``).
     """
 
     number: int
@@ -137,6 +142,7 @@ class Round:
     deadline_at: float | None = None
     assignments: tuple[Assignment, ...] = ()
     reason: str = ""
+    clusters: tuple[Cluster, ...] = ()
 
 
 @dataclass(frozen=True)

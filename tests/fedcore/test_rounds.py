@@ -21,6 +21,7 @@ from fedcore.rounds import (
     Tick,
     step,
 )
+from fedcore.tree import clusters
 from tests.fedcore.rounds import (
     BROKEN,
     DEADLINE,
@@ -50,6 +51,8 @@ class Arrow:
     reason: str = ""
 
 
+BOTH = part("a", "reported"), part("b", "reported")
+CLUSTER = clusters({"b": "a"})
 ARROWS = {
     "a planned round is offered to its members": Arrow(
         a_round("planned"), tick(), "broadcasting", ("offer a", "offer b")
@@ -62,6 +65,18 @@ ARROWS = {
     ),
     "nothing was aggregated before it began": Arrow(a_round("planned"), DONE, "planned"),
     "nothing failed to aggregate before it began": Arrow(a_round("planned"), BROKEN, "planned"),
+    "a cluster is folded before the server folds": Arrow(
+        a_round("folding", *BOTH, clusters=CLUSTER), tick(), "folding", ("offer a",)
+    ),
+    "nothing is aggregated while clusters are folded": Arrow(
+        a_round("folding", *BOTH, clusters=CLUSTER), DONE, "folding"
+    ),
+    "nothing fails to aggregate while clusters are folded": Arrow(
+        a_round("folding", *BOTH, clusters=CLUSTER), BROKEN, "folding"
+    ),
+    "a folding round can be stopped": Arrow(
+        a_round("folding", *BOTH, clusters=CLUSTER), STOP, "failed", ("failed",)
+    ),
     "nobody has taken the offer yet": Arrow(
         a_round("broadcasting", part("a", "offered"), part("b", "offered")),
         tick(),

@@ -22,6 +22,7 @@ from fedcore.rounds import (
     step,
 )
 from fedcore.rounds.states import DEVICE_MOVES
+from fedcore.tree import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "recovery.md").read_text()
@@ -55,9 +56,10 @@ def _after(current: Round) -> Iterator[Round]:
 def _arrows() -> set[Arrow]:
     """Every change of phase that can happen, by walking all that can be reached."""
     starts = [
-        Round(number, DEVICES if number else (), evaluators, POLICY)
+        Round(number, DEVICES if number else (), evaluators, POLICY, clusters=tree)
         for number in (0, 1)
         for evaluators in (DEVICES, ())
+        for tree in ((), (Cluster("a", ("b",)),))
     ]
     seen, queue, found = set(starts), list(starts), set()
     while queue:

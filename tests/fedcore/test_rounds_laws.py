@@ -32,12 +32,17 @@ from fedcore.rounds import (
     move_refusal,
     step,
     tally,
+    top,
+    trained_by,
+    unsettled,
     waiting_for,
 )
+from fedcore.tree import clusters
 from tests.fedcore.rounds import (
     NOW,
     TRAIN,
 )
+from tests.fedcore.trees import forests
 
 # What happens to a round: time passes, devices act as they are allowed to, workers answer.
 DEVICES = "abcd"
@@ -75,7 +80,8 @@ def new_rounds(draw: st.DrawFn) -> Round:
         target, draw(st.integers(1, target)), 60.0, 10.0, draw(st.integers(1, 3)), aggregation_s=30
     )
     number = draw(st.integers(0, 2))
-    return Round(number, members if number else (), evaluators, policy)
+    tree = clusters(draw(forests(tuple(DEVICES))) if number and draw(st.booleans()) else {})
+    return Round(number, members if number else (), evaluators, policy, clusters=tree)
 
 
 class World:
@@ -110,8 +116,8 @@ class World:
 
     def refuse_update(self, device: str) -> None:
         """What an aggregation worker does to an update that is not sound."""
-        for item in self.round.assignments:
-            if (item.device, item.task, item.phase) == (device, TRAIN, AssignmentPhase.REPORTED):
+        for item in top(self.round):
+            if (item.device, item.phase) == (device, AssignmentPhase.REPORTED):
                 self.put(item, replace(item, phase=AssignmentPhase.REFUSED, retryable=False))
 
     def put(self, old: Assignment, new: Assignment) -> None:
@@ -145,8 +151,10 @@ def check_laws(before: Round, after: Round, effects: tuple[Effect, ...]) -> None
         elif isinstance(effect, Aggregate):
             assert len(effect.devices) >= after.policy.quorum
             assert list(effect.devices) == tally(after, TRAIN)[0]
+            assert not any(item.phase in ACTIVE for item in after.assignments)
+    check_tree(after)
     for task in Task:
-        asked = after.members if task is TRAIN else after.evaluators
+        asked = asked_for(after, task)
         for device in DEVICES:
             attempts = [
                 item for item in after.assignments if (item.device, item.task) == (device, task)
@@ -172,6 +180,25 @@ def check_laws(before: Round, after: Round, effects: tuple[Effect, ...]) -> None
         assert waiting_for(after, NOW, {})
 
 
+def check_tree(after: Round) -> None:
+    """Each update that was delivered is in one place: by itself, or in one fold."""
+    delivered = [(i.device, i.attempt) for i in after.assignments if trained(i)]
+    leaves = [leaf for item in top(after) for leaf in trained_by(after, item)]
+    assert sorted((leaf.device, leaf.attempt) for leaf in leaves) == sorted(delivered)
+    if after.phase is RoundPhase.FOLDING:
+        assert unsettled(after)
+
+
+def trained(item: Assignment) -> bool:
+    return item.task is TRAIN and item.phase in DELIVERED
+
+
+def asked_for(after: Round, task: Task) -> tuple[str, ...]:
+    if task is Task.FOLD:
+        return tuple(cluster.head for cluster in after.clusters)
+    return after.members if task is TRAIN else after.evaluators
+
+
 @settings(max_examples=300, deadline=None)
 @given(new_rounds(), st.lists(HAPPENINGS, max_size=40))
 def test_laws_hold_and_nothing_hangs(start: Round, story: list[tuple[Any, ...]]) -> None:
@@ -180,8 +207,8 @@ def test_laws_hold_and_nothing_hangs(start: Round, story: list[tuple[Any, ...]])
         world.happen(what)
     if world.round.phase is RoundPhase.PLANNED:
         world.tick(0, frozenset())
-    # Nobody says anything any more: collection, fold and evaluation each have a deadline.
-    for limit in (60.0, 30.0, 60.0):
+    # Nobody says anything any more: collection, folds and evaluation each have a deadline.
+    for limit in (60.0, 60.0, 30.0, 60.0):
         world.tick(limit + 1, frozenset(DEVICES))
     assert world.round.phase in ENDED
     assert world.ended == 1

@@ -106,7 +106,10 @@ class Job(models.Model):
 
 
 class Participant(models.Model):
-    """A device of a job. ``slot`` numbers them in name order and is the device in every seed."""
+    """A device of a job. ``slot`` numbers them in name order and is the device in every seed.
+
+    Devices that only fold for others have no dataset, and stand behind those that train.
+    """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="participants")
     device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="participations")
@@ -115,6 +118,8 @@ class Participant(models.Model):
     examples = models.PositiveIntegerField()
     # Options of the job that differ on this device, by dotted path (fedcore.tailoring).
     tailoring = models.JSONField(default=dict, blank=True)
+    # Slot of the device that folds its updates; empty: the server (fedcore.tree).
+    parent = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ["slot"]
@@ -122,6 +127,10 @@ class Participant(models.Model):
             models.UniqueConstraint(fields=["job", "device"], name="device_once_in_job"),
             models.UniqueConstraint(fields=["job", "slot"], name="slot_once_in_job"),
         ]
+
+    @property
+    def trains(self) -> bool:
+        return bool(self.dataset)
 
 
 class Round(models.Model):
@@ -138,6 +147,8 @@ class Round(models.Model):
     members = models.JSONField(default=list)
     evaluators = models.JSONField(default=list)
     policy = models.JSONField(default=dict)
+    # [slot, slots of its children] of each device that folds for others, the inner ones first.
+    clusters = models.JSONField(default=list, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
     aggregation_requested_at = models.DateTimeField(null=True, blank=True)
     base_artefact = models.ForeignKey(

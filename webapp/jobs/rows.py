@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from fedcore import rounds
 from fedcore.rounds import AssignmentPhase, RoundPhase
+from fedcore.tree import Cluster
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 
 
@@ -39,6 +40,10 @@ def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round
         deadline_at=row.deadline_at.timestamp() if row.deadline_at else None,
         assignments=_assignments(row.assignments.all(), named),
         reason=row.reason,
+        clusters=tuple(
+            Cluster(named[head], tuple(named[slot] for slot in below))
+            for head, below in row.clusters
+        ),
     )
 
 

@@ -1,0 +1,118 @@
+"""Clusters in a round: whose updates stand where, and the offers to the devices that fold them.
+
+Clusters are folded between the collection, which fixes the updates, and the server's fold. A
+cluster that cannot be folded by its head is passed up as it is, so its parent, in the end the
+server, folds its updates one by one: the mean is the same, only more bytes travel. A cluster of one
+update is passed up as well, since folding would only copy it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedcore.rounds.draft import Draft
+from fedcore.rounds.questions import latest, may_retry
+from fedcore.rounds.states import (
+    ACTIVE,
+    DELIVERED,
+    Assignment,
+    AssignmentPhase,
+    Revoke,
+    Round,
+    Task,
+    Tick,
+)
+from fedcore.tree import Cluster
+
+LOST = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
+TAKEN_UP = "the updates go up one by one"
+
+
+def takes(current: Round, head: str) -> tuple[Assignment, ...]:
+    """What a head folds: its own update, and what comes from each of its children."""
+    own = _delivered(current, head, Task.TRAIN)
+    return (*own, *(item for child in _children(current, head) for item in _from(current, child)))
+
+
+def top(current: Round) -> tuple[Assignment, ...]:
+    """What the server folds: of each update either itself or the one fold that holds it."""
+    below = {child for cluster in current.clusters for child in cluster.children}
+    heads = [cluster.head for cluster in current.clusters]
+    roots = [name for name in dict.fromkeys((*current.members, *heads)) if name not in below]
+    return tuple(item for root in roots for item in _from(current, root))
+
+
+def trained_by(current: Round, item: Assignment) -> tuple[Assignment, ...]:
+    """The devices' own updates that an assignment's update is made of."""
+    if item.task is Task.TRAIN:
+        return (item,)
+    return tuple(leaf for part in takes(current, item.device) for leaf in trained_by(current, part))
+
+
+def _from(current: Round, name: str) -> tuple[Assignment, ...]:
+    """What a device sends up: its fold, or where there is none all that it would have folded."""
+    return _delivered(current, name, Task.FOLD) or takes(current, name)
+
+
+def _delivered(current: Round, name: str, task: Task) -> tuple[Assignment, ...]:
+    item = latest(current, task).get(name)
+    return (item,) if item is not None and item.phase in DELIVERED else ()
+
+
+def _children(current: Round, head: str) -> tuple[str, ...]:
+    return next((each.children for each in current.clusters if each.head == head), ())
+
+
+def unsettled(current: Round) -> list[str]:
+    """Heads whose cluster is still to be folded, the deepest first."""
+    return [each.head for each in current.clusters if not _settled(current, each)]
+
+
+def _settled(current: Round, cluster: Cluster) -> bool:
+    item = latest(current, Task.FOLD).get(cluster.head)
+    if item is None:
+        return len(takes(current, cluster.head)) < 2
+    return item.phase not in ACTIVE and not (item.phase in LOST and may_retry(current, item))
+
+
+def offer_folds(draft: Draft, tick: Tick) -> None:
+    """Offer each cluster whose inner clusters are settled; pass up those that nobody can fold."""
+    _expire_untaken(draft, tick)
+    for cluster in draft.round.clusters:
+        waiting = unsettled(draft.round)
+        item = latest(draft.round, Task.FOLD).get(cluster.head)
+        if cluster.head not in waiting or set(cluster.children) & set(waiting):
+            continue
+        if item is not None and item.phase in ACTIVE:
+            continue
+        if cluster.head in tick.online:
+            draft.offer(cluster.head, Task.FOLD, item.attempt + 1 if item else 1, tick.now)
+        else:
+            reason = f"{item.reason}; {TAKEN_UP}" if item else f"it is away; {TAKEN_UP}"
+            _give_up(draft, item or Assignment(cluster.head, Task.FOLD, 1), reason)
+
+
+def _expire_untaken(draft: Draft, tick: Tick) -> None:
+    """An offer that nobody takes counts as lost: the round waits for the fold alone."""
+    for item in draft.round.assignments:
+        offered = (item.task, item.phase) == (Task.FOLD, AssignmentPhase.OFFERED)
+        if offered and item.lease_until < tick.now:
+            reason = "it did not take its cluster's fold within a lease"
+            draft.put(replace(item, phase=AssignmentPhase.EXPIRED, reason=reason))
+            draft.effects.append(Revoke(item.device, item.task, item.attempt, reason))
+
+
+def _give_up(draft: Draft, item: Assignment, reason: str) -> None:
+    gone = replace(item, phase=AssignmentPhase.EXPIRED, reason=reason, retryable=False)
+    draft.put(gone)
+    draft.effects.append(Revoke(item.device, item.task, item.attempt, reason, silent=True))
+
+
+def give_up_all(draft: Draft, reason: str) -> None:
+    """The clusters' time is over: what is not folded goes up as it is."""
+    for item in draft.round.assignments:
+        if item.task is Task.FOLD and item.phase in ACTIVE:
+            draft.revoke(item, reason)
+    for head in unsettled(draft.round):
+        item = latest(draft.round, Task.FOLD).get(head) or Assignment(head, Task.FOLD, 1)
+        _give_up(draft, item, reason)
