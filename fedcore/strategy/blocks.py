@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.strategy.flat import FlatFile, Row
+from fedcore.strategy.flat import FlatFile, Numbers, Row
 from fedcore.strategy.parts import Strategy
 from fedcore.train.hardware import threads as torch_threads
 
@@ -49,7 +49,7 @@ class Inputs:
 
     strategy: Strategy
     row: Row
-    before: FlatFile
+    before: Numbers
     moments: FlatFile | None
     members: tuple[Member, ...]
 

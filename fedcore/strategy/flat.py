@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +55,14 @@ class Row:
         """First place of a tensor and the place after its last."""
         number = self.names.index(name)
         return self.starts[number], self.starts[number] + math.prod(self.shapes[number])
+
+
+class Numbers(Protocol):
+    """A row of numbers that is read in pieces."""
+
+    def read(self, start: int, stop: int) -> Tensor: ...
+
+    def release(self, start: int, stop: int) -> None: ...
 
 
 class FlatFile:
