@@ -19,6 +19,7 @@ from fedcore import (
     spec_ranks,
     spec_strategy,
     spec_train,
+    spec_tree,
     spec_wire,
 )
 from fedcore.errors import Fault, SpecError
@@ -28,6 +29,7 @@ from fedcore.spec_method import MethodSpec
 from fedcore.spec_participation import EvaluationSpec, ParticipationSpec
 from fedcore.spec_strategy import StrategySpec
 from fedcore.spec_train import ModelSpec, TrainSpec
+from fedcore.spec_tree import TreeSpec
 from fedcore.spec_wire import WireSpec
 
 
@@ -60,6 +62,7 @@ class JobSpec:
     strategy: StrategySpec = field(default_factory=StrategySpec)
     method: MethodSpec = field(default_factory=MethodSpec)
     participation: ParticipationSpec = field(default_factory=ParticipationSpec)
+    tree: TreeSpec = field(default_factory=TreeSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     wire: WireSpec = field(default_factory=WireSpec)
     rounds: int = option(5, whole(1, 10_000), "Rounds")
@@ -142,6 +145,7 @@ RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     *spec_strategy.RULES,
     *spec_method.RULES,
     *spec_participation.RULES,
+    *spec_tree.RULES,
     *spec_wire.RULES,
 )
 
