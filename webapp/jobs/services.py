@@ -14,6 +14,7 @@ from webapp.accounts.models import User
 from webapp.broker import EXPORT, send_after_commit
 from webapp.devices.models import Device
 from webapp.events import job_event
+from webapp.jobs import clusters
 from webapp.jobs.models import Job
 from webapp.jobs.transitions import look_at
 
@@ -33,9 +34,11 @@ class MoveRefused(EdgewiseError):
 def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     """Store a job, and launch it unless it is to stay a draft.
 
-    Raises SpecError where the specification names devices that this site does not have.
+    Raises SpecError where the specification names devices that this site does not have, or whose
+    role is another one.
     """
     _check_devices(spec)
+    clusters.check(spec)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
     with transaction.atomic():
         job = Job.objects.create(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from fedcore.strategy.fold import FoldReport, UpdateFile, UpdatesRefused
 from fedcore.strategy.serve import After, Before, fold_and_serve
 from fedcore.wire.frame import FrameInfo, check_header
 from webapp.events import job_event
-from webapp.jobs import wire
+from webapp.jobs import clusters, wire
 from webapp.jobs.artefacts import (
     ArtefactRefused,
     full_disk_refused,
@@ -45,6 +45,7 @@ class _Result:
     step_artefact: Artefact | None
     slots: list[int]
     updates: list[dict[str, object]]
+    clusters: list[dict[str, object]]
 
 
 def fold_round(round_id: int) -> None:
@@ -97,8 +98,9 @@ def _fold(row: Round) -> _Result | None:
         state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
         step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
         told = pieces.figures(row, pieces.reported(row))
+        folded = clusters.figures(row) if row.clusters else []
     slots = [update.slot for update in updates]
-    return _Result(report, kept, state_kept, step_kept, slots, told)
+    return _Result(report, kept, state_kept, step_kept, slots, told, folded)
 
 
 def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
@@ -112,7 +114,7 @@ def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
     base = stack.enter_context(local_file(row.base_artefact))
     state = stack.enter_context(local_file(previous)) if previous else None
     updates = _checked_updates(row, stack)
-    _check_quorum(row, len(updates))
+    _check_quorum(row, updates)
     return Before(base, state), updates
 
 
@@ -166,9 +168,10 @@ def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
             job_event(row.job, text, Level.ERROR, assignment.device)
 
 
-def _check_quorum(row: Round, sound: int) -> None:
+def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:
     """Raise FoldError where the refusals left fewer updates than the round needs."""
     needed = int(row.policy["quorum"])
+    sound = pieces.trained(row, updates)
     if sound >= needed:
         return
     refused = (
@@ -208,9 +211,11 @@ def _figures(result: _Result) -> dict[str, object]:
     return {
         "slots": result.slots,
         **({"updates": result.updates} if result.updates else {}),
+        **({"clusters": result.clusters} if result.clusters else {}),
         "weights": report.weights,
         "update_norms": report.update_norms,
-        "aggregation_error": report.aggregation_error,
+        # Of clusters' means it would say nothing of the devices' own factors.
+        "aggregation_error": None if result.clusters else report.aggregation_error,
         "seconds": report.seconds,
         "bytes_read": report.bytes_read,
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.db.models import QuerySet
 
+from fedcore import rounds
 from fedcore.rounds import AssignmentPhase, Task
 from fedcore.strategy.inputs import Key, UpdateFile
-from webapp.jobs import tailoring
+from webapp.jobs import clusters, tailoring
 from webapp.jobs.models import Assignment, Round
-from webapp.jobs.rows import is_buffered
+from webapp.jobs.rows import is_buffered, to_round
 from webapp.telemetry.units import number
 
 
@@ -25,15 +27,26 @@ def of_round(row: Round) -> QuerySet[Assignment]:
 def reported(row: Round) -> dict[Key, Assignment]:
     """The updates to fold, by their place in the sum: slot, then number.
 
-    In an asynchronous job one slot may bring several; the one from the oldest model comes first,
-    whatever arrived first.
+    A cluster's update stands for those that its device has folded. In an asynchronous job one slot
+    may bring several; the one from the oldest model comes first, whatever arrived first.
     """
+    if row.clusters:
+        topmost = clusters.rows_of(row, rounds.top(to_round(row)))
+        return {(item.slot, 0): item for item in topmost}
     rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
     found = rows.select_related("update_artefact", "device", "round__base_artefact")
     ordered = list(found.order_by("round__number", "round__attempt", "slot", "attempt"))
     if not is_buffered(row):
         return {(item.slot, 0): item for item in ordered}
     return {(item.slot, place): item for place, item in enumerate(ordered)}
+
+
+def trained(row: Round, updates: Sequence[UpdateFile]) -> int:
+    """How many devices' own updates these are made of."""
+    if not row.clusters:
+        return len(updates)
+    found = reported(row)
+    return clusters.leaves(row, [found[update.key] for update in updates])
 
 
 def staleness(row: Round, item: Assignment) -> int:

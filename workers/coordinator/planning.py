@@ -16,7 +16,7 @@ from fedcore.spec import JobSpec
 from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs import tailoring
+from webapp.jobs import clusters, tailoring
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from workers.coordinator import watch
 
@@ -30,6 +30,7 @@ class RoundPlan:
     members: tuple[int, ...]
     evaluators: tuple[int, ...]
     policy: dict[str, float]
+    clusters: tuple[tuple[int, list[int]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Wait:
 def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     """Choose the devices of a round among those that are reachable now."""
     spec = job.job_spec
-    participants = _participants(job, spec)
+    everybody = _participants(job, spec)
+    participants = [p for p in everybody if p.trains]
     online = [p for p in participants if p.device.is_online]
     if spec.participation.buffered and number > 1:  # devices are at work: nobody is waited for
         return _plan_version(spec, number, participants, online)
@@ -58,6 +60,7 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
         tuple(slots[name] for name in chosen.members) if number else (),
         tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),
         asdict(policy),
+        tuple(clusters.among(everybody)) if number else (),
     )
 
 
@@ -130,6 +133,7 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     ready = [row for row in rows if row.device.is_online]
     if len(ready) >= max(1, spec.participation.minimum):
         tailoring.fix(spec, rows)
+        rows = clusters.fix(spec, rows)
         Participant.objects.bulk_create(rows)
     return rows
 

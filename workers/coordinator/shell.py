@@ -126,6 +126,7 @@ def _start_round(job: Job, number: int, last: Round | None) -> bool:
         members=list(plan.members),
         evaluators=list(plan.evaluators),
         policy=plan.policy,
+        clusters=plan.clusters,
         base_artefact=job.global_artefact,
         started_at=timezone.now(),
     )

@@ -98,7 +98,7 @@ def _at(seconds: float | None) -> datetime | None:
 def _save_assignments(
     row: Round, before: rounds.Round, after: rounds.Round, slots: Mapping[str, int]
 ) -> list[Assignment]:
-    """Store new and changed assignments, in few queries however many; returns the new ones."""
+    """Store new and changed assignments, in few queries however many; returns new offers."""
     old = {(a.device, a.task, a.attempt): a for a in before.assignments}
     new: list[rounds.Assignment] = []
     moves: dict[_Move, list[int]] = {}
@@ -145,8 +145,9 @@ def _move(row: Round, move: _Move, slots: list[int]) -> None:
 def _create(
     row: Round, items: Sequence[rounds.Assignment], slots: Mapping[str, int]
 ) -> list[Assignment]:
+    """Store new assignments; returns those that are offers."""
     devices = dict(Participant.objects.filter(job_id=row.job_id).values_list("slot", "device_id"))
-    return Assignment.objects.bulk_create(
+    made = Assignment.objects.bulk_create(
         Assignment(
             round=row,
             device_id=devices[slots[item.device]],
@@ -154,10 +155,13 @@ def _create(
             task=item.task.value,
             attempt=item.attempt,
             phase=item.phase.value,
+            reason=item.reason,
+            retryable=item.retryable,
             lease_until=datetime.fromtimestamp(item.lease_until, timezone.utc),
         )
         for item in items
     )
+    return [item for item in made if item.phase == AssignmentPhase.OFFERED.value]
 
 
 def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:

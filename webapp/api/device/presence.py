@@ -95,6 +95,7 @@ _ANSWERED = (
 _PHASE_OF = {
     "training": AssignmentPhase.TRAINING,
     "evaluating": AssignmentPhase.TRAINING,
+    "folding": AssignmentPhase.TRAINING,
     "uploading": AssignmentPhase.UPLOADING,
 }
 

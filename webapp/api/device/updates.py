@@ -10,7 +10,7 @@ from uuid import UUID
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from fedcore.errors import WireError
-from fedcore.rounds import HELD, AssignmentPhase, Task, move_refusal
+from fedcore.rounds import HELD, AssignmentPhase, move_refusal
 from webapp.api.device import work
 from webapp.api.device.authentication import SCHEME, DeviceThrottle, device_of
 from webapp.devices.models import Device
@@ -41,7 +41,7 @@ def admit(authorization: str, pk: UUID, sha256: str) -> Intake:
     """
     device = _device(authorization)
     assignment = work.assignment_of(device, pk)
-    if assignment.task != Task.TRAIN.value:
+    if assignment.task not in work.SENDING:
         raise AssignmentRefused("an evaluation has no update")
     take_back(assignment)
     refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from fedcore.rounds import ACTIVE, DELIVERED, AssignmentPhase, Task, move_refusal
 from webapp.devices.models import Device
 from webapp.events import job_event
-from webapp.jobs import wire
+from webapp.jobs import clusters, wire
 from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
 from webapp.jobs.rows import is_buffered, state_before
 from webapp.jobs.sending import stream
@@ -28,6 +28,8 @@ from webapp.jobs.transitions import (
     take_back,
 )
 from webapp.wake import wake_job
+
+SENDING = (Task.TRAIN.value, Task.FOLD.value)  # whose answer is an update
 
 
 def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "deadline_at": _deadline(round_),
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
         "max_update_bytes": wire.max_update_bytes(assignment, weights),
+        "fold": clusters.work_of(assignment),
     }
 
 
@@ -131,9 +134,10 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
         raise AssignmentRefused(refusal)
     if assignment.task == Task.EVALUATE.value and update is not None:
         raise AssignmentRefused("an evaluation has no update")
-    training = assignment.task == Task.TRAIN.value
-    if training and (update is None or assignment.update_artefact_id != update):
+    sending = assignment.task in SENDING
+    if sending and (update is None or assignment.update_artefact_id != update):
         raise AssignmentRefused("upload the update before reporting it")
+    clusters.check_report(assignment, values["examples"])
     with transaction.atomic():
         lock_job(assignment.round.job_id)
         move_assignment(
@@ -162,6 +166,8 @@ def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
     if assignment.task == Task.EVALUATE.value:
         score = metrics.get("rougeL")
         return f"{where}: evaluated, ROUGE-L {score:.1f}" if score is not None else where
+    if assignment.task == Task.FOLD.value:
+        return f"{where}: {clusters.reported_text(assignment)}"
     return f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
 
 
@@ -209,7 +215,8 @@ def served(assignment: Assignment) -> tuple[Artefact, ...]:
     weights = job_weights(assignment)
     row = wire.step_to(assignment.round.job, weights)
     found = (weights, row.step_artefact if row else None, server_state(assignment))
-    return tuple(item for item in found if item is not None)
+    folded = (part.update_artefact for part in clusters.taken(assignment))
+    return tuple(item for item in (*found, *folded) if item is not None)
 
 
 def assignment_of(device: Device, pk: UUID) -> Assignment:
