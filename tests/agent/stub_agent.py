@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class StubTrainer:
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         self._run(work, watch)
         return Outcome(5, {"loss": 1.0, "rougeL": 30.0})
+
+    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+        raise CannotDo("a stub folds nothing")
 
     def _run(self, work: Work, watch: Watch) -> None:
         wishes = wishes_of(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fedcore.errors import EdgewiseError
@@ -78,6 +78,12 @@ class ArtefactCache:
         """Take in a file of this folder whose hash was checked."""
         self._checked.add(sha256)
         return path.replace(self._folder / sha256)
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Drop all but these, and what came of them so far."""
+        for path in self._folder.iterdir():
+            if path.name.split(".")[0] not in names:
+                path.unlink(missing_ok=True)
 
     def tidy(self, keep: str) -> None:
         """Drop all but ``keep`` and the newest others, KEPT in all."""

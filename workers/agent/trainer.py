@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from fedcore.plan.flops import mfu
+from fedcore.strategy.cluster import fold_cluster
+from fedcore.strategy.inputs import UpdateFile
 from fedcore.train.hardware import peak_memory_bytes, pick_precision
 from fedcore.train.own import Own
 from fedcore.train.session import Session
@@ -82,6 +85,18 @@ class FedcoreTrainer:
         work = self._settled(work)
         found = self._session.evaluate(work.spec, weights, self._source(work), hooks)
         return Outcome(found.examples, _finite(asdict(found)))
+
+    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+        cluster = work.cluster
+        assert cluster is not None, "a fold without a cluster"
+        began = time.monotonic()
+        files = [
+            UpdateFile(path, part.examples, part.slot)
+            for path, part in zip(updates, cluster.parts, strict=True)
+        ]
+        frame = fold_cluster(work.spec, cluster.shapes, files, work.update_meta, update)
+        metrics = {"seconds": time.monotonic() - began, "updates": len(files)}
+        return Outcome(cluster.examples, metrics, (frame.sha256, frame.size))
 
     def _source(self, work: Work) -> Source:
         held = self._datasets.get(work.dataset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,6 +22,7 @@ from fedcore.tailoring import tailored
 from workers.agent.artefacts import ArtefactCache, BrokenDownload
 from workers.agent.backoff import keep_trying, pause
 from workers.agent.clock import seconds_of
+from workers.agent.cluster import Cluster
 from workers.agent.recorder import Recorder
 from workers.agent.step import rebuilt
 from workers.agent.traffic import Counted
@@ -49,8 +50,8 @@ class Work:
     """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970.
 
     ``spec`` is the job as this device was given it, ``state`` the server's state where the strategy
-    lets devices see it (SHA-256 and bytes). ``draw`` counts former pieces of training on the same
-    weights; each draws its own order.
+    lets devices see it (SHA-256 and bytes), ``cluster`` the updates it is to fold. ``draw`` counts
+    former pieces of training on the same weights; each draws its own order.
     """
 
     assignment: str
@@ -69,6 +70,7 @@ class Work:
     wire: WireOffer = field(default_factory=WireOffer)
     step: StepOffer | None = None
     state: tuple[str, int] | None = None
+    cluster: Cluster | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Work:
@@ -93,6 +95,7 @@ class Work:
             wire=WireOffer.read(values.get("wire") or {}),
             step=StepOffer.read(values["global"].get("step")),
             state=_artefact(values.get("state")),
+            cluster=Cluster.read(values.get("fold")),
         )
 
     @property
@@ -146,6 +149,9 @@ class Trainer(Protocol):
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         """Evaluate ``weights`` on this device's validation part."""
 
+    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+        """Fold the updates of the work's cluster, in its order, into one; write its frame."""
+
 
 @dataclass
 class Timing:
@@ -182,7 +188,7 @@ class Performance:
         counted = Counted(self.tools.server.traffic)
         update = self.tools.updates / f"{self.work.assignment}.safetensors"
         try:
-            outcome = self._learn(Received(self._weights(), self._state()), update)
+            outcome = self._do(update)
             if outcome.update is not None:
                 self._upload(update, outcome.update)
         finally:
@@ -214,9 +220,7 @@ class Performance:
         """The server's state; after the weights, as fetching those clears the cache."""
         if self.work.state is None:
             return None
-        sha256, size = self.work.state
-        held = self.tools.cache.held(sha256, size, self.tools.check)
-        return held or self._fetch(sha256, size)
+        return self._held(*self.work.state)
 
     def _download(self) -> Path:
         work, cache = self.work, self.tools.cache
@@ -236,6 +240,27 @@ class Performance:
             except BrokenDownload as error:
                 log.warning("%s", error)
         return self._insist(fetch, "downloading the weights")
+
+    def _do(self, update: Path) -> Outcome:
+        if self.work.cluster is not None:
+            return self._fold(self.work.cluster, update)
+        return self._learn(Received(self._weights(), self._state()), update)
+
+    def _fold(self, cluster: Cluster, update: Path) -> Outcome:
+        """Updates that were fetched before a crash are here still; afterwards nobody needs them."""
+        work, tools = self.work, self.tools
+        tools.cache.keep_only({work.global_sha256, *cluster.names})
+        tools.recorder.enter("downloading")
+        began, waited = time.monotonic(), self.timing.wait
+        updates = cluster.gather(self._held)
+        self.timing.download = time.monotonic() - began - (self.timing.wait - waited)
+        tools.recorder.enter("folding")
+        outcome = tools.trainer.fold(work, updates, update)
+        tools.cache.keep_only({work.global_sha256})
+        return outcome
+
+    def _held(self, sha256: str, size: int) -> Path:
+        return self.tools.cache.held(sha256, size, self.tools.check) or self._fetch(sha256, size)
 
     def _learn(self, received: Received, update: Path) -> Outcome:
         work, tools = self.work, self.tools
@@ -285,7 +310,7 @@ class Performance:
         return max(0.0, self.work.deadline - self.tools.server.clock.now())
 
     def _metrics(self, outcome: Outcome) -> dict[str, Any]:
-        if self.work.task != "train":
+        if self.work.task == "evaluate":
             return outcome.metrics
         timing = self.timing
         parts = {

@@ -12,14 +12,14 @@ import json
 import random
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedcore.plan.frame_header import FrameHeader, read_header
 from workers.agent.cli import main
 from workers.agent.config import Settings
-from workers.agent.work import Outcome, Received, Watch, Work
+from workers.agent.work import CannotDo, Outcome, Received, Watch, Work
 
 BLOCK_BYTES = 1 << 20
 EXAMPLES = 100
@@ -44,6 +44,10 @@ class EchoTrainer:
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         del work, weights, watch
         return Outcome(EXAMPLES, {"loss": 1.0, "rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0})
+
+    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+        del work, updates, update
+        raise CannotDo("a device that trains nothing folds nothing")
 
     def _write(self, path: Path, head: bytes, weights: Path) -> tuple[str, int]:
         left = weights.stat().st_size - read_header(weights).data_start

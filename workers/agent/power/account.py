@@ -19,6 +19,7 @@ PARTS = ("compute", "communication", "waiting")
 PART_OF: Mapping[str, str] = {
     "training": "compute",
     "evaluating": "compute",
+    "folding": "compute",
     "downloading": "communication",
     "uploading": "communication",
 }
