@@ -5,6 +5,7 @@ matplotlib is imported by the call alone: a web process may import this package.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,6 @@ def _shown(label: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, max(width, 48)))
 
 

@@ -1,0 +1,1 @@
+"""Studies: a grid of methods, splits and seeds, simulated, tabled and drawn."""

@@ -1,0 +1,63 @@
+"""One run of a study: a simulation in this process, and what is kept of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedcore.errors import FoldError, TrainingError
+from fedcore.simulate.dealing import deal
+from fedcore.simulate.federation import Event, RoundResult, simulate
+from fedcore.study.metrics import Record
+from fedcore.study.runs import Run, Shelf
+from fedcore.train.sources import Source
+
+OnRound = Callable[[int, int], None]  # rounds done, of how many
+
+
+def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRound) -> Record:
+    """Simulate it. Training that diverges is a result too, and recorded as the failure it is.
+
+    ``threads`` 0: all cores. Raises EdgewiseError for what another try may mend: data that cannot
+    be read, a model that is not there.
+    """
+    began, study = time.perf_counter(), shelf.study
+    spec = replace(run.spec(study), threads=threads)
+    source = Source(str(shelf.data), study.text_column, study.summary_column)
+    devices = deal(source, run.split.wanted(run.seed), workdir)
+    rounds: list[dict[str, Any]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event.value, RoundResult):
+            rounds.append(kept(event.value))
+            on_round(event.round_number, spec.rounds)
+
+    failure = ""
+    try:
+        simulate(spec, devices, workdir, listen)
+    except (TrainingError, FoldError) as error:
+        failure = str(error)
+    made_with = {"torch": torch.__version__, "threads": str(threads)}
+    seconds = time.perf_counter() - began
+    return Record(shelf.inputs(run), rounds, seconds, failure, made_with)
+
+
+def kept(result: RoundResult) -> dict[str, Any]:
+    """What metrics are made of."""
+    return {
+        "number": result.number,
+        "sha256": result.sha256,
+        "mean": dict(result.mean),
+        "devices": {name: asdict(found) for name, found in result.evaluations.items()},
+        "train_loss": {name: found.loss for name, found in result.training.items()},
+        "aggregation_error": result.fold.aggregation_error if result.fold else None,
+        "bytes_up": result.bytes_up,
+        "bytes_down": result.bytes_down,
+        "seconds": result.seconds,
+        "virtual_s": result.virtual_s,
+    }

@@ -1,0 +1,137 @@
+"""What a study measures of a run, by name: a value for each round, and how they become one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Round = Mapping[str, Any]  # of a record: number, mean, devices, bytes_up, ...
+Points = list[tuple[int, float]]  # round and value, in order
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as it is kept. ``failure`` says why it ended early, "" where it did not."""
+
+    inputs: Mapping[str, Any]
+    rounds: Sequence[Round]
+    seconds: float
+    failure: str = ""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What metrics look at: the rounds of a run, and the loss that rounds are counted to."""
+
+    rounds: Sequence[Round]
+    target: float = 0.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``better`` is lower, higher or "" where neither is; ``digits`` stand behind the point."""
+
+    title: str
+    unit: str
+    better: str
+    digits: int
+    points: Callable[[Measured], Points]
+    reduce: Callable[[Sequence[float]], float] = lambda values: values[-1]
+    over_rounds: bool = True
+
+    def value(self, record: Record, target: float) -> float | None:
+        """The number of a whole run; None where it failed or has none."""
+        found = [] if record.failure else self.points(Measured(record.rounds, target))
+        return self.reduce([value for _, value in found]) if found else None
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+def jain(values: Sequence[float]) -> float:
+    """Jain's index (1984): 1 where all are equal, 1 / n where one has everything."""
+    squares = len(values) * sum(value * value for value in values)
+    return sum(values) ** 2 / squares if squares else 1.0
+
+
+def _mean(key: str) -> Callable[[Measured], Points]:
+    """A measure of the global model, weighted by validation examples."""
+
+    def points(run: Measured) -> Points:
+        return [(each["number"], each["mean"][key]) for each in run.rounds if each["mean"]]
+
+    return points
+
+
+def _over(key: str, of: Callable[[Sequence[float]], float]) -> Callable[[Measured], Points]:
+    """A function of the devices' own measures, each device counting alike."""
+
+    def points(run: Measured) -> Points:
+        return [
+            (each["number"], of([found[key] for found in each["devices"].values()]))
+            for each in run.rounds
+            if each["devices"]
+        ]
+
+    return points
+
+
+def _total(key: str) -> Callable[[Measured], Points]:
+    """Megabytes (10**6) until each round, of all devices together."""
+
+    def points(run: Measured) -> Points:
+        sums = _running(each[key] for each in run.rounds)
+        return [(each["number"], total / 1e6) for each, total in zip(run.rounds, sums, strict=True)]
+
+    return points
+
+
+def _running(values: Iterable[float]) -> list[float]:
+    found, total = [], 0.0
+    for value in values:
+        total += value
+        found.append(total)
+    return found
+
+
+def _errors(run: Measured) -> Points:
+    found = [(each["number"], each["aggregation_error"]) for each in run.rounds]
+    return [(number, error) for number, error in found if error is not None]
+
+
+def _reached(run: Measured) -> Points:
+    """The first evaluated round whose mean loss is at the target or below; none: no point."""
+    found = [number for number, loss in _mean("loss")(run) if loss <= run.target]
+    return [(found[0], float(found[0]))] if found else []
+
+
+def _seconds(run: Measured) -> Points:
+    return [(each["number"], each["seconds"]) for each in run.rounds]
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("Loss", "nats per token", "lower", 4, _mean("loss")),
+    "rouge1": Metric("ROUGE-1", "F1, %", "higher", 2, _mean("rouge1")),
+    "rouge2": Metric("ROUGE-2", "F1, %", "higher", 2, _mean("rouge2")),
+    "rougeL": Metric("ROUGE-L", "F1, %", "higher", 2, _mean("rougeL")),
+    "worst": Metric("Worst device", "ROUGE-L, %", "higher", 2, _over("rougeL", min)),
+    "worst_loss": Metric("Worst device", "loss", "lower", 4, _over("loss", max)),
+    "spread": Metric(
+        "Spread over devices", "std of ROUGE-L", "lower", 2, _over("rougeL", statistics.pstdev)
+    ),
+    "jain": Metric("Jain index", "of ROUGE-L", "higher", 3, _over("rougeL", jain)),
+    "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
+    "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),
+    "aggregation_error": Metric(
+        "Aggregation error", "mean over rounds", "lower", 4, _errors, statistics.fmean
+    ),
+    "rounds_to_target": Metric(
+        "Rounds to target loss", "", "lower", 1, _reached, over_rounds=False
+    ),
+    "seconds": Metric("Time", "s", "", 0, _seconds, sum),
+}
+CURVES = tuple(name for name, metric in METRICS.items() if metric.over_rounds)

@@ -1,0 +1,212 @@
+"""A study's file, read: every fault is collected before it is refused, unknown keys among them."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedcore.errors import DataError, Fault, SpecError
+from fedcore.partition import parse
+from fedcore.study.metrics import CURVES, METRICS
+from fedcore.study.study import DEFAULT_METRICS, Method, SplitRow, Study, slug
+
+OWN = ("name", "seed", "threads")  # options that the study sets itself
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file. Raises SpecError with every fault."""
+    try:
+        import tomllib
+
+        values = tomllib.loads(path.read_text("utf-8"))
+    except ModuleNotFoundError as error:
+        raise SpecError([Fault("", "studies are TOML, which needs Python 3.11")]) from error
+    except (OSError, ValueError) as error:
+        raise SpecError([Fault("", f"cannot read {path.name}: {error}")]) from error
+    return study_of(values)
+
+
+def study_of(values: Mapping[str, Any]) -> Study:
+    """A study from plain values. Raises SpecError with every fault."""
+    reader = _Reader()
+    study = reader.study(values)
+    reader.faults += _faults(study) if not reader.faults else []
+    if reader.faults:
+        raise SpecError(reader.faults)
+    return study
+
+
+class _Reader:
+    """Takes values out of tables and collects what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def study(self, values: Mapping[str, Any]) -> Study:
+        known = (
+            "title", "question", "data", "text_column", "summary_column", "seeds", "metrics",
+            "curves", "target_loss", "spec", "tuning", "split", "method",
+        )  # fmt: skip
+        self.unknown(values, known, "")
+        tuning = self.take(values, "tuning", dict, {})
+        self.unknown(tuning, ("seeds", "metric"), "tuning")
+        splits = self.take(values, "split", list, [{"name": "iid"}])
+        return Study(
+            title=self.take(values, "title", str),
+            question=self.take(values, "question", str, ""),
+            data=self.take(values, "data", str),
+            text_column=self.take(values, "text_column", str, ""),
+            summary_column=self.take(values, "summary_column", str, ""),
+            seeds=self.listed(values, "seeds", int),
+            metrics=self.listed(values, "metrics", str, DEFAULT_METRICS),
+            curves=self.listed(values, "curves", str, ("loss", "rougeL")),
+            target_loss=float(self.take(values, "target_loss", (int, float), 0.0)),
+            spec=self.take(values, "spec", dict, {}),
+            tuning_seeds=self.listed(tuning, "seeds", int, (), "tuning"),
+            tuning_metric=self.take(tuning, "metric", str, "loss", "tuning"),
+            splits=tuple(self.split(row, n) for n, row in enumerate(splits)),
+            methods=tuple(
+                self.method(row, n) for n, row in enumerate(self.take(values, "method", list))
+            ),
+        )
+
+    def split(self, row: Any, number: int) -> SplitRow:
+        where = f"split[{number}]"
+        row = self.table(row, where)
+        self.unknown(row, ("name", "partition", "label_column", "devices"), where)
+        return SplitRow(
+            self.take(row, "name", str, where=where),
+            self.take(row, "partition", str, "iid", where),
+            self.take(row, "label_column", str, "", where),
+            self.take(row, "devices", int, 0, where),
+        )
+
+    def method(self, row: Any, number: int) -> Method:
+        where = f"method[{number}]"
+        row = self.table(row, where)
+        self.unknown(row, ("name", "note", "spec", "tune"), where)
+        tune = self.take(row, "tune", dict, {}, where)
+        for path, tries in tune.items():
+            if not isinstance(tries, list) or not tries:
+                self.fault(f"{where}.tune", f"{path}: give a list of values to try")
+        return Method(
+            self.take(row, "name", str, where=where),
+            self.take(row, "spec", dict, {}, where),
+            {path: tries if isinstance(tries, list) else [tries] for path, tries in tune.items()},
+            self.take(row, "note", str, "", where),
+        )
+
+    def table(self, row: Any, where: str) -> Mapping[str, Any]:
+        if isinstance(row, Mapping):
+            return row
+        self.fault(where, "give a table")
+        return {"name": ""}
+
+    def unknown(self, values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                self.fault(_join(where, key), f"unknown key; {hint}")
+
+    def take(
+        self, values: Mapping[str, Any], key: str, kind: Any, default: Any = None, where: str = ""
+    ) -> Any:
+        """A value of the kind; without a default it must be there."""
+        value = values.get(key, default)
+        if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+            return value
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if key in values or default is None:
+            names = " or ".join(WORDS[each] for each in kinds)
+            self.fault(_join(where, key), f"give {names}")
+        return default if default is not None else kinds[0]()
+
+    def listed(
+        self,
+        values: Mapping[str, Any],
+        key: str,
+        kind: type,
+        default: tuple[Any, ...] | None = None,
+        where: str = "",
+    ) -> tuple[Any, ...]:
+        found = self.take(values, key, list, None if default is None else list(default), where)
+        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in found):
+            self.fault(_join(where, key), f"each must be {WORDS[kind]}")
+        if key in values and not found:
+            self.fault(_join(where, key), "give one at least")
+        return tuple(found)
+
+    def fault(self, where: str, message: str) -> None:
+        self.faults.append(Fault(where, message))
+
+
+WORDS = {
+    str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a table",
+}  # fmt: skip
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _faults(study: Study) -> list[Fault]:
+    """What is wrong with a study whose keys and types are right."""
+    faults = [
+        *_repeated("split", [slug(row.name) for row in study.splits]),
+        *_repeated("method", [slug(row.name) for row in study.methods]),
+        *_repeated("seeds", study.seeds),
+        *_unknown_metrics(study),
+        *(Fault(f"spec.{key}", "is the study's affair; leave it out") for key in OWN
+          if key in study.spec),
+    ]  # fmt: skip
+    if both := sorted(set(study.seeds) & set(study.tuning_seeds)):
+        faults.append(Fault("tuning.seeds", f"must be others than seeds; {both} are in both"))
+    if any(row.tune for row in study.methods) and not study.tuning_seeds:
+        faults.append(Fault("tuning.seeds", "give seeds to tune on, others than seeds"))
+    if "rounds_to_target" in study.metrics and study.target_loss <= 0:
+        faults.append(Fault("target_loss", "give the loss that rounds_to_target counts to"))
+    for number, row in enumerate(study.splits):
+        try:
+            parse(row.partition)
+        except DataError as error:
+            faults.append(Fault(f"split[{number}].partition", str(error)))
+    for method in study.methods:
+        faults += _of_specs(study, method)
+    return faults
+
+
+def _of_specs(study: Study, method: Method) -> list[Fault]:
+    """The faults of a method's specifications, each once."""
+    found: dict[Fault, None] = {}
+    for settings in method.grid:
+        try:
+            study.spec_of(method, settings, 0)
+        except SpecError as error:
+            found.update(dict.fromkeys(error.faults))
+    return [Fault(f"method {method.name!r}: {fault.path}", fault.message) for fault in found]
+
+
+def _unknown_metrics(study: Study) -> list[Fault]:
+    asked = (
+        ("metrics", study.metrics, METRICS),
+        ("curves", study.curves, CURVES),
+        ("tuning.metric", (study.tuning_metric,), [n for n, m in METRICS.items() if m.better]),
+    )
+    return [
+        Fault(where, f"unknown metric {name!r}; known: {', '.join(known)}")
+        for where, names, known in asked
+        for name in names
+        if name not in known
+    ]
+
+
+def _repeated(where: str, names: Iterable[object]) -> list[Fault]:
+    return [
+        Fault(where, f"{name!r} is there {count} times; give each a name of its own")
+        for name, count in Counter(names).items()
+        if count > 1 or name == ""
+    ]

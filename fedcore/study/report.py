@@ -1,0 +1,148 @@
+"""A study's report in Markdown, with a place for words that stays when it is written again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedcore.study.metrics import METRICS
+from fedcore.study.runs import Shelf, chosen, count, score, tries
+from fedcore.study.study import Settings, SplitRow
+from fedcore.study.summary import Row, Spread, best, rows, spread
+
+OPENED = "<!-- interpretation: yours; it stays when the study is run again -->"
+CLOSED = "<!-- end of the interpretation -->"
+EMPTY = "Not written yet."
+
+
+def write_report(shelf: Shelf, path: Path, command: str, pictures: Sequence[Path]) -> None:
+    """Write it. ``command`` is how to run the study again; pictures lie beside the report."""
+    found = rows(shelf)
+    parts = [
+        f"# {shelf.study.title}",
+        shelf.study.question,
+        f"{OPENED}\n{interpretation(path)}\n{CLOSED}",
+        _setting(shelf, found),
+        *(_table(shelf, name, each) for name, each in found.items() if each),
+        *(_differences(shelf, name, each) for name, each in found.items() if len(each) > 1),
+        _failures(found),
+        "\n\n".join(f"![{item.stem}]({item.relative_to(path.parent)})" for item in pictures),
+        _tuning(shelf),
+        f"## To run it again\n\n```sh\n{command}\n```",
+    ]
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+def interpretation(path: Path) -> str:
+    """The words that stand in the report so far."""
+    text = path.read_text("utf-8") if path.is_file() else ""
+    held = re.search(f"{re.escape(OPENED)}\n(.*?)\n{re.escape(CLOSED)}", text, re.DOTALL)
+    return held[1] if held else EMPTY
+
+
+def _setting(shelf: Shelf, found: Mapping[str, Sequence[Row]]) -> str:
+    study = shelf.study
+    made = sum(len(row.records) for each in found.values() for row in each)
+    wanted = count(study) - len(tries(study))
+    missing = f" **{wanted - made} of {wanted} runs are missing.**" if made < wanted else ""
+    splits = "; ".join(f"{row.name} (`{row.partition}`{_devices(row)})" for row in study.splits)
+    seeds = ", ".join(map(str, study.seeds))
+    return (
+        f"Data: `{study.data}` (SHA-256 `{shelf.data_sha256[:12]}`). Splits: {splits}. "
+        f"Seeds: {seeds}.{missing}\n\nMean ± standard deviation over the seeds (n - 1); **bold** "
+        "is the best mean, which says little where deviations overlap. Options that are not named "
+        "here are the defaults of docs/jobspec.md; each run's file holds all of them."
+    )
+
+
+def _devices(row: SplitRow) -> str:
+    labels = f", labels `{row.label_column}`" if row.label_column else ""
+    return f"{labels}, {row.devices} devices" if row.devices else labels
+
+
+def _table(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
+    names = shelf.study.metrics
+    winners = {metric: best(each, metric) for metric in names}
+    heads = ["Method", *(f"{METRICS[metric].label}{_arrow(metric)}" for metric in names)]
+    lines = [heads, ["---", *("---:" for _ in names)]]
+    for row in each:
+        cells = [_cell(row, metric, winners[metric] is row) for metric in names]
+        lines.append([_named(row), *cells])
+    return f"## {name}\n\n{_markdown(lines)}"
+
+
+def _named(row: Row) -> str:
+    chose = ", ".join(f"{path.split('.')[-1]} {value}" for path, value in row.settings.items())
+    words = "; ".join(text for text in (row.method.note, chose) if text)
+    return f"{row.method.name} ({words})" if words else row.method.name
+
+
+def _arrow(metric: str) -> str:
+    return {"lower": " ↓", "higher": " ↑", "": ""}[METRICS[metric].better]
+
+
+def _cell(row: Row, metric: str, is_best: bool) -> str:
+    values = list(row.values(metric).values())
+    if not values:
+        return "–"
+    text = shown(spread(values), METRICS[metric].digits)
+    text = f"**{text}**" if is_best else text
+    fewer = len(values) < len(row.records)
+    return f"{text} ({len(values)} of {len(row.records)})" if fewer else text
+
+
+def shown(value: Spread, digits: int, sign: bool = False) -> str:
+    mean, deviation = value
+    return f"{mean:{'+' if sign else ''}.{digits}f} ± {deviation:.{digits}f}"
+
+
+def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
+    """Seed by seed, so that what a seed makes harder for everybody cancels out."""
+    first = each[0]
+    names = [metric for metric in shelf.study.metrics if METRICS[metric].better]
+    lines = [["Method", *(METRICS[metric].title for metric in names)]]
+    lines.append(["---", *("---:" for _ in names)])
+    for row in each[1:]:
+        gains = [(row.gain_over(first, metric), METRICS[metric].digits) for metric in names]
+        cells = [shown(gain, digits, sign=True) if gain else "–" for gain, digits in gains]
+        lines.append([row.method.name, *cells])
+    return f"### {name}: less {first.method.name}, seed by seed\n\n{_markdown(lines)}"
+
+
+def _failures(found: Mapping[str, Sequence[Row]]) -> str:
+    lines = [
+        f"- {row.method.name} on {name}, seed {seed}, after round {len(record.rounds) - 1}: "
+        f"{record.failure}"
+        for name, each in found.items()
+        for row in each
+        for seed, record in row.records.items()
+        if record.failure
+    ]
+    return "\n".join(["## Runs that failed", "", *lines]) if lines else ""
+
+
+def _tuning(shelf: Shelf) -> str:
+    """What was tried, on which seeds, and what was chosen."""
+    study, metric = shelf.study, METRICS[shelf.study.tuning_metric]
+    lines = [["Split", "Method", "Tried", metric.label], ["---", "---", "---", "---:"]]
+    for split in study.splits:
+        for method in study.methods:
+            taken = chosen(shelf, method, split)
+            for settings in method.grid if method.tune else ():
+                value = score(shelf, method, split, settings)
+                text = "not yet" if value is None else f"{value:.{metric.digits}f}"
+                tried = f"**{_tried(settings)}**" if settings == taken else _tried(settings)
+                lines.append([split.name, method.name, tried, text])
+    if len(lines) == 2:
+        return ""
+    seeds = ", ".join(map(str, study.tuning_seeds))
+    return f"## Tuning\n\nOn seeds {seeds} alone; **bold** was taken.\n\n{_markdown(lines)}"
+
+
+def _tried(settings: Settings) -> str:
+    return ", ".join(f"{path} {value}" for path, value in settings.items())
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
