@@ -75,7 +75,8 @@ class MergedBase:
             return
         modules = dict(model.named_modules())
         for module in sorted(changed | set(self._before)):
-            weight = modules[PREFIX + module].base_layer.weight
+            found = modules[PREFIX + module]
+            weight = getattr(found, "base_layer", found).weight  # not all devices adapt all
             before = self._before.setdefault(module, weight.detach().clone())
             if module in changed:
                 weight.copy_(before.float() + merged_change(frame, module).to(weight.device))

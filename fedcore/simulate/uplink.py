@@ -25,7 +25,8 @@ class Uplink:
         self._spec, self._slot = spec, slot
         self._chain = spec.wire.chain or PLAIN
         self._residuals = None
-        if spec.wire.error_feedback and self._chain.lossy:
+        owes = spec.wire.error_feedback and not spec.adapter.redistributes
+        if owes and self._chain.lossy:
             self._residuals = Residuals(folder / f"residuals-{slot}")
         self._taken: Taken | None = None
 

@@ -51,6 +51,14 @@ class Folded:
     factors: Mapping[Key, float]
 
 
+def divisible(spec: JobSpec) -> bool:
+    """Whether a job's folds may be cut: coordinates may, products and frozen factors may not.
+
+    Adapters under any rule but fedit are folded whole; they are small.
+    """
+    return spec.adapter.kind != "lora" or spec.adapter.aggregation == "fedit"
+
+
 def spans(elements: int, count: int) -> list[Span]:
     """At most ``count`` ranges of whole blocks, nearly equal, that make up the row."""
     blocks = -(-elements // BLOCK)

@@ -19,6 +19,7 @@ from fedcore.model.tuned import load_tuned
 from fedcore.spec import JobSpec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.tokens import create_token
+from webapp.jobs import live
 from webapp.jobs.artefacts import storage
 from webapp.jobs.download import Member, zip_parts
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
@@ -138,6 +139,21 @@ def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
     assert viewer_api.get(path).status_code == 202
     assert viewer_api.get(f"{path}?round=1").status_code == 409
+
+
+@pytest.mark.parametrize("rule", ["stack", "fedex"])
+def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
+    viewer_api: Any, fleet: Any, rule: str
+) -> None:
+    spec = JobSpec.from_dict({"adapter": {"aggregation": rule}}).to_dict()
+    Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
+    path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
+    assert viewer_api.get(path).status_code == 202, "the whole model is being merged"
+    answer = viewer_api.get(f"{path}?round=1")
+    assert answer.status_code == 409 and "is not the model" in answer.content.decode()
+    taken = live.artefacts(Job.objects.get(pk=fleet["job"].pk))
+    assert taken["adapter_url"] is None and taken["merged_url"]
+    assert "take the whole model" in taken["note"]
 
 
 def test_bottlenecks_come_with_their_loader_and_are_not_merged(

@@ -15,7 +15,9 @@ from django.utils import timezone
 
 from fedcore import lifecycle, rounds
 from fedcore.lifecycle import JobPhase
+from fedcore.plan.peft_config import BASE_CHANGED
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
+from fedcore.spec_adapter import MERGING
 from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
 from webapp.jobs import live_rounds
@@ -121,10 +123,13 @@ def artefacts(job: Job) -> Json:
     """What can be taken home."""
     best = job.global_artefact
     base = f"/api/v1/jobs/{job.pk}/download"
-    kind = job.spec.get("adapter", {}).get("kind", "lora")
+    adapter = job.spec.get("adapter", {})
+    kind = adapter.get("kind", "lora")
+    folds = kind == "lora" and adapter.get("aggregation") in MERGING
     return {
         "global": {"sha256": best.sha256, "size_bytes": best.size_bytes} if best else None,
-        "adapter_url": f"{base}/adapter/" if best and kind != "full" else None,
+        "adapter_url": f"{base}/adapter/" if best and kind != "full" and not folds else None,
+        "note": BASE_CHANGED if folds else "",
         "merged_url": f"{base}/merged/" if best and kind != "bottleneck" else None,
     }
 

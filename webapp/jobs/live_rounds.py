@@ -50,6 +50,7 @@ def told(row: Round) -> Json:
         "compute_s": compute,
         "communication_s": communication,
         "granularity": compute / communication if communication else None,
+        "aggregation_error": number(row.fold.get("aggregation_error")),
         "updates": row.fold.get("updates", []),
         "train": train,
         "evaluate": [_scored(part) for part in parts if part.task == Task.EVALUATE.value],

@@ -32,7 +32,8 @@ def write(work: Work, tensors: Mapping[str, Tensor], path: Path, folder: Path) -
     offer, meta = work.wire, work.update_meta
     encoding = Encoding.of_update(offer.chain, work.spec.seed, work.round, work.slot)
     owed = offer.taken if offer.taken and offer.taken.chain.lossy else None
-    if not work.spec.wire.error_feedback or (owed is None and not offer.chain.lossy):
+    keeps = work.spec.wire.error_feedback and not work.spec.adapter.redistributes
+    if not keeps or (owed is None and not offer.chain.lossy):
         return write_update(path, tensors, meta, encoding)
     residuals = Residuals(folder / work.job)
     if owed and residuals.of(owed) is None:

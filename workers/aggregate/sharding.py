@@ -38,6 +38,8 @@ def fold_of(
     row: Round, before: Before, updates: Sequence[UpdateFile], stack: ExitStack
 ) -> Fold | None:
     """How to fold a round now: at once, or by joining shards. None while shards are missing."""
+    if not shards.divisible(row.job.job_spec):
+        return fold_files
     size = sum(update.path.stat().st_size for update in updates)
     ranges = shards.spans(read_header(before.model).elements, shard_count(size))
     if len(ranges) < 2:

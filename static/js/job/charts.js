@@ -37,6 +37,11 @@ const learning = (thinned) => [
     scores: [{ key: "rougeL", label: "L" }, { key: "rouge1", label: "1" }, { key: "rouge2", label: "2" }],
     format: (v) => significant(v), nothing: "Shown after the first evaluation.",
   }],
+  [RoundChart, {
+    title: "Aggregation error", subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "%",
+    task: "train", scores: [{ key: "aggregation_error", label: "Error" }], format: percent, of: () => null,
+    nothing: "Shown after a round of a job that trains LoRA adapters.", wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
+  }],
 ];
 
 const hardware = (thinned) => [
