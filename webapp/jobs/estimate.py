@@ -18,6 +18,7 @@ from fedcore.spec import JobSpec
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.models import Assignment
+from webapp.jobs.split import Spread, spread_of
 from webapp.telemetry import units
 
 PHASE_WORDS = dict(zip(PHASES, ("download", "train", "evaluate", "upload", "wait"), strict=True))
@@ -33,6 +34,7 @@ class Part:
     dataset: str = ""
     examples: int = 0
     plan: DevicePlan | None = None
+    domain: str = ""
 
     @property
     def fits(self) -> bool:
@@ -81,6 +83,11 @@ class Estimate:
     @property
     def left_out(self) -> list[Part]:
         return [part for part in self.parts if not part.fits]
+
+    @property
+    def spread(self) -> Spread | None:
+        """How the examples lie on the devices that fit."""
+        return spread_of(self.fitting)
 
     @property
     def round_s(self) -> float | None:
@@ -184,14 +191,15 @@ def _part(device: Device, why: str, held: Dataset | None, plan: DevicePlan | Non
     if why or held is None:
         return Part(device.name, why)
     note = "" if device.is_online else device.presence
-    return Part(device.name, plan.why if plan else "", note, held.name, held.examples, plan)
+    why = plan.why if plan else ""
+    return Part(device.name, why, note, held.name, held.examples, plan, held.domain)
 
 
 def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
     adapter = spec.adapter
     if sizes is None:
         return None
-    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width)
+    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width, adapter.last_layers)
 
 
 def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:
