@@ -35,8 +35,8 @@ class Progress:
         done, left = self._counts()
         start = "\r" if sys.stdout.isatty() else ""  # over the line that said the round
         print(
-            f"{start}[{done}/{done + left}] {run.id}: {self._words(record)}, {record.seconds:.0f} s; "
-            f"{self._time_left()}",
+            f"{start}[{done}/{done + left}] {run.id}: {self._words(record)}, "
+            f"{record.seconds:.0f} s; {self._time_left()}",
             flush=True,
         )
 
