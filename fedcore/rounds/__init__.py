@@ -8,7 +8,7 @@ it is about, and the shell makes the second time a no-op.
 
 from fedcore.rounds.absence import uncounted_s
 from fedcore.rounds.buffered import Window, step_buffered
-from fedcore.rounds.clusters import takes, top, trained_by, unsettled
+from fedcore.rounds.clusters import sent_up, takes, top, trained_by, unsettled
 from fedcore.rounds.machine import step
 from fedcore.rounds.questions import (
     failure_reasons,
@@ -73,6 +73,7 @@ __all__ = [
     "latest",
     "may_take_back",
     "move_refusal",
+    "sent_up",
     "step",
     "step_buffered",
     "takes",

@@ -31,7 +31,7 @@ TAKEN_UP = "the updates go up one by one"
 def takes(current: Round, head: str) -> tuple[Assignment, ...]:
     """What a head folds: its own update, and what comes from each of its children."""
     own = _delivered(current, head, Task.TRAIN)
-    return (*own, *(item for child in _children(current, head) for item in _from(current, child)))
+    return (*own, *(item for child in _children(current, head) for item in sent_up(current, child)))
 
 
 def top(current: Round) -> tuple[Assignment, ...]:
@@ -39,7 +39,7 @@ def top(current: Round) -> tuple[Assignment, ...]:
     below = {child for cluster in current.clusters for child in cluster.children}
     heads = [cluster.head for cluster in current.clusters]
     roots = [name for name in dict.fromkeys((*current.members, *heads)) if name not in below]
-    return tuple(item for root in roots for item in _from(current, root))
+    return tuple(item for root in roots for item in sent_up(current, root))
 
 
 def trained_by(current: Round, item: Assignment) -> tuple[Assignment, ...]:
@@ -49,7 +49,7 @@ def trained_by(current: Round, item: Assignment) -> tuple[Assignment, ...]:
     return tuple(leaf for part in takes(current, item.device) for leaf in trained_by(current, part))
 
 
-def _from(current: Round, name: str) -> tuple[Assignment, ...]:
+def sent_up(current: Round, name: str) -> tuple[Assignment, ...]:
     """What a device sends up: its fold, or where there is none all that it would have folded."""
     return _delivered(current, name, Task.FOLD) or takes(current, name)
 

@@ -73,10 +73,18 @@ def _print_event(event: Event) -> None:
     count = sum(found.examples for found in result.evaluations.values())
     means = [("weighted mean", result.mean, count, result.seconds)] if result.mean else []
     _print_rows(event.round_number, [*shown, *means])
+    if result.levels:
+        print(f"{result.number:>5}  {_levels(result)}")
     if result.virtual_s:
         old = f", updates {', '.join(map(str, result.staleness))} versions old"
         stale = old if any(result.staleness) else ""
         print(f"{result.number:>5}  model ready at {result.virtual_s:.1f} virtual s{stale}")
+
+
+def _levels(result: RoundResult) -> str:
+    into, *below = result.levels
+    deeper = "".join(f", {size:,} at level {level}" for level, size in enumerate(below, start=2))
+    return f"{into:,} bytes of updates reach the server, {result.bytes_up:,} without a tree{deeper}"
 
 
 def _print_rows(number: int, rows: Sequence[tuple[str, Mapping[str, float], int, float]]) -> None:

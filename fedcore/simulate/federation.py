@@ -225,6 +225,7 @@ class _Federation:
             seconds=time.perf_counter() - began,
             virtual_s=self.now,
             staleness=stale,
+            levels=made.levels if made else (),
         )
         self.on_event(Event("round", number, "", result))
         return result

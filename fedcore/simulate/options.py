@@ -56,6 +56,7 @@ PATHS = {
     "deadline_quantile": "participation.deadline_quantile",
     "over_selection": "participation.over_selection",
     "tiers": "participation.tiers",
+    "tree": "tree.parents",
 }
 
 

@@ -22,7 +22,8 @@ class RoundResult:
     where the round did not evaluate (``evaluation`` of the specification). Bytes are those that
     travelled while the round was made: updates up, global weights (or steps) down. ``virtual_s`` is
     when its model was there by the fleet's clock (0 without a fleet), ``staleness`` how many
-    versions old each folded update was, in the order of the sum.
+    versions old each folded update was, in the order of the sum. ``levels``: bytes of updates on
+    the links of a tree, into the server, into the heads below it, and so on; () without one.
     """
 
     number: int
@@ -36,6 +37,7 @@ class RoundResult:
     seconds: float
     virtual_s: float = 0.0
     staleness: tuple[int, ...] = ()
+    levels: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

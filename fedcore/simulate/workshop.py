@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.errors import DataError
@@ -12,6 +12,7 @@ from fedcore.model.initial import write_initial
 from fedcore.plan.frame_header import read_header
 from fedcore.plan.wire_chain import PLAIN
 from fedcore.plan.wire_header import payload_bytes
+from fedcore.simulate.hierarchy import Hierarchy
 from fedcore.simulate.results import Event, OnEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec import JobSpec
@@ -44,11 +45,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Made:
-    """A new version of the model and what it took."""
+    """A new version of the model and what it took; ``levels`` as ``RoundResult`` has them."""
 
     report: FoldReport
     training: Mapping[str, TrainSummary]
     bytes_up: int
+    levels: tuple[int, ...] = ()
 
 
 class Workshop:
@@ -68,6 +70,7 @@ class Workshop:
         if missing := [name for name in self.names if name not in devices]:
             raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
         workdir.mkdir(parents=True, exist_ok=True)
+        self._hierarchy = Hierarchy(spec, self.names)
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
         self._specs = {item.name: tailored(spec, tailoring(spec, item)) for item in members}
         self._session = Session(workdir / "cache", spec.threads)
@@ -98,8 +101,7 @@ class Workshop:
 
     def up_bytes(self) -> int:
         """What an update will take at most, before there is one."""
-        shapes = trained_shapes(self._spec, read_header(global_file(self._workdir, 0)).shapes)
-        return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
+        return payload_bytes(self._spec.wire.chain or PLAIN, self._shapes)
 
     def make(self, number: int, pieces: Sequence[Piece]) -> Made:
         """Train all pieces and fold them into the model of round ``number``."""
@@ -134,10 +136,21 @@ class Workshop:
             training[piece.name] = update.summary
             self._on_event(Event("trained", number, piece.name, update.summary))
         size = sum(item.path.stat().st_size for item in updates)
-        report = self._fold(number, updates)
-        for item in updates:
+        names = [piece.name for piece in pieces]
+        gathered = self._hierarchy.gather(
+            list(zip(names, updates, strict=True)), self._shapes, self._workdir
+        )
+        report = self._fold(number, gathered.updates)
+        for item in (*updates, *gathered.made):
             item.path.unlink()
-        return Made(report, training, size)
+        if gathered.made:  # of clusters' means it says nothing of the devices' own factors
+            report = replace(report, aggregation_error=None)
+        return Made(report, training, size, gathered.levels)
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what a device sends where all devices are alike."""
+        return trained_shapes(self._spec, read_header(global_file(self._workdir, 0)).shapes)
 
     def _own(self, slot: int) -> Path:
         """A device's private folder."""
