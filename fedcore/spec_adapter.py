@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
+from fedcore.plan.flops import architecture_of
 from fedcore.spec_checks import names, one_of, option, real, texts, whole
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-ADAPTERS = ("lora", "bottleneck", "full")
+ADAPTERS = ("lora", "bottleneck", "layers", "full")
+OF_THE_MODEL = ("layers", "full")  # no adapter beside the weights: these themselves train
 AVERAGING, REDISTRIBUTING = ("fedit", "ffa", "fedex"), ("flexlora", "stack")
 AGGREGATIONS = (*AVERAGING, *REDISTRIBUTING)
 MERGING = ("fedex", "stack")  # part of what was learned is folded into the base
@@ -23,10 +25,13 @@ AUTO_RANK = "auto"
 @dataclass(frozen=True)
 class AdapterSpec:
     kind: str = option(
-        "lora", one_of(*ADAPTERS), "What trains", "LoRA, bottlenecks, or every weight"
+        "lora", one_of(*ADAPTERS), "What trains", "LoRA, bottlenecks, layers, or every weight"
     )
     width: int = option(
         32, whole(1, 4096), "Bottleneck width", "of the adapter after each feed-forward block", True
+    )
+    last_layers: int = option(
+        2, whole(1, 1000), "Last decoder layers", "how many of them train and travel", True
     )
     rank: int = option(8, whole(1, 1024), "LoRA rank", "of the model that is served")
     alpha: float = option(16.0, real(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
@@ -138,7 +143,22 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
     return faults
 
 
+def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
+    """Layers that train are there, and in fp32."""
+    if spec.adapter.kind != "layers":
+        return []
+    faults, sizes = [], architecture_of(spec.model.name)
+    if sizes is not None and spec.adapter.last_layers > sizes.decoder_layers:
+        message = f"is more than the decoder has ({sizes.decoder_layers}); lower it"
+        faults.append(Fault("adapter.last_layers", message))
+    if spec.model.base in ("int8", "nf4"):
+        message = f"must be auto, bf16 or fp32 with layers: {spec.model.base} weights cannot train"
+        faults.append(Fault("model.base", message))
+    return faults
+
+
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _layers_are_the_bases_own,
     _mixed_needs_products,
     _lora_only,
     _merging_needs_a_base,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ModelError, WireError
-from fedcore.model import bottleneck
+from fedcore.model import bottleneck, layers
 from fedcore.model.load import Base
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
@@ -31,10 +31,13 @@ def attach(base: Base, adapter: AdapterSpec, seed: int, own: AdapterSpec | None 
 
     LoRA and bottlenecks: the base is frozen, adapters are fp32 and start as ``initial_lora`` and
     ``initial_bottlenecks`` say. Full: every weight trains; the base should be fp32 then (bf16 comes
-    from autocast). ``own``: a LoRA that the device trains beside bottlenecks and keeps.
+    from autocast). Layers: the last ones of the decoder train, in fp32. ``own``: a LoRA that the
+    device trains beside bottlenecks and keeps.
     """
     if adapter.kind == "full":
         return base.model.requires_grad_(True)
+    if adapter.kind == "layers":
+        return layers.attach(base.model, adapter.last_layers)
     if adapter.kind == "bottleneck":
         bottleneck.attach(base.model, adapter.width, seed)
         model = _attach_lora(base, own, seed) if own else base.model

@@ -21,6 +21,7 @@ from fedcore.plan.peft_config import (
     folds_into_base,
 )
 from fedcore.spec import JobSpec
+from fedcore.spec_adapter import OF_THE_MODEL
 from fedcore.tailoring import factor_name
 from fedcore.wire.frame import FrameReader, FrameWriter
 
@@ -33,7 +34,7 @@ def export_adapter(spec: JobSpec, global_path: Path | str, out_dir: Path | str) 
     LoRA: one that ``PeftModel.from_pretrained`` loads. Bottlenecks: one that
     ``fedcore.model.tuned.load_tuned`` loads.
     """
-    if spec.adapter.kind == "full":
+    if spec.adapter.kind in OF_THE_MODEL:
         raise ModelError("this job trained every weight; there is no adapter: take the model")
     if folds_into_base(spec):
         raise ModelError(BASE_CHANGED)
@@ -73,7 +74,7 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
 
 
 def _merged(spec: JobSpec, name: str, files: WeightFiles, tuned: FrameReader) -> Tensor:
-    if spec.adapter.kind == "full":
+    if spec.adapter.kind in OF_THE_MODEL:
         return tuned[name] if name in tuned else files.tensor(name).float()
     weight, module = files.tensor(name).float(), name.removesuffix(".weight")
     a, b = (factor_name(module, factor) for factor in "AB")

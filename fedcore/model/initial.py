@@ -12,6 +12,7 @@ import torch
 from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
 from fedcore.model.bottleneck import bottleneck_shapes, initial_bottlenecks
+from fedcore.model.layers import layer_names
 from fedcore.model.load import ModelSource, fingerprint, resolve
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.received import SCALE_KEY
@@ -37,7 +38,7 @@ class InitialInfo:
 
 
 def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
-    """Write the first global weights (the adapters' start, or the full model) as fp32 safetensors.
+    """Write the first global weights (the adapters' start, or what trains of the model) in fp32.
 
     Its metadata says kind=global and the base's fingerprint; nothing else, so that equal
     specifications give equal bytes.
@@ -50,6 +51,8 @@ def write_initial(spec: JobSpec, path: Path | str) -> InitialInfo:
     trainable = architecture.parameters()
     if spec.adapter.kind == "lora":
         trainable = architecture.lora_parameters(spec.adapter.rank, spec.adapter.targets)
+    elif spec.adapter.kind == "layers":
+        trainable = architecture.layers_parameters(spec.adapter.last_layers)
     elif spec.adapter.kind == "bottleneck":
         trainable = architecture.bottleneck_parameters(spec.adapter.width)
     return InitialInfo(
@@ -95,8 +98,24 @@ def _write_full(
     spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
 ) -> FrameInfo:
     del spec
+    return _write_files(full_shapes(source), source, path, meta)
+
+
+def _write_layers(
+    spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]
+) -> FrameInfo:
+    shapes = full_shapes(source)
+    layers = Architecture.from_config(source.config).decoder_layers
+    names = layer_names(iter(shapes), layers, spec.adapter.last_layers)
+    return _write_files({name: shapes[name] for name in names}, source, path, meta)
+
+
+def _write_files(
+    shapes: dict[str, tuple[int, ...]], source: ModelSource, path: Path | str, meta: dict[str, str]
+) -> FrameInfo:
+    """Weights as the model's files have them."""
     files = WeightFiles(source.folder)
-    layout = {name: ("F32", shape) for name, shape in full_shapes(source).items()}
+    layout = {name: ("F32", shape) for name, shape in shapes.items()}
     with FrameWriter(path, layout, meta) as writer:
         for name in writer.order:
             tensor = files.tensor(name).float()
@@ -111,5 +130,6 @@ Writer = Callable[[JobSpec, ModelSource, Path | str, dict[str, str]], FrameInfo]
 WRITERS: dict[str, Writer] = {
     "lora": _write_lora,
     "bottleneck": _write_bottlenecks,
+    "layers": _write_layers,
     "full": _write_full,
 }

@@ -107,6 +107,14 @@ class Architecture:
         layers = self.encoder_layers + self.decoder_layers
         return layers * (2 * self.d_model * width + width + self.d_model)
 
+    def layers_parameters(self, last: int) -> int:
+        """Number of weights of the last decoder layers; of all where there are fewer."""
+        last = min(last, self.decoder_layers)
+        attention = 4 * self.d_model * self.inner
+        forward = len(self.feed_forward) * self.d_model * self.d_ff
+        biases = self.buckets * self.heads if last == self.decoder_layers else 0
+        return last * (2 * attention + forward + 3 * self.d_model) + biases
+
     @property
     def feed_forward(self) -> tuple[str, ...]:
         return ("wi_0", "wi_1", "wo") if self.gated else ("wi", "wo")
@@ -141,13 +149,17 @@ def payload_bytes(
     rank: int = 8,
     targets: Iterable[str] = ("q", "v"),
     width: int = 32,
+    last: int = 2,
 ) -> int:
     """Bytes of one artefact one way, fp32, its small header not counted.
 
-    ``kind``: lora (of ``rank`` on ``targets``), bottleneck (of ``width``) or full.
+    ``kind``: lora (of ``rank`` on ``targets``), bottleneck (of ``width``), layers (the ``last``) or
+    full.
     """
     if kind == "full":
         return FP32_BYTES * architecture.parameters()
+    if kind == "layers":
+        return FP32_BYTES * architecture.layers_parameters(last)
     if kind == "bottleneck":
         return FP32_BYTES * architecture.bottleneck_parameters(width)
     return FP32_BYTES * architecture.lora_parameters(rank, targets)
@@ -187,6 +199,11 @@ def ranked_cost(architecture: Architecture, ranks: tuple[int, ...], width: int =
     return _count(architecture, 0, frozenset(), width, ranks)
 
 
+def layers_cost(architecture: Architecture, last: int) -> StepCost:
+    """The last decoder layers train, everything else is frozen."""
+    return _count(architecture, 0, frozenset(), last=last)
+
+
 Per = Callable[[int], Cost]
 
 
@@ -196,6 +213,7 @@ class _Tape:
     def __init__(self, rank: int, targets: frozenset[str], ranks: tuple[int, ...] = ()) -> None:
         self.rank, self.targets, self.ranks = rank, targets, iter(ranks)
         self.uniform = not ranks
+        self.trained = False  # whether the layer's own weights train
         self.forward, self.backward = Cost(), Cost()
 
     def linear(self, name: str, per: Per, sizes: tuple[int, int], x: bool) -> bool:
@@ -205,11 +223,10 @@ class _Tape:
         down, up = per(2 * sizes[0] * rank), per(2 * rank * sizes[1])
         adapted = rank >= 0
         self.forward += base + (down + up if adapted else Cost())
-        if x:
-            self.backward += base
+        self.backward += base * (x + self.trained)
         if adapted:  # B's input and weight, A's weight; A's input where it needs one
             self.backward += up * 2 + down * (2 if x else 1)
-        return adapted or x
+        return adapted or self.trained or x
 
     def _rank_of(self, name: str) -> int:
         """Of the next matrix; -1 where it has no adapter."""
@@ -240,16 +257,20 @@ def _count(
     targets: frozenset[str],
     width: int = 0,
     ranks: tuple[int, ...] = (),
+    last: int = 0,
 ) -> StepCost:
     tape = _Tape(rank, targets, ranks)
     encoded = grad = False
     for _ in range(architecture.encoder_layers):
         encoded = _attend(tape, architecture, _source, _source, "ss", encoded, encoded)
         encoded = _feed_forward(tape, architecture, _source, encoded, width)
-    for _ in range(architecture.decoder_layers):
+    for number in range(architecture.decoder_layers):
+        tape.trained = number >= architecture.decoder_layers - last
+        grad = grad or tape.trained  # what a trained norm says needs a gradient
         grad = _attend(tape, architecture, _target, _target, "tt", grad, grad)
         grad = _attend(tape, architecture, _target, _source, "st", grad, encoded)
         grad = _feed_forward(tape, architecture, _target, grad, width)
+    tape.trained = False
     tape.linear("lm_head", _target, (architecture.d_model, architecture.vocab), grad)
     return StepCost(tape.forward, tape.forward + tape.backward)
 

@@ -81,14 +81,18 @@ def usable(memory_bytes: float | None) -> float | None:
 
 
 def _adapters(method: Method) -> float:
-    """The adapters' own weights, always fp32."""
+    """What fp32 copies of what trains take beside the base; layers stand in the base's place."""
+    if method.last:
+        return (FP32_BYTES - WEIGHT_BYTES[method.base]) * method.trained
     return 0.0 if method.full else FP32_BYTES * method.trained
 
 
 def _copies(method: Method) -> float:
-    """Full training in bf16 multiplies with copies of its fp32 weights."""
-    if not method.full or method.precision == "fp32":
+    """Weights that train themselves are fp32; bf16 multiplies with copies of them."""
+    if method.precision == "fp32" or not (method.full or method.last):
         return 0.0
+    if method.last:
+        return WEIGHT_BYTES["bf16"] * method.trained
     head = method.sizes.vocab * method.sizes.d_model
     return WEIGHT_BYTES["bf16"] * (method.inner + head)
 
@@ -113,7 +117,7 @@ def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
 
 def _scores(method: Method, work: Work) -> float:
     sizes, s, t = method.sizes, work.source, work.target
-    each = method.keeping * s * s + sizes.decoder_layers * (t * t + s * t)
+    each = method.keeping * s * s + method.keeping_decoder * (t * t + s * t)
     return method.kept.scores * work.examples * sizes.heads * each
 
 
@@ -124,11 +128,11 @@ def _activations(method: Method, work: Work) -> float:
     scores = _scores(method, work)
     if method.checkpointing:
         source, target = work.examples * work.source, work.examples * work.target
-        inputs = sizes.encoder_layers * source + sizes.decoder_layers * (target + source)
-        layers = sizes.encoder_layers + sizes.decoder_layers
+        inputs = method.keeping * source + method.keeping_decoder * (target + source)
+        layers = method.keeping + method.keeping_decoder
         numbers = inputs * sizes.d_model + max(encoder, decoder) + scores / layers
     else:
-        numbers = method.keeping * encoder + sizes.decoder_layers * decoder + scores
+        numbers = method.keeping * encoder + method.keeping_decoder * decoder + scores
     ends = method.kept.ends_d * sizes.d_model * work.examples * (work.source + work.target)
     return method.tuning.activations * method.item * (numbers + ends)
 

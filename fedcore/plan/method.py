@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost, ranked_cost
+from fedcore.plan.flops import (
+    Architecture,
+    StepCost,
+    full_cost,
+    layers_cost,
+    lora_cost,
+    ranked_cost,
+)
 from fedcore.plan.matrices import matrices
 from fedcore.plan.tuning import TUNING, Kept, Tuning
 from fedcore.spec import JobSpec
@@ -16,6 +23,7 @@ from fedcore.tailoring import lora_of
 # Bytes of a weight by how it is kept; int8 and nf4 with their scales (fedcore.model.quantise).
 WEIGHT_BYTES: Mapping[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.01, "nf4": 0.5625}
 QUANTISED = ("int8", "nf4")
+DECODER_LAYER = 1.5  # encoder layers that one of the decoder is worth
 DEFAULT_DROPOUT = 0.1  # of the checkpoints of the family
 
 
@@ -38,7 +46,8 @@ class Work:
 class Method:
     """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept.
 
-    ``rank`` and ``targets`` are those of LoRA, ``width`` that of bottlenecks; 0: there are none.
+    ``rank`` and ``targets`` are those of LoRA, ``width`` that of bottlenecks, ``last`` the number
+    of decoder layers that train themselves; 0: there are none.
     ``own`` are the ranks of ``matrices`` one by one where they differ, -1 for one without adapter.
     What is counted from them is kept: a fleet of thousands shares a method or two.
     """
@@ -55,6 +64,7 @@ class Method:
     tuning: Tuning
     width: int = 0
     own: tuple[int, ...] = ()
+    last: int = 0
 
     @classmethod
     def of(
@@ -79,18 +89,33 @@ class Method:
             tuning=TUNING[kernels],
             width=spec.adapter.width if spec.adapter.kind == "bottleneck" else 0,
             own=own,
+            last=spec.adapter.last_layers if spec.adapter.kind == "layers" else 0,
         )
 
     @property
     def kept(self) -> Kept:
-        kind = "full" if self.full else "lora" if self.rank else "bottleneck"
+        kind = "full" if self.full or self.last else "lora" if self.rank else "bottleneck"
         return self.tuning.kept[kind, self.precision]
 
     @property
     def keeping(self) -> int:
-        """Encoder layers of which the backward pass keeps something: none below all adapters."""
+        """Encoder layers of which the backward pass keeps something: none below all that trains."""
+        if self.last:
+            return 0
         alone = self.width and not self.rank
         return self.sizes.encoder_layers - (1 if alone else 0)
+
+    @property
+    def keeping_decoder(self) -> int:
+        """The same of the decoder."""
+        return self.last or self.sizes.decoder_layers
+
+    @property
+    def reach(self) -> float:
+        """The share of the layers that the backward pass goes through, by their operators."""
+        sizes = self.sizes
+        layers = sizes.encoder_layers + DECODER_LAYER * sizes.decoder_layers
+        return (self.keeping + DECODER_LAYER * self.keeping_decoder) / layers
 
     @property
     def item(self) -> int:
@@ -106,6 +131,8 @@ class Method:
         """Weights that learn."""
         if self.full:
             return self.parameters
+        if self.last:
+            return self.sizes.layers_parameters(self.last)
         lora = self._lora
         return lora + self.sizes.bottleneck_parameters(self.width) if self.width else lora
 
@@ -134,6 +161,8 @@ class Method:
     def cost(self) -> StepCost:
         if self.full:
             return full_cost(self.sizes)
+        if self.last:
+            return layers_cost(self.sizes, self.last)
         if self.own:
             return ranked_cost(self.sizes, self.own, self.width)
         return lora_cost(self.sizes, self.rank, self.targets, self.width)

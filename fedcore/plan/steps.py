@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fedcore.plan.flops import FP32_BYTES, Cost
 from fedcore.plan.hardware import Hardware
 from fedcore.plan.memory import layer_numbers
-from fedcore.plan.method import QUANTISED, Method, Work
+from fedcore.plan.method import DECODER_LAYER, QUANTISED, Method, Work
 from fedcore.plan.tuning import (
     CALLS_PER_LAYER,
     DEQUANTISE_BYTES,
@@ -121,9 +121,9 @@ def terms(
     forward = parts * _flops(method.cost.forward, work)
     backward = parts * _flops(method.cost.training, work) - forward
     moved = _traffic(method, work, parts)
-    calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + 1.5 * sizes.decoder_layers)
+    calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + DECODER_LAYER * sizes.decoder_layers)
     flops = {"forward_s": float(forward), "backward_s": float(backward)}
-    called = {"forward_s": calls, "backward_s": 2 * calls}
+    called = {"forward_s": calls, "backward_s": 2 * method.reach * calls}
     if method.checkpointing:  # the forward pass is made again in the backward one
         for of in (flops, moved, called):
             of["backward_s"] += of["forward_s"]
@@ -146,7 +146,7 @@ def _traffic(method: Method, work: Work, parts: int) -> dict[str, float]:
     return {
         "forward_s": once,
         "loss_s": LOSS_PASSES * logits,
-        "backward_s": 2 * once,
+        "backward_s": 2 * method.reach * once,
         "optimizer_s": OPTIMIZER_PASSES * FP32_BYTES * method.trained,
     }
 

@@ -23,6 +23,7 @@ from fedcore.plan.peft_config import (
     folds_into_base,
 )
 from fedcore.spec import JobSpec
+from fedcore.spec_adapter import OF_THE_MODEL
 from webapp.jobs.artefacts import CHUNK, storage
 from webapp.jobs.keeping import removed_text
 from webapp.jobs.models import Artefact, Job, Round
@@ -105,9 +106,9 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
         if round_number is not None:
             raise NoModel(BASE_CHANGED)
         return merged(request, job)
-    if spec.adapter.kind == "full":
+    if spec.adapter.kind in OF_THE_MODEL:
         if round_number is not None:
-            raise NoModel("this job trained every weight; take a round's model as an artefact")
+            raise NoModel("this job trained the model's own weights; take a round's as an artefact")
         return merged(request, job)
     artefact = model_after(job, round_number)
     suffix = "adapter" if round_number is None else f"adapter-round-{round_number}"

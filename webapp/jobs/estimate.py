@@ -199,7 +199,9 @@ def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
     adapter = spec.adapter
     if sizes is None:
         return None
-    return payload_bytes(sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width, adapter.last_layers)
+    return payload_bytes(
+        sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width, adapter.last_layers
+    )
 
 
 def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:

@@ -68,6 +68,7 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
             "Bottleneck adapters",
             "Small layers after each feed-forward block; PFTT shares these.",
         ),
+        "layers": ("Last decoder layers", "Train these alone and whole; the rest stays as it is."),
         "full": ("Every weight", "Train the whole model: more memory, far more traffic."),
     },
 }
@@ -76,6 +77,7 @@ USUAL = {"strategy.name": ("fedavg", "fedprox", "fedadam")}
 # Options that matter only where another option has one of the values after it.
 ONLY_WITH: dict[str, tuple[str, ...]] = {
     "adapter.width": ("adapter.kind", "bottleneck"),
+    "adapter.last_layers": ("adapter.kind", "layers"),
     "adapter.rank": ("adapter.kind", "lora"),
     "adapter.alpha": ("adapter.kind", "lora"),
     "adapter.dropout": ("adapter.kind", "lora"),

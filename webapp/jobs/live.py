@@ -17,7 +17,7 @@ from fedcore import lifecycle, rounds
 from fedcore.lifecycle import JobPhase
 from fedcore.plan.peft_config import BASE_CHANGED
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
-from fedcore.spec_adapter import MERGING
+from fedcore.spec_adapter import MERGING, OF_THE_MODEL
 from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
 from webapp.jobs import live_rounds
@@ -126,9 +126,10 @@ def artefacts(job: Job) -> Json:
     adapter = job.spec.get("adapter", {})
     kind = adapter.get("kind", "lora")
     folds = kind == "lora" and adapter.get("aggregation") in MERGING
+    apart = kind not in OF_THE_MODEL and not folds
     return {
         "global": {"sha256": best.sha256, "size_bytes": best.size_bytes} if best else None,
-        "adapter_url": f"{base}/adapter/" if best and kind != "full" and not folds else None,
+        "adapter_url": f"{base}/adapter/" if best and apart else None,
         "note": BASE_CHANGED if folds else "",
         "merged_url": f"{base}/merged/" if best and kind != "bottleneck" else None,
     }
