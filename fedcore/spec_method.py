@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedcore import spec_fedpipe
 from fedcore.errors import Fault
 from fedcore.spec_checks import one_of, option, real
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-METHODS = ("none", "fedjudge")
+METHODS = ("none", "fedjudge", "fedpipe")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,20 @@ class MethodSpec:
         "FedJudge: how strongly weights that matter to all are held; 0: not at all",
         True,
     )
+    memory_budget_mb: float = option(
+        0.0,
+        real(0, 1e9),
+        "Memory budget, MB",
+        "FedPipe: a device plans with no more; 0: what it has",
+        True,
+    )
+    time_budget_s: float = option(
+        0.0,
+        real(0, 1e8),
+        "Time budget, s",
+        "FedPipe: of local training in a round; 0: none",
+        True,
+    )
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = ()
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (spec_fedpipe.faults,)

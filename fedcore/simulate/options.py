@@ -13,7 +13,7 @@ from fedcore.plan.links import LINKS
 from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.simulate.fleet import FleetOptions, speeds_of
 from fedcore.spec import JobSpec
-from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS
+from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
 from fedcore.spec_method import METHODS
 from fedcore.spec_participation import MODES
 from fedcore.spec_strategy import STRATEGIES
@@ -57,6 +57,11 @@ PATHS = {
     "over_selection": "participation.over_selection",
     "tiers": "participation.tiers",
     "tree": "tree.parents",
+}
+
+# What a method cannot do without; given where the command line and --spec say nothing else.
+METHOD_NEEDS: dict[str, dict[str, Any]] = {
+    "fedpipe": {"adapter.aggregation": "flexlora", "adapter.targets": LORA_TARGETS},
 }
 
 
@@ -119,6 +124,9 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
     if args.ranks and args.rank is None:  # the largest is what is served
         ranks = [int(word) for word in args.ranks.split(",") if word.isdigit()]
         _put(values, "adapter.rank", max(ranks, default=JobSpec().adapter.rank))
+    for path, value in METHOD_NEEDS.get(str(args.method), {}).items():
+        group, _, name = path.partition(".")
+        values.setdefault(group, {}).setdefault(name, value)
     return JobSpec.from_dict(values)
 
 

@@ -103,7 +103,7 @@ class Session:
                 self.device,
                 loaded.precision,
                 dropout,
-                self._micro_batch(spec, loaded, prepared),
+                self.micro_batch(spec, loaded, prepared),
             )
             before = mean_loss(work, told) if spec.strategy.measures_loss else None
             term = term_of(Context(spec, work, round_number, own or Own(), told))
@@ -112,7 +112,7 @@ class Session:
             term.finish(tensors, summary.steps)
             return Update(tensors, prepared.examples, summary.steps, summary, before)
 
-    def _micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
+    def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
 
         A deterministic job gets its bits whatever else uses the memory, so it is left alone.
