@@ -12,6 +12,7 @@ from pathlib import Path
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition import Wanted
 from fedcore.simulate.dealing import deal
+from fedcore.plan.fedpipe_choice import Choice
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.fleet import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
@@ -63,6 +64,8 @@ def _workdir(given: str | None) -> Iterator[Path]:
 
 
 def _print_event(event: Event) -> None:
+    if isinstance(event.value, Choice):
+        print(f"plan   {event.device}: {event.value.why} ({event.value.memory / 1e6:.0f} MB)")
     if not isinstance(event.value, RoundResult):
         return
     result = event.value

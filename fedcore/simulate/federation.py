@@ -99,6 +99,7 @@ class _Federation:
     def run(self) -> list[RoundResult]:
         began = time.perf_counter()
         results = [self._result(0, self.workshop.begin(), None, (), began)]
+        self.workshop.plan()
         for number in range(1, self.spec.rounds + 1):
             results.append(self._round(number))
         return results

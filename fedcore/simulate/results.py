@@ -46,7 +46,7 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened: ``kind`` is evaluated, trained or round; ``value`` is its result."""
+    """Something that happened: ``kind`` is evaluated, planned, trained or round."""
 
     kind: str
     round_number: int

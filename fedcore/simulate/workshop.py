@@ -9,16 +9,25 @@ from pathlib import Path
 
 from fedcore.errors import DataError
 from fedcore.model.initial import write_initial
+from fedcore.plan.fedpipe_choice import Choice
 from fedcore.plan.frame_header import read_header
 from fedcore.plan.wire_chain import PLAIN
 from fedcore.plan.wire_header import payload_bytes
 from fedcore.simulate.hierarchy import Hierarchy
+from fedcore.simulate.planned import by_fedpipe
 from fedcore.simulate.results import Event, OnEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec import JobSpec
 from fedcore.strategy.fold import FoldReport, UpdateFile
 from fedcore.strategy.serve import After, Before, fold_and_serve
-from fedcore.tailoring import Member, tailored, tailoring, trained_shapes
+from fedcore.tailoring import (
+    Member,
+    Tailoring,
+    for_evaluation,
+    tailored,
+    tailoring,
+    trained_shapes,
+)
 from fedcore.train.batches import steps_of
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
@@ -72,7 +81,7 @@ class Workshop:
         workdir.mkdir(parents=True, exist_ok=True)
         self._hierarchy = Hierarchy(spec, self.names)
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
-        self._specs = {item.name: tailored(spec, tailoring(spec, item)) for item in members}
+        self._changes: dict[str, Tailoring] = {i.name: tailoring(spec, i) for i in members}
         self._session = Session(workdir / "cache", spec.threads)
         self._uplinks = [Uplink(spec, slot, workdir) for slot in range(len(self.names))]
         self._state: Path | None = None
@@ -89,10 +98,25 @@ class Workshop:
             self._session.prepare(self._spec, self._devices[name])
         return write_initial(self._spec, global_file(self._workdir, 0)).sha256
 
+    def plan(self) -> None:
+        """Let FedPipe decide what each device trains, where the job asks for it."""
+        devices = {name: self._devices[name] for name in self.names}
+        weights = global_file(self._workdir, 0)
+        self._changes |= by_fedpipe(
+            self._spec, self._session, devices, weights, self._tell_plan, self._hooks
+        )
+
+    def _tell_plan(self, name: str, choice: Choice) -> None:
+        self._on_event(Event("planned", 0, name, choice))
+
+    def _spec_of(self, name: str) -> JobSpec:
+        """The job as a device trains it."""
+        return tailored(self._spec, self._changes[name])
+
     def steps(self, name: str) -> int:
         """Optimizer steps of one round on a device."""
         prepared = self._session.prepare(self._spec, self._devices[name])
-        return steps_of(self._spec.train, len(prepared.train))
+        return steps_of(self._spec_of(name).train, len(prepared.train))
 
     def down_bytes(self, base: int) -> int:
         """What a device fetches to train on the model that round ``base`` starts from."""
@@ -108,7 +132,7 @@ class Workshop:
         training: dict[str, TrainSummary] = {}
         updates: list[UpdateFile] = []
         for piece in pieces:
-            spec = self._specs[piece.name]
+            spec = self._spec_of(piece.name)
             update = self._session.train(
                 spec,
                 global_file(self._workdir, piece.base - 1),
@@ -179,6 +203,7 @@ class Workshop:
         due = self._spec.evaluation.due(number, self._spec.rounds)
         for name in self.names if due else ():
             source = self._devices[name]
-            found[name] = self._session.evaluate(self._spec, weights, source, self._hooks)
+            spec = tailored(self._spec, for_evaluation(self._changes[name]))
+            found[name] = self._session.evaluate(spec, weights, source, self._hooks)
             self._on_event(Event("evaluated", number, name, found[name]))
         return found
