@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from fedcore import (
     spec_adapter,
+    spec_distill,
     spec_method,
     spec_participation,
     spec_ranks,
@@ -25,6 +26,7 @@ from fedcore import (
 from fedcore.errors import Fault, SpecError
 from fedcore.spec_adapter import AdapterSpec
 from fedcore.spec_checks import check_of, option, real, shortened, shown, text, truth, whole
+from fedcore.spec_distill import DistillSpec
 from fedcore.spec_method import MethodSpec
 from fedcore.spec_participation import EvaluationSpec, ParticipationSpec
 from fedcore.spec_strategy import StrategySpec
@@ -61,6 +63,7 @@ class JobSpec:
     train: TrainSpec = field(default_factory=TrainSpec)
     strategy: StrategySpec = field(default_factory=StrategySpec)
     method: MethodSpec = field(default_factory=MethodSpec)
+    distill: DistillSpec = field(default_factory=DistillSpec)
     participation: ParticipationSpec = field(default_factory=ParticipationSpec)
     tree: TreeSpec = field(default_factory=TreeSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
@@ -144,6 +147,7 @@ RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     *spec_ranks.RULES,
     *spec_strategy.RULES,
     *spec_method.RULES,
+    *spec_distill.RULES,
     *spec_participation.RULES,
     *spec_tree.RULES,
     *spec_wire.RULES,

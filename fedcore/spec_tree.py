@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
 from fedcore.spec_checks import option, texts
+from fedcore.spec_distill import AGGLOMERATIVE
 from fedcore.spec_strategy import WEIGHING
 from fedcore.tree import AUTO, entry_faults
 
@@ -44,7 +45,7 @@ def _entries(spec: JobSpec) -> list[Fault]:
 
 def _means_of_means(spec: JobSpec) -> list[Fault]:
     """What a mean of clusters' means is not the same for, each with the reason."""
-    if not spec.tree.grown:
+    if not spec.tree.grown or spec.method.name == AGGLOMERATIVE:
         return []
     faults, strategy, rule = [], spec.strategy, spec.adapter.aggregation
     if spec.participation.buffered:
@@ -55,9 +56,6 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
         faults.append(Fault("strategy.fold", message))
     if strategy.name in WEIGHING:
         message = f"{strategy.name} weighs each update apart, which a tree hides; take another"
-        faults.append(Fault("strategy.name", message))
-    if strategy.name == "scaffold":
-        message = "scaffold averages control variates beside the updates; leave the tree out"
         faults.append(Fault("strategy.name", message))
     if spec.adapter.kind == "lora" and rule not in EXACT_RULES:
         why = "needs the product of each device's factors, which a tree hides"

@@ -1,0 +1,92 @@
+"""Models that grow upwards and teach each other over shared text: the group ``distill``.
+
+Agglomerative federated learning, arXiv 2312.11489 (``method.name`` is ``agglomerative``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedcore.errors import Fault
+from fedcore.spec_checks import one_of, option, real, text, texts, whole
+
+if TYPE_CHECKING:
+    from fedcore.spec import JobSpec
+
+AGGLOMERATIVE = "agglomerative"
+PARENTS_TRAIN = ("full", "lora")
+PACKAGED_BRIDGE = "dialogues"
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    models: tuple[str, ...] = option(
+        ("micro",), texts(), "Models above the devices", "one for each level, upwards", True
+    )
+    children: int = option(
+        0, whole(0, 10_000), "Children a parent", "of each level but the root; 0: any number", True
+    )
+    bridge: str = option(
+        PACKAGED_BRIDGE,
+        text(1, 300),
+        "Bridge samples",
+        "text all nodes share: dialogues, dialogues:clinic+law, a dataset's name or a file",
+        True,
+    )
+    samples: int = option(256, whole(2, 1_000_000), "Bridge samples at most", "", True)
+    gamma: float = option(
+        1.0, real(0, 1e4), "Bridge gamma", "how much the bridge counts on a device", True
+    )
+    beta: float = option(1.0, real(0, 1e4), "Bridge beta", "how much the teacher counts", True)
+    temperature: float = option(2.0, real(0, 100, above=True), "Temperature", "", True)
+    top_k: int = option(
+        32, whole(1, 1_000_000), "Tokens of each distribution sent", "the others as one sum", True
+    )
+    parents_train: str = option(
+        "full", one_of(*PARENTS_TRAIN), "What trains above the devices", "", True
+    )
+    parent_learning_rate: float = option(
+        1e-3, real(0, 10, above=True), "Learning rate above the devices", "", True
+    )
+    parent_steps: int = option(
+        0, whole(0, 1_000_000), "Steps a round above the devices", "0: as on a device", True
+    )
+
+
+def _levels(spec: JobSpec) -> list[Fault]:
+    if spec.distill.models:
+        return []
+    return [Fault("distill.models", "name the model of each level above the devices, upwards")]
+
+
+def _nothing_is_averaged(spec: JobSpec) -> list[Fault]:
+    """What would change nothing, or has no meaning where no weights travel."""
+    faults, adapter = [], spec.adapter
+    if spec.participation.buffered:
+        faults.append(Fault("participation.mode", "must be synchronous: a round climbs the tree"))
+    if spec.participation.fraction < 1:
+        message = "must be 1: a device keeps its own model, which nobody else trains meanwhile"
+        faults.append(Fault("participation.fraction", message))
+    if spec.strategy.name != "fedavg":
+        message = f"{spec.strategy.name} is about updates, and no update travels; take fedavg"
+        faults.append(Fault("strategy.name", message))
+    if adapter.kind == "lora" and (adapter.aggregation != "fedit" or adapter.mixed):
+        message = "no adapters are averaged; leave rules, ranks, alphas and modules out"
+        faults.append(Fault("adapter.aggregation", message))
+    return faults
+
+
+def _only_agglomerative(
+    rule: Callable[[JobSpec], list[Fault]],
+) -> Callable[[JobSpec], list[Fault]]:
+    def checked(spec: JobSpec) -> list[Fault]:
+        return rule(spec) if spec.method.name == AGGLOMERATIVE else []
+
+    return checked
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = tuple(
+    _only_agglomerative(rule) for rule in (_levels, _nothing_is_averaged)
+)
