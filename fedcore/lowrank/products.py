@@ -59,8 +59,8 @@ class Product:
             return 0.0
         if not factored_is_cheaper(*self.shape, self.rank):
             return float(self.dense().norm())
-        one, two = (torch.linalg.qr(side, mode="r").R for side in (self.left, self.right.T))
-        return float((one @ two.T).norm())
+        one, two = _Reflected(self.left), _Reflected(self.right.T)
+        return float((one.r @ two.r.T).norm())
 
     def bound(self) -> float:
         """|left| |right|: no smaller than the norm, and what rounding goes by."""
@@ -101,16 +101,34 @@ class Spectrum:
         return Product(self.u[:, :kept] * self.values[:kept], self.v[:kept])
 
 
-def spectrum(product: Product) -> Spectrum:
-    """The SVD of a product: by its factors, or of the dense matrix where that is cheaper."""
+def spectrum(product: Product, rank: int | None = None) -> Spectrum:
+    """The SVD of a product, or its first ``rank`` terms.
+
+    By its factors, or of the dense matrix where that is cheaper.
+    """
     if factored_is_cheaper(*product.shape, product.rank):
-        left, right = torch.linalg.qr(product.left), torch.linalg.qr(product.right.T)
-        u, values, v = torch.linalg.svd(left.R @ right.R.T, full_matrices=False)
-        u, v = left.Q @ u, v @ right.Q.T
+        left, right = _Reflected(product.left), _Reflected(product.right.T)
+        u, values, v = torch.linalg.svd(left.r @ right.r.T, full_matrices=False)
+        u, v = left.times(u[:, :rank]), right.times(v[:rank].T).T
     else:
         u, values, v = torch.linalg.svd(product.dense(), full_matrices=False)
+    u, values, v = u[:, :rank], values[:rank], v[:rank]
     signs = _signs(u)
     return Spectrum(u * signs, values, v * signs[:, None])
+
+
+class _Reflected:
+    """A thin factor (side, R) as Q R, Q kept as reflections: it is applied, never formed."""
+
+    def __init__(self, factor: Tensor) -> None:
+        self._reflections, self._tau = torch.geqrf(factor.contiguous())
+        self.r = self._reflections[: factor.shape[1]].triu()
+
+    def times(self, small: Tensor) -> Tensor:
+        """``Q @ small``: (R, k) to (side, k)."""
+        tall = small.new_zeros(len(self._reflections), small.shape[1])
+        tall[: len(small)] = small
+        return torch.ormqr(self._reflections, self._tau, tall)
 
 
 def _signs(u: Tensor) -> Tensor:

@@ -74,7 +74,8 @@ def redistributed(
     that is served; our choice: ranks that W does not fill start anew from it, with B zero.
     """
     b, a = (factor.clone() for factor in start)
-    kept = spectrum(target).cut(a.shape[0], noise_of(target)) if target.rank else target
+    rank = a.shape[0]
+    kept = spectrum(target, rank).cut(rank, noise_of(target)) if target.rank else target
     b[:, : kept.rank] = (kept.left / scale).float()
     a[: kept.rank] = kept.right.float()
     return Served(b, a, merged)

@@ -75,10 +75,14 @@ class MergedBase:
             return
         modules = dict(model.named_modules())
         for module in sorted(changed | set(self._before)):
-            found = modules[PREFIX + module]
-            weight = getattr(found, "base_layer", found).weight  # not all devices adapt all
+            weight = _base_of(modules[PREFIX + module]).weight
             before = self._before.setdefault(module, weight.detach().clone())
             if module in changed:
                 weight.copy_(before.float() + merged_change(frame, module).to(weight.device))
             else:
                 weight.copy_(before)
+
+
+def _base_of(module: Any) -> Any:
+    """The layer under an adapter; the layer itself on a device that does not adapt it."""
+    return getattr(module, "base_layer", module)

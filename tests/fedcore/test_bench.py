@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from fedcore.bench import lowrank
 from fedcore.bench.__main__ import COMMANDS, main
 
 
@@ -29,3 +31,14 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["fold", "--nonsense"])
     assert "--nonsense" in capsys.readouterr().err
+
+
+def test_thin_factors_and_the_dense_matrix_serve_the_same_product(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parts = lowrank.adapters(120, 90, 5, 4)
+    (b, a), (dense_b, dense_a) = lowrank.by_factors(parts, 4), lowrank.by_dense(parts, 4)
+    assert torch.allclose(b @ a, dense_b @ dense_a, atol=1e-5 * float((b @ a).norm()))
+    small = ["--models", "google/flan-t5-small", "--devices", "2", "--rank", "2", "--repeat", "1"]
+    assert main(["lowrank", *small]) == 0
+    assert "| flan-t5-small | q, v | 384 x 512 |" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedcore.strategy import blocks, fold, shards
+from fedcore.strategy import blocks, rows, shards
 from fedcore.strategy.fold import fold_files
 from tests.federation import Federation
 from tests.jobs.test_aggregation import collected
@@ -27,7 +27,7 @@ from workers.aggregate.shard import fold_one
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards so small that a tiny model has several."""
     settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = 2, 3_000
-    for module in (blocks, fold, shards):
+    for module in (blocks, rows, shards):
         monkeypatch.setattr(module, "BLOCK", 256)
 
 
@@ -219,3 +219,13 @@ def test_a_fold_stays_in_one_piece_where_shards_would_not_help(
     job = federation.run(federation.launch())
     assert job.phase == "completed"
     assert "shared out" not in federation.log(job)
+
+
+@pytest.mark.parametrize("rule", ["fedex", "flexlora", "stack"])
+def test_products_are_never_shared_out(federation: Federation, rule: str) -> None:
+    """They are no rows of coordinates, and small; the fold is one piece wherever it runs."""
+    federation.devices("pi-a", "pi-b")
+    job = federation.run(federation.launch(adapter={"aggregation": rule}))
+    assert job.phase == "completed"
+    assert "shared out" not in federation.log(job)
+    assert federation.round(job).fold["aggregation_error"] == pytest.approx(0.0, abs=1e-6)
