@@ -9,14 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedcore import spec_fedpipe
+from fedcore import spec_fedpipe, spec_pfit, spec_pftt
 from fedcore.errors import Fault
-from fedcore.spec_checks import one_of, option, real
+from fedcore.spec_adapter import LORA_TARGETS
+from fedcore.spec_checks import names, one_of, option, real, texts, whole
+from fedcore.spec_pfit import BASELINES
+from fedcore.spec_pftt import MOST_RANK
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-METHODS = ("none", "fedjudge", "fedpipe")
+METHODS = ("none", "fedjudge", "pftt", "agglomerative", "fedpipe", "pfit")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,20 @@ class MethodSpec:
         "Restraint",
         "FedJudge: how strongly weights that matter to all are held; 0: not at all",
         True,
+    )
+    own_rank: int = option(8, whole(1, MOST_RANK), "Own LoRA rank", "PFTT", True)
+    own_ranks: tuple[str, ...] = option(
+        (),
+        texts(),
+        "Own LoRA ranks of the devices",
+        "PFTT: in turn (4,8,16), by name or machine (pi=4); empty: all alike",
+        True,
+    )
+    own_targets: tuple[str, ...] = option(
+        ("q", "v"), names(LORA_TARGETS), "Own LoRA targets", "PFTT", True
+    )
+    own_scale: float = option(
+        2.0, real(0, 1e4, above=True), "Own LoRA scale", "PFTT: alpha over rank, of any rank", True
     )
     memory_budget_mb: float = option(
         0.0,
@@ -43,6 +60,47 @@ class MethodSpec:
         "FedPipe: of local training in a round; 0: none",
         True,
     )
+    rewards: tuple[str, ...] = option(
+        ("overlap=1",),
+        texts(),
+        "Rewards",
+        "PFIT: NAME=WEIGHT of overlap, brevity:SHARE, leak, classifier:MODEL@LABEL",
+        True,
+    )
+    weights: tuple[str, ...] = option(
+        (),
+        texts(),
+        "Weights of the devices",
+        "PFIT: of the rewards in order, joined by +; in turn (1+0,0+1) or by name (pi=1+0)",
+        True,
+    )
+    samples: int = option(4, whole(1, 64), "Samples of a prompt", "PFIT", True)
+    temperature: float = option(1.0, real(0, 10, above=True), "Temperature", "PFIT", True)
+    passes: int = option(2, whole(1, 100), "Steps for the same samples", "PFIT", True)
+    clip: float = option(0.2, real(0, 1, above=True), "Clipped ratio", "PFIT: of PPO", True)
+    anchor: float = option(
+        0.05, real(0, 1e4), "KL anchor", "PFIT: how strongly the received model holds", True
+    )
+    baseline: str = option(
+        "value",
+        one_of(*BASELINES),
+        "Baseline",
+        "PFIT: value: the device's mean reward so far; group: that of a prompt's samples",
+        True,
+    )
+    distance: float = option(
+        0.0, real(0, 1e6), "Distance penalty", "PFIT: times the squared distance moved", True
+    )
+    window: int = option(
+        0, whole(0, 8192), "Attention window", "PFIT: of the encoder, tokens a side; 0: all", True
+    )
+    supervised_steps: int = option(
+        0, whole(0, 1_000_000), "Supervised steps", "PFIT: of a round, before its rewards", True
+    )
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (spec_fedpipe.faults,)
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    spec_fedpipe.faults,
+    *spec_pfit.RULES,
+    *spec_pftt.RULES,
+)

@@ -16,6 +16,7 @@ from fedcore.errors import Fault, SpecError
 from fedcore.plan.wire_chain import Shapes
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AUTO_RANK, AdapterSpec
+from fedcore.spec_pftt import PFTT
 from fedcore.spec_ranks import entry_for, rank_of
 from fedcore.spec_rewards import weighted
 
@@ -28,7 +29,7 @@ ALLOWED = frozenset(
     {
         "adapter.rank", "adapter.alpha", "adapter.targets", "adapter.pattern",
         "train.batch_size", "train.micro_batch", "train.checkpointing", "model.base",
-        "method.rewards",
+        "method.rewards", "method.own_rank",
     }
 )  # fmt: skip
 
@@ -51,7 +52,8 @@ def tailored(spec: JobSpec, tailoring: Tailoring) -> JobSpec:
     values = spec.to_dict()
     for name in ("ranks", "alphas", "modules"):
         values["adapter"].pop(name)
-    values["method"].pop("weights")
+    for name in ("weights", "own_ranks"):
+        values["method"].pop(name)
     for path, value in tailoring.items():
         group, _, name = path.partition(".")
         values[group][name] = value
@@ -59,7 +61,7 @@ def tailored(spec: JobSpec, tailoring: Tailoring) -> JobSpec:
 
 
 def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, Any]:
-    """What the options ``ranks``, ``alphas``, ``modules`` and ``weights`` say of one device.
+    """What ``adapter``'s ranks, alphas and modules, and the method's options, say of one device.
 
     ``auto_rank``: the rank that suits it where the job says ``auto`` (0: the job's own).
     """
@@ -67,6 +69,8 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
     told = (member.slot, member.name, member.machine)
     if spec.method.weights:
         found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *told)
+    if spec.method.name == PFTT and (word := entry_for(spec.method.own_ranks, *told)):
+        found["method.own_rank"] = int(word)
     if adapter.kind != "lora" or not adapter.mixed:
         return found
     rank = adapter.rank
@@ -78,6 +82,11 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
     if word := entry_for(adapter.modules, *told):
         found["adapter.targets"] = word.split("+")
     return found
+
+
+def differs(spec: JobSpec) -> bool:
+    """Whether an option may say of a device something else than of the others."""
+    return bool(spec.adapter.mixed or spec.method.weights or spec.method.own_ranks)
 
 
 def for_evaluation(changes: Tailoring) -> dict[str, Any]:
@@ -118,7 +127,14 @@ def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def lora_of(spec: JobSpec) -> AdapterSpec | None:
-    """The LoRA that a device trains."""
+    """The LoRA that a device trains: the job's, or under PFTT its own; None: it trains none."""
+    method = spec.method
+    if method.name == PFTT:
+        alpha = method.own_scale * method.own_rank
+        dropout = spec.adapter.dropout
+        return AdapterSpec(
+            rank=method.own_rank, alpha=alpha, targets=method.own_targets, dropout=dropout
+        )
     return spec.adapter if spec.adapter.kind == "lora" else None
 
 

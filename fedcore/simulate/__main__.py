@@ -8,14 +8,19 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition import Wanted
-from fedcore.simulate.dealing import deal
 from fedcore.plan.fedpipe_choice import Choice
+from fedcore.simulate.agglomerative.command import run_tree
+from fedcore.simulate.dealing import deal
+from fedcore.simulate.even import even_lines, own_rows
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.fleet import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
+from fedcore.spec import JobSpec
+from fedcore.spec_distill import AGGLOMERATIVE
 from fedcore.train.sources import Source
 
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
@@ -30,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             whole = Source(args.data, args.text_column, args.summary_column)
             wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
             devices = deal(whole, wanted, workdir)
+            if spec.method.name == AGGLOMERATIVE:
+                return _write(args.json, run_tree(spec, devices, workdir, not args.without_flat))
             print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
+            if spec.adapter.kind == "lora":
+                print(f"adapters of rank {_ranks(spec)}, averaged by {spec.adapter.aggregation}")
             print(
                 ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
             )
@@ -41,9 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgewiseError as error:
         return _refuse([str(error)])
     _print_change(results)
-    if args.json:
-        out = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
-        Path(args.json).write_text(json.dumps(out, indent=2) + "\n", "utf-8")
+    rounds = [result.to_dict() for result in results]
+    return _write(args.json, {"spec": spec.to_dict(), "rounds": rounds})
+
+
+def _write(path: str | None, found: Mapping[str, Any]) -> int:
+    """Write the results where they were asked for; 0."""
+    if path:
+        Path(path).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0
 
 
@@ -63,6 +77,13 @@ def _workdir(given: str | None) -> Iterator[Path]:
         yield Path(folder)
 
 
+def _ranks(spec: JobSpec) -> str:
+    served = str(spec.adapter.rank)
+    if not spec.adapter.ranks:
+        return served
+    return f"{served} as served, {','.join(spec.adapter.ranks)} on the devices"
+
+
 def _print_event(event: Event) -> None:
     if isinstance(event.value, Choice):
         print(f"plan   {event.device}: {event.value.why} ({event.value.memory / 1e6:.0f} MB)")
@@ -75,7 +96,12 @@ def _print_event(event: Event) -> None:
     ]
     count = sum(found.examples for found in result.evaluations.values())
     means = [("weighted mean", result.mean, count, result.seconds)] if result.mean else []
-    _print_rows(event.round_number, [*shown, *means])
+    _print_rows(event.round_number, [*shown, *own_rows(result.evaluations), *means])
+    for line in even_lines(result.evaluations):
+        print(f"{result.number:>5}  {line}")
+    if result.fold and result.fold.aggregation_error is not None:
+        error = 100 * result.fold.aggregation_error
+        print(f"{result.number:>5}  the served adapters are {error:.3g} % off their mean product")
     if result.levels:
         print(f"{result.number:>5}  {_levels(result)}")
     if result.virtual_s:

@@ -63,9 +63,14 @@ def global_file(workdir: Path, number: int) -> Path:
 
 
 def weighted_mean(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Mean loss and ROUGE over devices, weighted by their validation examples."""
+    """Mean loss and ROUGE over devices, weighted by their validation examples.
+
+    What a method measures beside is among them where all devices did.
+    """
     total = sum(item.examples for item in evaluations)
+    values = [item.values() for item in evaluations]
+    shared = [key for key in evaluations[0].more if all(key in found for found in values)]
     return {
-        key: sum(getattr(item, key) * item.examples for item in evaluations) / total
-        for key in MEASURES
+        key: sum(found[key] * found["examples"] for found in values) / total
+        for key in (*MEASURES, *shared)
     }

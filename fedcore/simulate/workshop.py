@@ -204,6 +204,7 @@ class Workshop:
         for name in self.names if due else ():
             source = self._devices[name]
             spec = tailored(self._spec, for_evaluation(self._changes[name]))
-            found[name] = self._session.evaluate(spec, weights, source, self._hooks)
+            own = Own(self._own(self.names.index(name)))
+            found[name] = self._session.evaluate(spec, weights, source, self._hooks, number, own)
             self._on_event(Event("evaluated", number, name, found[name]))
         return found

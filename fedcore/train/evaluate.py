@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,8 @@ class Evaluation:
     """Mean token loss (nats) and ROUGE F1 in percent (0 to 100), mean over the examples.
 
     ``tokens`` are the target tokens the loss is a mean of. No text is kept: none may leave.
+    ``more``: what a method measures beside, by name; ``personal_loss`` and so on are those of the
+    device's own model.
     """
 
     loss: float
@@ -35,6 +37,19 @@ class Evaluation:
     examples: int
     tokens: int
     seconds: float
+    more: Mapping[str, float] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        """All of it by name, as a device reports it."""
+        flat = asdict(self)
+        return {**flat, **flat.pop("more")}
+
+
+def with_personal(shared: Evaluation, own: Evaluation) -> Evaluation:
+    """The evaluation of a shared model, with that of the device's own on the same examples."""
+    measured = {f"personal_{name}": getattr(own, name) for name in ("loss", *ROUGE)}
+    seconds = shared.seconds + own.seconds
+    return replace(shared, seconds=seconds, more={**shared.more, **measured})
 
 
 @dataclass(frozen=True)

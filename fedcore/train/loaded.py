@@ -10,13 +10,23 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ModelError
-from fedcore.model.adapters import attach, detach, set_adapter, set_shared, shared_parameters
+from fedcore.model.adapters import (
+    adapter_parameters,
+    attach,
+    detach,
+    initial_lora,
+    set_adapter,
+    set_shared,
+    shared_parameters,
+)
 from fedcore.model.load import Base, load_base
 from fedcore.model.received import SCALE_KEY, MergedBase, adapter_of
+from fedcore.model.window import set_window
 from fedcore.plan.flops import Architecture, StepCost
 from fedcore.plan.method import Method
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AdapterSpec
+from fedcore.tailoring import lora_of
 from fedcore.train.hardware import SPOKEN
 from fedcore.wire.frame import FrameReader
 
@@ -36,6 +46,7 @@ class Loaded:
     model: Any = None
     received: dict[str, Tensor] = field(default_factory=dict)
     _adapter: AdapterSpec | None = None
+    _own: AdapterSpec | None = None
     _merged: MergedBase = field(default_factory=MergedBase)
 
     @classmethod
@@ -64,8 +75,10 @@ class Loaded:
                 f"{spec.model.name} has on this device; fetch the model again"
             )
         self._attach(spec, device)
+        set_window(self.base.model, spec.method.window)
         if spec.adapter.kind != "lora":
             set_shared(self.model, spec.adapter.kind, frame)
+            self._start_own(spec.seed)
             self.received = {}
             return
         scale = float(frame.meta.get(SCALE_KEY, spec.adapter.scale))
@@ -75,12 +88,19 @@ class Loaded:
         self.received = own
 
     def _attach(self, spec: JobSpec, device: torch.device) -> None:
-        if self._adapter == spec.adapter:
+        own = lora_of(spec) if spec.adapter.kind == "bottleneck" else None
+        if (self._adapter, self._own) == (spec.adapter, own):
             return
         if self._adapter is not None:
             detach(self.model)
-        self.model = attach(self.base, spec.adapter, spec.seed).to(device)
-        self._adapter = spec.adapter
+        self.model = attach(self.base, spec.adapter, spec.seed, own).to(device)
+        self._adapter, self._own = spec.adapter, own
+
+    def _start_own(self, seed: int) -> None:
+        """Make the device's own LoRA, where it has one, what it is before it learned anything."""
+        if self._own is not None:
+            shapes = {name: tuple(item.shape) for name, item in adapter_parameters(self.model)}
+            set_adapter(self.model, initial_lora(shapes, seed))
 
     def delta(self, weights: Path | str) -> dict[str, Tensor]:
         """How far each tensor of the job is from what was received: fp32, on the CPU.

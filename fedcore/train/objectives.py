@@ -6,14 +6,18 @@ the weights of every step, and what to do once training is done (``fedcore.train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedcore.distill.lesson import agglomerative
+from fedcore.personal.own_lora import beside_shared, wear
 from fedcore.strategy.table import build
 from fedcore.train.controls import controlled
 from fedcore.train.loop import Weights, no_penalty
+from fedcore.train.own import Own
 from fedcore.train.restraint import restraint
 from fedcore.train.terms import Context, Objective, Term
 
@@ -26,14 +30,23 @@ def plain(context: Context) -> Term:
 
 def proximal(context: Context) -> Term:
     """FedProx (Li et al., arXiv 1812.06127): ``mu / 2 * |w - w_global|^2``."""
-    mu = context.spec.strategy.proximal_mu
-    if mu == 0:
+    return _distance(context, 0.5 * context.spec.strategy.proximal_mu)
+
+
+def near_received(context: Context) -> Term:
+    """PFIT (arXiv 2404.13238): ``method.distance * |w - w_received|^2``."""
+    return _distance(context, context.spec.method.distance)
+
+
+def _distance(context: Context, factor: float) -> Term:
+    """``factor * |w - w_received|^2`` over all that trains."""
+    if factor == 0:
         return Term()
     fixed = context.received()
 
     def penalty(weights: Weights) -> Tensor:
         terms = [(weights[name] - fixed[name]).square().sum() for name in sorted(fixed)]
-        return 0.5 * mu * torch.stack(terms).sum()
+        return factor * torch.stack(terms).sum()
 
     return Term(penalty)
 
@@ -44,7 +57,14 @@ OBJECTIVES: Mapping[str, Objective] = {
     "proximal": proximal,
     "controlled": controlled,
 }
-METHOD_OBJECTIVES: Mapping[str, Objective] = {"fedjudge": restraint}
+METHOD_OBJECTIVES: Mapping[str, Objective] = {
+    "fedjudge": restraint,
+    "agglomerative": agglomerative,
+    "pfit": near_received,
+    "pftt": beside_shared,
+}
+# Methods that give a device a model of its own: they make the model at hand that, as after a round.
+PERSONAL: Mapping[str, Callable[[Any, Own, int], None]] = {"pftt": wear}
 
 
 def term_of(context: Context) -> Term:
@@ -56,6 +76,7 @@ def term_of(context: Context) -> Term:
 
 
 def _sum(terms: list[Term]) -> Term:
+    kernels = next((term.kernels for term in terms if term.kernels), None)
     penalties = [term.penalty for term in terms if term.penalty is not no_penalty]
 
     def finish(delta: Weights, steps: int) -> None:
@@ -63,10 +84,10 @@ def _sum(terms: list[Term]) -> Term:
             term.finish(delta, steps)
 
     if len(penalties) < 2:
-        return Term(penalties[0] if penalties else no_penalty, finish)
+        return Term(penalties[0] if penalties else no_penalty, finish, kernels)
 
     def penalty(weights: Weights) -> Tensor | None:
         found = [value for one in penalties if (value := one(weights)) is not None]
         return torch.stack(found).sum() if found else None
 
-    return Term(penalty, finish)
+    return Term(penalty, finish, kernels)

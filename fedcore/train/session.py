@@ -6,9 +6,9 @@ call's result depends on its arguments alone, not on what the session did before
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fedcore.seeds import derive
 from fedcore.spec import JobSpec
 from fedcore.tailoring import plain
 from fedcore.train.data import Prepared, prepare
-from fedcore.train.evaluate import Bench, Evaluation, evaluate
+from fedcore.train.evaluate import Bench, Evaluation, evaluate, with_personal
 from fedcore.train.hardware import (
     SPOKEN,
     free_memory_bytes,
@@ -32,8 +32,9 @@ from fedcore.train.hardware import (
     threads,
 )
 from fedcore.train.loaded import Loaded
-from fedcore.train.loop import TrainSummary, Work, train_locally
-from fedcore.train.objectives import term_of
+from fedcore.train.loop import TrainSummary, Work
+from fedcore.train.loops import LOOPS, supervised
+from fedcore.train.objectives import PERSONAL, term_of
 from fedcore.train.own import Own
 from fedcore.train.pages import keep_pages, release_pages
 from fedcore.train.passes import mean_loss
@@ -47,6 +48,7 @@ class Update:
     """A device's contribution: fp32 deltas to the global weights, and its weight (examples).
 
     ``loss_before``: of the received model on the training data, where the strategy asks for it.
+    ``measured``: what the method tells beside, by name (``fedcore.train.loops``).
     """
 
     tensors: dict[str, Tensor]
@@ -54,6 +56,7 @@ class Update:
     steps: int
     summary: TrainSummary
     loss_before: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 class Session:
@@ -106,11 +109,15 @@ class Session:
                 self.micro_batch(spec, loaded, prepared),
             )
             before = mean_loss(work, told) if spec.strategy.measures_loss else None
-            term = term_of(Context(spec, work, round_number, own or Own(), told))
-            summary = train_locally(work, told, term.penalty, term.kernels)
+            context = Context(spec, work, round_number, own or Own(), told, draw)
+            term = term_of(context)
+            train = LOOPS.get(spec.method.name, supervised)
+            summary, measured = train(context, prepared, loaded.base.tokenizer, term)
             tensors = loaded.delta(global_path)
             term.finish(tensors, summary.steps)
-            return Update(tensors, prepared.examples, summary.steps, summary, before)
+            return Update(
+                tensors, prepared.examples, summary.steps, summary, before, measured
+            )
 
     def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
@@ -133,8 +140,14 @@ class Session:
         global_path: Path | str,
         source: Source | Prepared,
         hooks: Hooks | None = None,
+        round_number: int = 0,
+        own: Own | None = None,
     ) -> Evaluation:
-        """Loss and ROUGE of the global weights on one device's validation part."""
+        """Loss and ROUGE of the global weights on one device's validation part.
+
+        Where the method gives a device a model of its own, that model as it is after the round is
+        evaluated as well, on the same examples.
+        """
         with self.ready(plain(spec), global_path) as loaded:
             prepared = self.prepare(spec, source)
             bench = Bench(
@@ -145,7 +158,12 @@ class Session:
                 loaded.precision,
                 spec.train.kernels,
             )
-            return evaluate(bench, prepared, hooks or Hooks())
+            found = evaluate(bench, prepared, hooks or Hooks())
+            wear = PERSONAL.get(spec.method.name)
+            if wear is None:
+                return found
+            wear(loaded.model, own or Own(), round_number)
+            return with_personal(found, evaluate(bench, prepared, hooks or Hooks()))
 
     def prepare(self, spec: JobSpec, source: Source | Prepared) -> Prepared:
         """The device's examples, split and tokenized; kept while the file stays as it is."""
@@ -177,7 +195,8 @@ class Session:
 
     def _load(self, spec: JobSpec) -> Loaded:
         precision = pick_precision(spec.train.precision, self.device)
-        key = (spec.model, spec.adapter.kind, precision)
+        layers = spec.adapter.last_layers  # training changes those of the base
+        key = (spec.model, spec.adapter.kind, layers, precision)
         if self._loaded is None or key != self._key:
             self._loaded, self._prepared = None, {}
             self._loaded = Loaded.of(spec, precision)

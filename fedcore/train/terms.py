@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.adapters import shared_parameters
 from fedcore.spec import JobSpec
 from fedcore.train.kernels import Kernels
 from fedcore.train.loop import Penalty, Weights, Work, no_penalty
@@ -26,7 +26,7 @@ class Context:
     """A device before its first step of round ``round_number``: the model holds what it received.
 
     ``work`` is what passes over its data take (``fedcore.train.passes``); ``spec`` the job as this
-    device was given it.
+    device was given it; ``draw`` as ``Session.train`` has it.
     """
 
     spec: JobSpec
@@ -34,10 +34,11 @@ class Context:
     round_number: int = 1
     own: Own = field(default_factory=Own)
     hooks: Hooks = field(default_factory=Hooks)
+    draw: int = 0
 
     def received(self) -> dict[str, Tensor]:
-        """Copies of the received trainable weights, by artefact name, where the model is."""
-        live = trainable_parameters(self.work.model)
+        """Copies of the received weights that train, by artefact name, where the model is."""
+        live = shared_parameters(self.work.model, self.spec.adapter.kind)
         return {name: tensor.detach().clone() for name, tensor in live}
 
 

@@ -115,6 +115,10 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "strategy.clip_update_norm": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
     "method.name": (["none", "fedjudge"], [*CHOICE, ("some", "choose one of none")]),
     "method.restraint": ([0, 1, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
+    "method.own_rank": ([1, 1024], [*WHOLE, (0, "from 1"), (1025, "to 1024")]),
+    "method.own_ranks": ([[]], WORDS),
+    "method.own_targets": ([["q", "v"]], [*NAMES, (["x"], "unknown x"), ([], "at least one")]),
+    "method.own_scale": ([2], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
     "participation.mode": (["synchronous", "buffered"], [*CHOICE, ("async", "buffered")]),
     "participation.devices": (
         [[], ["pi-kitchen"], ["été"]],

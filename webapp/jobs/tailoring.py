@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fedcore.plan.hardware import hardware_of
 from fedcore.spec import JobSpec
-from fedcore.tailoring import Member, auto_ranks, tailored, tailoring
+from fedcore.tailoring import Member, auto_ranks, differs, tailored, tailoring
 from webapp.devices.models import Device
 from webapp.jobs.models import Job, Participant
 
@@ -19,7 +19,7 @@ def fix(spec: JobSpec, participants: Sequence[Participant]) -> None:
 
     Raises SpecError where an option cannot be what it says on one of them.
     """
-    if not spec.adapter.mixed:
+    if not differs(spec):
         return
     speeds = {row.slot: _peak(row.device) for row in participants}
     ranks = auto_ranks(spec.adapter.rank, speeds)
@@ -31,7 +31,7 @@ def fix(spec: JobSpec, participants: Sequence[Participant]) -> None:
 
 @lru_cache(maxsize=256)
 def told(job: UUID) -> dict[int, dict[str, Any]]:
-    """What differs on each device of a job, by slot; call it once the job's devices are fixed."""
+    """What differs on each device of a job, by slot; call it once the job's devices train."""
     return dict(Participant.objects.filter(job=job).values_list("slot", "tailoring"))
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from fedcore.plan.flops import mfu
+from fedcore.spec_fedpipe import SCORES, probes
 from fedcore.strategy.cluster import fold_cluster
 from fedcore.strategy.inputs import UpdateFile
 from fedcore.train.hardware import peak_memory_bytes, pick_precision
 from fedcore.train.own import Own
+from fedcore.train.sensitivity import sensitivity
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
@@ -83,8 +85,13 @@ class FedcoreTrainer:
 
         hooks = Hooks(progress=progress, should_stop=watch.should_stop)
         work = self._settled(work)
-        found = self._session.evaluate(work.spec, weights, self._source(work), hooks)
-        return Outcome(found.examples, _finite(asdict(found)))
+        own = Own(private.folder_of(self._private_dir, work))
+        source = self._source(work)
+        found = self._session.evaluate(work.spec, weights, source, hooks, work.round, own)
+        told = _finite(found.values())
+        if probes(work.spec, work.round):
+            told[SCORES] = sensitivity(self._session, work.spec, weights, source, work.slot, hooks)
+        return Outcome(found.examples, told)
 
     def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
         cluster = work.cluster
