@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
 NAME = "fedpipe"
+SCORES = "sensitivity"  # what a report of the first evaluation calls its scores
 
 
 def _needs_lora(spec: JobSpec) -> list[Fault]:
@@ -43,6 +44,11 @@ def _decides_ranks_itself(spec: JobSpec) -> list[Fault]:
 
 
 CHECKS = (_needs_lora, _needs_products, _needs_the_first_evaluation, _decides_ranks_itself)
+
+
+def probes(spec: JobSpec, round_number: int) -> bool:
+    """Whether devices score their matrices when they evaluate the model of that round."""
+    return spec.method.name == NAME and round_number == 0
 
 
 def faults(spec: JobSpec) -> list[Fault]:

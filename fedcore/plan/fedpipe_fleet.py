@@ -13,8 +13,7 @@ from fedcore.plan.flops import Architecture
 from fedcore.plan.matrices import matrices
 from fedcore.plan.round import Candidate
 from fedcore.spec import JobSpec
-
-METRIC = "sensitivity"  # what a report of the first evaluation calls its scores
+from fedcore.spec_fedpipe import SCORES
 
 
 def plans(
@@ -60,7 +59,7 @@ def read_scores(metrics: Mapping[str, Any], sizes: Architecture) -> dict[str, fl
 
     Nobody trusts a device: unknown names and what is no number from 0 on count for nothing.
     """
-    told = metrics.get(METRIC)
+    told = metrics.get(SCORES)
     if not isinstance(told, Mapping):
         return None
     keys = {row.key for row in matrices(sizes)}

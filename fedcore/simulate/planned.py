@@ -52,13 +52,13 @@ def by_fedpipe(
     precision = SPOKEN[pick_precision(spec.train.precision, session.device)]
     settled = replace(spec, train=replace(spec.train, precision=precision))
     hardware = Hardware(accelerator=session.device.type != "cpu")
-    found = plans(settled, sizes, [_candidate(spec, name, hardware) for name in devices], scores)
+    found = plans(settled, sizes, [candidate_of(spec, name, hardware) for name in devices], scores)
     for name, choice in found.items():
         told(name, choice)
     return {name: choice.tailoring(spec) for name, choice in found.items()}
 
 
-def _candidate(spec: JobSpec, name: str, hardware: Hardware) -> Candidate:
+def candidate_of(spec: JobSpec, name: str, hardware: Hardware) -> Candidate:
     """A device of unknown memory and speed; how many examples it has decides nothing."""
     longest = (spec.data.max_source_tokens, spec.data.max_target_tokens)
     return Candidate(name, hardware, 1, *longest, longest)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcore.spec_checks import shown
+from fedcore.spec_fedpipe import SCORES
 
 # No quantity here comes near it; an integer beyond every float would break whoever adds it up.
 LARGEST = 1e30
@@ -95,6 +96,11 @@ REPORTED: dict[str, Metric] = {
     "rtt_s": METRICS["rtt_s"],
 }
 PHASES_KEY = "phase_s"
+# Values by a name of their own each: seconds of a phase, FedPipe's score of a matrix.
+GROUPS: Mapping[str, tuple[str, Metric]] = {
+    PHASES_KEY: ("seconds", METRICS["load_s"]),
+    SCORES: ("scores", Metric("Sensitivity of a matrix", "")),
+}
 
 
 def faults_of(values: Mapping[str, object]) -> list[str]:
@@ -110,12 +116,12 @@ def report_faults(values: Mapping[str, object]) -> list[str]:
     """What is wrong with the metrics of a report."""
     faults = []
     for name, value in values.items():
-        if name == PHASES_KEY and isinstance(value, dict):
+        if name in GROUPS and isinstance(value, dict):
             faults += [
-                _fault(f"{name}.{key}", item, METRICS["load_s"]) for key, item in value.items()
+                _fault(f"{name}.{key}", item, GROUPS[name][1]) for key, item in value.items()
             ]
-        elif name == PHASES_KEY:
-            faults.append(f"{name} must be an object of seconds")
+        elif name in GROUPS:
+            faults.append(f"{name} must be an object of {GROUPS[name][0]}")
         elif name in REPORTED:
             faults.append(_fault(name, value, REPORTED[name]))
         else:

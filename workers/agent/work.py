@@ -18,7 +18,7 @@ from uuid import UUID
 from fedcore.errors import EdgewiseError, ServerRefused, Stopped
 from fedcore.plan.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec import JobSpec
-from fedcore.tailoring import tailored
+from fedcore.tailoring import for_evaluation, tailored
 from workers.agent.artefacts import ArtefactCache, BrokenDownload
 from workers.agent.backoff import keep_trying, pause
 from workers.agent.clock import seconds_of
@@ -86,7 +86,7 @@ class Work:
             task=str(values["task"]),
             slot=int(values["slot"]),
             dataset=str(values["dataset"]),
-            spec=tailored(JobSpec.from_dict(values["spec"]), values.get("tailoring") or {}),
+            spec=_given(values),
             global_sha256=sha256_of(values["global"]["sha256"]),
             global_size=int(values["global"]["size_bytes"]),
             deadline=seconds_of(values["deadline_at"]) if values.get("deadline_at") else None,
@@ -108,6 +108,13 @@ class Work:
             "base": self.global_sha256,
             "slot": str(self.slot),
         }
+
+
+def _given(values: Mapping[str, Any]) -> JobSpec:
+    """The job with what differs on this device, as far as its task is about that."""
+    changes = values.get("tailoring") or {}
+    own = for_evaluation(changes) if values["task"] == "evaluate" else changes
+    return tailored(JobSpec.from_dict(values["spec"]), own)
 
 
 def _artefact(values: Mapping[str, Any] | None) -> tuple[str, int] | None:

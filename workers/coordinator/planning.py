@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from fedcore import sampling
+from fedcore.errors import SpecError
 from fedcore.plan import clock
 from fedcore.plan.policy import round_policy, version_policy
 from fedcore.rounds import DELIVERED, Task
@@ -16,7 +17,7 @@ from fedcore.spec import JobSpec
 from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs import clusters, tailoring
+from webapp.jobs import clusters, fedpipe, tailoring
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from workers.coordinator import watch
 
@@ -52,6 +53,10 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
         return _wait(job, spec, participants, online)
     if spec.participation.buffered and number:
         return _plan_version(spec, number, participants, online)
+    try:
+        fedpipe.settle(job, number, participants)
+    except SpecError as error:
+        return Wait(str(error), True)
     slots = {str(p.slot): p.slot for p in online}
     predicted = predicted_seconds(job, spec.participation, number)
     chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
