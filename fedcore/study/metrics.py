@@ -123,6 +123,9 @@ METRICS: dict[str, Metric] = {
     "spread": Metric(
         "Spread over devices", "std of ROUGE-L", "lower", 2, _over("rougeL", statistics.pstdev)
     ),
+    "spread_loss": Metric(
+        "Spread over devices", "std of loss", "lower", 4, _over("loss", statistics.pstdev)
+    ),
     "jain": Metric("Jain index", "of ROUGE-L", "higher", 3, _over("rougeL", jain)),
     "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
     "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),
