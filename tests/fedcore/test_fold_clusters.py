@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fedcore.errors import FoldError
 from fedcore.plan.wire_chain import parse
 from fedcore.spec import JobSpec
+from fedcore.spec_strategy import STRATEGIES, WEIGHING
 from fedcore.strategy.cluster import fold_cluster
 from fedcore.strategy.fold import UpdateFile, UpdatesRefused, fold_files
 from fedcore.wire.frame import FrameReader, check_frame, write_frame
@@ -109,6 +110,17 @@ def test_clipping_in_the_cluster_is_clipping_at_the_server(tmp_path: Path) -> No
     assert len(top) == 1
     assert distance(served(job, tmp_path, top), flat) <= 1e-6
     assert distance(served(spec(), tmp_path, list(updates.values())), flat) > 1e-3
+
+
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in WEIGHING])
+def test_every_server_optimizer_sees_the_flat_mean(tmp_path: Path, name: str) -> None:
+    job = replace(spec(name=name), train=replace(spec().train, local_steps=4))
+    write_frame(tmp_path / "global", noise(0, shapes=SHAPES), {"kind": "global"})
+    updates = {name: update(tmp_path, slot, slot + 1) for slot, name in enumerate("abcd")}
+    flat = served(job, tmp_path, list(updates.values()))
+    top = hierarchical(job, tmp_path, {"b": "a", "c": "a"}, updates)
+    assert len(top) == 2
+    assert distance(served(job, tmp_path, top), flat) <= 1e-6
 
 
 def test_neither_order_nor_threads_change_a_bit(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ PLACES = {
     "strategy": "how",
     "adapter": "how",
     "train": "how",
+    "tree": "who",
     "wire": "travel",
 }
 ELSEWHERE = "limits"
