@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedcore.fairness import Evenness, evenness
+
 Round = Mapping[str, Any]  # of a record: number, mean, devices, bytes_up, ...
 Points = list[tuple[int, float]]  # round and value, in order
 
@@ -52,12 +54,6 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-def jain(values: Sequence[float]) -> float:
-    """Jain's index (1984): 1 where all are equal, 1 / n where one has everything."""
-    squares = len(values) * sum(value * value for value in values)
-    return sum(values) ** 2 / squares if squares else 1.0
-
-
 def _mean(key: str) -> Callable[[Measured], Points]:
     """A measure of the global model, weighted by validation examples."""
 
@@ -72,12 +68,20 @@ def _over(key: str, of: Callable[[Sequence[float]], float]) -> Callable[[Measure
 
     def points(run: Measured) -> Points:
         return [
-            (each["number"], of([found[key] for found in each["devices"].values()]))
+            (each["number"], of(found))
             for each in run.rounds
-            if each["devices"]
+            if (found := evenness({name: row[key] for name, row in each["devices"].items()}))
         ]
 
     return points
+
+
+def _worst_loss(run: Measured) -> Points:
+    return [
+        (each["number"], max(found["loss"] for found in each["devices"].values()))
+        for each in run.rounds
+        if each["devices"]
+    ]
 
 
 def _total(key: str) -> Callable[[Measured], Points]:
@@ -118,15 +122,15 @@ METRICS: dict[str, Metric] = {
     "rouge1": Metric("ROUGE-1", "F1, %", "higher", 2, _mean("rouge1")),
     "rouge2": Metric("ROUGE-2", "F1, %", "higher", 2, _mean("rouge2")),
     "rougeL": Metric("ROUGE-L", "F1, %", "higher", 2, _mean("rougeL")),
-    "worst": Metric("Worst device", "ROUGE-L, %", "higher", 2, _over("rougeL", min)),
-    "worst_loss": Metric("Worst device", "loss", "lower", 4, _over("loss", max)),
+    "worst": Metric("Worst device", "ROUGE-L, %", "higher", 2, _over(lambda e: e.worst)),
+    "worst_loss": Metric("Worst device", "loss", "lower", 4, _worst_loss),
     "spread": Metric(
-        "Spread over devices", "std of ROUGE-L", "lower", 2, _over("rougeL", statistics.pstdev)
+        "Spread over devices", "std of ROUGE-L", "lower", 2, _over(lambda e: e.spread)
     ),
     "spread_loss": Metric(
-        "Spread over devices", "std of loss", "lower", 4, _over("loss", statistics.pstdev)
+        "Spread over devices", "std of loss", "lower", 4, _over(lambda e: e.spread, "loss")
     ),
-    "jain": Metric("Jain index", "of ROUGE-L", "higher", 3, _over("rougeL", jain)),
+    "jain": Metric("Jain index", "of ROUGE-L", "higher", 3, _over(lambda e: e.jain)),
     "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
     "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),
     "aggregation_error": Metric(

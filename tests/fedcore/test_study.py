@@ -12,7 +12,7 @@ import pytest
 from fedcore.errors import SpecError
 from fedcore.study import report
 from fedcore.study.__main__ import main
-from fedcore.study.metrics import METRICS, Measured, Record, jain
+from fedcore.study.metrics import METRICS, Measured, Record
 from fedcore.study.reading import read_study, study_of
 from fedcore.study.runs import Shelf, chosen, compared, count, tries, wanted
 from fedcore.study.summary import best, rows
@@ -127,10 +127,6 @@ def test_a_value_of_every_metric() -> None:
     assert METRICS["rounds_to_target"].value(record, 1.0) is None
     assert METRICS["loss"].value(Record({}, made, 8.0, "diverged"), 3.5) is None
     assert METRICS["spread"].points(Measured(made)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
-
-
-def test_jain_knows_its_ends() -> None:
-    assert jain([3, 3, 3]) == 1 and jain([1, 0, 0, 0]) == 0.25 and jain([0, 0]) == 1
 
 
 def test_a_kept_run_counts_until_its_inputs_change(shelf: Shelf) -> None:
