@@ -36,6 +36,10 @@ PATHS = {
     "alphas": "adapter.alphas",
     "adapter_rule": "adapter.aggregation",
     "method": "method.name",
+    "models_above": "distill.models",
+    "children": "distill.children",
+    "bridge": "distill.bridge",
+    "bridge_samples": "distill.samples",
     "local_steps": "train.local_steps",
     "local_epochs": "train.local_epochs",
     "optimizer": "train.optimizer",
@@ -100,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
         kind = _kind(path)
         flag = f"--{name.replace('_', '-')}"
         made.add_argument(flag, type=kind, choices=choices.get(name), help=f"sets {path}")
+    made.add_argument(
+        "--without-flat", action="store_true", help="agglomerative: do not run flat averaging too"
+    )
     made.add_argument("--deterministic", action="store_true", help="the same bits each time")
     made.set_defaults(seed=0)
     return made
