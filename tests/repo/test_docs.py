@@ -255,7 +255,8 @@ def test_the_drawn_states_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     drawings = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", page, re.DOTALL)
     drawn = [set(re.findall(r"\b([a-z]+)\b(?= -->|$|:)", text, re.MULTILINE)) for text in drawings]
-    buffered = [phase for phase in RoundPhase if phase is not RoundPhase.BROADCASTING]
+    synchronous = (RoundPhase.BROADCASTING, RoundPhase.FOLDING)
+    buffered = [phase for phase in RoundPhase if phase not in synchronous]
     kinds = (JobPhase, RoundPhase, buffered, AssignmentPhase)
     for states, phases in zip(drawn, kinds, strict=True):
         assert states >= {phase.value for phase in phases}
