@@ -115,9 +115,7 @@ class Session:
             summary, measured = train(context, prepared, loaded.base.tokenizer, term)
             tensors = loaded.delta(global_path)
             term.finish(tensors, summary.steps)
-            return Update(
-                tensors, prepared.examples, summary.steps, summary, before, measured
-            )
+            return Update(tensors, prepared.examples, summary.steps, summary, before, measured)
 
     def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.

@@ -20,7 +20,7 @@ class Measurement:
     """The steps since the last report. ``tokens`` and ``flops`` leave padding out.
 
     ``phase_s`` are seconds per phase, ``loss`` the mean of those steps, ``elapsed_s`` the time
-    since local training began.
+    since local training began, ``reward`` that of the round's samples so far, where there are any.
     """
 
     step: int
@@ -35,6 +35,7 @@ class Measurement:
     phase_s: Mapping[str, float]
     peak_memory_bytes: int
     elapsed_s: float
+    reward: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Recorder:
     def elapsed_s(self) -> float:
         return time.perf_counter() - self._began
 
-    def send(self, pace: Pace, losses: list[float]) -> None:
+    def send(self, pace: Pace, losses: list[float], reward: float | None = None) -> None:
         """Report the steps since the last report, given the loss of each."""
         phases = self.clock.take()
         now = time.perf_counter()
@@ -174,6 +175,7 @@ class Recorder:
                 phase_s=phases,
                 peak_memory_bytes=peak_memory_bytes(self._device),
                 elapsed_s=now - self._began,
+                reward=reward,
             )
         )
         self._add(losses, phases)

@@ -1,0 +1,124 @@
+"""The model as a policy: summaries drawn from it, and how probable they are under it.
+
+The passes are those of transformers, padded: what they give for a token does not depend on whether
+a gradient is wanted, so the ratio of a policy to itself is 1 and its distance from itself 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcore.train.batches import Batch, Signs
+from fedcore.train.loop import Work
+from fedcore.train.telemetry import Hooks
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn summaries, ``tokens`` (rows, longest); ``counted`` is True up to the end sign.
+
+    The samples of one prompt are neighbours: row ``prompt * samples + number``.
+    """
+
+    tokens: Tensor
+    counted: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        return [int(count) for count in self.counted.sum(1)]
+
+
+class Policy:
+    """A model at its live weights; ``temperature`` divides its logits wherever it is asked."""
+
+    def __init__(self, work: Work, temperature: float, max_tokens: int) -> None:
+        unwrapped = getattr(work.model, "get_base_model", None)
+        self._model = unwrapped() if unwrapped else work.model
+        self._encoder = self._model.get_encoder()
+        self._device, self._precision = work.device, work.precision
+        self._temperature, self._max_tokens = temperature, max_tokens
+        self._signs, self._end = Signs.of(self._model.config), self._model.config.eos_token_id
+        # Where nothing in the encoder trains, what it says of a prompt stays as it is.
+        self.encoder_is_fixed = not any(
+            parameter.requires_grad for parameter in self._encoder.parameters()
+        )
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What the encoder says of each prompt: (prompts, source positions, width)."""
+        wanted = torch.is_grad_enabled() and not self.encoder_is_fixed
+        with torch.set_grad_enabled(wanted), self._autocast():
+            hidden: Tensor = self._encoder(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask
+            ).last_hidden_state
+        return hidden
+
+    @torch.no_grad()
+    def draw(
+        self, hidden: Tensor, batch: Batch, samples: int, generator: torch.Generator, hooks: Hooks
+    ) -> Drawn:
+        """``samples`` summaries of each prompt. Raises Stopped when asked to stop."""
+        memory, mask = _repeated(hidden, batch, samples)
+        rows = memory.shape[0]
+        last = torch.full((rows, 1), self._signs.start, device=self._device)
+        going = torch.ones(rows, 1, dtype=torch.bool, device=self._device)
+        tokens, counted, cache = [], [], None
+        for _ in range(self._max_tokens):
+            hooks.check_stop("drawing summaries")
+            out = self._decode(memory, mask, last, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            chances = torch.softmax(out.logits[:, -1].float() / self._temperature, -1)
+            drawn = torch.multinomial(chances, 1, generator=generator)
+            last = torch.where(going, drawn, self._signs.pad)
+            tokens.append(last)
+            counted.append(going)
+            going = going & (last != self._end)
+            if not bool(going.any()):
+                break
+        return Drawn(torch.cat(tokens, 1), torch.cat(counted, 1))
+
+    def log_probs(self, hidden: Tensor, batch: Batch, drawn: Drawn) -> Tensor:
+        """Log-probability of each drawn token, (rows, longest) in fp32; 0 where none counts."""
+        memory, mask = _repeated(hidden, batch, len(drawn.tokens) // len(hidden))
+        shifted = torch.full_like(drawn.tokens, self._signs.start)
+        shifted[:, 1:] = drawn.tokens[:, :-1]
+        logits = self._decode(memory, mask, shifted, use_cache=False).logits
+        spoken = torch.log_softmax(logits.float() / self._temperature, -1)
+        found = spoken.gather(-1, drawn.tokens[..., None]).squeeze(-1)
+        return found.masked_fill(~drawn.counted, 0.0)
+
+    def _decode(self, memory: Tensor, mask: Tensor, inputs: Tensor, **more: Any) -> Any:
+        with self._autocast():
+            return self._model(
+                encoder_outputs=(memory,), attention_mask=mask, decoder_input_ids=inputs, **more
+            )
+
+    def _autocast(self) -> torch.autocast:
+        reduced = self._precision != torch.float32
+        return torch.autocast(self._device.type, self._precision, reduced)
+
+
+def _repeated(hidden: Tensor, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
+    """Memory and mask of each sample's prompt."""
+    rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(samples)
+    return hidden[rows], batch.attention_mask[rows]
+
+
+@contextmanager
+def standing_at(
+    live: Mapping[str, torch.nn.Parameter], fixed: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """The model with other trainable weights for a while; the live ones come back as they were."""
+    kept = {name: parameter.data for name, parameter in live.items()}
+    try:
+        for name, parameter in live.items():
+            parameter.data = fixed[name]
+        yield
+    finally:
+        for name, parameter in live.items():
+            parameter.data = kept[name]
