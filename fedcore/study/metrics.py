@@ -63,8 +63,8 @@ def _mean(key: str) -> Callable[[Measured], Points]:
     return points
 
 
-def _over(key: str, of: Callable[[Sequence[float]], float]) -> Callable[[Measured], Points]:
-    """A function of the devices' own measures, each device counting alike."""
+def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[Measured], Points]:
+    """How evenly the devices are served, by a measure of their own; each counts alike."""
 
     def points(run: Measured) -> Points:
         return [

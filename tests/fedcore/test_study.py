@@ -118,8 +118,8 @@ def test_a_value_of_every_metric() -> None:
     record = Record({}, made, 8.0)
     expected = {
         "loss": 2.0, "rougeL": 20.0, "worst": 20.0, "worst_loss": 3.0, "spread": 0.0,
-        "spread_loss": 0.5, "jain": 1.0, "bytes_up": 2.0, "bytes_down": 1.0, "aggregation_error": pytest.approx(0.2),
-        "rounds_to_target": 2.0, "seconds": 8.0,
+        "spread_loss": 0.5, "jain": 1.0, "bytes_up": 2.0, "bytes_down": 1.0,
+        "aggregation_error": pytest.approx(0.2), "rounds_to_target": 2.0, "seconds": 8.0,
     }  # fmt: skip
     for name, value in expected.items():
         assert METRICS[name].value(record, 3.5) == value, name
