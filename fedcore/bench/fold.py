@@ -92,11 +92,18 @@ def _made(args: argparse.Namespace, folder: Path) -> Case:
         return path
 
     options = replace(StrategySpec(), name=args.strategy, fold=args.fold)
-    spec = replace(JobSpec(), strategy=options, adapter=replace(JobSpec().adapter, kind="full"))
-    updates = tuple(
-        UpdateFile(write(folder / f"update-{slot}", args.dtype, slot + 1), slot + 1.0, slot)
-        for slot in range(args.updates)
+    spec = replace(
+        JobSpec(),
+        strategy=options,
+        adapter=replace(JobSpec().adapter, kind="full"),
+        train=replace(JobSpec().train, local_steps=1),
     )
+
+    def update(slot: int) -> UpdateFile:
+        path = write(folder / f"update-{slot}", args.dtype, slot + 1)
+        return UpdateFile(path, slot + 1.0, slot, steps=slot + 1, loss_before=slot + 1.0)
+
+    updates = tuple(update(slot) for slot in range(args.updates))
     return Case(spec, write(folder / "before", "F32", 0), updates, args.threads)
 
 

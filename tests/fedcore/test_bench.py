@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,15 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["fold", "--nonsense"])
     assert "--nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["fedyogi", "fednova", "qfedavg", "scaffold"])
+def test_the_fold_of_any_strategy_is_timed(
+    strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--updates", "3", "--parameters", "300000", "--repeat", "1", "--threads", "1"]
+    assert main(["fold", *small, "--strategy", strategy, "--folder", str(tmp_path)]) == 0
+    assert "updates in two orders: 1 different result" in capsys.readouterr().out
 
 
 def test_thin_factors_and_the_dense_matrix_serve_the_same_product(
