@@ -55,6 +55,17 @@ class DistillSpec:
     )
 
 
+def launch_faults(spec: JobSpec) -> list[Fault]:
+    """Why a job cannot be launched on devices, though a simulation runs it."""
+    if spec.method.name != AGGLOMERATIVE:
+        return []
+    message = (
+        "agglomerative is not launched on devices: their server and aggregators hold no models of "
+        "their own yet; run it with `python -m fedcore.simulate --method agglomerative`"
+    )
+    return [Fault("method.name", message)]
+
+
 def _levels(spec: JobSpec) -> list[Fault]:
     if spec.distill.models:
         return []

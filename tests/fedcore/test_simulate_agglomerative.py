@@ -13,6 +13,7 @@ from fedcore.distill.frame import payload_bytes
 from fedcore.distill.samples import SEED, SEEN, bridge_source
 from fedcore.errors import DataError, ModelError, SpecError
 from fedcore.plan.frame_header import read_header
+from fedcore.simulate.__main__ import main
 from fedcore.simulate.agglomerative import simulate_tree
 from fedcore.simulate.agglomerative.nodes import level_specs
 from fedcore.spec import JobSpec
@@ -215,3 +216,29 @@ def test_the_packaged_bridge_is_the_same_everywhere(tmp_path: Path) -> None:
     assert found[0]["text"] == next(iter(generate(SEEN[0], 1, SEED))).dialogue
     clinic = rows("4", samples=3, bridge="dialogues:clinic")
     assert [row["summary"] for row in clinic] == [e.summary for e in generate("clinic", 3, SEED)]
+
+
+def test_the_command_prints_levels_links_and_flat_averaging(
+    tiny: Path, larger: Path, tmp_path: Path, shared: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 24))
+    out = tmp_path / "out.json"
+    common = ["--method", "agglomerative", "--model", str(tiny), "--data", str(data),
+              "--devices", "2", "--rounds", "1", "--local-steps", "1", "--batch-size", "4",
+              "--max-source-tokens", "32", "--max-target-tokens", "12", "--precision", "fp32",
+              "--max-validation-examples", "2", "--threads", "1", "--bridge", shared,
+              "--models-above", str(larger)]  # fmt: skip
+    assert main([*common, "--set", "distill.top_k=4", "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("cloud   cloud") == 2 and "flat averaging:" in text
+    assert "device-0 -> cloud" in text and "rougeL, flat" in text
+    found = json.loads(out.read_text())
+    assert [len(found[key]) for key in ("rounds", "flat")] == [2, 2]
+    end = found["rounds"][0]["levels"][0]["mean"]
+    assert end["loss"] == pytest.approx(found["flat"][0]["mean"]["loss"])  # both begin alike
+    tree = ["--tree", "device-0=hall,device-1=device-0", "--without-flat"]
+    assert main([*common, "--set", "distill.top_k=4", *tree]) == 2
+    said = capsys.readouterr().err
+    assert "tree.parents: device-0 holds data and cannot be a parent too" in said
+    assert main([*common, "--set", "distill.top_k=100"]) == 2
+    assert "distill.top_k: 100 is more than the 64 tokens" in capsys.readouterr().err

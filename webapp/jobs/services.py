@@ -10,6 +10,7 @@ from django.utils import timezone
 from fedcore.errors import EdgewiseError, Fault, SpecError
 from fedcore.lifecycle import PERSON_MOVES, JobPhase, move_refusal
 from fedcore.spec import JobSpec
+from fedcore.spec_distill import launch_faults
 from webapp.accounts.models import User
 from webapp.broker import EXPORT, send_after_commit
 from webapp.devices.models import Device
@@ -35,8 +36,10 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     """Store a job, and launch it unless it is to stay a draft.
 
     Raises SpecError where the specification names devices that this site does not have, or whose
-    role is another one.
+    role is another one, and for a method that only a simulation runs.
     """
+    if faults := launch_faults(spec):
+        raise SpecError(faults)
     _check_devices(spec)
     clusters.check(spec)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
