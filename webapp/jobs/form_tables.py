@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedcore.spec_adapter import REDISTRIBUTING
 from fedcore.spec_strategy import ADAPTIVE
 
 # Where an option stands; the longest prefix that fits wins.
@@ -84,6 +85,10 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
     "adapter.dropout": ("adapter.kind", "lora"),
     "adapter.targets": ("adapter.kind", "lora"),
     "adapter.aggregation": ("adapter.kind", "lora"),
+    "adapter.pattern": ("adapter.kind", "lora"),
+    "adapter.ranks": ("adapter.aggregation", *REDISTRIBUTING),
+    "adapter.alphas": ("adapter.aggregation", *REDISTRIBUTING),
+    "adapter.modules": ("adapter.aggregation", *REDISTRIBUTING),
     "strategy.beta1": ("strategy.name", "fedavgm", *ADAPTIVE),
     "strategy.beta2": ("strategy.name", "fedadam", "fedadamw", "fedyogi"),
     "strategy.tau": ("strategy.name", *ADAPTIVE),
