@@ -15,6 +15,7 @@ from fedcore.strategy.cluster import fold_cluster
 from fedcore.strategy.fold import UpdateFile
 from tests.conftest import Enrolled, Outbox
 from tests.federation import Federation, Pi, digest_of, weights
+from webapp.accounts.models import User
 from webapp.jobs import services
 from webapp.jobs.models import Assignment, Job, Participant
 
@@ -359,3 +360,23 @@ def test_a_head_that_was_revoked_since_the_launch_is_left_out(
     federation.run(job)
     assert federation.round(job).fold["slots"] == [0, 1, 4]
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
+
+
+def test_the_jobs_page_says_who_folded_whom(
+    federation: Federation, hub: Callable[..., Hub], client: Any, viewer: User
+) -> None:
+    trainers(federation)
+    hub("hub-x"), hub("hub-y")
+    job = at_the_folds(federation)
+    client.force_login(viewer)
+    page = client.get(f"/jobs/{job.pk}/").content.decode()
+    assert "to fold their clusters" in page
+    federation.run(job)
+    told = client.get(f"/api/v1/jobs/{job.pk}/live/").json()
+    folded_by = {one["name"]: (one["parent"], one["dataset"]) for one in told["devices"]}
+    assert folded_by["pi-a"] == ("hub-x", "law")
+    assert folded_by["hub-x"] == ("", "")
+    assert [one["slots"] for one in told["rounds"][-1]["clusters"]] == [[0, 1], [2, 3]]
+    page = client.get(f"/jobs/{job.pk}/").content.decode()
+    assert "pi-a, pi-b" in page and "1 of 1" in page
+    assert client.get(f"/jobs/{job.pk}/report/").status_code == 200

@@ -239,6 +239,7 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
     examples = sum(person.examples for person in people) or 1
     newest = live_rounds.held_assignments(_open(current) if current is not None else [])
     traffic = _traffic(told)
+    names: dict[int | None, str] = {person.slot: person.device.name for person in people}
     reports: dict[int, Json] = {}
     for row in told:
         reports.update({part["slot"]: part for part in row["train"] if part["mfu"] is not None})
@@ -250,6 +251,7 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
             "presence": person.device.presence,
             "last_seen_at": _iso(person.device.last_seen_at),
             "dataset": person.dataset,
+            "parent": names.get(person.parent, ""),
             "examples": person.examples,
             "share": person.examples / examples,
             **live_rounds.doing(person.device, newest.get(person.slot)),
@@ -264,7 +266,7 @@ def _traffic(told: list[Json]) -> dict[int, Json]:
     """By slot: bytes of all it did, and G of the last training that tells one."""
     found: dict[int, Json] = {}
     for row in told:
-        for part in (*row["train"], *row["evaluate"]):
+        for part in (*row["train"], *row["fold"], *row["evaluate"]):
             held = found.setdefault(part["slot"], dict(NO_TRAFFIC))
             for way in ("down", "up"):
                 if part[f"bytes_{way}"] is not None:

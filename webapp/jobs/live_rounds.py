@@ -15,12 +15,14 @@ from webapp.telemetry.units import number
 Json = dict[str, Any]
 AT_WORK = tuple(phase.value for phase in ACTIVE)
 DELIVERED_WORDS = tuple(phase.value for phase in DELIVERED)
+IN_TURN = tuple(task.value for task in (Task.TRAIN, Task.FOLD, Task.EVALUATE))
 SCORES = ("loss", "rouge1", "rouge2", "rougeL", "examples")
 # Share of a round that is over once its phase is reached, before the devices' own progress counts.
 REACHED = {
     RoundPhase.PLANNED.value: 0.0,
     RoundPhase.BROADCASTING.value: 0.0,
     RoundPhase.COLLECTING.value: 0.0,
+    RoundPhase.FOLDING.value: 0.75,
     RoundPhase.AGGREGATING.value: 0.75,
     RoundPhase.EVALUATING.value: 0.8,
     RoundPhase.CLOSED.value: 1.0,
@@ -52,7 +54,9 @@ def told(row: Round) -> Json:
         "granularity": compute / communication if communication else None,
         "aggregation_error": number(row.fold.get("aggregation_error")),
         "updates": row.fold.get("updates", []),
+        "clusters": row.fold.get("clusters", []),
         "train": train,
+        "fold": [_travelled(part) for part in parts if part.task == Task.FOLD.value],
         "evaluate": [_scored(part) for part in parts if part.task == Task.EVALUATE.value],
     }
 
@@ -95,6 +99,11 @@ def _trained(part: Assignment, row: Round) -> Json:
     }
 
 
+def _travelled(part: Assignment) -> Json:
+    work = work_of(part)
+    return {**_common(part), "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
+
+
 def _scored(part: Assignment) -> Json:
     work = work_of(part)
     scores = {key: _number(part.metrics, key) for key in SCORES}
@@ -108,10 +117,13 @@ def newest_assignments(current: Round | None) -> dict[int, Assignment]:
     newest: dict[int, Assignment] = {}
     for part in current.assignments.all():
         held = newest.get(part.slot)
-        order = (part.task == Task.EVALUATE.value, part.attempt)
-        if held is None or order > (held.task == Task.EVALUATE.value, held.attempt):
+        if held is None or _order(part) > _order(held):
             newest[part.slot] = part
     return newest
+
+
+def _order(part: Assignment) -> tuple[int, int]:
+    return IN_TURN.index(part.task), part.attempt
 
 
 def held_assignments(rows: Sequence[Round]) -> dict[int, Assignment]:

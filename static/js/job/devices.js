@@ -40,8 +40,14 @@ function fill(row, device, store) {
   energy(set, device, store);
   traffic(set, device.traffic);
   set("share", percent(device.share));
-  set("examples", `${device.examples} examples of ${device.dataset}`);
+  set("examples", work(device));
   spark(row.querySelector(".spark"), device, store);
+}
+
+// What it trains on, if it trains, and who folds its updates, if not the server.
+function work(device) {
+  const held = device.dataset ? `${device.examples} examples of ${device.dataset}` : "folds for others";
+  return device.parent ? `${held}, folded by ${device.parent}` : held;
 }
 
 function energy(set, device, store) {
