@@ -1,0 +1,45 @@
+"""The agent whose first fold takes for ever: ``python -m tests.stack.slow_folder run ...``.
+
+Everything else is the agent's own. It begins its first fold, which a file in its state folder says,
+and never ends it, so that a test can kill it right there; started again, it folds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workers.agent.cli import main
+from workers.agent.config import Settings
+from workers.agent.run import real_trainer
+from workers.agent.work import Outcome, Received, Trainer, Watch, Work
+
+BEGUN = "began-to-fold"
+
+
+class SlowFolder:
+    def __init__(self, inner: Trainer, begun: Path) -> None:
+        self._inner, self._begun = inner, begun
+
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
+        return self._inner.train(work, received, update, watch)
+
+    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+        return self._inner.evaluate(work, weights, watch)
+
+    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+        if not self._begun.exists():
+            self._begun.write_text(work.assignment)
+            time.sleep(3600)
+        return self._inner.fold(work, updates, update)
+
+
+def make_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+    return SlowFolder(real_trainer(settings, profile), settings.state_dir / BEGUN)
+
+
+if __name__ == "__main__":
+    sys.exit(main(make_trainer=make_trainer))
