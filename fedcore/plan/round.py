@@ -110,7 +110,6 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
     up = _uplink(spec, method, device.link, train_s)
-    down = spec.wire.step_chain or PLAIN
     found = DevicePlan(
         name=device.name,
         why=_why(device, held),
@@ -118,7 +117,7 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
         memory=held,
         micro_batch=held.examples,
         steps=steps,
-        bytes_down=wire_bytes(down, method),
+        bytes_down=_bytes_down(spec, method),
         bytes_up=wire_bytes(up, method),
         codec=str(up),
         step=one,
@@ -131,6 +130,12 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
 def wire_bytes(chain: Chain, method: Method) -> int:
     """Bytes of what trains under that chain of codecs, headers not counted."""
     return chain.payload(method.sent)[1]
+
+
+def _bytes_down(spec: JobSpec, method: Method) -> int:
+    """The model, or the step to it, and the server's state where devices are to see it."""
+    state = wire_bytes(PLAIN, method) if spec.strategy.serves_state else 0
+    return wire_bytes(spec.wire.step_chain or PLAIN, method) + state
 
 
 def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DevicePlan:

@@ -132,6 +132,15 @@ def test_bytes_are_those_of_the_codecs(name: str) -> None:
     assert found.seconds["upload_s"] == LINKS["wifi"].up_s(found.bytes_up)
 
 
+def test_the_served_control_travels_down_as_well() -> None:
+    train = {"optimizer": "sgd", "local_steps": 4}
+    plain, scaffold = (
+        plan_device(spec(train=train, strategy={"name": name}), SMALL, device())
+        for name in ("fedavg", "scaffold")
+    )
+    assert (scaffold.bytes_down, scaffold.bytes_up) == (2 * plain.bytes_down, plain.bytes_up)
+
+
 def test_auto_sends_fewer_bytes_over_a_slow_link() -> None:
     slow = plan_device(spec(), SMALL, device(link=LINKS["nb-iot"]))
     fast = plan_device(spec(), SMALL, device(link=LINKS["lan"]))
