@@ -57,6 +57,11 @@ def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Windo
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_visible()
     page.check("[value=full]")
     expect(page.locator("[name='adapter.rank']")).to_be_hidden()
+    page.locator("#o-strategy-name summary").click()
+    for name, tau in (("fedavgm", False), ("fedyogi", True)):
+        page.check(f"[value={name}]")
+        expect(page.locator("[name='strategy.beta1']")).to_be_visible()
+        expect(page.locator("[name='strategy.tau']")).to_be_visible(visible=tau)
 
 
 def test_cancelling_asks_and_names_the_consequence(window: Callable[..., Window], job: str) -> None:
