@@ -16,7 +16,9 @@ from webapp.jobs.models import Job, Round
 from webapp.jobs.rows import device_names, last_seen, to_round
 from webapp.telemetry import series, units
 from webapp.telemetry.following import FleetReader, JobReader
+from webapp.telemetry.metrics import report_faults
 from webapp.telemetry.models import Sample
+from workers.coordinator.store import evaluation_means
 
 
 def test_snapshot_is_plain_json(job: Job) -> None:
@@ -49,6 +51,27 @@ def test_mean_mfu_is_needed_flops_over_available(job: Job) -> None:
     flops = sum(part["mfu"] * part["compute_s"] * part["peak"] for part in work)
     available = sum(part["compute_s"] * part["peak"] for part in work)
     assert snapshot(job)["tiles"]["mfu"] == pytest.approx(flops / available)
+
+
+def test_models_of_the_devices_own_are_told_beside_the_shared_one(job: Job) -> None:
+    told = snapshot(job)
+    assert all(device["score"]["personal_rougeL"] is None for device in told["devices"])
+    assert told["evenness"]["own"] is None and told["evenness"]["gain"] is None
+    row = Round.objects.filter(job=job, phase="closed").order_by("-number")[0]
+    parts = list(row.assignments.filter(task="evaluate").order_by("slot"))
+    for gain, part in enumerate(parts):
+        part.metrics |= {"personal_rougeL": part.metrics["rougeL"] + gain, "personal_loss": 1.0}
+        part.examples = 10
+        part.save()
+    told = snapshot(job)
+    scores = [device["score"] for device in told["devices"]]
+    assert [one["personal_rougeL"] - one["rougeL"] for one in scores] == pytest.approx([0, 1, 2])
+    even = told["evenness"]
+    assert even["gain"] == pytest.approx({"mean": 1, "least": 0, "most": 2})
+    assert even["shared"]["worst"] == min(one["rougeL"] for one in scores)
+    assert 1 / 3 < even["own"]["jain"] <= 1
+    assert evaluation_means(row)["personal_loss"] == 1.0
+    assert not report_faults(parts[0].metrics)
 
 
 def test_snapshot_of_every_phase(fleet: list[Device]) -> None:

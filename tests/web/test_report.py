@@ -139,6 +139,11 @@ CASES: dict[str, tuple[Figures, str, Figures]] = {
         "pi did 16.7 % of the work with 50.0 % of the data",
         of(trained_examples=150),
     ),
+    "own_models": (
+        replace(CALM, devices=(replace(PI, last_score=20.0, own_score=23.0), NUC)),
+        "For 1 of 1 devices the model it keeps for itself is better",
+        of(last_score=20.0),
+    ),
     "unequal_scores": (
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
         "On nuc's data it reaches ROUGE-L 31.0, on pi's 20.0",

@@ -20,7 +20,7 @@ from fedcore.rounds import AssignmentPhase, RoundPhase, Task
 from fedcore.spec_adapter import MERGING, OF_THE_MODEL
 from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
-from webapp.jobs import live_rounds
+from webapp.jobs import live_rounds, scores
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.rows import OPEN, is_buffered, open_rounds, to_round
 
@@ -60,6 +60,7 @@ def snapshot(job: Job, memory: Memory | None = None) -> Json:
         "ended_at": _iso(job.ended_at),
         "tiles": _tiles(job, told),
         "devices": _devices(people, current, told),
+        "evenness": _evenness(people, told),
         "rounds": told,
         "moves": moves(job),
         "artefacts": artefacts(job),
@@ -238,7 +239,7 @@ def _energy(parts: list[Json]) -> Json:
 def _devices(people: list[Participant], current: Round | None, told: list[Json]) -> list[Json]:
     examples = sum(person.examples for person in people) or 1
     newest = live_rounds.held_assignments(_open(current) if current is not None else [])
-    traffic = _traffic(told)
+    traffic, scored = _traffic(told), scores.newest(told)
     names: dict[int | None, str] = {person.slot: person.device.name for person in people}
     reports: dict[int, Json] = {}
     for row in told:
@@ -257,9 +258,17 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
             **live_rounds.doing(person.device, newest.get(person.slot)),
             **peak_of(person.device, reports.get(person.slot)),
             "traffic": traffic.get(person.slot, NO_TRAFFIC),
+            "score": scored.get(person.slot, scores.NO_SCORE),
         }
         for person in people
     ]
+
+
+def _evenness(people: list[Participant], told: list[Json]) -> Json | None:
+    """How evenly the model serves the devices, by the last evaluation of each."""
+    names = {person.slot: person.device.name for person in people}
+    found = scores.newest(told)
+    return scores.even({names[slot]: one for slot, one in found.items() if slot in names})
 
 
 def _traffic(told: list[Json]) -> dict[int, Json]:

@@ -10,6 +10,7 @@ from fedcore.rounds import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.devices.models import Device
 from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment, Round
+from webapp.jobs.scores import PERSONAL
 from webapp.telemetry.units import number
 
 Json = dict[str, Any]
@@ -48,7 +49,9 @@ def told(row: Round) -> Json:
         "ended_at": _iso(row.ended_at),
         "deadline_at": _iso(row.deadline_at),
         "duration_s": _between(row.started_at, row.ended_at),
-        "evaluation": {key: row.evaluation.get(key) for key in SCORES if key in row.evaluation},
+        "evaluation": {
+            key: row.evaluation[key] for key in (*SCORES, *PERSONAL) if key in row.evaluation
+        },
         "compute_s": compute,
         "communication_s": communication,
         "granularity": compute / communication if communication else None,
@@ -106,7 +109,8 @@ def _travelled(part: Assignment) -> Json:
 
 def _scored(part: Assignment) -> Json:
     work = work_of(part)
-    scores = {key: _number(part.metrics, key) for key in SCORES}
+    named = (*SCORES, *(key for key in PERSONAL if key in part.metrics))
+    scores = {key: _number(part.metrics, key) for key in named}
     return {**_common(part), **scores, "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
 
 

@@ -188,6 +188,26 @@ def _scored(job: Figures) -> list[DeviceFigures]:
     return sorted(known, key=lambda one: one.last_score or 0.0)
 
 
+def own_models(job: Figures) -> Finding | None:
+    """Whether the models that devices keep for themselves serve them better than the shared one."""
+    both = [
+        (one, one.own_score - one.last_score)
+        for one in job.devices
+        if one.own_score is not None and one.last_score is not None
+    ]
+    if not both:
+        return None
+    mean = sum(gain for _, gain in both) / len(both)
+    better = sum(gain > 0 for _, gain in both)
+    return Finding(
+        "good" if mean >= 0 else "bad",
+        "Models of their own",
+        f"For {better} of {len(both)} devices the model it keeps for itself is better on its own "
+        f"data than the shared one; over all of them ROUGE-L differs by {mean:+.1f} points.",
+        tuple(Evidence(f"{one.name}, own over shared", gain, "points") for one, gain in both),
+    )
+
+
 def left_behind(job: Figures) -> Finding | None:
     falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
     fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
@@ -206,6 +226,7 @@ CHECKS: tuple[Check, ...] = (
     learned,
     everyone_delivered,
     equal_scores,
+    own_models,
     nothing_learned,
     never_delivered,
     work_was_lost,

@@ -11,6 +11,7 @@ from fedcore.rounds import DELIVERED, RoundPhase, Task
 from webapp.devices.listing import memory_of, peaks_of
 from webapp.jobs.figures import Work, ratio, work_of
 from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.scores import OWN, SHARED
 from webapp.telemetry.units import believed
 
 BROUGHT = frozenset(phase.value for phase in DELIVERED)
@@ -21,7 +22,8 @@ LOST = frozenset({"failed", "expired", "refused"})
 class DeviceFigures:
     """What one device did in the whole job. ``idle_s``: done, until the slowest was as well.
 
-    ``first_score`` and ``last_score`` are its ROUGE-L, F1 in percent; ``peaks`` FLOP/s by
+    ``first_score`` and ``last_score`` are its ROUGE-L, F1 in percent, ``own_score`` that of a model
+    of its own at the end; ``peaks`` FLOP/s by
     precision; ``last_in``: in how many rounds it was the one the others waited for.
     """
 
@@ -39,6 +41,7 @@ class DeviceFigures:
     peaks: Mapping[str, float] = field(default_factory=dict)
     first_score: float | None = None
     last_score: float | None = None
+    own_score: float | None = None
 
     def total(self, name: str) -> float:
         """Sum of one figure over its trainings, what is not known left out."""
@@ -168,7 +171,8 @@ def _device(
     brought = [(row, part) for row, part in trained if part.phase in BROUGHT]
     lost = [part for _, part in trained if part.phase in LOST]
     waits = [wait for row, part in brought if (wait := _wait(row, part, ends)) is not None]
-    scores = _scores(part for _, part in mine if part.task == Task.EVALUATE.value)
+    measured = [part for _, part in mine if part.task == Task.EVALUATE.value]
+    scores, own = _scores(measured, SHARED), _scores(measured, OWN)
     return DeviceFigures(
         name=person.device.name,
         examples=person.examples,
@@ -184,11 +188,12 @@ def _device(
         peaks=peaks_of(person.device.profile),
         first_score=scores[0] if len(scores) > 1 else None,
         last_score=scores[-1] if scores else None,
+        own_score=own[-1] if own else None,
     )
 
 
-def _scores(parts: Iterable[Assignment]) -> list[float]:
-    read = (believed(part.metrics.get("rougeL"), high=100.0) for part in parts)
+def _scores(parts: Iterable[Assignment], name: str) -> list[float]:
+    read = (believed(part.metrics.get(name), high=100.0) for part in parts)
     return [score for score in read if score is not None]
 
 

@@ -18,6 +18,7 @@ LONGEST_TEXT = 200
 MOST_WATTS = 20_000.0
 MOST_JOULES = MOST_WATTS * 7 * 86_400
 LONGEST_TRIP_S = 600.0
+MOST_REWARD = 1e6
 PARTS = ("compute_j", "communication_j", "waiting_j")
 TOTALS = ("energy_j", "energy_estimated_j")
 
@@ -39,6 +40,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "step": Metric("Step", "", rolled="highest"),
     "loss": Metric("Training loss", "nats per token"),
+    "reward": Metric("Mean reward of the samples of this round", "", low=-MOST_REWARD),
     "learning_rate": Metric("Learning rate", ""),
     "tokens": Metric("Tokens, padding not counted", "tokens", rolled="sum"),
     "tokens_per_s": Metric("Throughput, padding not counted", "tokens/s"),
@@ -77,6 +79,15 @@ REPORTED: dict[str, Metric] = {
     "rouge1": Metric("ROUGE-1", "F1 in percent", high=100.0),
     "rouge2": Metric("ROUGE-2", "F1 in percent", high=100.0),
     "rougeL": Metric("ROUGE-L", "F1 in percent", high=100.0),
+    # Of the device's own model, where the method gives it one.
+    "personal_loss": Metric("Loss of the device's own model", "nats per token"),
+    "personal_rouge1": Metric("ROUGE-1 of its own model", "F1 in percent", high=100.0),
+    "personal_rouge2": Metric("ROUGE-2 of its own model", "F1 in percent", high=100.0),
+    "personal_rougeL": Metric("ROUGE-L of its own model", "F1 in percent", high=100.0),
+    # Of PFIT: of samples, and of the validation part by the received model and by the device's own.
+    "reward": METRICS["reward"],
+    "reward_before": Metric("Reward of the received model", "", low=-MOST_REWARD),
+    "reward_after": Metric("Reward of the device's own model", "", low=-MOST_REWARD),
     "steps": Metric("Steps", ""),
     "examples": Metric("Examples", ""),
     "seconds": Metric("Time", "s"),

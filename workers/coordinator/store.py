@@ -15,8 +15,9 @@ from fedcore.rounds import AssignmentPhase, Effect, Ended, Measured, Revoke, Rou
 from webapp.devices import broker
 from webapp.events import job_event
 from webapp.jobs.models import Assignment, Job, Level, Participant, Round
+from webapp.jobs.scores import PERSONAL
 
-MEANS = ("loss", "rouge1", "rouge2", "rougeL")
+MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
 
 
 class Conflict(Exception):

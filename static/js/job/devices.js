@@ -9,6 +9,7 @@ const rows = new Map();
 
 export function showDevices(state, store) {
   const body = document.getElementById("device-rows");
+  sayEvenness(state.evenness);
   document.getElementById("no-devices").hidden = state.devices.length > 0;
   body.closest("table").hidden = state.devices.length === 0;
   for (const device of state.devices) {
@@ -37,6 +38,7 @@ function fill(row, device, store) {
   set("loss", significant(store.last(device.id, "loss")));
   set("mfu", percent(store.last(device.id, "mfu")));
   set("peak", device.peak_flops ? `of ${si(device.peak_flops, "FLOP/s")} ${device.precision}` : "peak not measured");
+  score(set, device.score);
   energy(set, device, store);
   traffic(set, device.traffic);
   set("share", percent(device.share));
@@ -56,6 +58,25 @@ function energy(set, device, store) {
   set("eta", significant(known));
   const unit = measured == null ? "tokens/s/W, estimated" : "tokens/s/W";
   set("eta-unit", known == null ? "no power sensor" : unit);
+}
+
+// On the device's own validation part; "own" is a model that it keeps for itself.
+function score(set, told) {
+  set("score", told.rougeL == null ? "–" : told.rougeL.toFixed(1));
+  const own = told.personal_rougeL;
+  set("own", own == null ? "" : `own ${own.toFixed(1)} (${signed(own - told.rougeL)})`);
+}
+
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+
+function sayEvenness(even) {
+  const line = document.querySelector('[data-job="evenness"]');
+  if (!even) return setText(line, "");
+  const { worst, worst_device: name, spread, jain } = even.shared;
+  const parts = [`ROUGE-L: lowest ${worst.toFixed(1)} on ${name}, spread ${spread.toFixed(1)}, Jain ${jain.toFixed(3)}`];
+  if (even.own) parts.push(`own models: lowest ${even.own.worst.toFixed(1)} on ${even.own.worst_device}, spread ${even.own.spread.toFixed(1)}, Jain ${even.own.jain.toFixed(3)}`);
+  if (even.gain) parts.push(`they gain ${signed(even.gain.mean)} (${signed(even.gain.least)} to ${signed(even.gain.most)})`);
+  return setText(line, parts.join("; "));
 }
 
 // Bytes of the whole job; G of the last round the device has reported.
