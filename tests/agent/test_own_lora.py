@@ -8,9 +8,10 @@ from uuid import uuid4
 
 from fedcore.model.initial import write_initial
 from fedcore.plan.frame_header import read_header
+from fedcore.plan.wire_offer import WireOffer
 from fedcore.spec import JobSpec
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
-from workers.agent import datasets
+from workers.agent import datasets, private
 from workers.agent.trainer import FedcoreTrainer
 from workers.agent.work import Outcome, Received, Watch, Work
 
@@ -79,3 +80,18 @@ def test_no_lora_leaves_and_a_returning_device_finds_its_own(tmp_path: Path) -> 
     metrics = device.evaluate(3).metrics
     assert metrics["personal_loss"] != metrics["loss"]
     assert {"personal_rouge1", "personal_rouge2", "personal_rougeL"} <= set(metrics)
+
+
+def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path) -> None:
+    over, running, other = (tmp_path / name for name in ("over", "running", "other"))
+    for folder in (over, running, other):
+        folder.mkdir()
+        (folder / "control-000002.safetensors").write_bytes(b"c")
+    for name in ("own-lora-000001-000.safetensors", "own-lora-000002-000.safetensors"):
+        (over / name).write_bytes(b"l")
+    private.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
+    assert len(list(over.iterdir())) == 3
+    private.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
+    assert [path.name for path in over.iterdir()] == ["own-lora-000002-000.safetensors"]
+    assert running.is_dir() and not other.exists()
+    private.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))

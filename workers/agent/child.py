@@ -86,7 +86,8 @@ class Child:
         self._cache = ArtefactCache(kit.state_dir / "artefacts")
         self._updates = kit.state_dir / "updates"
         self._updates.mkdir(exist_ok=True)
-        self._kept = [kit.state_dir / module.FOLDER for module in (feedback, private)]
+        self._feedback = kit.state_dir / feedback.FOLDER
+        self._private = kit.state_dir / private.FOLDER
         self._trainer: Trainer | None = None
         threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
@@ -137,8 +138,8 @@ class Child:
 
     def _perform(self, values: Mapping[str, Any], recorder: Recorder, sign: StopSign) -> None:
         work = _read(values)
-        for folder in self._kept:
-            feedback.tidy(folder, work.wire)
+        feedback.tidy(self._feedback, work.wire)
+        private.tidy(self._private, work.wire)
         log.info("%s of round %d of %r begins", work.task, work.round, work.job_name)
         if self._trainer is None:
             self._trainer = self._kit.make_trainer()
@@ -153,7 +154,7 @@ class Child:
         )
         performance = Performance(work, tools)
         outcome = performance.perform()
-        feedback.forget_when_done(self._kept[0], work)
+        feedback.forget_when_done(self._feedback, work)
         log.info("%s of round %d is reported: %s", work.task, work.round, _brief(outcome.metrics))
 
     def _stopped(self, assignment: str, sign: StopSign) -> None:
