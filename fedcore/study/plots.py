@@ -58,8 +58,8 @@ def _curves(each: Sequence[Row], names: Sequence[str], title: str, path: Path) -
             points = row.curve(name)
             numbers = [at for at, _ in points]
             means = [value[0] for _, value in points]
-            low = [mean - off for _, (mean, off) in points]
-            high = [mean + off for _, (mean, off) in points]
+            low = [mean - (off or 0) for _, (mean, off) in points]
+            high = [mean + (off or 0) for _, (mean, off) in points]
             colour = COLOURS[number % len(COLOURS)]
             dash = DASHES[number // len(COLOURS) % len(DASHES)]
             panel.plot(numbers, means, dash, color=colour, label=row.method.name, linewidth=1.5)
@@ -86,7 +86,15 @@ def _bars(found: Mapping[str, Sequence[Row]], names: Sequence[str], path: Path) 
             at, means, offs = zip(*bars, strict=True) if bars else ((), (), ())
             colour = COLOURS[number % len(COLOURS)]
             hatch = ("", "//", "..")[number // len(COLOURS) % 3]
-            panel.bar(at, means, wide, yerr=offs, color=colour, label=method, hatch=hatch)
+            panel.bar(
+                at,
+                means,
+                wide,
+                yerr=[off or 0 for off in offs],
+                color=colour,
+                label=method,
+                hatch=hatch,
+            )
         panel.set_xticks(range(len(found)), list(found), fontsize=8)
         if not any(row.values(name) for each in found.values() for row in each):
             panel.set_yticks([])

@@ -94,7 +94,8 @@ def _cell(row: Row, metric: str, is_best: bool) -> str:
 
 def shown(value: Spread, digits: int, sign: bool = False) -> str:
     mean, deviation = value
-    return f"{mean:{'+' if sign else ''}.{digits}f} ± {deviation:.{digits}f}"
+    text = f"{mean:{'+' if sign else ''}.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
 def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:

@@ -10,11 +10,11 @@ from fedcore.study.metrics import METRICS, Measured, Metric, Record
 from fedcore.study.runs import Shelf, compared
 from fedcore.study.study import Method, Settings, SplitRow
 
-Spread = tuple[float, float]  # mean and sample standard deviation (0 for a single value)
+Spread = tuple[float, float | None]  # mean and sample standard deviation (None of one value)
 
 
 def spread(values: Sequence[float]) -> Spread:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)

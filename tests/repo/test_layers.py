@@ -16,7 +16,7 @@ import pytest
 
 from tests.compose import ROOT
 
-TENSORS = ("torch", "transformers", "peft", "datasets", "safetensors")
+TENSORS = ("torch", "transformers", "peft", "datasets", "safetensors", "matplotlib")
 SITE = ("django", "rest_framework", "channels", "webapp")
 
 
