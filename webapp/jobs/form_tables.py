@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from fedcore.spec_adapter import REDISTRIBUTING
+from fedcore.spec_distill import AGGLOMERATIVE, DistillSpec
 from fedcore.spec_strategy import ADAPTIVE
 
 # Where an option stands; the longest prefix that fits wins.
@@ -34,6 +37,7 @@ PLACES = {
     "adapter": "how",
     "train": "how",
     "tree": "who",
+    "distill": "how",
     "wire": "travel",
 }
 ELSEWHERE = "limits"
@@ -102,4 +106,5 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
     "participation.staleness_exponent": ("participation.mode", "buffered"),
     "participation.staleness_threshold": ("participation.mode", "buffered"),
     "participation.deadline_slack": ("participation.mode", "synchronous"),
+    **{f"distill.{item.name}": ("method.name", AGGLOMERATIVE) for item in fields(DistillSpec)},
 }

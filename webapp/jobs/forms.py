@@ -10,7 +10,7 @@ from django.http import QueryDict
 
 from fedcore.catalogue import CATALOGUE
 from fedcore.errors import Fault
-from fedcore.plan.flops import KNOWN
+from fedcore.plan.flops import KNOWN, PACKAGED
 from fedcore.spec import JobSpec, OptionInfo, options
 from webapp.devices.models import Device
 from webapp.jobs.form_tables import (
@@ -231,7 +231,7 @@ def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
 
 def _suggestions(path: str, devices: Sequence[Device]) -> tuple[str, ...]:
     if path == "model.name":
-        return ("nano", *KNOWN)
+        return (*PACKAGED, *KNOWN)
     if path == "data.dataset":
         names = {held.name for device in devices for held in device.datasets.all()}
         return tuple(sorted(names)[:100] or CATALOGUE)
