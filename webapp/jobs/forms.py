@@ -111,7 +111,7 @@ class Section:
 def _untouched(info: OptionInfo) -> tuple[Any, ...]:
     """What a field holds whose option is at its default; a list may stand as text."""
     default = plain(info.default)
-    return (default, "") if default == [] else (default,)
+    return (default, ", ".join(default)) if isinstance(default, list) else (default,)
 
 
 def place_of(path: str) -> str:
