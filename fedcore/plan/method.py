@@ -65,6 +65,7 @@ class Method:
     width: int = 0
     own: tuple[int, ...] = ()
     last: int = 0
+    only_b: bool = False  # of a LoRA B alone is sent back (ffa)
 
     @classmethod
     def of(
@@ -90,6 +91,7 @@ class Method:
             width=spec.adapter.width if spec.adapter.kind == "bottleneck" else 0,
             own=own,
             last=spec.adapter.last_layers if spec.adapter.kind == "layers" else 0,
+            only_b=spec.adapter.kind == "lora" and spec.adapter.aggregation == "ffa",
         )
 
     @property
@@ -147,6 +149,15 @@ class Method:
     def sent(self) -> int:
         """Weights that travel: a LoRA beside bottlenecks stays on its device."""
         return self.sizes.bottleneck_parameters(self.width) if self.width else self.trained
+
+    @cached_property
+    def sent_up(self) -> int:
+        """Weights of an update."""
+        if not self.only_b:
+            return self.sent
+        rows = matrices(self.sizes)
+        ranks = self.own or [self.rank * (row.kind in self.targets) for row in rows]
+        return sum(row.outputs * max(0, rank) for row, rank in zip(rows, ranks, strict=True))
 
     @cached_property
     def inner(self) -> int:

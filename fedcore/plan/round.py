@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from fedcore.plan.energy import Energy, energy
 from fedcore.plan.flops import FP32_BYTES, Architecture
@@ -17,6 +18,9 @@ from fedcore.plan.steps import Step, evaluation_s, step
 from fedcore.plan.wire_auto import Transfer, choose
 from fedcore.plan.wire_chain import PLAIN, Chain
 from fedcore.spec import JobSpec
+
+if TYPE_CHECKING:
+    from fedcore.plan.fedpipe_choice import Choice
 
 PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
 PRECISIONS = ("fp32", "bf16")
@@ -42,7 +46,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """``why`` says why it does not fit, '' if it does. None where it cannot be known."""
+    """``why`` says why it does not fit, '' if it does. None where it cannot be known.
+
+    ``planned`` is what FedPipe chose for it, where the job leaves that to FedPipe.
+    """
 
     name: str
     why: str
@@ -58,6 +65,7 @@ class DevicePlan:
     energy: Energy = field(default_factory=Energy)
     cost: float | None = None
     notes: tuple[str, ...] = ()
+    planned: Choice | None = None
 
     @property
     def fits(self) -> bool:
@@ -118,7 +126,7 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
         micro_batch=held.examples,
         steps=steps,
         bytes_down=_bytes_down(spec, method),
-        bytes_up=wire_bytes(up, method),
+        bytes_up=up.payload(method.sent_up)[1],
         codec=str(up),
         step=one,
         notes=tuple(_notes(device, one, method.precision)),
@@ -217,9 +225,9 @@ def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | N
         return spec.wire.chain
     if link is None or math.isinf(link.up_bps):
         return Chain(packed=spec.wire.compress)
-    former = Transfer(round(FP32_BYTES * method.sent), 0.0, train_s or 0.0)
+    former = Transfer(round(FP32_BYTES * method.sent_up), 0.0, train_s or 0.0)
     former = replace(former, seconds=link.up_s(former.size))
-    return choose({"all": (method.sent,)}, [former], spec.wire.compress)
+    return choose({"all": (method.sent_up,)}, [former], spec.wire.compress)
 
 
 def _timed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 
 from fedcore.errors import ModelError
 from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.initial import write_initial
+from fedcore.plan.flops import architecture_of
+from fedcore.plan.method import Method
 from fedcore.simulate import simulate
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.federation import global_file
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AGGREGATIONS, MERGING, REDISTRIBUTING
-from fedcore.tailoring import PREFIX, factor_name
+from fedcore.tailoring import PREFIX, factor_name, trained_shapes
 from fedcore.train.loaded import Loaded
 from fedcore.train.sources import Source
 from fedcore.wire.frame import FrameReader
@@ -139,3 +143,22 @@ def test_the_command_says_how_adapters_are_averaged(
     said = capsys.readouterr().out
     assert "adapters of rank 4 as served, 1,2,4 on the devices, averaged by flexlora" in said
     assert "% off their mean product" in said
+
+
+@pytest.mark.parametrize("targets", ["q,v", "k,o,wi_0,wo"])
+@pytest.mark.parametrize("pattern", ["", f"{QUERY}=1"])
+def test_the_planner_counts_what_is_really_sent(
+    tiny: Path, tmp_path: Path, targets: str, pattern: str
+) -> None:
+    pattern = pattern if "q" in targets else ""
+    adapter = {"rank": 3, "aggregation": "ffa", "targets": targets.split(","), "pattern": pattern}
+    spec = spec_of(tiny, adapter=adapter)
+    write_initial(spec, tmp_path / "g")
+    shapes = FrameReader(tmp_path / "g").shapes
+    sizes = architecture_of(str(tiny))
+    assert sizes is not None
+    found = Method.of(spec, sizes, "fp32")
+    numbers = {name: math.prod(shape) for name, shape in trained_shapes(spec, shapes).items()}
+    assert numbers and all(".lora_B." in name for name in numbers)
+    assert found.sent_up == sum(numbers.values())
+    assert found.sent == sum(math.prod(shape) for shape in shapes.values())
