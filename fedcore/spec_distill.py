@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
 from fedcore.spec_checks import one_of, option, real, text, texts, whole
+from fedcore.spec_wire import WireSpec
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
@@ -86,6 +87,9 @@ def _nothing_is_averaged(spec: JobSpec) -> list[Fault]:
     if adapter.kind == "lora" and (adapter.aggregation != "fedit" or adapter.mixed):
         message = "no adapters are averaged; leave rules, ranks, alphas and modules out"
         faults.append(Fault("adapter.aggregation", message))
+    if spec.wire != WireSpec():
+        message = "logits travel packed (distill.top_k), not by a chain; leave the group wire out"
+        faults.append(Fault("wire.uplink", message))
     return faults
 
 

@@ -11,11 +11,15 @@ from typing import Any
 import torch
 
 from fedcore.errors import FoldError, TrainingError
+from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.dealing import deal
 from fedcore.simulate.federation import Event, RoundResult, simulate
+from fedcore.spec_distill import AGGLOMERATIVE
 from fedcore.study.metrics import Record
 from fedcore.study.runs import Run, Shelf
 from fedcore.train.sources import Source
+
+SIMULATIONS = {AGGLOMERATIVE: simulate_leaves}  # of methods that have one of their own
 
 OnRound = Callable[[int, int], None]  # rounds done, of how many
 
@@ -39,7 +43,7 @@ def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRou
 
     failure = ""
     try:
-        simulate(spec, devices, workdir, listen)
+        SIMULATIONS.get(spec.method.name, simulate)(spec, devices, workdir, listen)
     except (TrainingError, FoldError) as error:
         failure = str(error)
     made_with = {"torch": torch.__version__, "threads": str(threads)}

@@ -15,7 +15,9 @@ from fedcore.errors import DataError, ModelError, SpecError
 from fedcore.plan.frame_header import read_header
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.agglomerative import simulate_tree
+from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.agglomerative.nodes import level_specs
+from fedcore.simulate.results import Event
 from fedcore.spec import JobSpec
 from fedcore.spec_distill import DistillSpec
 from fedcore.train.session import Session
@@ -76,6 +78,12 @@ def test_two_levels_send_packed_logits_and_nothing_else(
     assert [(link.bytes_up, link.bytes_down) for link in results[2].links] == [(size, size)] * 3
     assert results[2].bytes_up == 3 * size
     assert json.loads(json.dumps(results[2].to_dict()))["levels"][1]["mean"]["loss"] > 0
+    seen: list[Event] = []
+    below = simulate_leaves(spec, sources, tmp_path / "again", seen.append)
+    assert [item.bytes_up for item in below] == [0, 3 * size, 3 * size]
+    assert below[2].evaluations.keys() == set(DEVICES) == below[2].training.keys()
+    assert below[2].mean == results[2].levels[0].mean
+    assert [event.value for event in seen] == below
 
 
 def test_the_same_tree_twice_and_another_seed(
@@ -183,6 +191,7 @@ FAULTS = [
     ({"strategy": {"name": "fedadam"}}, "strategy.name"),
     ({"adapter": {"aggregation": "ffa"}}, "adapter.aggregation"),
     ({"tree": {"parents": ["a=b", "b=a"]}}, "tree.parents"),
+    ({"wire": {"uplink": "int8"}}, "wire.uplink"),
 ]
 
 

@@ -1,0 +1,50 @@
+"""A tree as its devices see it: rounds like those of any other simulation, for comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedcore.simulate.agglomerative.results import TreeRound
+from fedcore.simulate.agglomerative.rounds import simulate_tree
+from fedcore.simulate.results import Event, OnEvent, RoundResult
+from fedcore.spec import JobSpec
+from fedcore.train.sources import Source
+from fedcore.tree import parents_of
+
+
+def simulate_leaves(
+    spec: JobSpec, devices: Mapping[str, Source], workdir: Path | str, on_event: OnEvent
+) -> list[RoundResult]:
+    """Run the tree of an agglomerative job; report what its devices make of it.
+
+    Loss and ROUGE are those of each device's own model on its own validation part; bytes are those
+    of all links; the hash is over the weights of all nodes.
+    """
+    results: list[RoundResult] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event.value, TreeRound):
+            results.append(seen_below(event.value))
+            on_event(Event("round", event.round_number, "", results[-1]))
+
+    simulate_tree(spec, devices, workdir, listen, parents_of(spec.tree.parents))
+    return results
+
+
+def seen_below(tree: TreeRound) -> RoundResult:
+    """A round of the tree as a round of its devices."""
+    end = tree.levels[0]
+    return RoundResult(
+        number=tree.number,
+        sha256=hashlib.sha256(json.dumps(sorted(tree.sha256.items())).encode()).hexdigest(),
+        evaluations=end.evaluations,
+        mean=end.mean,
+        training=end.training,
+        fold=None,
+        bytes_up=tree.bytes_up,
+        bytes_down=tree.bytes_down,
+        seconds=tree.seconds,
+    )
