@@ -33,7 +33,8 @@ from fedcore.train.terms import Context, Term
 
 
 class Reinforced(NamedTuple):
-    """A round of PFIT. ``rewards``: ``reward`` is the mean of its samples; where the round is
+    """A round of PFIT. The summary's loss is the mean surprise of its samples under the policy, in
+    nats per token: PPO's own is about 0 whatever is learned. ``rewards``: ``reward`` is the mean of its samples; where the round is
     evaluated, ``reward_before`` and ``reward_after`` are the means of greedy summaries of the
     validation part, by the received weights and by the device's own.
     """
@@ -93,7 +94,7 @@ def _later(hooks: Hooks, first: TrainSummary | None) -> Hooks:
 
 
 def _joined(first: TrainSummary | None, second: TrainSummary) -> TrainSummary:
-    """Both parts of a round; the loss is PPO's, as the mean of two kinds would say nothing."""
+    """Both parts of a round; the loss is that of the second, as a mean of both would say nothing."""
     if first is None:
         return second
     phases = {name: value + first.phase_s[name] for name, value in second.phase_s.items()}
@@ -120,7 +121,7 @@ class _Loop:
         )
         self.factor = schedule(train, steps.stop)
         self.recorder = Recorder(self.work.device, self.hooks)
-        self.losses: list[float] = []  # of the steps that are not reported yet
+        self.losses: list[float] = []  # surprises of the steps that are not reported yet
 
     def run(self) -> TrainSummary:
         lengths = self.work.examples.lengths
@@ -149,11 +150,12 @@ class _Loop:
         )
 
     def _step(self, step: int, rate: float, drawn: Sequence[tuple[Rollout, Tensor]]) -> float:
-        """One optimizer step, the mean over all tokens of the samples; returns its loss."""
+        """One optimizer step, the mean over all tokens of the samples; returns their surprise."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = sum(sum(one.drawn.lengths) for one, _ in drawn)
-        loss = sum(self._gradients(*pair, total, len(drawn)) for pair in drawn)
+        found = [self._gradients(*pair, total, len(drawn)) for pair in drawn]
+        loss, surprise = (math.fsum(column) for column in zip(*found, strict=True))
         limit = self.work.train.clip_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), limit))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -164,9 +166,12 @@ class _Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.recorder.clock.mark("optimizer")
-        return loss
+        return surprise
 
-    def _gradients(self, one: Rollout, advantages: Tensor, total: int, parts: int) -> float:
+    def _gradients(
+        self, one: Rollout, advantages: Tensor, total: int, parts: int
+    ) -> tuple[float, float]:
+        """Some samples' share of the loss, and of the surprise."""
         clock, policy = self.recorder.clock, self.sampler.policy
         self.hooks.check_stop("local training")
         hidden = policy.encode(one.batch) if one.hidden is None else one.hidden
@@ -184,4 +189,4 @@ class _Loop:
         lengths = one.lengths
         flops = self.sampler.effort.learning(one.batch.lengths, lengths)
         self.recorder.count(sum(map(sum, lengths)), flops)
-        return float(loss.detach())
+        return float(loss.detach()), float(-now.detach().sum() / total)

@@ -13,7 +13,7 @@ from typing import Any
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition import Wanted
 from fedcore.plan.fedpipe_choice import Choice
-from fedcore.simulate.agglomerative.command import run_tree
+from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
 from fedcore.simulate.dealing import deal
 from fedcore.simulate.even import even_lines, own_rows
 from fedcore.simulate.federation import Event, RoundResult, simulate
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
             devices = deal(whole, wanted, workdir)
             if spec.method.name == AGGLOMERATIVE:
+                refuse_fleet(fleet_options(args))
                 return _write(args.json, run_tree(spec, devices, workdir, not args.without_flat))
             print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
             if spec.adapter.kind == "lora":
@@ -97,6 +98,10 @@ def _print_event(event: Event) -> None:
     count = sum(found.examples for found in result.evaluations.values())
     means = [("weighted mean", result.mean, count, result.seconds)] if result.mean else []
     _print_rows(event.round_number, [*shown, *own_rows(result.evaluations), *means])
+    for name, told in result.measured.items():
+        if "reward_after" in told:
+            change = f"{told['reward_before']:.4f} -> {told['reward_after']:.4f}"
+            print(f"{result.number:>5}  {name:24.24} own reward {change} by its own training")
     for line in even_lines(result.evaluations):
         print(f"{result.number:>5}  {line}")
     if result.fold and result.fold.aggregation_error is not None:

@@ -167,7 +167,7 @@ class _Federation:
         self._change(number, device, attempt, AssignmentPhase.TRAINING)
         down = self.workshop.down_bytes(number)
         machine = self.fleet.get(device, Machine())
-        took = machine.round_s(self.workshop.steps(device), down, self.workshop.up_bytes())
+        took = machine.round_s(self.workshop.steps(device), down, self.workshop.up_bytes(device))
         self.bytes_down += down
         self.offers += 1
         arrival = (self.now + took, self.offers, number, device, attempt, took)
@@ -220,6 +220,7 @@ class _Federation:
             evaluations=found,
             mean=weighted_mean(list(found.values())) if found else {},
             training=made.training if made else {},
+            measured=made.measured if made else {},
             fold=made.report if made else None,
             bytes_up=made.bytes_up if made else 0,
             bytes_down=self.bytes_down,

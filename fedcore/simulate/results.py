@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class RoundResult:
     when its model was there by the fleet's clock (0 without a fleet), ``staleness`` how many
     versions old each folded update was, in the order of the sum. ``levels``: bytes of updates on
     the links of a tree, into the server, into the heads below it, and so on; () without one.
+    ``measured``: what the method tells of each device's training, such as PFIT's rewards.
     """
 
     number: int
@@ -38,6 +39,7 @@ class RoundResult:
     virtual_s: float = 0.0
     staleness: tuple[int, ...] = ()
     levels: tuple[int, ...] = ()
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

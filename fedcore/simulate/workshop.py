@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedcore.errors import DataError
@@ -60,6 +60,7 @@ class Made:
     training: Mapping[str, TrainSummary]
     bytes_up: int
     levels: tuple[int, ...] = ()
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Workshop:
@@ -123,13 +124,16 @@ class Workshop:
         model = self._step_bytes or global_file(self._workdir, base - 1).stat().st_size
         return model + (self._served_state.stat().st_size if self._served_state else 0)
 
-    def up_bytes(self) -> int:
-        """What an update will take at most, before there is one."""
-        return payload_bytes(self._spec.wire.chain or PLAIN, self._shapes)
+    def up_bytes(self, name: str) -> int:
+        """What a device's update will take at most, before there is one."""
+        served = read_header(global_file(self._workdir, 0)).shapes
+        shapes = trained_shapes(self._spec_of(name), served)
+        return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
 
     def make(self, number: int, pieces: Sequence[Piece]) -> Made:
         """Train all pieces and fold them into the model of round ``number``."""
         training: dict[str, TrainSummary] = {}
+        measured: dict[str, Mapping[str, float]] = {}
         updates: list[UpdateFile] = []
         for piece in pieces:
             spec = self._spec_of(piece.name)
@@ -158,6 +162,7 @@ class Workshop:
                 )
             )
             training[piece.name] = update.summary
+            measured[piece.name] = update.measured
             self._on_event(Event("trained", number, piece.name, update.summary))
         size = sum(item.path.stat().st_size for item in updates)
         names = [piece.name for piece in pieces]
@@ -169,7 +174,7 @@ class Workshop:
             item.path.unlink()
         if gathered.made:  # of clusters' means it says nothing of the devices' own factors
             report = replace(report, aggregation_error=None)
-        return Made(report, training, size, gathered.levels)
+        return Made(report, training, size, gathered.levels, measured)
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:

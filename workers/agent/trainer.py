@@ -71,6 +71,7 @@ class FedcoreTrainer:
             **asdict(found.summary),
             "precision": self._precision(work),
             "peak_memory_bytes": peak_memory_bytes(self._session.device),
+            **found.measured,
         }
         if found.loss_before is not None:
             metrics["loss_before"] = found.loss_before
@@ -139,6 +140,8 @@ def values_of(measured: Measurement, peak: float) -> dict[str, float]:
         "peak_memory_bytes": measured.peak_memory_bytes,
     }
     values |= {f"{phase}_s": seconds for phase, seconds in measured.phase_s.items()}
+    if measured.reward is not None:
+        values["reward"] = measured.reward
     if peak:
         values |= {"mfu": measured.flops_per_s / peak, "mfu_peak_flops": peak}
     return values

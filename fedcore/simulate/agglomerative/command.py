@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedcore.errors import Fault, SpecError
 from fedcore.simulate.agglomerative.results import LevelResult, TreeRound
 from fedcore.simulate.agglomerative.rounds import simulate_tree
 from fedcore.simulate.federation import RoundResult, simulate
+from fedcore.simulate.fleet import FleetOptions
 from fedcore.simulate.results import Event
 from fedcore.spec import JobSpec
 from fedcore.spec_tree import TreeSpec
@@ -42,6 +44,13 @@ def run_tree(
         "rounds": [item.to_dict() for item in rounds],
         "flat": [item.to_dict() for item in flat],
     }
+
+
+def refuse_fleet(fleet: FleetOptions) -> None:
+    """Raise SpecError where a fleet was described: a tree has no virtual clock."""
+    if fleet != FleetOptions():
+        message = "agglomerative rounds have no virtual clock; leave fleet, speeds and link out"
+        raise SpecError([Fault("--fleet", message)])
 
 
 def _flat(spec: JobSpec, devices: Mapping[str, Source], workdir: Path) -> list[RoundResult]:

@@ -168,7 +168,10 @@ def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
         return f"{where}: evaluated, ROUGE-L {score:.1f}" if score is not None else where
     if assignment.task == Task.FOLD.value:
         return f"{where}: {clusters.reported_text(assignment)}"
-    return f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
+    text = f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
+    before, after = metrics.get("reward_before"), metrics.get("reward_after")
+    rewarded = before is not None and after is not None
+    return f"{text}, own reward {before:.3f} to {after:.3f}" if rewarded else text
 
 
 def fail(device: Device, pk: UUID, reason: str, retryable: bool) -> dict[str, Any]:
