@@ -36,7 +36,7 @@ def test_the_commands_shown_can_be_read() -> None:
     parsers = {"fedcore.study": study(), "fedcore.partition": partition()}
     seen = set()
     for line in blocks.splitlines():
-        words = shlex.split(line)
+        words = shlex.split(line.removesuffix("&"))
         if words[:2] == ["python", "-m"]:
             parsers[words[2]].parse_args(words[3:])
             seen.add(words[2])
