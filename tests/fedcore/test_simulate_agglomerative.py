@@ -249,5 +249,7 @@ def test_the_command_prints_levels_links_and_flat_averaging(
     assert main([*common, "--set", "distill.top_k=4", *tree]) == 2
     said = capsys.readouterr().err
     assert "tree.parents: device-0 holds data and cannot be a parent too" in said
+    assert main([*common, "--speeds", "1,2"]) == 2
+    assert "have no virtual clock" in capsys.readouterr().err
     assert main([*common, "--set", "distill.top_k=100"]) == 2
     assert "distill.top_k: 100 is more than the 64 tokens" in capsys.readouterr().err
