@@ -42,7 +42,8 @@ class Evaluation:
     def values(self) -> dict[str, float]:
         """All of it by name, as a device reports it."""
         flat = asdict(self)
-        return {**flat, **flat.pop("more")}
+        more = flat.pop("more")
+        return {**flat, **more}
 
 
 def with_personal(shared: Evaluation, own: Evaluation) -> Evaluation:
