@@ -65,7 +65,10 @@ A device of a PFTT job adds what it kept for itself: `load_tuned("this/folder", 
 Each adapter stands after a feed-forward block, before dropout and the residual sum:
 `x + up(gelu(down(x)))`, both with biases; the names of the tensors say after which block.
 """
-NANO = "the nano folder of the Edgewise repository"
+PACKAGED_BASES = {
+    "nano": "the nano folder of the Edgewise repository",
+    "micro": "the folder that `python -m fedcore.model.micro --out DIR` writes",
+}
 
 
 class NoModel(EdgewiseError):
@@ -149,11 +152,11 @@ def model_after(job: Job, round_number: int | None) -> Artefact:
 def peft_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
     """The files that ``PeftModel.from_pretrained`` wants, and one for people."""
     config = json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
-    nano = spec.model.name == "nano"
+    base = PACKAGED_BASES.get(spec.model.name, spec.model.name)
     readme = README.format(
         name=spec.name,
         model=spec.model.name,
-        base=NANO if nano else spec.model.name,
+        base=base,
         prefix=spec.data.prefix,
         when=f"{artefact.created_at:%Y-%m-%d}",
         sha256=artefact.sha256,
