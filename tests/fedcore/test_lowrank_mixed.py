@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fedcore.errors import SpecError
+from fedcore.spec import JobSpec
 from fedcore.spec_adapter import REDISTRIBUTING
 from fedcore.strategy.inputs import factors_of
 from fedcore.strategy.stats import UpdateStats
@@ -166,3 +168,33 @@ def test_stack_starts_a_new_adapter_each_round(tmp_path: Path) -> None:
         ranks.append(server.frame.shapes[factor_name(MODULES[0], "MA")][0])
     assert len({tensor.numpy().tobytes() for tensor in seen}) == 5
     assert ranks == [12, 20, 20, 20], "3 devices of rank 4 each, never more than the smaller side"
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"adapter": {"aggregation": "fedit", "ranks": "1,2"}}, "adapter.ranks"),
+        ({"adapter": {"aggregation": "fedex", "modules": "q"}}, "adapter.modules"),
+        ({"adapter": {"aggregation": "stack"}, "model": {"base": "int8"}}, "model.base"),
+        (
+            {"adapter": {"aggregation": "flexlora"}, "strategy": {"name": "fedadam"}},
+            "strategy.name",
+        ),
+        ({"adapter": {"aggregation": "stack"}, "strategy": {"name": "scaffold"}}, "strategy.name"),
+        ({"adapter": {"aggregation": "fedex"}, "strategy": {"fold": "median"}}, "strategy.fold"),
+        ({"adapter": {"aggregation": "fedex"}, "wire": {"downlink": "int8"}}, "wire.downlink"),
+        (
+            {"adapter": {"aggregation": "flexlora"}, "wire": {"uplink": "int8", "top_k": 0.1}},
+            "wire.top_k",
+        ),
+        (
+            {"adapter": {"aggregation": "flexlora"}, "participation": {"mode": "buffered"}},
+            "participation.mode",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_joined_is_refused_with_the_reason(changes: Any, path: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        JobSpec.from_dict(changes)
+    assert path in {fault.path for fault in caught.value.faults}
