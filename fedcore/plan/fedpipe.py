@@ -123,9 +123,12 @@ class _Programme:
         """What the smallest plans of all settings need: one matrix at one rank each."""
         found: list[Budget] = []
         for setting in tried:
-            cost = self._costs(setting)
+            cost, alike = self._costs(setting), set()
             for i, row in enumerate(self.wanted):
-                if self._able(setting, row, i):
+                least = next((rank for rank, _ in self.worths[i]), 0)
+                kind = cost.memory_per_rank.get(row), cost.seconds_per_rank.get(row), least
+                if self._able(setting, row, i) and kind not in alike:
+                    alike.add(kind)
                     one = self._choice(setting, cost, {i: 0})
                     found.append(_rounded_up(cost, one, self.spec.adapter.rank))
         return found

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from fedcore.plan.changes import CHANGES, Change
 from fedcore.plan.clock import version_s
+from fedcore.plan.fedpipe_preview import devices_as_given
 from fedcore.plan.flops import Architecture
-from fedcore.plan.round import Candidate, DevicePlan, plan_devices, with_waiting
+from fedcore.plan.round import Candidate, DevicePlan, with_waiting
 from fedcore.sampling import needed
 from fedcore.spec import JobSpec
+from fedcore.spec_fedpipe import NAME
 
 LARGE = 24  # devices; of more, each change is tried on those that matter
 LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not worth telling
@@ -38,7 +40,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """``round_s``: of a synchronous round its slowest device's; of a buffer, between two models."""
+    """``round_s``: of a synchronous round its slowest device's; of a buffer, between two models.
+
+    ``best`` is the change that would help most, where ``advised`` says that some were tried.
+    """
 
     devices: tuple[DevicePlan, ...]
     rounds: int
@@ -46,6 +51,7 @@ class FleetPlan:
     round_s: float | None
     slowest: str
     best: Gain | None = None
+    advised: bool = False
 
     @property
     def fitting(self) -> tuple[DevicePlan, ...]:
@@ -66,8 +72,11 @@ class FleetPlan:
 def plan_fleet(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate], advise: bool = True
 ) -> FleetPlan:
-    """Plan every device's round, then try each change; ``advise=False`` leaves these out."""
-    plans = plan_devices(spec, sizes, devices)
+    """Plan every device's round, then try each change; ``advise=False`` leaves these out.
+
+    Under FedPipe none is tried: its plans have weighed most of them already.
+    """
+    plans = devices_as_given(spec, sizes, devices)
     busy = {plan.name: plan.busy_s for plan in plans if plan.fits}
     times = {name: seconds for name, seconds in busy.items() if seconds is not None}
     updates = updates_of(spec, len(busy))
@@ -80,7 +89,9 @@ def plan_fleet(
         pairs = zip(plans, devices, strict=True)
         plans = [with_waiting(plan, device, plan.busy_s or 0.0) for plan, device in pairs]
     found = FleetPlan(tuple(plans), spec.rounds, updates, round_s, slowest)
-    return _advised(found, spec, sizes, devices) if advise else found
+    if not advise or spec.method.name == NAME:
+        return found
+    return replace(_advised(found, spec, sizes, devices), advised=True)
 
 
 def updates_of(spec: JobSpec, devices: int) -> int:

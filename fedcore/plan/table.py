@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fedcore.plan.fedpipe_choice import Choice
 from fedcore.plan.planner import FleetPlan
 from fedcore.plan.round import PHASES, DevicePlan
 
@@ -36,6 +37,21 @@ def _device(plan: DevicePlan) -> dict[str, Any]:
         "granularity": plan.granularity,
         "cost_usd": plan.cost,
         "notes": list(plan.notes),
+        "planned": plan.planned and _choice(plan.planned),
+    }
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "ranks": {name: rank for name, rank in choice.ranks.items() if rank},
+        "matrices": len(choice.ranks),
+        "batch_size": choice.setting.batch,
+        "at_once": choice.setting.at_once,
+        "base": choice.setting.base,
+        "score": choice.score,
+        "memory_bytes": choice.memory,
+        "train_s": choice.seconds,
+        "why": choice.why,
     }
 
 
@@ -123,8 +139,7 @@ def _sentences(plan: FleetPlan) -> list[str]:
             f"A round takes {_seconds(plan.round_s)}, {plan.rounds} of them "
             f"{_seconds(plan.total_s)}; {plan.slowest} is the slowest."
         )
-    lines.append(_advice(plan))
-    return lines
+    return [*lines, _advice(plan)] if plan.advised else lines
 
 
 def _advice(plan: FleetPlan) -> str:

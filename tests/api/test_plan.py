@@ -86,3 +86,21 @@ def test_many_examples_cost_no_time_to_plan(viewer_api: APIClient) -> None:
     rows = [{**ROW, "name": f"d{i}", "examples": 10**9, "mfu": 1e-300} for i in range(200)]
     answer = ask(viewer_api, {"spec": {"data": data}, "devices": rows})
     assert answer.status_code == 200
+
+
+def test_a_job_for_fedpipe_is_planned_device_by_device(viewer_api: APIClient) -> None:
+    targets = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+    spec = {
+        "model": {"name": SMALL},
+        "adapter": {"rank": 8, "targets": targets, "aggregation": "flexlora"},
+        "method": {"name": "fedpipe", "memory_budget_mb": 850},
+    }
+    answer = ask(viewer_api, {"spec": spec, "devices": [ROW]})
+    assert answer.status_code == 200
+    planned = answer.json()["devices"][0]["planned"]
+    assert planned["matrices"] == 144 and 0 < len(planned["ranks"]) <= 144
+    assert planned["memory_bytes"] <= 850e6 and 0 < planned["score"] < 1
+    assert "of 850 MB; it adapts" in planned["why"]
+    spec["method"]["memory_budget_mb"] = 100  # type: ignore[index]
+    refused = ask(viewer_api, {"spec": spec, "devices": [ROW]}).json()["devices"][0]
+    assert refused["planned"] is None and "needs at least" in refused["why"]

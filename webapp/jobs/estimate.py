@@ -229,6 +229,8 @@ def _assumed(
     if plan is None:
         return (f"the sizes of {spec.model.name} are not known here, so bytes and time are not",)
     notes = []
+    if any(row.planned for row in plan.fitting):
+        notes.append("FedPipe's plans as they are before its probe, every matrix counting alike")
     if any(device.link is ASSUMED_LINK and device.name in fitting for device in candidates):
         rate = units.si(ASSUMED_LINK.up_bps, "B/s")
         notes.append(f"a link of {rate} where a device has not trained yet")

@@ -46,6 +46,18 @@ class Figure(serializers.FloatField):
         super().__init__(allow_null=True, **kwargs)
 
 
+class PlannedSerializer(serializers.Serializer[Any]):
+    ranks = serializers.DictField(child=serializers.IntegerField(), help_text="of what it adapts")
+    matrices = serializers.IntegerField(help_text="that it could adapt")
+    batch_size = serializers.IntegerField()
+    at_once = serializers.IntegerField(help_text="examples at a time")
+    base = serializers.CharField(help_text="how its frozen weights are kept")
+    score = serializers.FloatField(help_text="share of what everything at full rank is worth")
+    memory_bytes = serializers.FloatField(help_text="at its peak, at most")
+    train_s = Figure(help_text="of local training in a round, at most")
+    why = serializers.CharField()
+
+
 class DevicePlanSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     fits = serializers.BooleanField()
@@ -70,6 +82,9 @@ class DevicePlanSerializer(serializers.Serializer[Any]):
     granularity = Figure(help_text="seconds of training over seconds of transfers")
     cost_usd = Figure(help_text="of the link, a round")
     notes = serializers.ListField(child=serializers.CharField())
+    planned = PlannedSerializer(
+        allow_null=True, help_text="by FedPipe, before the probe: every matrix counts alike"
+    )
 
 
 class BestChangeSerializer(serializers.Serializer[Any]):
