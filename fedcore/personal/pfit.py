@@ -34,9 +34,11 @@ from fedcore.train.terms import Context, Term
 
 class Reinforced(NamedTuple):
     """A round of PFIT. The summary's loss is the mean surprise of its samples under the policy, in
-    nats per token: PPO's own is about 0 whatever is learned. ``rewards``: ``reward`` is the mean of its samples; where the round is
-    evaluated, ``reward_before`` and ``reward_after`` are the means of greedy summaries of the
-    validation part, by the received weights and by the device's own.
+    nats per token: PPO's own is about 0 whatever is learned.
+
+    ``rewards``: ``reward`` is the mean of its samples; where the round is evaluated,
+    ``reward_before`` and ``reward_after`` are the means of greedy summaries of the validation part,
+    by the received weights and by the device's own.
     """
 
     summary: TrainSummary
@@ -94,7 +96,7 @@ def _later(hooks: Hooks, first: TrainSummary | None) -> Hooks:
 
 
 def _joined(first: TrainSummary | None, second: TrainSummary) -> TrainSummary:
-    """Both parts of a round; the loss is that of the second, as a mean of both would say nothing."""
+    """Both parts of a round; the loss is that of the second, a mean of both would say nothing."""
     if first is None:
         return second
     phases = {name: value + first.phase_s[name] for name, value in second.phase_s.items()}
