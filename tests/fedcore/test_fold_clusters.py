@@ -43,7 +43,7 @@ def hierarchical(
         own = [updates[name]] if name in updates else []
         below = [found for child in parents if parents[child] == name if (found := sent(child))]
         if len(own) + len(below) < 2:
-            return (own + below or [None])[0]
+            return next(iter(own + below), None)
         out = folder / f"cluster-{name}"
         fold_cluster(job, SHAPES, [*below, *own], META, out)
         return UpdateFile(out, sum(item.weight for item in (*own, *below)), NAMES.index(name))

@@ -82,7 +82,7 @@ def test_a_lost_fold_is_offered_again_until_the_attempts_are_used_up() -> None:
     held = fold("hub", "training", **SILENT)
     after, effects = step(folding(held), tick(online=HUBS))
     assert offers(effects) == [("hub", 2)]
-    second = [fold("hub", "expired"), fold("hub", "training", 2, **SILENT)]
+    second = [fold("hub", "expired"), fold("hub", "training", 2, lease_until=NOW - 1)]
     after, effects = step(folding(*second), tick(online=HUBS))
     assert offers(effects) == [("upper", 1)]
     assert names(takes(after, "upper")) == ["train d", "train a", "train b"]
