@@ -1,4 +1,4 @@
-"""What devices tell of the model they received: its loss on their own training examples."""
+"""What devices tell of the model they received: its loss before training, an evaluation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from fedcore.model.initial import write_initial
 from fedcore.spec import JobSpec
+from fedcore.train.evaluate import Evaluation
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -49,3 +50,10 @@ def test_asking_for_the_loss_changes_no_bit_of_training(
     one, two = (session.train(item, tmp_path / "global", source, 1, 0) for item in (spec, plain))
     assert one.loss_before is not None and two.loss_before is None
     assert all(torch.equal(one.tensors[n], two.tensors[n]) for n in one.tensors)
+
+
+def test_an_evaluation_is_reported_as_numbers_by_name() -> None:
+    """The server takes nothing else."""
+    told = Evaluation(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, {"personal_loss": 0.5}).values()
+    assert told["personal_loss"] == 0.5 and told["loss"] == 1.0
+    assert all(isinstance(value, int | float) for value in told.values()), told
