@@ -80,6 +80,7 @@ def test_no_lora_leaves_and_a_returning_device_finds_its_own(tmp_path: Path) -> 
     metrics = device.evaluate(3).metrics
     assert metrics["personal_loss"] != metrics["loss"]
     assert {"personal_rouge1", "personal_rouge2", "personal_rougeL"} <= set(metrics)
+    assert all(isinstance(value, (int, float)) for value in metrics.values()), metrics
 
 
 def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path) -> None:
