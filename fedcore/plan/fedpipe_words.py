@@ -26,6 +26,14 @@ def why(spec: JobSpec, chosen: Choice, full: Choice, budget: Budget) -> str:
     return "; ".join([*over[:2], ", ".join(_given_up(spec, chosen))])
 
 
+def needs(chosen: Choice) -> str:
+    """What the plan needs by the planner's estimate."""
+    memory = f"at most {megabytes(chosen.memory)}"
+    if chosen.seconds is None:
+        return memory
+    return f"{memory} and {_seconds(chosen.seconds)} of training a round"
+
+
 def _over(verb: str, need: float | None, limit: float | None, text: Callable[[float], str]) -> str:
     if need is None or limit is None or need <= limit:
         return ""

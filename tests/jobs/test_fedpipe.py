@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.template.loader import render_to_string
 
 from fedcore.plan.fedpipe import choose
 from fedcore.plan.fedpipe_choice import Budget
@@ -94,6 +95,9 @@ def test_a_launched_job_and_a_simulation_plan_alike(federation: Federation) -> N
     assert all(one.score < 1 for one in expected.values())
     for name, one in expected.items():
         assert f"{name}: planned: {one.why}" in federation.log(job)
+    page = render_to_string("jobs/_planned.html", {"planned": fedpipe.told(job)})
+    assert page.count('scope="row"') == 3 and "of training" not in page  # no speed is known
+    assert f"{expected['pi-a'].why}; at most " in page
 
 
 def test_it_is_planned_once(federation: Federation) -> None:

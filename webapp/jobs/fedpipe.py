@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fedcore.plan.fedpipe_choice import Choice
 from fedcore.plan.fedpipe_fleet import plans, read_scores
+from fedcore.plan.fedpipe_words import needs
 from fedcore.plan.flops import Architecture
 from fedcore.plan.round import Candidate
 from fedcore.rounds import DELIVERED, Task
@@ -15,7 +16,18 @@ from webapp.devices.listing import last_trainings
 from webapp.devices.models import Dataset
 from webapp.events import job_event
 from webapp.jobs.candidates import candidate
-from webapp.jobs.models import Assignment, Job, Participant
+from webapp.jobs.models import Assignment, Event, Job, Participant
+
+PLANNED = ": planned: "  # between the device and the reason in a job's log
+
+
+def told(job: Job) -> list[tuple[str, str]]:
+    """Device and plan, in words, of a job that was planned; by name."""
+    if job.spec.get("method", {}).get("name") != NAME:
+        return []
+    texts = Event.objects.filter(job=job, text__contains=PLANNED).order_by("seq")
+    pairs = (text.partition(PLANNED) for text in texts.values_list("text", flat=True))
+    return sorted((name, words) for name, _, words in pairs)
 
 
 def settle(job: Job, number: int, participants: Sequence[Participant]) -> None:
@@ -34,7 +46,8 @@ def settle(job: Job, number: int, participants: Sequence[Participant]) -> None:
     for row in participants:
         choice = found[row.device.name]
         row.tailoring = choice.tailoring(spec)
-        job_event(job, f"{row.device.name}: planned: {choice.why}", device=row.device)
+        text = f"{row.device.name}{PLANNED}{choice.why}; {needs(choice)}"
+        job_event(job, text, device=row.device)
     Participant.objects.bulk_update(participants, ["tailoring"])
 
 

@@ -22,7 +22,7 @@ from webapp.accounts.access import found, person
 from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB, PIN_MODEL, require
 from webapp.devices import listing
 from webapp.devices.models import Dataset, Device
-from webapp.jobs import cluster_figures, forms, keeping, services
+from webapp.jobs import cluster_figures, fedpipe, forms, keeping, services
 from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Round
@@ -149,6 +149,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "spec_json": json.dumps(job.spec, indent=2),
         "changed": forms.changed(job.spec),
         "models": _models(job),
+        "planned": fedpipe.told(job),
         "prediction": prediction(job),
         "clusters": cluster_figures.told(job),
         "deletable": job.phase in keeping.DELETABLE,
