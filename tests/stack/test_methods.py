@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fedcore.spec_adapter import LORA_TARGETS
 from tests.stack.conftest import EXACT, Running
 from tests.stack.simulation import simulated
 
@@ -56,8 +57,29 @@ def same_bits(done: Done) -> None:
     assert [sha for sha, _ in simulated(done.running, done.spec, done.folder)] == launched
 
 
+def planned_within(budget: str) -> Check:
+    """Every device was planned once, with less than all it could adapt."""
+
+    def check(done: Done) -> None:
+        events = done.running.site.events_after(done.job["id"], 0)
+        told = [event["text"] for event in events if ": planned: " in event["text"]]
+        assert len(told) == 3 and len(set(told)) == 3, told
+        assert all(f"would need 474.9 MB of {budget}; it adapts " in text for text in told), told
+
+    return check
+
+
 METHODS: tuple[tuple[str, dict[str, Any], tuple[Check, ...]], ...] = (
     ("fedavgm", {"strategy": {"name": "fedavgm"}}, (same_bits,)),
+    (
+        "fedpipe",  # room for some of the matrices, at low ranks, on a base in nf4
+        {
+            "adapter": {"rank": 8, "aggregation": "flexlora", "targets": list(LORA_TARGETS)},
+            "method": {"name": "fedpipe", "memory_budget_mb": 455.5},
+            "evaluation": {"every": 0, "initial": True},
+        },
+        (planned_within("455.5 MB"), same_bits),
+    ),
 )
 
 
