@@ -18,8 +18,8 @@ from torch import Tensor
 from fedcore.spec import JobSpec
 from fedcore.strategy.blocks import Inputs, fold_range
 from fedcore.strategy.flat import Row, Shapes
-from fedcore.strategy.fold import refuse_unsound
 from fedcore.strategy.inputs import UpdateFile, open_members
+from fedcore.strategy.rows import refuse_unsound
 from fedcore.strategy.sink import RowWriter
 from fedcore.strategy.table import build
 from fedcore.wire.frame import FrameInfo

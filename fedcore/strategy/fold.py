@@ -15,9 +15,9 @@ from fedcore.spec import JobSpec
 from fedcore.strategy.inputs import Before, UpdateFile, UpdatesRefused
 from fedcore.strategy.lowrank import RULES
 from fedcore.strategy.report import FoldReport
-from fedcore.strategy.rows import Paths, fold_row, refuse_unsound
+from fedcore.strategy.rows import Paths, fold_row
 
-__all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files", "refuse_unsound"]
+__all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files"]
 
 
 def fold_files(
