@@ -66,6 +66,7 @@ PATHS = {
 # What a method cannot do without; given where the command line and --spec say nothing else.
 METHOD_NEEDS: dict[str, dict[str, Any]] = {
     "fedpipe": {"adapter.aggregation": "flexlora", "adapter.targets": LORA_TARGETS},
+    "pftt": {"adapter.kind": "bottleneck"},
 }
 
 

@@ -48,9 +48,9 @@ print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 """
 BOTTLENECKS = """# {name}
 
-Bottleneck adapters of width {width} for `{model}`, trained by Edgewise on {when}; their weights have
-the SHA-256 `{sha256}`. transformers and PEFT know no such adapters, and they cannot be merged into
-the model (there is a GELU between their matrices), so they are loaded with Edgewise's own loader:
+Bottleneck adapters of width {width} for `{model}`, trained by Edgewise on {when}; their weights
+have the SHA-256 `{sha256}`. transformers and PEFT know no such adapters, and they cannot be merged
+into the model (there is a GELU between their matrices), so Edgewise's own loader loads them:
 
 ```python
 from fedcore.model.tuned import load_tuned
