@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fedcore.errors import ServerRefused
-from workers.agent import work
 from workers.agent.board import Board
 from workers.agent.clock import Clock
+from workers.agent.failure import Failure, failure_of
 from workers.agent.outbox import Outbox
 from workers.agent.sender import CLOCK_NOTE, Sender
 from workers.agent.store import Store
@@ -62,9 +62,9 @@ def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path:
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])
 def test_an_answer_the_server_cannot_take_fails_the_work_with_the_reason(status: int) -> None:
-    assert work.failure_of(ServerRefused("no", status)) == work.Failure("no", False)
+    assert failure_of(ServerRefused("no", status)) == Failure("no", False)
 
 
 @pytest.mark.parametrize("status", [404, 409])
 def test_work_that_is_over_is_not_answered(status: int) -> None:
-    assert work.failure_of(ServerRefused("over", status)) is None
+    assert failure_of(ServerRefused("over", status)) is None

@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
-from workers.agent import work
 from workers.agent.backoff import delays, keep_trying
 from workers.agent.board import Activity, Board
 from workers.agent.bulk import Answer
 from workers.agent.clock import Clock, seconds_of
 from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import Busy, EnvelopeRefused, Revoked
+from workers.agent.failure import Failure, failure_of
 from workers.agent.outbox import Outbox
 from workers.agent.sender import Sender
 from workers.agent.store import Store
@@ -172,15 +172,15 @@ def test_a_clock_far_off_is_corrected() -> None:
 
 
 def test_how_failures_are_told() -> None:
-    failure = work.failure_of
-    assert failure(DataError("empty")) == work.Failure("empty", False)
-    assert failure(ServerUnavailable("away")) == work.Failure("away", True)
+    failure = failure_of
+    assert failure(DataError("empty")) == Failure("empty", False)
+    assert failure(ServerUnavailable("away")) == Failure("away", True)
     assert failure(ServerRefused("over", 409)) is None
     assert failure(Revoked("gone", 401)) is None
-    assert failure(ServerRefused("too large", 413)) == work.Failure("too large", False)
+    assert failure(ServerRefused("too large", 413)) == Failure("too large", False)
     full = failure(OSError(28, "No space left on device"))
     assert full is not None and full.retryable and "No space left" in full.reason
-    assert failure(ValueError("x")) == work.Failure("unexpected ValueError: x", True)
+    assert failure(ValueError("x")) == Failure("unexpected ValueError: x", True)
 
 
 def test_problem_documents_become_one_line() -> None:

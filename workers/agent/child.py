@@ -25,12 +25,13 @@ from workers.agent.backoff import keep_trying
 from workers.agent.board import Board
 from workers.agent.envelope import Gatekeeper
 from workers.agent.errors import EnvelopeRefused
+from workers.agent.failure import Failure, failure_of
 from workers.agent.outbox import Outbox
 from workers.agent.power.account import energy_of
 from workers.agent.recorder import Recorder
 from workers.agent.sender import RTT_NOTE
 from workers.agent.transport import Address, Server
-from workers.agent.work import Failure, Performance, Tools, Trainer, Work, failure_of
+from workers.agent.work import Performance, Tools, Trainer, Work
 
 POLL_S = 0.1
 ORPHAN_CHECK_S = 0.5

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from fedcore.errors import EdgewiseError, ServerRefused, Stopped
+from fedcore.errors import EdgewiseError
 from fedcore.plan.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec import JobSpec
 from fedcore.tailoring import for_evaluation, tailored
@@ -31,8 +31,6 @@ from workers.agent.transport import Server
 T = TypeVar("T")
 WITHOUT_DEADLINE_S = 3600.0
 DOWNLOADS = 3
-# The server's answers that mean: this assignment is no longer this device's, say nothing more.
-OVER = frozenset({401, 404, 409})
 
 log = logging.getLogger(__name__)
 
@@ -326,31 +324,3 @@ class Performance:
             "wait_s": timing.wait,
         }
         return {**outcome.metrics, **{name: round(value, 6) for name, value in parts.items()}}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How an exception is answered: ``refuse`` means never on this device."""
-
-    reason: str
-    retryable: bool
-    refuse: bool = False
-
-
-def failure_of(error: Exception) -> Failure | None:
-    """What to tell the server about an exception; None: nothing, the assignment is over."""
-    if isinstance(error, CannotDo):
-        return Failure(str(error), False, refuse=True)
-    if isinstance(error, ServerRefused):
-        return None if error.status in OVER else Failure(str(error), False)
-    if isinstance(error, EdgewiseError) and not isinstance(error, Stopped):
-        return Failure(str(error), error.retryable)
-    if isinstance(error, OSError):
-        return Failure(f"this device: {error}", True)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failure(
-            "out of memory on this device: lower the batch size or the source length, or take a "
-            "smaller model",
-            False,
-        )
-    return Failure(f"unexpected {type(error).__name__}: {error}", True)
