@@ -309,6 +309,27 @@ COMBINATIONS = [
 
 # What only some rules of averaging, strategies or methods can be joined with.
 METHOD_COMBINATIONS = [
+    (
+        {"tree": {"parents": ["a=b"]}, "strategy": {"fold": "median"}},
+        "strategy.fold",
+        "every update",
+    ),
+    (
+        {"tree": {"parents": ["a=b"]}, "strategy": {"name": "qfedavg"}},
+        "strategy.name",
+        "tree hides",
+    ),
+    (
+        {"tree": {"parents": ["a=b"]}, "adapter": {"aggregation": "stack"}},
+        "adapter.aggregation",
+        "ffa",
+    ),
+    (
+        {"tree": {"parents": ["a=b"]}, "method": {"name": "fedjudge"}},
+        "method.name",
+        "without a tree",
+    ),
+    ({"tree": {"parents": ["a=b", "b=a"]}}, "tree.parents", "is a cycle"),
     ({"adapter": {"ranks": [4, 8]}}, "adapter.ranks", "take flexlora or stack"),
     ({"adapter": {"alphas": [4, 8], "aggregation": "ffa"}}, "adapter.alphas", "under ffa"),
     ({"adapter": {"modules": ["q"], "aggregation": "fedex"}}, "adapter.modules", "under fedex"),
