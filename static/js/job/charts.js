@@ -38,7 +38,7 @@ const learning = (thinned) => [
     format: (v) => significant(v), nothing: "Shown after the first evaluation.",
   }],
   [RoundChart, {
-    title: "Aggregation error", subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "%",
+    title: "Aggregation error", subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "",
     task: "train", scores: [{ key: "aggregation_error", label: "Error" }], format: percent, of: () => null,
     nothing: "Shown after a round of a job that trains LoRA adapters.", wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
   }],
