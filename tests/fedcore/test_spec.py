@@ -58,7 +58,7 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "name": (["x", "x" * 120, "été 夏"], [*TEXT, ("", "1 to 120"), ("x" * 121, "not 121")]),
     "model.name": (["nano", "/models/t5"], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
     "model.base": (["auto", "fp32", "bf16", "int8", "nf4"], [*CHOICE, ("int4", "nf4")]),
-    "adapter.kind": (["lora", "bottleneck", "full"], [*CHOICE, ("lore", "lora, bottleneck, full")]),
+    "adapter.kind": (["lora", "bottleneck", "full"], [*CHOICE, ("lore", "lora, bottleneck, layers, full")]),
     "adapter.width": ([1, 4096], [*WHOLE, (0, "from 1"), (4097, "to 4096")]),
     "adapter.rank": ([1, 192, 8.0], [*WHOLE, (0, "1 to 1024"), (1025, "1 to 1024")]),
     "adapter.alpha": ([0.1, 1e4, 16], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
