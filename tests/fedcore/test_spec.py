@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
 from fedcore.spec import JobSpec, options
+from tests.fedcore.spec_combinations import COMBINATIONS, METHOD_COMBINATIONS
 
 HUGE = 10**400
 
@@ -58,8 +59,12 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "name": (["x", "x" * 120, "été 夏"], [*TEXT, ("", "1 to 120"), ("x" * 121, "not 121")]),
     "model.name": (["nano", "/models/t5"], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
     "model.base": (["auto", "fp32", "bf16", "int8", "nf4"], [*CHOICE, ("int4", "nf4")]),
-    "adapter.kind": (["lora", "bottleneck", "full"], [*CHOICE, ("lore", "lora, bottleneck, layers, full")]),
+    "adapter.kind": (
+        ["lora", "bottleneck", "layers", "full"],
+        [*CHOICE, ("lore", "lora, bottleneck, layers, full")],
+    ),
     "adapter.width": ([1, 4096], [*WHOLE, (0, "from 1"), (4097, "to 4096")]),
+    "adapter.last_layers": ([1], [*WHOLE, (0, "from 1"), (1001, "to 1000")]),
     "adapter.rank": ([1, 192, 8.0], [*WHOLE, (0, "1 to 1024"), (1025, "1 to 1024")]),
     "adapter.alpha": ([0.1, 1e4, 16], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
     "adapter.dropout": ([0, 0.9], [*REAL, (-0.1, "from 0"), (0.91, "to 0.9")]),
@@ -119,6 +124,19 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "method.own_ranks": ([[]], WORDS),
     "method.own_targets": ([["q", "v"]], [*NAMES, (["x"], "unknown x"), ([], "at least one")]),
     "method.own_scale": ([2], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
+    "method.memory_budget_mb": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
+    "method.time_budget_s": ([0, 1e8], [*REAL, (-1, "from 0"), (2e8, "to 1e+08")]),
+    "method.rewards": ([["overlap=1"]], WORDS),
+    "method.weights": ([[]], WORDS),
+    "method.samples": ([4], [*WHOLE, (0, "from 1"), (65, "to 64")]),
+    "method.temperature": ([1.0], [*REAL, (0, "above 0"), (11, "to 10")]),
+    "method.passes": ([2], [*WHOLE, (0, "from 1"), (101, "to 100")]),
+    "method.clip": ([0.2], [*REAL, (0, "above 0"), (1.1, "to 1")]),
+    "method.anchor": ([0.05], [*REAL, (-0.1, "from 0"), (10_001, "to 10000")]),
+    "method.baseline": (["value"], [*CHOICE, ("none", "value, group")]),
+    "method.distance": ([0], [*REAL, (-0.1, "from 0"), (2e6, "to 1e+06")]),
+    "method.window": ([0], [*WHOLE, (-1, "from 0"), (8193, "to 8192")]),
+    "method.supervised_steps": ([0], [*WHOLE, (-1, "from 0"), (1_000_001, "to")]),
     "distill.models": ([["micro"], ["a/b", "c"]], WORDS),
     "distill.children": ([0, 10_000], [*WHOLE, (-1, "from 0"), (10_001, "to 10000")]),
     "distill.bridge": (["dialogues", "x" * 300], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
@@ -265,119 +283,6 @@ def test_a_specification_is_an_object(values: Any) -> None:
 @pytest.mark.parametrize("value", [None, 3, "x", [], [1, 2]])
 def test_a_part_is_an_object(part: str, value: Any) -> None:
     assert faults_of({part: value}) == {part: f"give an object with options, not {value!r}"}
-
-
-COMBINATIONS = [
-    ({"train": {"local_steps": 5, "warmup_steps": 6}}, "train.warmup_steps", "5 local steps"),
-    ({"train": {"micro_tokens": 575}}, "train.micro_tokens", "longest example (576 tokens)"),
-    ({"adapter": {"kind": "full"}, "model": {"base": "int8"}}, "model.base", "none is"),
-    (
-        {"participation": {"devices": ["a", "b"], "minimum": 3}},
-        "participation.minimum",
-        "than the 2 named",
-    ),
-    ({"participation": {"deadline_s": 30}}, "participation.lease_s", "deadline of 30 s"),
-    (
-        {"participation": {"deadline_quantile": 0.4}},
-        "participation.deadline_quantile",
-        "the quorum of 0.5",
-    ),
-    ({"participation": {"tiers": 3, "fraction": 0.5}}, "participation.tiers", "at most 0.333"),
-    (
-        {"participation": {"mode": "buffered", "quorum": 0.9}},
-        "participation.quorum",
-        "for synchronous rounds; a buffer waits for nobody. Leave it at 0.5",
-    ),
-    (
-        {"participation": {"mode": "buffered", "over_selection": 0.1}},
-        "participation.over_selection",
-        "Leave it at 0",
-    ),
-    (
-        {"participation": {"mode": "buffered", "deadline_quantile": 0.9}},
-        "participation.deadline_quantile",
-        "Leave it at 0",
-    ),
-    ({"participation": {"mode": "buffered", "tiers": 2}}, "participation.tiers", "Leave it at 1"),
-    (
-        {"participation": {"mode": "buffered", "devices": ["a", "b"], "buffer_size": 3}},
-        "participation.buffer_size",
-        "more than the 2 devices named",
-    ),
-]
-
-
-# What only some rules of averaging, strategies or methods can be joined with.
-METHOD_COMBINATIONS = [
-    (
-        {"tree": {"parents": ["a=b"]}, "strategy": {"fold": "median"}},
-        "strategy.fold",
-        "every update",
-    ),
-    (
-        {"tree": {"parents": ["a=b"]}, "strategy": {"name": "qfedavg"}},
-        "strategy.name",
-        "tree hides",
-    ),
-    (
-        {"tree": {"parents": ["a=b"]}, "adapter": {"aggregation": "stack"}},
-        "adapter.aggregation",
-        "ffa",
-    ),
-    (
-        {"tree": {"parents": ["a=b"]}, "method": {"name": "fedjudge"}},
-        "method.name",
-        "without a tree",
-    ),
-    ({"tree": {"parents": ["a=b", "b=a"]}}, "tree.parents", "is a cycle"),
-    ({"adapter": {"ranks": [4, 8]}}, "adapter.ranks", "take flexlora or stack"),
-    ({"adapter": {"alphas": [4, 8], "aggregation": "ffa"}}, "adapter.alphas", "under ffa"),
-    ({"adapter": {"modules": ["q"], "aggregation": "fedex"}}, "adapter.modules", "under fedex"),
-    ({"adapter": {"kind": "full", "aggregation": "ffa"}}, "adapter.aggregation", "is 'full'"),
-    ({"adapter": {"ranks": [9], "aggregation": "stack"}}, "adapter.ranks", "raise that"),
-    ({"adapter": {"ranks": [0], "aggregation": "stack"}}, "adapter.ranks", "from 1 on"),
-    ({"adapter": {"alphas": ["a=b"], "aggregation": "stack"}}, "adapter.alphas", "above 0"),
-    ({"adapter": {"modules": ["o"], "aggregation": "stack"}}, "adapter.modules", "are served"),
-    ({"adapter": {"modules": ["x"], "aggregation": "stack"}}, "adapter.modules", "unknown x"),
-    ({"adapter": {"pattern": ["q"]}}, "adapter.pattern", "give MATRIX=RANK"),
-    ({"adapter": {"rank": 193}}, "adapter.rank", "smallest side of the matrices it adapts (192)"),
-    (
-        {"adapter": {"aggregation": "fedex"}, "model": {"base": "nf4"}},
-        "model.base",
-        "folds into the base",
-    ),
-    (
-        {"adapter": {"aggregation": "flexlora"}, "participation": {"mode": "buffered"}},
-        "participation.mode",
-        "from one model",
-    ),
-    (
-        {"adapter": {"aggregation": "stack"}, "wire": {"downlink": "int8"}},
-        "wire.downlink",
-        "no step from",
-    ),
-    (
-        {"adapter": {"aggregation": "fedex"}, "strategy": {"fold": "median"}},
-        "strategy.fold",
-        "averages products",
-    ),
-    (
-        {"adapter": {"aggregation": "flexlora"}, "strategy": {"name": "fedadam"}},
-        "strategy.name",
-        "new coordinates each round",
-    ),
-    ({"strategy": {"name": "fednova", "fold": "median"}}, "strategy.fold", "take mean"),
-    ({"strategy": {"name": "scaffold"}}, "train.optimizer", "must be sgd"),
-    (
-        {
-            "strategy": {"name": "scaffold"},
-            "train": {"optimizer": "sgd"},
-            "participation": {"mode": "buffered"},
-        },
-        "participation.mode",
-        "must be synchronous",
-    ),
-]
 
 
 @pytest.mark.parametrize(("values", "path", "text"), COMBINATIONS + METHOD_COMBINATIONS)
