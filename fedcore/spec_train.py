@@ -27,7 +27,7 @@ class ModelSpec:
         "nano",
         text(1, 300),
         "Model",
-        "nano, micro (untrained), google/flan-t5-small|base|large|xl, any T5-family hub name or folder",
+        "nano, micro (untrained), google/flan-t5-small|base|large|xl, any T5 name, or a folder",
     )
     base: str = option(
         "auto",
