@@ -28,6 +28,9 @@ class Idle:
     def begin(self) -> str:
         return "0"
 
+    def plan(self) -> None:
+        """Nothing differs from device to device."""
+
     def steps(self, name: str) -> int:
         return STEPS
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import EXACT, Running
-from tests.stack.test_acceptance import _simulate
+from tests.stack.simulation import simulated
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -41,9 +41,9 @@ def test_a_job_with_codecs_gives_the_simulations_bits(
 ) -> None:
     attempts = [row["attempt"] for row in running.assignments(killed, task="train")]
     assert attempts.count(2) == 1
-    simulated = _simulate(running, SPEC, tmp_path)
+    found = simulated(running, SPEC, tmp_path)
     launched = running.rounds(killed)
-    assert [sha for sha, _ in simulated] == [
+    assert [sha for sha, _ in found] == [
         row["global_artefact"] or row["base_artefact"] for row in launched
     ]
 
