@@ -37,7 +37,7 @@ class Idle:
     def down_bytes(self, base: int) -> int:
         return 230_000
 
-    def up_bytes(self) -> int:
+    def up_bytes(self, name: str) -> int:
         return 230_000
 
     def make(self, number: int, pieces: Sequence[Piece]) -> Made:
