@@ -160,7 +160,8 @@ def prepare(
 
 
 def accepted(pi: Enrolled, model: Artefact) -> Assignment:
-    job = Job.objects.create(name="large", spec={}, phase="running", global_artefact=model)
+    spec = {"adapter": {"kind": "full"}}  # whatever the model's tensors are called, they travel
+    job = Job.objects.create(name="large", spec=spec, phase="running", global_artefact=model)
     Participant.objects.create(job=job, device=pi.device, slot=0, dataset="law", examples=40)
     policy = Policy(1, 1, 600.0, 600.0, 3).__dict__
     current = Round.objects.create(
