@@ -23,6 +23,9 @@ POINTS = """title => {
 }"""
 
 
+FIRST_OF_HARDWARE = "document.querySelector('[data-charts=hardware] canvas')"
+
+
 def points(made: Window, title: str = "Training loss") -> int:
     count: int = made.page.evaluate(POINTS, title)
     return count
@@ -110,7 +113,10 @@ def test_crosshair_is_shared(window: Callable[..., Window], job: str) -> None:
     made = window()
     page = made.go(f"/jobs/{job}/")
     until_points(made, 1)
-    page.locator(".chart .plot").first.hover(position={"x": 200, "y": 80})
+    plot = page.locator("[data-charts=hardware] .plot").first
+    plot.scroll_into_view_if_needed()
+    made.until("a chart", f"Boolean(Chart.getChart({FIRST_OF_HARDWARE}))")
+    plot.hover(position={"x": 200, "y": 80})
     made.until("two lines", "document.querySelectorAll('.crosshair:not([hidden])').length >= 2")
 
 

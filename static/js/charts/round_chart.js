@@ -10,7 +10,7 @@ export class RoundChart {
   // `scores`: [{key, label}] to choose from; the first is shown at first. `task` says whose parts
   // hold a device's value, unless `of` finds it; `whole` finds that of all devices in a round.
   constructor(page, options) {
-    const { title, subtitle, scores } = options;
+    const { title, subtitle, scores, wide } = options;
     Object.assign(this, { page, task: "evaluate", wholeLabel: "Weighted mean", fromZero: false,
       whole: (round, key) => round.evaluation[key], ...options });
     this.score = scores[0];
@@ -18,7 +18,7 @@ export class RoundChart {
       this.score = score;
       this.draw();
     };
-    this.card = new Card({ title, subtitle, tools: scores.length > 1 ? [segments(title, scores, choose)] : [] });
+    this.card = new Card({ title, subtitle, wide, tools: scores.length > 1 ? [segments(title, scores, choose)] : [] });
     this.card.reset.addEventListener("click", () => this.unzoom());
     this.card.plot.addEventListener("dblclick", () => this.unzoom());
     this.card.onpng = () => savePng(this.card, page.devices, colourOf, dashOf);

@@ -38,9 +38,9 @@ const learning = (thinned) => [
     format: (v) => significant(v), nothing: "Shown after the first evaluation.",
   }],
   [RoundChart, {
-    title: "Aggregation error", subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "",
+    title: "Aggregation error", adapters: true, wide: true, subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "",
     task: "train", scores: [{ key: "aggregation_error", label: "Error" }], format: percent, of: () => null,
-    nothing: "Shown after a round of a job that trains LoRA adapters.", wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
+    nothing: "Shown after the first round.", wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
   }],
 ];
 
@@ -96,11 +96,12 @@ function efficiency(page) {
   return any(page, "eta_e") ? `${text}; dotted: power estimated` : `${text}; power estimated from data sheets, not measured`;
 }
 
-// `place(group)` is the box the charts of a group go into.
+// `place(group)` is the box the charts of a group go into; some are for jobs with adapters alone.
 export function addCharts(page, place) {
   const thinned = (text) => () => (page.store.thinned ? `${text}; long history, extremes kept` : text);
   for (const [group, make] of Object.entries({ learning, hardware, network })) {
     for (const [Kind, options] of make(thinned)) {
+      if (options?.adapters && !("adapters" in document.getElementById("charts").dataset)) continue;
       const chart = new Kind(page, options);
       place(group).append(chart.card.root);
       page.add(chart);
