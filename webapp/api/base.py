@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import django_filters
@@ -78,13 +78,18 @@ class WholeFilter(django_filters.Filter):  # type: ignore[misc]
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]
-    """ISO 8601 in years that every time zone and database can express."""
+    """ISO 8601 in years that every time zone and database can express; becomes UTC.
+
+    PostgreSQL refuses offsets of 16 hours and more, which ISO 8601 allows.
+    """
 
     def clean(self, value: Any) -> Any:
         moment = super().clean(value)
-        if isinstance(moment, datetime) and not 1970 < moment.year < 9000:
+        if not isinstance(moment, datetime):
+            return moment
+        if not 1970 < moment.year < 9000:
             raise forms.ValidationError("give a time from 1971 to 8999")
-        return moment
+        return moment.astimezone(timezone.utc)
 
 
 @extend_schema_field(OpenApiTypes.DATETIME)
