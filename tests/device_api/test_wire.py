@@ -197,6 +197,17 @@ def test_auto_follows_the_devices_former_transfers(
     assert again["attempt"] == 2 and again["wire"]["chain"] == chain
 
 
+def test_a_deterministic_job_does_not_ask_the_link(federation: Federation) -> None:
+    """What was measured of a link would decide its bits."""
+    (pi,) = federation.devices("pi")
+    first = federation.started()
+    pi.finish(pi.take())
+    evaluate(federation, pi)
+    measured(first, 500.0)
+    federation.started(deterministic=True)
+    assert pi.take()["wire"]["chain"] == "fp32"
+
+
 def test_models_travel_as_steps(federation: Federation, disk: Path) -> None:
     """Who holds the model before rebuilds the next from the step, bit for bit."""
     from fedcore.wire.step import rebuild
