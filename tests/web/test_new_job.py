@@ -46,6 +46,9 @@ def test_form_has_every_option_once() -> None:
     assert sorted(shown) == sorted(info.path for info in options(JobSpec))
     assert [part.key for part in sections] == ["learn", "who", "how", "travel", "limits"]
     assert all(part.fields for part in sections)
+    limits = [field.name for part in sections if part.key == "limits" for field in part.advanced]
+    groups = {name.partition(".")[0] for name in limits if "." in name}
+    assert groups == {"participation", "evaluation"}, "a group of options has no section"
 
 
 def test_untouched_form_is_the_default_specification() -> None:

@@ -34,6 +34,7 @@ PLACES = {
     "participation.staleness_exponent": "how",
     "participation.staleness_threshold": "how",
     "strategy": "how",
+    "method": "how",
     "adapter": "how",
     "train": "how",
     "tree": "who",
@@ -42,7 +43,7 @@ PLACES = {
 }
 ELSEWHERE = "limits"
 # These open their section; the others follow as they are declared.
-FIRST = ("name", "strategy.name", "adapter.kind", "rounds")
+FIRST = ("name", "strategy.name", "adapter.kind", "method.name", "rounds")
 
 # Options drawn as cards, with one line for each choice.
 CARDS: dict[str, dict[str, tuple[str, str]]] = {
