@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedcore.errors import ModelError
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
 from fedcore.wire.frame import write_frame
@@ -37,18 +37,30 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def micro_folder() -> Path:
-    """The model's files, made at the first call and kept beside what the hub's client keeps."""
+    """The model's files, made at the first call and kept beside what the hub's client keeps.
+
+    Raises ModelError where they cannot be kept there.
+    """
     from huggingface_hub.constants import HF_HOME
 
     folder = Path(HF_HOME) / "edgewise" / f"micro-{VERSION}"
     if not (folder / WEIGHTS_FILE).is_file():
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        write_micro(part)
-        with suppress(OSError):  # another process was first: its folder holds the same
-            part.replace(folder)
-        shutil.rmtree(part, ignore_errors=True)
+        _keep(folder)
     return folder
+
+
+def _keep(folder: Path) -> None:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        write_micro(part)
+        part.replace(folder)
+    except OSError as error:
+        if not (folder / WEIGHTS_FILE).is_file():  # else another process was first with the same
+            message = f"the model micro cannot be kept in {folder.parent} ({error}); set HF_HOME"
+            raise ModelError(message) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_micro(folder: Path, config: Path = CHECKPOINTS / "micro" / "config.json") -> str:

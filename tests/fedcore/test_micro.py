@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from fedcore.model import load, micro
-from fedcore.model.load import load_base, resolve
+from fedcore.model.load import load_base
 from fedcore.plan.flops import architecture_of
 from fedcore.plan.frame_header import sha256_file
 from fedcore.train.data import tokenizer_key
@@ -34,15 +35,26 @@ def test_the_command_makes_the_same_bytes_in_another_process(folder: Path, tmp_p
     assert sha256_file(tmp_path / "again" / "model.safetensors") == WEIGHTS_SHA256
 
 
-def test_it_is_made_once_and_found_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    first = resolve("micro")
-    stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
-    assert first.folder.is_relative_to(tmp_path) and not first.tied
-    assert (resolve("micro").folder / "model.safetensors").stat().st_mtime_ns == stamp
-    assert [path.name for path in (tmp_path / "edgewise").iterdir()] == [f"micro-{micro.VERSION}"]
+def found_by_name(home: Path) -> subprocess.CompletedProcess[str]:
+    """What a process says whose hub folder is ``home``."""
+    code = "from fedcore.model.load import resolve; print(resolve('micro').folder)"
+    env = {**os.environ, "HF_HOME": str(home)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def test_it_is_made_once_and_found_by_its_name(tmp_path: Path) -> None:
+    folder = Path(found_by_name(tmp_path).stdout.strip())
+    assert folder == tmp_path / "edgewise" / f"micro-{micro.VERSION}"
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    assert found_by_name(tmp_path).stdout.strip() == str(folder)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert list((tmp_path / "edgewise").iterdir()) == [folder]
+
+
+def test_a_folder_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "edgewise").write_text("in the way")
+    assert "ModelError: the model micro cannot be kept in" in found_by_name(tmp_path).stderr
 
 
 def test_it_is_larger_than_nano_and_speaks_its_words(folder: Path) -> None:
