@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fedcore.errors import EdgewiseError
 
-LEVELS = (
-    1_000_000  # a budget is counted in this share of what all matrices at their most would cost
-)
+# A budget is counted in this share of what all matrices at their most would cost.
+LEVELS = 1_000_000
+NODES = 100_000  # a count, not a time: the same input has to end the same way everywhere
+INFEASIBLE = 2  # scipy's word for it, in ``status``
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def solve(items: Sequence[Item], budgets: Sequence[int]) -> list[int] | None:
     """For each item the place of its rank, -1 where it gets none; None where not one fits.
 
     Of all choices with at least one rank the one that is worth the most, with no cost above its
-    budget. The same input gives the same choice.
+    budget; the best found where the search is cut off after NODES. The same input gives the same
+    choice. Raises EdgewiseError where the solver gives up without any.
     """
     if any(budget < 0 for budget in budgets):
         return None
@@ -79,10 +81,12 @@ def _counts(
             linear(cost, -np.inf, np.array(budgets, dtype=float)),
             linear(np.ones((1, len(worth))), 1, np.inf),
         ],
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": 0.0, "node_limit": NODES},
     )
-    if found.x is None:
+    if found.status == INFEASIBLE:
         return None
+    if found.x is None:
+        raise EdgewiseError(f"FedPipe's plan was not found: {found.message}; widen the budgets")
     return _by_kind(kinds, np.rint(found.x).astype(int))
 
 
