@@ -31,6 +31,7 @@ from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
+from tests.fedcore.learning import trained_round
 from tests.fedcore.test_flops import SHAPES, build, counted
 
 FP32, CPU = torch.float32, torch.device("cpu")
@@ -158,20 +159,10 @@ def test_both_kernels_learn_in_both_precisions(
             "learning_rate": 0.02, "dropout": 0.0,
         },
     )  # fmt: skip
-    write_initial(spec, tmp_path / "g")
-    source = Source(str(write_jsonl(tmp_path / "rows.jsonl", sentences(3, 24))))
-    losses: list[float] = []
-    session = Session(tmp_path / "cache", 1)
-    before = session.evaluate(spec, tmp_path / "g", source)
-    update = session.train(spec, tmp_path / "g", source, 1, 0)
-    assert set(update.tensors) == set(FrameReader(tmp_path / "g"))
-    frame = FrameReader(tmp_path / "g")
-    moved = {name: frame[name] + delta for name, delta in update.tensors.items()}
-    write_frame(tmp_path / "h", moved, dict(frame.meta))
-    after = session.evaluate(spec, tmp_path / "h", source)
-    losses += [before.loss, after.loss]
-    assert losses[1] < losses[0]
-    assert all(delta.dtype == FP32 for delta in update.tensors.values())
+    found = trained_round(spec, tmp_path)
+    assert set(found.update.tensors) == set(FrameReader(tmp_path / "g"))
+    assert found.after < found.before
+    assert all(delta.dtype == FP32 for delta in found.update.tensors.values())
 
 
 def test_what_a_person_takes_home_says_what_was_trained(tiny: Path, tmp_path: Path) -> None:

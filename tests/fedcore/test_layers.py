@@ -26,6 +26,7 @@ from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
+from tests.fedcore.learning import trained_round
 from tests.fedcore.test_flops import SHAPES, build, counted
 
 FP32 = torch.float32
@@ -76,17 +77,9 @@ def test_both_kernels_learn_in_both_precisions(
             "learning_rate": 0.01, "dropout": 0.0,
         },
     )  # fmt: skip
-    write_initial(spec, tmp_path / "g")
-    source = Source(str(write_jsonl(tmp_path / "rows.jsonl", sentences(3, 24))))
-    session = Session(tmp_path / "cache", 1)
-    before = session.evaluate(spec, tmp_path / "g", source)
-    update = session.train(spec, tmp_path / "g", source, 1, 0)
-    frame = FrameReader(tmp_path / "g")
-    moved = {name: frame[name] + delta for name, delta in update.tensors.items()}
-    write_frame(tmp_path / "h", moved, dict(frame.meta))
-    assert session.evaluate(spec, tmp_path / "h", source).loss < before.loss
-    again = session.evaluate(spec, tmp_path / "g", source)
-    assert again.loss == before.loss, "what was trained stayed in the base"
+    found = trained_round(spec, tmp_path)
+    assert found.after < found.before
+    assert found.again == found.before, "what was trained stayed in the base"
 
 
 def test_another_number_of_layers_starts_from_the_files(tiny: Path, tmp_path: Path) -> None:
