@@ -47,13 +47,29 @@ def settled(made: Window) -> None:
     made.page.wait_for_timeout(250)
 
 
+def unfit(site: Site) -> str:
+    """A FedPipe job that failed before round 0, with a long reason and lists among its options."""
+    names = ["pi-kitchen", "jetson-lab", "nuc-office"]
+    job: str = site.do(
+        "queued_job",
+        name="a budget nothing fits into",
+        adapter={"aggregation": "flexlora", "targets": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]},
+        method={"name": "fedpipe", "memory_budget_mb": 100},
+        participation={"devices": names},
+    )
+    why = "needs at least 476.3 MB of memory and may use 100 MB, whatever it adapts"
+    reason = "; ".join(f"{name}: {why}; give it more, or leave it out" for name in names)
+    site.do("finish", job=job, phase="failed", reason=reason)
+    return job
+
+
 @pytest.fixture(scope="module")
 def paths(site: Site, fleet: list[int]) -> list[str]:
     running = site.do("measured_job", devices=fleet, rounds=3)
     queued = site.do("queued_job", name="waiting for its turn")
     failed = site.do("running_job", devices=fleet[:2], rounds=1, name="failed one")
     site.do("finish", job=failed, phase="failed", reason="1 of 2 needed devices reported")
-    jobs = [f"/jobs/{key}/" for key in (running, queued, failed)]
+    jobs = [f"/jobs/{key}/" for key in (running, queued, failed, unfit(site))]
     jobs += [f"/jobs/{key}/report/" for key in (running, failed)]
     return [*PATHS, f"/devices/{fleet[0]}/", *jobs, f"/jobs/new/?from={running}"]
 
