@@ -12,7 +12,8 @@ import torch
 from fedcore.bench.memory_run import forget_peak, resident_peak
 from fedcore.model.adapters import attach, trainable_parameters
 from fedcore.model.load import load_base
-from fedcore.plan.flops import Architecture, StepCost, full_cost, lora_cost
+from fedcore.plan.flops import Architecture
+from fedcore.plan.step_cost import StepCost, full_cost, lora_cost
 from fedcore.seeds import derive
 from fedcore.spec import JobSpec
 from fedcore.train.batches import Signs, collate, groups, steps_of

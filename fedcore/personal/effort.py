@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcore.plan.flops import Architecture, Cost, full_cost
+from fedcore.plan.flops import Architecture, Cost
+from fedcore.plan.step_cost import full_cost
 from fedcore.train.batches import Lengths
 
 ENCODER_BACKWARD = 2  # of a frozen encoder with adapters: its forward and its input gradients

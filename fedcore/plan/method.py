@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedcore.plan.flops import (
-    Architecture,
-    StepCost,
-    full_cost,
-    layers_cost,
-    lora_cost,
-    ranked_cost,
-)
+from fedcore.plan.flops import Architecture
 from fedcore.plan.matrices import matrices
+from fedcore.plan.step_cost import StepCost, full_cost, layers_cost, lora_cost, ranked_cost
 from fedcore.plan.tuning import TUNING, Kept, Tuning
 from fedcore.spec import JobSpec
 from fedcore.spec_ranks import ranks_of

@@ -22,8 +22,9 @@ from fedcore.model.adapters import (
 from fedcore.model.load import Base, load_base
 from fedcore.model.received import SCALE_KEY, MergedBase, adapter_of
 from fedcore.model.window import set_window
-from fedcore.plan.flops import Architecture, StepCost
+from fedcore.plan.flops import Architecture
 from fedcore.plan.method import Method
+from fedcore.plan.step_cost import StepCost
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AdapterSpec
 from fedcore.tailoring import lora_of

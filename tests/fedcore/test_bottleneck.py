@@ -21,9 +21,10 @@ from fedcore.model.export import export_adapter, export_merged
 from fedcore.model.initial import skeleton, write_initial
 from fedcore.model.load import Base, ModelSource, load_base, resolve
 from fedcore.model.tuned import load_tuned
-from fedcore.plan.flops import Architecture, architecture_of, lora_cost, payload_bytes
+from fedcore.plan.flops import Architecture, architecture_of, payload_bytes
 from fedcore.plan.memory import memory
 from fedcore.plan.method import Method, Work
+from fedcore.plan.step_cost import lora_cost
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AdapterSpec
 from fedcore.train.kernels import Task, kernels_of

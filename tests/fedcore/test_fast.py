@@ -18,7 +18,8 @@ from fedcore.model.fast.loss import cross_entropy as in_pieces
 from fedcore.model.fast.noise import Noise, scale
 from fedcore.model.fast.products import has_onednn, onednn
 from fedcore.model.load import load_base
-from fedcore.plan.flops import architecture_of, full_cost, lora_cost
+from fedcore.plan.flops import architecture_of
+from fedcore.plan.step_cost import full_cost, lora_cost
 from fedcore.spec_adapter import AdapterSpec
 from fedcore.train.data import Example
 from fedcore.train.hardware import repeatable

@@ -11,17 +11,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from fedcore.model.adapters import attach
 from fedcore.model.load import Base, ModelSource
-from fedcore.plan.flops import (
-    KNOWN,
-    NANO_CONFIG,
-    Architecture,
-    architecture_of,
-    full_cost,
-    lora_cost,
-    mfu,
-    payload_bytes,
-)
+from fedcore.plan.flops import KNOWN, NANO_CONFIG, Architecture, architecture_of, mfu, payload_bytes
 from fedcore.plan.frame_header import read_header
+from fedcore.plan.step_cost import full_cost, lora_cost
 from fedcore.spec_adapter import AdapterSpec
 
 SHAPES = {

@@ -15,10 +15,11 @@ from fedcore.model.adapters import attach
 from fedcore.model.export import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.model.load import Base, ModelSource, load_base
-from fedcore.plan.flops import Architecture, architecture_of, layers_cost, payload_bytes
+from fedcore.plan.flops import Architecture, architecture_of, payload_bytes
 from fedcore.plan.frame_header import read_header
 from fedcore.plan.memory import memory
 from fedcore.plan.method import Method, Work
+from fedcore.plan.step_cost import layers_cost
 from fedcore.spec import JobSpec
 from fedcore.spec_adapter import AdapterSpec
 from fedcore.tailoring import trained_shapes

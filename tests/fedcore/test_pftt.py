@@ -15,9 +15,10 @@ from fedcore.model.export import export_adapter
 from fedcore.model.initial import write_initial
 from fedcore.model.tuned import load_tuned
 from fedcore.personal.own_lora import held
-from fedcore.plan.flops import architecture_of, lora_cost
+from fedcore.plan.flops import architecture_of
 from fedcore.plan.frame_header import read_header
 from fedcore.plan.method import Method
+from fedcore.plan.step_cost import lora_cost
 from fedcore.simulate import simulate
 from fedcore.simulate.results import Event, global_file
 from fedcore.spec import JobSpec
