@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedcore.model.adapters import trainable_parameters
-from fedcore.personal.effort import Effort
 from fedcore.personal.policy import Drawn, Policy, standing_at
 from fedcore.personal.ppo import BASELINES
 from fedcore.personal.reading import Reader
+from fedcore.plan.effort import Effort
 from fedcore.plan.flops import Architecture
 from fedcore.seeds import derive
 from fedcore.train.batches import Batch, Lengths, Signs, collate

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedcore.plan.flops import Architecture, Cost
 from fedcore.plan.step_cost import full_cost
-from fedcore.train.batches import Lengths
+
+Lengths = Sequence[tuple[int, int]]  # source and target tokens of each
 
 ENCODER_BACKWARD = 2  # of a frozen encoder with adapters: its forward and its input gradients
 
