@@ -16,7 +16,7 @@ from fedcore.bench.plan_run import Measured
 from fedcore.plan.hardware import Hardware
 from fedcore.plan.memory import memory
 from fedcore.plan.method import Method, Work
-from fedcore.plan.steps import product_rate, terms
+from fedcore.plan.steps import Terms, product_rate, terms
 from fedcore.plan.tuning import Tuning
 
 SPRING = 0.05
@@ -50,7 +50,8 @@ def _times(
         rate, bandwidth = product_rate(hardware, sample.method.precision), hardware.bandwidth_bps
         assert rate is not None and bandwidth is not None
         found = terms(sample.method, sample.work, sample.parts, rate, bandwidth).values()
-        rows.append([sum(column) for column in zip(*found, strict=True)])
+        whole = sum(found, Terms())
+        rows.append([whole.product_s, whole.memory_s, whole.calls])
         measured.append(sample.measured.step_s)
     start = np.array([1 / old.product, old.passes, old.call_s])
     slow, passes, call_s = _solve(np.array(rows), np.array(measured), start)

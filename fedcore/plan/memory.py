@@ -112,13 +112,15 @@ def layer_numbers(method: Method, work: Work) -> tuple[float, float]:
         forward += sizes.d_model + 2 * method.width
     source, target = work.examples * work.source, work.examples * work.target
     crossed = 2 * sizes.inner * source
-    return source * (attention + forward), target * (2 * attention + forward) + crossed
+    encoded = work.of_encoder * work.source
+    return encoded * (attention + forward), target * (2 * attention + forward) + crossed
 
 
 def _scores(method: Method, work: Work) -> float:
     sizes, s, t = method.sizes, work.source, work.target
-    each = method.keeping * s * s + method.keeping_decoder * (t * t + s * t)
-    return method.kept.scores * work.examples * sizes.heads * each
+    encoder = work.of_encoder * method.keeping * s * s
+    decoder = work.examples * method.keeping_decoder * (t * t + s * t)
+    return method.kept.scores * sizes.heads * (encoder + decoder)
 
 
 def _activations(method: Method, work: Work) -> float:

@@ -9,7 +9,7 @@ from functools import cached_property
 from fedcore.plan.flops import Architecture
 from fedcore.plan.matrices import matrices
 from fedcore.plan.step_cost import StepCost, full_cost, layers_cost, lora_cost, ranked_cost
-from fedcore.plan.tuning import TUNING, Kept, Tuning
+from fedcore.plan.tuning import DEQUANTISE_BYTES, TUNING, Kept, Tuning
 from fedcore.spec import JobSpec
 from fedcore.spec_ranks import ranks_of
 from fedcore.tailoring import lora_of
@@ -25,15 +25,21 @@ DEFAULT_DROPOUT = 0.1  # of the checkpoints of the family
 class Work:
     """One batch: ``source`` and ``target`` tokens of each of its examples, as the kernels see them.
 
-    With plain kernels these are padded to the longest.
+    With plain kernels these are padded to the longest. ``encoded``: examples that the encoder sees
+    with a gradient, where several share a source; None: all.
     """
 
     examples: int
     source: float
     target: float
+    encoded: int | None = None
 
     def of(self, examples: int) -> Work:
         return Work(examples, self.source, self.target)
+
+    @property
+    def of_encoder(self) -> int:
+        return self.examples if self.encoded is None else self.encoded
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,16 @@ class Method:
     def kept(self) -> Kept:
         kind = "full" if self.full or self.last else "lora" if self.rank else "bottleneck"
         return self.tuning.kept[kind, self.precision]
+
+    @property
+    def encoder_is_fixed(self) -> bool:
+        """Whether nothing in the encoder trains."""
+        if self.full or self.width:
+            return False
+        rows = zip(matrices(self.sizes), self.own)  # noqa: B905 - no row where all are alike
+        return bool(self.last) or (
+            bool(self.own) and not any(row.encodes and rank >= 0 for row, rank in rows)
+        )
 
     @property
     def keeping(self) -> int:
@@ -156,11 +172,16 @@ class Method:
     @cached_property
     def inner(self) -> int:
         """Weights of the matrices inside the layers: all but embeddings, head, norms, biases."""
+        return sum(self._inner)
+
+    @property
+    def _inner(self) -> tuple[int, int]:
+        """The same of encoder and decoder."""
         sizes = self.sizes
         attention = 4 * sizes.d_model * sizes.inner
-        forward = (3 if sizes.gated else 2) * sizes.d_model * sizes.d_ff
-        layers = sizes.encoder_layers * (attention + forward)
-        return layers + sizes.decoder_layers * (2 * attention + forward)
+        forward = len(sizes.feed_forward) * sizes.d_model * sizes.d_ff
+        encoder = sizes.encoder_layers * (attention + forward)
+        return encoder, sizes.decoder_layers * (2 * attention + forward)
 
     @cached_property
     def cost(self) -> StepCost:
@@ -178,3 +199,20 @@ class Method:
         outside = self.precision if self.base in QUANTISED else self.base
         rest = self.parameters - self.inner
         return self.inner * WEIGHT_BYTES[self.base] + rest * WEIGHT_BYTES[outside]
+
+    @property
+    def encoder_bytes(self) -> float:
+        """What a pass over the encoder reads of the base."""
+        return self._inner[0] * self._read_bytes
+
+    @property
+    def decoder_bytes(self) -> float:
+        """What a pass over the decoder and the head reads."""
+        outside = self.precision if self.base in QUANTISED else self.base
+        head = self.sizes.vocab * self.sizes.d_model * WEIGHT_BYTES[outside]
+        return self._inner[1] * self._read_bytes + head
+
+    @property
+    def _read_bytes(self) -> float:
+        """Of traffic for one weight of a matrix, made anew where the base is quantised."""
+        return WEIGHT_BYTES[self.base] + (DEQUANTISE_BYTES if self.base in QUANTISED else 0.0)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedcore.plan.energy import Energy, energy
 from fedcore.plan.flops import FP32_BYTES, Architecture
@@ -14,16 +14,25 @@ from fedcore.plan.hardware import Hardware
 from fedcore.plan.links import Link
 from fedcore.plan.memory import Memory, largest_micro_batch, memory, usable
 from fedcore.plan.method import Method, Work
+from fedcore.plan.reinforced import READINGS, Course, held_samples, mean_step
 from fedcore.plan.steps import Step, evaluation_s, step
+from fedcore.plan.tuning import PADDED_SHARE
 from fedcore.plan.wire_auto import Transfer, choose
 from fedcore.plan.wire_chain import PLAIN, Chain
 from fedcore.spec import JobSpec
+from fedcore.spec_pfit import PFIT
+from fedcore.spec_pftt import PFTT
 
 if TYPE_CHECKING:
     from fedcore.plan.fedpipe_choice import Choice
 
-PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
 PRECISIONS = ("fp32", "bf16")
+# By ``method.name``, where a round is not supervised steps alone.
+HELD = {PFIT: held_samples}
+MEANS = {PFIT: mean_step}
+# Times the validation part is generated in an evaluation, where a method does so more than once:
+# PFTT with the device's own model too, PFIT for the rewards before and after its training.
+GENERATIONS = {PFTT: 2, PFIT: 1 + READINGS}
 PHASES = ("download_s", "train_s", "evaluate_s", "upload_s", "wait_s")
 
 
@@ -114,7 +123,8 @@ def plan_devices(
 def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> DevicePlan:
     """``share``: of the rounds, those that evaluate."""
     held = _memory(spec, method, device)
-    one = device_step(spec, method, device, held.examples)
+    pace = _pace(spec, method, device, held.examples)
+    one = pace and pace.mean
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
     up = _uplink(spec, method, device.link, train_s)
@@ -131,7 +141,7 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
         step=one,
         notes=tuple(_notes(device, one, method.precision)),
     )
-    evaluate_s = _evaluate_s(spec, method, device, one)
+    evaluate_s = _evaluate_s(spec, method, device, pace)
     return _timed(found, device, train_s, evaluate_s and share * evaluate_s)
 
 
@@ -168,6 +178,15 @@ def _memory(spec: JobSpec, method: Method, device: Candidate) -> Memory:
     limit = usable(device.hardware.memory_bytes)
     accelerator = device.hardware.accelerator
     work = Work(at_once(spec, source + target), source, target)
+    return held(spec, method, work, limit, accelerator)
+
+
+def held(
+    spec: JobSpec, method: Method, work: Work, limit: float | None, accelerator: bool = False
+) -> Memory:
+    """Memory with as many of the examples of ``work`` at a time as fit; with one where none do."""
+    if other := HELD.get(spec.method.name):
+        return other(spec, method, work, limit, accelerator)
     if spec.train.micro_batch:
         return memory(method, work, accelerator)
     return largest_micro_batch(method, work, limit, accelerator)
@@ -188,19 +207,40 @@ def _why(device: Candidate, held: Memory) -> str:
     return f"needs about {held.peak / 1e9:.3g} GB, has {total / 1e9:.3g} GB"
 
 
+class Pace(NamedTuple):
+    """Of a device: a mean step of its round, and a supervised one, at the same MFU or none."""
+
+    mean: Step
+    supervised: Step
+
+
 def device_step(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Step | None:
-    """An optimizer step there, ``micro`` examples at a time; None for an unmeasured device."""
-    batch = spec.train.batch_size
-    parts = -(-batch // micro) * spec.train.accumulation
-    work = Work(micro, device.source, device.target)
-    longest = device.longest
+    """A mean step of a round there, ``micro`` examples at a time; None for an unmeasured device."""
+    pace = _pace(spec, method, device, micro)
+    return pace and pace.mean
+
+
+def _pace(spec: JobSpec, method: Method, device: Candidate, micro: int) -> Pace | None:
+    batch, longest = spec.train.batch_size, device.longest
+    parts = -(-batch // micro)
+    work = Work(-(-batch // parts), device.source, device.target)
     padded = Work(
-        micro,
+        work.examples,
         device.source + PADDED_SHARE * (longest[0] - device.source),
         device.target + PADDED_SHARE * (longest[1] - device.target),
     )
-    found = step(method, device.hardware, work, padded, parts)
-    return found.at(device.mfu) if found and device.mfu else found
+    one = step(method, device.hardware, work, padded, parts * spec.train.accumulation)
+    if one is None:
+        return None
+    course = Course.of(spec, steps_of(spec, device), micro)
+    mean = MEANS.get(spec.method.name, _all_alike)(course, method, device, padded, one)
+    slower = mean.mfu / device.mfu if device.mfu else 1.0
+    return Pace(mean.slower(slower), one.slower(slower))
+
+
+def _all_alike(course: Course, method: Method, device: Candidate, padded: Work, one: Step) -> Step:
+    del course, method, device, padded
+    return one
 
 
 def steps_of(spec: JobSpec, device: Candidate) -> int:
@@ -211,12 +251,14 @@ def steps_of(spec: JobSpec, device: Candidate) -> int:
     return spec.train.local_steps or spec.train.local_epochs * per_epoch
 
 
-def _evaluate_s(spec: JobSpec, method: Method, device: Candidate, one: Step | None) -> float | None:
-    """Seconds of one evaluation."""
-    if one is None:
+def _evaluate_s(
+    spec: JobSpec, method: Method, device: Candidate, pace: Pace | None
+) -> float | None:
+    """Seconds of one evaluation, and of what the method generates beside it."""
+    if pace is None:
         return None
     work = Work(validation_examples(spec, device.examples), device.source, device.target)
-    return evaluation_s(method, work, one)
+    return GENERATIONS.get(spec.method.name, 1) * evaluation_s(method, work, pace.supervised)
 
 
 def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | None) -> Chain:

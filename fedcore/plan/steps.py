@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from fedcore.plan.flops import FP32_BYTES, Cost
 from fedcore.plan.hardware import Hardware
@@ -32,12 +31,23 @@ LAYER = "linear"  # the measured kernels that are products of a layer
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True)
+class Terms:
     """Seconds of products at full rate, seconds of memory traffic, calls of operators."""
 
-    product_s: float
-    memory_s: float
-    calls: float
+    product_s: float = 0.0
+    memory_s: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(
+            self.product_s + other.product_s,
+            self.memory_s + other.memory_s,
+            self.calls + other.calls,
+        )
+
+    def __mul__(self, factor: float) -> Terms:
+        return Terms(factor * self.product_s, factor * self.memory_s, factor * self.calls)
 
     def seconds(self, tuning: Tuning) -> float:
         products = self.product_s / tuning.product
@@ -65,9 +75,8 @@ class Step:
     def flops_per_byte(self) -> float:
         return self.flops / self.moved
 
-    def at(self, mfu: float) -> Step:
-        """The same step at a known MFU, its phases in the same proportion."""
-        factor = self.mfu / mfu
+    def slower(self, factor: float) -> Step:
+        """The same step in so many times the seconds, its phases in the same proportion."""
         phases = {name: value * factor for name, value in self.phases.items()}
         return Step(phases, self.flops, self.moved, self.peak_flops)
 
@@ -152,6 +161,7 @@ def _traffic(method: Method, work: Work, parts: int) -> dict[str, float]:
 
 
 def _score_numbers(method: Method, work: Work) -> float:
+    """Attention scores of a forward pass."""
     sizes, s, t = method.sizes, work.source, work.target
     layers = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
     return work.examples * sizes.heads * layers

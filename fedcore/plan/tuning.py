@@ -94,6 +94,8 @@ OPTIMIZER_PASSES = 7.0  # reads weight, gradient and two moments, writes weight 
 LOSS_PASSES = 6.0  # over each logit in fp32, both directions
 KEPT_PASSES = 2.0  # a kept number is written once and read once, in each direction
 DEQUANTISE_BYTES = 10.0  # of traffic to make one weight of an int8 or nf4 base anew
+PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
+REWARD_S = 5e-4  # of turning a sample into text and scoring it, by overlap or any simpler reward
 # A generated token costs a pass over the decoder that keeps the hardware less busy than training.
 GENERATION_SLOWDOWN = 4.0
 LOAD_S_PER_TOKEN = 2e-7

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.plan.memory import largest_micro_batch, usable
+from fedcore.plan.memory import usable
 from fedcore.plan.method import Method
 from fedcore.plan.method import Work as BatchWork
+from fedcore.plan.round import held
 from fedcore.seeds import derive
 from fedcore.spec import JobSpec
 from fedcore.tailoring import plain
@@ -130,7 +131,7 @@ class Session:
         method = Method.of(spec, loaded.sizes, SPOKEN[loaded.precision], accelerated)
         limit = usable(free_memory_bytes(self.device))
         batch = BatchWork(min(spec.train.batch_size, len(lengths)), *longest)
-        return largest_micro_batch(method, batch, limit, accelerated).examples
+        return held(spec, method, batch, limit, accelerated).examples
 
     def evaluate(
         self,

@@ -229,6 +229,16 @@ def test_a_former_training_of_the_device_wins(fleet: list[Device]) -> None:
         assert part.plan.seconds["upload_s"] != before[part.name].plan.seconds["upload_s"]
 
 
+def test_the_mfu_of_other_training_says_nothing_of_pfit(fleet: list[Device]) -> None:
+    rewarded = {"method": {"name": "pfit"}, "adapter": {"kind": "layers"}}
+    spec = factories.make_spec(model={"name": "google/flan-t5-small"}, **rewarded)
+    fresh = [part.plan.step_s for part in of(spec).parts]
+    factories.running_job(fleet, rounds=2, samples=2)
+    assert [part.plan.step_s for part in of(spec).parts] == fresh
+    Job.objects.update(spec=spec.to_dict())
+    assert [part.plan.step_s for part in of(spec).parts] != fresh
+
+
 def test_a_profile_that_cannot_be_is_told_and_not_used(fleet: list[Device]) -> None:
     device = fleet[0]
     device.profile = {**device.profile, "memory_bytes": -8e9, "peak_flops": {"fp32": "fast"}}

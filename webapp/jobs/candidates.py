@@ -9,6 +9,7 @@ from fedcore.plan.hardware import hardware_of
 from fedcore.plan.links import Link
 from fedcore.plan.round import Candidate
 from fedcore.spec import JobSpec
+from fedcore.spec_pfit import PFIT
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.models import Assignment
 from webapp.telemetry import units
@@ -19,7 +20,10 @@ SOURCE_SHARE = 0.85  # of an example's tokens; the rest is its target
 
 
 def candidate(spec: JobSpec, device: Device, held: Dataset, last: Assignment | None) -> Candidate:
-    """``last``: its newest delivered training, whose MFU and link are taken as they were."""
+    """``last``: its newest delivered training, whose link is taken as it was.
+
+    Its MFU too, where both jobs train in the same way: drawing samples is far from the peak.
+    """
     source, target = lengths(spec, held)
     return Candidate(
         name=device.name,
@@ -29,7 +33,7 @@ def candidate(spec: JobSpec, device: Device, held: Dataset, last: Assignment | N
         target=target,
         longest=(spec.data.max_source_tokens, spec.data.max_target_tokens),
         link=link_of(last) or ASSUMED_LINK,
-        mfu=_mfu(last.metrics) if last else None,
+        mfu=_mfu(last.metrics) if last and _trains_alike(spec, last) else None,
     )
 
 
@@ -60,6 +64,12 @@ def link_of(last: Assignment | None) -> Link | None:
 def _rate(figures: Mapping[str, object], key: str, size: int) -> float | None:
     seconds = units.number(figures.get(key)) or 0.0
     return size / seconds if seconds > 0 and size > 0 else None
+
+
+def _trains_alike(spec: JobSpec, last: Assignment) -> bool:
+    """Whether both are PFIT's training, or neither is."""
+    method = last.round.job.spec.get("method", {}).get("name")
+    return bool((spec.method.name == PFIT) == (method == PFIT))
 
 
 def _mfu(figures: Mapping[str, object]) -> float | None:

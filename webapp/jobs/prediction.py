@@ -106,7 +106,7 @@ def _before(job: Job, devices: Sequence[int]) -> dict[int, Assignment]:
         device__in=devices, task="train", phase__in=DELIVERED, ended_at__lt=job.started_at
     )
     newest: dict[int, Assignment] = {}
-    for part in parts.exclude(round__job=job).order_by("ended_at"):
+    for part in parts.exclude(round__job=job).select_related("round__job").order_by("ended_at"):
         newest[part.device_id] = part
     return newest
 
