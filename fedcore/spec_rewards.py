@@ -52,6 +52,7 @@ REWARDS: Mapping[str, Fault] = {
     "leak": _no_argument,
     "classifier": _model,
 }
+PENALTIES = frozenset({"leak"})  # from -1 to 0, where the others are from 0 to 1
 
 
 def reward_of(word: str) -> Reward:
@@ -98,6 +99,23 @@ def weighted(rewards: Sequence[str], weights: Sequence[str], *device: int | str)
     own = entry.split(JOIN)
     labels = [reward_of(word).label for word in rewards]
     return [f"{label}={weight}" for label, weight in zip(labels, own, strict=True)]
+
+
+def described(words: Sequence[str]) -> str:
+    """The sum as a person reads it: ``overlap + 0.5 × brevity:0.1``; what weighs 0 is left out."""
+    counted = [reward for word in words if (reward := reward_of(word)).weight]
+    return " + ".join(_term(reward) for reward in counted) or "nothing"
+
+
+def _term(reward: Reward) -> str:
+    return reward.label if reward.weight == 1 else f"{reward.weight:g} × {reward.label}"
+
+
+def extremes(words: Sequence[str]) -> tuple[float, float]:
+    """The least and the most that the sum can be."""
+    rewards = [reward_of(word) for word in words]
+    least = sum(reward.weight for reward in rewards if reward.name in PENALTIES)
+    return 0.0 - least, sum(reward.weight for reward in rewards if reward.name not in PENALTIES)
 
 
 def _number(word: str) -> float | None:

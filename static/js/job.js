@@ -9,6 +9,7 @@ import { showDevices } from "./job/devices.js";
 import { EventLog } from "./job/events.js";
 import { showHead } from "./job/head.js";
 import { showLegend } from "./job/legend.js";
+import { showRewards } from "./job/rewards.js";
 
 const id = document.querySelector("[data-job-page]").dataset.jobPage;
 const state = { rounds: [] };
@@ -48,6 +49,7 @@ function render(what) {
   showHead(state);
   showLegend(page);
   showDevices(state, store);
+  showRewards(state);
   page.invalidate(what);
 }
 

@@ -44,6 +44,11 @@ def measured_job(devices: list[int], **options: Any) -> str:
     return str(measured.measured_job(rows, **options).pk)
 
 
+def rewarded_job(devices: list[int], **options: Any) -> str:
+    rows = [Device.objects.get(pk=key) for key in devices]
+    return str(measured.rewarded_job(rows, **options).pk)
+
+
 def queued_job(**options: Any) -> str:
     return str(factories.make_job([], "queued", **options).pk)
 

@@ -69,8 +69,9 @@ def paths(site: Site, fleet: list[int]) -> list[str]:
     queued = site.do("queued_job", name="waiting for its turn")
     failed = site.do("running_job", devices=fleet[:2], rounds=1, name="failed one")
     site.do("finish", job=failed, phase="failed", reason="1 of 2 needed devices reported")
-    jobs = [f"/jobs/{key}/" for key in (running, queued, failed, unfit(site))]
-    jobs += [f"/jobs/{key}/report/" for key in (running, failed)]
+    rewarded = site.do("rewarded_job", devices=fleet, rounds=4)
+    jobs = [f"/jobs/{key}/" for key in (running, queued, failed, rewarded, unfit(site))]
+    jobs += [f"/jobs/{key}/report/" for key in (running, failed, rewarded)]
     return [*PATHS, f"/devices/{fleet[0]}/", *jobs, f"/jobs/new/?from={running}"]
 
 

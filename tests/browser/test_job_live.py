@@ -64,6 +64,26 @@ def test_head_tiles_and_devices(window: Callable[..., Window], site: Site, job: 
     expect(page.locator("[data-move=cancel]")).to_be_hidden()
 
 
+def test_rewards_stand_by_device_with_what_they_are_paid_for(
+    window: Callable[..., Window], site: Site, fleet: list[int], job: str
+) -> None:
+    rewarded = site.do("rewarded_job", devices=fleet, rounds=4)
+    made = window()
+    page = made.go(f"/jobs/{rewarded}/")
+    rows = page.locator("#reward-rows tr")
+    expect(rows).to_have_count(3)
+    assert rows.nth(0).inner_text().split() == [
+        *("pi-kitchen", "overlap", "from", "0", "to", "1"),
+        *("0.200", "0.170", "−0.030", "0.180"),
+    ]
+    expect(rows.nth(2)).to_contain_text("overlap + 0.5 × brevity:0.1 + 0.5 × leak")
+    expect(rows.nth(2)).to_contain_text("from −0.5 to 1.5")
+    page.locator("[data-charts=rewards]").scroll_into_view_if_needed()
+    made.until("both rounds", f"({POINTS})('Own reward') === 6")
+    made.go(f"/jobs/{job}/")
+    expect(page.locator("#reward-rows, [data-charts=rewards]")).to_have_count(0)
+
+
 def test_a_job_that_starts_while_watched(window: Callable[..., Window], site: Site) -> None:
     job = site.do("queued_job", name="not yet")
     made = window()

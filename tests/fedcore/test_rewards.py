@@ -13,7 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from fedcore.errors import ModelError, TrainingError
 from fedcore.rewards import MEASURES, Scorer, Texts
-from fedcore.spec_rewards import REWARDS, fault_of, reward_of, weighted, weights_fault
+from fedcore.spec_rewards import (
+    REWARDS,
+    described,
+    extremes,
+    fault_of,
+    reward_of,
+    weighted,
+    weights_fault,
+)
 
 RANGES = {"overlap": (0, 1), "brevity": (0, 1), "leak": (-1, 0)}
 TEXT = st.text(alphabet="abc de.@+1234567890-()", max_size=60)
@@ -52,6 +60,15 @@ def test_a_reward_stays_in_its_range(name: str, source: str, reference: str, sum
     value = measure(source, reference, summary)
     assert low <= value <= high
     assert value == measure(source, reference, summary)
+
+
+def test_a_sum_of_rewards_is_told_in_words_with_its_least_and_most() -> None:
+    words = ["overlap=1", "brevity:0.1=0.5", "leak=2", "classifier:a/b@good=0"]
+    assert described(words) == "overlap + 0.5 × brevity:0.1 + 2 × leak"
+    assert extremes(words) == (-2, 1.5)
+    assert described(["overlap=0"]) == "nothing" and extremes(["overlap=0"]) == (0, 0)
+    lows = {name for name, (low, _) in RANGES.items() if low < 0}
+    assert lows == {name for name in RANGES if extremes([name])[0] < 0}
 
 
 def test_overlap_is_rouge_l() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcore.spec_rewards import weighted
 from tests.web import factories
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Job
@@ -38,6 +39,35 @@ def measured_job(devices: list[Device], rounds: int = 4, **options: Any) -> Job:
         phases = {f"{name}_s": share for name, share in SHARES.items()}
         sample.values |= phases | ({power[0]: power[1]} if power else {})
     Sample.objects.bulk_update(samples, ["values"])
+    return job
+
+
+# What the devices are paid for in turn, and one device's rewards in its first and last round.
+WEIGHTS = ("1+0+0", "0+1+0", "1+0.5+0.5")
+REWARDS = ((0.15, 0.16, 0.14), (0.2, 0.17, 0.18))
+
+
+def rewarded_job(devices: list[Device], rounds: int = 3, **options: Any) -> Job:
+    """A job by PFIT: what its devices report of their rewards, the second slot 0.5 above the first.
+
+    The last closed round is one that is not evaluated: it tells of its samples alone.
+    """
+    options |= {
+        "adapter": {"kind": "layers"},
+        "method": {"name": "pfit", "rewards": "overlap,brevity:0.1,leak", "weights": WEIGHTS},
+    }
+    job = factories.running_job(devices, rounds=rounds, samples=6, **options)
+    for person in job.participants.all():
+        words = weighted(job.spec["method"]["rewards"], WEIGHTS, person.slot, "")
+        person.tailoring = {"method.rewards": words}
+        person.save(update_fields=["tailoring"])
+    parts = Assignment.objects.filter(round__job=job, task="train", phase="folded")
+    for part in parts.select_related("round"):
+        before, after, drawn = (value + 0.5 * part.slot for value in REWARDS[part.round.number > 1])
+        part.metrics |= {"reward": drawn}
+        if part.round.number < rounds - 1:
+            part.metrics |= {"reward_before": before, "reward_after": after}
+        part.save(update_fields=["metrics"])
     return job
 
 

@@ -51,6 +51,8 @@ PI = DeviceFigures(
     memory_bytes=8e9,
     peaks={"fp32": 5e11, "bf16": 1e12},
 )
+LESS = replace(WORK, reward=0.4, reward_before=0.5, reward_after=0.45)
+PAID = replace(PI, works=(LESS, replace(WORK, reward_before=0.5, reward_after=0.6), WORK))
 NUC = replace(PI, name="nuc", last_in=2)
 # Nothing here is worth saying: shares in between, one update still out, no scores.
 CALM = Figures(
@@ -143,6 +145,11 @@ CASES: dict[str, tuple[Figures, str, Figures]] = {
         replace(CALM, devices=(replace(PI, last_score=20.0, own_score=23.0), NUC)),
         "For 1 of 1 devices the model it keeps for itself is better",
         of(last_score=20.0),
+    ),
+    "own_rewards": (
+        replace(CALM, devices=(PAID, replace(PAID, name="nuc", works=(LESS,)))),
+        "the training of 1 of 2 devices raised their own reward. For nuc it made that worse",
+        of(works=(WORK, replace(WORK, reward=0.4))),
     ),
     "unequal_scores": (
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),

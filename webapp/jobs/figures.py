@@ -20,7 +20,11 @@ PHASES_AT_MOST = 1.2
 
 @dataclass(frozen=True)
 class Work:
-    """One training. Seconds, bytes, joules, FLOP; ``at_socket``: bytes with all headers."""
+    """One training. Seconds, bytes, joules, FLOP; ``at_socket``: bytes with all headers.
+
+    ``reward``: mean of the samples it drew; ``reward_before`` and ``reward_after``: of greedy
+    summaries by the received model and by its own, weighed as the device weighs; without a unit.
+    """
 
     compute_s: float | None = None
     download_s: float | None = None
@@ -44,6 +48,9 @@ class Work:
     at_socket: bool = False
     retransfer_bytes: float | None = None
     rtt_s: float | None = None
+    reward: float | None = None
+    reward_before: float | None = None
+    reward_after: float | None = None
 
     @property
     def communication_s(self) -> float | None:
@@ -76,6 +83,13 @@ class Work:
     def is_estimated(self) -> bool:
         """Whether its energy is an estimate."""
         return self.measured_j is None and self.estimated_j is not None
+
+    @property
+    def reward_gain(self) -> float | None:
+        """What its training added to its reward; None where a round was not evaluated."""
+        if self.reward_before is None or self.reward_after is None:
+            return None
+        return self.reward_after - self.reward_before
 
     @property
     def eta_e(self) -> float | None:
@@ -119,6 +133,9 @@ def work_of(part: Assignment) -> Work:
         at_socket=at_socket,
         retransfer_bytes=found["retransfer_bytes"],
         rtt_s=found["rtt_s"],
+        reward=found["reward"],
+        reward_before=found["reward_before"],
+        reward_after=found["reward_after"],
     )
 
 

@@ -18,13 +18,12 @@ from fedcore.lifecycle import JobPhase
 from fedcore.plan.peft_config import BASE_CHANGED
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
 from fedcore.spec_adapter import MERGING, OF_THE_MODEL
-from webapp.devices.listing import peaks_of
-from webapp.devices.models import Device
-from webapp.jobs import live_rounds, scores
+from webapp.jobs import live_rounds, rewards, scores
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.rows import OPEN, is_buffered, open_rounds, to_round
 
 Json = dict[str, Any]
+People = list[Participant]
 # Figures per device are sent for as many of the newest rounds as stay below this many.
 MAX_DETAILS = 4000
 NO_TRAFFIC: Json = {"down": None, "up": None, "granularity": None, "round": None}
@@ -59,7 +58,7 @@ def snapshot(job: Job, memory: Memory | None = None) -> Json:
         "started_at": _iso(job.started_at),
         "ended_at": _iso(job.ended_at),
         "tiles": _tiles(job, told),
-        "devices": _devices(people, current, told),
+        "devices": _devices(job, people, current, told),
         "evenness": _evenness(people, told),
         "rounds": told,
         "moves": moves(job),
@@ -236,10 +235,11 @@ def _energy(parts: list[Json]) -> Json:
     }
 
 
-def _devices(people: list[Participant], current: Round | None, told: list[Json]) -> list[Json]:
+def _devices(job: Job, people: People, current: Round | None, told: list[Json]) -> list[Json]:
     examples = sum(person.examples for person in people) or 1
     newest = live_rounds.held_assignments(_open(current) if current is not None else [])
     traffic, scored = _traffic(told), scores.newest(told)
+    rewarded = rewards.newest(job, people, told)
     names: dict[int | None, str] = {person.slot: person.device.name for person in people}
     reports: dict[int, Json] = {}
     for row in told:
@@ -256,9 +256,10 @@ def _devices(people: list[Participant], current: Round | None, told: list[Json])
             "examples": person.examples,
             "share": person.examples / examples,
             **live_rounds.doing(person.device, newest.get(person.slot)),
-            **peak_of(person.device, reports.get(person.slot)),
+            **live_rounds.peak_of(person.device, reports.get(person.slot)),
             "traffic": traffic.get(person.slot, NO_TRAFFIC),
             "score": scored.get(person.slot, scores.NO_SCORE),
+            "reward": rewarded.get(person.slot),
         }
         for person in people
     ]
@@ -283,15 +284,6 @@ def _traffic(told: list[Json]) -> dict[int, Json]:
             if part.get("granularity") is not None:
                 held |= {"granularity": part["granularity"], "round": row["number"]}
     return found
-
-
-def peak_of(device: Device, report: Json | None) -> Json:
-    """The denominator of the device's MFU: from its last report, else from its profile."""
-    if report is not None and report["peak"]:
-        return {"peak_flops": report["peak"], "precision": report["precision"]}
-    known = peaks_of(device.profile)
-    name = "bf16" if known.get("bf16") else "fp32"
-    return {"peak_flops": known.get(name), "precision": name if known.get(name) else ""}
 
 
 def _iso(at: Any) -> str | None:

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from fedcore.rounds import ACTIVE, DELIVERED, RoundPhase, Task
+from webapp.devices.listing import peaks_of
 from webapp.devices.models import Device
 from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment, Round
+from webapp.jobs.rewards import REWARDED
 from webapp.jobs.scores import PERSONAL
 from webapp.telemetry.units import number
 
@@ -78,8 +80,10 @@ def _common(part: Assignment) -> Json:
 
 def _trained(part: Assignment, row: Round) -> Json:
     work = work_of(part)
+    rewards = {key: getattr(work, key) for key in REWARDED if key in part.metrics}
     return {
         **_common(part),
+        **rewards,
         "staleness": None if part.buffered_in is None else part.buffered_in - row.number,
         "download_s": work.download_s or 0.0,
         "compute_s": work.compute_s or 0.0,
@@ -155,6 +159,15 @@ def doing(device: Device, part: Assignment | None) -> Json:
         "steps": _number(live, "steps_total"),
         "reason": part.reason,
     }
+
+
+def peak_of(device: Device, report: Json | None) -> Json:
+    """The denominator of the device's MFU: from its last report, else from its profile."""
+    if report is not None and report["peak"]:
+        return {"peak_flops": report["peak"], "precision": report["precision"]}
+    known = peaks_of(device.profile)
+    name = "bf16" if known.get("bf16") else "fp32"
+    return {"peak_flops": known.get(name), "precision": name if known.get(name) else ""}
 
 
 def progress(current: Round, devices: Mapping[int, Device]) -> float:

@@ -115,6 +115,9 @@ FIGURES = (
     "retransfer_bytes",
     "rtt_s",
     "peak_memory_bytes",
+    "reward",
+    "reward_before",
+    "reward_after",
 )
 HEAD = ("round", "attempt", "device", "phase", "reason", "examples")
 

@@ -208,6 +208,26 @@ def own_models(job: Figures) -> Finding | None:
     )
 
 
+def own_rewards(job: Figures) -> Finding | None:
+    """Whether the devices' own training served what each of them is paid for."""
+    known = [(one.name, one.rewarded.reward_gain) for one in job.devices if one.rewarded]
+    gains = [(name, gain) for name, gain in known if gain is not None]
+    if not gains:
+        return None
+    better, fell = sum(gain > 0 for _, gain in gains), [name for name, gain in gains if gain < 0]
+    advice = (
+        f" For {listed(fell)} it made that worse; a lower learning rate or a stronger "
+        "method.anchor holds a device nearer the model it received."
+    )
+    return Finding(
+        "bad" if fell else "good",
+        "Rewards of their own",
+        f"In the last round that was evaluated the training of {better} of {len(gains)} devices "
+        f"raised their own reward.{advice if fell else ''}",
+        tuple(Evidence(f"{name}, change of its reward", gain) for name, gain in gains),
+    )
+
+
 def left_behind(job: Figures) -> Finding | None:
     falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
     fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
@@ -227,6 +247,7 @@ CHECKS: tuple[Check, ...] = (
     everyone_delivered,
     equal_scores,
     own_models,
+    own_rewards,
     nothing_learned,
     never_delivered,
     work_was_lost,

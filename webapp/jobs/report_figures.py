@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from fedcore.rounds import DELIVERED, RoundPhase, Task
 from webapp.devices.listing import memory_of, peaks_of
 from webapp.jobs.figures import Work, ratio, work_of
 from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.rewards import are_paid, paid
 from webapp.jobs.scores import OWN, SHARED
 from webapp.telemetry.units import believed
 
@@ -23,8 +24,8 @@ class DeviceFigures:
     """What one device did in the whole job. ``idle_s``: done, until the slowest was as well.
 
     ``first_score`` and ``last_score`` are its ROUGE-L, F1 in percent, ``own_score`` that of a model
-    of its own at the end; ``peaks`` FLOP/s by
-    precision; ``last_in``: in how many rounds it was the one the others waited for.
+    of its own at the end; ``peaks`` FLOP/s by precision; ``last_in``: in how many rounds it was the
+    one the others waited for; ``paid_for``: its rewards and their weights, where it has any.
     """
 
     name: str
@@ -42,6 +43,7 @@ class DeviceFigures:
     first_score: float | None = None
     last_score: float | None = None
     own_score: float | None = None
+    paid_for: str = ""
 
     def total(self, name: str) -> float:
         """Sum of one figure over its trainings, what is not known left out."""
@@ -50,6 +52,17 @@ class DeviceFigures:
     @property
     def mfu(self) -> float | None:
         return mean_mfu(self.works)
+
+    @property
+    def rewarded(self) -> Work | None:
+        """Its last training whose rewards were measured; None where it learned from none."""
+        known = [work for work in self.works if work.reward_gain is not None]
+        return known[-1] if known else None
+
+    @property
+    def first_rewarded(self) -> Work | None:
+        """The first such training: it began from the model before the job, or near it."""
+        return next((work for work in self.works if work.reward_gain is not None), None)
 
     @property
     def granularity(self) -> float | None:
@@ -128,7 +141,13 @@ def gather(job: Job) -> Figures:
         phase=job.phase,
         reason=job.reason,
         spec=job.spec,
-        devices=tuple(_device(person, mine.get(person.slot, []), ends) for person in people),
+        devices=tuple(
+            replace(
+                _device(person, mine.get(person.slot, []), ends),
+                paid_for=paid(job, person)["of"] if are_paid(job) else "",
+            )
+            for person in people
+        ),
         rounds_closed=len(closed),
         rounds_failed=len(failed),
         failed_s=sum(_seconds(row.started_at, row.ended_at) for row in failed),

@@ -15,6 +15,7 @@ from webapp.jobs.models import Job
 from webapp.jobs.prediction import prediction
 from webapp.jobs.report import Report, report
 from webapp.jobs.report_figures import DeviceFigures, Figures, mean_mfu
+from webapp.jobs.rewards import are_paid
 
 Json = dict[str, Any]
 
@@ -30,6 +31,7 @@ def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "lines": lines(made),
         "prediction": prediction(job),
         "over": job.is_over,
+        "rewarded": are_paid(job),
     }
     return render(request, "jobs/report.html", context)
 

@@ -27,6 +27,7 @@ from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Round
 from webapp.jobs.prediction import prediction
+from webapp.jobs.rewards import are_paid
 from webapp.telemetry import fleet
 from webapp.telemetry.following import told_event
 
@@ -152,6 +153,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "planned": fedpipe.told(job),
         "prediction": prediction(job),
         "clusters": cluster_figures.told(job),
+        "rewarded": are_paid(job),
         "deletable": job.phase in keeping.DELETABLE,
     }
     return render(request, "jobs/page.html", context)

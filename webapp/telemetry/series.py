@@ -26,6 +26,7 @@ Json = dict[str, Any]
 # What charts draw; the other values of a sample stay on the server.
 DRAWN = (
     "loss",
+    "reward",
     "mfu",
     "tokens_per_s",
     "net_up_bps",
@@ -40,7 +41,7 @@ DRAWN = (
 EFFICIENCY = {"eta_e": "watts", "eta_e_estimated": "watts_estimated"}
 PHASES = tuple(f"{name}_s" for name in figures.PHASES)
 # Thinning keeps the extremes of these.
-EXTREMES = ("loss", "mfu", "tokens_per_s", "net_up_bps", "net_down_bps", "eta_e")
+EXTREMES = ("loss", "reward", "mfu", "tokens_per_s", "net_up_bps", "net_down_bps", "eta_e")
 POINTS = 12_000  # of all devices together in one answer
 READ_AT_MOST = 200_000  # samples read for one history
 BATCH = 100  # cursors in one query

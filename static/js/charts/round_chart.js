@@ -8,7 +8,8 @@ export class RoundChart {
   needs = "rounds";
 
   // `scores`: [{key, label}] to choose from; the first is shown at first. `task` says whose parts
-  // hold a device's value, unless `of` finds it; `whole` finds that of all devices in a round.
+  // hold a device's value, unless `of` finds it; `whole` finds that of all devices in a round,
+  // null where no figure stands for all of them.
   constructor(page, options) {
     const { title, subtitle, scores, wide } = options;
     Object.assign(this, { page, task: "evaluate", wholeLabel: "Weighted mean", fromZero: false,
@@ -72,6 +73,7 @@ export class RoundChart {
   }
 
   mean() {
+    if (!this.whole) return [];
     return this.rounds()
       .map((round) => ({ x: round.number, y: this.whole(round, this.score.key) }))
       .filter((point) => point.y != null);
@@ -97,9 +99,10 @@ export class RoundChart {
     }
     if (!this.chart) this.make();
     this.card.empty("");
+    const whole = { label: this.wholeLabel, data: mean, borderColor: look().mean, backgroundColor: look().mean,
+      borderWidth: 2.5, pointRadius: 3, order: 0, clip: 6 };
     this.chart.data.datasets = [
-      { label: this.wholeLabel, data: mean, borderColor: look().mean, backgroundColor: look().mean,
-        borderWidth: 2.5, pointRadius: 3, order: 0, clip: 6 },
+      ...(this.whole ? [whole] : []),
       ...lines.map(({ name, slot }) => ({
         label: name, data: this.line(slot), borderColor: colourOf(slot), backgroundColor: colourOf(slot),
         borderDash: dashOf(slot), borderWidth: 1.25, pointRadius: 2, order: 1, clip: 6,
@@ -116,10 +119,10 @@ export class RoundChart {
   }
 
   table() {
-    const head = ["Round", this.wholeLabel, ...this.page.devices.map((device) => device.name)];
+    const head = ["Round", ...(this.whole ? [this.wholeLabel] : []), ...this.page.devices.map((device) => device.name)];
     const rows = this.rounds()
       .filter((round) => round.number || this.task === "evaluate")
-      .map((round) => [String(round.number), this.whole(round, this.score.key),
+      .map((round) => [String(round.number), ...(this.whole ? [this.whole(round, this.score.key)] : []),
         ...this.page.devices.map((device) => this.value(round, device.slot))]);
     return [head, rows];
   }

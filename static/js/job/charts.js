@@ -44,6 +44,19 @@ const learning = (thinned) => [
   }],
 ];
 
+// Of devices that learn from rewards. No mean of them: each has weights of its own.
+const rewards = (thinned) => [
+  [TimeChart, {
+    title: "Reward of the samples", subtitle: thinned("mean of what each device drew so far in its round, by its own weights"), unit: "",
+    metrics: [{ key: "reward" }], format: (v) => significant(v), nothing: waiting, fromZero: false,
+  }],
+  [RoundChart, {
+    title: "Own reward", subtitle: "greedy summaries of its validation part, by its own weights", unit: "",
+    task: "train", scores: [{ key: "reward_after", label: "After training" }, { key: "reward_before", label: "Received" }, { key: "change", label: "Change" }],
+    of: reward, format: (v) => significant(v), nothing: "Shown after the first round that is evaluated.", whole: null,
+  }],
+];
+
 const hardware = (thinned) => [
   [TimeChart, {
     title: "MFU", subtitle: (page) => peaks(page), unit: "", metrics: [{ key: "mfu" }],
@@ -88,6 +101,12 @@ function total(round, key, slot) {
   return known.length ? known.reduce((a, b) => a + b, 0) : null;
 }
 
+function reward(round, key, slot) {
+  const part = round.train.filter((one) => one.slot === slot && one.reward_after != null).at(-1);
+  if (!part) return null;
+  return key === "change" ? part.reward_after - part.reward_before : part[key];
+}
+
 const any = (page, key) => page.devices.some((device) => page.store.has(device.id, key));
 
 function efficiency(page) {
@@ -96,10 +115,12 @@ function efficiency(page) {
   return any(page, "eta_e") ? `${text}; dotted: power estimated` : `${text}; power estimated from data sheets, not measured`;
 }
 
-// `place(group)` is the box the charts of a group go into; some are for jobs with adapters alone.
+// `place(group)` is the box the charts of a group go into, where the page has one; some charts are
+// for jobs with adapters alone.
 export function addCharts(page, place) {
   const thinned = (text) => () => (page.store.thinned ? `${text}; long history, extremes kept` : text);
-  for (const [group, make] of Object.entries({ learning, hardware, network })) {
+  for (const [group, make] of Object.entries({ learning, rewards, hardware, network })) {
+    if (!place(group)) continue;
     for (const [Kind, options] of make(thinned)) {
       if (options?.adapters && !("adapters" in document.getElementById("charts").dataset)) continue;
       const chart = new Kind(page, options);

@@ -1,0 +1,77 @@
+"""What devices that learn from rewards report of them: on the job's page, its report, REST, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from tests.web import measured
+from webapp.devices.models import Device
+from webapp.jobs.models import Assignment, Job
+
+
+@pytest.fixture
+def paid(fleet: list[Device]) -> Job:
+    return measured.rewarded_job(fleet, rounds=4)
+
+
+def live(job: Job, ada: Client) -> Any:
+    return ada.get(reverse("api-job-live", args=[job.pk])).json()
+
+
+def test_the_last_measured_rewards_of_each_device_and_what_it_is_paid_for(
+    paid: Job, ada: Client
+) -> None:
+    told = live(paid, ada)
+    first, second, third = (device["reward"] for device in told["devices"])
+    assert first == {
+        "of": "overlap",
+        "least": 0,
+        "most": 1,
+        "before": 0.2,
+        "after": 0.17,
+        "round": 2,
+        "drawn": 0.18,
+    }
+    assert second["of"] == "brevity:0.1" and second["after"] == pytest.approx(0.67)
+    assert third["of"] == "overlap + 0.5 × brevity:0.1 + 0.5 × leak"
+    assert (third["least"], third["most"]) == (-0.5, 1.5)
+    parts = {row["number"]: row["train"] for row in told["rounds"]}
+    assert parts[1][0]["reward_after"] == 0.16 and "reward_after" not in parts[3][0]
+
+
+def test_a_job_without_rewards_tells_of_none(job: Job, ada: Client) -> None:
+    told = live(job, ada)
+    assert all(device["reward"] is None for device in told["devices"])
+    assert not any("reward" in part for row in told["rounds"] for part in row["train"])
+    for page in ("job", "job-report"):
+        assert "Own rewards" not in ada.get(reverse(page, args=[job.pk])).content.decode()
+
+
+def test_the_report_and_its_csv_tell_them(paid: Job, ada: Client) -> None:
+    text = ada.get(reverse("job-report", args=[paid.pk])).content.decode()
+    table = text.partition('id="own-rewards"')[2].partition("</table>")[0]
+    cells = [cell.partition("</td>")[0].split(">")[-1] for cell in table.split("<td")[1:6]]
+    assert cells == ["overlap", "0.150", "0.200", "0.170", "-0.030"]
+    assert "the training of 0 of 3 devices raised their own reward" in text
+    answer = ada.get(reverse("api-job-report-csv", args=[paid.pk]))
+    rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
+    assert [rows[0][name] for name in ("reward", "reward_before", "reward_after")] == [
+        *("0.14", "0.15", "0.16")
+    ]
+    assert rows[-3]["reward_before"] == ""
+
+
+def test_a_reward_that_cannot_be_is_not_shown(paid: Job, ada: Client) -> None:
+    for part in Assignment.objects.filter(round__job=paid, task="train"):
+        part.metrics |= {"reward": "much", "reward_before": 1e31, "reward_after": -1e9}
+        part.save(update_fields=["metrics"])
+    told = live(paid, ada)
+    assert all(device["reward"]["before"] is None for device in told["devices"])
+    assert all(device["reward"]["drawn"] is None for device in told["devices"])
+    assert ada.get(reverse("job-report", args=[paid.pk])).status_code == 200
