@@ -13,14 +13,17 @@ from typing import Any
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition import Wanted
 from fedcore.plan.fedpipe_choice import Choice
+from fedcore.simulate import alone
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
 from fedcore.simulate.dealing import deal
 from fedcore.simulate.even import even_lines, own_rows
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.fleet import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
+from fedcore.simulate.results import OnEvent
 from fedcore.spec import JobSpec
 from fedcore.spec_distill import AGGLOMERATIVE
+from fedcore.tailoring import Tailoring
 from fedcore.train.sources import Source
 
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         spec = spec_from(args)
+        if args.alone:
+            alone.refuse(spec)
         with _workdir(args.workdir) as workdir:
             whole = Source(args.data, args.text_column, args.summary_column)
             wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
@@ -45,14 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
             )
             fleet = fleet_of(fleet_options(args), list(devices))
-            results = simulate(spec, devices, workdir, _print_event, fleet=fleet)
+            planned: dict[str, Tailoring] = {}
+            results = simulate(spec, devices, workdir, _listener(spec, planned), fleet=fleet)
+            _print_change(results)
+            found = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
+            if args.alone:
+                found["alone"] = alone.run_alone(spec, devices, workdir, results, planned)
     except SpecError as error:
         return _refuse(str(fault) for fault in error.faults)
     except EdgewiseError as error:
         return _refuse([str(error)])
-    _print_change(results)
-    rounds = [result.to_dict() for result in results]
-    return _write(args.json, {"spec": spec.to_dict(), "rounds": rounds})
+    return _write(args.json, found)
 
 
 def _write(path: str | None, found: Mapping[str, Any]) -> int:
@@ -83,6 +91,17 @@ def _ranks(spec: JobSpec) -> str:
     if not spec.adapter.ranks:
         return served
     return f"{served} as served, {','.join(spec.adapter.ranks)} on the devices"
+
+
+def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
+    """Prints what happens, and notes in ``planned`` what FedPipe has a device train."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event.value, Choice):
+            planned[event.device] = event.value.tailoring(spec)
+        _print_event(event)
+
+    return hear
 
 
 def _print_event(event: Event) -> None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcore import rounds
+from fedcore.alone import Seat, alone_spec
 from fedcore.errors import EdgewiseError
 from fedcore.plan import clock
 from fedcore.plan.devices import Machine
@@ -56,6 +57,7 @@ __all__ = [
     "RoundResult",
     "global_file",
     "simulate",
+    "simulate_alone",
     "weighted_mean",
 ]
 
@@ -79,6 +81,15 @@ def simulate(
     report = on_event or _ignore
     workshop = Workshop(spec, devices, Path(workdir), report, hooks or Hooks())
     return _Federation(spec, workshop, fleet or {}, report).run()
+
+
+def simulate_alone(
+    spec: JobSpec, name: str, data: Source, seat: Seat, workdir: Path | str
+) -> list[RoundResult]:
+    """The rounds of a job as one of its devices runs it by itself (``fedcore.alone``)."""
+    mine = alone_spec(spec, name)
+    workshop = Workshop(mine, {name: data}, Path(workdir), _ignore, Hooks(), {name: seat})
+    return _Federation(mine, workshop, {}, _ignore).run()
 
 
 def _ignore(event: Event) -> None:
@@ -187,7 +198,7 @@ class _Federation:
 
     def _pieces(self) -> list[Piece]:
         """The updates that the newest round folds, in the order of the sum."""
-        slots = {name: slot for slot, name in enumerate(self.workshop.names)}
+        slots = self.workshop.slots
         part, number = self.spec.participation, self.rounds[-1].number
         if not part.buffered:
             found = unfolded(self.rounds[-1])

@@ -108,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--without-flat", action="store_true", help="agglomerative: do not run flat averaging too"
     )
+    made.add_argument(
+        "--alone",
+        action="store_true",
+        help="then train each device by itself too, and say what it gained by the others",
+    )
     made.add_argument("--deterministic", action="store_true", help="the same bits each time")
     made.set_defaults(seed=0)
     return made

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedcore.alone import Seat
 from fedcore.errors import DataError
 from fedcore.model.initial import write_initial
 from fedcore.plan.fedpipe_choice import Choice
@@ -64,7 +65,10 @@ class Made:
 
 
 class Workshop:
-    """Devices, server and files of one simulated job. A device's slot is its place by name."""
+    """Devices, server and files of one simulated job.
+
+    A device's slot is its place by name, where ``seats`` does not say another.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Workshop:
         workdir: Path,
         on_event: OnEvent,
         hooks: Hooks,
+        seats: Mapping[str, Seat] | None = None,
     ) -> None:
         self._spec, self._devices, self._workdir = spec, devices, workdir
         self._on_event, self._hooks = on_event, hooks
@@ -82,9 +87,11 @@ class Workshop:
         workdir.mkdir(parents=True, exist_ok=True)
         self._hierarchy = Hierarchy(spec, self.names)
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
-        self._changes: dict[str, Tailoring] = {i.name: tailoring(spec, i) for i in members}
+        placed = seats or {one.name: Seat(one.slot, tailoring(spec, one)) for one in members}
+        self.slots = {name: placed[name].slot for name in self.names}
+        self._changes: dict[str, Tailoring] = {name: placed[name].tailoring for name in self.names}
         self._session = Session(workdir / "cache", spec.threads)
-        self._uplinks = [Uplink(spec, slot, workdir) for slot in range(len(self.names))]
+        self._uplinks = {slot: Uplink(spec, slot, workdir) for slot in self.slots.values()}
         self._state: Path | None = None
         self._step_bytes: int | None = None  # of the newest model, where it travels as a step
 
@@ -93,7 +100,7 @@ class Workshop:
 
         What devices kept of another run in the same folder is forgotten.
         """
-        for slot in range(len(self.names)):
+        for slot in self.slots.values():
             shutil.rmtree(self._own(slot), ignore_errors=True)
         for name in self.names:
             self._session.prepare(self._spec, self._devices[name])
@@ -209,7 +216,7 @@ class Workshop:
         for name in self.names if due else ():
             source = self._devices[name]
             spec = tailored(self._spec, for_evaluation(self._changes[name]))
-            own = Own(self._own(self.names.index(name)))
+            own = Own(self._own(self.slots[name]))
             found[name] = self._session.evaluate(spec, weights, source, self._hooks, number, own)
             self._on_event(Event("evaluated", number, name, found[name]))
         return found
