@@ -60,7 +60,9 @@ def device_compare(request: HttpRequest) -> HttpResponse:
         "found": found,
         "page": page,
         "wanted": wanted,
-        "jobs": Job.objects.exclude(phase="draft").order_by("-created_at")[:RECENT],
+        "jobs": Job.objects.filter(alone_of=None)
+        .exclude(phase="draft")
+        .order_by("-created_at")[:RECENT],
         "references": [MACHINES[key] for key in compare.REFERENCES],
         "csv": f"{reverse('api-device-comparison-csv')}?{wanted.query}",
     }

@@ -62,6 +62,8 @@ def _note(row: Round, user: User, pinned: bool) -> Round:
 def delete_job(job_id: UUID, user: User) -> None:
     """Delete a job that is over, with all it tells of; its artefacts go after the grace period.
 
+    So go the trainings alone that were compared with it.
+
     Raises MoveRefused where it is not over.
     """
     with transaction.atomic():
@@ -71,7 +73,10 @@ def delete_job(job_id: UUID, user: User) -> None:
             raise MoveRefused(f"a {job.phase} job cannot be deleted; cancel it first")
         if job.rounds.exclude(phase__in=("closed", "failed")).exists():
             raise MoveRefused("its devices are just being told to stop; ask again in a moment")
-        freed = artefacts_of(job)
+        alone = list(job.alone_jobs.all())
+        if any(child.phase not in DELETABLE for child in alone):
+            raise MoveRefused("devices still train alone to compare with it; cancel that first")
+        freed = artefacts_of(job).union(*(artefacts_of(child) for child in alone))
         name = job.name
         job.delete()
         Artefact.objects.filter(pk__in=freed, marked_at=None).update(marked_at=timezone.now())

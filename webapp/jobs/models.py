@@ -80,6 +80,10 @@ class Job(models.Model):
     merged_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
+    # The job that one device of it trains alone here to be compared with (webapp.jobs.alone).
+    alone_of = models.ForeignKey(
+        "self", on_delete=models.CASCADE, null=True, blank=True, related_name="alone_jobs"
+    )
     event_seq = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True

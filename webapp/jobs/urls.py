@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from webapp.jobs import report_views, views
+from webapp.jobs import alone_views, report_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.overview, name="overview"),
@@ -11,6 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/estimate/", views.job_estimate, name="job-estimate"),
     path("jobs/<uuid:job_id>/", views.job_page, name="job"),
     path("jobs/<uuid:job_id>/report/", report_views.job_report, name="job-report"),
+    path("jobs/<uuid:job_id>/alone/", alone_views.job_alone, name="job-alone"),
     path("jobs/<uuid:job_id>/delete/", views.job_delete, name="job-delete"),
     path("rounds/<int:round_id>/<slug:name>/", views.round_pin, name="round-pin"),
     path("jobs/<uuid:job_id>/<slug:name>/", views.job_move, name="job-move"),

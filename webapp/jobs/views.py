@@ -22,7 +22,7 @@ from webapp.accounts.access import found, person
 from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB, PIN_MODEL, require
 from webapp.devices import listing
 from webapp.devices.models import Dataset, Device
-from webapp.jobs import cluster_figures, fedpipe, forms, keeping, services
+from webapp.jobs import alone_views, cluster_figures, fedpipe, forms, keeping, services
 from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
 from webapp.jobs.models import Event, Job, Round
@@ -41,8 +41,9 @@ UNDER_WAY = ("queued", "running", "paused")
 @never_cache
 def overview(request: HttpRequest) -> HttpResponse:
     every = list(Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity"))
-    under_way = Job.objects.filter(phase__in=UNDER_WAY).order_by("-created_at")[:12]
-    ended = Job.objects.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=UNDER_WAY)
+    jobs = Job.objects.filter(alone_of=None)
+    under_way = jobs.filter(phase__in=UNDER_WAY).order_by("-created_at")[:12]
+    ended = jobs.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=UNDER_WAY)
     context = {
         "counts": fleet.counts({"presence": device.presence} for device in every),
         "jobs": fleet.job_heads(under_way),
@@ -59,7 +60,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def job_list(request: HttpRequest) -> HttpResponse:
     query, phase = request.GET.get("q", "")[:100], request.GET.get("phase", "")
-    rows = Job.objects.order_by("-created_at")
+    rows = Job.objects.filter(alone_of=None).order_by("-created_at")
     if query:
         rows = rows.filter(Q(name__icontains=query) | Q(created_by__username__icontains=query))
     if phase in {item.value for item in JobPhase}:
@@ -140,7 +141,9 @@ def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
 
 @never_cache
 def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    rows = Job.objects.select_related("global_artefact", "merged_artefact", "created_by")
+    rows = Job.objects.select_related(
+        "global_artefact", "merged_artefact", "created_by", "alone_of"
+    )
     job = found(request, rows, pk=job_id)
     events = Event.objects.filter(job=job).order_by("-seq")[:200]
     context = {
@@ -154,6 +157,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "prediction": prediction(job),
         "clusters": cluster_figures.told(job),
         "rewarded": are_paid(job),
+        **alone_views.shown(job),
         "deletable": job.phase in keeping.DELETABLE,
     }
     return render(request, "jobs/page.html", context)

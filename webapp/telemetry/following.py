@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from fedcore.lifecycle import JobPhase
 from webapp.devices.models import Device
@@ -182,7 +182,7 @@ class FleetReader:
 
     def read(self) -> Json | None:
         devices = {head["id"]: head for head in map(fleet.device_head, _presence())}
-        running = Job.objects.filter(Q(phase=JobPhase.RUNNING.value) | Q(phase="queued"))
+        running = Job.objects.filter(phase__in=[JobPhase.RUNNING.value, "queued"], alone_of=None)
         jobs = {head["id"]: head for head in fleet.job_heads(running)}
         news = [head for key, head in devices.items() if self.devices.get(key) != head]
         moved = [head for key, head in jobs.items() if self.jobs.get(key) != head]

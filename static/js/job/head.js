@@ -27,6 +27,8 @@ export function showHead(state) {
   showArtefacts(state.artefacts);
   showTiles(state.tiles);
   sayConsequence(state);
+  const awaiting = document.querySelector(`[data-awaits="${state.phase}"]`);
+  if (awaiting) awaiting.dispatchEvent(new Event(state.phase)); // htmx fetches what can be done now
 }
 
 function showArtefacts(artefacts) {

@@ -23,6 +23,7 @@ from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
+from webapp.jobs import alone as comparing
 from webapp.jobs import report
 from webapp.jobs.keeping import delete_job
 from webapp.jobs.live import snapshot
@@ -57,6 +58,7 @@ class JobHead(serializers.ModelSerializer[Job]):
             "reason",
             "rounds",
             "last_closed_round",
+            "alone_of",
             "created_by",
             "created_at",
             "queued_at",
@@ -89,6 +91,9 @@ class JobFilter(django_filters.FilterSet):  # type: ignore[misc]
     created_by = django_filters.CharFilter(field_name="created_by__username")
     created_after = MomentFilter(field_name="created_at", lookup_expr="gte")
     created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
+    alone_of = django_filters.UUIDFilter(
+        field_name="alone_of", label="a job: its trainings alone, which the list leaves out else"
+    )
     ordering = django_filters.OrderingFilter(
         fields=["name", "phase", "created_at", "started_at", "ended_at"]
     )
@@ -114,13 +119,15 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     lookup_value_converter = "uuid"
     roles = {
         "create": CREATE_JOB,
+        "ask_alone": CREATE_JOB,
         **dict.fromkeys(["launch", "pause", "resume", "retry", "cancel"], MOVE_JOB),
         "destroy": DELETE_JOB,
     }
 
     def get_queryset(self) -> Any:
         if self.action == "list":
-            return jobs()
+            by_parent = "alone_of" in self.request.query_params
+            return jobs() if by_parent else jobs().filter(alone_of=None)
         return jobs().prefetch_related("participants__device")
 
     def get_serializer_class(self) -> Any:
@@ -156,6 +163,20 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         """Every figure of every training, a row for each device and round."""
         job = self.get_object()
         return csv_file.answer(report.rows(job), f"{job.name}-trainings")
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=True, filterset_class=None)
+    def alone(self, request: Request, **_: Any) -> Response:
+        """What each device gained over training alone, as far as that was asked for."""
+        return Response(comparing.told(self.get_object()))
+
+    @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
+    @alone.mapping.post
+    def ask_alone(self, request: Request, **_: Any) -> Response:
+        """Have each device train alone: about the job's training time once more, on the devices."""
+        job = self.get_object()
+        comparing.ask(job.pk, person(request))
+        return Response(comparing.told(job))
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, filterset_class=JobEventFilter)

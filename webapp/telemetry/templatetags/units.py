@@ -25,6 +25,8 @@ TONES = {
     "revoked": "idle",
     "draft": "idle",
     "queued": "wait",
+    "not asked": "idle",
+    "gone": "idle",
     "running": "live",
     "paused": "wait",
     "completed": "good",
