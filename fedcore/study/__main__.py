@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
+from fedcore.study.data import data_file, made_here
 from fedcore.study.plots import draw_study
 from fedcore.study.progress import Progress
 from fedcore.study.reading import read_study
@@ -59,13 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shelf(args: argparse.Namespace) -> Shelf:
     study = read_study(Path(args.study))
-    data = Path(args.data_dir) / study.data
-    if not data.is_file():
-        message = f"there is no {study.data} in the folder; say where it is with --data-dir"
-        raise SpecError([Fault("data", message)])
     if args.threads < 0:
         raise SpecError([Fault("--threads", "give 0 (all cores) or more")])
-    return Shelf(study, Path(args.out) / "runs", data)
+    out = Path(args.out)
+    data = data_file(study.data, Path(args.data_dir), out / ".data")
+    return Shelf(study, out / "runs", data)
 
 
 def _refuse(reasons: Sequence[str]) -> int:
@@ -130,7 +129,8 @@ def _write(shelf: Shelf, args: argparse.Namespace) -> None:
     pictures = draw_study(shelf, out / "plots")
     file = Path(args.study)
     name = file.name if file.is_absolute() else file
-    command = f"python -m fedcore.study {name} --data-dir DIR --out DIR"
+    brought = "" if made_here(shelf.study.data) else "--data-dir DIR "
+    command = f"python -m fedcore.study {name} {brought}--out DIR"
     write_report(shelf, out / "report.md", command, pictures)
     print(out / "report.md")
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import FoldError, TrainingError
+from fedcore.plan.fedpipe_choice import Choice
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.dealing import deal
 from fedcore.simulate.federation import Event, RoundResult, simulate
@@ -35,11 +36,14 @@ def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRou
     source = Source(str(shelf.data), study.text_column, study.summary_column)
     devices = deal(source, run.split.wanted(run.seed), workdir)
     rounds: list[dict[str, Any]] = []
+    plans: dict[str, dict[str, Any]] = {}
 
     def listen(event: Event) -> None:
         if isinstance(event.value, RoundResult):
             rounds.append(kept(event.value))
             on_round(event.round_number, spec.rounds)
+        if isinstance(event.value, Choice):
+            plans[event.device] = planned(event.value)
 
     failure = ""
     try:
@@ -48,7 +52,7 @@ def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRou
         failure = str(error)
     made_with = {"torch": torch.__version__, "threads": str(threads)}
     seconds = time.perf_counter() - began
-    return Record(shelf.inputs(run), rounds, seconds, failure, made_with)
+    return Record(shelf.inputs(run), rounds, seconds, failure, made_with, plans)
 
 
 def kept(result: RoundResult) -> dict[str, Any]:
@@ -59,9 +63,24 @@ def kept(result: RoundResult) -> dict[str, Any]:
         "mean": dict(result.mean),
         "devices": {name: asdict(found) for name, found in result.evaluations.items()},
         "train_loss": {name: found.loss for name, found in result.training.items()},
+        "measured": {name: dict(told) for name, told in result.measured.items()},
         "aggregation_error": result.fold.aggregation_error if result.fold else None,
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
         "seconds": result.seconds,
         "virtual_s": result.virtual_s,
+    }
+
+
+def planned(choice: Choice) -> dict[str, Any]:
+    """A device's plan by FedPipe, as figures. ``rank`` is the mean of the matrices it adapts."""
+    ranks = [rank for rank in choice.ranks.values() if rank]
+    return {
+        "matrices": len(ranks),
+        "rank": sum(ranks) / max(1, len(ranks)),
+        "base": choice.setting.base,
+        "batch": choice.setting.batch,
+        "memory_mb": choice.memory / 1e6,
+        "score": choice.score,
+        "why": choice.why,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from fedcore.fairness import Evenness, evenness
 
 Round = Mapping[str, Any]  # of a record: number, mean, devices, bytes_up, ...
+Plan = Mapping[str, Any]  # what FedPipe planned for a device: matrices, rank, memory_mb, base, why
 Points = list[tuple[int, float]]  # round and value, in order
 
 
@@ -22,14 +23,16 @@ class Record:
     seconds: float
     failure: str = ""
     made_with: Mapping[str, str] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What metrics look at: the rounds of a run, and the loss that rounds are counted to."""
+    """What metrics look at: a run's rounds and plans, and the loss that rounds are counted to."""
 
     rounds: Sequence[Round]
     target: float = 0.0
+    plans: Mapping[str, Plan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Metric:
 
     def value(self, record: Record, target: float) -> float | None:
         """The number of a whole run; None where it failed or has none."""
-        found = [] if record.failure else self.points(Measured(record.rounds, target))
+        run = Measured(record.rounds, target, record.plans)
+        found = [] if record.failure else self.points(run)
         return self.reduce([value for _, value in found]) if found else None
 
     @property
@@ -72,6 +76,60 @@ def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[Mea
             for each in run.rounds
             if (found := evenness({name: row[key] for name, row in each["devices"].items()}))
         ]
+
+    return points
+
+
+def _used(measure: str) -> Callable[[Measured], Points]:
+    """What a device works with: its own model where it has one, else the shared one.
+
+    Each device counts alike.
+    """
+
+    def points(run: Measured) -> Points:
+        return [
+            (each["number"], statistics.fmean(_own(row, measure) for row in rows))
+            for each in run.rounds
+            if (rows := list(each["devices"].values()))
+        ]
+
+    return points
+
+
+def _own(row: Mapping[str, Any], measure: str) -> float:
+    return float(row.get("more", {}).get(f"personal_{measure}", row[measure]))
+
+
+def _worst_used_loss(run: Measured) -> Points:
+    return [
+        (each["number"], max(_own(row, "loss") for row in each["devices"].values()))
+        for each in run.rounds
+        if each["devices"]
+    ]
+
+
+def _told(key: str) -> Callable[[Measured], Points]:
+    """What the devices tell of their training, by name; the mean of those that do."""
+
+    def points(run: Measured) -> Points:
+        told = [(each["number"], each.get("measured", {}).values()) for each in run.rounds]
+        found = [(number, [row[key] for row in rows if key in row]) for number, rows in told]
+        return [(number, statistics.fmean(values)) for number, values in found if values]
+
+    return points
+
+
+def _gained(run: Measured) -> Points:
+    before, after = (dict(_told(f"reward_{when}")(run)) for when in ("before", "after"))
+    return [(number, after[number] - value) for number, value in before.items()]
+
+
+def _planned(key: str) -> Callable[[Measured], Points]:
+    """A figure of the devices' plans, the mean over them: one point, of round 1."""
+
+    def points(run: Measured) -> Points:
+        values = [plan[key] for plan in run.plans.values()]
+        return [(1, statistics.fmean(values))] if values else []
 
     return points
 
@@ -131,6 +189,37 @@ METRICS: dict[str, Metric] = {
         "Spread over devices", "std of loss", "lower", 4, _over(lambda e: e.spread, "loss")
     ),
     "jain": Metric("Jain index", "of ROUGE-L", "higher", 3, _over(lambda e: e.jain)),
+    "used_loss": Metric(
+        "Loss of the model a device uses", "own where it has one", "lower", 4, _used("loss")
+    ),
+    "used_rougeL": Metric(
+        "ROUGE-L of the model a device uses", "F1, %", "higher", 2, _used("rougeL")
+    ),
+    "worst_used_loss": Metric(
+        "Worst device", "loss of the model it uses", "lower", 4, _worst_used_loss
+    ),
+    "reward_before": Metric(
+        "Own reward, shared model", "mean over devices", "higher", 4, _told("reward_before")
+    ),
+    "reward_after": Metric(
+        "Own reward, own model", "mean over devices", "higher", 4, _told("reward_after")
+    ),
+    "reward_gain": Metric("Own reward", "own less shared model", "higher", 4, _gained),
+    "plan_matrices": Metric(
+        "Matrices adapted", "mean over devices", "", 1, _planned("matrices"), over_rounds=False
+    ),
+    "plan_rank": Metric("Rank of those", "mean", "", 1, _planned("rank"), over_rounds=False),
+    "plan_memory": Metric(
+        "Planned memory",
+        "MB, mean over devices",
+        "lower",
+        1,
+        _planned("memory_mb"),
+        over_rounds=False,
+    ),
+    "plan_score": Metric(
+        "Planned score", "share kept, mean", "higher", 3, _planned("score"), over_rounds=False
+    ),
     "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
     "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),
     "aggregation_error": Metric(

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedcore.errors import DataError, Fault, SpecError
 from fedcore.partition import parse
+from fedcore.study.data import data_fault
 from fedcore.study.metrics import CURVES, METRICS
 from fedcore.study.study import DEFAULT_METRICS, Method, SplitRow, Study, slug
 
@@ -163,6 +164,8 @@ def _faults(study: Study) -> list[Fault]:
         *(Fault(f"spec.{key}", "is the study's affair; leave it out") for key in OWN
           if key in study.spec),
     ]  # fmt: skip
+    if message := data_fault(study.data):
+        faults.append(Fault("data", message))
     if both := sorted(set(study.seeds) & set(study.tuning_seeds)):
         faults.append(Fault("tuning.seeds", f"must be others than seeds; {both} are in both"))
     if any(row.tune for row in study.methods) and not study.tuning_seeds:

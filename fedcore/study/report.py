@@ -26,6 +26,7 @@ def write_report(shelf: Shelf, path: Path, command: str, pictures: Sequence[Path
         _setting(shelf, found),
         *(_table(shelf, name, each) for name, each in found.items() if each),
         *(_differences(shelf, name, each) for name, each in found.items() if len(each) > 1),
+        _plans(found),
         _failures(found),
         "\n\n".join(f"![{item.stem}]({item.relative_to(path.parent)})" for item in pictures),
         _tuning(shelf),
@@ -109,6 +110,18 @@ def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
         cells = [shown(gain, digits, sign=True) if gain else "–" for gain, digits in gains]
         lines.append([row.method.name, *cells])
     return f"### {name}: less {first.method.name}, seed by seed\n\n{_markdown(lines)}"
+
+
+def _plans(found: Mapping[str, Sequence[Row]]) -> str:
+    """What FedPipe planned for each device, of the first seed that is there."""
+    lines = [
+        f"- {row.method.name}, {name}: {plan['why']}"
+        for each in found.values()
+        for row in each
+        for record in list(row.records.values())[:1]
+        for name, plan in record.plans.items()
+    ]
+    return "\n".join(["## Plans, first seed", "", *lines]) if lines else ""
 
 
 def _failures(found: Mapping[str, Sequence[Row]]) -> str:

@@ -38,7 +38,7 @@ class Row:
         """A metric over rounds: those rounds that every run which did not fail has."""
         metric: Metric = METRICS[name]
         curves = [
-            dict(metric.points(Measured(record.rounds, self.target)))
+            dict(metric.points(Measured(record.rounds, self.target, record.plans)))
             for record in self.records.values()
             if not record.failure
         ]

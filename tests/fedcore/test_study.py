@@ -12,6 +12,7 @@ import pytest
 from fedcore.errors import SpecError
 from fedcore.study import report
 from fedcore.study.__main__ import main
+from fedcore.study.data import EACH, data_file
 from fedcore.study.metrics import METRICS, Measured, Record
 from fedcore.study.reading import read_study, study_of
 from fedcore.study.runs import Shelf, chosen, compared, count, tries, wanted
@@ -43,7 +44,9 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def round_(number: int, loss: float, rouges: tuple[float, ...] = (10.0, 30.0)) -> dict[str, Any]:
-    devices = {f"d{i}": {"loss": loss + i, "rougeL": value} for i, value in enumerate(rouges)}
+    devices: dict[str, Any] = {
+        f"d{i}": {"loss": loss + i, "rougeL": value} for i, value in enumerate(rouges)
+    }
     return {
         "number": number,
         "mean": {"loss": loss, "rougeL": sum(rouges) / len(rouges)},
@@ -108,6 +111,27 @@ def test_whatever_does_not_fit_together_is_named_at_once() -> None:
         assert part in text, part
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [("dialogues:clinic+moon", "no domain 'moon'; known: clinic,"), ("dialogues:law+law", "once")],
+)
+def test_unknown_dialogues_are_a_fault(data: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        study_of(changed(data=data))
+
+
+def test_dialogues_are_made_and_files_are_brought(tmp_path: Path) -> None:
+    made = data_file("dialogues:clinic+law", tmp_path, tmp_path / "one")
+    again = data_file("dialogues:clinic+law", tmp_path, tmp_path / "two")
+    assert made.read_bytes() == again.read_bytes()
+    found = [json.loads(line)["domain"] for line in made.read_text("utf-8").splitlines()]
+    assert found == ["clinic"] * EACH + ["law"] * EACH
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert data_file("rows.jsonl", tmp_path, made.parent) == tmp_path / "rows.jsonl"
+    with pytest.raises(SpecError, match=r"there is no gone\.jsonl in the folder"):
+        data_file("gone.jsonl", tmp_path, made.parent)
+
+
 def test_tuning_without_seeds_is_a_fault() -> None:
     with pytest.raises(SpecError, match="give seeds to tune on"):
         study_of(changed(tuning={}))
@@ -115,17 +139,32 @@ def test_tuning_without_seeds_is_a_fault() -> None:
 
 def test_a_value_of_every_metric() -> None:
     made = [round_(0, 4.0), SILENT, round_(2, 3.0, (10.0, 30.0)), round_(3, 2.0, (20.0, 20.0))]
-    record = Record({}, made, 8.0)
+    made[-1]["devices"]["d1"]["more"] = {"personal_loss": 1.0, "personal_rougeL": 50.0}
+    made[-1]["measured"] = {
+        "d0": {"reward_before": 0.25, "reward_after": 0.75},
+        "d1": {"reward_before": 0.75, "reward_after": 1.0},
+    }
+    plans = {
+        "d0": {"matrices": 4, "rank": 8.0, "memory_mb": 500.0, "score": 1.0},
+        "d1": {"matrices": 2, "rank": 4.0, "memory_mb": 480.0, "score": 0.5},
+    }
+    record = Record({}, made, 8.0, plans=plans)
     expected = {
         "loss": 2.0, "rougeL": 20.0, "worst": 20.0, "worst_loss": 3.0, "spread": 0.0,
         "spread_loss": 0.5, "jain": 1.0, "bytes_up": 2.0, "bytes_down": 1.0,
         "aggregation_error": pytest.approx(0.2), "rounds_to_target": 2.0, "seconds": 8.0,
+        "used_loss": 1.5, "used_rougeL": 35.0, "worst_used_loss": 2.0,
+        "reward_before": 0.5, "reward_after": 0.875, "reward_gain": 0.375,
+        "plan_matrices": 3.0, "plan_rank": 6.0, "plan_memory": 490.0, "plan_score": 0.75,
     }  # fmt: skip
     for name, value in expected.items():
         assert METRICS[name].value(record, 3.5) == value, name
     assert set(expected) | {"rouge1", "rouge2"} == set(METRICS)
     assert METRICS["rounds_to_target"].value(record, 1.0) is None
     assert METRICS["loss"].value(Record({}, made, 8.0, "diverged"), 3.5) is None
+    silent = Record({}, [round_(0, 4.0)], 8.0)
+    assert all(METRICS[name].value(silent, 3.5) is None for name in ("reward_gain", "plan_rank"))
+    assert METRICS["used_loss"].value(silent, 3.5) == 4.5
     assert METRICS["spread"].points(Measured(made)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
 
 
@@ -217,6 +256,14 @@ def test_the_best_is_marked_where_there_is_one(full: Shelf) -> None:
     winner = best(each, "loss")
     assert winner is not None and winner.method.name == "FedAdam"
     assert best(each, "bytes_up") is None and best(each[:1], "loss") is None
+
+
+def test_a_report_lists_plans(shelf: Shelf, tmp_path: Path) -> None:
+    run = compared(shelf)[0]
+    plans = {"pi": {"why": "a base in int8 (480 MB)"}}
+    shelf.put(run, Record(shelf.inputs(run), [round_(0, 9.0)], 3.0, plans=plans))
+    report.write_report(shelf, tmp_path / "report.md", "one", [])
+    assert "- FedAvg, pi: a base in int8 (480 MB)" in (tmp_path / "report.md").read_text()
 
 
 def test_words_of_a_person_stay(full: Shelf, tmp_path: Path) -> None:
