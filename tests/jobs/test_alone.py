@@ -111,6 +111,7 @@ def test_gains_are_of_the_last_round_on_the_same_examples(
         "gained": 1,
     }  # fmt: skip
     assert both["own"]["devices"] == 1
+    assert alone.gains(done) == {0: 3.0, 1: -1.0}, "of the model a device uses"
 
 
 def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6) -> None:
@@ -198,7 +199,7 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
     go_on(federation)
     rows = {row["device"]: row for row in alone.told(done)["devices"]}
     assert rows["pi"]["gain"] is None and rows["pi"]["alone"] is not None
-    assert rows["pi"]["reason"] == "did not measure the model of the last round"
+    assert rows["pi"]["reason"] == "Did not measure the model of the last round"
     assert rows["barn"]["gain"] is not None
 
 

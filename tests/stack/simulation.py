@@ -1,4 +1,7 @@
-"""The same job as a running one, simulated in a fresh process from the devices' own files."""
+"""The same job as a running one, simulated in a fresh process from the devices' own files.
+
+``simulated`` tells of the federation, ``simulated_alone`` of each device by itself.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,29 @@ def simulated(
     (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
     subprocess.run([sys.executable, "-c", SIMULATION, str(folder)], check=True)
     return [(sha, loss) for sha, loss in json.loads((folder / "found.json").read_text())]
+
+
+ALONE = """
+import json, sys
+from pathlib import Path
+from fedcore.simulate import simulate
+from fedcore.simulate.alone import run_alone
+from fedcore.spec import JobSpec
+from fedcore.train.sources import Source
+
+here = Path(sys.argv[1])
+given = json.loads((here / "given.json").read_text())
+devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
+spec = JobSpec.from_dict(given["spec"])
+found = run_alone(spec, devices, here / "work", simulate(spec, devices, here / "work"), {})
+(here / "found.json").write_text(json.dumps(found))
+"""
+
+
+def simulated_alone(running: Running, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What ``python -m fedcore.simulate --alone`` says of the same devices: ``fedcore.alone``."""
+    data = {name: str(path) for name, path in running.data.items()}
+    (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
+    subprocess.run([sys.executable, "-c", ALONE, str(folder)], check=True)
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return found

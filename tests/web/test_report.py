@@ -146,6 +146,12 @@ CASES: dict[str, tuple[Figures, str, Figures]] = {
         "For 1 of 1 devices the model it keeps for itself is better",
         of(last_score=20.0),
     ),
+    "gain_over_alone": (
+        replace(CALM, devices=(replace(PI, over_alone=3.0), replace(NUC, over_alone=-1.5))),
+        "For 1 of 2 devices the model is better on its own data than one that it trained by "
+        "itself; ROUGE-L differs by +0.8 points in the mean. nuc would have done better alone",
+        of(last_score=20.0),
+    ),
     "own_rewards": (
         replace(CALM, devices=(PAID, replace(PAID, name="nuc", works=(LESS,)))),
         "the training of 1 of 2 devices raised their own reward. For nuc it made that worse",

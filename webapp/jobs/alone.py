@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -198,28 +198,45 @@ def _line(
     """A device's comparison, and where its training alone stands."""
     alone = scores[child.pk].get(person.slot) if child is not None else None
     state, reason, progress = _standing(person, child, heads)
-    if mine is None:
-        reason = reason or "did not measure the model of the last round"
-    elif alone is not None and alone.examples != mine.examples:
-        now, then = alone.examples, mine.examples
-        reason = f"its data has changed: measured on {now} examples now, on {then} then"
-        alone = None
-    row = Compared(
-        person.device.name,
-        mine.shared if mine else None,
-        mine.own if mine else None,
-        alone.shared if alone else None,
-    )
+    row, wrong = _compared(person.device.name, mine, alone)
     can_ask = not _gone(person) and (child is None or child.phase in AGAIN)
     return row, {
         "slot": person.slot,
         "device_id": person.device_id,
         "state": state,
-        "reason": reason,
+        "reason": reason or wrong,
         "progress": progress,
         "can_ask": can_ask,
         "alone_job": str(child.pk) if child else None,
     }
+
+
+def _compared(name: str, mine: Finals | None, alone: Finals | None) -> tuple[Compared, str]:
+    """Both scores of a device, and why they cannot be compared where they cannot."""
+    if mine is None:
+        row = Compared(name, alone=alone.shared if alone else None)
+        return row, "Did not measure the model of the last round"
+    row = Compared(name, mine.shared, mine.own, alone.shared if alone else None)
+    if alone is None or alone.examples == mine.examples:
+        return row, ""
+    now, then = alone.examples, mine.examples
+    changed = f"Its data has changed: measured on {now} examples now, on {then} then"
+    return replace(row, alone=None), changed
+
+
+def gains(job: Job) -> dict[int, float]:
+    """By slot: ROUGE-L points over training alone, of the model a device uses.
+
+    That is its own where the method has one. {} where nobody asked; two queries.
+    """
+    children = _newest(job)
+    scores = last_scores([job, *children.values()]) if children else {}
+    found: dict[int, float] = {}
+    for slot, child in children.items():
+        row, _ = _compared("", scores[job.pk].get(slot), scores[child.pk].get(slot))
+        if gain := row.own_gain or row.gain:
+            found[slot] = gain.rougeL
+    return found
 
 
 def _standing(

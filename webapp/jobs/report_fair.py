@@ -228,6 +228,25 @@ def own_rewards(job: Figures) -> Finding | None:
     )
 
 
+def gain_over_alone(job: Figures) -> Finding | None:
+    """Whether the devices are better off than by training alone, where somebody asked for it."""
+    known = [(one, one.over_alone) for one in job.devices if one.over_alone is not None]
+    if not known:
+        return None
+    lost = [one.name for one, gain in known if gain <= -GAIN]
+    mean = sum(gain for _, gain in known) / len(known)
+    better = sum(gain > 0 for _, gain in known)
+    title = "Taking part was worth it" if mean > 0 else "Taking part was not worth it"
+    worse = f" {listed(lost)} would have done better alone." if lost else ""
+    return Finding(
+        "ugly" if lost else "good" if mean > 0 else "bad",
+        "Some would have done better alone" if lost else title,
+        f"For {better} of {len(known)} devices the model is better on its own data than one that "
+        f"it trained by itself; ROUGE-L differs by {mean:+.1f} points in the mean.{worse}",
+        tuple(Evidence(f"{one.name}, over training alone", gain, "points") for one, gain in known),
+    )
+
+
 def left_behind(job: Figures) -> Finding | None:
     falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
     fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
@@ -247,6 +266,7 @@ CHECKS: tuple[Check, ...] = (
     everyone_delivered,
     equal_scores,
     own_models,
+    gain_over_alone,
     own_rewards,
     nothing_learned,
     never_delivered,

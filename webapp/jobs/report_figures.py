@@ -9,6 +9,7 @@ from typing import Any
 
 from fedcore.rounds import DELIVERED, RoundPhase, Task
 from webapp.devices.listing import memory_of, peaks_of
+from webapp.jobs import alone
 from webapp.jobs.figures import Work, ratio, work_of
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.rewards import are_paid, paid
@@ -26,6 +27,7 @@ class DeviceFigures:
     ``first_score`` and ``last_score`` are its ROUGE-L, F1 in percent, ``own_score`` that of a model
     of its own at the end; ``peaks`` FLOP/s by precision; ``last_in``: in how many rounds it was the
     one the others waited for; ``paid_for``: its rewards and their weights, where it has any.
+    ``over_alone``: points of ROUGE-L over training alone, where that was asked for.
     """
 
     name: str
@@ -44,6 +46,7 @@ class DeviceFigures:
     last_score: float | None = None
     own_score: float | None = None
     paid_for: str = ""
+    over_alone: float | None = None
 
     def total(self, name: str) -> float:
         """Sum of one figure over its trainings, what is not known left out."""
@@ -127,7 +130,7 @@ def mean_mfu(works: Iterable[Work]) -> float | None:
 
 
 def gather(job: Job) -> Figures:
-    """Three queries, however many rounds and devices."""
+    """A fixed number of queries, however many rounds and devices."""
     people = list(Participant.objects.filter(job=job).select_related("device").order_by("slot"))
     rounds = list(
         Round.objects.filter(job=job).order_by("number", "attempt").prefetch_related("assignments")
@@ -135,7 +138,7 @@ def gather(job: Job) -> Figures:
     closed = [row for row in rounds if row.phase == RoundPhase.CLOSED.value and row.number]
     failed = [row for row in rounds if row.phase == RoundPhase.FAILED.value]
     scored = [row.evaluation for row in rounds if row.evaluation]
-    mine = _by_slot(rounds)
+    mine, gained = _by_slot(rounds), alone.gains(job)
     ends = _last_ends(pair for pairs in mine.values() for pair in pairs)
     return Figures(
         phase=job.phase,
@@ -145,6 +148,7 @@ def gather(job: Job) -> Figures:
             replace(
                 _device(person, mine.get(person.slot, []), ends),
                 paid_for=paid(job, person)["of"] if are_paid(job) else "",
+                over_alone=gained.get(person.slot),
             )
             for person in people
         ),

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -44,11 +44,14 @@ def overview(request: HttpRequest) -> HttpResponse:
     jobs = Job.objects.filter(alone_of=None)
     under_way = jobs.filter(phase__in=UNDER_WAY).order_by("-created_at")[:12]
     ended = jobs.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=UNDER_WAY)
+    # Of the fleet and of jobs, not of each device that trains alone.
+    events = Event.objects.filter(job__alone_of=None).select_related("job", "device")
     context = {
         "counts": fleet.counts({"presence": device.presence} for device in every),
         "jobs": fleet.job_heads(under_way),
         "ended": fleet.job_heads(ended.order_by("-created_at")[:5]),
-        "events": Event.objects.select_related("job", "device").order_by("-at", "-id")[:12],
+        "compared": jobs.filter(alone_jobs__phase__in=UNDER_WAY).annotate(n=Count("alone_jobs")),
+        "events": events.order_by("-at", "-id")[:12],
         "has_device": bool(every),
         "has_data": Dataset.objects.filter(device__revoked_at=None).exists(),
         "has_job": Job.objects.exists(),
@@ -61,6 +64,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 def job_list(request: HttpRequest) -> HttpResponse:
     query, phase = request.GET.get("q", "")[:100], request.GET.get("phase", "")
     rows = Job.objects.filter(alone_of=None).order_by("-created_at")
+    rows = rows.annotate(alone=Count("alone_jobs"))
     if query:
         rows = rows.filter(Q(name__icontains=query) | Q(created_by__username__icontains=query))
     if phase in {item.value for item in JobPhase}:
