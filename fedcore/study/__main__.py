@@ -19,7 +19,7 @@ from fedcore.study.data import data_file, made_here
 from fedcore.study.plots import draw_study
 from fedcore.study.progress import Progress
 from fedcore.study.reading import read_study
-from fedcore.study.report import write_report
+from fedcore.study.report import write_report, write_values
 from fedcore.study.runs import Run, Shelf, compared, count, tries, wanted
 
 
@@ -132,6 +132,7 @@ def _write(shelf: Shelf, args: argparse.Namespace) -> None:
     brought = "" if made_here(shelf.study.data) else "--data-dir DIR "
     command = f"python -m fedcore.study {name} {brought}--out DIR"
     write_report(shelf, out / "report.md", command, pictures)
+    write_values(shelf, out / "values.csv")
     print(out / "report.md")
 
 

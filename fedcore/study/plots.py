@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.partition.__main__ import split_of
-from fedcore.partition.drawing import draw, new_figure
+from fedcore.partition.drawing import draw, new_figure, save
 from fedcore.study.metrics import METRICS
 from fedcore.study.runs import Shelf
 from fedcore.study.study import slug
@@ -110,4 +110,4 @@ def _explained(figure: Any, panel: Any, title: str, path: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower left", ncols=across, fontsize=8, frameon=False
     )
-    figure.savefig(path)
+    save(figure, path)

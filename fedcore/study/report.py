@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,25 @@ def write_report(shelf: Shelf, path: Path, command: str, pictures: Sequence[Path
         f"## To run it again\n\n```sh\n{command}\n```",
     ]
     path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+def write_values(shelf: Shelf, path: Path) -> None:
+    """Every run's metrics as CSV, a line for each: what the report's means are made of."""
+    names = shelf.study.metrics
+    with path.open("w", encoding="utf-8", newline="") as file:
+        written = csv.writer(file, lineterminator="\n")
+        written.writerow(["split", "method", "settings", "seed", *names, "failure"])
+        for split, each in rows(shelf).items():
+            for row in each:
+                values = {name: row.values(name) for name in names}
+                for seed, record in row.records.items():
+                    cells = [_value(values[name].get(seed)) for name in names]
+                    head = [split, row.method.name, _tried(row.settings), seed]
+                    written.writerow([*head, *cells, record.failure])
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def interpretation(path: Path) -> str:

@@ -251,6 +251,15 @@ def test_a_table_has_mean_deviation_and_difference(full: Shelf, tmp_path: Path) 
     assert str(tmp_path) not in text and "missing" not in text
 
 
+def test_every_run_is_a_line_of_values(full: Shelf, tmp_path: Path) -> None:
+    report.write_values(full, tmp_path / "values.csv")
+    head, *lines = (tmp_path / "values.csv").read_text().splitlines()
+    assert head == "split,method,settings,seed,loss,rougeL,bytes_up,failure"
+    assert len(lines) == 8
+    assert "alike,FedAdam,strategy.server_learning_rate 0.1,1,3,20,1," in lines
+    assert "by kind,FedAdam,strategy.server_learning_rate 0.1,2,,,,the loss is nan" in lines
+
+
 def test_the_best_is_marked_where_there_is_one(full: Shelf) -> None:
     each = rows(full)["alike"]
     winner = best(each, "loss")
