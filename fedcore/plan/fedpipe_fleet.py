@@ -39,8 +39,16 @@ def plans(
         except SpecError as error:
             faults += error.faults
     if faults:
-        raise SpecError(faults)
+        raise SpecError(_together(faults))
     return found
+
+
+def _together(faults: Sequence[Fault]) -> list[Fault]:
+    """What is wrong with several devices alike is said once, with all their names."""
+    names: dict[str, list[str]] = {}
+    for fault in faults:
+        names.setdefault(fault.message, []).append(fault.path)
+    return [Fault(", ".join(named), message) for message, named in names.items()]
 
 
 def mean_scores(spec: JobSpec, sizes: Architecture, scores: Sequence[Scores]) -> dict[str, float]:
