@@ -6,12 +6,14 @@ machine (``pi=4``).
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault
 from fedcore.plan.flops import ATTENTION, Architecture, architecture_of
+from fedcore.plan.matrices import matrices
 from fedcore.spec_adapter import AUTO_RANK, LORA_TARGETS, AdapterSpec
 
 if TYPE_CHECKING:
@@ -106,9 +108,32 @@ def _rank_within_matrix(spec: JobSpec) -> list[Fault]:
     return [Fault("adapter.rank", message)]
 
 
+def _pattern_is_of_the_model(spec: JobSpec) -> list[Fault]:
+    """Entries about matrices that a model of known sizes does not have; they would do nothing."""
+    sizes = architecture_of(spec.model.name)
+    if sizes is None:
+        return []
+    known = [matrix.name for matrix in matrices(sizes)]
+    named = [entry.rpartition("=")[0] for entry in spec.adapter.pattern]
+    unknown = [name for name in named if name and name not in known]
+    message = f"{spec.model.name} has no matrix"
+    return [
+        Fault("adapter.pattern", f"{message} {name!r}; {_nearest(name, known)}") for name in unknown
+    ]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    alike = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {alike[0]}?" if alike else f"they are called like {known[0]}"
+
+
 def _sides(sizes: Architecture, targets: Sequence[str]) -> list[int]:
     other = [sizes.inner if name in ATTENTION else sizes.d_ff for name in targets]
     return [sizes.d_model, *other]
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_entries, _rank_within_matrix)
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _entries,
+    _rank_within_matrix,
+    _pattern_is_of_the_model,
+)

@@ -79,6 +79,12 @@ METHOD_COMBINATIONS: list[Case] = [
     ({"adapter": {"modules": ["o"], "aggregation": "stack"}}, "adapter.modules", "are served"),
     ({"adapter": {"modules": ["x"], "aggregation": "stack"}}, "adapter.modules", "unknown x"),
     ({"adapter": {"pattern": ["q"]}}, "adapter.pattern", "give MATRIX=RANK"),
+    (
+        {"adapter": {"pattern": ["encoder.block.99.layer.0.SelfAttention.q=4"]}},
+        "adapter.pattern",
+        "nano has no matrix 'encoder.block.99.layer.0.SelfAttention.q'; did you mean encoder.block",
+    ),
+    ({"adapter": {"pattern": ["zz=4"]}}, "adapter.pattern", "they are called like encoder.block.0"),
     ({"adapter": {"rank": 193}}, "adapter.rank", "smallest side of the matrices it adapts (192)"),
     (
         {"adapter": {"aggregation": "fedex"}, "model": {"base": "nf4"}},
