@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedcore import rounds
-from fedcore.errors import Fault, SpecError
+from fedcore.errors import Fault
 from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
 from fedcore.tree import Roles, clusters, depth, device_faults, parents_of, shared_out
@@ -21,19 +21,18 @@ DELIVERED_WORDS = [phase.value for phase in DELIVERED]
 TRAINS = (DeviceRole.TRAINER, DeviceRole.BOTH)
 
 
-def check(spec: JobSpec) -> None:
-    """Raise SpecError with every fault of a job's tree on the devices that are enrolled now."""
+def faults(spec: JobSpec) -> list[Fault]:
+    """Every fault of a job's tree on the devices that are enrolled now."""
     if not spec.tree.grown:
-        return
+        return []
     rows = list(Device.objects.filter(revoked_at=None).values_list("name", "role"))
     chosen = set(spec.participation.devices)
     training = {name for name, role in rows if role in TRAINS and (not chosen or name in chosen)}
     roles = Roles(training, {name for name, role in rows if role in FOLDS})
-    faults = device_faults(parents_of(spec.tree.parents), roles)
+    found = device_faults(parents_of(spec.tree.parents), roles)
     if spec.tree.auto and not roles.aggregators:
-        faults = ["no device may fold for others; give one the role 'aggregator', or 'both'"]
-    if faults:
-        raise SpecError([Fault("tree.parents", message) for message in faults])
+        found = ["no device may fold for others; give one the role 'aggregator', or 'both'"]
+    return [Fault("tree.parents", message) for message in found]
 
 
 def fix(spec: JobSpec, training: Sequence[Participant]) -> list[Participant]:

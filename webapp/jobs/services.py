@@ -40,8 +40,7 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     """
     if faults := launch_faults(spec):
         raise SpecError(faults)
-    _check_devices(spec)
-    clusters.check(spec)
+    check_devices(spec)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
     with transaction.atomic():
         job = Job.objects.create(
@@ -56,15 +55,20 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     return job
 
 
-def _check_devices(spec: JobSpec) -> None:
+def check_devices(spec: JobSpec) -> None:
+    """Raise SpecError with all that the enrolled devices are not what a job says of them."""
+    if faults := [*_unknown_devices(spec), *clusters.faults(spec)]:
+        raise SpecError(faults)
+
+
+def _unknown_devices(spec: JobSpec) -> list[Fault]:
     named = spec.participation.devices
     known = set(
         Device.objects.filter(name__in=named, revoked_at=None).values_list("name", flat=True)
     )
     missing = [name for name in named if name not in known]
-    if missing:
-        message = f"no device is called {', '.join(missing)}; see the list of devices"
-        raise SpecError([Fault("participation.devices", message)])
+    message = f"no device is called {', '.join(missing)}; see the list of devices"
+    return [Fault("participation.devices", message)] if missing else []
 
 
 def move(job_id: UUID, name: str, user: User | None) -> Job:

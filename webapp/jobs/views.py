@@ -134,6 +134,7 @@ def job_estimate(request: HttpRequest) -> HttpResponse:
 def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
     try:
         spec = JobSpec.from_dict(values)
+        services.check_devices(spec)
     except SpecError as error:
         return {"estimate": None, "wrong": forms.named(error.faults)}
     return {

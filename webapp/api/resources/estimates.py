@@ -14,6 +14,7 @@ from webapp.api.base import Resource, read_spec
 from webapp.api.schema import SPEC_REF
 from webapp.devices.listing import devices_with_data, last_trainings
 from webapp.jobs.estimate import estimate
+from webapp.jobs.services import check_devices
 
 
 class PartSerializer(serializers.Serializer[Any]):
@@ -54,6 +55,7 @@ class Estimates(Resource):
         `null` where it cannot be known without the model's sizes or a measured device.
         """
         spec = read_spec(request)
+        check_devices(spec)
         devices = list(devices_with_data().filter(revoked_at=None).order_by("name"))
         answer = estimate(spec, devices, last_trainings(devices))
         return Response(EstimateSerializer(answer).data)
