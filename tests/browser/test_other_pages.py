@@ -51,17 +51,36 @@ def test_estimate_follows_typing(window: Callable[..., Window], fleet: list[int]
 def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Window]) -> None:
     made = window()
     page = made.go("/jobs/new/")
-    page.locator("details:has([name='strategy.proximal_mu']) > summary").click()
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_hidden()
     page.check("[value=fedprox]")
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_visible()
     page.check("[value=full]")
     expect(page.locator("[name='adapter.rank']")).to_be_hidden()
     page.locator("#o-strategy-name summary").click()
+    page.locator("details:has([name='strategy.tau']) > summary").click()
     for name, tau in (("fedavgm", False), ("fedyogi", True)):
         page.check(f"[value={name}]")
         expect(page.locator("[name='strategy.beta1']")).to_be_visible()
         expect(page.locator("[name='strategy.tau']")).to_be_visible(visible=tau)
+
+
+def test_what_another_method_left_behind_is_no_fault(
+    window: Callable[..., Window], fleet: list[int]
+) -> None:
+    made = window(width=390)
+    page = made.go("/jobs/new/")
+    expect(page.locator("[name='method.rewards']")).to_be_hidden()
+    page.check("[value=pfit]")
+    page.check("[value=layers]")
+    page.fill("[name='method.rewards']", "helpful")
+    page.wait_for_selector("#estimate a:has-text('Rewards')")
+    page.click("#estimate a:has-text('Rewards')")
+    assert page.evaluate("document.activeElement.name") == "method.rewards"
+    page.check("[value=none]")
+    page.wait_for_selector("#estimate:has-text('Fits')")
+    expect(page.locator("[name='method.rewards']")).to_be_hidden()
+    page.click("text=Save as draft")
+    page.wait_for_selector(".job-head .state:text('draft')")
 
 
 def test_cancelling_asks_and_names_the_consequence(window: Callable[..., Window], job: str) -> None:

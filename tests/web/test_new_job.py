@@ -92,6 +92,35 @@ def test_what_an_option_belongs_to_exists(path: str, told: tuple[str, ...]) -> N
     assert set(told[1:]) <= set(known[told[0]].choices or ())
 
 
+def test_what_belongs_to_another_choice_is_no_fault_where_the_page_hid_it() -> None:
+    """Rewards were typed for PFIT, and then another method was chosen."""
+    typed = {"method.rewards": ["leak"], "adapter.rank": "many", "rounds": "many"}
+    hidden = "method.rewards,adapter.rank,rounds,no.such"
+    values = forms.read(post(**typed, **{forms.LEFT_OUT: hidden}))
+    assert "rewards" not in values["method"] and "rank" not in values["adapter"]
+    assert values["rounds"] == "many", "an option of no other choice is never hidden"
+    del values["rounds"]
+    assert JobSpec.from_dict(values) == JobSpec()
+    assert forms.read(post(**typed))["method"]["rewards"] == "leak"
+
+
+def test_choices_are_cards_and_what_belongs_to_them_is_not_folded_away() -> None:
+    how = next(part for part in forms.sections(JobSpec().to_dict(), [], []) if part.key == "how")
+    order = [field.name for field in how.fields]
+    for choice, own in (
+        ("adapter.kind", "adapter.rank"),
+        ("adapter.aggregation", "adapter.ranks"),
+        ("strategy.name", "strategy.fairness_q"),
+        ("method.name", "method.rewards"),
+    ):
+        assert order.index(choice) < order.index(own)
+        cards = drawn(JobSpec().to_dict())[choice]
+        assert cards.kind == "cards" and all(card.note for card in cards.choices)
+    method = [field for field in how.fields + how.advanced if field.name.startswith("method.")]
+    assert all(field.only_with for field in method if field.name != "method.name")
+    assert not any(field.help.startswith(("PFIT", "PFTT", "FedPipe")) for field in method)
+
+
 def test_launch(ada: Client, fleet: list[Device]) -> None:
     names = [fleet[0].name, fleet[1].name]
     sent = filled(**{"name": "law", "rounds": "3", "participation.devices": names})
@@ -152,6 +181,20 @@ def test_estimate_follows_what_is_typed(ada: Client, fleet: list[Device]) -> Non
     assert "law has 180 of 300 examples" in few
     assert "to mend" in ada.post(address, filled(rounds="x")).content.decode()
     assert "1 thing to mend" in ada.post(address, filled(rounds="x")).content.decode()
+
+
+def test_the_estimate_tells_what_the_launch_would_refuse(ada: Client, fleet: list[Device]) -> None:
+    """All at once: devices that are not there, in the list and in the tree."""
+    wrong = {"participation.devices": ["ghost"], "tree.parents": ["a=b"]}
+    text = ada.post(reverse("job-estimate"), filled(**wrong)).content.decode()
+    assert "3 things to mend" in text and 'href="#o-tree-parents"' in text
+    assert "no device is called ghost" in text and "is called &#x27;b&#x27;" in text
+    refused = ada.post(reverse("job-new"), filled(**wrong)).content.decode()
+    assert "3 things to mend before it can start" in refused
+    sent = {"participation": {"devices": ["ghost"]}}
+    answer = ada.post(reverse("api-job-estimate"), sent, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.json()["faults"][0]["path"] == "participation.devices"
 
 
 def of(spec: JobSpec) -> Any:

@@ -6,6 +6,10 @@ from dataclasses import fields
 
 from fedcore.spec_adapter import REDISTRIBUTING
 from fedcore.spec_distill import AGGLOMERATIVE, DistillSpec
+from fedcore.spec_fedpipe import NAME as FEDPIPE
+from fedcore.spec_pfit import OPTIONS as OF_PFIT
+from fedcore.spec_pfit import PFIT
+from fedcore.spec_pftt import PFTT
 from fedcore.spec_strategy import ADAPTIVE
 
 # Where an option stands; the longest prefix that fits wins.
@@ -42,8 +46,18 @@ PLACES = {
     "wire": "travel",
 }
 ELSEWHERE = "limits"
-# These open their section; the others follow as they are declared.
-FIRST = ("name", "strategy.name", "adapter.kind", "method.name", "rounds")
+# These open their section in this order, each choice before what belongs to it, and none of them is
+# folded away; the others follow as they are declared.
+FIRST = (
+    *("name", "rounds"),
+    *("adapter.kind", "adapter.width", "adapter.last_layers", "adapter.rank", "adapter.alpha"),
+    *("adapter.aggregation", "adapter.ranks"),
+    *("strategy.name", "strategy.proximal_mu", "strategy.fairness_q"),
+    "strategy.server_learning_rate",
+    *("method.name", "method.restraint", "method.own_rank", "method.own_ranks"),
+    *("method.memory_budget_mb", "method.time_budget_s"),
+    *("method.rewards", "method.weights", "method.samples"),
+)
 
 # Options drawn as cards, with one line for each choice.
 CARDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -61,6 +75,27 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
         "fednova": ("FedNova", "Count updates by step, where devices take unlike numbers of them."),
         "qfedavg": ("q-FedAvg", "Listen more to devices the model serves badly."),
         "scaffold": ("SCAFFOLD", "Correct each device's drift. Needs SGD and a number of steps."),
+    },
+    "adapter.aggregation": {
+        "fedit": ("FedIT", "A and B averaged apart: cheap, but not quite their product."),
+        "ffa": ("FFA-LoRA", "A stays as it was, B is averaged: exact, half the bytes."),
+        "fedex": ("FedEx-LoRA", "Apart, and what that misses goes into the base: exact."),
+        "flexlora": ("FlexLoRA", "Products averaged and cut to rank by SVD; ranks may differ."),
+        "stack": ("Stacked", "All factors side by side: exact; ranks may differ."),
+    },
+    "method.name": {
+        "none": ("No method", "Plain federated training. Start here."),
+        "fedjudge": ("FedJudge", "Hold what matters to all while devices learn what is theirs."),
+        "pftt": ("PFTT", "Share bottlenecks, and let each device keep a LoRA of its own."),
+        "pfit": ("PFIT", "Each device learns from rewards of its own; LoRA or last layers."),
+        "fedpipe": (
+            "FedPipe",
+            "Plan matrices, ranks and base to fit each device; LoRA averaged by FlexLoRA.",
+        ),
+        "agglomerative": (
+            "Agglomerative",
+            "Larger models above smaller ones, which teach each other over shared text.",
+        ),
     },
     "participation.mode": {
         "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
@@ -107,5 +142,13 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
     "participation.staleness_exponent": ("participation.mode", "buffered"),
     "participation.staleness_threshold": ("participation.mode", "buffered"),
     "participation.deadline_slack": ("participation.mode", "synchronous"),
+    "method.restraint": ("method.name", "fedjudge"),
+    **{
+        f"method.{name}": ("method.name", PFTT)
+        for name in ("own_rank", "own_ranks", "own_targets", "own_scale")
+    },
+    "method.memory_budget_mb": ("method.name", FEDPIPE),
+    "method.time_budget_s": ("method.name", FEDPIPE),
+    **{f"method.{name}": ("method.name", PFIT) for name in OF_PFIT},
     **{f"distill.{item.name}": ("method.name", AGGLOMERATIVE) for item in fields(DistillSpec)},
 }

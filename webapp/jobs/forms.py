@@ -24,6 +24,7 @@ from webapp.jobs.form_tables import (
 )
 
 Json = dict[str, Any]
+LEFT_OUT = "left-out"  # the paths, with commas between, of what static/js/new_job.js hides
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,14 @@ class Field:
 
     @property
     def help(self) -> str:
-        """A sentence, unless it begins with a name; cards and devices say it themselves."""
+        """A sentence, unless it begins with a name; cards and devices say it themselves.
+
+        The name of the choice it belongs to is left out: the field stands there with it alone.
+        """
         text = "" if self.kind in ("cards", "devices") else self.info.help
+        path, *values = ONLY_WITH.get(self.name, ("",))
+        for label, _ in (CARDS.get(path, {}).get(value, ("", "")) for value in values):
+            text = "" if text == label else text.removeprefix(f"{label}: ")
         first = text.partition(" ")[0]
         return text if first.endswith((":", ",")) else text[:1].upper() + text[1:]
 
@@ -124,10 +131,15 @@ def plain(value: Any) -> Any:
 
 
 def read(post: QueryDict) -> Json:
-    """What was typed, as the nested values ``JobSpec.from_dict`` reads; nonsense stays as typed."""
+    """What was typed, as the nested values ``JobSpec.from_dict`` reads; nonsense stays as typed.
+
+    An option that the page has hidden, as it belongs to another choice, keeps its default.
+    """
     values: Json = {}
+    hidden = set(post.get(LEFT_OUT, "").split(",")) & set(ONLY_WITH)
     for info in options(JobSpec):
-        _put(values, info.path, _typed(info, post))
+        if info.path not in hidden:
+            _put(values, info.path, _typed(info, post))
     return values
 
 
@@ -179,12 +191,17 @@ def sections(
     for fault in faults:
         wrong.setdefault(fault.path, []).append(fault.message)
     made = {key: Section(key, title, lead) for key, (title, lead) in SECTIONS.items()}
-    for info in sorted(options(JobSpec), key=lambda info: info.path not in FIRST):
+    for info in sorted(options(JobSpec), key=_turn):
         section = made[place_of(info.path)]
         value = _get(values, info.path, info.default)
         drawn = _field(info, value, tuple(wrong.get(info.path, ())), devices)
-        (section.advanced if info.advanced else section.fields).append(drawn)
+        folded = info.advanced and info.path not in FIRST
+        (section.advanced if folded else section.fields).append(drawn)
     return list(made.values())
+
+
+def _turn(info: OptionInfo) -> int:
+    return FIRST.index(info.path) if info.path in FIRST else len(FIRST)
 
 
 def _field(
