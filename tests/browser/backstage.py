@@ -49,6 +49,23 @@ def rewarded_job(devices: list[int], **options: Any) -> str:
     return str(measured.rewarded_job(rows, **options).pk)
 
 
+def finished_job(devices: list[int]) -> str:
+    """A completed job of one round, whose last model every device has measured."""
+    job = factories.make_job([Device.objects.get(pk=key) for key in devices], rounds=1)
+    for number in range(2):
+        factories.add_round(job, number, job.created_at)
+    factories.finish(job)
+    return str(job.pk)
+
+
+def train_alone(job: str, fails: str = "") -> None:
+    """Every training alone that a job is compared with ends: one with a reason, if any."""
+    for number, child in enumerate(Job.objects.filter(alone_of=job).order_by("created_at")):
+        factories.add_round(child, 1, child.created_at)
+        failed = fails and not number
+        factories.finish(child, "failed" if failed else "completed", fails if failed else "")
+
+
 def queued_job(**options: Any) -> str:
     return str(factories.make_job([], "queued", **options).pk)
 

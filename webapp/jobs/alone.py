@@ -196,7 +196,7 @@ def _line(
     heads: Mapping[str, Json],
 ) -> tuple[Compared, Json]:
     """A device's comparison, and where its training alone stands."""
-    alone = scores[child.pk].get(person.slot) if child is not None else None
+    alone = scores[child.pk].get(person.slot) if child is not None and _done(child) else None
     state, reason, progress = _standing(person, child, heads)
     row, wrong = _compared(person.device.name, mine, alone)
     can_ask = not _gone(person) and (child is None or child.phase in AGAIN)
@@ -229,7 +229,7 @@ def gains(job: Job) -> dict[int, float]:
 
     That is its own where the method has one. {} where nobody asked; two queries.
     """
-    children = _newest(job)
+    children = {slot: child for slot, child in _newest(job).items() if _done(child)}
     scores = last_scores([job, *children.values()]) if children else {}
     found: dict[int, float] = {}
     for slot, child in children.items():
@@ -248,8 +248,11 @@ def _standing(
         return ("gone", gone, 0.0) if gone else ("not asked", "", 0.0)
     head = heads[str(child.pk)]
     reason = child.reason if child.phase in AGAIN else head["headline"]
-    done = child.phase == JobPhase.COMPLETED.value
-    return child.phase, "" if done else capfirst(reason), head["progress"]
+    return child.phase, "" if _done(child) else capfirst(reason), head["progress"]
+
+
+def _done(child: Job) -> bool:
+    return child.phase == JobPhase.COMPLETED.value
 
 
 def _cost(job: Job) -> float | None:

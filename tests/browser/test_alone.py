@@ -1,0 +1,37 @@
+"""The comparison with training alone: asked for on the page, and filled in while one looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.conftest import Window
+from tests.browser.server import Site
+
+pytestmark = pytest.mark.browser
+
+
+def test_gains_appear_by_themselves(
+    window: Callable[..., Window], site: Site, fleet: list[int]
+) -> None:
+    job = site.do("finished_job", devices=fleet)
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    assert "about the job's training time again" in page.locator("#alone").inner_text()
+    page.click("text=Compare with training alone")
+    page.wait_for_selector("#alone tbody tr:nth-child(3) .state:has-text('queued')")
+    site.do("train_alone", job=job, fails="the disk is full")
+    page.wait_for_selector("#alone:has-text('gained by the shared model')")
+    told = page.locator("#alone").inner_text()
+    assert "The disk is full" in told and "of 2 devices" in told
+    page.wait_for_selector("text=Ask again where it is missing")
+
+
+def test_it_fits_a_phone(window: Callable[..., Window], site: Site, fleet: list[int]) -> None:
+    job = site.do("finished_job", devices=fleet)
+    made = window(width=390, theme="dark")
+    page = made.go(f"/jobs/{job}/")
+    page.click("text=Compare with training alone")
+    page.wait_for_selector("#alone tbody tr:nth-child(3)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
