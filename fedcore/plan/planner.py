@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from fedcore.plan.changes import CHANGES, Change
 from fedcore.plan.clock import version_s
-from fedcore.plan.fedpipe_preview import devices_as_given
 from fedcore.plan.flops import Architecture
+from fedcore.plan.given import devices_as_given
 from fedcore.plan.round import Candidate, DevicePlan, with_waiting
 from fedcore.sampling import needed
 from fedcore.spec import JobSpec
@@ -60,6 +60,12 @@ class FleetPlan:
     @property
     def total_s(self) -> float | None:
         return None if self.round_s is None else self.rounds * self.round_s
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Both ways, of all devices over all rounds; None where nobody fits."""
+        moved = [device.bytes_down + device.bytes_up for device in self.fitting]
+        return round(self.rounds * self.updates * sum(moved) / len(moved)) if moved else None
 
     @property
     def total_j(self) -> float | None:

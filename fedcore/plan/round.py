@@ -9,16 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedcore.plan.energy import Energy, energy
-from fedcore.plan.flops import FP32_BYTES, Architecture
+from fedcore.plan.flops import Architecture
 from fedcore.plan.hardware import Hardware
 from fedcore.plan.links import Link
 from fedcore.plan.memory import Memory, largest_micro_batch, memory, usable
 from fedcore.plan.method import Method, Work
 from fedcore.plan.reinforced import READINGS, Course, held_samples, mean_step
 from fedcore.plan.steps import Step, evaluation_s, step
+from fedcore.plan.traffic import bytes_down, uplink
 from fedcore.plan.tuning import PADDED_SHARE
-from fedcore.plan.wire_auto import Transfer, choose
-from fedcore.plan.wire_chain import PLAIN, Chain
 from fedcore.spec import JobSpec
 from fedcore.spec_pfit import PFIT
 from fedcore.spec_pftt import PFTT
@@ -57,6 +56,7 @@ class Candidate:
 class DevicePlan:
     """``why`` says why it does not fit, '' if it does. None where it cannot be known.
 
+    ``bytes_down`` is a mean of the rounds where it grows, ``bytes_down_last`` that of the last one.
     ``planned`` is what FedPipe chose for it, where the job leaves that to FedPipe.
     """
 
@@ -67,6 +67,7 @@ class DevicePlan:
     micro_batch: int
     steps: int
     bytes_down: int
+    bytes_down_last: int
     bytes_up: int
     codec: str
     step: Step | None = None
@@ -127,7 +128,7 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
     one = pace and pace.mean
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
-    up = _uplink(spec, method, device.link, train_s)
+    up, down = uplink(spec, method, device.link, train_s), bytes_down(spec, method)
     found = DevicePlan(
         name=device.name,
         why=_why(device, held),
@@ -135,7 +136,8 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
         memory=held,
         micro_batch=held.examples,
         steps=steps,
-        bytes_down=_bytes_down(spec, method),
+        bytes_down=down,
+        bytes_down_last=down,
         bytes_up=up.payload(method.sent_up)[1],
         codec=str(up),
         step=one,
@@ -145,15 +147,13 @@ def _planned(spec: JobSpec, method: Method, device: Candidate, share: float) -> 
     return _timed(found, device, train_s, evaluate_s and share * evaluate_s)
 
 
-def wire_bytes(chain: Chain, method: Method) -> int:
-    """Bytes of what trains under that chain of codecs, headers not counted."""
-    return chain.payload(method.sent)[1]
-
-
-def _bytes_down(spec: JobSpec, method: Method) -> int:
-    """The model, or the step to it, and the server's state where devices are to see it."""
-    state = wire_bytes(PLAIN, method) if spec.strategy.serves_state else 0
-    return wire_bytes(spec.wire.step_chain or PLAIN, method) + state
+def fetching(plan: DevicePlan, device: Candidate, mean: int, last: int) -> DevicePlan:
+    """The same plan where other bytes come down, a mean of the rounds and in the last of them."""
+    found = replace(plan, bytes_down=mean, bytes_down_last=last)
+    if device.link is None:
+        return found
+    seconds = {**plan.seconds, "download_s": device.link.down_s(mean)}
+    return replace(found, seconds=seconds, cost=device.link.cost(mean + plan.bytes_up))
 
 
 def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DevicePlan:
@@ -259,17 +259,6 @@ def _evaluate_s(
         return None
     work = Work(validation_examples(spec, device.examples), device.source, device.target)
     return GENERATIONS.get(spec.method.name, 1) * evaluation_s(method, work, pace.supervised)
-
-
-def _uplink(spec: JobSpec, method: Method, link: Link | None, train_s: float | None) -> Chain:
-    """The chain of updates; with ``auto`` the one that the coordinator would choose by the link."""
-    if spec.wire.chain is not None:
-        return spec.wire.chain
-    if link is None or math.isinf(link.up_bps):
-        return Chain(packed=spec.wire.compress)
-    former = Transfer(round(FP32_BYTES * method.sent_up), 0.0, train_s or 0.0)
-    former = replace(former, seconds=link.up_s(former.size))
-    return choose({"all": (method.sent_up,)}, [former], spec.wire.compress)
 
 
 def _timed(

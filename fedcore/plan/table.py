@@ -29,6 +29,7 @@ def _device(plan: DevicePlan) -> dict[str, Any]:
         "round_s": plan.busy_s,
         "round_phases": {name: plan.seconds.get(name) for name in PHASES},
         "bytes_down": plan.bytes_down,
+        "bytes_down_last": plan.bytes_down_last,
         "bytes_up": plan.bytes_up,
         "codec": plan.codec,
         "compute_j": plan.energy.compute_j,
@@ -66,6 +67,7 @@ def fleet_values(plan: FleetPlan) -> dict[str, Any]:
         "round_s": plan.round_s,
         "total_s": plan.total_s,
         "total_j": plan.total_j,
+        "total_bytes": plan.total_bytes,
         "slowest": plan.slowest,
         "best_change": best
         and {
@@ -134,12 +136,23 @@ def _sentences(plan: FleetPlan) -> list[str]:
         device.energy.compute_j is not None and not device.energy.whole for device in plan.devices
     ):
         lines.append("* joules of computing alone: the idle watts are not known")
+    lines += _growing(plan)
     if plan.round_s is not None:
         lines.append(
             f"A round takes {_seconds(plan.round_s)}, {plan.rounds} of them "
             f"{_seconds(plan.total_s)}; {plan.slowest} is the slowest."
         )
     return [*lines, _advice(plan)] if plan.advised else lines
+
+
+def _growing(plan: FleetPlan) -> list[str]:
+    """That the way down grows, where it does; it is the same for all devices."""
+    some = next((row for row in plan.devices if row.bytes_down_last > row.bytes_down), None)
+    if some is None:
+        return []
+    mean, last = (_si(size, "B") for size in (some.bytes_down, some.bytes_down_last))
+    total = _si(plan.total_bytes, "B")
+    return [f"The way down grows to {last}, {mean} in a mean round; all rounds move {total}."]
 
 
 def _advice(plan: FleetPlan) -> str:

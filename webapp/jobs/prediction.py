@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from fedcore.errors import SpecError
 from fedcore.plan.energy import energy
 from fedcore.plan.flops import architecture_of
-from fedcore.plan.round import Candidate, DevicePlan, plan_devices
+from fedcore.plan.given import by_their_options
+from fedcore.plan.round import Candidate, DevicePlan
 from fedcore.spec import JobSpec
 from webapp.devices.models import Dataset
 from webapp.jobs.candidates import candidate
@@ -86,7 +87,7 @@ def prediction(job: Job) -> Prediction | None:
     ]
     before = _before(job, list(done))
     able = [_candidate(spec, person, before.get(person.device_id)) for person in people]
-    plans = plan_devices(spec, sizes, able)
+    plans = by_their_options(spec, sizes, able)
     rows = zip(people, able, plans, strict=True)
     return Prediction(tuple(_compared(plan, one, done[p.device_id]) for p, one, plan in rows))
 

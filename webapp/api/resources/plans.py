@@ -73,7 +73,8 @@ class DevicePlanSerializer(serializers.Serializer[Any]):
     flops_per_byte = Figure()
     round_s = Figure(help_text="without waiting for others")
     round_phases = serializers.DictField(child=Figure())
-    bytes_down = serializers.IntegerField()
+    bytes_down = serializers.IntegerField(help_text="a mean of the rounds, where it grows")
+    bytes_down_last = serializers.IntegerField(help_text="in the last round")
     bytes_up = serializers.IntegerField()
     codec = serializers.CharField(help_text="of its updates")
     compute_j = Figure()
@@ -103,6 +104,9 @@ class PlanSerializer(serializers.Serializer[Any]):
     round_s = Figure()
     total_s = Figure()
     total_j = Figure()
+    total_bytes = serializers.IntegerField(
+        allow_null=True, help_text="both ways, of all devices over all rounds"
+    )
     slowest = serializers.CharField(allow_blank=True)
     best_change = BestChangeSerializer(allow_null=True)
 
