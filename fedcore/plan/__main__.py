@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedcore.errors import Fault, SpecError
@@ -14,6 +17,8 @@ from fedcore.plan.flops import KNOWN, architecture_of
 from fedcore.plan.planner import FleetPlan, plan_fleet
 from fedcore.plan.table import as_text, fleet_values
 from fedcore.spec import JobSpec
+
+STDOUT, STDERR = 1, 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,13 +33,32 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        plan = planned(args.devices, args.spec, args.model)
+        with native_output_to_stderr():
+            plan = planned(args.devices, args.spec, args.model)
     except SpecError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return 2
     print(json.dumps(fleet_values(plan), indent=2) if args.json else as_text(plan))
     return 0
+
+
+@contextlib.contextmanager
+def native_output_to_stderr() -> Iterator[None]:
+    """What libraries print past Python goes to stderr meanwhile: stdout may be read as JSON.
+
+    HiGHS prints a line of its own about some integer programmes, whatever its options say. Of the
+    whole process, so for commands alone; in a web process the line goes to its log.
+    """
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C has written and not sent yet
+        os.dup2(kept, STDOUT)
+        os.close(kept)
 
 
 def planned(devices: str, job: str | None, model: str) -> FleetPlan:
