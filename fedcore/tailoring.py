@@ -8,7 +8,7 @@ like any other, which the device trains by. Standard library alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,29 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
 def differs(spec: JobSpec) -> bool:
     """Whether an option may say of a device something else than of the others."""
     return bool(spec.adapter.mixed or spec.method.weights or spec.method.own_ranks)
+
+
+PER_DEVICE = (
+    ("adapter", "ranks"), ("adapter", "alphas"), ("adapter", "modules"),
+    ("method", "own_ranks"), ("method", "weights"),
+)  # fmt: skip
+SHOWN = 10  # names in a message
+
+
+def stranger_faults(spec: JobSpec, members: Sequence[Member]) -> list[Fault]:
+    """Entries that are about no device of the job, neither by its name nor by its machine."""
+    names = [member.name for member in members]
+    known = {*names, *(member.machine for member in members if member.machine)}
+    more = ", ..." if len(names) > SHOWN else ""
+    faults = []
+    for group, option in PER_DEVICE:
+        for entry in getattr(getattr(spec, group), option):
+            name, equals, _ = entry.partition("=")
+            if equals and name not in known:
+                who = f"no device of this job is called {name!r} or is such a machine"
+                there = f"they are {', '.join(names[:SHOWN])}{more}" if names else "there is none"
+                faults.append(Fault(f"{group}.{option}", f"{entry!r}: {who}; {there}"))
+    return faults
 
 
 def for_evaluation(changes: Tailoring) -> dict[str, Any]:

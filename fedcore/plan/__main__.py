@@ -17,6 +17,7 @@ from fedcore.plan.flops import KNOWN, architecture_of
 from fedcore.plan.planner import FleetPlan, plan_fleet
 from fedcore.plan.table import as_text, fleet_values
 from fedcore.spec import JobSpec
+from fedcore.tailoring import Member, stranger_faults
 
 STDOUT, STDERR = 1, 2
 
@@ -72,7 +73,11 @@ def planned(devices: str, job: str | None, model: str) -> FleetPlan:
         known = ", ".join(("nano", *KNOWN))
         message = f"the sizes of {spec.model.name!r} are not known; give {known}, or a folder"
         raise SpecError([Fault("model.name", message)])
-    return plan_fleet(spec, sizes, read_fleet(Path(devices), spec))
+    fleet = read_fleet(Path(devices), spec)
+    members = [Member(0, device.name, device.hardware.board) for device in fleet]
+    if faults := stranger_faults(spec, members):
+        raise SpecError(faults)
+    return plan_fleet(spec, sizes, fleet)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedcore.alone import Seat
-from fedcore.errors import DataError
+from fedcore.errors import DataError, SpecError
 from fedcore.model.initial import write_initial
 from fedcore.plan.fedpipe_choice import Choice
 from fedcore.plan.frame_header import read_header
@@ -25,6 +25,7 @@ from fedcore.tailoring import (
     Member,
     Tailoring,
     for_evaluation,
+    stranger_faults,
     tailored,
     tailoring,
     trained_shapes,
@@ -87,6 +88,8 @@ class Workshop:
         workdir.mkdir(parents=True, exist_ok=True)
         self._hierarchy = Hierarchy(spec, self.names)
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
+        if not seats and (faults := stranger_faults(spec, members)):
+            raise SpecError(faults)
         placed = seats or {one.name: Seat(one.slot, tailoring(spec, one)) for one in members}
         self.slots = {name: placed[name].slot for name in self.names}
         self._changes: dict[str, Tailoring] = {name: placed[name].tailoring for name in self.names}

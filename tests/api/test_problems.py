@@ -45,6 +45,13 @@ def test_a_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
     assert body["faults"][0]["path"] == "participation.devices"
 
 
+def test_a_rank_of_a_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
+    spec = {"adapter": {"aggregation": "flexlora", "ranks": ["nobody=4"]}}
+    body = check_problem(operator_api.post("/api/v1/jobs/", spec, format="json"), 400)
+    assert body["faults"][0]["path"] == "adapter.ranks"
+    assert not Job.objects.exists()
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -161,6 +161,15 @@ def test_unknown_device_is_a_fault_of_its_field(ada: Client) -> None:
     assert "no device is called ghost" in answer.content.decode().lower()
 
 
+def test_a_rank_of_an_unknown_device_is_a_fault_of_its_field(ada: Client) -> None:
+    words = {"adapter.aggregation": "flexlora", "adapter.ranks": "ghost=4"}
+    answer = ada.post(reverse("job-new"), filled(**words))
+    assert answer.status_code == 422
+    text = answer.content.decode()
+    assert "no device of this job is called" in text and "ghost" in text
+    assert "o-adapter-ranks-fault" in text
+
+
 def test_launch_again_starts_from_the_former(ada: Client, job: Job) -> None:
     text = ada.get(reverse("job-new"), {"from": str(job.pk)}).content.decode()
     assert 'value="clinic notes"' in text

@@ -15,7 +15,7 @@ from webapp.accounts.models import User
 from webapp.broker import EXPORT, send_after_commit
 from webapp.devices.models import Device
 from webapp.events import job_event
-from webapp.jobs import clusters
+from webapp.jobs import clusters, tailoring
 from webapp.jobs.models import Job
 from webapp.jobs.transitions import look_at
 
@@ -35,8 +35,8 @@ class MoveRefused(EdgewiseError):
 def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     """Store a job, and launch it unless it is to stay a draft.
 
-    Raises SpecError where the specification names devices that this site does not have, or whose
-    role is another one, and for a method that only a simulation runs.
+    Raises SpecError where the specification names devices or machines that this site does not have,
+    or whose role is another one, and for a method that only a simulation runs.
     """
     if faults := launch_faults(spec):
         raise SpecError(faults)
@@ -57,7 +57,7 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
 
 def check_devices(spec: JobSpec) -> None:
     """Raise SpecError with all that the enrolled devices are not what a job says of them."""
-    if faults := [*_unknown_devices(spec), *clusters.faults(spec)]:
+    if faults := [*_unknown_devices(spec), *clusters.faults(spec), *tailoring.faults(spec)]:
         raise SpecError(faults)
 
 

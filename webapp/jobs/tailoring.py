@@ -7,11 +7,35 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from fedcore.errors import Fault
 from fedcore.plan.hardware import hardware_of
 from fedcore.spec import JobSpec
-from fedcore.tailoring import Member, auto_ranks, differs, tailored, tailoring
-from webapp.devices.models import Device
+from fedcore.tailoring import (
+    Member,
+    auto_ranks,
+    differs,
+    stranger_faults,
+    tailored,
+    tailoring,
+)
+from webapp.devices.models import Device, DeviceRole
 from webapp.jobs.models import Job, Participant
+
+
+def faults(spec: JobSpec) -> list[Fault]:
+    """Entries about a device or machine that the job cannot have now."""
+    if not differs(spec):
+        return []
+    chosen = set(spec.participation.devices)
+    rows = Device.objects.filter(revoked_at=None).exclude(role=DeviceRole.AGGREGATOR)
+    members = [_member(0, row) for row in rows.order_by("name") if not chosen or row.name in chosen]
+    return stranger_faults(spec, members)
+
+
+def strangers(spec: JobSpec, participants: Sequence[Participant]) -> list[str]:
+    """The same of the devices that a job then has, in words for its log."""
+    members = [_member(row.slot, row.device) for row in participants]
+    return [str(fault) for fault in stranger_faults(spec, members)]
 
 
 def fix(spec: JobSpec, participants: Sequence[Participant]) -> None:
@@ -24,8 +48,7 @@ def fix(spec: JobSpec, participants: Sequence[Participant]) -> None:
     speeds = {row.slot: _peak(row.device) for row in participants}
     ranks = auto_ranks(spec.adapter.rank, speeds)
     for row in participants:
-        member = Member(row.slot, row.device.name, hardware_of(row.device.profile).board)
-        row.tailoring = tailoring(spec, member, ranks[row.slot])
+        row.tailoring = tailoring(spec, _member(row.slot, row.device), ranks[row.slot])
         tailored(spec, row.tailoring)
 
 
@@ -39,6 +62,10 @@ def spec_for(job: Job, slot: int) -> JobSpec | None:
     """The job as this device is given it; None where it is given it as it is."""
     changes = told(job.pk).get(slot)
     return tailored(job.job_spec, changes) if changes else None
+
+
+def _member(slot: int, device: Device) -> Member:
+    return Member(slot, device.name, hardware_of(device.profile).board)
 
 
 def _peak(device: Device) -> float:

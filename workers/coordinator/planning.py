@@ -17,8 +17,9 @@ from fedcore.spec import JobSpec
 from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.events import job_event
 from webapp.jobs import clusters, fedpipe, tailoring
-from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.models import Assignment, Job, Level, Participant, Round
 from workers.coordinator import watch
 
 HISTORY_ROUNDS = 50  # how far back a device's last times are looked for
@@ -139,6 +140,8 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     if len(ready) >= max(1, spec.participation.minimum):
         tailoring.fix(spec, rows)
         rows = clusters.fix(spec, rows)
+        for text in tailoring.strangers(spec, rows):
+            job_event(job, text, Level.WARNING)
         Participant.objects.bulk_create(rows)
     return rows
 
