@@ -22,7 +22,7 @@ NAMES = ("attic", "barn", "pi")
 def done(federation: Federation) -> Job:
     """A completed job of three devices, whose scales differ."""
     federation.devices(*NAMES)
-    scales = {"rank": 2, "aggregation": "flexlora", "alphas": ["1", "2"]}
+    scales = {"rank": 2, "aggregation": "flexlora", "alphas": ["1", "barn=2"]}
     return finished(federation, adapter=scales)
 
 

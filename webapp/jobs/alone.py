@@ -118,7 +118,7 @@ def ask(job_id: UUID, user: User | None) -> None:
 def _launch(job: Job, person: Participant, user: User | None) -> None:
     """One device's job: its place in it is fixed now, so that no look can choose another."""
     seat = alone_seat(person.slot, person.tailoring)
-    child = create_job(alone_spec(job.job_spec, person.device.name), user)
+    child = create_job(alone_spec(job.job_spec, person.device.name), user, seated=True)
     Job.objects.filter(pk=child.pk).update(alone_of=job)
     Participant.objects.create(
         job=child,

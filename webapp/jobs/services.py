@@ -32,15 +32,16 @@ class MoveRefused(EdgewiseError):
     """The job is in no state for this; the text says what it would need."""
 
 
-def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
+def create_job(spec: JobSpec, user: User | None, launch: bool = True, seated: bool = False) -> Job:
     """Store a job, and launch it unless it is to stay a draft.
 
+    ``seated``: what differs on its devices is known already, whomever the options name.
     Raises SpecError where the specification names devices or machines that this site does not have,
     or whose role is another one, and for a method that only a simulation runs.
     """
     if faults := launch_faults(spec):
         raise SpecError(faults)
-    check_devices(spec)
+    check_devices(spec, seated)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
     with transaction.atomic():
         job = Job.objects.create(
@@ -55,9 +56,10 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True) -> Job:
     return job
 
 
-def check_devices(spec: JobSpec) -> None:
+def check_devices(spec: JobSpec, seated: bool = False) -> None:
     """Raise SpecError with all that the enrolled devices are not what a job says of them."""
-    if faults := [*_unknown_devices(spec), *clusters.faults(spec), *tailoring.faults(spec)]:
+    own = [] if seated else tailoring.faults(spec)
+    if faults := [*_unknown_devices(spec), *clusters.faults(spec), *own]:
         raise SpecError(faults)
 
 
