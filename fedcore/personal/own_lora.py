@@ -9,12 +9,12 @@ is trained once more starts from the file before it.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from fedcore.errors import TrainingError
 from fedcore.model.adapters import adapter_parameters, set_adapter
+from fedcore.personal.round_files import LATEST_DRAW, Key, RoundFiles
 from fedcore.spec import JobSpec
 from fedcore.tailoring import lora_of
 from fedcore.train.loop import Weights
@@ -22,11 +22,7 @@ from fedcore.train.own import Own
 from fedcore.train.terms import Context, Term
 from fedcore.wire.frame import FrameReader, write_frame
 
-FILE = "own-lora-{:06d}-{:03d}.safetensors"
-PATTERN = re.compile(r"own-lora-(\d+)-(\d+)\.safetensors")
-LATEST_DRAW = 10**9
-
-Key = tuple[int, int]  # the round a file is of, and the piece of training in it
+STEM = "own-lora"
 
 
 def beside_shared(context: Context) -> Term:
@@ -40,11 +36,12 @@ def beside_shared(context: Context) -> Term:
             "pftt keeps a LoRA on each device from round to round; give it a private folder"
         )
     key = (context.round_number, context.draw)
-    _put(model, held(folder, (key[0], key[1] - 1)))
+    files = RoundFiles(folder, STEM)
+    _put(model, files.before(key))
 
     def finish(delta: Weights, steps: int) -> None:
         del delta, steps
-        _keep(folder, key, model, context.spec)
+        _keep(files, key, model, context.spec)
 
     return Term(finish=finish)
 
@@ -52,13 +49,7 @@ def beside_shared(context: Context) -> Term:
 def wear(model: Any, own: Own, round_number: int) -> None:
     """Make the model the device's own, as it is after a round; one never kept changes nothing."""
     if own.folder is not None:
-        _put(model, held(own.folder, (round_number, LATEST_DRAW)))
-
-
-def held(folder: Path, latest: Key) -> Path | None:
-    """The newest file that is no newer than ``latest``; None: there is none."""
-    found = [path for key, path in _files(folder) if key <= latest]
-    return found[-1] if found else None
+        _put(model, RoundFiles(own.folder, STEM).newest((round_number, LATEST_DRAW)))
 
 
 def _put(model: Any, path: Path | None) -> None:
@@ -66,13 +57,11 @@ def _put(model: Any, path: Path | None) -> None:
         set_adapter(model, FrameReader(path))
 
 
-def _keep(folder: Path, key: Key, model: Any, spec: JobSpec) -> None:
+def _keep(files: RoundFiles, key: Key, model: Any, spec: JobSpec) -> None:
     """Write the file of this piece of training; of the others only the one before it stays."""
     lora = lora_of(spec)
     assert lora is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    before = held(folder, (key[0], key[1] - 1))
-    path = folder / FILE.format(*key)
+    files.folder.mkdir(parents=True, exist_ok=True)
     meta = {
         "kind": "own-lora",
         "rank": str(lora.rank),
@@ -80,13 +69,5 @@ def _keep(folder: Path, key: Key, model: Any, spec: JobSpec) -> None:
         "targets": ",".join(lora.targets),
     }
     tensors = {name: item.detach().cpu().float() for name, item in adapter_parameters(model)}
-    write_frame(path, tensors, meta)
-    for _, other in _files(folder):
-        if other not in (path, before):
-            other.unlink(missing_ok=True)
-
-
-def _files(folder: Path) -> list[tuple[Key, Path]]:
-    """Keys and their files, the oldest first."""
-    found = [(PATTERN.fullmatch(path.name), path) for path in folder.glob("own-lora-*")]
-    return sorted(((int(m[1]), int(m[2])), path) for m, path in found if m)
+    write_frame(files.path(key), tensors, meta)
+    files.keep_only(key)

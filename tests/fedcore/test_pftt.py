@@ -14,7 +14,8 @@ from fedcore.model.adapters import shared_parameters
 from fedcore.model.export import export_adapter
 from fedcore.model.initial import write_initial
 from fedcore.model.tuned import load_tuned
-from fedcore.personal.own_lora import held
+from fedcore.personal.own_lora import STEM
+from fedcore.personal.round_files import RoundFiles
 from fedcore.plan.flops import architecture_of
 from fedcore.plan.frame_header import read_header
 from fedcore.plan.method import Method
@@ -54,7 +55,7 @@ class Bench:
         return self.session.train(self.spec, self.weights, self.source, number, 0, None, draw, kept)
 
     def kept(self, own: str = "own", latest: tuple[int, int] = LATEST) -> dict[str, torch.Tensor]:
-        path = held(self.folder / own, latest)
+        path = RoundFiles(self.folder / own, STEM).newest(latest)
         assert path is not None
         frame = FrameReader(path)
         return {name: frame[name].clone() for name in frame}
@@ -137,7 +138,7 @@ def test_both_models_are_evaluated(bench: Bench) -> None:
 def test_what_a_person_takes_home_is_what_was_evaluated(bench: Bench) -> None:
     bench.train(1)
     folder = export_adapter(bench.spec, bench.weights, bench.folder / "home")
-    own = held(bench.folder / "own", LATEST)
+    own = RoundFiles(bench.folder / "own", STEM).newest(LATEST)
     model, _ = load_tuned(folder, own)
     prepared = bench.session.prepare(bench.spec, bench.source).validation
     found = bench.session.evaluate(
@@ -187,7 +188,7 @@ def test_a_simulation_sends_no_lora_and_keeps_one_of_each_size(tiny: Path, tmp_p
     assert sent == [(slot, shared) for _ in range(2) for slot in range(2)]
     assert set(FrameReader(global_file(tmp_path / "work", 2))) == shared
     for slot, rank in ((0, 2), (1, 4)):
-        path = held(tmp_path / "work" / f"own-{slot}", LATEST)
+        path = RoundFiles(tmp_path / "work" / f"own-{slot}", STEM).newest(LATEST)
         assert path is not None and path.name.startswith("own-lora-000002")
         frame = FrameReader(path)
         assert {min(frame[name].shape) for name in frame} == {rank}
