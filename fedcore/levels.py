@@ -6,9 +6,14 @@ The plan half of agglomerative federated learning (arXiv 2312.11489): end, edge,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault, SpecError
+from fedcore.spec_distill import teaches
+
+if TYPE_CHECKING:
+    from fedcore.spec import JobSpec
 
 PATH = "tree.parents"
 
@@ -24,6 +29,31 @@ class Levels:
         """In the order of their row; none of a leaf."""
         below = (child for row in self.rows for child in row)
         return tuple(child for child in below if self.parents.get(child) == name)
+
+
+def level_specs(spec: JobSpec) -> list[JobSpec]:
+    """The job as each level has it, from the leaves up: its model, and how it trains."""
+    return [spec, *(_above(spec, name) for name in spec.distill.models)]
+
+
+def taken_home(spec: JobSpec) -> JobSpec:
+    """The job as the model has it that somebody takes home: the topmost level's."""
+    return level_specs(spec)[-1] if teaches(spec) else spec
+
+
+def _above(spec: JobSpec, model: str) -> JobSpec:
+    options = spec.distill
+    kept = "auto" if options.parents_train == "full" else spec.model.base
+    return replace(
+        spec,
+        model=replace(spec.model, name=model, base=kept),
+        adapter=replace(spec.adapter, kind=options.parents_train),
+        train=replace(
+            spec.train,
+            learning_rate=options.parent_learning_rate,
+            local_steps=options.parent_steps or spec.train.local_steps,
+        ),
+    )
 
 
 def level_names(count: int) -> tuple[str, ...]:

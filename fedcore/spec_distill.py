@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fedcore.errors import Fault
 from fedcore.spec_checks import one_of, option, real, text, texts, whole
 from fedcore.spec_wire import WireSpec
+from fedcore.tree import parents_of, star_faults
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 AGGLOMERATIVE = "agglomerative"
 PARENTS_TRAIN = ("full", "lora")
 PACKAGED_BRIDGE = "dialogues"
+INSTEAD = "simulate it (`python -m fedcore.simulate --method agglomerative`)"
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,57 @@ class DistillSpec:
     )
 
 
+def teaches(spec: JobSpec) -> bool:
+    """Whether parents learn from their children, where other trees average what they send."""
+    return spec.method.name == AGGLOMERATIVE
+
+
+def learners(spec: JobSpec) -> tuple[str, ...]:
+    """The devices that may train, by name; none: any. A tree that teaches names its children."""
+    below = tuple(sorted(parents_of(spec.tree.parents))) if teaches(spec) else ()
+    return spec.participation.devices or below
+
+
 def launch_faults(spec: JobSpec) -> list[Fault]:
     """Why a job cannot be launched on devices, though a simulation runs it."""
-    if spec.method.name != AGGLOMERATIVE:
+    if not teaches(spec):
+        return []
+    return [fault for rule in LAUNCH_RULES for fault in rule(spec)]
+
+
+def _one_level(spec: JobSpec) -> list[Fault]:
+    if len(spec.distill.models) < 2:
+        return []
+    message = f"a launched job has one level above the devices so far; name one model, or {INSTEAD}"
+    return [Fault("distill.models", message)]
+
+
+def _one_parent(spec: JobSpec) -> list[Fault]:
+    if not spec.tree.grown:
+        message = (
+            "say who is above whom: CHILD=PARENT for each device, or auto; the parent is a device "
+            f"with the role 'aggregator' and holds {' '.join(spec.distill.models[:1])}"
+        )
+        return [Fault("tree.parents", message)]
+    messages = star_faults(parents_of(spec.tree.parents), spec.participation.devices)
+    return [Fault("tree.parents", f"{message}, or {INSTEAD}") for message in messages]
+
+
+def _bridge_anywhere(spec: JobSpec) -> list[Fault]:
+    if spec.distill.bridge.partition(":")[0] == PACKAGED_BRIDGE:
         return []
     message = (
-        "agglomerative is not launched on devices: their server and aggregators hold no models of "
-        "their own yet; run it with `python -m fedcore.simulate --method agglomerative`"
+        "a launched job's devices make the bridge themselves, for a dataset or a file need not be "
+        f"there: take {PACKAGED_BRIDGE} or {PACKAGED_BRIDGE}:clinic+law, or {INSTEAD}"
     )
-    return [Fault("method.name", message)]
+    return [Fault("distill.bridge", message)]
+
+
+LAUNCH_RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _one_level,
+    _one_parent,
+    _bridge_anywhere,
+)
 
 
 def _levels(spec: JobSpec) -> list[Fault]:

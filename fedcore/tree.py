@@ -82,6 +82,23 @@ def device_faults(parents: Mapping[str, str], roles: Roles) -> list[str]:
     return faults + [f"{name} neither trains nor folds for anybody; leave it out" for name in idle]
 
 
+def star_faults(parents: Mapping[str, str], trainers: Collection[str]) -> list[str]:
+    """What keeps a tree from being one parent with all that train below it, all of it at once."""
+    heads = sorted(set(parents.values()))
+    faults = [
+        f"{name} has no parent; name one, or leave the device out of participation.devices"
+        for name in sorted(set(trainers) - {*parents, *heads})
+    ]
+    faults += [
+        f"{name} trains on data of its own and cannot be the parent too; take another device"
+        for name in heads
+        if name in trainers
+    ]
+    if len(heads) > 1:
+        faults.append(f"{', '.join(heads)} are {len(heads)} parents; name one")
+    return faults
+
+
 def shared_out(roles: Roles) -> dict[str, str]:
     """Trainers that do not fold themselves, dealt out by name among those that do, evenly."""
     heads = sorted(roles.aggregators)

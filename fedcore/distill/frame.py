@@ -6,7 +6,7 @@ little-endian integers of as few bytes as the vocabulary needs. Equal content, e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,35 +15,25 @@ from torch import Tensor
 from fedcore.distill.packed import FLOOR, Packed
 from fedcore.errors import WireError
 from fedcore.plan.frame_header import read_header
+from fedcore.plan.packed_header import (
+    KIND,
+    Expected,
+    check_packed_header,
+    payload_bytes,
+    place_bytes,
+)
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
-KIND = "bridge-logits"
-HALF_BYTES = 2
+__all__ = ["Expected", "payload_bytes", "place_bytes", "read_packed", "write_packed"]
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What a node that reads a frame knows of it: the shared bridge and the job's options."""
+def write_packed(
+    path: Path | str, told: Packed, bridge: str, more: Mapping[str, str] | None = None
+) -> FrameInfo:
+    """Write what a model says on the bridge samples whose digest is ``bridge``.
 
-    bridge: str
-    rows: int
-    kept: int
-    vocabulary: int
-    temperature: float
-
-
-def place_bytes(vocabulary: int) -> int:
-    """Bytes of one token id."""
-    return max(1, ((vocabulary - 1).bit_length() + 7) // 8)
-
-
-def payload_bytes(rows: int, kept: int, vocabulary: int) -> int:
-    """Bytes of a frame's numbers, its header not counted: k ids and values a row, one remainder."""
-    return rows * (kept * (HALF_BYTES + place_bytes(vocabulary)) + HALF_BYTES)
-
-
-def write_packed(path: Path | str, told: Packed, bridge: str) -> FrameInfo:
-    """Write what a model says on the bridge samples whose digest is ``bridge``."""
+    ``more``: what else the frame is to say of itself, such as whose it is.
+    """
     width = place_bytes(told.vocabulary)
     shifts = 8 * torch.arange(width)
     tensors = {
@@ -57,7 +47,7 @@ def write_packed(path: Path | str, told: Packed, bridge: str) -> FrameInfo:
         "vocabulary": str(told.vocabulary),
         "temperature": repr(told.temperature),
     }
-    return write_frame(path, tensors, meta)
+    return write_frame(path, tensors, {**(more or {}), **meta})
 
 
 def read_packed(path: Path | str, like: Expected) -> Packed:
@@ -66,7 +56,7 @@ def read_packed(path: Path | str, like: Expected) -> Packed:
     Raises WireError for another bridge, vocabulary, temperature, number of rows or tokens, ids that
     are no tokens or come twice, and numbers that are no log-probabilities.
     """
-    _check(Path(path), like)
+    check_packed_header(read_header(path), like)
     frame = FrameReader(path)
     values, rest = frame["values"].float(), frame["rest"].float()
     shifts = 8 * torch.arange(place_bytes(like.vocabulary))
@@ -86,28 +76,6 @@ def read_packed(path: Path | str, like: Expected) -> Packed:
         like.vocabulary,
         like.temperature,
     )
-
-
-def _check(path: Path, like: Expected) -> None:
-    header = read_header(path)
-    wanted = {
-        "kind": KIND,
-        "bridge": like.bridge,
-        "vocabulary": str(like.vocabulary),
-        "temperature": repr(like.temperature),
-    }
-    for key, value in wanted.items():
-        if header.meta.get(key) != value:
-            found = header.meta.get(key)
-            raise WireError(f"{path.name} says {key}={found!r} where {value!r} is due")
-    rows, kept = like.rows, like.kept
-    layout = {
-        "values": ("F16", (rows, kept)),
-        "rest": ("F16", (rows,)),
-        "places": ("U8", (rows, kept, place_bytes(like.vocabulary))),
-    }
-    if {name: (item.dtype, item.shape) for name, item in header.tensors.items()} != layout:
-        raise WireError(f"{path.name} does not hold {kept} tokens of each of {rows} distributions")
 
 
 def _scaled(values: Tensor, mass: Tensor) -> Tensor:

@@ -87,8 +87,7 @@ def agglomerative(context: Context) -> Term:
     lesson, options = context.own.lesson, context.spec.distill
     if lesson is None:
         raise TrainingError(
-            "agglomerative training needs the bridge samples, which only "
-            "`python -m fedcore.simulate --method agglomerative` deals out so far"
+            "agglomerative training needs the bridge samples; train through fedcore.distill.node"
         )
     kernels = Distilling(job_kernels(context.work, "bridge"), lesson.told, options.beta)
     if lesson.alone:

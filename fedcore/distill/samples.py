@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
@@ -29,10 +30,18 @@ def bridge_source(options: DistillSpec, folder: Path) -> Source:
         rows = _first(Source(options.bridge), options.samples, folder)
     path = folder / "bridge.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for text, summary in rows:
-            file.write(json.dumps({"text": text, "summary": summary}) + "\n")
+    lines = (json.dumps({"text": text, "summary": summary}) + "\n" for text, summary in rows)
+    _write("".join(lines).encode(), path)
     return Source(str(path), "text", "summary")
+
+
+def _write(content: bytes, path: Path) -> None:
+    """In one step; a file that is right stays as it is, and so does what was made of it."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _dialogues(domains: Iterable[str], count: int) -> Iterable[tuple[str, str]]:

@@ -132,9 +132,9 @@ def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
     source = resolve(name)
     try:
         with quiet_libraries():
-            from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+            from transformers import AutoModelForSeq2SeqLM
 
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            tokenizer = load_tokenizer(source)
             kept = PLAIN.get((base, precision), base)
             if kept == "fp32":  # of the files' own pages, read when used
                 model = AutoModelForSeq2SeqLM.from_pretrained(
@@ -146,6 +146,17 @@ def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
         raise ModelError(f"the files of {name} cannot be loaded: {error}") from error
     _check_head(model, source)
     return Base(model.eval(), tokenizer, fingerprint(source.folder), source)
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer alone, without the model. Raises ModelError where its files are unusable."""
+    try:
+        with quiet_libraries():
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer of {source.name} cannot be loaded: {error}") from error
 
 
 def _check_head(model: Any, source: ModelSource) -> None:

@@ -12,11 +12,11 @@ from fedcore.distill.bridge import Bridge
 from fedcore.distill.frame import payload_bytes
 from fedcore.distill.samples import SEED, SEEN, bridge_source
 from fedcore.errors import DataError, ModelError, SpecError
+from fedcore.levels import level_specs
 from fedcore.plan.frame_header import read_header
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.agglomerative import simulate_tree
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
-from fedcore.simulate.agglomerative.nodes import level_specs
 from fedcore.simulate.results import Event
 from fedcore.spec import JobSpec
 from fedcore.spec_distill import DistillSpec

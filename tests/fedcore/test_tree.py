@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from fedcore.errors import SpecError
 from fedcore.spec import JobSpec
-from fedcore.tree import Roles, clusters, depth, device_faults, entry_faults, parents_of, shared_out
+from fedcore.tree import (
+    Roles,
+    clusters,
+    depth,
+    device_faults,
+    entry_faults,
+    parents_of,
+    shared_out,
+    star_faults,
+)
 from tests.fedcore.trees import NAMES, forests
 
 
@@ -83,3 +92,15 @@ def test_clusters_come_after_those_of_their_children(parents: dict[str, str]) ->
     assert all(depth(parents, name) == 0 for name in set(NAMES) - set(parents))
     assert not entry_faults([f"{child}={parent}" for child, parent in parents.items()])
     assert parents_of(f"{child}={parent}" for child, parent in parents.items()) == parents
+
+
+def test_a_star_is_one_parent_with_all_that_train_below_it() -> None:
+    assert star_faults({"a": "hub", "b": "hub"}, ["a", "b"]) == []
+    assert star_faults({"a": "hub"}, ["a", "b"]) == [
+        "b has no parent; name one, or leave the device out of participation.devices"
+    ]
+    assert star_faults({"a": "hub", "hub": "top"}, ["a"]) == ["hub, top are 2 parents; name one"]
+    assert star_faults({"a": "b"}, ["a", "b"]) == [
+        "b trains on data of its own and cannot be the parent too; take another device"
+    ]
+    assert "a has no parent" in star_faults({}, ["a"])[0]

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedcore.distill.frame import read_packed, write_packed
+from fedcore.distill.node import check_bridges, vocabulary_of
 from fedcore.distill.packed import Packed, mean
 from fedcore.distill.samples import bridge_source
-from fedcore.errors import DataError, Fault, ModelError, SpecError
-from fedcore.levels import Levels, grown, level_names, planted
-from fedcore.simulate.agglomerative.nodes import Level, level_specs, vocabulary_of
+from fedcore.errors import DataError
+from fedcore.levels import Levels, grown, level_names, level_specs, planted
+from fedcore.simulate.agglomerative.nodes import Level
 from fedcore.simulate.agglomerative.results import LevelResult, Link, TreeRound
 from fedcore.simulate.results import Event, OnEvent
 from fedcore.spec import JobSpec
@@ -63,16 +64,13 @@ class _Tree:
         self.spec, self.devices, self.workdir, self.on_event = spec, devices, workdir, on_event
         self.tree = _tree(spec, devices, parents)
         specs = level_specs(spec)
-        self.vocabulary = vocabulary_of(specs)
-        if spec.distill.top_k > self.vocabulary:
-            message = f"is more than the {self.vocabulary} tokens of {spec.model.name}"
-            raise SpecError([Fault("distill.top_k", f"{spec.distill.top_k} {message}")])
+        vocabulary_of(specs)
         bridge = bridge_source(spec.distill, workdir)
         self.levels = [
             Level(item, bridge, workdir / f"level-{number}", workdir / "cache", Hooks())
             for number, item in enumerate(specs)
         ]
-        _check_bridges(self.levels)
+        check_bridges(specs, [level.node.bridge for level in self.levels])
         self.names = level_names(len(specs))
         self.places = {
             name: (level, slot)
@@ -105,7 +103,7 @@ class _Tree:
             nodes, source = self.levels[level], self.devices.get(name)
             told = self._teacher(name, number)
             training[name] = nodes.train(slot, number, source, told)
-            write_packed(self._said(name), nodes.speak(slot), nodes.bridge.digest)
+            write_packed(self._said(name), nodes.speak(slot), nodes.expected.bridge)
             self.on_event(Event("trained", number, name, training[name]))
         return self._result(number, training, began)
 
@@ -127,7 +125,7 @@ class _Tree:
         path = self._said(speaker)
         self.moved[link][way] += path.stat().st_size
         level, _ = self.places[listener]
-        return read_packed(path, self.levels[level].expected(self.vocabulary))
+        return read_packed(path, self.levels[level].expected)
 
     def _said(self, name: str) -> Path:
         level, slot = self.places[name]
@@ -172,13 +170,3 @@ def _tree(spec: JobSpec, devices: Mapping[str, Source], parents: Mapping[str, st
     if parents:
         return planted(leaves, above, parents)
     return grown(leaves, above, spec.distill.children)
-
-
-def _check_bridges(levels: list[Level]) -> None:
-    first = levels[0]
-    for level in levels[1:]:
-        if level.bridge.digest != first.bridge.digest:
-            raise ModelError(
-                f"{level.spec.model.name} reads the bridge as other tokens than "
-                f"{first.spec.model.name}; take models of one family, with one tokenizer"
-            )
