@@ -12,9 +12,15 @@ from fedcore.spec_participation import ParticipationSpec
 
 
 def round_policy(
-    part: ParticipationSpec, chosen: Selection, predicted: Mapping[str, float]
+    part: ParticipationSpec,
+    chosen: Selection,
+    predicted: Mapping[str, float],
+    heads_only: bool = False,
 ) -> Policy:
-    """Limits of a synchronous round of these members; ``predicted`` are their seconds."""
+    """Limits of a synchronous round of these members; ``predicted`` are their seconds.
+
+    ``heads_only``: a cluster's head alone can fold it.
+    """
     share, slack = part.deadline_quantile, part.deadline_slack
     return Policy(
         target=chosen.target,
@@ -23,6 +29,7 @@ def round_policy(
         lease_s=part.lease_s,
         max_attempts=part.max_attempts,
         evaluation_s=part.deadline_s,
+        heads_only=heads_only,
     )
 
 

@@ -4,6 +4,9 @@ Clusters are folded between the collection, which fixes the updates, and the ser
 cluster that cannot be folded by its head is passed up as it is, so its parent, in the end the
 server, folds its updates one by one: the mean is the same, only more bytes travel. A cluster of one
 update is passed up as well, since folding would only copy it.
+
+Where only heads can fold (``Policy.heads_only``: a head that learns from its children, in place of
+averaging them), one child is a cluster too, and an absent head is waited for until the deadline.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from fedcore.rounds.states import (
 from fedcore.tree import Cluster
 
 LOST = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
-TAKEN_UP = "the updates go up one by one"
+TAKEN_UP = {False: "the updates go up one by one", True: "nobody else can fold it"}  # heads_only
 
 
 def takes(current: Round, head: str) -> tuple[Assignment, ...]:
@@ -71,8 +74,16 @@ def unsettled(current: Round) -> list[str]:
 def _settled(current: Round, cluster: Cluster) -> bool:
     item = latest(current, Task.FOLD).get(cluster.head)
     if item is None:
-        return len(takes(current, cluster.head)) < 2
+        return len(takes(current, cluster.head)) < (1 if current.policy.heads_only else 2)
     return item.phase not in ACTIVE and not (item.phase in LOST and may_retry(current, item))
+
+
+def unfolded_heads(current: Round) -> list[str]:
+    """Heads whose cluster is lost without them, once nobody is waited for any more."""
+    if not current.policy.heads_only:
+        return []
+    heads = [cluster.head for cluster in current.clusters]
+    return [head for head in heads if not _delivered(current, head, Task.FOLD)]
 
 
 def offer_folds(draft: Draft, tick: Tick) -> None:
@@ -87,8 +98,8 @@ def offer_folds(draft: Draft, tick: Tick) -> None:
             continue
         if cluster.head in tick.online:
             draft.offer(cluster.head, Task.FOLD, item.attempt + 1 if item else 1, tick.now)
-        else:
-            reason = f"{item.reason}; {TAKEN_UP}" if item else f"it is away; {TAKEN_UP}"
+        elif not draft.round.policy.heads_only:
+            reason = f"{item.reason if item else 'it is away'}; {TAKEN_UP[False]}"
             _give_up(draft, item or Assignment(cluster.head, Task.FOLD, 1), reason)
 
 
@@ -108,8 +119,10 @@ def _give_up(draft: Draft, item: Assignment, reason: str) -> None:
     draft.effects.append(Revoke(item.device, item.task, item.attempt, reason, silent=True))
 
 
-def give_up_all(draft: Draft, reason: str) -> None:
+def give_up_all(draft: Draft) -> None:
     """The clusters' time is over: what is not folded goes up as it is."""
+    what = TAKEN_UP[draft.round.policy.heads_only]
+    reason = f"it did not fold its cluster by the deadline; {what}"
     for item in draft.round.assignments:
         if item.task is Task.FOLD and item.phase in ACTIVE:
             draft.revoke(item, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcore.rounds.clusters import TAKEN_UP, give_up_all, offer_folds, unsettled
+from fedcore.rounds.clusters import give_up_all, offer_folds, unfolded_heads, unsettled
 from fedcore.rounds.draft import Draft, due, expire_silent
 from fedcore.rounds.questions import failure_reasons, latest, may_retry, tally
 from fedcore.rounds.states import (
@@ -120,9 +120,14 @@ def _close_collection(draft: Draft, tick: Tick) -> None:
 def _fold_clusters(draft: Draft, tick: Tick) -> None:
     """The heads of clusters fold; the server goes on once each has, or cannot."""
     if due(draft.round, tick.now):
-        give_up_all(draft, f"it did not fold its cluster by the deadline; {TAKEN_UP}")
+        give_up_all(draft)
     offer_folds(draft, tick)
-    if not unsettled(draft.round):
+    if unsettled(draft.round):
+        return
+    if lost := unfolded_heads(draft.round):
+        reasons = failure_reasons(draft.round, Task.FOLD)
+        draft.move(RoundPhase.FAILED, f"nobody but {', '.join(lost)} can fold: {reasons}")
+    else:
         _aggregate(draft, tick.now)
 
 

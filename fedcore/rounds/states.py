@@ -104,6 +104,7 @@ class Policy:
 
     ``target`` updates close the collection at once, ``quorum`` suffice when the deadline comes.
     ``evaluation_s`` is the evaluation's own deadline (None: ``deadline_s`` holds for both).
+    ``heads_only``: nobody but its head can fold a cluster, so a head is waited for.
     """
 
     target: int
@@ -114,6 +115,7 @@ class Policy:
     aggregation_s: float = 1800.0
     evaluation_s: float | None = None
     buffering: Buffering | None = None
+    heads_only: bool = False
 
     @property
     def evaluation_limit_s(self) -> float:

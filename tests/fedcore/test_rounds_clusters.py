@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedcore.rounds import (
@@ -11,6 +12,7 @@ from fedcore.rounds import (
     Offer,
     Revoke,
     Round,
+    RoundPhase,
     Task,
     step,
     takes,
@@ -131,3 +133,36 @@ def test_a_pause_stops_a_fold() -> None:
     after, effects = step(folding(fold("hub", "training")), STOP)
     assert after.phase.value == "failed"
     assert [e.device for e in effects if isinstance(e, Revoke)] == ["hub"]
+
+
+def heads_only(*parts: Assignment, phase: str = "folding") -> Round:
+    """Two children of one parent, which alone can fold what they send."""
+    round_ = a_round(phase, *parts, members=("a", "b"), clusters=clusters({"a": "hub", "b": "hub"}))
+    return replace(round_, policy=replace(round_.policy, heads_only=True, max_attempts=2))
+
+
+def test_where_only_heads_can_fold_an_absent_one_is_waited_for() -> None:
+    both = part("a", "reported"), part("b", "reported")
+    after, effects = step(heads_only(*both, phase="collecting"), tick(online=HUBS - {"hub"}))
+    assert after.phase.value == "folding" and not effects
+    back, effects = step(after, tick(online=HUBS))
+    assert offers(effects) == [("hub", 1)]
+    done, _ = step(replace(back, assignments=(*both, fold("hub", "reported"))), tick(online=HUBS))
+    assert done.phase.value == "aggregating"
+
+
+def test_where_only_heads_can_fold_one_update_is_a_cluster() -> None:
+    current = heads_only(part("a", "reported"), part("b", "failed", retryable=False))
+    _, effects = step(replace(current, phase=RoundPhase.COLLECTING), tick(online=HUBS))
+    assert offers(effects) == [("hub", 1)]
+
+
+def test_where_only_heads_can_fold_a_round_fails_without_them() -> None:
+    both = part("a", "reported"), part("b", "reported")
+    lost = fold("hub", "failed", 2, reason="its disk is full")
+    after, _ = step(heads_only(*both, lost), tick(online=HUBS))
+    assert after.phase.value == "failed"
+    assert after.reason == "nobody but hub can fold: hub: its disk is full"
+    late, effects = step(heads_only(*both), tick(DUE, online=HUBS - {"hub"}))
+    assert late.phase.value == "failed" and "by the deadline" in late.reason
+    assert [effect.device for effect in effects if isinstance(effect, Revoke)] == ["hub"]
