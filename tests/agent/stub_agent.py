@@ -34,7 +34,7 @@ class StubTrainer:
         self._run(work, watch)
         return Outcome(5, {"loss": 1.0, "rougeL": 30.0})
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
         raise CannotDo("a stub folds nothing")
 
     def _run(self, work: Work, watch: Watch) -> None:

@@ -30,11 +30,11 @@ class SlowFolder:
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         return self._inner.evaluate(work, weights, watch)
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
         if not self._begun.exists():
             self._begun.write_text(work.assignment)
             time.sleep(3600)
-        return self._inner.fold(work, updates, update)
+        return self._inner.fold(work, updates, update, watch)
 
 
 def make_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:

@@ -1,7 +1,7 @@
 """What a device keeps of a job and never sends: a folder for each job under ``private``.
 
-When a job is over, all goes but what its person may want: a model of the device's own (PFTT). Of
-that the newest file stays until somebody deletes the folder.
+When a job is over, all goes but what its person may want: a model of the device's own (PFTT,
+agglomerative). Of its files the newest of each kind stays until somebody deletes the folder.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def tidy(folder: Path, offer: WireOffer) -> None:
 
 def _tidy_job(folder: Path) -> None:
     own = sorted(path for path in folder.iterdir() if path.name.startswith(OF_ITS_OWN))
+    newest = {path.suffix: path for path in own}
     for path in folder.iterdir():
-        if path not in own[-1:]:
+        if path not in newest.values():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             log.info("%s of job %s is removed: the job is over", path.name, folder.name[:8])
     if not own:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,16 +12,13 @@ import torch
 
 from fedcore.plan.flops import mfu
 from fedcore.spec_fedpipe import SCORES, probes
-from fedcore.strategy.cluster import fold_cluster
-from fedcore.strategy.inputs import UpdateFile
 from fedcore.train.hardware import peak_memory_bytes, pick_precision
-from fedcore.train.own import Own
 from fedcore.train.sensitivity import sensitivity
 from fedcore.train.session import Session
 from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
-from workers.agent import feedback, private
 from workers.agent.datasets import Held
+from workers.agent.ways import WAYS, Averaging, Desk, Way
 from workers.agent.work import CannotDo, Outcome, Received, Watch, Work
 
 SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -47,26 +43,14 @@ class FedcoreTrainer:
     ) -> None:
         self._session = Session(cache_dir, threads)
         self._datasets = datasets
-        self._feedback_dir = feedback_dir
-        self._private_dir = private_dir
+        self._desk = Desk(self._session, feedback_dir, private_dir)
         self._peak_flops: Mapping[str, float] = profile["peak_flops"]
         self._quicker = str(profile.get("precision") or "")
 
     def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
         work = self._settled(work)
-        peak = self._peak(work)
-
-        def report(measured: Measurement) -> None:
-            watch.advance(measured.step, measured.steps_total)
-            watch.record(values_of(measured, peak))
-
-        hooks = Hooks(report=report, should_stop=watch.should_stop)
-        source = self._source(work)
-        own = Own(private.folder_of(self._private_dir, work), received.state)
-        found = self._session.train(
-            work.spec, received.weights, source, work.round, work.slot, hooks, work.draw, own
-        )
-        frame = feedback.write(work, found.tensors, update, self._feedback_dir)
+        peak, hooks = self._peak(work), self._hooks(work, watch)
+        found, frame = self._way(work).train(work, received, self._source(work), update, hooks)
         metrics: dict[str, Any] = {
             **asdict(found.summary),
             "precision": self._precision(work),
@@ -86,25 +70,33 @@ class FedcoreTrainer:
 
         hooks = Hooks(progress=progress, should_stop=watch.should_stop)
         work = self._settled(work)
-        own = Own(private.folder_of(self._private_dir, work))
         source = self._source(work)
-        found = self._session.evaluate(work.spec, weights, source, hooks, work.round, own)
+        found = self._way(work).evaluate(work, weights, source, hooks)
         told = _finite(found.values())
         if probes(work.spec, work.round):
             told[SCORES] = sensitivity(self._session, work.spec, weights, source, work.slot, hooks)
         return Outcome(found.examples, told)
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
         cluster = work.cluster
         assert cluster is not None, "a fold without a cluster"
-        began = time.monotonic()
-        files = [
-            UpdateFile(path, part.examples, part.slot)
-            for path, part in zip(updates, cluster.parts, strict=True)
-        ]
-        frame = fold_cluster(work.spec, cluster.shapes, files, work.update_meta, update)
-        metrics = {"seconds": time.monotonic() - began, "updates": len(files)}
-        return Outcome(cluster.examples, metrics, (frame.sha256, frame.size))
+        work = self._settled(work)
+        hooks = self._hooks(work, watch)
+        metrics, frame = self._way(work).fold(work, updates, update, hooks)
+        return Outcome(cluster.examples, _finite(metrics), (frame.sha256, frame.size))
+
+    def _hooks(self, work: Work, watch: Watch) -> Hooks:
+        """How training tells of itself."""
+        peak = self._peak(work)
+
+        def report(measured: Measurement) -> None:
+            watch.advance(measured.step, measured.steps_total)
+            watch.record(values_of(measured, peak))
+
+        return Hooks(report=report, should_stop=watch.should_stop)
+
+    def _way(self, work: Work) -> Way:
+        return WAYS.get(work.spec.method.name, Averaging)(self._desk)
 
     def _source(self, work: Work) -> Source:
         held = self._datasets.get(work.dataset)

@@ -154,7 +154,7 @@ class Trainer(Protocol):
     def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
         """Evaluate ``weights`` on this device's validation part."""
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
         """Fold the updates of the work's cluster, in its order, into one; write its frame."""
 
 
@@ -260,7 +260,7 @@ class Performance:
         updates = cluster.gather(self._held)
         self.timing.download = time.monotonic() - began - (self.timing.wait - waited)
         tools.recorder.enter("folding")
-        outcome = tools.trainer.fold(work, updates, update)
+        outcome = tools.trainer.fold(work, updates, update, self._watch())
         tools.cache.keep_only({work.global_sha256})
         return outcome
 
@@ -268,8 +268,7 @@ class Performance:
         return self.tools.cache.held(sha256, size, self.tools.check) or self._fetch(sha256, size)
 
     def _learn(self, received: Received, update: Path) -> Outcome:
-        work, tools = self.work, self.tools
-        watch = Watch(tools.should_stop, tools.recorder.advance, tools.recorder.record)
+        work, tools, watch = self.work, self.tools, self._watch()
         if work.task == "evaluate":
             tools.recorder.enter("evaluating")
             return tools.trainer.evaluate(work, received.weights, watch)
@@ -277,6 +276,10 @@ class Performance:
             tools.recorder.enter("training")
             return tools.trainer.train(work, received, update, watch)
         raise CannotDo(f"this agent knows no task {work.task!r}; update it")
+
+    def _watch(self) -> Watch:
+        tools = self.tools
+        return Watch(tools.should_stop, tools.recorder.advance, tools.recorder.record)
 
     def _upload(self, path: Path, update: tuple[str, int]) -> None:
         sha256, size = update

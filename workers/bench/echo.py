@@ -45,7 +45,7 @@ class EchoTrainer:
         del work, weights, watch
         return Outcome(EXAMPLES, {"loss": 1.0, "rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0})
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path) -> Outcome:
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
         del work, updates, update
         raise CannotDo("a device that trains nothing folds nothing")
 

@@ -1,0 +1,48 @@
+"""The agent whose first work is done and never sent: ``python -m tests.stack.slow_sender run ...``.
+
+Everything else is the agent's own. A file in its state folder says that the work is done, so that a
+test can kill it right there, with all that it keeps for itself written; started again, it works on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workers.agent.cli import main
+from workers.agent.config import Settings
+from workers.agent.run import real_trainer
+from workers.agent.work import Outcome, Received, Trainer, Watch, Work
+
+DONE = "did-not-send"
+
+
+class SlowSender:
+    def __init__(self, inner: Trainer, done: Path) -> None:
+        self._inner, self._done = inner, done
+
+    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
+        return self._held(self._inner.train(work, received, update, watch), work)
+
+    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+        return self._inner.evaluate(work, weights, watch)
+
+    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
+        return self._held(self._inner.fold(work, updates, update, watch), work)
+
+    def _held(self, outcome: Outcome, work: Work) -> Outcome:
+        if not self._done.exists():
+            self._done.write_text(work.assignment)
+            time.sleep(3600)
+        return outcome
+
+
+def make_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+    return SlowSender(real_trainer(settings, profile), settings.state_dir / DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(make_trainer=make_trainer))
