@@ -19,7 +19,7 @@ from fedcore.model.tuned import load_tuned
 from fedcore.spec import JobSpec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.tokens import create_token
-from webapp.jobs import live
+from webapp.jobs import download
 from webapp.jobs.artefacts import storage
 from webapp.jobs.download import Member, zip_parts
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
@@ -151,7 +151,7 @@ def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
     assert viewer_api.get(path).status_code == 202, "the whole model is being merged"
     answer = viewer_api.get(f"{path}?round=1")
     assert answer.status_code == 409 and "is not the model" in answer.content.decode()
-    taken = live.artefacts(Job.objects.get(pk=fleet["job"].pk))
+    taken = download.offered(Job.objects.get(pk=fleet["job"].pk))
     assert taken["adapter_url"] is None and taken["merged_url"]
     assert "take the whole model" in taken["note"]
 

@@ -316,16 +316,3 @@ def test_a_specification_names_devices_that_exist(federation: Federation) -> Non
     assert fault.path == "participation.devices"
     assert "no device is called pi-x, pi-y" in fault.message
     assert not Job.objects.exists()
-
-
-def test_what_only_a_simulation_runs_is_refused_with_the_reason(federation: Federation) -> None:
-    from fedcore.errors import SpecError
-
-    federation.devices("pi-kitchen")
-    for launch in (True, False):
-        with pytest.raises(SpecError) as caught:
-            services.create_job(federation.spec(method={"name": "agglomerative"}), None, launch)
-        (fault,) = caught.value.faults
-        assert fault.path == "method.name"
-        assert "python -m fedcore.simulate --method agglomerative" in fault.message
-    assert not Job.objects.exists()

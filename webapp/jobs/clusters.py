@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fedcore import rounds
-from fedcore.errors import Fault
+from fedcore.errors import Fault, SpecError
 from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
-from fedcore.tree import Roles, clusters, depth, device_faults, parents_of, shared_out
+from fedcore.spec_distill import learners, teaches
+from fedcore.tree import (
+    Roles,
+    clusters,
+    depth,
+    device_faults,
+    parents_of,
+    shared_out,
+    star_faults,
+)
 from webapp.devices.models import Device, DeviceRole
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.rows import to_round
@@ -26,20 +35,30 @@ def faults(spec: JobSpec) -> list[Fault]:
     if not spec.tree.grown:
         return []
     rows = list(Device.objects.filter(revoked_at=None).values_list("name", "role"))
-    chosen = set(spec.participation.devices)
+    chosen = set(learners(spec))
     training = {name for name, role in rows if role in TRAINS and (not chosen or name in chosen)}
     roles = Roles(training, {name for name, role in rows if role in FOLDS})
     found = device_faults(parents_of(spec.tree.parents), roles)
     if spec.tree.auto and not roles.aggregators:
         found = ["no device may fold for others; give one the role 'aggregator', or 'both'"]
+    found = found or _star_faults(spec, _parents(spec, roles), training)
     return [Fault("tree.parents", message) for message in found]
+
+
+def _parents(spec: JobSpec, roles: Roles) -> dict[str, str]:
+    return shared_out(roles) if spec.tree.auto else parents_of(spec.tree.parents)
+
+
+def _star_faults(spec: JobSpec, parents: Mapping[str, str], training: Collection[str]) -> list[str]:
+    return star_faults(parents, training) if teaches(spec) else []
 
 
 def fix(spec: JobSpec, training: Sequence[Participant]) -> list[Participant]:
     """All of a job's devices, not stored yet: those that train, and those that only fold for them.
 
     Whoever is gone since the launch has no cluster: its children report to the next one above it.
-    With ``auto`` those share out the others that are online now.
+    With ``auto`` those share out the others that are online now. Raises SpecError where children
+    are to learn from a parent, and not all have the same one.
     """
     if not spec.tree.grown:
         return list(training)
@@ -49,6 +68,8 @@ def fix(spec: JobSpec, training: Sequence[Participant]) -> list[Participant]:
         parents = shared_out(Roles(names, {n for n, d in able.items() if d.is_online}))
     else:
         parents = _present(parents_of(spec.tree.parents), {*names, *able}, set(able))
+    if found := _star_faults(spec, parents, names):
+        raise SpecError([Fault("tree.parents", message) for message in found])
     heads = _needed(parents, names)
     only = [able[name] for name in sorted(heads - set(names))]
     rows = [*training, *(_aggregator(training[0].job, d, len(names)) for d in only)]
@@ -184,6 +205,8 @@ def reported_text(assignment: Assignment) -> str:
     parts = taken(assignment)
     names = ", ".join(part.device.name for part in parts)
     read, sent = sum(map(_size, parts)), _size(assignment)
+    if teaches(assignment.round.job.job_spec):
+        return f"learned from {names}: {read:,} bytes of what they say, {sent:,} sent"
     return f"folded {names}: {read:,} bytes of updates became {sent:,}"
 
 

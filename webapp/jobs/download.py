@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
@@ -14,6 +15,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils.text import slugify
 
 from fedcore.errors import EdgewiseError
+from fedcore.levels import taken_home
 from fedcore.plan import bottleneck_config
 from fedcore.plan.peft_config import (
     BASE_CHANGED,
@@ -26,7 +28,7 @@ from fedcore.spec import JobSpec
 from fedcore.spec_adapter import OF_THE_MODEL
 from webapp.jobs.artefacts import CHUNK, storage
 from webapp.jobs.keeping import removed_text
-from webapp.jobs.models import Artefact, Job, Round
+from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 from webapp.jobs.sending import stream
 from webapp.jobs.services import request_merged
 
@@ -65,6 +67,10 @@ A device of a PFTT job adds what it kept for itself: `load_tuned("this/folder", 
 Each adapter stands after a feed-forward block, before dropout and the residual sum:
 `x + up(gelu(down(x)))`, both with biases; the names of the tensors say after which block.
 """
+ONLY_SAID = (
+    "no model is here yet, only what one says: each device of this job keeps its own, and the "
+    "parent sends its model in the last round"
+)
 PACKAGED_BASES = {
     "nano": "the nano folder of the Edgewise repository",
     "micro": "the folder that `python -m fedcore.model.micro --out DIR` writes",
@@ -98,13 +104,29 @@ class Member:
     parts: Callable[[], Iterable[bytes]]
 
 
+def offered(job: Job) -> dict[str, Any]:
+    """What can be taken home now, as a page shows it."""
+    best = job.global_artefact
+    if best is None or best.kind != ArtefactKind.GLOBAL:
+        return {"global": None, "adapter_url": None, "note": "", "merged_url": None}
+    spec, base = taken_home(job.job_spec), f"/api/v1/jobs/{job.pk}/download"
+    folds = folds_into_base(spec)
+    apart = spec.adapter.kind not in OF_THE_MODEL and not folds
+    return {
+        "global": {"sha256": best.sha256, "size_bytes": best.size_bytes},
+        "adapter_url": f"{base}/adapter/" if apart else None,
+        "note": BASE_CHANGED if folds else "",
+        "merged_url": f"{base}/merged/" if spec.adapter.kind != "bottleneck" else None,
+    }
+
+
 def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> HttpResponseBase:
     """A zip of the adapter's folder: the newest model, or that of one round.
 
     A job that trained every weight has no adapter and gives the whole model, and so does one that
     folds a part of what it learns into the base. Raises NoModel, and BeingMade as ``merged`` does.
     """
-    spec = job.job_spec
+    spec = taken_home(job.job_spec)
     if folds_into_base(spec):
         if round_number is not None:
             raise NoModel(BASE_CHANGED)
@@ -122,7 +144,7 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
 def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The whole tuned model. Raises BeingMade, having asked for it, where nobody made it yet."""
     model_after(job, None)
-    if job.job_spec.adapter.kind == "bottleneck":
+    if taken_home(job.job_spec).adapter.kind == "bottleneck":
         raise NoModel(bottleneck_config.NOT_MERGED)
     if job.merged_artefact is None:
         request_merged(job)
@@ -142,6 +164,8 @@ def model_after(job: Job, round_number: int | None) -> Artefact:
         missing = f"round {round_number} of this job has not produced a model"
     if artefact is None:
         raise NoModel(missing)
+    if artefact.kind == ArtefactKind.LOGITS:
+        raise NoModel(ONLY_SAID)
     if artefact.removed_at is not None:
         raise Removed(removed_text(artefact))
     if not storage().exists(Artefact.path_of(artefact.sha256)):

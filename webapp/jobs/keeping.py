@@ -11,7 +11,7 @@ from fedcore.lifecycle import JobPhase
 from webapp.accounts.models import User
 from webapp.events import fleet_event, job_event
 from webapp.jobs.artefacts import claim
-from webapp.jobs.models import Artefact, Job, Round
+from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 from webapp.jobs.retention import artefacts_of
 from webapp.jobs.services import MoveRefused
 from webapp.jobs.transitions import lock_job
@@ -34,7 +34,7 @@ def pin(round_id: int, user: User) -> Round:
     """Keep the model of a round for as long as the job. Raises MoveRefused where it is gone."""
     row = Round.objects.select_related("job", "global_artefact").get(pk=round_id)
     artefact = row.global_artefact
-    if artefact is None:
+    if artefact is None or artefact.kind != ArtefactKind.GLOBAL:
         raise MoveRefused(f"round {row.number} has made no model that could be kept")
     if not claim(artefact.pk):
         artefact.refresh_from_db()

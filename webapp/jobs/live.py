@@ -15,10 +15,9 @@ from django.utils import timezone
 
 from fedcore import lifecycle, rounds
 from fedcore.lifecycle import JobPhase
-from fedcore.plan.peft_config import BASE_CHANGED
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
-from fedcore.spec_adapter import MERGING, OF_THE_MODEL
 from webapp.jobs import live_rounds, rewards, scores
+from webapp.jobs.download import offered
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.rows import OPEN, is_buffered, open_rounds, to_round
 
@@ -62,7 +61,7 @@ def snapshot(job: Job, memory: Memory | None = None) -> Json:
         "evenness": _evenness(people, told),
         "rounds": told,
         "moves": moves(job),
-        "artefacts": artefacts(job),
+        "artefacts": offered(job),
     }
 
 
@@ -117,22 +116,6 @@ def _buffer(current: Round | None) -> Json | None:
         phase=AssignmentPhase.REPORTED.value,
     )
     return {"size": current.policy["buffering"]["size"], "held": held.count()}
-
-
-def artefacts(job: Job) -> Json:
-    """What can be taken home."""
-    best = job.global_artefact
-    base = f"/api/v1/jobs/{job.pk}/download"
-    adapter = job.spec.get("adapter", {})
-    kind = adapter.get("kind", "lora")
-    folds = kind == "lora" and adapter.get("aggregation") in MERGING
-    apart = kind not in OF_THE_MODEL and not folds
-    return {
-        "global": {"sha256": best.sha256, "size_bytes": best.size_bytes} if best else None,
-        "adapter_url": f"{base}/adapter/" if best and apart else None,
-        "note": BASE_CHANGED if folds else "",
-        "merged_url": f"{base}/merged/" if best and kind != "bottleneck" else None,
-    }
 
 
 def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:

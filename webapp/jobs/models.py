@@ -28,6 +28,7 @@ class ArtefactKind(models.TextChoices):
     STRATEGY_STATE = "strategy_state", "strategy state"
     MERGED = "merged", "merged model"
     SHARD = "shard", "shard of a fold"
+    LOGITS = "logits", "what a model says"
 
 
 class Artefact(models.Model):

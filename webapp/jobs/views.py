@@ -25,7 +25,7 @@ from webapp.devices.models import Dataset, Device
 from webapp.jobs import alone_views, cluster_figures, fedpipe, forms, keeping, services
 from webapp.jobs.estimate import estimate
 from webapp.jobs.live import snapshot
-from webapp.jobs.models import Event, Job, Round
+from webapp.jobs.models import ArtefactKind, Event, Job, Round
 from webapp.jobs.prediction import prediction
 from webapp.jobs.rewards import are_paid
 from webapp.telemetry import fleet
@@ -170,7 +170,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 def _models(job: Job) -> list[Round]:
     """The newest rounds that made a model, and every pinned one."""
-    made = Round.objects.filter(job=job, global_artefact__isnull=False)
+    made = Round.objects.filter(job=job, global_artefact__kind=ArtefactKind.GLOBAL)
     newest = made.order_by("-number", "-attempt").values_list("pk", flat=True)[:MODELS]
     shown = made.filter(Q(pk__in=list(newest)) | Q(pinned_at__isnull=False))
     return list(shown.select_related("global_artefact").order_by("-number", "-attempt"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,17 @@ from django.db.models import Q
 
 from fedcore.errors import WireError
 from fedcore.lifecycle import JobPhase
-from fedcore.plan.frame_header import read_header
+from fedcore.plan.frame_header import FrameHeader, read_header
 from fedcore.plan.wire_auto import Transfer, choose
 from fedcore.plan.wire_chain import PLAIN, Chain, Shapes, parse
 from fedcore.plan.wire_header import chain_of as said_chain
 from fedcore.plan.wire_header import check_update_header, max_frame_bytes
 from fedcore.plan.wire_offer import Taken, WireOffer
 from fedcore.rounds import DELIVERED, RoundPhase, Task
+from fedcore.spec_distill import AGGLOMERATIVE
 from fedcore.tailoring import tailored, trained_shapes
 from webapp.devices.models import Device
-from webapp.jobs import tailoring
+from webapp.jobs import said, tailoring
 from webapp.jobs.artefacts import local_file
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 from webapp.telemetry.units import number
@@ -33,8 +36,29 @@ TAKEN = [phase.value for phase in DELIVERED]
 SLACK_BYTES = 65_536
 
 
+@dataclass(frozen=True)
+class Format:
+    """What devices send in place of updates: how it is called, checked and bounded."""
+
+    kind: Callable[[Assignment], str]
+    shapes: Callable[[Job], Shapes]
+    max_bytes: Callable[[Assignment], int]
+    check: Callable[[FrameHeader, Assignment], None]
+
+
+FORMATS: Mapping[str, Format] = {
+    AGGLOMERATIVE: Format(said.kind, said.shapes, said.max_bytes, said.check),
+}  # by the name of the method
+
+
+def _format(job: Job) -> Format | None:
+    return FORMATS.get(job.spec.get("method", {}).get("name", ""))
+
+
 def offer(assignment: Assignment) -> WireOffer:
     """What the device is told; the chain is fixed at the first answer of a round's attempts."""
+    if _format(assignment.round.job):
+        return WireOffer(jobs=_open_jobs(assignment.device))
     if assignment.task != Task.TRAIN.value:
         return WireOffer()
     if not assignment.wire:
@@ -127,6 +151,8 @@ def _shapes_of(job: UUID, changes: str) -> Shapes:
     """They never change: what a model gathers beside them is not sent."""
     row = Job.objects.select_related("global_artefact").get(pk=job)
     assert row.global_artefact is not None
+    if own := _format(row):
+        return own.shapes(row)
     with local_file(row.global_artefact) as path:
         spec = tailored(row.job_spec, json.loads(changes))
         return trained_shapes(spec, read_header(path).shapes)
@@ -134,6 +160,8 @@ def _shapes_of(job: UUID, changes: str) -> Shapes:
 
 def max_update_bytes(assignment: Assignment, base: Artefact) -> int:
     """The largest update that is taken; ``base`` is the model it was made from."""
+    if own := _format(assignment.round.job):
+        return own.max_bytes(assignment)
     chain = chain_of(assignment)
     if chain.plain:
         return base.size_bytes + SLACK_BYTES
@@ -174,10 +202,9 @@ def check_update(path: Path, base: Artefact, assignment: Assignment) -> None:
 
     Raises WireError with the reason.
     """
-    header = read_header(path)
-    chain = said_chain(header)
+    header, own = read_header(path), _format(assignment.round.job)
     due = {
-        "kind": "update",
+        "kind": own.kind(assignment) if own else "update",
         "job": str(assignment.round.job_id),
         "round": str(assignment.round.number),
         "base": base.sha256,
@@ -185,6 +212,10 @@ def check_update(path: Path, base: Artefact, assignment: Assignment) -> None:
     for key, value in due.items():
         if header.meta.get(key) != value:
             raise WireError(f"foreign update: {key} is {header.meta.get(key)!r}, not {value!r}")
+    if own:
+        own.check(header, assignment)
+        return
+    chain = said_chain(header)
     if chain != chain_of(assignment):
         raise WireError(f"the update was written as {chain}, not as {chain_of(assignment)}")
     check_update_header(header, shapes_of(assignment.round.job_id, assignment.slot), chain)

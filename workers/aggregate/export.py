@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from fedcore.errors import EdgewiseError
+from fedcore.levels import taken_home
 from fedcore.model.export import export_merged
 from fedcore.plan.frame_header import sha256_file
 from webapp.events import job_event
@@ -19,13 +20,13 @@ def export_merged_model(job_id: UUID) -> None:
     """Write base plus adapter as a model folder, zip it, keep it as the job's merged artefact."""
     job = Job.objects.select_related("global_artefact").get(pk=job_id)
     weights = job.global_artefact
-    if weights is None:
+    if weights is None or weights.kind != ArtefactKind.GLOBAL:
         return
     with tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
         archive = Path(folder) / "merged.zip"
         try:
             with local_file(weights) as path:
-                model = export_merged(job.job_spec, path, Path(folder) / "model")
+                model = export_merged(taken_home(job.job_spec), path, Path(folder) / "model")
             _zip(model, archive)
             origin = f"export:{weights.sha256}"
             artefact = store(archive, sha256_file(archive), ArtefactKind.MERGED, origin)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from django.db import transaction
@@ -16,7 +15,8 @@ from django.utils import timezone
 from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.plan.wire_header import WIRE_KEY
 from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
-from fedcore.strategy.fold import FoldReport, UpdateFile, UpdatesRefused
+from fedcore.spec_distill import AGGLOMERATIVE
+from fedcore.strategy.fold import UpdateFile, UpdatesRefused
 from fedcore.strategy.serve import After, Before, fold_and_serve
 from fedcore.wire.frame import FrameInfo, check_header
 from webapp.events import job_event
@@ -31,21 +31,11 @@ from webapp.jobs.artefacts import (
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
 from webapp.jobs.rows import state_before
 from webapp.jobs.transitions import lock_job
-from workers.aggregate import pieces, sharding
+from workers.aggregate import pieces, sharding, teaching
+from workers.aggregate.result import Result
 from workers.coordinator.shell import advance, apply
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Result:
-    report: FoldReport
-    global_artefact: Artefact
-    state_artefact: Artefact
-    step_artefact: Artefact | None
-    slots: list[int]
-    updates: list[dict[str, object]]
-    clusters: list[dict[str, object]]
 
 
 def fold_round(round_id: int) -> None:
@@ -55,7 +45,7 @@ def fold_round(round_id: int) -> None:
         sharding.forget(row)
         return
     with failing(row):
-        result = _fold(row)
+        result = FOLDS.get(row.job.job_spec.method.name, _fold)(row)
         if result is None:  # shards of it are still folded, by other workers too
             return
         _conclude(row, result)
@@ -77,7 +67,7 @@ def failing(row: Round) -> Iterator[None]:
         advance(row.job_id)
 
 
-def _fold(row: Round) -> _Result | None:
+def _fold(row: Round) -> Result | None:
     """None where the fold is shared out and not all shards are there."""
     with full_disk_refused(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
@@ -100,7 +90,25 @@ def _fold(row: Round) -> _Result | None:
         told = pieces.figures(row, pieces.reported(row))
         folded = clusters.figures(row) if row.clusters else []
     slots = [update.slot for update in updates]
-    return _Result(report, kept, state_kept, step_kept, slots, told, folded)
+    return Result(
+        kept,
+        state_kept,
+        step_kept,
+        slots,
+        report.weights,
+        report.update_norms,
+        told,
+        folded,
+        # Of clusters' means it would say nothing of the devices' own factors.
+        None if folded else report.aggregation_error,
+        report.seconds,
+        report.bytes_read,
+    )
+
+
+FOLDS: Mapping[str, Callable[[Round], Result | None]] = {
+    AGGLOMERATIVE: teaching.relay
+}  # by the name of the method
 
 
 def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
@@ -185,7 +193,7 @@ def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:
     )
 
 
-def _conclude(row: Round, result: _Result) -> None:
+def _conclude(row: Round, result: Result) -> None:
     now = timezone.now()
     with transaction.atomic():
         done = apply(
@@ -194,28 +202,12 @@ def _conclude(row: Round, result: _Result) -> None:
             global_artefact=result.global_artefact,
             state_artefact=result.state_artefact,
             step_artefact=result.step_artefact,
-            fold=_figures(result),
+            fold=result.figures(),
             aggregated_at=now,
         )
         if done:
             Job.objects.filter(pk=row.job_id).update(global_artefact=result.global_artefact)
             job_event(
                 row.job,
-                f"round {row.number}: folded {len(result.slots)} updates "
-                f"in {result.report.seconds:.2f} s",
+                f"round {row.number}: folded {len(result.slots)} updates in {result.seconds:.2f} s",
             )
-
-
-def _figures(result: _Result) -> dict[str, object]:
-    report = result.report
-    return {
-        "slots": result.slots,
-        **({"updates": result.updates} if result.updates else {}),
-        **({"clusters": result.clusters} if result.clusters else {}),
-        "weights": report.weights,
-        "update_norms": report.update_norms,
-        # Of clusters' means it would say nothing of the devices' own factors.
-        "aggregation_error": None if result.clusters else report.aggregation_error,
-        "seconds": report.seconds,
-        "bytes_read": report.bytes_read,
-    }

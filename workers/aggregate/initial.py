@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from uuid import UUID
@@ -12,10 +13,13 @@ from django.db import DatabaseError, transaction
 
 from fedcore.errors import EdgewiseError
 from fedcore.model.initial import InitialInfo, write_initial
+from fedcore.spec_distill import AGGLOMERATIVE
 from webapp.broker import ADVANCE, send_after_commit
 from webapp.events import job_event
 from webapp.jobs.artefacts import ArtefactRefused, full_disk_refused, incoming_dir, store
-from webapp.jobs.models import Artefact, ArtefactKind, Job, Level
+from webapp.jobs.models import ArtefactKind, Job, Level
+from workers.aggregate import teaching
+from workers.aggregate.result import First
 from workers.coordinator.shell import fail_job
 
 log = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ def initialise_job(job_id: UUID) -> None:
     if job.global_artefact_id is not None or job.is_over:
         return
     try:
-        info, artefact = _write(job)
+        first = _first(job)
     except ArtefactRefused as error:  # the disk is full: reconcile asks again
         job_event(job, f"the initial model could not be stored: {error}", Level.ERROR)
         return
@@ -41,11 +45,12 @@ def initialise_job(job_id: UUID) -> None:
         reason = f"{type(error).__name__}: {error}"
         fail_job(job_id, f"the model {job.job_spec.model.name} cannot be used ({reason})")
         return
+    info = first.info
     with transaction.atomic():
         Job.objects.filter(pk=job_id, global_artefact=None).update(
-            global_artefact=artefact,
+            global_artefact=first.artefact,
             model_fingerprint=info.fingerprint,
-            model_info=_figures(info),
+            model_info={**_figures(info), **first.noted},
             reason="",
         )
         job_event(
@@ -56,11 +61,21 @@ def initialise_job(job_id: UUID) -> None:
         send_after_commit(ADVANCE, str(job_id))
 
 
-def _write(job: Job) -> tuple[InitialInfo, Artefact]:
+def _first(job: Job) -> First:
     with full_disk_refused(), tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
-        path = Path(folder) / "global.safetensors"
-        info = write_initial(job.job_spec, path)
-        return info, store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate")
+        begin = BEGINNINGS.get(job.job_spec.method.name, _write)
+        return begin(job, Path(folder))
+
+
+def _write(job: Job, folder: Path) -> First:
+    path = folder / "global.safetensors"
+    info = write_initial(job.job_spec, path)
+    return First(info, store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate"))
+
+
+BEGINNINGS: Mapping[str, Callable[[Job, Path], First]] = {
+    AGGLOMERATIVE: teaching.begin
+}  # by the name of the method
 
 
 def _figures(info: InitialInfo) -> dict[str, object]:

@@ -14,6 +14,7 @@ from fedcore.plan import clock
 from fedcore.plan.policy import round_policy, version_policy
 from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
+from fedcore.spec_distill import learners, teaches
 from fedcore.spec_participation import ParticipationSpec
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
@@ -44,7 +45,10 @@ class Wait:
 def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     """Choose the devices of a round among those that are reachable now."""
     spec = job.job_spec
-    everybody = _participants(job, spec)
+    try:
+        everybody = _participants(job, spec)
+    except SpecError as error:
+        return Wait(str(error), True)
     participants = [p for p in everybody if p.trains]
     online = [p for p in participants if p.device.is_online]
     if spec.participation.buffered and number > 1:  # devices are at work: nobody is waited for
@@ -61,7 +65,7 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     slots = {str(p.slot): p.slot for p in online}
     predicted = predicted_seconds(job, spec.participation, number)
     chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
-    policy = round_policy(spec.participation, chosen, predicted)
+    policy = round_policy(spec.participation, chosen, predicted, heads_only=teaches(spec))
     return RoundPlan(
         tuple(slots[name] for name in chosen.members) if number else (),
         tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),
@@ -153,8 +157,8 @@ def _eligible(spec: JobSpec) -> QuerySet[Dataset]:
         device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
         examples__gte=spec.data.min_examples,
     ).select_related("device")
-    if spec.participation.devices:
-        rows = rows.filter(device__name__in=spec.participation.devices)
+    if named := learners(spec):
+        rows = rows.filter(device__name__in=named)
     if spec.data.dataset:
         rows = rows.filter(name=spec.data.dataset)
     return rows

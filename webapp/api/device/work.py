@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from fedcore.rounds import ACTIVE, DELIVERED, AssignmentPhase, Task, move_refusal
+from fedcore.spec_distill import teaches
 from webapp.devices.models import Device
 from webapp.events import job_event
 from webapp.jobs import clusters, wire
@@ -98,9 +99,12 @@ def _deadline(row: Round) -> str | None:
 
 
 def job_weights(assignment: Assignment) -> Artefact:
-    """What an assignment works on: the round's base to train, its result to evaluate."""
+    """What an assignment works on: the round's base to train, its result to evaluate.
+
+    Who learns from what another model says evaluates its own, and needs nothing for that.
+    """
     round_ = assignment.round
-    evaluating = assignment.task == Task.EVALUATE.value
+    evaluating = assignment.task == Task.EVALUATE.value and not teaches(round_.job.job_spec)
     weights = (round_.global_artefact if evaluating else None) or round_.base_artefact
     if weights is None:
         raise AssignmentRefused("the round has no model yet; wait for the next offer")
