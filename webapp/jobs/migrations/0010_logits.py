@@ -13,7 +13,7 @@ KINDS = [
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0008_clusters"),
+        ("jobs", "0009_alone_of"),
     ]
 
     operations = [
