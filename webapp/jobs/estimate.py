@@ -15,6 +15,7 @@ from fedcore.plan.planner import FleetPlan, Gain, plan_fleet, updates_of
 from fedcore.plan.round import PHASES, Candidate, DevicePlan
 from fedcore.plan.wire_chain import PLAIN
 from fedcore.spec import JobSpec
+from fedcore.spec_distill import learners
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.models import Assignment
@@ -154,7 +155,7 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
 
 def asked_for(spec: JobSpec, devices: Sequence[Device]) -> list[Device]:
     """Those that the job names; all where it names none."""
-    named = set(spec.participation.devices)
+    named = set(learners(spec))
     return [device for device in devices if not named or device.name in named]
 
 

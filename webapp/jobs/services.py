@@ -39,8 +39,6 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True, seated: bo
     Raises SpecError where the specification names devices or machines that this site does not have,
     or whose role is another one, and for a method that only a simulation runs.
     """
-    if faults := launch_faults(spec):
-        raise SpecError(faults)
     check_devices(spec, seated)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
     with transaction.atomic():
@@ -57,9 +55,12 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True, seated: bo
 
 
 def check_devices(spec: JobSpec, seated: bool = False) -> None:
-    """Raise SpecError with all that the enrolled devices are not what a job says of them."""
+    """Raise SpecError with all that the enrolled devices are not what a job says of them.
+
+    And where a simulation alone runs such a job, whatever devices there are.
+    """
     own = [] if seated else tailoring.faults(spec)
-    if faults := [*_unknown_devices(spec), *clusters.faults(spec), *own]:
+    if faults := launch_faults(spec) or [*_unknown_devices(spec), *clusters.faults(spec), *own]:
         raise SpecError(faults)
 
 
