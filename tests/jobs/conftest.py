@@ -1,5 +1,6 @@
-"""Fixtures of ``tests.federation``."""
+"""Fixtures of ``tests.federation`` and of ``tests.jobs.nodes``."""
 
 from tests.federation import federation, tiny_model
+from tests.jobs.nodes import larger, node, nodes
 
-__all__ = ["federation", "tiny_model"]
+__all__ = ["federation", "larger", "node", "nodes", "tiny_model"]
