@@ -92,12 +92,22 @@ def split(wanted: Wanted, rows: int, column: Callable[[str], Sequence[str]]) -> 
     parts = partition(wanted.how, rows, count, wanted.seed, dealt)
     names = [f"device-{number:0{len(str(count - 1))}d}" for number in range(count)]
     if natural:
-        names = [_named(sorted({dealt[row] for row in part})) for part in parts]
+        names = _distinct([_named(sorted({dealt[row] for row in part})) for part in parts])
     return Split(wanted, tuple(names), parts, tuple(shown or dealt or [""] * rows))
 
 
 def _named(values: Sequence[str]) -> str:
     return "+".join(values) if len(values) <= 3 else f"{values[0]}+{len(values) - 1} more"
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """A value may hold a plus itself: names that would be the same get their devices' numbers."""
+    while len(set(names)) < len(names):
+        names = [
+            f"{name} ({number})" if names.count(name) > 1 else name
+            for number, name in enumerate(names)
+        ]
+    return names
 
 
 def as_text(split: Split) -> str:

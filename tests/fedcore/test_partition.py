@@ -82,6 +82,24 @@ def test_a_column_keeps_each_value_on_one_device() -> None:
     assert partition("column:x", 6, 2, 0, labels) == [[0, 3, 5], [1, 2, 4]]
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.sampled_from(["a", "b", "a+b", "a+b (0)", "a+2 more"]), min_size=8),
+    devices=st.integers(1, 5),
+)
+def test_no_two_devices_of_a_column_have_one_name(labels: list[str], devices: int) -> None:
+    """Rows are kept by a device's name, so a name that came twice would lose those of one."""
+    devices = min(devices, len(set(labels)))
+    made = split(Wanted("column:x", devices=devices), len(labels), lambda name: labels)
+    assert len(set(made.names)) == len(made.parts) == devices
+
+
+def test_a_value_with_a_plus_is_not_taken_for_two_values() -> None:
+    labels = ["a+b"] * 5 + ["a"] * 3 + ["b"] * 2
+    made = split(Wanted("column:x", devices=2), 10, lambda name: labels)
+    assert made.names == ("a+b (0)", "a+b (1)")
+
+
 def test_small_alpha_is_more_uneven_than_large() -> None:
     def spread(how: str) -> int:
         sizes = [len(part) for part in partition(how, 3000, 5, 1)]
