@@ -72,8 +72,9 @@ def _setting(shelf: Shelf, found: Mapping[str, Sequence[Row]]) -> str:
     return (
         f"Data: `{study.data}` (SHA-256 `{shelf.data_sha256[:12]}`). Splits: {splits}. "
         f"Seeds: {seeds}.{missing}\n\nMean ± standard deviation over the seeds (n - 1); **bold** "
-        "is the best mean, which says little where deviations overlap. Options that are not named "
-        "here are the defaults of docs/jobspec.md; each run's file holds all of them."
+        "is the best mean of those over all seeds, which says little where deviations overlap. "
+        "Options that are not named here are the defaults of docs/jobspec.md; each run's file "
+        "holds all of them."
     )
 
 
@@ -109,8 +110,12 @@ def _cell(row: Row, metric: str, is_best: bool) -> str:
         return "–"
     text = shown(spread(values), METRICS[metric].digits)
     text = f"**{text}**" if is_best else text
-    fewer = len(values) < len(row.records)
-    return f"{text} ({len(values)} of {len(row.records)})" if fewer else text
+    return f"{text}{_of(len(values), len(row.records))}"
+
+
+def _of(values: int, seeds: int) -> str:
+    """How many seeds a figure is of, where that is not all of them."""
+    return f" ({values} of {seeds})" if values < seeds else ""
 
 
 def shown(value: Spread, digits: int, sign: bool = False) -> str:
@@ -126,10 +131,16 @@ def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
     lines = [["Method", *(METRICS[metric].title for metric in names)]]
     lines.append(["---", *("---:" for _ in names)])
     for row in each[1:]:
-        gains = [(row.gain_over(first, metric), METRICS[metric].digits) for metric in names]
-        cells = [shown(gain, digits, sign=True) if gain else "–" for gain, digits in gains]
-        lines.append([row.method.name, *cells])
+        lines.append([row.method.name, *(_gap(row, first, metric) for metric in names)])
     return f"### {name}: less {first.method.name}, seed by seed\n\n{_markdown(lines)}"
+
+
+def _gap(row: Row, first: Row, metric: str) -> str:
+    gaps = row.gaps_to(first, metric)
+    if not gaps:
+        return "–"
+    text = shown(spread(gaps), METRICS[metric].digits, sign=True)
+    return f"{text}{_of(len(gaps), len({*row.records, *first.records}))}"
 
 
 def _plans(found: Mapping[str, Sequence[Row]]) -> str:

@@ -45,11 +45,10 @@ class Row:
         shared = set(curves[0]).intersection(*curves) if curves else set[int]()
         return [(number, spread([each[number] for each in curves])) for number in sorted(shared)]
 
-    def gain_over(self, other: Row, name: str) -> Spread | None:
-        """The difference to another method on the same seeds; None where they share none."""
+    def gaps_to(self, other: Row, name: str) -> list[float]:
+        """The differences to another method, one for each seed on which both have a value."""
         own, others = self.values(name), other.values(name)
-        gaps = [own[seed] - others[seed] for seed in own if seed in others]
-        return spread(gaps) if gaps else None
+        return [own[seed] - others[seed] for seed in own if seed in others]
 
 
 def rows(shelf: Shelf) -> dict[str, list[Row]]:
@@ -71,13 +70,21 @@ def rows(shelf: Shelf) -> dict[str, list[Row]]:
 
 
 def best(rows_: Sequence[Row], name: str) -> Row | None:
-    """The row with the best mean as shown; None for a tie and where the metric has no better."""
-    metric = METRICS[name]
-    found = [(list(row.values(name).values()), row) for row in rows_]
-    digits = metric.digits
-    means = [(round(statistics.fmean(values), digits), row) for values, row in found if values]
-    if not metric.better or not means:
+    """The row with the best mean as shown; None for a tie and where the metric has no better.
+
+    A row without a value for each seed that any row has run is not it: its mean is of the seeds
+    that went well.
+    """
+    metric, seeds = METRICS[name], {seed for row in rows_ for seed in row.records}
+    found = [(row.values(name), row) for row in rows_]
+    means = [
+        (round(statistics.fmean(values.values()), metric.digits), row)
+        for values, row in found
+        if values and set(values) == seeds
+    ]
+    rivals = sum(bool(values) for values, _ in found)
+    if not metric.better or not means or rivals < 2:
         return None
     pick = min if metric.better == "lower" else max
     value, row = pick(means, key=lambda pair: pair[0])
-    return row if [mean for mean, _ in means].count(value) == 1 < len(means) else None
+    return row if [mean for mean, _ in means].count(value) == 1 else None

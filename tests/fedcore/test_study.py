@@ -245,7 +245,9 @@ def test_a_table_has_mean_deviation_and_difference(full: Shelf, tmp_path: Path) 
     assert "| FedAvg | 5.0000 ± 1.4142 | 20.00 ± 0.00 | 1.00 ± 0.00 |" in text
     assert "| FedAdam (server_learning_rate 0.1) | **3.5000 ± 0.7071** |" in text
     assert "| FedAdam | -1.5000 ± 0.7071 | +0.00 ± 0.00 | +0.00 ± 0.00 |" in text
-    assert "**3.0000** (1 of 2)" in text
+    assert "| FedAdam (server_learning_rate 0.1) | 3.0000 (1 of 2) |" in text
+    assert "| FedAvg | **5.0000 ± 1.4142** |" in text, "the only one with both seeds"
+    assert "| FedAdam | -1.0000 (1 of 2) |" in text
     assert "FedAdam on by kind, seed 2, after round 1: the loss is nan" in text
     assert "| alike | FedAdam | **strategy.server_learning_rate 0.1** | 5.0000 |" in text
     assert str(tmp_path) not in text and "missing" not in text
@@ -265,6 +267,14 @@ def test_the_best_is_marked_where_there_is_one(full: Shelf) -> None:
     winner = best(each, "loss")
     assert winner is not None and winner.method.name == "FedAdam"
     assert best(each, "bytes_up") is None and best(each[:1], "loss") is None
+
+
+def test_a_mean_of_the_seeds_that_went_well_is_not_the_best(full: Shelf) -> None:
+    """FedAdam's one loss is lower than FedAvg's mean of two, and its second training diverged."""
+    whole, part = rows(full)["by kind"]
+    assert list(part.values("loss").values()) == [3.0] and len(whole.values("loss")) == 2
+    assert best([whole, part], "loss") is whole
+    assert part.gaps_to(whole, "loss") == [-1.0]
 
 
 def test_a_report_lists_plans(shelf: Shelf, tmp_path: Path) -> None:
