@@ -21,6 +21,7 @@ from fedcore.simulate.uplink import Uplink
 from fedcore.spec import JobSpec
 from fedcore.strategy.fold import FoldReport, UpdateFile
 from fedcore.strategy.serve import After, Before, fold_and_serve
+from fedcore.strategy.table import of_round
 from fedcore.tailoring import (
     Member,
     Tailoring,
@@ -179,7 +180,8 @@ class Workshop:
         gathered = self._hierarchy.gather(
             list(zip(names, updates, strict=True)), self._shapes, self._workdir
         )
-        report = self._fold(number, gathered.updates)
+        job = of_round(self._spec, len(pieces), len(self.names))
+        report = self._fold(job, number, gathered.updates)
         for item in (*updates, *gathered.made):
             item.path.unlink()
         if gathered.made:  # of clusters' means it says nothing of the devices' own factors
@@ -200,11 +202,11 @@ class Workshop:
         """The server's state, where the strategy lets devices see it."""
         return self._state if self._spec.strategy.serves_state else None
 
-    def _fold(self, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
+    def _fold(self, job: JobSpec, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
         before, after = (global_file(self._workdir, number - back) for back in (1, 0))
         state = self._workdir / f"state-{number}.safetensors"
         out = After(after, state, self._workdir / "step.safetensors")
-        served = fold_and_serve(self._spec, Before(before, self._state), updates, out)
+        served = fold_and_serve(job, Before(before, self._state), updates, out)
         if self._state:
             self._state.unlink()
         self._state = state

@@ -61,9 +61,9 @@ def server_controls(rate: float, share: float, path: float) -> Stage:
     A device sets ``c_i+ = c_i - c + (x - y_i) / (K eta)``, so that ``c_i+ - c_i`` is
     ``-c - d_i / (K eta)`` with its delta ``d_i = y_i - x``. The paper's ``c+ = c + f mean(c_i+ -
     c_i)`` is therefore ``(1 - f) c - f d / (K eta)``: the mean delta d says it all and no control
-    variate travels upwards. Our choices: the mean is weighted by examples, here as for the model,
-    and f is the share that the job asks for, whoever reported; c stays a running mean of gradients
-    in either case.
+    variate travels upwards. f has to be the share of those who reported (``table.of_round``): then
+    c stays the mean of all c_i, and with another it would be off by the ratio of both, and every
+    step with it. Our choice: the mean is weighted by examples, here as for the model.
     """
 
     def run(delta: Tensor, moments: Moments, weights: Tensor) -> tuple[Tensor, Moments]:

@@ -66,6 +66,18 @@ def _fair(spec: JobSpec) -> Weighing:
     return fair(spec.strategy.fairness_q, spec.train.learning_rate)
 
 
+def of_round(spec: JobSpec, took_part: int, devices: int) -> JobSpec:
+    """The job as one round of it was: so many of all its devices sent what is folded.
+
+    SCAFFOLD's server needs that share, and rounding up, ``participation.minimum`` and devices that
+    are away all make it another than the one asked for. Other strategies fold alike whoever is
+    there.
+    """
+    if not spec.strategy.serves_state:
+        return spec
+    return replace(spec, participation=replace(spec.participation, fraction=took_part / devices))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A strategy but for its numbers: the server's optimizer, what devices minimise, the shares."""

@@ -179,6 +179,27 @@ def test_the_servers_control_is_the_mean_of_the_devices(tiny: Path, tmp_path: Pa
     assert any(bool(c.any()) for c in state.values())
 
 
+@pytest.mark.parametrize("participation", [{"fraction": 0.5}, {"fraction": 0.1, "minimum": 2}])
+def test_the_servers_control_counts_those_who_sat_out(
+    tiny: Path, tmp_path: Path, participation: dict[str, Any]
+) -> None:
+    """Two of three take part each round, whatever share was asked for: c is the mean of all c_i."""
+    rows = sentences(3, 24)
+    sources = {
+        name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", rows[i:] + rows[:i])))
+        for i, name in enumerate("abc")
+    }
+    spec = scaffold(tiny, rounds=4, participation=participation)
+    results = simulate(spec, sources, tmp_path / "work")
+    assert all(sorted(row.fold.weights.values()) == [0.5, 0.5] for row in results[1:] if row.fold)
+    state = frame(tmp_path / "work" / "state-4.safetensors", f"{SERVER_KEY} ")
+    newest = [max((tmp_path / "work" / f"own-{slot}").iterdir()) for slot in range(3)]
+    for n, c in state.items():
+        mean = sum(frame(path)[n] for path in newest) / 3
+        torch.testing.assert_close(c, mean, rtol=1e-4, atol=1e-5)
+    assert any(bool(c.any()) for c in state.values())
+
+
 def test_another_run_in_the_same_folder_starts_anew(tiny: Path, tmp_path: Path) -> None:
     sources = {
         name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", sentences(i, 20))))

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedcore.strategy import blocks, rows, shards
 from fedcore.strategy.fold import fold_files
-from tests.federation import Federation
+from tests.federation import Federation, weights
 from tests.jobs.test_aggregation import collected
 from tests.jobs.test_races import at_once
 from webapp import broker
@@ -77,6 +78,33 @@ def test_the_bits_are_those_of_one_piece(federation: Federation, tmp_path: Path)
     assert current.fold["update_norms"]["1"] > current.fold["update_norms"]["0"] > 0
     assert current.fold["aggregation_error"] is not None
     assert federation.run(job).phase == "completed"
+
+
+@pytest.mark.parametrize("in_shards", [True, False])
+def test_scaffolds_control_counts_the_devices_that_took_part(
+    federation: Federation, settings: Any, in_shards: bool
+) -> None:
+    """Two of three, where a tenth was asked for: c = -2/3 d / (K eta), shared out or not."""
+    for name in ("pi-a", "pi-b", "pi-c"):
+        federation.device(name, number=3.0)
+    settings.AGGREGATE_WORKERS = 2 if in_shards else 1
+    changes: dict[str, Any] = {
+        "strategy": {"name": "scaffold"},
+        "train": {"optimizer": "sgd", "local_steps": 4, "learning_rate": 0.5},
+        "participation": {"fraction": 0.1, "minimum": 2},
+    }
+    if in_shards:
+        _, current, found = begun(federation, **changes)
+        for item in found:
+            fold_one(item)
+    else:
+        _, current = collected(federation, **changes)
+        fold_round(current.pk)
+    current.refresh_from_db()
+    assert len(current.fold["slots"]) == 2
+    assert current.state_artefact_id
+    for c in weights(current.state_artefact_id).values():
+        torch.testing.assert_close(c, torch.full_like(c, -2 / 3 * 3.0 / (4 * 0.5)))
 
 
 def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_path: Path) -> None:

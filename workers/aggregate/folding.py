@@ -15,9 +15,11 @@ from django.utils import timezone
 from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.plan.wire_header import WIRE_KEY
 from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
+from fedcore.spec import JobSpec
 from fedcore.spec_distill import AGGLOMERATIVE
 from fedcore.strategy.fold import UpdateFile, UpdatesRefused
 from fedcore.strategy.serve import After, Before, fold_and_serve
+from fedcore.strategy.table import of_round
 from fedcore.wire.frame import FrameInfo, check_header
 from webapp.events import job_event
 from webapp.jobs import clusters, wire
@@ -78,7 +80,7 @@ def _fold(row: Round) -> Result | None:
                 fold = sharding.fold_of(row, before, updates, stack)
                 if fold is None:
                     return None
-                served = fold_and_serve(row.job.job_spec, before, updates, after, fold)
+                served = fold_and_serve(spec_of(row, updates), before, updates, after, fold)
             except UpdatesRefused as error:
                 refuse_unsound(row, error)
                 continue
@@ -124,6 +126,12 @@ def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
     updates = _checked_updates(row, stack)
     _check_quorum(row, updates)
     return Before(base, state), updates
+
+
+def spec_of(row: Round, updates: Sequence[UpdateFile]) -> JobSpec:
+    """The job as this round was: a strategy may need the share of the devices that took part."""
+    devices = row.job.participants.exclude(dataset="").count()
+    return of_round(row.job.job_spec, pieces.trained(row, updates), devices)
 
 
 def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:

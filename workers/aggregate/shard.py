@@ -48,7 +48,7 @@ def _fold(shard: FoldShard) -> None:
                 raise UpdatesRefused({})
             heard = [update for update in updates if update.key in factors]
             done = shards.fold_shard(
-                row.job.job_spec,
+                folding.spec_of(row, updates),
                 inputs.Before(before.model, before.state),
                 heard,
                 inputs.Shard((shard.start, shard.stop), factors),
