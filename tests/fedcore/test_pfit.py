@@ -96,6 +96,16 @@ def test_the_anchor_is_0_where_they_agree_and_never_negative(now: float, anchor:
     assert float(same.detach()) == 0 and live.grad is not None and float(live.grad) == 0
 
 
+@given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=2, max_size=6))
+def test_the_anchors_mean_over_a_policys_own_samples_is_their_divergence(
+    logits: list[tuple[float, float]],
+) -> None:
+    """KL(policy, received), by hand; the other way round it would be KL(received, policy)."""
+    now, anchor = torch.tensor(logits, dtype=torch.float64).log_softmax(0).T
+    found = (now.exp() * drift(now, anchor)).sum()
+    assert float(found) == pytest.approx(float((now.exp() * (now - anchor)).sum()), abs=1e-9)
+
+
 def test_the_group_is_compared_with_itself() -> None:
     """Rewards 0 and 1: mean 1/2, deviation 1/2; alike rewards say nothing."""
     found = BASELINES["group"]()(torch.tensor([[0.0, 1.0], [0.3, 0.3]], dtype=torch.float64))

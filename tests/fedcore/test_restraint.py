@@ -164,6 +164,23 @@ def test_the_stronger_it_is_the_less_a_device_moves(
     assert found[2] < 0.7 * found[0]
 
 
+def test_the_proximal_term_is_half_mu_times_the_squared_distance(
+    tiny: Path, tmp_path: Path, source: Source
+) -> None:
+    """By hand, 0.5 away from each of n weights: mu / 2 * n / 4, with the slope mu * 0.5."""
+    spec = spec_of(tiny, strategy={"name": "fedprox", "proximal_mu": 0.4})
+    context = context_of(spec, tmp_path, source)
+    away = moved(context, 0.5)
+    found = term_of(context).penalty(away)
+    assert found is not None
+    count = sum(tensor.numel() for tensor in away.values())
+    assert found.item() == pytest.approx(0.4 / 2 * count / 4, rel=1e-5)
+    found.backward()
+    for tensor in away.values():
+        assert tensor.grad is not None
+        torch.testing.assert_close(tensor.grad, torch.full_like(tensor, 0.4 * 0.5))
+
+
 def test_it_adds_to_the_proximal_term(tiny: Path, tmp_path: Path, source: Source) -> None:
     both = judged(tiny, 0.7, strategy={"name": "fedprox", "proximal_mu": 0.4})
     context = context_of(both, tmp_path, source)
