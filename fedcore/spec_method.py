@@ -6,20 +6,24 @@ A method is one row of ``METHODS``; its options say in their help which method t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from fedcore import spec_fedpipe, spec_pfit, spec_pftt
 from fedcore.errors import Fault
 from fedcore.spec_adapter import LORA_TARGETS
 from fedcore.spec_checks import names, one_of, option, real, texts, whole
-from fedcore.spec_pfit import BASELINES
-from fedcore.spec_pftt import MOST_RANK
+from fedcore.spec_distill import AGGLOMERATIVE, DistillSpec
+from fedcore.spec_fedpipe import NAME as FEDPIPE
+from fedcore.spec_pfit import BASELINES, PFIT
+from fedcore.spec_pftt import MOST_RANK, PFTT
 
 if TYPE_CHECKING:
     from fedcore.spec import JobSpec
 
-METHODS = ("none", "fedjudge", "pftt", "agglomerative", "fedpipe", "pfit")
+FEDJUDGE = "fedjudge"
+METHODS = ("none", FEDJUDGE, PFTT, AGGLOMERATIVE, FEDPIPE, PFIT)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,31 @@ class MethodSpec:
     )
 
 
+# The method that alone reads an option; beside any other the option would do nothing.
+OF_METHOD: dict[str, str] = {
+    "method.restraint": FEDJUDGE,
+    "method.own_rank": PFTT,
+    "method.own_ranks": PFTT,
+    "method.own_targets": PFTT,
+    "method.own_scale": PFTT,
+    "method.memory_budget_mb": FEDPIPE,
+    "method.time_budget_s": FEDPIPE,
+    **{f"method.{name}": PFIT for name in spec_pfit.OPTIONS},
+    **{f"distill.{item.name}": AGGLOMERATIVE for item in fields(DistillSpec)},
+}
+
+
+def _of_another_method(spec: JobSpec) -> list[Fault]:
+    """Options that somebody set, though the job's method does not read them."""
+    plain, name = type(spec)(), spec.method.name
+    others = [path for path, owner in OF_METHOD.items() if owner != name]
+    wrong = [path for path in others if attrgetter(path)(spec) != attrgetter(path)(plain)]
+    message = "is only for the method {}, but this job's is {}; leave one out or change the other"
+    return [Fault(path, message.format(OF_METHOD[path], name)) for path in wrong]
+
+
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _of_another_method,
     spec_fedpipe.faults,
     *spec_pfit.RULES,
     *spec_pftt.RULES,

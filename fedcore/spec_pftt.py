@@ -15,6 +15,8 @@ MOST_RANK = 1024
 
 
 def _ranks(spec: JobSpec) -> list[Fault]:
+    if spec.method.name != PFTT:
+        return []
     faults = []
     for word in spec.method.own_ranks:
         rank = word.rpartition("=")[2]

@@ -127,3 +127,42 @@ METHOD_COMBINATIONS: list[Case] = [
         "must be synchronous",
     ),
 ]
+
+
+def _stranger(path: str, value: Any, method: str) -> Case:
+    group, name = path.split(".")
+    return {group: {name: value}}, path, f"is only for the method {method}"
+
+
+# Options of one method beside none: each would be left unread.
+STRANGERS: list[Case] = [
+    _stranger("method.restraint", 0, "fedjudge"),
+    _stranger("method.own_rank", 4, "pftt"),
+    _stranger("method.own_ranks", ["4"], "pftt"),
+    _stranger("method.own_targets", ["q"], "pftt"),
+    _stranger("method.own_scale", 1, "pftt"),
+    _stranger("method.memory_budget_mb", 900, "fedpipe"),
+    _stranger("method.time_budget_s", 60, "fedpipe"),
+    _stranger("method.rewards", ["kindness=1"], "pfit"),
+    _stranger("method.weights", ["1+1"], "pfit"),
+    _stranger("method.samples", 1, "pfit"),
+    _stranger("method.temperature", 2, "pfit"),
+    _stranger("method.passes", 1, "pfit"),
+    _stranger("method.clip", 0.1, "pfit"),
+    _stranger("method.anchor", 0, "pfit"),
+    _stranger("method.baseline", "group", "pfit"),
+    _stranger("method.distance", 1, "pfit"),
+    _stranger("method.window", 4, "pfit"),
+    _stranger("method.supervised_steps", 2, "pfit"),
+    _stranger("distill.models", ["a/b"], "agglomerative"),
+    _stranger("distill.children", 2, "agglomerative"),
+    _stranger("distill.bridge", "notes", "agglomerative"),
+    _stranger("distill.samples", 16, "agglomerative"),
+    _stranger("distill.gamma", 0, "agglomerative"),
+    _stranger("distill.beta", 0, "agglomerative"),
+    _stranger("distill.temperature", 1, "agglomerative"),
+    _stranger("distill.top_k", 8, "agglomerative"),
+    _stranger("distill.parents_train", "lora", "agglomerative"),
+    _stranger("distill.parent_learning_rate", 0.1, "agglomerative"),
+    _stranger("distill.parent_steps", 3, "agglomerative"),
+]

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
 from fedcore.spec import JobSpec, options
-from tests.fedcore.spec_combinations import COMBINATIONS, METHOD_COMBINATIONS
+from fedcore.spec_method import OF_METHOD
+from tests.fedcore.spec_combinations import COMBINATIONS, METHOD_COMBINATIONS, STRANGERS
 
 HUGE = 10**400
+EVERY_COMBINATION = COMBINATIONS + METHOD_COMBINATIONS + STRANGERS
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -24,6 +26,22 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     values = {last: value}
     for name in reversed(outer):
         values = {name: values}
+    return values
+
+
+# What a job needs beside the method's name, of methods that are not at home beside the defaults.
+BESIDE: dict[str, dict[str, Any]] = {
+    "pftt": {"adapter": {"kind": "bottleneck"}},
+    "fedpipe": {"adapter": {"aggregation": "flexlora"}},
+}
+
+
+def with_its_method(path: str, value: Any) -> dict[str, Any]:
+    """The option with the method that alone reads it, where there is one."""
+    values = nested(path, value)
+    if method := OF_METHOD.get(path):
+        values["method"] = {**values.get("method", {}), "name": method}
+        values |= BESIDE.get(method, {})
     return values
 
 
@@ -121,22 +139,22 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "method.name": (["none", "fedjudge"], [*CHOICE, ("some", "choose one of none")]),
     "method.restraint": ([0, 1, 1e4], [*REAL, (-1, "from 0"), (10_001, "to 10000")]),
     "method.own_rank": ([1, 1024], [*WHOLE, (0, "from 1"), (1025, "to 1024")]),
-    "method.own_ranks": ([[]], WORDS),
+    "method.own_ranks": ([[], ["4", "8"], ["pi=1024"]], WORDS),
     "method.own_targets": ([["q", "v"]], [*NAMES, (["x"], "unknown x"), ([], "at least one")]),
     "method.own_scale": ([2], [*REAL, (0, "above 0"), (10_001, "to 10000")]),
     "method.memory_budget_mb": ([0, 1e9], [*REAL, (-1, "from 0"), (2e9, "to 1e+09")]),
     "method.time_budget_s": ([0, 1e8], [*REAL, (-1, "from 0"), (2e8, "to 1e+08")]),
-    "method.rewards": ([["overlap=1"]], WORDS),
-    "method.weights": ([[]], WORDS),
-    "method.samples": ([4], [*WHOLE, (0, "from 1"), (65, "to 64")]),
-    "method.temperature": ([1.0], [*REAL, (0, "above 0"), (11, "to 10")]),
-    "method.passes": ([2], [*WHOLE, (0, "from 1"), (101, "to 100")]),
-    "method.clip": ([0.2], [*REAL, (0, "above 0"), (1.1, "to 1")]),
-    "method.anchor": ([0.05], [*REAL, (-0.1, "from 0"), (10_001, "to 10000")]),
-    "method.baseline": (["value"], [*CHOICE, ("none", "value, group")]),
-    "method.distance": ([0], [*REAL, (-0.1, "from 0"), (2e6, "to 1e+06")]),
-    "method.window": ([0], [*WHOLE, (-1, "from 0"), (8193, "to 8192")]),
-    "method.supervised_steps": ([0], [*WHOLE, (-1, "from 0"), (1_000_001, "to")]),
+    "method.rewards": ([["overlap=1"], ["leak=2", "brevity:0.1=1"]], WORDS),
+    "method.weights": ([[], ["2"], ["pi=0.5"]], WORDS),
+    "method.samples": ([1, 64], [*WHOLE, (0, "from 1"), (65, "to 64")]),
+    "method.temperature": ([0.1, 10], [*REAL, (0, "above 0"), (11, "to 10")]),
+    "method.passes": ([1, 100], [*WHOLE, (0, "from 1"), (101, "to 100")]),
+    "method.clip": ([0.1, 1], [*REAL, (0, "above 0"), (1.1, "to 1")]),
+    "method.anchor": ([0, 1e4], [*REAL, (-0.1, "from 0"), (10_001, "to 10000")]),
+    "method.baseline": (["value", "group"], [*CHOICE, ("none", "value, group")]),
+    "method.distance": ([0, 1e6], [*REAL, (-0.1, "from 0"), (2e6, "to 1e+06")]),
+    "method.window": ([0, 8192], [*WHOLE, (-1, "from 0"), (8193, "to 8192")]),
+    "method.supervised_steps": ([0, 1_000_000], [*WHOLE, (-1, "from 0"), (1_000_001, "to")]),
     "distill.models": ([["micro"], ["a/b", "c"]], WORDS),
     "distill.children": ([0, 10_000], [*WHOLE, (-1, "from 0"), (10_001, "to 10000")]),
     "distill.bridge": (["dialogues", "x" * 300], [*TEXT, ("", "1 to 300"), ("x" * 301, "not 301")]),
@@ -200,7 +218,7 @@ def test_every_option_is_in_the_table() -> None:
 @pytest.mark.parametrize("path", OPTIONS)
 def test_an_option_takes_what_it_should(path: str) -> None:
     for value in OPTIONS[path][0]:
-        spec = JobSpec.from_dict(nested(path, value))
+        spec = JobSpec.from_dict(with_its_method(path, value))
         assert look_up(spec.to_dict(), path) == value
 
 
@@ -285,11 +303,18 @@ def test_a_part_is_an_object(part: str, value: Any) -> None:
     assert faults_of({part: value}) == {part: f"give an object with options, not {value!r}"}
 
 
-@pytest.mark.parametrize(("values", "path", "text"), COMBINATIONS + METHOD_COMBINATIONS)
+@pytest.mark.parametrize(("values", "path", "text"), EVERY_COMBINATION)
 def test_combinations_that_make_no_sense(values: dict[str, Any], path: str, text: str) -> None:
     faults = faults_of(values)
     assert list(faults) == [path]
     assert text in faults[path]
+
+
+def test_every_option_of_one_method_is_refused_beside_another() -> None:
+    assert [path for _, path, _ in STRANGERS] == list(OF_METHOD)
+    every = {info.path for info in options()}
+    assert set(OF_METHOD) <= every
+    assert every - set(OF_METHOD) >= {"method.name", "adapter.rank"}
 
 
 def test_combinations_come_together() -> None:
@@ -386,7 +411,7 @@ def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[st
         spec = JobSpec.from_dict(values)
     except SpecError as error:  # only the combinations may be wrong
         paths = {fault.path for fault in error.faults}
-        assert paths <= {path for _, path, _ in COMBINATIONS + METHOD_COMBINATIONS}
+        assert paths <= {path for _, path, _ in EVERY_COMBINATION}
     else:
         for path, value in found.items():
             assert look_up(spec.to_dict(), path) == value

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from fedcore.spec_adapter import REDISTRIBUTING
-from fedcore.spec_distill import AGGLOMERATIVE, DistillSpec
-from fedcore.spec_fedpipe import NAME as FEDPIPE
-from fedcore.spec_pfit import OPTIONS as OF_PFIT
-from fedcore.spec_pfit import PFIT
-from fedcore.spec_pftt import PFTT
+from fedcore.spec_method import OF_METHOD
 from fedcore.spec_strategy import ADAPTIVE
 
 # Where an option stands; the longest prefix that fits wins.
@@ -142,13 +136,5 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
     "participation.staleness_exponent": ("participation.mode", "buffered"),
     "participation.staleness_threshold": ("participation.mode", "buffered"),
     "participation.deadline_slack": ("participation.mode", "synchronous"),
-    "method.restraint": ("method.name", "fedjudge"),
-    **{
-        f"method.{name}": ("method.name", PFTT)
-        for name in ("own_rank", "own_ranks", "own_targets", "own_scale")
-    },
-    "method.memory_budget_mb": ("method.name", FEDPIPE),
-    "method.time_budget_s": ("method.name", FEDPIPE),
-    **{f"method.{name}": ("method.name", PFIT) for name in OF_PFIT},
-    **{f"distill.{item.name}": ("method.name", AGGLOMERATIVE) for item in fields(DistillSpec)},
+    **{path: ("method.name", name) for path, name in OF_METHOD.items()},
 }
