@@ -39,6 +39,21 @@ def test_command_quotes_what_a_shell_would_eat() -> None:
     assert "'a; rm -rf /'" in command
 
 
+def test_an_aggregator_is_not_asked_for_data(ada: Client) -> None:
+    sent = {"name": "hub", "role": "aggregator", "valid_for": "1d", "dataset": ""}
+    text = ada.post(reverse("enrol"), sent).content.decode()
+    assert "--name hub</pre>" in text
+    assert "--dataset" not in text
+    trains = ada.post(reverse("enrol"), {**sent, "name": "pi", "role": "both"}).content.decode()
+    assert "--name pi --dataset NAME=PATH</pre>" in trains
+    assert "Replace NAME=PATH" in trains
+    hub = factories.make_device("folds", role="aggregator")
+    hub.datasets.all().delete()
+    page = ada.get(reverse("device", args=[hub.pk])).content.decode()
+    assert "None needed" in page
+    assert "No data yet" not in page
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

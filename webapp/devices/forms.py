@@ -33,7 +33,7 @@ class EnrolForm(forms.Form):
         label="Role",
         choices=DeviceRole.choices,
         initial=DeviceRole.TRAINER,
-        help_text="Trainers fine-tune on their own data; aggregators fold updates.",
+        help_text="Trainers fine-tune on their own data; aggregators hold none and fold updates.",
     )
     valid_for = forms.ChoiceField(
         label="The command works for",
@@ -67,8 +67,10 @@ class EnrolForm(forms.Form):
         return VALID_FOR[self.cleaned_data["valid_for"]][1]
 
 
-def enrol_command(server: str, token: str, name: str, dataset: str) -> str:
+def enrol_command(server: str, token: str, name: str, dataset: str, trains: bool = True) -> str:
     """What to type on the device; every part is quoted for a shell."""
     parts = ["python", "-m", "workers.agent", "enroll", "--server", server, "--token", token]
-    parts += ["--name", name, "--dataset", dataset or "NAME=PATH"]
+    parts += ["--name", name]
+    if dataset or trains:
+        parts += ["--dataset", dataset or "NAME=PATH"]
     return shlex.join(parts)

@@ -18,7 +18,7 @@ from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
 from webapp.devices import compare, comparing, listing, roof
 from webapp.devices.forms import EnrolForm, enrol_command
 from webapp.devices.intensity import flops_per_byte
-from webapp.devices.models import Device, Enrolment
+from webapp.devices.models import Device, DeviceRole, Enrolment
 from webapp.devices.services import create_enrolment, revoke
 from webapp.jobs.figures import work_of
 from webapp.jobs.models import Assignment, Job
@@ -116,12 +116,12 @@ def enrol(request: HttpRequest) -> HttpResponse:
     context: dict[str, object] = {"form": form}
     if request.method == "POST" and form.is_valid():
         name, dataset = form.cleaned_data["name"], form.cleaned_data["dataset"]
-        enrolment, token = create_enrolment(
-            person(request), name, form.cleaned_data["role"], form.lifetime
-        )
+        role = form.cleaned_data["role"]
+        trains = role != DeviceRole.AGGREGATOR
+        enrolment, token = create_enrolment(person(request), name, role, form.lifetime)
         context["enrolment"] = enrolment
-        context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset)
-        context["names_data"] = bool(dataset)
+        context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset, trains)
+        context["asks_data"] = trains and not dataset
     recent = Enrolment.objects.select_related("device", "created_by")
     context["recent"] = recent.order_by("-created_at")[:RECENT]
     return render(request, "devices/enrol.html", context)
