@@ -295,7 +295,6 @@ def test_devices_are_given_their_own_weights(bed: Bed) -> None:
         ({"strategy": {"name": "qfedavg"}}, "strategy.name", "does not minimise"),
         ({"train": {"checkpointing": True}}, "train.checkpointing", "leave it off"),
         ({"train": {"micro_tokens": 4000}}, "train.micro_tokens", "train.micro_batch"),
-        ({"method": {"name": "none", "window": 4}}, "method.window", "only for the method pfit"),
     ],
 )
 def test_what_cannot_be_is_refused(

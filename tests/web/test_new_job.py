@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -246,9 +247,45 @@ def test_estimate_leaves_out_aggregators_and_the_empty(db: None) -> None:
     empty.datasets.all().delete()
     found = of(factories.make_spec())
     assert {part.name: part.why for part in found.left_out} == {
-        "folds": "only aggregates",
+        "folds": "only folds for others, in jobs that say so under “Who folds whose updates”",
         "bare": "holds no data",
     }
+
+
+def test_estimate_tells_who_folds_for_whom(ada: Client, fleet: list[Device]) -> None:
+    names = [device.name for device in fleet]
+    factories.make_device("hub", 8, role="aggregator")
+    factories.make_device("spare", 9, role="aggregator")
+    tree = f"{names[0]}=hub, {names[1]}=hub"
+    found = of(factories.make_spec(tree={"parents": tree.split(", ")}))
+    assert [(one.head, set(one.children)) for one in found.clusters] == [("hub", {*names[:2]})]
+    assert [part.name for part in found.left_out] == ["spare"]
+    assert len(found.parts) == len(names) + 1
+    text = ada.post(reverse("job-estimate"), filled(**{"tree.parents": tree})).content.decode()
+    assert "<b>hub</b> folds " in text
+    shared = of(factories.make_spec(tree={"parents": ["auto"]}))
+    assert {name for one in shared.clusters for name in one.children} == {*names}
+    assert not shared.left_out
+    assert "only folds" in ada.get(reverse("job-new")).content.decode()
+
+
+def test_a_budget_that_nothing_fits_into_is_said_at_its_option(
+    ada: Client, fleet: list[Device]
+) -> None:
+    sent = {
+        "method.name": "fedpipe",
+        "adapter.aggregation": "flexlora",
+        "model.name": "google/flan-t5-base",
+        "method.memory_budget_mb": "100",
+    }
+    text = ada.post(reverse("job-estimate"), filled(**sent)).content.decode()
+    assert 'href="#o-method-memory-budget-mb">Memory budget, MB</a>: no device can' in text
+    least = re.search(r"needs at least (\S+ \SB) of memory and may use 100 MB", text)
+    assert least, text
+    enough = ada.post(
+        reverse("job-estimate"), filled(**{**sent, "method.memory_budget_mb": "0"})
+    ).content.decode()
+    assert "no device can be planned" not in enough
 
 
 def test_an_asynchronous_job_is_not_as_slow_as_its_slowest_device(fleet: list[Device]) -> None:

@@ -11,6 +11,7 @@ from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
 from fedcore.spec_distill import learners, teaches
 from fedcore.tree import (
+    Cluster,
     Roles,
     clusters,
     depth,
@@ -51,6 +52,24 @@ def _parents(spec: JobSpec, roles: Roles) -> dict[str, str]:
 
 def _star_faults(spec: JobSpec, parents: Mapping[str, str], training: Collection[str]) -> list[str]:
     return star_faults(parents, training) if teaches(spec) else []
+
+
+def expected(spec: JobSpec, devices: Sequence[Device], training: Sequence[str]) -> list[Cluster]:
+    """The clusters as ``fix`` would set them now, before a job is launched; no device is changed.
+
+    ``devices`` are those enrolled; ``training`` names those that would train.
+    """
+    if not spec.tree.grown:
+        return []
+    able = {d.name: d for d in devices if d.role in FOLDS}
+    if spec.tree.auto:
+        parents = shared_out(Roles(training, {n for n, d in able.items() if d.is_online}))
+    else:
+        known = {*training, *able}
+        parents = _present(parents_of(spec.tree.parents), known, set(able))
+    heads = _needed(parents, training)
+    kept = {child: head for child, head in parents.items() if child in heads | set(training)}
+    return list(clusters(kept))
 
 
 def fix(spec: JobSpec, training: Sequence[Participant]) -> list[Participant]:

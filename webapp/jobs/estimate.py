@@ -16,8 +16,10 @@ from fedcore.plan.round import PHASES, Candidate, DevicePlan
 from fedcore.plan.wire_chain import PLAIN
 from fedcore.spec import JobSpec
 from fedcore.spec_distill import learners
+from fedcore.tree import Cluster
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.candidates import ASSUMED_LINK, candidate
+from webapp.jobs.clusters import expected
 from webapp.jobs.models import Assignment
 from webapp.jobs.split import Spread, spread_of
 from webapp.telemetry import units
@@ -76,6 +78,7 @@ class Estimate:
     rounds: int
     assumed: tuple[str, ...]
     plan: FleetPlan | None = None
+    clusters: tuple[Cluster, ...] = ()
 
     @property
     def fitting(self) -> list[Part]:
@@ -140,6 +143,9 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
     plans = {row.name: row for row in plan.devices} if plan else {}
     parts = tuple(_part(d, why[d.pk], held[d.pk], plans.get(d.name)) for d in asked)
     fitting = {part.name for part in parts if part.fits}
+    clusters = tuple(expected(spec, devices, sorted(fitting)))
+    heads = {cluster.head for cluster in clusters}
+    parts = tuple(part for part in parts if part.name in fitting or part.name not in heads)
     return Estimate(
         parts=parts,
         per_round=updates_of(spec, len(fitting)),
@@ -150,6 +156,7 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
         rounds=spec.rounds,
         assumed=_assumed(spec, plan, found, fitting, {d.name for d in asked if d.pk not in last}),
         plan=plan,
+        clusters=clusters,
     )
 
 
@@ -180,7 +187,7 @@ def dataset_of(spec: JobSpec, device: Device) -> Dataset | None:
 
 def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
     if device.role == DeviceRole.AGGREGATOR:
-        return "only aggregates"
+        return "only folds for others, in jobs that say so under “Who folds whose updates”"
     if held is None:
         return f"holds no dataset {spec.data.dataset!r}" if spec.data.dataset else "holds no data"
     if held.examples < spec.data.min_examples:

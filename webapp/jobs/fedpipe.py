@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedcore.errors import Fault
 from fedcore.plan.fedpipe_choice import Choice
 from fedcore.plan.fedpipe_fleet import plans, read_scores
 from fedcore.plan.fedpipe_words import needs
 from fedcore.plan.flops import Architecture
+from fedcore.plan.planner import FleetPlan
 from fedcore.plan.round import Candidate
 from fedcore.rounds import DELIVERED, Task
 from fedcore.spec import JobSpec
@@ -18,6 +20,8 @@ from webapp.events import job_event
 from webapp.jobs.candidates import candidate
 from webapp.jobs.models import Assignment, Event, Job, Participant
 
+BUDGETS = ("memory_budget_mb", "time_budget_s")
+SHOWN = 3  # devices named in a fault
 PLANNED = ": planned: "  # between the device and the reason in a job's log
 
 
@@ -28,6 +32,16 @@ def told(job: Job) -> list[tuple[str, str]]:
     texts = Event.objects.filter(job=job, text__contains=PLANNED).order_by("seq")
     pairs = (text.partition(PLANNED) for text in texts.values_list("text", flat=True))
     return sorted((name, words) for name, _, words in pairs)
+
+
+def budget_faults(spec: JobSpec, found: FleetPlan | None) -> list[Fault]:
+    """A budget that no device can be planned with, at its option, with the least that would do."""
+    method = spec.method
+    given = [name for name in BUDGETS if getattr(method, name)] if method.name == NAME else []
+    if not given or found is None or not found.devices or found.fitting:
+        return []
+    told = "; ".join(f"{row.name} {row.why}" for row in found.devices[:SHOWN])
+    return [Fault(f"method.{name}", f"no device can be planned: {told}") for name in given]
 
 
 def settle(job: Job, number: int, participants: Sequence[Participant]) -> None:

@@ -12,7 +12,7 @@ from fedcore.catalogue import CATALOGUE
 from fedcore.errors import Fault
 from fedcore.plan.flops import KNOWN, PACKAGED
 from fedcore.spec import JobSpec, OptionInfo, options
-from webapp.devices.models import Device
+from webapp.devices.models import Device, DeviceRole
 from webapp.jobs.form_tables import (
     CARDS,
     ELSEWHERE,
@@ -238,12 +238,19 @@ def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
         Choice(
             device.name,
             device.name,
-            ", ".join(f"{d.name} {d.examples}" for d in device.datasets.all()) or "no data",
+            _held(device),
             device.presence,
             device.name in held,
         )
         for device in devices
     )
+
+
+def _held(device: Device) -> str:
+    """What a device is good for in a job, beside its name."""
+    if device.role == DeviceRole.AGGREGATOR:
+        return "only folds"
+    return ", ".join(f"{d.name} {d.examples}" for d in device.datasets.all()) or "no data"
 
 
 def _suggestions(path: str, devices: Sequence[Device]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/<uuid:job_id>/", views.job_page, name="job"),
     path("jobs/<uuid:job_id>/report/", report_views.job_report, name="job-report"),
     path("jobs/<uuid:job_id>/alone/", alone_views.job_alone, name="job-alone"),
+    path("jobs/<uuid:job_id>/clusters/", views.job_clusters, name="job-clusters"),
     path("jobs/<uuid:job_id>/delete/", views.job_delete, name="job-delete"),
     path("rounds/<int:round_id>/<slug:name>/", views.round_pin, name="round-pin"),
     path("jobs/<uuid:job_id>/<slug:name>/", views.job_move, name="job-move"),

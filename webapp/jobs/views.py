@@ -137,8 +137,10 @@ def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
         services.check_devices(spec)
     except SpecError as error:
         return {"estimate": None, "wrong": forms.named(error.faults)}
+    found = estimate(spec, devices, listing.last_trainings(devices))
     return {
-        "estimate": estimate(spec, devices, listing.last_trainings(devices)),
+        "estimate": found,
+        "warnings": forms.named(fedpipe.budget_faults(spec, found.plan)),
         "spec": spec,
         "spec_json": json.dumps(spec.to_dict(), indent=2),
     }
@@ -166,6 +168,16 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "deletable": job.phase in keeping.DELETABLE,
     }
     return render(request, "jobs/page.html", context)
+
+
+@never_cache
+def job_clusters(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Who folded what so far; 204 while no other round was folded and the job goes on."""
+    job = found(request, Job.objects.all(), pk=job_id)
+    told = cluster_figures.told(job)
+    if told is None or (not job.is_over and str(told["rounds"]) == request.GET.get("was")):
+        return HttpResponse(status=204)
+    return render(request, "jobs/_clusters.html", {"job": job, "clusters": told})
 
 
 def _models(job: Job) -> list[Round]:
