@@ -17,6 +17,13 @@ const rounds = new Map();
 const store = new Store();
 const log = new EventLog(document.getElementById("events"));
 
+// Why a chart of a job that is over is empty; samples come with the first message.
+const ENDED = {
+  failed: "The job failed before a device measured this.",
+  cancelled: "The job was cancelled before a device measured this.",
+  completed: "No device measured this.",
+};
+
 setUp();
 const page = new ChartPage(store);
 page.rounds = [];
@@ -24,6 +31,7 @@ page.marks = (from, to) => roundMarks(page, from, to);
 page.onisolate = () => showLegend(page);
 page.onrestyle = () => render();
 page.phases = new Map(); // device -> {assignment, round, phase_s} of what it trains now
+page.over = json("job-snapshot").phase in ENDED ? "Loading …" : "";
 addCharts(page, (group) => document.querySelector(`[data-charts="${group}"]`));
 
 function merge(snapshot) {
@@ -64,6 +72,7 @@ new LiveSocket(`/ws/jobs/${id}/`, {
     log.add(message.events);
     addPhases(message.phase_s);
     store.ingest(message.samples);
+    page.over = ENDED[state.phase] || "";
     store.thinned = store.thinned || message.thinned;
     for (const [device, seq] of Object.entries(message.cursors.samples)) {
       store.cursors[device] = Math.max(seq, store.cursors[device] || 0);

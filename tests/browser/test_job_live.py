@@ -92,6 +92,24 @@ def test_a_job_that_starts_while_watched(window: Callable[..., Window], site: Si
     page.wait_for_selector(".none:text('Points appear as soon as a device trains.')")
 
 
+def test_charts_of_a_job_that_is_over_promise_nothing(
+    window: Callable[..., Window], site: Site
+) -> None:
+    job = site.do("queued_job", name="ends before it begins")
+    made = window()
+    page = made.go(f"/jobs/{job}/")
+    page.wait_for_selector(".none:text('Points appear as soon as a device trains.')")
+    site.do("finish", job=job, phase="failed", reason="no device could evaluate the model")
+    failed = page.locator(".none:visible", has_text="The job failed before a device measured this.")
+    expect(failed.first).to_be_visible()
+    made.go(f"/jobs/{job}/")
+    expect(failed.first).to_be_visible()
+    page.mouse.wheel(0, 20_000)
+    expect(page.locator("text=The first round has not started.")).to_have_count(0)
+    expect(page.locator("text=Points appear as soon as")).to_have_count(0)
+    expect(page.locator("text=Shown after the first")).to_have_count(0)
+
+
 def test_lost_server_is_said_and_nothing_is_missing_afterwards(
     window: Callable[..., Window], site: Site, job: str
 ) -> None:

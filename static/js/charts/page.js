@@ -13,6 +13,7 @@ export class ChartPage {
   constructor(store) {
     this.store = store;
     this.devices = []; // {id, slot, name}
+    this.over = ""; // why nothing more will come, in place of a chart's promise of points
     this.charts = [];
     this.isolated = null;
     this.range = null;

@@ -121,7 +121,7 @@ export class PhaseChart {
 
   draw() {
     const bars = this.bars();
-    if (!bars.length) return this.card.empty("Shown as soon as a device has measured a step.");
+    if (!bars.length) return this.card.empty(this.page.over || "Shown as soon as a device has measured a step.");
     this.card.plot.style.height = `${Math.max(120, Math.min(900, 44 + 26 * bars.length))}px`;
     if (!this.chart) this.make();
     this.card.empty("");

@@ -95,7 +95,7 @@ export class RoundChart {
     const mean = this.mean();
     const lines = this.page.devices.filter((device) => this.page.shows(device));
     if (!mean.length && !lines.some((device) => this.line(device.slot).length)) {
-      return this.card.empty(this.nothing);
+      return this.card.empty(this.nothing(this.page));
     }
     if (!this.chart) this.make();
     this.card.empty("");

@@ -107,7 +107,7 @@ export class Timeline {
 
   draw() {
     const round = this.round();
-    if (!round) return this.card.empty("The first round has not started.");
+    if (!round) return this.card.empty(this.page.over || "The first round has not started.");
     setText(this.label, `${round.number ? `Round ${round.number}` : "Evaluation at the start"}${round.attempt > 1 ? `, attempt ${round.attempt}` : ""}`);
     const devices = this.page.devices.filter((device) => this.page.shows(device));
     this.card.plot.style.height = `${Math.max(120, Math.min(900, 44 + 26 * devices.length))}px`;

@@ -19,8 +19,10 @@ export function peaks(state) {
   return `% of the measured peak: ${known.map((one, i) => `${one.name} ${words[i]}`).join(", ")}`;
 }
 
-const waiting = "Points appear as soon as a device trains.";
-const reported = "Shown once a device has reported a round.";
+// What a chart without points says: a promise, while there is somebody to keep it.
+const until = (text) => (page) => page.over || text;
+const waiting = until("Points appear as soon as a device trains.");
+const reported = until("Shown once a device has reported a round.");
 
 const learning = (thinned) => [
   [TimeChart, {
@@ -30,17 +32,17 @@ const learning = (thinned) => [
   [RoundChart, {
     title: "Evaluation loss", subtitle: "nats per token on each device's validation part; bold: mean weighted by examples",
     unit: "nats per token", scores: [{ key: "loss", label: "Loss" }], format: (v) => significant(v),
-    nothing: "Shown after the first evaluation.",
+    nothing: until("Shown after the first evaluation."),
   }],
   [RoundChart, {
     title: "ROUGE", subtitle: "F1 in percent of generated summaries; bold: mean weighted by examples", unit: "F1, %",
     scores: [{ key: "rougeL", label: "L" }, { key: "rouge1", label: "1" }, { key: "rouge2", label: "2" }],
-    format: (v) => significant(v), nothing: "Shown after the first evaluation.",
+    format: (v) => significant(v), nothing: until("Shown after the first evaluation."),
   }],
   [RoundChart, {
     title: "Aggregation error", adapters: true, wide: true, subtitle: "of the served adapters: ‖served − mean(s·B·A)‖ ÷ ‖mean(s·B·A)‖", unit: "",
     task: "train", scores: [{ key: "aggregation_error", label: "Error" }], format: percent, of: () => null,
-    nothing: "Shown after the first round.", wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
+    nothing: until("Shown after the first round."), wholeLabel: "All matrices", whole: (round) => round.aggregation_error, fromZero: true,
   }],
 ];
 
@@ -53,7 +55,7 @@ const rewards = (thinned) => [
   [RoundChart, {
     title: "Own reward", subtitle: "greedy summaries of its validation part, by its own weights", unit: "",
     task: "train", scores: [{ key: "reward_after", label: "After training" }, { key: "reward_before", label: "Received" }, { key: "change", label: "Change" }],
-    of: reward, format: (v) => significant(v), nothing: "Shown after the first round that is evaluated.", whole: null,
+    of: reward, format: (v) => significant(v), nothing: until("Shown after the first round that is evaluated."), whole: null,
   }],
 ];
 
@@ -70,7 +72,7 @@ const hardware = (thinned) => [
     title: "Energy efficiency ηₑ", unit: "tokens/s/W",
     subtitle: (page) => efficiency(page),
     metrics: [{ key: "eta_e" }, { key: "eta_e_estimated", label: "estimated", dash: [2, 3] }],
-    format: (v) => significant(v), nothing: (page) => (any(page, "tokens_per_s") ? "No power sensor on these devices." : waiting),
+    format: (v) => significant(v), nothing: (page) => (any(page, "tokens_per_s") ? "No power sensor on these devices." : waiting(page)),
   }],
   [PhaseChart],
 ];
