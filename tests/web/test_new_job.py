@@ -282,6 +282,7 @@ def test_a_budget_that_nothing_fits_into_is_said_at_its_option(
     assert 'href="#o-method-memory-budget-mb">Memory budget, MB</a>: no device can' in text
     least = re.search(r"needs at least (\S+ \SB) of memory and may use 100 MB", text)
     assert least, text
+    assert "no watts of" not in text, "of nobody"
     enough = ada.post(
         reverse("job-estimate"), filled(**{**sent, "method.memory_budget_mb": "0"})
     ).content.decode()

@@ -21,7 +21,7 @@ from webapp.jobs.candidates import candidate
 from webapp.jobs.models import Assignment, Event, Job, Participant
 
 BUDGETS = ("memory_budget_mb", "time_budget_s")
-SHOWN = 3  # devices named in a fault
+SHOWN = 3  # devices named for each reason
 PLANNED = ": planned: "  # between the device and the reason in a job's log
 
 
@@ -40,7 +40,10 @@ def budget_faults(spec: JobSpec, found: FleetPlan | None) -> list[Fault]:
     given = [name for name in BUDGETS if getattr(method, name)] if method.name == NAME else []
     if not given or found is None or not found.devices or found.fitting:
         return []
-    told = "; ".join(f"{row.name} {row.why}" for row in found.devices[:SHOWN])
+    names: dict[str, list[str]] = {}
+    for row in found.devices:
+        names.setdefault(row.why, []).append(row.name)
+    told = "; ".join(f"{', '.join(who[:SHOWN])}: {why}" for why, who in names.items())
     return [Fault(f"method.{name}", f"no device can be planned: {told}") for name in given]
 
 
