@@ -182,7 +182,8 @@ def _tuning(shelf: Shelf) -> str:
     if len(lines) == 2:
         return ""
     seeds = ", ".join(map(str, study.tuning_seeds))
-    return f"## Tuning\n\nOn seeds {seeds} alone; **bold** was taken.\n\n{_markdown(lines)}"
+    word = "seed" if len(study.tuning_seeds) == 1 else "seeds"
+    return f"## Tuning\n\nOn {word} {seeds} alone; **bold** was taken.\n\n{_markdown(lines)}"
 
 
 def _tried(settings: Settings) -> str:
