@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 from pathlib import Path
+
+import pytest
 
 from fedcore.partition import KINDS
 from fedcore.partition.__main__ import parser as partition
 from fedcore.study.__main__ import parser as study
 from fedcore.study.metrics import METRICS
-from fedcore.study.reading import study_of
+from fedcore.study.reading import read_study, study_of
+from fedcore.study.report import interpretation
 from tests.compose import ROOT
 
 PAGE = ROOT / "docs" / "studies" / "README.md"
 TEXT = PAGE.read_text()
+STUDIES = sorted(PAGE.parent.glob("*.toml"))
 
 
 def test_every_study_metric_and_split_is_told() -> None:
@@ -23,6 +28,27 @@ def test_every_study_metric_and_split_is_told() -> None:
     assert [name for name in METRICS if f"`{name}`" not in TEXT] == []
     splits = {name: f"`{name}:{kind.argument}`".replace(":`", "`") for name, kind in KINDS.items()}
     assert [name for name, shown in splits.items() if shown not in TEXT] == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_stands_beside_its_results(path: Path) -> None:
+    """All runs are there, each a line of values, the pictures are kept, and somebody read them."""
+    study, kept = read_study(path), path.with_suffix("")
+    report = (kept / "report.md").read_text()
+    assert "runs are missing" not in report and "not yet" not in report
+    assert len(interpretation(kept / "report.md").split()) > 30
+    lines = list(csv.DictReader((kept / "values.csv").open()))
+    runs = {(row["split"], row["method"], int(row["seed"])) for row in lines}
+    assert runs == {
+        (split.name, method.name, seed)
+        for split in study.splits
+        for method in study.methods
+        for seed in study.seeds
+    }
+    assert all(name in lines[0] for name in study.metrics)
+    pictures = re.findall(r"\]\((plots/.*?)\)", report)
+    assert pictures and all((kept / name).stat().st_size < 60_000 for name in pictures)
+    assert f"]({path.stem}/report.md)" in TEXT
 
 
 def test_every_option_is_told_and_every_told_one_is_there() -> None:
