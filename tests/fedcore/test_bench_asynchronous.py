@@ -24,6 +24,7 @@ class Idle:
     """A workshop whose devices take their time and learn nothing."""
 
     names = sorted(SLOWNESS)
+    slots = {name: slot for slot, name in enumerate(names)}
 
     def begin(self) -> str:
         return "0"

@@ -87,7 +87,7 @@ def test_an_impossible_budget_ends_it_before_any_training(
     seen: list[str] = []
     with pytest.raises(SpecError) as refused:
         simulate(job(wide, 1.0), devices, tmp_path, lambda event: seen.append(event.kind))
-    assert [str(fault).split(":")[0] for fault in refused.value.faults] == ["a", "b"]
+    assert [str(fault).split(":")[0] for fault in refused.value.faults] == ["a, b"]
     assert "trained" not in seen
 
 
