@@ -82,10 +82,20 @@ class JobSpec:
         Raises SpecError with every fault: unknown keys (with the nearest known one), wrong types,
         values out of range, and combinations that make no sense.
         """
+        spec = cls.accepted(values)
+        if faults := [fault for rule in RULES for fault in rule(spec)]:
+            raise SpecError(faults)
+        return spec
+
+    @classmethod
+    def accepted(cls, values: Mapping[str, Any]) -> JobSpec:
+        """Read a specification that was accepted before, perhaps by a version with fewer rules.
+
+        Rules on combinations are not asked again: one that came later must not make a job that is
+        there unreadable. Raises SpecError for unknown keys, wrong types and values out of range.
+        """
         faults: list[Fault] = []
         spec = _read(cls, values, "", faults)
-        if spec is not None and not faults:
-            faults.extend(fault for rule in RULES for fault in rule(spec))
         if faults or spec is None:
             raise SpecError(faults)
         return spec

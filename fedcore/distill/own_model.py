@@ -36,7 +36,7 @@ def export(folder: Path, out: Path) -> Path:
     weights = RoundFiles(folder, STEM).newest(NEWEST)
     try:
         told = json.loads((folder / NOTE).read_text("utf-8"))
-        spec = level_specs(JobSpec.from_dict(told["spec"]))[int(told["level"])]
+        spec = level_specs(JobSpec.accepted(told["spec"]))[int(told["level"])]
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{folder} is no private folder of such a job: {error}") from error
     if weights is None:

@@ -167,6 +167,20 @@ def test_every_option_of_one_method_is_refused_beside_another() -> None:
     assert every - set(OF_METHOD) >= {"method.name", "adapter.rank"}
 
 
+@pytest.mark.parametrize(("values", "path", "text"), EVERY_COMBINATION)
+def test_what_was_accepted_once_is_read_whatever_rules_came_later(
+    values: dict[str, Any], path: str, text: str
+) -> None:
+    del path, text
+    spec = JobSpec.accepted(values)
+    assert JobSpec.accepted(spec.to_dict()) == spec
+
+
+def test_what_was_accepted_once_has_types_and_ranges() -> None:
+    with pytest.raises(SpecError, match=r"rounds: .*; runds: |runds: .*; rounds: "):
+        JobSpec.accepted({"rounds": 0, "runds": 3})
+
+
 def test_combinations_come_together() -> None:
     values: dict[str, Any] = {}
     for item, _, _ in COMBINATIONS:

@@ -9,6 +9,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from fedcore.errors import SpecError
+from fedcore.spec import JobSpec
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
 
@@ -36,6 +38,17 @@ def test_the_page_lists_models_and_pins_them(ada: Client, job: Job, made: Round)
     assert made.pinned_at is not None
     page = _page(ada, job)
     assert reverse("round-pin", args=[made.pk, "unpin"]) in page and pin not in page
+
+
+def test_a_job_of_before_a_rule_stays_readable(ada: Client, job: Job) -> None:
+    """A combination that a later version refuses was accepted when the job was made."""
+    job.spec["method"]["restraint"] = 2.0
+    with pytest.raises(SpecError, match="is only for the method fedjudge"):
+        JobSpec.from_dict(job.spec)
+    job.save(update_fields=["spec"])
+    for name in ("job", "job-report", "api-job-detail"):
+        key = {"pk": job.pk} if name.startswith("api") else {"job_id": job.pk}
+        assert ada.get(reverse(name, kwargs=key)).status_code == 200, name
 
 
 def test_a_viewer_sees_models_but_no_buttons(

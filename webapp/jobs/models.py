@@ -103,7 +103,7 @@ class Job(models.Model):
 
     @property
     def job_spec(self) -> JobSpec:
-        return JobSpec.from_dict(self.spec)
+        return JobSpec.accepted(self.spec)
 
     @property
     def is_over(self) -> bool:

@@ -112,7 +112,7 @@ def _given(values: Mapping[str, Any]) -> JobSpec:
     """The job with what differs on this device, as far as its task is about that."""
     changes = values.get("tailoring") or {}
     own = for_evaluation(changes) if values["task"] == "evaluate" else changes
-    return tailored(JobSpec.from_dict(values["spec"]), own)
+    return tailored(JobSpec.accepted(values["spec"]), own)
 
 
 def _artefact(values: Mapping[str, Any] | None) -> tuple[str, int] | None:
