@@ -22,7 +22,7 @@ demo: ## the whole product with three devices; EXIT=1 ends with the job; FOLDER=
 
 chaos: ## kill processes of a real site at drawn moments, compare the bits; KILLS=45 SEED=0 ARGS=
 	@deploy/venv.sh requirements.txt
-	exec $(PYTHON) -m workers.chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
+	exec $(PYTHON) -m benchmarks.chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
 
 test: ## lint, types, import contracts, then unit, postgresql, browser and stack tests
 	@deploy/venv.sh requirements-dev.txt
@@ -38,7 +38,7 @@ test-unit test-postgresql test-browser test-stack: ## one part of the tests; ARG
 
 docs: ## write the pages that are made from code (docs/jobspec.md)
 	@deploy/venv.sh requirements.txt
-	$(PYTHON) -m fedcore.spec_doc >docs/jobspec.md
+	$(PYTHON) -m fedcore.spec.reference >docs/jobspec.md
 
 constraints: ## pin every indirect dependency again, from a fresh installation
 	@deploy/pin.sh

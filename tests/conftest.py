@@ -217,13 +217,13 @@ def enrolled_device(db: None) -> Callable[..., Enrolled]:
     from django.utils import timezone
     from rest_framework.test import APIClient
 
-    from webapp.devices import services
     from webapp.devices.models import Device
+    from webapp.jobs.lifecycle import enrolment
 
     def enrol(name: str = "pi-kitchen", examples: int = 40, role: str = "trainer") -> Enrolled:
-        _, token = services.create_enrolment(None, name, role, timedelta(hours=1))
+        _, token = enrolment.create_enrolment(None, name, role, timedelta(hours=1))
         data = [{"name": "law", "domain": "law", "examples": examples, "columns": ["text"]}]
-        admission = services.enrol(token, name, "0.1.0", {"cores": 4}, data)
+        admission = enrolment.enrol(token, name, "0.1.0", {"cores": 4}, data)
         Device.objects.filter(pk=admission.device.pk).update(last_seen_at=timezone.now())
         client = APIClient()
         client.credentials(HTTP_AUTHORIZATION=f"Device {admission.api_token}")

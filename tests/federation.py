@@ -20,13 +20,14 @@ from django.db.models import F
 from django.http import HttpResponse
 from django.utils import timezone
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from tests import asgi
 from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model
 from webapp import broker
 from webapp.devices.models import Device
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Assignment, Event, FoldShard, Job, Round, Watch
 
 API = "/api/v1/device"
@@ -211,7 +212,7 @@ def weights(sha256: str) -> dict[str, Any]:
     """The tensors of a stored artefact."""
     from safetensors.torch import load
 
-    from webapp.jobs.artefacts import open_artefact
+    from webapp.jobs.artefacts.store import open_artefact
 
     with open_artefact(Artefact.objects.get(pk=sha256)) as source:
         return load(source.read())
@@ -249,7 +250,7 @@ class Federation:
         }
         for key, value in changes.items():
             values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-        return JobSpec.from_dict(values)
+        return parse_spec(values)
 
     def launch(self, **changes: Any) -> Job:
         """Launch a job and let the server do what it can."""

@@ -97,7 +97,7 @@ def lint(_arguments: Sequence[str]) -> Outcome:
 
 
 def types(_arguments: Sequence[str]) -> Outcome:
-    return _each(["mypy", "fedcore", "webapp", "workers"])
+    return _each(["mypy", "fedcore", "webapp", "workers", "benchmarks"])
 
 
 def contracts(_arguments: Sequence[str]) -> Outcome:

@@ -16,8 +16,8 @@ django_application = get_asgi_application()
 from webapp.api.device.calls import DeviceCalls  # noqa: E402
 from webapp.api.device.intake import BoundedBodies  # noqa: E402
 from webapp.api.device.upload import Uploads  # noqa: E402
-from webapp.routing import websocket_urlpatterns  # noqa: E402
-from webapp.sent_files import SentFiles  # noqa: E402
+from webapp.pages.live.routing import websocket_urlpatterns  # noqa: E402
+from webapp.transfer.file_responses import SentFiles  # noqa: E402
 
 application = ProtocolTypeRouter(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
 
-from fedcore.retention import Policy
+from fedcore.rounds.retention import Policy
 
 SHORTEST_GRACE_H = 0.02  # a fold stores its result before it names it in a row
 

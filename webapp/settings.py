@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "webapp.devices",
     "webapp.jobs",
     "webapp.telemetry",
+    "webapp.pages",
     "webapp.api",
 ]
 
@@ -179,7 +180,7 @@ if X_ACCEL_PREFIX and not (X_ACCEL_PREFIX[0] == X_ACCEL_PREFIX[-1] == "/"):
 S3_REDIRECT = env.bool("EDGEWISE_S3_REDIRECT", default=False)
 _bucket = env.str("EDGEWISE_S3_BUCKET", default="")
 _artefacts: dict[str, object] = {
-    "BACKEND": "webapp.jobs.storage.AtomicFileSystemStorage",
+    "BACKEND": "webapp.jobs.artefacts.storage.AtomicFileSystemStorage",
     "OPTIONS": {"location": str(VAR_DIR / "artefacts"), "base_url": None},
 }
 if _bucket:
@@ -228,7 +229,7 @@ REDIS_URL = _verified(
 DEVICE_REDIS_URL = _verified(_device_redis, env.str("DEVICE_REDIS_CA_FILE", default=""))
 # Where devices reach their broker; the same address unless a proxy stands between.
 DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=_device_redis)
-CACHES = {"default": {"BACKEND": "webapp.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
+CACHES = {"default": {"BACKEND": "webapp.common.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",

@@ -9,6 +9,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("webapp.api.urls")),
     path("", include("webapp.accounts.urls")),
-    path("", include("webapp.devices.urls")),
-    path("", include("webapp.jobs.urls")),
+    path("", include("webapp.pages.devices.urls")),
+    path("", include("webapp.pages.jobs.urls")),
 ]

@@ -19,9 +19,9 @@ from fedcore.model import bottleneck, layers
 from fedcore.model.load import Base
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
-from fedcore.spec_adapter import AdapterSpec
-from fedcore.spec_ranks import rank_of
-from fedcore.tailoring import PREFIX, factor_of
+from fedcore.spec.options.adapter import AdapterSpec
+from fedcore.spec.options.ranks import rank_of
+from fedcore.spec.overrides import PREFIX, factor_of
 
 FROZEN_BY = {"ffa": "A"}  # factors that keep their start
 

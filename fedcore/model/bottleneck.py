@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, linear
 
 from fedcore.errors import ModelError
 from fedcore.seeds import derive
-from fedcore.tailoring import PREFIX
+from fedcore.spec.overrides import PREFIX
 
 BLOCK, NAME = (
     "DenseReluDense",

@@ -9,20 +9,21 @@ from pathlib import Path
 from torch import Tensor
 
 from fedcore.errors import ModelError
-from fedcore.model.load import ModelSource, fingerprint, resolve
-from fedcore.model.received import SCALE_KEY, merged_change
-from fedcore.model.weights import WeightFiles
-from fedcore.plan import bottleneck_config
-from fedcore.plan.peft_config import (
+from fedcore.export import bottleneck_config
+from fedcore.export.peft_config import (
     BASE_CHANGED,
     CONFIG_FILE,
     WEIGHTS_FILE,
     adapter_config,
     folds_into_base,
 )
-from fedcore.spec import JobSpec
-from fedcore.spec_adapter import OF_THE_MODEL
-from fedcore.tailoring import factor_name
+from fedcore.model.load import fingerprint, resolve
+from fedcore.model.received import SCALE_KEY, merged_change
+from fedcore.model.source import ModelSource
+from fedcore.model.weights import WeightFiles
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import OF_THE_MODEL
+from fedcore.spec.overrides import factor_name
 from fedcore.wire.frame import FrameReader, FrameWriter
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.msgpack", "*.h5")

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from fedcore.architecture.sizes import Architecture
 from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
 from fedcore.model.bottleneck import bottleneck_shapes, initial_bottlenecks
 from fedcore.model.layers import layer_names
-from fedcore.model.load import ModelSource, fingerprint, resolve
+from fedcore.model.load import fingerprint, resolve
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.received import SCALE_KEY
+from fedcore.model.source import ModelSource
 from fedcore.model.weights import ALIASES, WeightFiles
-from fedcore.plan.flops import Architecture
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo, FrameWriter, write_frame
 
 

@@ -7,7 +7,6 @@ fp16 is never used: T5 overflows in it (transformers #5651, #11461, #23918).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +18,9 @@ from fedcore.errors import ModelError
 from fedcore.model.micro import micro_folder
 from fedcore.model.quantise_load import build
 from fedcore.model.quiet import quiet_libraries
+from fedcore.model.source import ModelSource
 from fedcore.model.weights import WeightFiles
-from fedcore.spec_train import BASES
+from fedcore.spec.options.train import BASES
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
 FAMILY = ("t5", "mt5", "umt5")
@@ -35,24 +35,6 @@ PLAIN = {
     ("auto", torch.bfloat16): "",
     ("bf16", torch.bfloat16): "",
 }
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model's files are. ``name`` is what the specification says."""
-
-    name: str
-    folder: Path
-
-    @property
-    def config(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
-        return values
-
-    @property
-    def tied(self) -> bool:
-        """True where the output layer is the embedding, as in T5 1.0 (not in FLAN-T5)."""
-        return bool(self.config.get("tie_word_embeddings", True))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from fedcore.model.quantise import QuantisedLinear
 from fedcore.model.weights import ALIASES, WeightFiles
 
 if TYPE_CHECKING:
-    from fedcore.model.load import ModelSource
+    from fedcore.model.source import ModelSource
 
 HEAD = "lm_head"
 SHARED = "shared.weight"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.spec import JobSpec
-from fedcore.spec_ranks import rank_of
-from fedcore.tailoring import PREFIX, factor_name, factor_of
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.ranks import rank_of
+from fedcore.spec.overrides import PREFIX, factor_name, factor_of
 
 SCALE_KEY = "scale"  # of a global adapter's metadata: what its product is multiplied with
 Frame = Mapping[str, Tensor]

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
+from fedcore.export.bottleneck_config import CONFIG_FILE, WEIGHTS_FILE
 from fedcore.model.adapters import attach, set_adapter, set_shared
 from fedcore.model.load import load_base
-from fedcore.plan.bottleneck_config import CONFIG_FILE, WEIGHTS_FILE
-from fedcore.spec_adapter import AdapterSpec
+from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameReader
 
 OWN_KEYS = ("rank", "scale", "targets")  # what the file of a private LoRA says of itself

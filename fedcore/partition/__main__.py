@@ -12,7 +12,7 @@ from fedcore.errors import EdgewiseError
 from fedcore.partition.drawing import draw
 from fedcore.partition.kinds import SYNTAX
 from fedcore.partition.split import Split, Wanted, as_text, split
-from fedcore.train.sources import Source, column_of, open_rows
+from fedcore.train.datasets import Source, column_of, open_rows
 
 
 def parser() -> argparse.ArgumentParser:

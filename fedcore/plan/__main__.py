@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fedcore.architecture.sizes import KNOWN, architecture_of
 from fedcore.errors import Fault, SpecError
-from fedcore.plan.fleet import read_fleet, read_table
-from fedcore.plan.flops import KNOWN, architecture_of
+from fedcore.plan.fleet_file import read_fleet, read_table
 from fedcore.plan.planner import FleetPlan, plan_fleet
-from fedcore.plan.table import as_text, fleet_values
-from fedcore.spec import JobSpec
-from fedcore.tailoring import Member, stranger_faults
+from fedcore.plan.report import as_text, fleet_values
+from fedcore.spec.overrides import Member, stranger_faults
+from fedcore.spec.parse import parse_spec
 
 STDOUT, STDERR = 1, 2
 
@@ -67,7 +67,7 @@ def planned(devices: str, job: str | None, model: str) -> FleetPlan:
     values = read_table(Path(job)) if job else {}
     if model and isinstance(values.get("model", {}), dict):
         values["model"] = {**values.get("model", {}), "name": model}
-    spec = JobSpec.from_dict(values)
+    spec = parse_spec(values)
     sizes = architecture_of(spec.model.name)
     if sizes is None:
         known = ", ".join(("nano", *KNOWN))

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedcore.plan.changes import CHANGES, Change
-from fedcore.plan.clock import version_s
-from fedcore.plan.flops import Architecture
-from fedcore.plan.given import devices_as_given
-from fedcore.plan.round import Candidate, DevicePlan, with_waiting
-from fedcore.sampling import needed
-from fedcore.spec import JobSpec
-from fedcore.spec_fedpipe import NAME
+from fedcore.architecture.sizes import Architecture
+from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.round import with_waiting
+from fedcore.plan.device_plan import DevicePlan
+from fedcore.plan.per_device import devices_as_given
+from fedcore.plan.suggestions import CHANGES, Change
+from fedcore.rounds.durations import version_s
+from fedcore.rounds.sampling import needed
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.method import FEDPIPE
 
 LARGE = 24  # devices; of more, each change is tried on those that matter
 LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not worth telling
@@ -95,7 +97,7 @@ def plan_fleet(
         pairs = zip(plans, devices, strict=True)
         plans = [with_waiting(plan, device, plan.busy_s or 0.0) for plan, device in pairs]
     found = FleetPlan(tuple(plans), spec.rounds, updates, round_s, slowest)
-    if not advise or spec.method.name == NAME:
+    if not advise or spec.method.name == FEDPIPE:
         return found
     return replace(_advised(found, spec, sizes, devices), advised=True)
 

@@ -6,11 +6,10 @@ stores what changed and carries out the effects. Effects may be carried out twic
 it is about, and the shell makes the second time a no-op.
 """
 
-from fedcore.rounds.absence import uncounted_s
 from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.clock_gaps import uncounted_s
 from fedcore.rounds.clusters import sent_up, takes, top, trained_by, unsettled
-from fedcore.rounds.machine import step
-from fedcore.rounds.questions import (
+from fedcore.rounds.queries import (
     failure_reasons,
     latest,
     may_take_back,
@@ -20,7 +19,8 @@ from fedcore.rounds.questions import (
     waiting_for,
     waiting_for_buffer,
 )
-from fedcore.rounds.states import (
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     ACTIVE,
     DELIVERED,
     ENDED,

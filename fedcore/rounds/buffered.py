@@ -10,16 +10,16 @@ An assignment stays with the round whose base it trains from; ``buffered_in`` sa
 Our choices: while a fold runs, who reports waits the moment for its outcome rather than start from
 a model about to be old; a device evaluates the newest version that is due before it trains again,
 so versions in between are measured by fewer devices; at the deadline a buffer is folded as full as
-it is. ``tests/fedcore/test_buffered.py`` walks every arrow.
+it is. ``tests/fedcore/rounds/test_buffered.py`` walks every arrow.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcore.rounds.draft import Draft, due, expire_silent
-from fedcore.rounds.questions import failure_reasons, latest, may_retry, train_attempts, unfolded
-from fedcore.rounds.states import (
+from fedcore.rounds.queries import failure_reasons, latest, may_retry, train_attempts, unfolded
+from fedcore.rounds.round_builder import RoundBuilder, due, expire_silent
+from fedcore.rounds.types import (
     ACTIVE,
     DELIVERED,
     ENDED,
@@ -41,14 +41,14 @@ from fedcore.rounds.states import (
 from fedcore.seeds import derive
 
 Window = tuple[Round, ...]
-Waiting = list[tuple[Draft, Assignment]]
+Waiting = list[tuple[RoundBuilder, Assignment]]
 LOST = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED, AssignmentPhase.REFUSED)
 MEASURABLE = (RoundPhase.CLOSED, RoundPhase.EVALUATING)
 
 
 def step_buffered(window: Window, event: Event) -> tuple[tuple[Round, tuple[Effect, ...]], ...]:
     """Apply one event; each round of the window with its effects, in the window's order."""
-    drafts = [Draft(each) for each in window]
+    drafts = [RoundBuilder(each) for each in window]
     current = drafts[-1]
     if isinstance(event, Interrupted):
         _interrupt(drafts, event.reason)
@@ -63,7 +63,7 @@ def step_buffered(window: Window, event: Event) -> tuple[tuple[Round, tuple[Effe
     return tuple((draft.round, tuple(draft.effects)) for draft in drafts)
 
 
-def _tick(drafts: list[Draft], tick: Tick) -> None:
+def _tick(drafts: list[RoundBuilder], tick: Tick) -> None:
     current = drafts[-1]
     for draft in drafts:
         expire_silent(draft, tick)
@@ -83,7 +83,7 @@ def _tick(drafts: list[Draft], tick: Tick) -> None:
         _offer_work(drafts, tick)
 
 
-def _take_evaluations(draft: Draft) -> None:
+def _take_evaluations(draft: RoundBuilder) -> None:
     reported = [
         item
         for item in draft.round.assignments
@@ -95,7 +95,7 @@ def _take_evaluations(draft: Draft) -> None:
         draft.effects.append(Measured())
 
 
-def _drop_stale(drafts: list[Draft]) -> None:
+def _drop_stale(drafts: list[RoundBuilder]) -> None:
     """Refuse what is too old for the buffer, and stop who trains in vain."""
     newest = drafts[-1].round.number
     limit = _buffering(drafts).max_staleness
@@ -110,7 +110,7 @@ def _drop_stale(drafts: list[Draft]) -> None:
         _refuse(draft, reason)
 
 
-def _close_collection(drafts: list[Draft], now: float) -> None:
+def _close_collection(drafts: list[RoundBuilder], now: float) -> None:
     current = drafts[-1]
     waiting = _waiting(drafts)
     size = _buffering(drafts).size
@@ -128,7 +128,7 @@ def _close_collection(drafts: list[Draft], now: float) -> None:
         _fail(drafts, f"no device delivered an update {why}{': ' + reasons if reasons else ''}")
 
 
-def _nobody_left(drafts: list[Draft]) -> bool:
+def _nobody_left(drafts: list[RoundBuilder]) -> bool:
     """Nobody trains, and nobody may be asked once more for this version."""
     busy = any(
         item.task is Task.TRAIN and item.phase in ACTIVE
@@ -145,7 +145,7 @@ def _spent(current: Round, device: str) -> bool:
     return len(lost) >= current.policy.max_attempts or any(not item.retryable for item in lost)
 
 
-def _offer_work(drafts: list[Draft], tick: Tick) -> None:
+def _offer_work(drafts: list[RoundBuilder], tick: Tick) -> None:
     """Free devices evaluate the newest version they owe, or else train on the newest model."""
     current = drafts[-1]
     active = [item for d in drafts for item in d.round.assignments if item.phase in ACTIVE]
@@ -155,7 +155,7 @@ def _offer_work(drafts: list[Draft], tick: Tick) -> None:
     for device in _in_turn(drafts):
         if device in busy or device not in tick.online:
             continue
-        if version is not None and device in owing(version.round):
+        if version is not None and device in pending_evaluators(version.round):
             attempt = latest(version.round, Task.EVALUATE).get(device)
             number = attempt.attempt + 1 if attempt else 1
             version.offer(device, Task.EVALUATE, number, tick.now)
@@ -170,7 +170,7 @@ def _may_train(current: Round, device: str) -> bool:
     return collecting and device in current.members and not _spent(current, device)
 
 
-def _in_turn(drafts: list[Draft]) -> list[str]:
+def _in_turn(drafts: list[RoundBuilder]) -> list[str]:
     """Everybody who may be asked, in an order drawn anew for each version and delivery."""
     current, buffering = drafts[-1].round, _buffering(drafts)
     everybody = dict.fromkeys((*current.members, *current.evaluators))
@@ -189,7 +189,7 @@ def _to_measure(version: Round) -> bool:
     return bool(version.evaluators) and version.phase in MEASURABLE
 
 
-def owing(version: Round) -> list[str]:
+def pending_evaluators(version: Round) -> list[str]:
     """Devices that have not evaluated a version and still can."""
     newest = latest(version, Task.EVALUATE)
     lost = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
@@ -201,12 +201,12 @@ def owing(version: Round) -> list[str]:
     ]
 
 
-def _close_evaluation(drafts: list[Draft], now: float) -> None:
+def _close_evaluation(drafts: list[RoundBuilder], now: float) -> None:
     """The last version closes the job when everybody has evaluated it, or at its deadline."""
     current = drafts[-1]
     newest = latest(current.round, Task.EVALUATE)
     evaluating = any(item.phase in ACTIVE for item in newest.values())
-    if (evaluating or owing(current.round)) and not due(current.round, now):
+    if (evaluating or pending_evaluators(current.round)) and not due(current.round, now):
         return
     for draft in drafts:
         draft.revoke_active("the evaluation closed without it")
@@ -215,7 +215,7 @@ def _close_evaluation(drafts: list[Draft], now: float) -> None:
     current.move(RoundPhase.CLOSED, f"{missing} evaluations are missing" if missing else "")
 
 
-def _aggregated(drafts: list[Draft], now: float) -> None:
+def _aggregated(drafts: list[RoundBuilder], now: float) -> None:
     current = drafts[-1]
     if current.round.phase is not RoundPhase.AGGREGATING:
         return
@@ -238,7 +238,7 @@ def _aggregated(drafts: list[Draft], now: float) -> None:
     current.move(RoundPhase.CLOSED)
 
 
-def _aggregation_failed(drafts: list[Draft], event: AggregationFailed) -> None:
+def _aggregation_failed(drafts: list[RoundBuilder], event: AggregationFailed) -> None:
     """A buffer without a sound update is filled again; any other fault ends the round."""
     current = drafts[-1]
     if current.round.phase is not RoundPhase.AGGREGATING:
@@ -250,7 +250,7 @@ def _aggregation_failed(drafts: list[Draft], event: AggregationFailed) -> None:
     current.move(RoundPhase.COLLECTING, event.reason, deadline_at=limit)
 
 
-def _interrupt(drafts: list[Draft], reason: str) -> None:
+def _interrupt(drafts: list[RoundBuilder], reason: str) -> None:
     """Everybody stops; what was reported is kept for the round that takes this one's place."""
     current = drafts[-1]
     aggregated = current.round.phase is RoundPhase.EVALUATING
@@ -263,21 +263,21 @@ def _interrupt(drafts: list[Draft], reason: str) -> None:
     current.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
 
 
-def _fail(drafts: list[Draft], reason: str) -> None:
+def _fail(drafts: list[RoundBuilder], reason: str) -> None:
     for draft in drafts:
         draft.revoke_active("the round failed")
         _refuse(draft, "the round failed")
     drafts[-1].move(RoundPhase.FAILED, reason)
 
 
-def _refuse(draft: Draft, reason: str) -> None:
+def _refuse(draft: RoundBuilder, reason: str) -> None:
     """Give up the updates of a round that were not folded."""
     for item in unfolded(draft.round):
         refused = replace(item, phase=AssignmentPhase.REFUSED, reason=reason, retryable=False)
         draft.put(replace(refused, buffered_in=None))
 
 
-def _waiting(drafts: list[Draft], buffered_in: int | None = None) -> Waiting:
+def _waiting(drafts: list[RoundBuilder], buffered_in: int | None = None) -> Waiting:
     """Updates of no buffer yet, or of one: oldest model first, then by device, then by attempt."""
     return [
         (draft, item)
@@ -287,11 +287,11 @@ def _waiting(drafts: list[Draft], buffered_in: int | None = None) -> Waiting:
     ]
 
 
-def _in_buffer(drafts: list[Draft]) -> Waiting:
+def _in_buffer(drafts: list[RoundBuilder]) -> Waiting:
     return _waiting(drafts, drafts[-1].round.number)
 
 
-def _buffering(drafts: list[Draft]) -> Buffering:
+def _buffering(drafts: list[RoundBuilder]) -> Buffering:
     buffering = drafts[-1].round.policy.buffering
     assert buffering is not None, "a synchronous round came to the buffered machine"
     return buffering

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcore.rounds.draft import Draft
-from fedcore.rounds.questions import latest, may_retry
-from fedcore.rounds.states import (
+from fedcore.rounds.queries import latest, may_retry
+from fedcore.rounds.round_builder import RoundBuilder
+from fedcore.rounds.types import (
     ACTIVE,
     DELIVERED,
     Assignment,
@@ -25,7 +25,7 @@ from fedcore.rounds.states import (
     Task,
     Tick,
 )
-from fedcore.tree import Cluster
+from fedcore.topology import Cluster
 
 LOST = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
 TAKEN_UP = {False: "the updates go up one by one", True: "nobody else can fold it"}  # heads_only
@@ -86,7 +86,7 @@ def unfolded_heads(current: Round) -> list[str]:
     return [head for head in heads if not _delivered(current, head, Task.FOLD)]
 
 
-def offer_folds(draft: Draft, tick: Tick) -> None:
+def offer_folds(draft: RoundBuilder, tick: Tick) -> None:
     """Offer each cluster whose inner clusters are settled; pass up those that nobody can fold."""
     _expire_untaken(draft, tick)
     for cluster in draft.round.clusters:
@@ -103,7 +103,7 @@ def offer_folds(draft: Draft, tick: Tick) -> None:
             _give_up(draft, item or Assignment(cluster.head, Task.FOLD, 1), reason)
 
 
-def _expire_untaken(draft: Draft, tick: Tick) -> None:
+def _expire_untaken(draft: RoundBuilder, tick: Tick) -> None:
     """An offer that nobody takes counts as lost: the round waits for the fold alone."""
     for item in draft.round.assignments:
         offered = (item.task, item.phase) == (Task.FOLD, AssignmentPhase.OFFERED)
@@ -113,13 +113,13 @@ def _expire_untaken(draft: Draft, tick: Tick) -> None:
             draft.effects.append(Revoke(item.device, item.task, item.attempt, reason))
 
 
-def _give_up(draft: Draft, item: Assignment, reason: str) -> None:
+def _give_up(draft: RoundBuilder, item: Assignment, reason: str) -> None:
     gone = replace(item, phase=AssignmentPhase.EXPIRED, reason=reason, retryable=False)
     draft.put(gone)
     draft.effects.append(Revoke(item.device, item.task, item.attempt, reason, silent=True))
 
 
-def give_up_all(draft: Draft) -> None:
+def give_up_all(draft: RoundBuilder) -> None:
     """The clusters' time is over: what is not folded goes up as it is."""
     what = TAKEN_UP[draft.round.policy.heads_only]
     reason = f"it did not fold its cluster by the deadline; {what}"

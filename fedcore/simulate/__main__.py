@@ -12,19 +12,19 @@ from typing import Any
 
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition import Wanted
-from fedcore.plan.fedpipe_choice import Choice
-from fedcore.simulate import alone
+from fedcore.plan.fedpipe.types import Choice
+from fedcore.simulate import local_baseline
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
-from fedcore.simulate.dealing import deal
-from fedcore.simulate.even import even_lines, own_rows
+from fedcore.simulate.fairness import even_lines, own_rows
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.fleet import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
+from fedcore.simulate.partitioning import deal
 from fedcore.simulate.results import OnEvent
-from fedcore.spec import JobSpec
-from fedcore.spec_distill import AGGLOMERATIVE
-from fedcore.tailoring import Tailoring
-from fedcore.train.sources import Source
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.overrides import Tailoring
+from fedcore.train.datasets import Source
 
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = spec_from(args)
         if args.alone:
-            alone.refuse(spec)
+            local_baseline.refuse(spec)
         with _workdir(args.workdir) as workdir:
             whole = Source(args.data, args.text_column, args.summary_column)
             wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_change(results)
             found = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
             if args.alone:
-                found["alone"] = alone.run_alone(spec, devices, workdir, results, planned)
+                found["alone"] = local_baseline.run_alone(spec, devices, workdir, results, planned)
     except SpecError as error:
         return _refuse(str(fault) for fault in error.faults)
     except EdgewiseError as error:

@@ -1,9 +1,9 @@
 """A federation in this process: the server's own decisions, real training, and a virtual clock.
 
 ``fedcore.rounds`` decides, as it does for a launched job; this module only says when what happens.
-Each device's round takes the time that its profile gives it (``fedcore.plan.devices``), by a clock
-that jumps from one event to the next; training itself runs when its update is folded, so what is
-revoked costs nothing here. Evaluation is an observer: it takes no virtual time.
+Each device's round takes the time that its profile gives it (``fedcore.hardware.virtual_device``),
+by a clock that jumps from one event to the next; training itself runs when its update is folded, so
+what is revoked costs nothing here. Evaluation is an observer: it takes no virtual time.
 
 The same specification, selection, session and fold as a launched job, in the same order: for equal
 seeds, fp32, one thread and ``deterministic`` the global weights of synchronous rounds are the same
@@ -20,11 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcore import rounds
-from fedcore.alone import Seat, alone_spec
 from fedcore.errors import EdgewiseError
-from fedcore.plan import clock
-from fedcore.plan.devices import Machine
-from fedcore.plan.policy import round_policy, version_policy
+from fedcore.hardware.virtual_device import Machine
 from fedcore.rounds import (
     ACTIVE,
     ENDED,
@@ -34,9 +31,11 @@ from fedcore.rounds import (
     Round,
     RoundPhase,
     Tick,
+    durations,
     unfolded,
 )
-from fedcore.sampling import select
+from fedcore.rounds.policy import round_policy, version_policy
+from fedcore.rounds.sampling import select
 from fedcore.simulate.results import (
     MEASURES,
     Event,
@@ -45,9 +44,10 @@ from fedcore.simulate.results import (
     global_file,
     weighted_mean,
 )
-from fedcore.simulate.workshop import Made, Piece, Workshop
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
+from fedcore.simulate.round_runner import Made, Piece, Workshop
+from fedcore.spec.job import JobSpec
+from fedcore.spec.local_baseline import Seat, alone_spec
+from fedcore.train.datasets import Source
 from fedcore.train.telemetry import Hooks
 
 __all__ = [
@@ -86,7 +86,7 @@ def simulate(
 def simulate_alone(
     spec: JobSpec, name: str, data: Source, seat: Seat, workdir: Path | str
 ) -> list[RoundResult]:
-    """The rounds of a job as one of its devices runs it by itself (``fedcore.alone``)."""
+    """The rounds of a job as one of its devices runs it alone (``fedcore.spec.local_baseline``)."""
     mine = alone_spec(spec, name)
     workshop = Workshop(mine, {name: data}, Path(workdir), _ignore, Hooks(), {name: seat})
     return _Federation(mine, workshop, {}, _ignore).run()
@@ -138,7 +138,7 @@ class _Federation:
         if part.buffered:
             policy = version_policy(self.spec, number, len(names))
             return Round(number, tuple(names), (), policy)
-        predicted = clock.predict(self.history)
+        predicted = durations.predict(self.history)
         chosen = select(names, part, self.spec.seed, number, predicted)
         return Round(number, chosen.members, (), round_policy(part, chosen, predicted))
 

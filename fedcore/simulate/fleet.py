@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
-from fedcore.plan.devices import Machine
-from fedcore.plan.links import LINKS, Link
+from fedcore.hardware.links import LINKS, Link
+from fedcore.hardware.virtual_device import Machine
 
 KEYS = ("name", "slowness", "seconds_per_step", "link", "up_bps", "down_bps", "delay_s")
 

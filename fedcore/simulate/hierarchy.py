@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedcore.aggregation.aggregate import UpdateFile
+from fedcore.aggregation.cluster import fold_cluster
+from fedcore.aggregation.flat_file import Shapes
 from fedcore.errors import Fault, SpecError
 from fedcore.rounds import Assignment, AssignmentPhase, Policy, Round, Task, sent_up, takes, top
-from fedcore.spec import JobSpec
-from fedcore.strategy.cluster import fold_cluster
-from fedcore.strategy.flat import Shapes
-from fedcore.strategy.fold import UpdateFile
-from fedcore.tree import Cluster, Roles, clusters, depth, device_faults, parents_of, shared_out
+from fedcore.spec.job import JobSpec
+from fedcore.topology import Cluster, Roles, clusters, depth, device_faults, parents_of, shared_out
 
 ANY = Policy(1, 1, 1.0, 1.0, 1)
 Files = dict[tuple[str, Task], UpdateFile]

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
+from fedcore.hardware.links import LINKS
 from fedcore.partition import SYNTAX
-from fedcore.plan.links import LINKS
-from fedcore.rounds.staleness import DISCOUNTS
 from fedcore.simulate.fleet import FleetOptions, speeds_of
-from fedcore.spec import JobSpec
-from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
-from fedcore.spec_method import METHODS
-from fedcore.spec_participation import MODES
-from fedcore.spec_strategy import STRATEGIES
-from fedcore.spec_train import OPTIMIZERS, PRECISIONS
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
+from fedcore.spec.options.method import METHODS
+from fedcore.spec.options.participation import MODES
+from fedcore.spec.options.strategy import STRATEGIES
+from fedcore.spec.options.train import OPTIMIZERS, PRECISIONS
+from fedcore.spec.parse import parse_spec
+from fedcore.spec.staleness import DISCOUNTS
 
 PATHS = {
     "model": "model.name",
@@ -140,7 +141,7 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
     for path, value in METHOD_NEEDS.get(str(args.method), {}).items():
         group, _, name = path.partition(".")
         values.setdefault(group, {}).setdefault(name, value)
-    return JobSpec.from_dict(values)
+    return parse_spec(values)
 
 
 def fleet_options(args: argparse.Namespace) -> FleetOptions:
@@ -153,7 +154,7 @@ def fleet_options(args: argparse.Namespace) -> FleetOptions:
 
 def _start(path: str) -> dict[str, Any]:
     try:
-        return JobSpec.from_dict(json.loads(Path(path).read_text("utf-8"))).to_dict()
+        return parse_spec(json.loads(Path(path).read_text("utf-8"))).to_dict()
     except (OSError, ValueError) as error:
         raise SpecError([Fault("--spec", f"cannot read {path}: {error}")]) from error
 

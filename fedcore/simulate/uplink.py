@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedcore.plan.wire_chain import PLAIN
-from fedcore.plan.wire_offer import Taken
-from fedcore.spec import JobSpec
+from fedcore.formats.codec_chain import PLAIN
+from fedcore.formats.wire_offer import Taken
+from fedcore.spec.job import JobSpec
 from fedcore.wire.feedback import Residuals
 from fedcore.wire.frame import FrameInfo
 from fedcore.wire.update import Encoding, write_update

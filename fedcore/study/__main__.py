@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
+from fedcore.study.config import read_study
 from fedcore.study.data import data_file, made_here
 from fedcore.study.plots import draw_study
 from fedcore.study.progress import Progress
-from fedcore.study.reading import read_study
 from fedcore.study.report import write_report, write_values
 from fedcore.study.runs import Run, Shelf, compared, count, tries, wanted
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from fedcore.errors import FoldError, TrainingError
-from fedcore.plan.fedpipe_choice import Choice
+from fedcore.plan.fedpipe.types import Choice
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
-from fedcore.simulate.dealing import deal
 from fedcore.simulate.federation import Event, RoundResult, simulate
-from fedcore.spec_distill import AGGLOMERATIVE
+from fedcore.simulate.partitioning import deal
+from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.study.metrics import Record
 from fedcore.study.runs import Run, Shelf
-from fedcore.train.sources import Source
+from fedcore.train.datasets import Source
 
 SIMULATIONS = {AGGLOMERATIVE: simulate_leaves}  # of methods that have one of their own
 

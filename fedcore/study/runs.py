@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import SpecError
-from fedcore.plan.frame_header import sha256_file
-from fedcore.spec import JobSpec
+from fedcore.formats.frame_header import sha256_file
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from fedcore.study.metrics import METRICS, Record
 from fedcore.study.study import Method, Settings, SplitRow, Study, slug
 
@@ -87,7 +88,7 @@ class Shelf:
 
 def _comparable(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Read as a specification, so that an option that came later has its default on both sides."""
-    return {**inputs, "spec": JobSpec.from_dict(inputs["spec"])}
+    return {**inputs, "spec": parse_spec(inputs["spec"])}
 
 
 def tries(study: Study) -> list[Run]:

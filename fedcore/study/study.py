@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedcore.partition import Wanted
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 
 Settings = Mapping[str, Any]  # dotted path of an option -> its value
 DEFAULT_METRICS = ("loss", "rougeL", "worst", "spread", "jain", "bytes_up", "bytes_down")
@@ -69,7 +70,7 @@ class Study:
         values = merged(self.spec, method.spec)
         for path, value in settings.items():
             _put(values, path, value)
-        return replace(JobSpec.from_dict(values), seed=seed, name=method.name)
+        return replace(parse_spec(values), seed=seed, name=method.name)
 
 
 def slug(name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fedcore.spec_train import TrainSpec
+from fedcore.spec.options.train import TrainSpec
 from fedcore.train.data import Example, pad
 
 IGNORED = -100

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import DataError
-from fedcore.spec import DataSpec
-from fedcore.train.sources import Source, content_key, guess_columns, open_rows
+from fedcore.spec.job import DataSpec
+from fedcore.train.datasets import Source, content_key, guess_columns, open_rows
 
 LAYOUT = "1"  # of the files in the cache; part of their key
 TOKENIZE_ROWS = 512

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from fedcore.compute.speed import prefers_onednn
 from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
 from fedcore.model.fast.noise import Noise
 from fedcore.model.fast.products import cast, onednn
 from fedcore.train.batches import IGNORED, Batch, Lengths, Signs, collate, forward, token_losses
 from fedcore.train.data import Example
-from fedcore.train.speed import prefers_onednn
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcore.compute.device import seed_torch
 from fedcore.errors import TrainingError
 from fedcore.model.adapters import trainable_parameters
-from fedcore.plan.flops import Cost
+from fedcore.plan.cost.flops import Cost
 from fedcore.seeds import derive
-from fedcore.spec_train import TrainSpec
+from fedcore.spec.options.train import TrainSpec
 from fedcore.train.batches import groups, steps_of
 from fedcore.train.data import Tokenized
-from fedcore.train.hardware import seed_torch
 from fedcore.train.kernels import Kernels, Task, kernels_of, pieces
 from fedcore.train.telemetry import Hooks, Pace, Recorder
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fedcore.compute.device import peak_memory_bytes
 from fedcore.errors import Stopped
-from fedcore.train.hardware import peak_memory_bytes
 
 PHASES = ("load", "forward", "loss", "backward", "optimizer")
 REPORT_SECONDS = 1.0

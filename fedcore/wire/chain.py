@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.plan.frame_header import FrameHeader
-from fedcore.plan.wire_chain import BITMAP, GAPS, Chain, Shapes, bitmap_bytes
-from fedcore.plan.wire_header import Row, held_as
+from fedcore.formats.codec_chain import BITMAP, GAPS, Chain, Shapes, bitmap_bytes
+from fedcore.formats.frame_header import FrameHeader
+from fedcore.formats.update_header import Row, held_as
 from fedcore.wire.codecs import LIMIT, VALUES, Codec
 from fedcore.wire.dtypes import DTYPES
 from fedcore.wire.noise import Noise

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedcore.plan.wire_chain import INT4_BLOCK, INT8_BLOCK
+from fedcore.formats.codec_chain import INT4_BLOCK, INT8_BLOCK
 from fedcore.wire.noise import Nearest, Noise
 
 Parts = Mapping[str, Tensor]
@@ -136,6 +136,6 @@ def _decode_int4(parts: Parts, n: int) -> Tensor:
 
 INT4 = Codec(_encode_int4, _decode_int4, lambda row: _step_bound(row, 7, INT4_BLOCK))
 
-# The arithmetic of each name in ``fedcore.plan.wire_chain.VALUES``.
+# The arithmetic of each name in ``fedcore.formats.codec_chain.VALUES``.
 VALUES: Mapping[str, Codec] = {"fp32": FP32, "bf16": BF16, "fp16": FP16, "int8": INT8, "int4": INT4}
 NEAREST = Nearest()

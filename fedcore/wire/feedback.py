@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.plan.wire_offer import Taken
+from fedcore.formats.wire_offer import Taken
 from fedcore.wire.frame import FrameInfo, FrameReader
 from fedcore.wire.update import Encoding, write_update
 

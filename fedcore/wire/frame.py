@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.plan.frame_header import ITEM_BYTES, FrameHeader, read_header, sha256_file
-from fedcore.plan.wire_chain import PLAIN
-from fedcore.plan.wire_header import WIRE_KEY, chain_of, check_update_header, rows
+from fedcore.formats.codec_chain import PLAIN
+from fedcore.formats.frame_header import ITEM_BYTES, FrameHeader, read_header, sha256_file
+from fedcore.formats.update_header import WIRE_KEY, chain_of, check_update_header, rows
 from fedcore.wire.chain import read_row, split
 from fedcore.wire.dtypes import DTYPES, NAMES
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.plan.wire_chain import BITMAP, GAP_LIMIT, GAPS, Chain, bitmap_bytes
+from fedcore.formats.codec_chain import BITMAP, GAP_LIMIT, GAPS, Chain, bitmap_bytes
 from fedcore.wire.codecs import Codec, Parts
 from fedcore.wire.noise import Noise
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedcore.plan.wire_chain import Chain
-from fedcore.plan.wire_header import WIRE_KEY, rows
+from fedcore.formats.codec_chain import Chain
+from fedcore.formats.update_header import WIRE_KEY, rows
 from fedcore.wire.chain import array_of, encode, join
 from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter
 from fedcore.wire.noise import Nearest

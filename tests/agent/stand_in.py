@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kombu import Connection
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
 
 DEVICE_ID = 7
 PREFIX = f"dev.{DEVICE_ID}."

@@ -16,9 +16,10 @@ import pytest
 
 from tests.agent.conftest import ROOT, slack
 from tests.agent.stand_in import StandIn
-from workers.agent import config, datasets
+from workers.agent import config
 from workers.agent.cli import main
 from workers.agent.errors import AgentError
+from workers.agent.profile import datasets
 
 
 def agent_command(*words: str, state_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -198,9 +199,9 @@ def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
 def test_the_parent_loads_neither_torch_nor_django() -> None:
     code = (
         "import sys\n"
-        "import workers.agent.cli, workers.agent.transport\n"
+        "import workers.agent.cli, workers.agent.http.server\n"
         "assert 'django' not in sys.modules\n"
-        "import workers.agent.child, workers.agent.run\n"
+        "import workers.agent.assignment.process, workers.agent.run\n"
         # kombu takes one helper of Django where that is installed, no more.
         "heavy = 'torch transformers datasets webapp django.conf django.db workers.coordinator'\n"
         "print([name for name in heavy.split() if name in sys.modules])"

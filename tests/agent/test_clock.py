@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from fedcore.errors import ServerRefused
-from workers.agent.board import Board
-from workers.agent.clock import Clock
-from workers.agent.failure import Failure, failure_of
-from workers.agent.outbox import Outbox
-from workers.agent.sender import CLOCK_NOTE, Sender
-from workers.agent.store import Store
-from workers.agent.traffic import Traffic
+from workers.agent.assignment.failure import Failure, failure_of
+from workers.agent.http.byte_counts import Traffic
+from workers.agent.http.server_clock import Clock
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import SharedState
+from workers.agent.state.store import Store
+from workers.agent.telemetry.sender import CLOCK_NOTE, Sender
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -54,7 +54,7 @@ class _Late:
 def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path: Path) -> None:
     """Else it would refuse every offer as expired, for ever: it makes no call of its own."""
     store = Store(tmp_path / "agent.sqlite3")
-    board = Board(store)
+    board = SharedState(store)
     sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
     sender.turn()
     assert abs(float(board.noted(CLOCK_NOTE)) - 3600) < 5.0

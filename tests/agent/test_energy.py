@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from workers.agent.board import Board
-from workers.agent.outbox import Outbox
+from workers.agent.http.byte_counts import Traffic
 from workers.agent.power.account import Energy
 from workers.agent.power.meter import Meter
 from workers.agent.power.sensor import Sensor
-from workers.agent.recorder import Recorder
-from workers.agent.store import Store
-from workers.agent.traffic import Traffic
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import SharedState
+from workers.agent.state.store import Store
+from workers.agent.telemetry.recorder import Recorder
 
 
 class Curve:
@@ -41,7 +41,7 @@ def outbox(tmp_path: Path) -> Outbox:
 
 
 def recorder_of(outbox: Outbox, energy: Energy) -> Recorder:
-    return Recorder(outbox, Board(outbox._store), Traffic(), lambda: "t", "a", energy)
+    return Recorder(outbox, SharedState(outbox._store), Traffic(), lambda: "t", "a", energy)
 
 
 def assignment(recorder: Recorder, curve: Curve, gap_s: float = 0.0) -> dict[str, float]:

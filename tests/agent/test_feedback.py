@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.plan.wire_chain import PLAIN, parse
-from fedcore.plan.wire_offer import Taken, WireOffer
-from fedcore.spec import JobSpec
+from fedcore.formats.codec_chain import PLAIN, parse
+from fedcore.formats.wire_offer import Taken, WireOffer
+from fedcore.spec.parse import parse_spec
 from fedcore.wire.frame import FrameReader
-from workers.agent import feedback
-from workers.agent.work import Work
+from workers.agent.assignment import error_feedback
+from workers.agent.assignment.assignment import Assignment
 
 JOB, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 DELTA = {"w": torch.linspace(-1, 1, 500)}
 INT4 = parse("int4")
 
 
-def work(round_number: int, offer: WireOffer, task: str = "train", **spec: Any) -> Work:
-    return Work(
+def work(round_number: int, offer: WireOffer, task: str = "train", **spec: Any) -> Assignment:
+    return Assignment(
         assignment="a", job=JOB, job_name="", round=round_number, task=task, slot=0, dataset="law",
-        spec=JobSpec.from_dict({"rounds": 3, **spec}), global_sha256="0" * 64, global_size=1,
+        spec=parse_spec({"rounds": 3, **spec}), global_sha256="0" * 64, global_size=1,
         deadline=None, max_update_bytes=10**6, wire=offer,
     )  # fmt: skip
 
@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "feedback"
 
 
-def write(item: Work, folder: Path) -> Taken:
-    info = feedback.write(item, DELTA, folder.with_name("update"), folder)
+def write(item: Assignment, folder: Path) -> Taken:
+    info = error_feedback.write(item, DELTA, folder.with_name("update"), folder)
     return Taken(item.round, info.sha256, item.wire.chain)
 
 
@@ -79,11 +79,11 @@ def test_a_residual_that_is_gone_is_said(folder: Path, caplog: pytest.LogCapture
 def test_jobs_that_are_over_leave_nothing(folder: Path) -> None:
     for job in (JOB, OTHER):
         (folder / job).mkdir(parents=True)
-    feedback.tidy(folder, WireOffer())
+    error_feedback.tidy(folder, WireOffer())
     assert {path.name for path in folder.iterdir()} == {JOB, OTHER}, "nothing was said of jobs"
-    feedback.tidy(folder, WireOffer(jobs=frozenset({JOB})))
+    error_feedback.tidy(folder, WireOffer(jobs=frozenset({JOB})))
     assert {path.name for path in folder.iterdir()} == {JOB}
-    feedback.tidy(folder.with_name("none"), WireOffer(jobs=frozenset()))
+    error_feedback.tidy(folder.with_name("none"), WireOffer(jobs=frozenset()))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_last_evaluation_ends_a_job(
     folder: Path, round_number: int, task: str, gone: bool
 ) -> None:
     (folder / JOB).mkdir(parents=True)
-    feedback.forget_when_done(folder, work(round_number, WireOffer(), task))
+    error_feedback.forget_when_done(folder, work(round_number, WireOffer(), task))
     assert (folder / JOB).exists() != gone
 
 

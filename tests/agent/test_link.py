@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from fedcore.errors import SpecError, Stopped
-from fedcore.plan.links import INSTANT, LINKS, Link
+from fedcore.hardware.links import INSTANT, LINKS, Link
 from tests.agent.conftest import AgentProcess, slack
 from tests.agent.stand_in import StandIn
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
-from workers.agent import link as links
-from workers.agent.artefacts import ArtefactCache
+from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.cli import main
 from workers.agent.config import read_settings
 from workers.agent.errors import AgentError
-from workers.agent.pace import DOWN, UP, Pace
-from workers.agent.transport import Address, Server
+from workers.agent.http import link_emulation as links
+from workers.agent.http.server import Address, Server
+from workers.agent.http.throttle import DOWN, UP, Pace
 
 FAST = Link(up_bps=12e6, down_bps=24e6, delay_s=0.04, loss=0.25, name="fast")
 

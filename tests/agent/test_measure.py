@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from tests.agent.conftest import PROFILE, ROOT, wait_for
-from workers.agent import disk, kernels, measure, probe
 from workers.agent.config import read_settings
-from workers.agent.files import write_json
 from workers.agent.power import idle
 from workers.agent.power.sensor import Counter, Sensor
+from workers.agent.profile import benchmarks, disk, measure, probe
+from workers.agent.state.files import write_json
 
 CPU = torch.device("cpu")
 
 
 def test_flops_and_bytes_are_those_of_the_operation() -> None:
-    one = kernels.linear(64, 32, 128)
+    one = benchmarks.linear(64, 32, 128)
     assert one.name == "linear 32x128"
     assert one.flops == 2 * 64 * 32 * 128
     found = one.measure(torch.float32, CPU)
@@ -34,8 +34,8 @@ def test_flops_and_bytes_are_those_of_the_operation() -> None:
     assert half["flops_per_byte"] == pytest.approx(2 * found["flops_per_byte"], abs=2e-3)
 
 
-@pytest.mark.parametrize("kernel", kernels.kernels("cpu")[:4], ids=lambda kernel: kernel.name)
-def test_flops_agree_with_torchs_own_counter(kernel: kernels.Kernel) -> None:
+@pytest.mark.parametrize("kernel", benchmarks.kernels("cpu")[:4], ids=lambda kernel: kernel.name)
+def test_flops_agree_with_torchs_own_counter(kernel: benchmarks.Kernel) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     call = kernel.make(torch.float32, CPU)[0]
@@ -46,7 +46,7 @@ def test_flops_agree_with_torchs_own_counter(kernel: kernels.Kernel) -> None:
 
 def test_both_libraries_compute_the_same_product() -> None:
     rows, weight = torch.randn(8, 16), torch.randn(4, 16)
-    for call in kernels.products(rows, weight):
+    for call in benchmarks.products(rows, weight):
         assert torch.allclose(call(), rows @ weight.T, atol=1e-5)
 
 
@@ -59,20 +59,22 @@ def rows_of(**rates: float) -> list[dict[str, object]]:
 
 def test_the_precision_is_the_quicker_one_as_measured() -> None:
     peaks = {"fp32": 2.0, "bf16": 1.0}
-    assert kernels.quicker(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
-    assert kernels.quicker(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
-    assert kernels.quicker(rows_of(fp32=1.0), peaks) == "fp32", "bf16 was too slow to be measured"
-    assert kernels.quicker([], {"bf16": 1.0}) == "bf16"
+    assert benchmarks.quicker(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
+    assert benchmarks.quicker(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
+    assert benchmarks.quicker(rows_of(fp32=1.0), peaks) == "fp32", (
+        "bf16 was too slow to be measured"
+    )
+    assert benchmarks.quicker([], {"bf16": 1.0}) == "bf16"
 
 
 def test_a_slow_device_is_spared() -> None:
-    assert list(kernels.measured(torch.float32, CPU, peak=1e6)) == []
+    assert list(benchmarks.measured(torch.float32, CPU, peak=1e6)) == []
 
 
 def test_a_precision_that_torch_cannot_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """bool stands for it: torch has no product of it."""
     monkeypatch.setattr(measure, "PRECISIONS", {"bits": torch.bool})
-    monkeypatch.setattr(kernels, "memory_bandwidth_bps", lambda device: 1.0)
+    monkeypatch.setattr(benchmarks, "memory_bandwidth_bps", lambda device: 1.0)
     notes = measure.Notes()
     found = measure.speeds(CPU, notes)
     assert found["peak_flops"] == {"bits": 0.0} and found["kernels"] == []

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from fedcore.formats.frame_header import read_header
+from fedcore.formats.wire_offer import WireOffer
 from fedcore.model.initial import write_initial
-from fedcore.plan.frame_header import read_header
-from fedcore.plan.wire_offer import WireOffer
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
-from workers.agent import datasets, private
-from workers.agent.trainer import FedcoreTrainer
-from workers.agent.work import Outcome, Received, Watch, Work
+from workers.agent.assignment import private_files
+from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received
+from workers.agent.assignment.trainer import FedcoreTrainer
+from workers.agent.profile import datasets
 
 JOB = str(uuid4())
-SILENT = Watch(lambda: False, lambda done, total: None, lambda values: None)
+SILENT = Callbacks(lambda: False, lambda done, total: None, lambda values: None)
 
 
 class Device:
@@ -37,8 +38,8 @@ class Device:
             self.folder / "cache", 1, self.held, self.folder / "feedback", self.private, profile
         )
 
-    def work(self, task: str, number: int) -> Work:
-        return Work.read(
+    def work(self, task: str, number: int) -> Assignment:
+        return Assignment.read(
             {
                 "assignment": str(uuid4()), "job": JOB, "job_name": "j", "round": number,
                 "task": task, "slot": 0, "dataset": "law", "spec": self.spec.to_dict(),
@@ -90,9 +91,9 @@ def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path
         (folder / "control-000002.safetensors").write_bytes(b"c")
     for name in ("own-lora-000001-000.safetensors", "own-lora-000002-000.safetensors"):
         (over / name).write_bytes(b"l")
-    private.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
+    private_files.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
     assert len(list(over.iterdir())) == 3
-    private.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
+    private_files.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
     assert [path.name for path in over.iterdir()] == ["own-lora-000002-000.safetensors"]
     assert running.is_dir() and not other.exists()
-    private.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))
+    private_files.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))

@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
-from workers.agent.backoff import delays, keep_trying
-from workers.agent.board import Activity, Board
-from workers.agent.bulk import Answer
-from workers.agent.clock import Clock, seconds_of
-from workers.agent.envelope import Gatekeeper
+from workers.agent.assignment.failure import Failure, failure_of
+from workers.agent.control.envelope import Gatekeeper
 from workers.agent.errors import Busy, EnvelopeRefused, Revoked
-from workers.agent.failure import Failure, failure_of
-from workers.agent.outbox import Outbox
-from workers.agent.sender import Sender
-from workers.agent.store import Store
-from workers.agent.traffic import Traffic
-from workers.agent.transport import reason_of
+from workers.agent.http.byte_counts import Traffic
+from workers.agent.http.requests import Answer
+from workers.agent.http.retry import delays, keep_trying
+from workers.agent.http.server import reason_of
+from workers.agent.http.server_clock import Clock, seconds_of
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import Activity, SharedState
+from workers.agent.state.store import Store
+from workers.agent.telemetry.sender import Sender
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_fork_finds_the_store_closed_and_may_use_it(store: Store) -> None:
 
 
 def test_marks_on_the_board(store: Store) -> None:
-    board = Board(store)
+    board = SharedState(store)
     activity = Activity("a", "training", 3, 10, os.getpid())
     board.set_activity(activity)
     assert board.activity() == activity
@@ -126,14 +126,14 @@ def sealed(values: Any) -> dict[str, str]:
     ],
 )
 def test_envelopes_that_are_refused(store: Store, envelope: Any) -> None:
-    keeper = Gatekeeper(7, PUBLIC, Board(store).see_nonce, lambda: 1000.0)
+    keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
     with pytest.raises(EnvelopeRefused):
         keeper.admit(envelope, "work")
 
 
 def test_an_envelope_opens_once_even_after_a_restart(store: Store) -> None:
     for attempt in range(2):
-        keeper = Gatekeeper(7, PUBLIC, Board(store).see_nonce, lambda: 1000.0)
+        keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
         if attempt == 0:
             assert keeper.admit(sealed(GOOD), "work").assignment == "a"
         else:
@@ -212,7 +212,7 @@ class ScriptedServer:
 
 
 def test_only_the_sample_that_is_refused_is_dropped(store: Store) -> None:
-    outbox, board = Outbox(store), Board(store)
+    outbox, board = Outbox(store), SharedState(store)
     for _ in range(700):
         outbox.add("t", None, {})
     server = ScriptedServer({123, 456})
@@ -232,7 +232,7 @@ def test_the_sender_backs_off_and_reports_a_revocation(store: Store) -> None:
     outbox, revoked = Outbox(store), []
     outbox.add("t", None, {})
     server = ScriptedServer(set())
-    sender = Sender(server, outbox, Board(store), "boot", revoked.append)  # type: ignore[arg-type]
+    sender = Sender(server, outbox, SharedState(store), "boot", revoked.append)  # type: ignore[arg-type]
     server.error = ServerUnavailable("away")
     assert 0.7 < sender.turn() <= 1 < 1.4 < sender.turn() <= 2
     server.error = Busy("slow down", 17.0)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.plan.machines import MACHINES
+from fedcore.hardware.machines import MACHINES
 from tests.agent.conftest import ROOT
-from workers.agent import probe
 from workers.agent.power import estimate as estimates
 from workers.agent.power import nvml, rapl, table
 from workers.agent.power.meter import NOTHING, Meter, Portion
 from workers.agent.power.sensor import Counter, Denied, Gpu, Sensor
+from workers.agent.profile import probe
 
 NO_GPU = Gpu()
 CARD = Gpu(True)

@@ -15,8 +15,8 @@ import pytest
 from fedcore.errors import ServerRefused, ServerUnavailable
 from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
-from workers.agent.artefacts import ArtefactCache
-from workers.agent.transport import Address, Server, trusting
+from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.http.server import Address, Server, trusting
 
 
 @pytest.fixture(scope="module")

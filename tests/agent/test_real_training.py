@@ -10,7 +10,7 @@ import pytest
 from tests.agent.conftest import AgentProcess, wait_for
 from tests.agent.stand_in import JOB_ID, StandIn
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
-from workers.agent import datasets
+from workers.agent.profile import datasets
 
 
 def loads_torch(pid: int) -> bool:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from fedcore.errors import ServerRefused
-from fedcore.plan.wire_chain import Chain
-from fedcore.plan.wire_offer import StepOffer
+from fedcore.formats.codec_chain import Chain
+from fedcore.formats.wire_offer import StepOffer
 from fedcore.wire.frame import FrameInfo, write_frame
 from fedcore.wire.step import Folded, send_step
-from workers.agent.artefacts import ArtefactCache, BrokenDownload
-from workers.agent.step import rebuilt
+from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
+from workers.agent.assignment.model_step import rebuilt
 
 
 @dataclass

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
 from tests.agent.stand_in import StandIn
-from workers.agent import credential as credentials
-from workers.agent.outbox import Outbox
-from workers.agent.store import Store
+from workers.agent.state import credential as credentials
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.store import Store
 
 
 def test_killed_in_mid_round_and_started_again(agent: AgentProcess, server: StandIn) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from fedcore.errors import ServerUnavailable
-from fedcore.plan.links import Link
+from fedcore.hardware.links import Link
 from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
-from workers.agent.artefacts import ArtefactCache, BrokenDownload
-from workers.agent.pace import Pace
-from workers.agent.traffic import Counted, Traffic
-from workers.agent.transport import Address, Server
+from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
+from workers.agent.http.byte_counts import Counted, Traffic
+from workers.agent.http.server import Address, Server
+from workers.agent.http.throttle import Pace
 
 
 class Relay(threading.Thread):

@@ -10,9 +10,9 @@ import pytest
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
-from workers.agent.artefacts import ArtefactCache, BrokenDownload
+from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
 from workers.agent.errors import Busy, Revoked
-from workers.agent.transport import Address, Server
+from workers.agent.http.server import Address, Server
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from workers.agent.board import Activity, Board
-from workers.agent.store import Store
-from workers.agent.warden import StopRequest, Warden
+from workers.agent.control.supervisor import StopRequest, Warden
+from workers.agent.state.shared_state import Activity, SharedState
+from workers.agent.state.store import Store
 
 
 def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
-    board = Board(Store(tmp_path / "agent.sqlite3"))
+    board = SharedState(Store(tmp_path / "agent.sqlite3"))
     hurried: list[str] = []
     warden = Warden(
         board,

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from workers.agent.artefacts import ArtefactCache
-from workers.agent.transport import Server
+from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.http.server import Server
 
 CONTENT = os.urandom(3 * 2**20 + 77)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -15,7 +15,7 @@ from django.core.files.storage import storages
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from fedcore.spec import JobSpec
+from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import User
 from webapp.accounts.tokens import create_token
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
@@ -104,7 +104,7 @@ def add_device(name: str) -> Device:
 
 def add_job(devices: list[Device], name: str = "a job", phase: str = "running") -> Job:
     """A job with one closed round, one assignment and two samples per device, and two events."""
-    spec = JobSpec.from_dict({"name": name, "rounds": 2}).to_dict()
+    spec = parse_spec({"name": name, "rounds": 2}).to_dict()
     model = put_artefact(frame(weight=[float(Job.objects.count()), 1.0]))
     job = Job.objects.create(
         name=name, spec=spec, phase=phase, global_artefact=model, started_at=timezone.now()

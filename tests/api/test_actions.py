@@ -171,7 +171,7 @@ def test_a_series_is_thinned_and_keeps_its_extremes(viewer_api: Any) -> None:
 
 
 def test_live_is_what_the_page_shows(viewer_api: Any, fleet: Any) -> None:
-    from webapp.jobs.live import snapshot
+    from webapp.jobs.analysis.snapshot import snapshot
 
     body = viewer_api.get(f"/api/v1/jobs/{fleet['job'].pk}/live/").json()
     assert set(body) == set(snapshot(fleet["job"]))

@@ -16,12 +16,13 @@ from rest_framework.test import APIClient
 
 from fedcore.model.initial import write_initial
 from fedcore.model.tuned import load_tuned
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.tokens import create_token
-from webapp.jobs import download
-from webapp.jobs.artefacts import storage
-from webapp.jobs.download import Member, zip_parts
+from webapp.jobs.artefacts import download
+from webapp.jobs.artefacts.download import Member, zip_parts
+from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
 CONTENT = frame(weight=[float(number) for number in range(64)])
@@ -134,7 +135,7 @@ def test_the_merged_model_is_asked_for_once_and_then_served(
 
 
 def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None:
-    spec = JobSpec.from_dict({"adapter": {"kind": "full"}}).to_dict()
+    spec = parse_spec({"adapter": {"kind": "full"}}).to_dict()
     Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
     assert viewer_api.get(path).status_code == 202
@@ -145,7 +146,7 @@ def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None
 def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
     viewer_api: Any, fleet: Any, rule: str
 ) -> None:
-    spec = JobSpec.from_dict({"adapter": {"aggregation": rule}}).to_dict()
+    spec = parse_spec({"adapter": {"aggregation": rule}}).to_dict()
     Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
     assert viewer_api.get(path).status_code == 202, "the whole model is being merged"
@@ -159,7 +160,7 @@ def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
 def test_bottlenecks_come_with_their_loader_and_are_not_merged(
     viewer_api: Any, fleet: Any, tmp_path: Path
 ) -> None:
-    spec = JobSpec.from_dict({"adapter": {"kind": "bottleneck", "width": 4}})
+    spec = parse_spec({"adapter": {"kind": "bottleneck", "width": 4}})
     first = write_initial(spec, tmp_path / "g")
     artefact = put_artefact((tmp_path / "g").read_bytes())
     assert artefact.sha256 == first.sha256

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from fedcore.plan.fleet import KEYS, fleet_from
-from fedcore.plan.flops import KNOWN
+from fedcore.architecture.sizes import KNOWN
+from fedcore.plan.fleet_file import KEYS, fleet_from
 from fedcore.plan.planner import plan_fleet
-from fedcore.plan.table import fleet_values
-from fedcore.spec import JobSpec
+from fedcore.plan.report import fleet_values
+from fedcore.spec.parse import parse_spec
 
 ADDRESS = "/api/v1/plan/"
 SMALL = "google/flan-t5-small"
@@ -35,7 +35,7 @@ def test_described_devices_are_planned_as_the_command_does(viewer_api: APIClient
     spec = {"model": {"name": SMALL}, "train": {"local_steps": 5}}
     answer = ask(viewer_api, {"spec": spec, "devices": [ROW, {**ROW, "name": "b", "link": "5g"}]})
     assert answer.status_code == 200
-    read = JobSpec.from_dict(spec)
+    read = parse_spec(spec)
     rows = [ROW, {**ROW, "name": "b", "link": "5g"}]
     wanted = fleet_values(plan_fleet(read, KNOWN[SMALL], fleet_from(rows, read)))
     assert answer.json() == wanted

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
 
 READS = [
     "devices/",

@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from fedcore.spec import JobSpec, options
+from fedcore.spec.job import JobSpec, options
 from webapp.accounts.tokens import create_token
 
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"

@@ -8,7 +8,7 @@ import pytest
 from django.http import HttpResponseBase
 
 from tests.federation import Federation, Pi, digest_of
-from webapp.jobs.artefacts import open_artefact
+from webapp.jobs.artefacts.store import open_artefact
 from webapp.jobs.models import Artefact, Assignment
 
 

@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 
 from tests.federation import LEASE_S, SCORES, TRAINED, Federation, phase_of
-from webapp.devices import services as devices
-from webapp.jobs import services
+from webapp.jobs.lifecycle import enrolment as devices
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment
 
 VERBS: dict[str, dict[str, Any]] = {

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from webapp.asgi_parts import Receive, Scope, Send, answer, header
-from webapp.direct import Incoming, exchange_of, send_file
+from webapp.transfer.asgi_tools import Receive, Scope, Send, answer, header
+from webapp.transfer.socket_body import Incoming, exchange_of, send_file
 
 SIZE = 5 * 2**20 + 321
 CONTENT = os.urandom(SIZE)

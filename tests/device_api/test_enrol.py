@@ -14,8 +14,9 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.conftest import Enrolled, RealBroker
-from webapp.devices import broker, services
+from webapp.devices import broker
 from webapp.devices.models import Credential, Device, Enrolment
+from webapp.jobs.lifecycle import enrolment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,7 +25,7 @@ DATA = {"name": "law", "domain": "law", "examples": 40, "size_bytes": 900, "colu
 
 @pytest.fixture
 def token() -> str:
-    return services.create_enrolment(None, "", "both", timedelta(hours=1))[1]
+    return enrolment.create_enrolment(None, "", "both", timedelta(hours=1))[1]
 
 
 def enrol(one_time: str, name: str = "pi-kitchen", **changes: Any) -> Any:
@@ -100,7 +101,7 @@ def test_two_machines_of_one_name_at_once() -> None:
 
     from django.db import connection
 
-    tokens = [services.create_enrolment(None, "", "both", timedelta(hours=1))[1] for _ in range(3)]
+    tokens = [enrolment.create_enrolment(None, "", "both", timedelta(hours=1))[1] for _ in range(3)]
 
     def attempt(token: str) -> int:
         try:
@@ -125,7 +126,7 @@ def test_no_name_leaves_the_token(token: str) -> None:
 
 
 def test_the_name_of_the_enrolment_counts() -> None:
-    _, token = services.create_enrolment(None, "pi-attic", "trainer", timedelta(hours=1))
+    _, token = enrolment.create_enrolment(None, "pi-attic", "trainer", timedelta(hours=1))
     assert enrol(token, "another").json()["device"] == {
         "id": Device.objects.get().pk,
         "name": "pi-attic",
@@ -207,8 +208,8 @@ def test_a_revoked_device_is_out(
     pi, other = enrolled_device("pi-kitchen"), enrolled_device("pi-porch")
     connection = redis.Redis.from_url(pi.broker_url)
     connection.lpush(f"dev.{pi.device.pk}.work", "left behind")
-    services.revoke(pi.device, None)
-    services.revoke(pi.device, None)
+    enrolment.revoke(pi.device, None)
+    enrolment.revoke(pi.device, None)
     answer = pi.client.post("/api/v1/device/measurements/", {}, format="json")
     assert answer.status_code == 401
     assert "revoked; enrol it again" in answer.json()["detail"]
@@ -222,7 +223,7 @@ def test_a_revoked_device_may_come_back_under_its_name(
     token: str, enrolled_device: Callable[..., Enrolled]
 ) -> None:
     pi = enrolled_device("pi-kitchen")
-    services.revoke(pi.device, None)
+    enrolment.revoke(pi.device, None)
     values = enrol(token).json()
     assert values["device"]["id"] == pi.device.pk
     assert pi.client.post("/api/v1/device/measurements/", {}, format="json").status_code == 401
@@ -239,7 +240,7 @@ def test_a_revocation_the_broker_did_not_hear_of(
 
     pi, other = enrolled_device("pi-kitchen"), enrolled_device("pi-porch")
     device_broker.stop()
-    services.revoke(pi.device, None)
+    enrolment.revoke(pi.device, None)
     device_broker.start()
     # The server kept its users, as one with an ACL file does.
     broker.set_user(pi.device.pk, broker.password_hash("p"))

@@ -16,10 +16,10 @@ from rest_framework.test import APIClient
 
 from tests import asgi
 from tests.federation import API, Federation, Pi, digest_of
-from webapp import sent_files
 from webapp.api.device import bodies
-from webapp.jobs.artefacts import local_file, open_artefact
+from webapp.jobs.artefacts.store import local_file, open_artefact
 from webapp.jobs.models import Artefact, Assignment
+from webapp.transfer import file_responses
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
 ) -> None:
     """Both ways, through all that stands before the views."""
     used = []
-    send, take = sent_files.send_file, bodies.Incoming
+    send, take = file_responses.send_file, bodies.Incoming
 
     async def sending(exchange: Any, handle: int, start: int, stop: int) -> None:
         used.append((start, stop))
@@ -119,7 +119,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
         used.append(length)
         return take(exchange, length)
 
-    monkeypatch.setattr(sent_files, "send_file", sending)
+    monkeypatch.setattr(file_responses, "send_file", sending)
     monkeypatch.setattr(bodies, "Incoming", taking)
     monkeypatch.setattr(bodies, "LEAST_BYTES", 1000)
     token = {"Authorization": f"Device {pi.enrolled.api_token}"}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.disk import SmallDisk, small_disk
 from tests.federation import Federation, Pi, phase_of
-from webapp.jobs.artefacts import incoming_dir
+from webapp.jobs.artefacts.store import incoming_dir
 from webapp.jobs.models import Artefact, Assignment
 
 __all__ = ["small_disk"]

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from tests.federation import Federation, Pi, digest_of, phase_of
 from webapp.api.device.upload import Pace
-from webapp.jobs.artefacts import incoming_dir, remove_leftovers, storage
+from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes
+from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage
 from webapp.jobs.models import Artefact, Assignment
-from webapp.jobs.parts import Part, kept_bytes
 
 Work = dict[str, Any]
 

@@ -12,8 +12,8 @@ import torch
 
 from tests.federation import Federation, Pi, digest_of, phase_of, weights
 from webapp.jobs.models import Artefact, Assignment, Job, Round
-from workers.agent import feedback
-from workers.agent.work import Work
+from workers.agent.assignment import error_feedback
+from workers.agent.assignment.assignment import Assignment as Work
 
 Values = dict[str, Any]
 
@@ -31,7 +31,7 @@ def encoded(values: Values, disk: Path, number: float = 0.1) -> bytes:
         for name, tensor in weights(values["global"]["sha256"]).items()
     }
     path = disk.with_name("update.safetensors")
-    feedback.write(Work.read(values), given, path, disk)
+    error_feedback.write(Work.read(values), given, path, disk)
     return path.read_bytes()
 
 
@@ -160,7 +160,7 @@ def test_residuals_of_finished_jobs_are_removed(federation: Federation, disk: Pa
     second = federation.started(wire={"uplink": "int8"})
     work = Work.read(pi.take())
     assert work.wire.jobs == {str(second.pk)}
-    feedback.tidy(disk, work.wire)
+    error_feedback.tidy(disk, work.wire)
     assert list(disk.iterdir()) == []
 
 
@@ -241,7 +241,7 @@ def test_models_travel_as_steps(federation: Federation, disk: Path) -> None:
 
 
 def artefact(sha256: str) -> bytes:
-    from webapp.jobs.artefacts import open_artefact
+    from webapp.jobs.artefacts.store import open_artefact
 
     with open_artefact(Artefact.objects.get(pk=sha256)) as source:
         return source.read()

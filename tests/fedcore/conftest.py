@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -110,4 +111,4 @@ def spec_of(model: Path | str, **changes: object) -> JobSpec:
     for key, value in changes.items():
         old = values.get(key)
         values[key] = {**old, **value} if isinstance(old, dict) else value  # type: ignore[dict-item]
-    return JobSpec.from_dict(values)
+    return parse_spec(values)

@@ -8,15 +8,19 @@ import sys
 import pytest
 
 PLAN = (
-    "fedcore.spec", "fedcore.sampling", "fedcore.partition", "fedcore.plan.flops",
-    "fedcore.plan.frame_header", "fedcore.plan.peft_config", "fedcore.catalogue",
-    "fedcore.plan.wire_auto", "fedcore.plan.wire_header", "fedcore.plan.wire_offer",
+    "fedcore.spec.parse", "fedcore.rounds.sampling", "fedcore.partition", "fedcore.plan.cost.flops",
+    "fedcore.formats.frame_header", "fedcore.export.peft_config", "fedcore.catalogue",
+    "fedcore.formats.codec_choice", "fedcore.formats.update_header", "fedcore.formats.wire_offer",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors"}
 
 
 # Imported by the agent before it forks, and there torch must not be.
-AGENT = ("workers.agent.feedback", "workers.agent.step", "workers.agent.work")
+AGENT = (
+    "workers.agent.assignment.error_feedback",
+    "workers.agent.assignment.model_step",
+    "workers.agent.assignment.assignment",
+)
 
 
 @pytest.mark.parametrize("early", [PLAN, AGENT], ids=["plan", "agent"])
@@ -25,7 +29,9 @@ def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
 
 
 def test_session_leaves_the_slow_libraries_for_the_first_call() -> None:
-    found = loaded(("fedcore.train.session", "fedcore.strategy.fold", "fedcore.model.initial"))
+    found = loaded(
+        ("fedcore.methods.session", "fedcore.aggregation.aggregate", "fedcore.model.initial")
+    )
     assert "torch" in found and not {"transformers", "peft", "datasets"} & found
 
 

@@ -11,17 +11,17 @@ import pytest
 
 from fedcore.simulate.agglomerative import simulate_tree
 from fedcore.simulate.agglomerative.results import TreeRound
-from fedcore.train.sources import Source
-from fedcore.tree import parents_of
+from fedcore.topology import parents_of
+from fedcore.train.datasets import Source
 from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model, sentences, write_jsonl
 from tests.federation import Federation, Pi, digest_of
 from webapp.jobs.models import Job
-from workers.agent import datasets
-from workers.agent.trainer import FedcoreTrainer
-from workers.agent.work import Outcome, Received, Watch, Work
+from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received
+from workers.agent.assignment.trainer import FedcoreTrainer
+from workers.agent.profile import datasets
 
-SILENT = Watch(lambda: False, lambda done, total: None, lambda values: None)
+SILENT = Callbacks(lambda: False, lambda done, total: None, lambda values: None)
 LEAVES = ("pi-a", "pi-b")
 HUB = "hub"
 TREE = {"parents": [f"{leaf}={HUB}" for leaf in LEAVES]}
@@ -56,7 +56,7 @@ class Node(Pi):
 
     def done_for(self, work: Mapping[str, Any]) -> tuple[Outcome, bytes | None]:
         """What its trainer makes of an accepted assignment, and the frame."""
-        given, out = Work.read(work), self.folder / "update.safetensors"
+        given, out = Assignment.read(work), self.folder / "update.safetensors"
         if given.task == "fold":
             assert given.cluster is not None
             paths = given.cluster.gather(lambda sha256, size: self.fetched(sha256))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from fedcore.distill.own_model import export
 from fedcore.errors import ModelError
+from fedcore.methods.agglomerative.node_model import export
 from tests.federation import Federation
 from tests.jobs.nodes import (
     HUB,
@@ -26,10 +26,12 @@ from tests.jobs.nodes import (
     told,
 )
 from webapp.accounts.models import User
-from webapp.jobs import download, keeping, live, services
-from webapp.jobs.artefacts import open_artefact
+from webapp.jobs.analysis import snapshot
+from webapp.jobs.artefacts import download
+from webapp.jobs.artefacts.store import open_artefact
+from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
-from workers.agent import private
+from workers.agent.assignment import private_files
 
 
 def test_a_launched_tree_makes_the_simulations_bits(
@@ -69,14 +71,14 @@ def test_the_parents_model_is_taken_home_once_it_is_there(
             pi.work()
         federation.work_off()
     job.refresh_from_db()
-    assert live.snapshot(job)["artefacts"]["merged_url"] is None
+    assert snapshot.snapshot(job)["artefacts"]["merged_url"] is None
     with pytest.raises(download.NoModel, match="parent sends its model in the last round"):
         download.model_after(job, None)
     with pytest.raises(services.MoveRefused, match="has made no model"):
-        keeping.pin(job.rounds.get(number=1).pk, User.objects.create_user("anna"))
+        pinning.pin(job.rounds.get(number=1).pk, User.objects.create_user("anna"))
 
     job = federation.run(job)
-    urls = live.snapshot(job)["artefacts"]
+    urls = snapshot.snapshot(job)["artefacts"]
     assert urls["merged_url"] and urls["adapter_url"] is None  # every weight of the parent trains
     services.request_merged(job)
     federation.work_off()
@@ -95,13 +97,13 @@ def test_a_leafs_model_is_taken_out_of_its_private_folder(
 ) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
-    from fedcore.plan.wire_offer import WireOffer
+    from fedcore.formats.wire_offer import WireOffer
 
     job = federation.run(federation.launch(**told(larger)))
     folder = nodes["pi-a"].folder / "own"
     before = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert {"own-model-000001-000.safetensors", "bridge.jsonl"} < before
-    private.tidy(folder, WireOffer(jobs=frozenset()))  # the job is over
+    private_files.tidy(folder, WireOffer(jobs=frozenset()))  # the job is over
     left = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert left == {"own-model-000002-000.safetensors", "own-model.json"}
     out = export(folder / str(job.pk), tmp_path / "out")

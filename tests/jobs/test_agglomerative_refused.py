@@ -20,7 +20,7 @@ from tests.jobs.nodes import (
     at_the_fold,
     told,
 )
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Job
 
 
@@ -178,7 +178,7 @@ def test_auto_needs_one_parent_that_holds_no_data_itself(
 def test_a_parent_that_left_before_the_first_round_ends_the_job(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
-    from webapp.devices.services import revoke
+    from webapp.jobs.lifecycle.enrolment import revoke
 
     job = services.create_job(federation.spec(**told(larger)), None)
     revoke(nodes[HUB].device, None)

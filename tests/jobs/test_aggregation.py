@@ -11,12 +11,12 @@ from fedcore.errors import FoldError
 from tests.disk import SmallDisk, small_disk
 from tests.federation import Federation, weights
 from webapp import broker
-from webapp.jobs import services
-from webapp.jobs.artefacts import incoming_dir
+from webapp.jobs.artefacts.store import incoming_dir
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Job, Round
-from workers.aggregate import folding
-from workers.aggregate.folding import fold_round
-from workers.aggregate.initial import initialise_job
+from workers.aggregate import aggregate
+from workers.aggregate.aggregate import fold_round
+from workers.aggregate.initial_model import initialise_job
 from workers.coordinator.tasks import advance_job
 
 __all__ = ["small_disk"]
@@ -78,11 +78,11 @@ def test_killed_between_the_store_and_the_row(
     def killed(*_: Any) -> None:
         raise Killed
 
-    conclude = folding._conclude
-    monkeypatch.setattr(folding, "_conclude", killed)
+    conclude = aggregate._conclude
+    monkeypatch.setattr(aggregate, "_conclude", killed)
     with pytest.raises(Killed):
         fold_round(current.pk)
-    monkeypatch.setattr(folding, "_conclude", conclude)
+    monkeypatch.setattr(aggregate, "_conclude", conclude)
     current.refresh_from_db()
     assert (current.phase, current.global_artefact_id) == ("aggregating", None)
     stored = set(Artefact.objects.filter(kind="global").values_list("pk", flat=True))
@@ -99,15 +99,15 @@ def test_the_outcome_and_the_model_of_the_job_appear_together(
     """A death while the job is told leaves all of it to be done again, never half of it."""
     federation.devices("pi-a")
     job, current = collected(federation)
-    told = folding.job_event
+    told = aggregate.job_event
 
     def dies(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folding, "job_event", dies)
+    monkeypatch.setattr(aggregate, "job_event", dies)
     with pytest.raises(KeyboardInterrupt):
         fold_round(current.pk)
-    monkeypatch.setattr(folding, "job_event", told)
+    monkeypatch.setattr(aggregate, "job_event", told)
     current.refresh_from_db()
     job.refresh_from_db()
     assert current.phase == "aggregating"
@@ -177,7 +177,7 @@ def test_an_update_that_is_gone_does_not_end_the_worker(
     job, current = collected(federation)
     part = current.assignments.filter(task="train").first()
     assert part is not None
-    from webapp.jobs.artefacts import storage
+    from webapp.jobs.artefacts.store import storage
 
     storage().delete(Artefact.path_of(str(part.update_artefact_id)))
     fold_round(current.pk)
@@ -196,7 +196,7 @@ def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
     def cannot(*_: Any) -> None:
         raise FoldError("the server state is of fedadam, not of fedavg; start without it")
 
-    monkeypatch.setattr(folding, "fold_and_serve", cannot)
+    monkeypatch.setattr(aggregate, "fold_and_serve", cannot)
     fold_round(current.pk)
     federation.work_off()
     job.refresh_from_db()
@@ -267,7 +267,7 @@ def test_full_fine_tuning_folds_every_weight(federation: Federation) -> None:
 def test_the_merged_model_is_made_on_request(federation: Federation) -> None:
     import zipfile
 
-    from webapp.jobs.artefacts import open_artefact
+    from webapp.jobs.artefacts.store import open_artefact
 
     federation.devices("pi-a")
     job = federation.run(federation.launch())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.federation import DEADLINE_S, LEASE_S, Federation, Pi, phase_of
-from webapp.jobs import live, services
+from webapp.jobs.analysis import snapshot
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Round
 
 BUFFERED = {"mode": "buffered", "buffer_size": 2, "staleness_discount": "none"}
@@ -217,13 +218,13 @@ def test_the_page_says_how_full_the_buffer_is(federation: Federation) -> None:
     work(federation, kitchen, porch)
     attic.presence(held["assignment"])
     job.refresh_from_db()
-    told = live.snapshot(job)
+    told = snapshot.snapshot(job)
     assert told["headline"].startswith("2 of 3 updates in the buffer; 3 devices train: pi-")
     assert told["buffer"] == {"size": 3, "held": 2}
     assert told["progress"] == pytest.approx(0.75 * 2 / 3 / 2)
     attic.finish(held)
     federation.work_off()
-    first = live.snapshot(job)["rounds"][1]
+    first = snapshot.snapshot(job)["rounds"][1]
     assert [part["staleness"] for part in first["train"] if part["phase"] == "folded"] == [0, 0, 0]
     assert [item["slot"] for item in first["updates"]] == [0, 1, 2]
 
@@ -232,7 +233,7 @@ def test_what_devices_still_work_on_is_not_collected(federation: Federation) -> 
     """A closed version is held by who trains from it, and by who evaluates it."""
     from django.utils import timezone
 
-    from webapp.jobs.retention import facts
+    from webapp.jobs.artefacts.retention import facts
 
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9)
@@ -274,5 +275,5 @@ def test_the_page_shows_work_on_an_older_model(federation: Federation) -> None:
     porch.take()
     work(federation, kitchen, times=2)
     job.refresh_from_db()
-    told = {row["name"]: row["phase"] for row in live.snapshot(job)["devices"]}
+    told = {row["name"]: row["phase"] for row in snapshot.snapshot(job)["devices"]}
     assert told == {"pi-a": "offered", "pi-b": "accepted"}

@@ -13,8 +13,8 @@ from django.db import connection
 from django.utils import timezone
 
 from tests.federation import Federation
-from webapp.jobs import backup as backups
-from webapp.jobs.artefacts import storage
+from webapp.jobs.artefacts import backup as backups
+from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact
 
 pytestmark = pytest.mark.skipif(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedcore.rounds import Task
 from tests.federation import Federation
-from webapp.jobs import live
+from webapp.jobs.analysis import snapshot
 from webapp.jobs.models import Assignment, Job
 
 
@@ -37,7 +37,7 @@ def test_only_after_the_last_round_the_same_bits(federation: Federation) -> None
 def test_without_a_start_to_compare_with(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.run(federation.launch(rounds=2, evaluation={"initial": False}))
-    told = live.snapshot(job)
+    told = snapshot.snapshot(job)
     assert [row["evaluation"].get("rougeL") for row in told["rounds"]] == [None, 25.0, 25.0]
     assert (told["tiles"]["rougeL"], told["tiles"]["rougeL_base"]) == (25.0, None)
     assert told["progress"] == 1.0

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from fedcore.aggregation.aggregate import UpdateFile
+from fedcore.aggregation.cluster import fold_cluster
 from fedcore.errors import SpecError
-from fedcore.spec import JobSpec
-from fedcore.strategy.cluster import fold_cluster
-from fedcore.strategy.fold import UpdateFile
+from fedcore.spec.parse import parse_spec
 from tests.conftest import Enrolled, Outbox
 from tests.federation import Federation, Pi, digest_of, weights
 from webapp.accounts.models import User
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Participant
 
 TREE = {"parents": ["pi-a=hub-x", "pi-b=hub-x", "pi-c=hub-y", "pi-d=hub-y"]}
@@ -53,7 +53,7 @@ class Hub(Pi):
         }
         shapes = {name: tuple(shape) for name, shape in work["fold"]["shapes"].items()}
         out = self.folder / f"{self.name}.out"
-        fold_cluster(JobSpec.from_dict(work["spec"]), shapes, files, meta, out)
+        fold_cluster(parse_spec(work["spec"]), shapes, files, meta, out)
         return out.read_bytes()
 
     def report_fold(self, work: Mapping[str, Any], content: bytes, extra: int = 0) -> Any:
@@ -349,7 +349,7 @@ def test_a_tree_that_the_site_cannot_grow_is_refused_at_the_launch(
 def test_a_head_that_was_revoked_since_the_launch_is_left_out(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
-    from webapp.devices import services as devices
+    from webapp.jobs.lifecycle import enrolment as devices
 
     trainers(federation)
     hub("hub-x"), hub("hub-y")

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from tests.conftest import Enrolled, RealBroker
-from webapp.events import fleet_event
+from webapp.jobs.lifecycle.events import fleet_event
 from webapp.jobs.models import Event
 from webapp.telemetry import rollup, series
 from webapp.telemetry.models import Sample
-from workers.coordinator import collect
+from workers.coordinator import cleanup
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -114,7 +114,7 @@ def test_one_part_that_fails_stops_no_other(
 
     done = []
     parts = {"first": broken, "second": lambda: done.append(1) or 7}
-    monkeypatch.setattr(collect, "PARTS", parts)
-    assert collect.run() == {"second": 7}
+    monkeypatch.setattr(cleanup, "PARTS", parts)
+    assert cleanup.run() == {"second": 7}
     assert "could not deal with first" in caplog.text
     assert done == [1]

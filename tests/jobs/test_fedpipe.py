@@ -10,21 +10,21 @@ import pytest
 from django.db import transaction
 from django.template.loader import render_to_string
 
-from fedcore.plan.fedpipe import choose
-from fedcore.plan.fedpipe_choice import Budget
-from fedcore.plan.fedpipe_fleet import plans
-from fedcore.plan.flops import Architecture, architecture_of
-from fedcore.plan.hardware import Hardware
-from fedcore.plan.matrices import matrices
-from fedcore.simulate.planned import candidate_of
-from fedcore.spec import JobSpec
-from fedcore.spec_adapter import LORA_TARGETS
-from fedcore.spec_fedpipe import SCORES
+from fedcore.architecture.matrices import matrices
+from fedcore.architecture.sizes import Architecture, architecture_of
+from fedcore.hardware.profile import Hardware
+from fedcore.plan.fedpipe.allocate import choose
+from fedcore.plan.fedpipe.fleet import plans
+from fedcore.plan.fedpipe.types import Budget
+from fedcore.simulate.fedpipe import candidate_of
+from fedcore.spec.options.adapter import LORA_TARGETS
+from fedcore.spec.options.method import FEDPIPE_SCORES
+from fedcore.spec.parse import parse_spec
 from tests.federation import SCORES as EVALUATED
 from tests.federation import Federation, Pi
-from webapp.jobs import fedpipe
+from webapp.jobs.lifecycle import fedpipe
 from webapp.jobs.models import Assignment, Job, Participant
-from workers.agent.work import Work
+from workers.agent.assignment.assignment import Assignment as Work
 
 CHANGES: dict[str, Any] = {
     "adapter": {"rank": 8, "targets": list(LORA_TARGETS), "aggregation": "flexlora"},
@@ -66,7 +66,7 @@ def evaluate(pi: Pi, told: dict[str, Any] | None) -> int:
     """Answer the first evaluation, with these scores; returns the server's status."""
     (assignment,) = pi.offers()
     assert pi.accept(assignment).json()["tailoring"] == {}
-    metrics = {**EVALUATED, **({SCORES: told} if told is not None else {})}
+    metrics = {**EVALUATED, **({FEDPIPE_SCORES: told} if told is not None else {})}
     answer = pi.report(assignment, None, metrics=metrics)
     if answer.status_code == 200:
         pi.done.add(assignment)
@@ -122,7 +122,7 @@ def test_what_trains_is_tailored_and_what_evaluates_is_not(federation: Federatio
     train = Work.read(handed)
     assert train.spec.adapter.pattern and train.spec.model.base != "auto"
     measured = Work.read({**handed, "task": "evaluate"})
-    assert measured.spec.adapter == JobSpec.from_dict(handed["spec"]).adapter
+    assert measured.spec.adapter == parse_spec(handed["spec"]).adapter
     assert measured.spec.model.base == train.spec.model.base
 
 

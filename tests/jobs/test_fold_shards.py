@@ -10,32 +10,33 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.strategy import blocks, rows, shards
-from fedcore.strategy.fold import fold_files
+from fedcore.aggregation import block_pass, shards
+from fedcore.aggregation import elementwise as rows
+from fedcore.aggregation.aggregate import fold_files
 from tests.federation import Federation, weights
 from tests.jobs.test_aggregation import collected
 from tests.jobs.test_races import at_once
 from webapp import broker
-from webapp.jobs import services
-from webapp.jobs.artefacts import incoming_dir, storage
+from webapp.jobs.artefacts.store import incoming_dir, storage
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Job, Round
-from workers.aggregate import folding, shard
-from workers.aggregate.folding import fold_round
-from workers.aggregate.shard import fold_one
+from workers.aggregate import aggregate, shard_task
+from workers.aggregate.aggregate import fold_round
+from workers.aggregate.shard_task import fold_one
 
 
 @pytest.fixture(autouse=True)
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards so small that a tiny model has several."""
     settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = 2, 3_000
-    for module in (blocks, rows, shards):
+    for module in (block_pass, rows, shards):
         monkeypatch.setattr(module, "BLOCK", 256)
 
 
 def undivided(row: Round, folder: Path) -> str:
     """SHA-256 of what the round's fold gives in one piece."""
     with ExitStack() as stack:
-        before, updates = folding.opened(row, stack)
+        before, updates = aggregate.opened(row, stack)
         spec, after = row.job.job_spec, folder / "after"
         done = fold_files(spec, before.model, updates, before.state, after, folder / "state")
     return done.global_frame.sha256
@@ -160,7 +161,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(shard, "store", killed)
+        patch.setattr(shard_task, "store", killed)
         fold_one(found[0])
     for item in found[1:]:
         fold_one(item)

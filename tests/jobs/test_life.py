@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.federation import DEADLINE_S, LEASE_S, Federation, phase_of
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job
 
 PAUSE_AND_ON = ("pause", "resume")
@@ -267,7 +267,7 @@ def test_no_aggregation_worker(federation: Federation) -> None:
 def test_nobody_writes_the_first_model(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = services.create_job(federation.spec(), None)
-    from workers.coordinator.shell import advance
+    from workers.coordinator.advance import advance
 
     advance(job.pk)
     job.refresh_from_db()

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.federation import Federation
 from webapp import broker
-from webapp.jobs import transitions
+from webapp.jobs.lifecycle import transitions
 from workers.coordinator.tasks import advance_job
 
 

@@ -16,9 +16,9 @@ from tests.conftest import RealBroker
 from tests.federation import LEASE_S, Federation, phase_of
 from webapp import broker as site_broker
 from webapp.devices.models import Device
-from webapp.jobs import transitions
+from webapp.jobs.lifecycle import transitions
 from webapp.jobs.models import Assignment, Event, Watch
-from workers.coordinator import reconcile, watch
+from workers.coordinator import outages, reconcile
 
 HOUR_S = 3600.0
 
@@ -85,8 +85,8 @@ def test_of_two_coordinators_one_makes_up_for_the_gap(federation: Federation) ->
     _kitchen, work = _training(federation)
     _passes_while_away(federation, HOUR_S)
     until = Assignment.objects.get(pk=work["assignment"]).lease_until
-    watch.look()
-    watch.look()
+    outages.record_heartbeat()
+    outages.record_heartbeat()
     moved = Assignment.objects.get(pk=work["assignment"]).lease_until - until
     assert HOUR_S - 10 < moved.total_seconds() < HOUR_S + 10
 
@@ -197,7 +197,7 @@ def test_a_starting_aggregation_worker_is_asked_again(federation: Federation) ->
     federation.outbox.site.clear()
     advance_job(str(job.pk))
     assert federation.outbox.site == []
-    watch.ask_again()
+    outages.ask_again()
     advance_job(str(job.pk))
     assert federation.outbox.site == [(site_broker.INITIALISE, (str(job.pk),))]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.federation import DEADLINE_S, Federation
-from webapp.devices import services as devices
 from webapp.devices.models import Device
+from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.models import Job, Participant
 
 
@@ -165,7 +165,7 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(
     federation: Federation, django_assert_max_num_queries: Any
 ) -> None:
     """The reconcile pass looks at every running job every two seconds."""
-    from workers.coordinator.shell import advance
+    from workers.coordinator.advance import advance
 
     for number in range(12):
         federation.device(f"pi-{number:02}")

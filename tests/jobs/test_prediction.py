@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from tests.web import factories
 from webapp.devices.models import Device
+from webapp.jobs.analysis.prediction import Compared, prediction
 from webapp.jobs.models import Assignment, Job
-from webapp.jobs.prediction import Compared, prediction
 
 MEASURED = {"seconds": 12.0, "steps": 24, "peak_memory_bytes": 9e8, "energy_j": 77.0}
 

@@ -11,13 +11,13 @@ import pytest
 from django.db import connection
 
 from tests.federation import Federation, Pi
-from webapp.devices import services as devices
-from webapp.jobs import services
+from webapp.jobs.lifecycle import enrolment as devices
+from webapp.jobs.lifecycle import services
+from webapp.jobs.lifecycle.transitions import AssignmentRefused
 from webapp.jobs.models import Assignment, Event, Job, Round
-from webapp.jobs.transitions import AssignmentRefused
-from workers.aggregate.folding import fold_round
+from workers.aggregate.aggregate import fold_round
 from workers.coordinator import reconcile
-from workers.coordinator.shell import advance
+from workers.coordinator.advance import advance
 
 SIMULTANEOUS = 4
 
@@ -51,7 +51,7 @@ def assert_sound(job: Job) -> None:
 def test_coordinators_start_a_round_once(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job = services.create_job(federation.spec(), None)
-    from workers.aggregate.initial import initialise_job
+    from workers.aggregate.initial_model import initialise_job
 
     initialise_job(job.pk)
     federation.outbox.site.clear()
@@ -223,7 +223,7 @@ def test_a_pause_and_a_resume_from_two_windows(federation: Federation) -> None:
 def test_a_stale_view_of_an_assignment_is_looked_at_again(federation: Federation) -> None:
     """A measurement may move an assignment between what an upload reads and what it writes."""
     from fedcore.rounds import AssignmentPhase
-    from webapp.jobs.transitions import move_assignment
+    from webapp.jobs.lifecycle.transitions import move_assignment
 
     (pi,) = federation.devices("pi-a")
     federation.launch()

@@ -13,9 +13,9 @@ from tests.conftest import RealBroker
 from tests.federation import Federation, phase_of
 from webapp import broker as site_broker
 from webapp.devices import broker as device_broker_module
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job
-from workers.coordinator import reconcile, watch
+from workers.coordinator import outages, reconcile
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -253,7 +253,7 @@ def test_a_round_that_was_not_told_of_the_end_of_its_job(
 def test_finished_jobs_cost_nothing(
     federation: Federation, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "NOTED_S", 3600.0)  # a look is noted once a second at most
+    monkeypatch.setattr(outages, "NOTED_S", 3600.0)  # a look is noted once a second at most
     federation.devices("pi-kitchen")
     federation.run(federation.launch())
     reconcile.run()

@@ -15,8 +15,8 @@ from django.db import connection
 from django.utils import timezone
 
 from tests.federation import Federation
-from webapp.jobs import retention
-from webapp.jobs.artefacts import claim, storage, store
+from webapp.jobs.artefacts import retention
+from webapp.jobs.artefacts.store import claim, storage, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Round
 from webapp.retention_check import check_retention
 

@@ -20,8 +20,10 @@ from django.core.files.base import ContentFile
 from django.db import connection
 from django.test import RequestFactory
 
-from webapp.jobs import artefacts
-from webapp.jobs.artefacts import (
+from webapp.jobs.artefacts import store as artefacts
+from webapp.jobs.artefacts.locks import held
+from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes, part_path
+from webapp.jobs.artefacts.store import (
     ArtefactRefused,
     full_disk_refused,
     incoming_dir,
@@ -30,10 +32,8 @@ from webapp.jobs.artefacts import (
     remove_leftovers,
     store,
 )
-from webapp.jobs.locks import held
+from webapp.jobs.artefacts.streaming import stream
 from webapp.jobs.models import Artefact, ArtefactKind
-from webapp.jobs.parts import Part, kept_bytes, part_path
-from webapp.jobs.sending import stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

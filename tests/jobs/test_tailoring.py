@@ -9,7 +9,7 @@ import pytest
 from fedcore.errors import SpecError
 from tests.federation import Federation
 from webapp.devices.models import Device
-from webapp.jobs import services
+from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Job
 
 MIXED = {"aggregation": "flexlora", "rank": 4}

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fedcore import spec
-from fedcore.lifecycle import PERSON_MOVES, JobPhase
-from fedcore.plan.wire_chain import VALUES
+from fedcore.formats.codec_chain import VALUES
 from fedcore.rounds import AssignmentPhase, RoundPhase
-from fedcore.rounds.staleness import DISCOUNTS
-from fedcore.spec_adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
-from fedcore.spec_doc import document
-from fedcore.spec_method import METHODS
-from fedcore.spec_participation import MODES
-from fedcore.spec_strategy import FOLDS, STRATEGIES
-from fedcore.spec_train import BASES, KERNELS, SCHEDULES
+from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase
+from fedcore.spec import job
+from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
+from fedcore.spec.options.method import METHODS
+from fedcore.spec.options.participation import MODES
+from fedcore.spec.options.strategy import FOLDS, STRATEGIES
+from fedcore.spec.options.train import BASES, KERNELS, SCHEDULES
+from fedcore.spec.reference import document
+from fedcore.spec.staleness import DISCOUNTS
 from tests.compose import FILE, ROOT, services, variables
 
 README = (ROOT / "README.md").read_text()
@@ -105,7 +105,7 @@ def test_commands_exist(doc: Path) -> None:
         for target in re.findall(r"(?:^|&& |; )make ([a-z-]+)", line):
             assert target in known, line
         for module in re.findall(
-            r"python[0-9.]* -m ((?:fedcore|webapp|workers|tests)[\w.]*)", line
+            r"python[0-9.]* -m ((?:fedcore|webapp|workers|benchmarks|tests)[\w.]*)", line
         ):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), line
@@ -199,7 +199,7 @@ def test_every_variable_of_the_agent_is_documented() -> None:
 def test_the_job_specification_is_what_the_code_declares() -> None:
     written = (ROOT / "docs" / "jobspec.md").read_text()
     assert written == document(), "run `make docs`"
-    for option in spec.options():
+    for option in job.options():
         assert f"`{option.path}`" in written
 
 

@@ -51,13 +51,16 @@ def _loaded_by(code: str, folder: Path) -> set[str]:
         ("import workers.aggregate.app", TENSORS),
         ("import workers", (*TENSORS, *SITE, "celery")),
         ("import workers.agent.cli", (*TENSORS, *SITE)),
-        ("import workers.agent.transport", (*TENSORS, *SITE)),
+        ("import workers.agent.http.server", (*TENSORS, *SITE)),
         # Celery looks whether Django is there; a device has none.
-        ("import workers.agent.celery_app", (*TENSORS, *SITE[1:])),
+        ("import workers.agent.control.celery_app", (*TENSORS, *SITE[1:])),
         ("import fedcore", (*TENSORS, *SITE, "celery", "redis", "httpx")),
-        ("import fedcore.spec, fedcore.rounds, fedcore.lifecycle, fedcore.sampling", TENSORS),
-        ("import fedcore.plan.flops, fedcore.partition, fedcore.catalogue", TENSORS),
-        ("import fedcore.train, fedcore.strategy, fedcore.wire", (*SITE, "celery", "redis")),
+        (
+            "import fedcore.spec.parse, fedcore.rounds.job_lifecycle, fedcore.rounds.sampling",
+            TENSORS,
+        ),
+        ("import fedcore.plan.cost.flops, fedcore.partition, fedcore.catalogue", TENSORS),
+        ("import fedcore.train, fedcore.aggregation, fedcore.wire", (*SITE, "celery", "redis")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -12,8 +12,8 @@ import pytest
 from fedcore.partition import KINDS
 from fedcore.partition.__main__ import parser as partition
 from fedcore.study.__main__ import parser as study
+from fedcore.study.config import read_study, study_of
 from fedcore.study.metrics import METRICS
-from fedcore.study.reading import read_study, study_of
 from fedcore.study.report import interpretation
 from tests.compose import ROOT
 

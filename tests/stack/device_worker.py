@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workers.agent.celery_app import build_app, build_worker
-from workers.agent.credential import Credential
+from workers.agent.control.celery_app import build_app, build_worker
+from workers.agent.state.credential import Credential
 
 
 def main(credential_file: str, out_file: str) -> None:

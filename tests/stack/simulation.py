@@ -17,13 +17,13 @@ SIMULATION = """
 import json, sys
 from pathlib import Path
 from fedcore.simulate import simulate
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
+from fedcore.spec.job import JobSpec
+from fedcore.train.datasets import Source
 
 here = Path(sys.argv[1])
 given = json.loads((here / "given.json").read_text())
 devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-results = simulate(JobSpec.from_dict(given["spec"]), devices, here / "work")
+results = simulate(parse_spec(given["spec"]), devices, here / "work")
 found = [(result.sha256, result.mean.get("loss")) for result in results]
 (here / "found.json").write_text(json.dumps(found))
 """
@@ -43,21 +43,21 @@ ALONE = """
 import json, sys
 from pathlib import Path
 from fedcore.simulate import simulate
-from fedcore.simulate.alone import run_alone
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
+from fedcore.simulate.local_baseline import run_alone
+from fedcore.spec.job import JobSpec
+from fedcore.train.datasets import Source
 
 here = Path(sys.argv[1])
 given = json.loads((here / "given.json").read_text())
 devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-spec = JobSpec.from_dict(given["spec"])
+spec = parse_spec(given["spec"])
 found = run_alone(spec, devices, here / "work", simulate(spec, devices, here / "work"), {})
 (here / "found.json").write_text(json.dumps(found))
 """
 
 
 def simulated_alone(running: Running, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What ``python -m fedcore.simulate --alone`` says of the same devices: ``fedcore.alone``."""
+    """What ``python -m fedcore.simulate --alone`` says of the same devices."""
     data = {name: str(path) for name, path in running.data.items()}
     (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
     subprocess.run([sys.executable, "-c", ALONE, str(folder)], check=True)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received, Trainer
 from workers.agent.cli import main
 from workers.agent.config import Settings
 from workers.agent.run import real_trainer
-from workers.agent.work import Outcome, Received, Trainer, Watch, Work
 
 BEGUN = "began-to-fold"
 
@@ -24,13 +24,17 @@ class SlowFolder:
     def __init__(self, inner: Trainer, begun: Path) -> None:
         self._inner, self._begun = inner, begun
 
-    def train(self, work: Work, received: Received, update: Path, watch: Watch) -> Outcome:
+    def train(
+        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+    ) -> Outcome:
         return self._inner.train(work, received, update, watch)
 
-    def evaluate(self, work: Work, weights: Path, watch: Watch) -> Outcome:
+    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
         return self._inner.evaluate(work, weights, watch)
 
-    def fold(self, work: Work, updates: Sequence[Path], update: Path, watch: Watch) -> Outcome:
+    def fold(
+        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+    ) -> Outcome:
         if not self._begun.exists():
             self._begun.write_text(work.assignment)
             time.sleep(3600)

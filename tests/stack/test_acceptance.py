@@ -89,12 +89,12 @@ def _score(folder: Path, data: Path) -> float:
     from rouge_score.rouge_scorer import RougeScorer
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+    from fedcore.methods.session import Session
     from fedcore.model.load import resolve
-    from fedcore.spec import JobSpec
-    from fedcore.train.session import Session
-    from fedcore.train.sources import Source
+    from fedcore.spec.parse import parse_spec
+    from fedcore.train.datasets import Source
 
-    spec = JobSpec.from_dict(EXACT)
+    spec = parse_spec(EXACT)
     nano = resolve("nano").folder
     adapter = next((folder / "adapter").rglob("adapter_config.json")).parent
     base = AutoModelForSeq2SeqLM.from_pretrained(nano, dtype="float32")

@@ -35,13 +35,13 @@ SIMULATION = """
 import hashlib, json, sys
 from pathlib import Path
 from fedcore.simulate.agglomerative import simulate_tree
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
-from fedcore.tree import parents_of
+from fedcore.spec.job import JobSpec
+from fedcore.train.datasets import Source
+from fedcore.topology import parents_of
 
 here = Path(sys.argv[1])
 given = json.loads((here / "given.json").read_text())
-spec = JobSpec.from_dict(given["spec"])
+spec = parse_spec(given["spec"])
 devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
 said, nodes = [], []
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos.plan import Schedule
+from benchmarks.chaos.run import Chaos, start
+from benchmarks.chaos.watch import Watch
 from fedcore.rounds import RoundPhase
 from tests.stack import services
-from workers.chaos.plan import Schedule
-from workers.chaos.run import Chaos, start
-from workers.chaos.watch import Watch
 from workers.stack.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

@@ -25,7 +25,7 @@ from tests.conftest import RealBroker, free_port
 from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker
 from webapp.devices.envelope import public_key, sign
-from workers.agent.credential import Credential
+from workers.agent.state.credential import Credential
 
 pytestmark = pytest.mark.stack
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos import report, victims
+from benchmarks.chaos.plan import MOMENTS, Schedule, draw
+from benchmarks.chaos.run import Ran, start
 from tests.stack import services
-from workers.chaos import report, victims
-from workers.chaos.plan import MOMENTS, Schedule, draw
-from workers.chaos.run import Ran, start
 from workers.stack.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

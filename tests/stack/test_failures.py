@@ -13,10 +13,10 @@ import psycopg
 import pytest
 import redis
 
+from benchmarks.chaos.plan import Schedule
+from benchmarks.chaos.run import Chaos, Ran, start
 from fedcore.rounds import RoundPhase
 from tests.stack import services
-from workers.chaos.plan import Schedule
-from workers.chaos.run import Chaos, Ran, start
 from workers.stack.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

@@ -16,7 +16,7 @@ from fedcore.errors import ServerRefused, ServerUnavailable
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
 from webapp.jobs.models import Assignment
 from workers.agent.errors import Busy
-from workers.agent.transport import Address, Server
+from workers.agent.http.server import Address, Server
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedcore.spec_adapter import LORA_TARGETS
+from fedcore.spec.options.adapter import LORA_TARGETS
 from tests.stack.conftest import EXACT, Running
 from tests.stack.simulation import simulated
 

@@ -20,7 +20,7 @@ from fedcore.errors import ServerUnavailable
 from tests.compose import ROOT
 from tests.conftest import free_port
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
-from workers.agent.transport import Address, Server, trusting
+from workers.agent.http.server import Address, Server, trusting
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 __all__ = ["prepare", "web"]

@@ -21,11 +21,11 @@ from django.utils import timezone
 
 from fedcore.rounds import Policy
 from tests.conftest import Enrolled, free_port
-from webapp.jobs.artefacts import incoming_dir, store
+from webapp.jobs.artefacts.partial_uploads import kept_bytes
+from webapp.jobs.artefacts.store import incoming_dir, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Participant, Round
-from webapp.jobs.parts import kept_bytes
-from workers.agent.artefacts import ArtefactCache
-from workers.agent.transport import Address, Server
+from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.http.server import Address, Server
 
 MEGABYTE = 2**20
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role, User
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
 from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant, Round
@@ -81,7 +82,7 @@ def make_fleet(count: int = 3, first: int = 0) -> list[Device]:
 
 
 def make_spec(**options: Any) -> JobSpec:
-    return JobSpec.from_dict({"name": "clinic notes", "rounds": 10, **options})
+    return parse_spec({"name": "clinic notes", "rounds": 10, **options})
 
 
 def make_job(devices: list[Device], phase: str = "running", **options: Any) -> Job:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcore.spec_rewards import weighted
+from fedcore.spec.rewards import weighted
 from tests.web import factories
 from webapp.devices.models import Device
 from webapp.jobs.models import Assignment, Job

@@ -11,10 +11,10 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.web import factories, measured
-from webapp.devices.columns import scale_of
-from webapp.devices.compare import compare
 from webapp.devices.models import Device
 from webapp.jobs.models import Job
+from webapp.pages.devices.columns import scale_of
+from webapp.pages.devices.comparison import compare
 from webapp.telemetry import csv_file
 
 PAGE = "devices-compare"

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.web import factories
-from webapp.devices.forms import enrol_command
 from webapp.devices.models import Device, Enrolment, hashed
+from webapp.pages.devices.forms import enrol_command
 
 FORM = {
     "name": "pi-kitchen",

@@ -8,11 +8,11 @@ import pytest
 
 from tests.web import factories, measured
 from webapp.devices.models import Device
-from webapp.jobs.figures import work_of
-from webapp.jobs.live import snapshot
+from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.models import Assignment, Job
+from webapp.pages.live.readers import JobReader
 from webapp.telemetry import series
-from webapp.telemetry.following import JobReader
 from webapp.telemetry.models import Sample
 
 WHOLE = {

@@ -10,15 +10,16 @@ import pytest
 from django.utils import timezone
 
 from tests.web import factories
+from webapp.common import units
+from webapp.common.metrics import report_faults
 from webapp.devices.models import Device
-from webapp.jobs.live import Memory, snapshot
+from webapp.jobs.analysis.snapshot import Memory, snapshot
+from webapp.jobs.lifecycle.round_rows import device_names, last_seen, to_round
 from webapp.jobs.models import Job, Round
-from webapp.jobs.rows import device_names, last_seen, to_round
-from webapp.telemetry import series, units
-from webapp.telemetry.following import FleetReader, JobReader
-from webapp.telemetry.metrics import report_faults
+from webapp.pages.live.readers import FleetReader, JobReader
+from webapp.telemetry import series
 from webapp.telemetry.models import Sample
-from workers.coordinator.store import evaluation_means
+from workers.coordinator.apply import evaluation_means
 
 
 def test_snapshot_is_plain_json(job: Job) -> None:

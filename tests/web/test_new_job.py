@@ -11,15 +11,16 @@ from django.http import QueryDict
 from django.test import Client
 from django.urls import reverse
 
-from fedcore.spec import JobSpec, options
-from fedcore.spec_strategy import STRATEGIES
+from fedcore.spec.job import JobSpec, options
+from fedcore.spec.options.strategy import STRATEGIES
+from fedcore.spec.parse import parse_spec
 from tests.web import factories
-from webapp.devices import listing
 from webapp.devices.models import Device
-from webapp.jobs import forms
-from webapp.jobs.estimate import estimate
-from webapp.jobs.form_tables import ONLY_WITH
+from webapp.jobs.analysis import device_history
+from webapp.jobs.analysis.estimate import estimate
 from webapp.jobs.models import Job
+from webapp.pages.jobs import forms
+from webapp.pages.jobs.form_layout import ONLY_WITH
 
 
 def filled(**changes: Any) -> dict[str, Any]:
@@ -53,12 +54,12 @@ def test_form_has_every_option_once() -> None:
 
 
 def test_untouched_form_is_the_default_specification() -> None:
-    assert JobSpec.from_dict(forms.read(post())) == JobSpec()
+    assert parse_spec(forms.read(post())) == JobSpec()
 
 
 def test_lists_are_typed_with_commas_between() -> None:
     typed = {"adapter.aggregation": "flexlora", "adapter.rank": "8"}
-    spec = JobSpec.from_dict(forms.read(post(**typed, **{"adapter.ranks": ["4, 8,,pi=2 "]})))
+    spec = parse_spec(forms.read(post(**typed, **{"adapter.ranks": ["4, 8,,pi=2 "]})))
     assert spec.adapter.ranks == ("4", "8", "pi=2")
     assert drawn(spec.to_dict())["adapter.ranks"].value == "4, 8, pi=2"
     assert drawn(JobSpec().to_dict())["adapter.ranks"].value == ""
@@ -101,7 +102,7 @@ def test_what_belongs_to_another_choice_is_no_fault_where_the_page_hid_it() -> N
     assert "rewards" not in values["method"] and "rank" not in values["adapter"]
     assert values["rounds"] == "many", "an option of no other choice is never hidden"
     del values["rounds"]
-    assert JobSpec.from_dict(values) == JobSpec()
+    assert parse_spec(values) == JobSpec()
     assert forms.read(post(**typed))["method"]["rewards"] == "leak"
 
 
@@ -208,8 +209,8 @@ def test_the_estimate_tells_what_the_launch_would_refuse(ada: Client, fleet: lis
 
 
 def of(spec: JobSpec) -> Any:
-    devices = list(listing.devices_with_data())
-    return estimate(spec, devices, listing.last_trainings(devices))
+    devices = list(device_history.devices_with_data())
+    return estimate(spec, devices, device_history.last_trainings(devices))
 
 
 def test_estimate_of_known_model(fleet: list[Device]) -> None:

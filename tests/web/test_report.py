@@ -15,10 +15,10 @@ from django.utils import timezone
 
 from tests.web import factories, measured
 from webapp.devices.models import Device
-from webapp.jobs.figures import Work
+from webapp.jobs.analysis.device_metrics import Work
 from webapp.jobs.models import Assignment, Job
-from webapp.jobs.report import CHECKS, judged, report
-from webapp.jobs.report_figures import DeviceFigures, Figures, gather
+from webapp.jobs.report.data import DeviceFigures, Figures, gather
+from webapp.jobs.report.report import CHECKS, judged, report
 
 WORK = Work(
     compute_s=60.0,

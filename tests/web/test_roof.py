@@ -10,16 +10,17 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.web import measured
-from webapp.devices import listing, roof
-from webapp.devices.intensity import flops_per_byte
 from webapp.devices.models import Device
+from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Assignment, Job
+from webapp.pages.devices import roofline
+from webapp.pages.devices.intensity import flops_per_byte
 
 SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
 
 
 def newest(device: Device) -> Assignment:
-    return listing.last_trainings([device])[device.pk]
+    return device_history.last_trainings([device])[device.pk]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def rich(fleet: list[Device]) -> Job:
 
 def test_the_picture_holds_roof_products_and_training(rich: Job) -> None:
     jetson = Device.objects.get(name="jetson-lab")
-    found = roof.picture(jetson.profile, newest(jetson))
+    found = roofline.picture(jetson.profile, newest(jetson))
     assert found["ridge"] == pytest.approx(found["peak_flops"] / found["bandwidth_bps"])
     assert len(found["points"]) == len(measured.KERNELS)
     assert found["training"]["flops_per_s"] == pytest.approx(0.36 * 8.4e12, rel=1e-3)
@@ -43,13 +44,13 @@ def test_a_device_that_mostly_waits_for_the_network_is_told_so(rich: Job) -> Non
     device = Device.objects.get(name="jetson-lab")
     part = newest(device)
     part.metrics |= {"upload_s": 500.0}
-    assert roof.picture(device.profile, part)["verdict"]["bound"] == "network"
+    assert roofline.picture(device.profile, part)["verdict"]["bound"] == "network"
 
 
 def test_merely_slower_is_not_called_unsupported() -> None:
-    facts = {fact.label: fact.value for fact in roof.peak_facts(SLOWER)}
+    facts = {fact.label: fact.value for fact in roofline.peak_facts(SLOWER)}
     assert facts["Peak bf16"] == "slower than fp32 here (80.0 GFLOP/s against 150 GFLOP/s)"
-    gone = roof.peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
+    gone = roofline.peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
     assert "no fast path" in gone[-1].value
 
 
@@ -64,7 +65,7 @@ def test_merely_slower_is_not_called_unsupported() -> None:
     ],
 )
 def test_power_is_said_plainly(profile: dict[str, Any], words: str) -> None:
-    assert words in roof.power_fact(profile).value
+    assert words in roofline.power_fact(profile).value
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_pages_stand_whatever_a_profile_holds(
 
 def test_last_jobs_say_what_they_cost(rich: Job, ada: Client) -> None:
     jetson = Device.objects.get(name="jetson-lab")
-    (mine,) = roof.last_jobs(jetson)
+    (mine,) = roofline.last_jobs(jetson)
     assert len(mine.works) == 3
     assert mine.tokens_per_s == pytest.approx(5200, rel=1e-3)
     assert mine.eta_e == pytest.approx(5200 / 21, rel=1e-3)
@@ -116,17 +117,17 @@ def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client)
     intensity = flops_per_byte(device, part)
     assert intensity is not None
     assert 0.1 < intensity < 1e4
-    found = roof.picture(device.profile, part, 100.0)
+    found = roofline.picture(device.profile, part, 100.0)
     assert found["training"]["flops_per_byte"] == 100.0
-    below = roof.picture(device.profile, part, found["ridge"] / 2)["verdict"]
-    above = roof.picture(device.profile, part, found["ridge"] * 2)["verdict"]
+    below = roofline.picture(device.profile, part, found["ridge"] / 2)["verdict"]
+    above = roofline.picture(device.profile, part, found["ridge"] * 2)["verdict"]
     assert (below["bound"], above["bound"]) == ("bandwidth", "compute")
     idle = part.metrics | {"flops": 4e11 * part.metrics["seconds"]}
-    slow = roof.picture(device.profile, Assignment(metrics=idle, round=part.round), 100.0)
+    slow = roofline.picture(device.profile, Assignment(metrics=idle, round=part.round), 100.0)
     assert slow["verdict"]["bound"] == "unknown"
     assert "4.76 % of what the roof allows" in slow["verdict"]["text"]
     # Above the roof at that place: the bytes that were counted cannot have moved.
-    assert roof.picture(device.profile, part, 1.0)["training"]["flops_per_byte"] is None
+    assert roofline.picture(device.profile, part, 1.0)["training"]["flops_per_byte"] is None
     part.metrics |= {"flops": 1e11 * part.metrics["seconds"]}
     part.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
@@ -141,11 +142,11 @@ def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
     device.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
     assert "disk: no space left" in text
-    assert roof.left_out({"not_measured": "all"}) == []
+    assert roofline.left_out({"not_measured": "all"}) == []
 
 
 def test_an_old_report_without_phases_still_gets_a_verdict(rich: Job) -> None:
     device = Device.objects.get(name="jetson-lab")
     part = newest(device)
     del part.metrics["phase_s"]
-    assert "computes most of the time" in roof.picture(device.profile, part)["verdict"]["text"]
+    assert "computes most of the time" in roofline.picture(device.profile, part)["verdict"]["text"]

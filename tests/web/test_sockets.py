@@ -15,8 +15,8 @@ from django.contrib.auth.models import AnonymousUser
 from tests.web import factories
 from webapp.accounts.models import Role, User
 from webapp.jobs.models import Job
-from webapp.routing import websocket_urlpatterns
-from webapp.telemetry import consumers
+from webapp.pages.live import consumers
+from webapp.pages.live.routing import websocket_urlpatterns
 from webapp.wake import job_group
 
 pytestmark = pytest.mark.django_db(transaction=True)

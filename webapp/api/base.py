@@ -15,7 +15,8 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.viewsets import GenericViewSet
 
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role, User
 from webapp.api.parsers import StrictJSONParser
 
@@ -37,7 +38,7 @@ def person(request: Request) -> User:
 def read_spec(request: Request) -> JobSpec:
     """The body as a job specification. Raises SpecError, which answers 400 with all faults."""
     body: Any = request.data
-    return JobSpec.from_dict(body)
+    return parse_spec(body)
 
 
 class AnyAccept(BaseContentNegotiation):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
@@ -15,8 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
-
-CONTENT_TYPE = "application/problem+json"
+from webapp.common.problem_document import CONTENT_TYPE, document
 
 
 class Conflict(exceptions.APIException):
@@ -36,22 +34,6 @@ class Faulty(exceptions.APIException):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(str(fault) for fault in faults))
-
-
-def document(status: int, detail: str, faults: Sequence[Fault] = ()) -> dict[str, Any]:
-    """The JSON of one problem."""
-    title = HTTPStatus(status).phrase
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": _clean(detail),
-    }
-    if faults:
-        body["faults"] = [
-            {"path": _clean(fault.path), "message": _clean(fault.message)} for fault in faults
-        ]
-    return body
 
 
 def problem(
@@ -130,8 +112,3 @@ def _headers(error: Exception) -> dict[str, str]:
     if wait:
         headers["Retry-After"] = str(max(1, int(wait)))
     return headers
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which a refused input may hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -7,10 +7,10 @@ from typing import Any, get_type_hints
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
-from fedcore.lifecycle import JobPhase
 from fedcore.rounds import AssignmentPhase, RoundPhase
-from fedcore.spec import JobSpec
-from fedcore.spec_checks import Check, check_of
+from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.spec.checks import Check, check_of
+from fedcore.spec.job import JobSpec
 
 HOOKS = [
     "drf_spectacular.hooks.postprocess_schema_enums",

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from webapp.accounts.admin import ReadOnlyAdmin
 from webapp.accounts.models import Role, User
 from webapp.accounts.permissions import MOVE_JOB, may
+from webapp.jobs.lifecycle.services import PAST_TENSE, MoveRefused, move
 from webapp.jobs.models import (
     Artefact,
     Assignment,
@@ -22,7 +23,6 @@ from webapp.jobs.models import (
     Round,
     Watch,
 )
-from webapp.jobs.services import PAST_TENSE, MoveRefused, move
 
 
 class ParticipantInline(admin.TabularInline):  # type: ignore[type-arg]

@@ -1,6 +1,7 @@
 """Jobs, rounds, assignments, artefacts, events: the rows that are the state.
 
-A phase changes by one guarded UPDATE only (``webapp.jobs.transitions``); never through ``save()``.
+A phase changes by one guarded UPDATE only (``webapp.jobs.lifecycle.transitions``); never through
+``save()``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from fedcore.lifecycle import JobPhase
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
-from fedcore.spec import JobSpec
+from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import load_spec
 from webapp.devices.models import Device
 
 
@@ -34,8 +36,8 @@ class ArtefactKind(models.TextChoices):
 class Artefact(models.Model):
     """Immutable bytes by SHA-256. The storage holds them under ``Artefact.path_of(sha256)``.
 
-    ``webapp.jobs.retention`` removes bytes that nobody needs any more; the row stays for as long as
-    a round or an assignment tells of it.
+    ``webapp.jobs.artefacts.retention`` removes bytes that nobody needs any more; the row stays for
+    as long as a round or an assignment tells of it.
     """
 
     sha256 = models.CharField(max_length=64, primary_key=True)
@@ -81,7 +83,8 @@ class Job(models.Model):
     merged_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # The job that one device of it trains alone here to be compared with (webapp.jobs.alone).
+    # The job that one device of it trains alone here to be compared with
+    # (webapp.jobs.analysis.local_baseline).
     alone_of = models.ForeignKey(
         "self", on_delete=models.CASCADE, null=True, blank=True, related_name="alone_jobs"
     )
@@ -103,7 +106,7 @@ class Job(models.Model):
 
     @property
     def job_spec(self) -> JobSpec:
-        return JobSpec.accepted(self.spec)
+        return load_spec(self.spec)
 
     @property
     def is_over(self) -> bool:
@@ -121,9 +124,9 @@ class Participant(models.Model):
     slot = models.PositiveIntegerField()
     dataset = models.CharField(max_length=100)
     examples = models.PositiveIntegerField()
-    # Options of the job that differ on this device, by dotted path (fedcore.tailoring).
+    # Options of the job that differ on this device, by dotted path (fedcore.spec.overrides).
     tailoring = models.JSONField(default=dict, blank=True)
-    # Slot of the device that folds its updates; empty: the server (fedcore.tree).
+    # Slot of the device that folds its updates; empty: the server (fedcore.topology).
     parent = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
@@ -196,7 +199,8 @@ class FoldPlan(models.Model):
     """How a round's fold is shared out among aggregation workers; gone once it is done."""
 
     round = models.OneToOneField(Round, on_delete=models.CASCADE, related_name="fold_plan")
-    # [slot, attempt, factor] of each update, in the order of the sum; see fedcore.strategy.shards.
+    # [slot, attempt, factor] of each update, in the order of the sum; see
+    # fedcore.aggregation.shards.
     members = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -247,7 +251,8 @@ class Assignment(models.Model):
     update_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # The codecs its update is written with (fedcore.plan.wire_chain); empty until it is accepted.
+    # The codecs its update is written with (fedcore.formats.codec_chain); empty until it is
+    # accepted.
     wire = models.CharField(max_length=80, blank=True, default="")
     examples = models.PositiveIntegerField(default=0)
     # What the device reported: for train the summary of fedcore.train, for evaluate the Evaluation.

@@ -13,7 +13,7 @@ class Sample(models.Model):
 
     ``seq`` is numbered by the device, has no gaps and is never used twice: (device, seq) makes a
     repeated batch harmless and lets a page ask for what it missed. ``values`` are keyed by the
-    names of ``webapp.telemetry.metrics``. Older samples stand for a longer time: ``span_s`` is 0 as
+    names of ``webapp.common.metrics``. Older samples stand for a longer time: ``span_s`` is 0 as
     measured, 10 or 60 once ``webapp.telemetry.rollup`` made one of several; ``seq`` and ``at`` are
     then those of the last.
     """

@@ -15,8 +15,8 @@ from statistics import fmean
 from django.conf import settings
 from django.db import transaction
 
+from webapp.common.metrics import METRICS
 from webapp.jobs.models import Event
-from webapp.telemetry.metrics import METRICS
 from webapp.telemetry.models import Sample
 
 AT_ONCE = 20_000  # samples read in one pass; the next one goes on

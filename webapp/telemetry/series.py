@@ -16,11 +16,11 @@ from typing import Any
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Mod
 
-from webapp.jobs import figures
+from webapp.common.metrics import METRICS
+from webapp.common.units import plausible
+from webapp.jobs.analysis import device_metrics
 from webapp.jobs.models import Job
-from webapp.telemetry.metrics import METRICS
 from webapp.telemetry.models import Sample
-from webapp.telemetry.units import believed
 
 Json = dict[str, Any]
 # What charts draw; the other values of a sample stay on the server.
@@ -39,7 +39,7 @@ DRAWN = (
 )
 # Tokens per second and watt, made of a sample's two: by a sensor's power, or by an estimated one.
 EFFICIENCY = {"eta_e": "watts", "eta_e_estimated": "watts_estimated"}
-PHASES = tuple(f"{name}_s" for name in figures.PHASES)
+PHASES = tuple(f"{name}_s" for name in device_metrics.PHASES)
 # Thinning keeps the extremes of these.
 EXTREMES = ("loss", "reward", "mfu", "tokens_per_s", "net_up_bps", "net_down_bps", "eta_e")
 POINTS = 12_000  # of all devices together in one answer
@@ -74,10 +74,10 @@ class PhaseSums:
         held = self.found.get(device)
         if held is None or held["assignment"] != str(assignment):
             held = {"assignment": str(assignment), "round": number}
-            held["phase_s"] = dict.fromkeys(figures.PHASES, 0.0)
+            held["phase_s"] = dict.fromkeys(device_metrics.PHASES, 0.0)
             self.found[device] = held
-        for phase, key in zip(figures.PHASES, PHASES, strict=True):
-            held["phase_s"][phase] += self._each * (believed(values.get(key)) or 0.0)
+        for phase, key in zip(device_metrics.PHASES, PHASES, strict=True):
+            held["phase_s"][phase] += self._each * (plausible(values.get(key)) or 0.0)
 
 
 def of_job(job: Job) -> QuerySet[Sample]:
@@ -150,7 +150,7 @@ def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
 def _drawn(values: Json) -> Json:
     """What charts show of a sample; a figure that cannot be true is left out, which is a hole."""
     bounds = {key: METRICS[key] for key in DRAWN if key in values}
-    read = {key: believed(values[key], to.low, to.high) for key, to in bounds.items()}
+    read = {key: plausible(values[key], to.low, to.high) for key, to in bounds.items()}
     drawn = {key: _short(value) for key, value in read.items() if value is not None}
     for key, power in EFFICIENCY.items():
         if drawn.get("tokens_per_s") and drawn.get(power):

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedcore.errors import EdgewiseError
-from workers.agent import credential as credentials
-from workers.agent import datasets, enrol, probe, status
+from workers.agent import enrol, status
 from workers.agent.config import (
     LOG_LEVELS,
     VERSION,
@@ -20,6 +19,8 @@ from workers.agent.config import (
     read_settings,
     set_up_logging,
 )
+from workers.agent.profile import datasets, probe
+from workers.agent.state import credential as credentials
 
 Command = Callable[[argparse.Namespace, Settings], int]
 

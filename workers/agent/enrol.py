@@ -6,16 +6,16 @@ import logging
 from dataclasses import dataclass, field
 
 from fedcore.errors import ServerRefused, ServerUnavailable
-from workers.agent import credential as credentials
-from workers.agent import datasets, probe
-from workers.agent.clock import Clock
 from workers.agent.config import VERSION, Settings
-from workers.agent.credential import Credential
 from workers.agent.errors import AgentError, Revoked
-from workers.agent.lock import holder_of
-from workers.agent.outbox import Outbox
-from workers.agent.store import Store
-from workers.agent.transport import Address, Server, check_url, is_private
+from workers.agent.http.server import Address, Server, check_url, is_private
+from workers.agent.http.server_clock import Clock
+from workers.agent.profile import datasets, probe
+from workers.agent.state import credential as credentials
+from workers.agent.state.credential import Credential
+from workers.agent.state.lock import holder_of
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -17,27 +17,28 @@ from celery.signals import worker_process_init, worker_ready
 from celery.worker import state as worker_state
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
-from fedcore.plan.machines import recognise
-from workers.agent import credential as credentials
-from workers.agent import datasets, feedback, private, probe
-from workers.agent import link as links
-from workers.agent.backoff import keep_trying
-from workers.agent.board import Board
-from workers.agent.celery_app import build_app, build_worker
-from workers.agent.child import Child, Kit
-from workers.agent.clock import Clock
+from fedcore.hardware.machines import recognise
+from workers.agent.assignment import error_feedback, private_files
+from workers.agent.assignment.assignment import Trainer
+from workers.agent.assignment.process import ProcessContext, TrainingProcess
 from workers.agent.config import VERSION, Settings, prepare_state_dir
-from workers.agent.credential import Credential
-from workers.agent.envelope import Gatekeeper
+from workers.agent.control.celery_app import build_app, build_worker
+from workers.agent.control.envelope import Gatekeeper
+from workers.agent.control.supervisor import StopRequest, Warden, end_children
 from workers.agent.errors import EnvelopeRefused, Revoked
-from workers.agent.lock import RunLock
-from workers.agent.outbox import Outbox
-from workers.agent.pace import Pace
-from workers.agent.sender import CLOCK_NOTE, Sender, take_cancels
-from workers.agent.store import Store
-from workers.agent.transport import Address, Server, check_url
-from workers.agent.warden import StopRequest, Warden, end_children
-from workers.agent.work import Trainer
+from workers.agent.http import link_emulation as links
+from workers.agent.http.retry import keep_trying
+from workers.agent.http.server import Address, Server, check_url
+from workers.agent.http.server_clock import Clock
+from workers.agent.http.throttle import Pace
+from workers.agent.profile import datasets, probe
+from workers.agent.state import credential as credentials
+from workers.agent.state.credential import Credential
+from workers.agent.state.lock import RunLock
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import SharedState
+from workers.agent.state.store import Store
+from workers.agent.telemetry.sender import CLOCK_NOTE, Sender, take_cancels
 
 EXIT_REVOKED = 3
 EXIT_RESTART = 75
@@ -52,10 +53,10 @@ log = logging.getLogger(__name__)
 
 def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
     """Imports torch: for the training process alone."""
-    from workers.agent.trainer import FedcoreTrainer
+    from workers.agent.assignment.trainer import FedcoreTrainer
 
     held = {item.name: item for item in datasets.load(settings.state_dir)}
-    kept, own = (settings.state_dir / module.FOLDER for module in (feedback, private))
+    kept, own = (settings.state_dir / module.FOLDER for module in (error_feedback, private_files))
     return FedcoreTrainer(settings.cache, settings.threads, held, kept, own, profile)
 
 
@@ -68,7 +69,7 @@ class Agent:
     boot_id: str
     server: Server
     outbox: Outbox
-    board: Board
+    board: SharedState
     stop: StopRequest
     pace: Pace | None = None
 
@@ -108,7 +109,7 @@ def _assemble(
     settings: Settings, credential: Credential, stop: StopRequest, pace: Pace | None
 ) -> Agent:
     store = Store(settings.database)
-    board = Board(store)
+    board = SharedState(store)
     board.wipe()
     shutil.rmtree(settings.state_dir / "updates", ignore_errors=True)
     address = Address(credential.server, credential.api_token, settings.ca_file, pace)
@@ -202,7 +203,7 @@ def _work(agent: Agent, lock: RunLock, profile: dict[str, Any], make_trainer: Ma
         agent.board.see_nonce,
         agent.server.clock.now,
     )
-    kit = Kit(
+    kit = ProcessContext(
         agent.address,
         agent.boot_id,
         agent.outbox,
@@ -213,11 +214,11 @@ def _work(agent: Agent, lock: RunLock, profile: dict[str, Any], make_trainer: Ma
         lambda: make_trainer(agent.settings, profile),
         lambda: _shared_clock(agent),
     )
-    children: list[Child] = []
+    children: list[TrainingProcess] = []
 
     def on_fork(**_: Any) -> None:
         lock.forget()
-        children[:] = [Child(kit)]
+        children[:] = [TrainingProcess(kit)]
 
     def on_ready(**_: Any) -> None:
         log.info("%s is ready for work (%s)", agent.credential.name, agent.settings.state_dir)
@@ -241,7 +242,7 @@ def _shared_clock(agent: Agent) -> float:
     return agent.server.clock.offset_s
 
 
-def _cancel(gatekeeper: Gatekeeper, board: Board, envelope: Any) -> str:
+def _cancel(gatekeeper: Gatekeeper, board: SharedState, envelope: Any) -> str:
     try:
         message = gatekeeper.admit(envelope, "cancel")
     except EnvelopeRefused as refusal:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fedcore.plan.links import INSTANT
-from workers.agent import credential as credentials
-from workers.agent import datasets, probe
-from workers.agent import link as links
-from workers.agent.board import Board
-from workers.agent.clock import seconds_of
+from fedcore.hardware.links import INSTANT
 from workers.agent.config import VERSION, Settings
-from workers.agent.lock import holder_of
-from workers.agent.outbox import Outbox
-from workers.agent.store import Store
+from workers.agent.http import link_emulation as links
+from workers.agent.http.server_clock import seconds_of
+from workers.agent.profile import datasets, probe
+from workers.agent.state import credential as credentials
+from workers.agent.state.lock import holder_of
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import SharedState
+from workers.agent.state.store import Store
 
 RATES = {
     "memory_bandwidth_bps": "memory",
@@ -51,7 +51,7 @@ def status(settings: Settings) -> dict[str, Any]:
 
 def _from_store(settings: Settings, running: bool) -> dict[str, Any]:
     store = Store(settings.database)
-    board = Board(store)
+    board = SharedState(store)
     contact, activity = board.noted("last_contact"), board.activity()
     found = {
         "online": running and bool(contact) and time.time() - seconds_of(contact) < ONLINE_WITHIN_S,

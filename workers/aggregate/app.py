@@ -10,7 +10,7 @@ from celery.signals import worker_ready
 from django.db import connections
 
 from workers.aggregate import tasks
-from workers.coordinator import watch
+from workers.coordinator import outages
 
 celery = app
 
@@ -18,7 +18,7 @@ celery = app
 @worker_ready.connect(weak=False)
 def ask_again(**_: object) -> None:
     """What a worker was at when it died is asked for again as soon as one starts."""
-    watch.ask_again()
+    outages.ask_again()
     connections.close_all()  # no connection lives through a fork
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from uuid import UUID
 
 from fedcore.errors import EdgewiseError
-from fedcore.levels import taken_home
+from fedcore.formats.frame_header import sha256_file
 from fedcore.model.export import export_merged
-from fedcore.plan.frame_header import sha256_file
-from webapp.events import job_event
-from webapp.jobs.artefacts import incoming_dir, local_file, store
+from fedcore.spec.levels import taken_home
+from webapp.jobs.artefacts.store import incoming_dir, local_file, store
+from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.models import ArtefactKind, Job, Level
 
 

@@ -12,21 +12,21 @@ log = logging.getLogger(__name__)
 
 @app.task(name=INITIALISE)
 def initialise(job_id: str) -> None:
-    from workers.aggregate.initial import initialise_job
+    from workers.aggregate.initial_model import initialise_job
 
     initialise_job(UUID(job_id))
 
 
 @app.task(name=AGGREGATE)
 def aggregate(round_id: int) -> None:
-    from workers.aggregate.folding import fold_round
+    from workers.aggregate.aggregate import fold_round
 
     fold_round(round_id)
 
 
 @app.task(name=FOLD_SHARD)
 def fold_shard(shard_id: int) -> None:
-    from workers.aggregate.shard import fold_one
+    from workers.aggregate.shard_task import fold_one
 
     fold_one(shard_id)
 

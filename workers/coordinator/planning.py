@@ -8,20 +8,18 @@ from datetime import datetime, timedelta
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from fedcore import sampling
 from fedcore.errors import SpecError
-from fedcore.plan import clock
-from fedcore.plan.policy import round_policy, version_policy
-from fedcore.rounds import DELIVERED, Task
-from fedcore.spec import JobSpec
-from fedcore.spec_distill import learners, teaches
-from fedcore.spec_participation import ParticipationSpec
+from fedcore.rounds import DELIVERED, Task, durations, sampling
+from fedcore.rounds.policy import round_policy, version_policy
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.participation import ParticipationSpec
+from fedcore.spec.rules.distill import is_agglomerative, training_devices
 from webapp.broker import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.events import job_event
-from webapp.jobs import clusters, fedpipe, tailoring
+from webapp.jobs.lifecycle import clusters, device_overrides, fedpipe
+from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.models import Assignment, Job, Level, Participant, Round
-from workers.coordinator import watch
+from workers.coordinator import outages
 
 HISTORY_ROUNDS = 50  # how far back a device's last times are looked for
 
@@ -65,12 +63,12 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     slots = {str(p.slot): p.slot for p in online}
     predicted = predicted_seconds(job, spec.participation, number)
     chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
-    policy = round_policy(spec.participation, chosen, predicted, heads_only=teaches(spec))
+    policy = round_policy(spec.participation, chosen, predicted, heads_only=is_agglomerative(spec))
     return RoundPlan(
         tuple(slots[name] for name in chosen.members) if number else (),
         tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),
         asdict(policy),
-        tuple(clusters.among(everybody)) if number else (),
+        tuple(clusters.clusters_of(everybody)) if number else (),
     )
 
 
@@ -97,10 +95,10 @@ def predicted_seconds(job: Job, part: ParticipationSpec, number: int) -> dict[st
         phase__in=[phase.value for phase in DELIVERED],
     ).order_by("-round__number", "-round__attempt", "-attempt")
     history = (
-        (str(slot), clock.round_seconds(metrics))
+        (str(slot), durations.round_seconds(metrics))
         for slot, metrics in reported.values_list("slot", "metrics")
     )
-    return clock.predict((slot, seconds) for slot, seconds in history if seconds is not None)
+    return durations.predict((slot, seconds) for slot, seconds in history if seconds is not None)
 
 
 def _wait(
@@ -110,7 +108,7 @@ def _wait(
     if job.started_at is not None:
         ended = job.rounds.exclude(ended_at=None).order_by("-ended_at").first()
         since = max(since, ended.ended_at) if ended and ended.ended_at else since
-    since = max(since, watch.back_at())  # nobody is late for the time the server was away
+    since = max(since, outages.back_at())  # nobody is late for the time the server was away
     late = timezone.now() > since + timedelta(seconds=spec.participation.deadline_s)
     need = spec.participation.minimum
     if len(participants) < need:
@@ -142,9 +140,9 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     ]
     ready = [row for row in rows if row.device.is_online]
     if len(ready) >= max(1, spec.participation.minimum):
-        tailoring.fix(spec, rows)
-        rows = clusters.fix(spec, rows)
-        for text in tailoring.strangers(spec, rows):
+        device_overrides.assign_overrides(spec, rows)
+        rows = clusters.assign_clusters(spec, rows)
+        for text in device_overrides.unknown_devices(spec, rows):
             job_event(job, text, Level.WARNING)
         Participant.objects.bulk_create(rows)
     return rows
@@ -157,7 +155,7 @@ def _eligible(spec: JobSpec) -> QuerySet[Dataset]:
         device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
         examples__gte=spec.data.min_examples,
     ).select_related("device")
-    if named := learners(spec):
+    if named := training_devices(spec):
         rows = rows.filter(device__name__in=named)
     if spec.data.dataset:
         rows = rows.filter(name=spec.data.dataset)

@@ -9,14 +9,14 @@ from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 
-from fedcore.lifecycle import JobPhase
 from fedcore.rounds import ENDED, AssignmentPhase
+from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker
 from webapp.jobs.models import Assignment, Job, Round
-from workers.coordinator import watch
-from workers.coordinator.shell import advance
-from workers.coordinator.store import send_offers
+from workers.coordinator import outages
+from workers.coordinator.advance import advance
+from workers.coordinator.apply import send_offers
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MARK = "queues-kept"
 
 def run() -> None:
     """Look at every job that is not over, send lost offers again, restore broker users."""
-    watch.look()
+    outages.record_heartbeat()
     sync_broker_users()
     ask_a_restarted_broker_again()
     for job_id in unfinished_jobs():
@@ -43,7 +43,7 @@ def ask_a_restarted_broker_again() -> None:
     While it is away every look-up misses, so whatever could not be sent is sent on its return.
     """
     if cache.add(MARK, 1, timeout=None):
-        watch.ask_again()
+        outages.ask_again()
 
 
 def unfinished_jobs() -> list:  # type: ignore[type-arg]

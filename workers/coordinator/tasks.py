@@ -5,14 +5,14 @@ from __future__ import annotations
 from uuid import UUID
 
 from webapp.broker import ADVANCE, COLLECT, RECONCILE, app
-from webapp.jobs.transitions import begin_look
-from workers.coordinator import collect, reconcile
-from workers.coordinator.shell import advance
+from webapp.jobs.lifecycle.transitions import start_advance
+from workers.coordinator import cleanup, reconcile
+from workers.coordinator.advance import advance
 
 
 @app.task(name=ADVANCE)
 def advance_job(job_id: str) -> None:
-    begin_look(UUID(job_id))
+    start_advance(UUID(job_id))
     advance(UUID(job_id))
 
 
@@ -23,4 +23,4 @@ def reconcile_all() -> None:
 
 @app.task(name=COLLECT)
 def collect_all() -> None:
-    collect.run()
+    cleanup.run()

@@ -14,10 +14,10 @@ from fedcore.simulate.agglomerative.rounds import simulate_tree
 from fedcore.simulate.federation import RoundResult, simulate
 from fedcore.simulate.fleet import FleetOptions
 from fedcore.simulate.results import Event
-from fedcore.spec import JobSpec
-from fedcore.spec_tree import TreeSpec
-from fedcore.train.sources import Source
-from fedcore.tree import parents_of
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.tree import TreeSpec
+from fedcore.topology import parents_of
+from fedcore.train.datasets import Source
 
 ROW = "{:>5}  {:7.7} {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9}"
 SIDE = "{:>5}  {:>14} {:>14} {:>14} {:>14}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from fedcore.simulate.agglomerative.results import TreeRound
 from fedcore.simulate.agglomerative.rounds import simulate_tree
 from fedcore.simulate.results import Event, OnEvent, RoundResult
-from fedcore.spec import JobSpec
-from fedcore.train.sources import Source
-from fedcore.tree import parents_of
+from fedcore.spec.job import JobSpec
+from fedcore.topology import parents_of
+from fedcore.train.datasets import Source
 
 
 def simulate_leaves(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedcore.distill.node import Node
-from fedcore.distill.packed import Packed
-from fedcore.plan.packed_header import Expected
-from fedcore.spec import JobSpec
+from fedcore.formats.logits_header import Expected
+from fedcore.methods.agglomerative.node import Node
+from fedcore.methods.agglomerative.packed_logits import Packed
+from fedcore.methods.session import Session
+from fedcore.spec.job import JobSpec
 from fedcore.train.data import Prepared
+from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.session import Session
-from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
 
 

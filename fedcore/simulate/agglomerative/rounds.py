@@ -16,19 +16,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedcore.distill.frame import read_packed, write_packed
-from fedcore.distill.node import check_bridges, vocabulary_of
-from fedcore.distill.packed import Packed, mean
-from fedcore.distill.samples import bridge_source
 from fedcore.errors import DataError
-from fedcore.levels import Levels, grown, level_names, level_specs, planted
+from fedcore.methods.agglomerative.bridge_data import bridge_source
+from fedcore.methods.agglomerative.logits_frame import read_packed, write_packed
+from fedcore.methods.agglomerative.node import check_bridges, vocabulary_of
+from fedcore.methods.agglomerative.packed_logits import Packed, mean
 from fedcore.simulate.agglomerative.nodes import Level
 from fedcore.simulate.agglomerative.results import LevelResult, Link, TreeRound
 from fedcore.simulate.results import Event, OnEvent
-from fedcore.spec import JobSpec
+from fedcore.spec.job import JobSpec
+from fedcore.spec.levels import Levels, grown, level_names, level_specs, planted
+from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.sources import Source
 from fedcore.train.telemetry import Hooks
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from webapp.asgi_parts import Receive, beside
-from webapp.direct import LEAST_BYTES, Incoming, exchange_of
-from webapp.jobs.parts import Part
+from webapp.jobs.artefacts.partial_uploads import Part
+from webapp.transfer.asgi_tools import Receive, beside
+from webapp.transfer.socket_body import LEAST_BYTES, Incoming, exchange_of
 
 BATCH = 2**20  # bytes that are written and hashed at once
 

@@ -21,8 +21,8 @@ from django.http import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.security import SecurityMiddleware
 
-from webapp.asgi_parts import App, Receive, Scope, Send
-from webapp.jobs.sending import DIRECT
+from webapp.jobs.artefacts.streaming import DIRECT
+from webapp.transfer.asgi_tools import App, Receive, Scope, Send
 
 PATHS = re.compile(
     r"POST /api/v1/device/(hello|measurements)/"

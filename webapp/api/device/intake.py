@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from webapp.asgi_parts import (
+from webapp.jobs.artefacts.store import DISK_FULL, FULL_TEXT
+from webapp.transfer.asgi_tools import (
     App,
     Message,
     Receive,
@@ -18,7 +19,6 @@ from webapp.asgi_parts import (
     answer,
     problem_body,
 )
-from webapp.jobs.artefacts import DISK_FULL, FULL_TEXT
 
 
 class BoundedBodies:

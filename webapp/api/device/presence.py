@@ -14,9 +14,9 @@ from django.utils import timezone
 from fedcore.rounds import AssignmentPhase, move_refusal
 from webapp.devices.broker import public_address
 from webapp.devices.models import Device
-from webapp.devices.services import replace_datasets
+from webapp.jobs.lifecycle.enrolment import replace_datasets
+from webapp.jobs.lifecycle.transitions import expire_held, renew_lease, take_back
 from webapp.jobs.models import Assignment
-from webapp.jobs.transitions import expire_held, renew_lease, take_back
 from webapp.telemetry.models import Sample
 from webapp.telemetry.pace import interval_s
 from webapp.wake import wake_device, wake_job

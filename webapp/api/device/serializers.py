@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from webapp.telemetry.metrics import faults_of, report_faults
+from webapp.common.metrics import faults_of, report_faults
 
 MAX_SAMPLES = 500
 MAX_OBJECT_BYTES = 20_000

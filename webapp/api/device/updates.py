@@ -14,11 +14,11 @@ from fedcore.rounds import HELD, AssignmentPhase, move_refusal
 from webapp.api.device import work
 from webapp.api.device.authentication import SCHEME, DeviceThrottle, device_of
 from webapp.devices.models import Device
-from webapp.jobs import wire
-from webapp.jobs.artefacts import ArtefactRefused, claim, local_file, store
+from webapp.jobs.artefacts import update_format
+from webapp.jobs.artefacts.partial_uploads import Part
+from webapp.jobs.artefacts.store import ArtefactRefused, claim, local_file, store
+from webapp.jobs.lifecycle.transitions import AssignmentRefused, add_traffic, renew_lease, take_back
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
-from webapp.jobs.parts import Part
-from webapp.jobs.transitions import AssignmentRefused, add_traffic, renew_lease, take_back
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def admit(authorization: str, pk: UUID, sha256: str) -> Intake:
         device,
         pk,
         sha256,
-        wire.max_update_bytes(assignment, base),
+        update_format.max_update_bytes(assignment, base),
         assignment.round.job.job_spec.participation.lease_s,
         _held_bytes(device, assignment, sha256),
     )
@@ -118,7 +118,7 @@ def _checked(intake: Intake, part: Part) -> Artefact:
 def _check_fits(intake: Intake, path: Path) -> None:
     assignment = work.assignment_of(intake.device, intake.assignment)
     try:
-        wire.check_update(path, work.job_weights(assignment), assignment)
+        update_format.check_update(path, work.job_weights(assignment), assignment)
     except WireError as error:
         raise ArtefactRefused(str(error), 422) from error
 

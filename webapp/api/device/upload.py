@@ -21,7 +21,10 @@ from rest_framework.exceptions import APIException
 from webapp.api.device import updates
 from webapp.api.device.bodies import Gone, body_of
 from webapp.api.device.updates import Intake
-from webapp.asgi_parts import (
+from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes
+from webapp.jobs.artefacts.store import ArtefactRefused
+from webapp.jobs.lifecycle.transitions import AssignmentRefused
+from webapp.transfer.asgi_tools import (
     App,
     Receive,
     Scope,
@@ -32,9 +35,6 @@ from webapp.asgi_parts import (
     in_thread,
     problem_body,
 )
-from webapp.jobs.artefacts import ArtefactRefused
-from webapp.jobs.parts import Part, kept_bytes
-from webapp.jobs.transitions import AssignmentRefused
 
 HEX = "[0-9a-f]"
 UPDATE_PATH = re.compile(

@@ -38,11 +38,12 @@ from webapp.api.device.serializers import (
     ReportSerializer,
 )
 from webapp.api.parsers import StrictJSONParser
-from webapp.devices import broker, services
+from webapp.devices import broker
 from webapp.devices.envelope import public_key
 from webapp.devices.models import Device
-from webapp.jobs.artefacts import ArtefactRefused
-from webapp.jobs.transitions import AssignmentRefused
+from webapp.jobs.artefacts.store import ArtefactRefused
+from webapp.jobs.lifecycle import enrolment
+from webapp.jobs.lifecycle.transitions import AssignmentRefused
 
 
 class Refused(exceptions.APIException):
@@ -95,8 +96,8 @@ def enrol(request: Request) -> Response:
     """Exchange a one-time token for this device's credential."""
     values = _read(EnrolSerializer, request)
     try:
-        admission = services.enrol(**values)
-    except services.EnrolmentRefused as refusal:
+        admission = enrolment.enrol(**values)
+    except enrolment.EnrolmentRefused as refusal:
         raise Refused(str(refusal), refusal.status) from refusal
     device = admission.device
     answer = {
@@ -127,7 +128,7 @@ def measurements(request: Request) -> Response:
 @device_call(["POST"])
 def unenrol(request: Request) -> Response:
     """Leave: the credential and the broker user are gone."""
-    services.revoke(_device(request), None)
+    enrolment.revoke(_device(request), None)
     return Response(status=204)
 
 

@@ -12,22 +12,23 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from fedcore.rounds import ACTIVE, DELIVERED, AssignmentPhase, Task, move_refusal
-from fedcore.spec_distill import teaches
+from fedcore.spec.rules.distill import is_agglomerative
 from webapp.devices.models import Device
-from webapp.events import job_event
-from webapp.jobs import clusters, wire
-from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
-from webapp.jobs.rows import is_buffered, state_before
-from webapp.jobs.sending import stream
-from webapp.jobs.transitions import (
+from webapp.jobs.artefacts import update_format
+from webapp.jobs.artefacts.streaming import stream
+from webapp.jobs.lifecycle import clusters
+from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.round_rows import is_buffered, state_before
+from webapp.jobs.lifecycle.transitions import (
     AssignmentRefused,
     add_traffic,
     lock_job,
-    look_at,
     move_assignment,
     renew_lease,
+    request_advance,
     take_back,
 )
+from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
 from webapp.wake import wake_job
 
 SENDING = (Task.TRAIN.value, Task.FOLD.value)  # whose answer is an update
@@ -48,7 +49,7 @@ def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
         accepted_at=now,
         lease_until=now + timedelta(seconds=spec.participation.lease_s),
     )
-    look_at(assignment.round.job_id)
+    request_advance(assignment.round.job_id)
     return _work(assignment)
 
 
@@ -68,13 +69,13 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "spec": job.spec,
         "tailoring": participant.tailoring,
         "model_fingerprint": job.model_fingerprint,
-        "global": wire.model_of(job, weights),
+        "global": update_format.model_of(job, weights),
         "state": _artefact(server_state(assignment)),
-        "wire": wire.offer(assignment).to_dict(),
+        "wire": update_format.offer(assignment).to_dict(),
         "lease_s": job.job_spec.participation.lease_s,
         "deadline_at": _deadline(round_),
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
-        "max_update_bytes": wire.max_update_bytes(assignment, weights),
+        "max_update_bytes": update_format.max_update_bytes(assignment, weights),
         "fold": clusters.work_of(assignment),
     }
 
@@ -104,7 +105,9 @@ def job_weights(assignment: Assignment) -> Artefact:
     Who learns from what another model says evaluates its own, and needs nothing for that.
     """
     round_ = assignment.round
-    evaluating = assignment.task == Task.EVALUATE.value and not teaches(round_.job.job_spec)
+    evaluating = assignment.task == Task.EVALUATE.value and not is_agglomerative(
+        round_.job.job_spec
+    )
     weights = (round_.global_artefact if evaluating else None) or round_.base_artefact
     if weights is None:
         raise AssignmentRefused("the round has no model yet; wait for the next offer")
@@ -156,7 +159,7 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
             ended_at=timezone.now(),
         )
         job_event(assignment.round.job, _reported_text(assignment, values), device=device)
-        look_at(assignment.round.job_id)
+        request_advance(assignment.round.job_id)
     return {}
 
 
@@ -199,7 +202,7 @@ def _end(
         )
         text = f"{device.name}, round {assignment.round.number}: {phase.value}: {reason}"
         job_event(assignment.round.job, text, Level.WARNING, device)
-        look_at(assignment.round.job_id)
+        request_advance(assignment.round.job_id)
     return {}
 
 
@@ -220,7 +223,7 @@ def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseB
 def served(assignment: Assignment) -> tuple[Artefact, ...]:
     """What a device may fetch for an open assignment."""
     weights = job_weights(assignment)
-    row = wire.step_to(assignment.round.job, weights)
+    row = update_format.step_to(assignment.round.job, weights)
     found = (weights, row.step_artefact if row else None, server_state(assignment))
     folded = (part.update_artefact for part in clusters.taken(assignment))
     return tuple(item for item in (*found, *folded) if item is not None)

@@ -17,9 +17,9 @@ from webapp.accounts.models import Role
 from webapp.accounts.permissions import READ_UPDATES, may, refusal
 from webapp.api.base import AnyAccept, Resource, person
 from webapp.api.problems import problem
-from webapp.jobs.keeping import removed_text
+from webapp.jobs.artefacts.streaming import stream
+from webapp.jobs.lifecycle.pinning import removed_text
 from webapp.jobs.models import Artefact, ArtefactKind
-from webapp.jobs.sending import stream
 
 # What one device sent alone says more about its data than what was averaged.
 GUARDED = {ArtefactKind.UPDATE}

@@ -21,10 +21,11 @@ from rest_framework.response import Response
 from webapp.accounts.models import Role
 from webapp.accounts.permissions import EDIT_DEVICE, REVOKE_DEVICE
 from webapp.api.base import AnyAccept, MomentFilter, Resource, StrictSerializer, WholeFilter, person
-from webapp.devices import compare, services
-from webapp.devices.compare import REFERENCES
-from webapp.devices.comparing import SORTS, Wanted
 from webapp.devices.models import Dataset, Device, DeviceRole
+from webapp.jobs.lifecycle import enrolment
+from webapp.pages.devices import comparison as compare
+from webapp.pages.devices.comparison import REFERENCES
+from webapp.pages.devices.comparison_data import SORTS, Wanted
 from webapp.telemetry import csv_file
 from webapp.telemetry.models import Sample
 
@@ -128,7 +129,7 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @action(detail=True, methods=["post"], filterset_class=None)
     def revoke(self, request: Request, **_: Any) -> Response:
         """Shut the device out: token and broker user stop working. Twice is harmless."""
-        services.revoke(self.get_object(), person(request))
+        enrolment.revoke(self.get_object(), person(request))
         return Response(DeviceSerializer(self.get_object()).data)
 
     @extend_schema(parameters=COMPARED, responses=OpenApiTypes.OBJECT)

@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from webapp.api.base import AnyAccept, Resource
 from webapp.api.problems import Faulty
-from webapp.jobs import download
+from webapp.jobs.artefacts import download
 from webapp.jobs.models import Job
 
 WAIT = inline_serializer("BeingMade", {"detail": serializers.CharField()})

@@ -17,8 +17,8 @@ from rest_framework.response import Response
 
 from webapp.accounts.permissions import ENROL
 from webapp.api.base import Resource, StrictSerializer, person
-from webapp.devices import services
 from webapp.devices.models import DeviceRole, Enrolment
+from webapp.jobs.lifecycle import enrolment as services
 
 DAY_S = 86_400
 STATES = ["waiting", "used", "expired"]

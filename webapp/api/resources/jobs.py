@@ -16,19 +16,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fedcore.errors import Fault
-from fedcore.lifecycle import JobPhase
 from fedcore.rounds import RoundPhase
+from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB
 from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
-from webapp.jobs import alone as comparing
-from webapp.jobs import report
-from webapp.jobs.keeping import delete_job
-from webapp.jobs.live import snapshot
+from webapp.jobs.analysis import local_baseline
+from webapp.jobs.analysis import local_baseline as comparing
+from webapp.jobs.analysis.snapshot import snapshot
+from webapp.jobs.lifecycle.pinning import delete_job
+from webapp.jobs.lifecycle.services import create_job, move
 from webapp.jobs.models import Event, Job, Participant, Round
-from webapp.jobs.services import create_job, move
+from webapp.jobs.report import report
 from webapp.telemetry import csv_file
 
 LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
@@ -175,7 +176,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def ask_alone(self, request: Request, **_: Any) -> Response:
         """Have each device train alone: about the job's training time once more, on the devices."""
         job = self.get_object()
-        comparing.ask(job.pk, person(request))
+        local_baseline.start_baseline(job.pk, person(request))
         return Response(comparing.told(job))
 
     @extend_schema(responses=EventSerializer(many=True))

@@ -18,8 +18,8 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from webapp.api.base import MomentFilter, Resource, WholeField, WholeFilter
 from webapp.api.problems import Faulty
+from webapp.common.metrics import METRICS
 from webapp.devices.models import Device
-from webapp.telemetry.metrics import METRICS
 from webapp.telemetry.models import Sample
 
 READ_AT_MOST = 200_000  # samples read for one answer

@@ -9,16 +9,17 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import Fault, SpecError
-from fedcore.plan.fleet import KEYS, fleet_from
-from fedcore.plan.flops import architecture_of
+from fedcore.plan.fleet_file import KEYS, fleet_from
 from fedcore.plan.planner import FleetPlan, plan_fleet
-from fedcore.plan.table import fleet_values
-from fedcore.spec import JobSpec
+from fedcore.plan.report import fleet_values
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role
 from webapp.api.base import Resource
-from webapp.devices.listing import devices_with_data, last_trainings
-from webapp.jobs.estimate import able
+from webapp.jobs.analysis.device_history import devices_with_data, last_trainings
+from webapp.jobs.analysis.estimate import eligible
 
 Json = dict[str, Any]
 DEVICE: Json = {
@@ -143,7 +144,7 @@ def _planned(body: Any) -> FleetPlan:
         raise SpecError([Fault("spec.model.name", text)])
     if "devices" not in body:
         rows = list(devices_with_data().filter(revoked_at=None).order_by("name"))
-        return plan_fleet(spec, sizes, able(spec, rows, last_trainings(rows)))
+        return plan_fleet(spec, sizes, eligible(spec, rows, last_trainings(rows)))
     described = body["devices"]
     if not isinstance(described, list):
         raise SpecError([Fault("devices", "give a list of devices")])
@@ -152,7 +153,7 @@ def _planned(body: Any) -> FleetPlan:
 
 def _spec(values: Any, faults: list[Fault]) -> JobSpec | None:
     try:
-        return JobSpec.from_dict(values)
+        return parse_spec(values)
     except SpecError as error:
         faults += [Fault(f"spec.{fault.path}".rstrip("."), fault.message) for fault in error.faults]
         return None

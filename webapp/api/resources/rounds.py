@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
 from webapp.accounts.permissions import PIN_MODEL
 from webapp.api.base import Resource, WholeFilter, person
-from webapp.jobs import keeping
+from webapp.jobs.lifecycle import pinning
 from webapp.jobs.models import Assignment, Round
 
 
@@ -122,14 +122,14 @@ class Rounds(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @action(detail=True, methods=["post"], filterset_class=None)
     def pin(self, request: Request, **_: Any) -> Response:
         """Keep the model of this round for as long as its job; 409 where it is gone already."""
-        row = keeping.pin(self.get_object().pk, person(request))
+        row = pinning.pin(self.get_object().pk, person(request))
         return Response(RoundSerializer(row).data)
 
     @extend_schema(request=None, responses=RoundSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def unpin(self, request: Request, **_: Any) -> Response:
         """Let the model of this round go when its time comes."""
-        row = keeping.unpin(self.get_object().pk, person(request))
+        row = pinning.unpin(self.get_object().pk, person(request))
         return Response(RoundSerializer(row).data)
 
 

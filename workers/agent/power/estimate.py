@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from fedcore.plan.machines import MACHINES
-from workers.agent.clock import steady
+from fedcore.hardware.machines import MACHINES
+from workers.agent.http.server_clock import steady
 from workers.agent.power import nvml
 from workers.agent.power.meter import LONGEST_GAP_S, NOTHING, Portion
 from workers.agent.power.sensor import Gpu, number_of

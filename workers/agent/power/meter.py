@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from workers.agent.clock import steady
+from workers.agent.http.server_clock import steady
 from workers.agent.power.sensor import Counter, Sensor
 from workers.agent.power.table import tell_once
 

@@ -1,0 +1,69 @@
+"""What the kills and the jobs came to, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from benchmarks.chaos.plan import MOMENTS
+from benchmarks.chaos.run import Kill, Ran
+
+
+def faults(reference: Ran, jobs: Sequence[Ran]) -> list[str]:
+    """What must not be: jobs that did not complete, or that ended with other bits."""
+    found = []
+    for number, job in enumerate(jobs, 1):
+        if job.problem:
+            found.append(f"job {number}: {job.problem}")
+        elif job.weights != reference.weights:
+            found.append(f"job {number}: {_difference(reference, job)}")
+    return found
+
+
+def _difference(reference: Ran, job: Ran) -> str:
+    pairs = zip(reference.weights, job.weights, strict=False)
+    other = [mine for theirs, mine in pairs if theirs != mine]
+    if not other:
+        return f"{len(job.weights)} rounds closed, {len(reference.weights)} undisturbed"
+    return (
+        f"round {other[0][0]} has the global weights {other[0][1][:16]}, not the undisturbed ones"
+    )
+
+
+def table(targets: Sequence[str], reference: Ran, jobs: Sequence[Ran]) -> str:
+    kills = [kill for job in jobs for kill in job.kills]
+    counts = Counter((kill.strike.target, kill.strike.moment) for kill in kills)
+    head = f"{'killed':<17}" + "".join(f"{moment.value:>14}" for moment in MOMENTS)
+    lines = [f"{head}{'all':>6}{'went on after, median / most':>32}"]
+    for target in targets:
+        each = [counts[target, moment] for moment in MOMENTS]
+        took = _took([kill for kill in kills if kill.strike.target == target])
+        cells = "".join(f"{count or '.':>14}" for count in each)
+        lines.append(f"{target:<17}{cells}{sum(each):>6}{took:>32}")
+    totals = "".join(f"{sum(counts[t, m] for t in targets):>14}" for m in MOMENTS)
+    lines.append(f"{'all':<17}{totals}{len(kills):>6}{_took(kills):>32}")
+    return "\n".join([*lines, "", *_summary(targets, kills, reference, jobs)])
+
+
+def _took(kills: Sequence[Kill]) -> str:
+    seconds = [kill.moved_s for kill in kills if kill.moved_s is not None]
+    return f"{median(seconds):.1f} s / {max(seconds):.1f} s" if seconds else ""
+
+
+def _summary(
+    targets: Sequence[str], kills: Sequence[Kill], reference: Ran, jobs: Sequence[Ran]
+) -> list[str]:
+    pairs = {(kill.strike.target, kill.strike.moment) for kill in kills}
+    states = {kill.strike.moment for kill in kills}
+    equal = sum(not job.problem and job.weights == reference.weights for job in jobs)
+    rounds = sum(len(job.weights) for job in jobs)
+    extra = sum(job.seconds for job in jobs) - reference.seconds * len(jobs)
+    return [
+        f"kills                {len(kills)}",
+        f"states covered       {len(states)} of {len(MOMENTS)}",
+        f"pairs covered        {len(pairs)} of {len(MOMENTS) * len(targets)} (state, target)",
+        f"jobs compared        {len(jobs)}, {rounds} rounds; equal bit for bit: {equal}",
+        f"undisturbed job      {reference.seconds:.1f} s",
+        f"a kill costs         {extra / max(1, len(kills)):.1f} s in the mean",
+    ]

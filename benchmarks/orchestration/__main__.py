@@ -1,0 +1,85 @@
+"""``python -m benchmarks round --payload lora --devices 8``: a round without its training.
+
+Every part is real and a process of its own: two brokers, uvicorn, coordinator, aggregation worker,
+agents. Only the trainer inside the agents answers at once. ``python -m benchmarks round`` is the
+same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.orchestration import report
+from benchmarks.orchestration.payloads import PAYLOADS, model_name
+from benchmarks.orchestration.rounds import WARM_UP, Figures, run_job, spec_of
+from benchmarks.orchestration.site import echoing_site
+from benchmarks.peers import PEERS, is_there, round_seconds
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
+    made.add_argument("--payload", nargs="+", choices=PAYLOADS, default=["tiny", "lora", "full"])
+    made.add_argument("--devices", nargs="+", type=int, default=[2, 8])
+    made.add_argument("--virtual", action="store_true", help="all devices in one process")
+    made.add_argument("--rounds", type=int, default=12, help="of each job; the first two warm up")
+    made.add_argument(
+        "--peer",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "PYTHON"),
+        help=f"also {', '.join(PEERS)} by this interpreter, for the ratio",
+    )
+    made.add_argument("--evaluate", action="store_true", help="also have each model evaluated")
+    made.add_argument("--set", action="append", default=[], metavar="PATH=JSON")
+    made.add_argument("--steps", action="store_true", help="show where a round's time goes")
+    made.add_argument("--json", type=Path, help="write all figures to this file")
+    made.add_argument("--folder", type=Path, help="keep logs and data here")
+    made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewise-bench")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    found: list[Figures] = []
+    print(report.HEAD, flush=True)
+    for devices in args.devices:
+        with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as temporary:
+            folder = (args.folder or Path(temporary)) / f"{devices}-devices"
+            with echoing_site(folder, devices, args.virtual) as bench:
+                for name in args.payload:
+                    payload = PAYLOADS[name]
+                    spec = spec_of(name, payload, model_name(payload, args.cache), args)
+                    figures = run_job(bench, name, spec)
+                    found.append(figures)
+                    print(report.row(figures), flush=True)
+                    if args.steps:
+                        print(report.steps(figures), flush=True)
+    print(report.memory(found))
+    for name, python in args.peer:
+        _run_peer(name, Path(python), found, args.rounds)
+    if args.json:
+        args.json.write_text(json.dumps([item.to_dict() for item in found], indent=1) + "\n")
+    return 0
+
+
+def _run_peer(name: str, python: Path, found: Sequence[Figures], rounds: int) -> None:
+    """The same bytes and devices through another system, one job after the other."""
+    if name not in PEERS or not is_there(python, name):
+        print(f"{name} is not installed for {python}; known: {', '.join(PEERS)}", file=sys.stderr)
+        return
+    for ours in found:
+        with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as folder:
+            floats = ours.model_bytes // 4
+            moments = PEERS[name](python, Path(folder), floats, ours.devices, rounds)
+        print(report.peer_row(name, ours, round_seconds(moments, WARM_UP)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The agent with training switched off: ``python -m benchmarks.orchestration.echo run ...``.
+
+Everything else is the agent's own: offers by Celery, accept, download, upload, report and
+measurements. An update holds the same small pseudo-random numbers in each round, so that nothing
+on its way can leave it out or squeeze it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedcore.formats.frame_header import FrameHeader, read_header
+from workers.agent.assignment.assignment import Assignment, Callbacks, CannotDo, Outcome, Received
+from workers.agent.cli import main
+from workers.agent.config import Settings
+
+BLOCK_BYTES = 1 << 20
+EXAMPLES = 100
+
+
+class EchoTrainer:
+    """Answers at once. It knows no torch, so its process is as small as the agent can be."""
+
+    def __init__(self) -> None:
+        numbers = random.Random(0)
+        self._block = struct.pack(
+            f"<{BLOCK_BYTES // 4}f",
+            *(numbers.uniform(-1e-4, 1e-4) for _ in range(BLOCK_BYTES // 4)),
+        )
+
+    def train(
+        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+    ) -> Outcome:
+        del watch
+        header = frame_head(read_header(received.weights), work.update_meta)
+        sent = self._write(update, header, received.weights)
+        return Outcome(EXAMPLES, {"loss": 1.0, "steps": 0}, sent)
+
+    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+        del work, weights, watch
+        return Outcome(EXAMPLES, {"loss": 1.0, "rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0})
+
+    def fold(
+        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+    ) -> Outcome:
+        del work, updates, update
+        raise CannotDo("a device that trains nothing folds nothing")
+
+    def _write(self, path: Path, head: bytes, weights: Path) -> tuple[str, int]:
+        left = weights.stat().st_size - read_header(weights).data_start
+        digest, size = hashlib.sha256(), len(head) + left
+        with path.open("wb") as out:
+            out.write(head)
+            digest.update(head)
+            while left:
+                piece = memoryview(self._block)[: min(left, BLOCK_BYTES)]
+                out.write(piece)
+                digest.update(piece)
+                left -= len(piece)
+        return digest.hexdigest(), size
+
+
+def frame_head(shape_of: FrameHeader, meta: Mapping[str, str]) -> bytes:
+    """The head of a frame with another's tensors and its own metadata."""
+    values: dict[str, Any] = {"__metadata__": {"format": "pt", **meta}}
+    for name, entry in sorted(shape_of.tensors.items(), key=lambda item: item[1].start):
+        values[name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [entry.start, entry.end],
+        }
+    raw = json.dumps(values, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def make_trainer(settings: Settings, profile: dict[str, Any]) -> EchoTrainer:
+    del settings, profile
+    return EchoTrainer()
+
+
+if __name__ == "__main__":
+    sys.exit(main(make_trainer=make_trainer))

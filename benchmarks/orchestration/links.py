@@ -1,0 +1,129 @@
+"""``python -m benchmarks.orchestration.links``: transfers over links, predicted and measured.
+
+The agent's own client sends and fetches over loopback, at the pace of each link (``--link`` of the
+agent), on a connection that is open already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from fedcore.hardware.links import LINKS, Link
+from workers.agent.http.server import Address, Server
+from workers.agent.http.throttle import Pace
+
+DEFAULT = ("wifi-4", "lte", "satellite-geo")
+SIZE = 1_376_256  # LoRA r = 8 on q and v of FLAN-T5-small in fp32
+PIECE = 1 << 16
+
+
+class _Site(ThreadingHTTPServer):
+    """Hands out so many bytes, and takes as many as are sent."""
+
+    daemon_threads = True
+
+    def __init__(self, size: int) -> None:
+        self.content = os.urandom(size)
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Site
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def _say(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._say(200, {}, self.server.content)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._say(200, {}, b"{}")
+
+    def do_PATCH(self) -> None:
+        offset, left = int(self.headers["Upload-Offset"]), int(self.headers["Content-Length"])
+        total = offset + left
+        while left and (got := self.rfile.read(min(PIECE, left))):
+            left -= len(got)
+        self._say(204, {"Upload-Offset": str(total)}, b"")
+
+
+def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[float, float]:
+    """Median seconds of fetching and of sending so many bytes over the emulated link."""
+    site = _Site(size)
+    host, port = site.server_address[0], site.server_address[1]
+    server = Server(Address(f"http://{host!s}:{port}", "token", pace=Pace(link)))
+    file = folder / "update"
+    file.write_bytes(site.content)
+    try:
+        server.accept("a", "boot")  # connects, which is not part of a transfer
+        down = [_seconds(lambda: _fetch(server)) for _ in range(repeats)]
+        up = [_seconds(lambda: server.upload("a", file, "0" * 64)) for _ in range(repeats)]
+        return statistics.median(down), statistics.median(up)
+    finally:
+        server.close()
+        site.shutdown()
+        site.server_close()
+
+
+def _fetch(server: Server) -> None:
+    with server.download("0" * 64) as (_, body):
+        buffer = memoryview(bytearray(PIECE))
+        while body.readinto(buffer):
+            pass
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def rows(names: Sequence[str], size: int) -> list[str]:
+    """A Markdown table; the error is the prediction over the measurement, less one."""
+    lines = ["| link | way | predicted | measured | error |", "| --- | --- | ---: | ---: | ---: |"]
+    with tempfile.TemporaryDirectory(prefix="edgewise-links-") as folder:
+        for name in names:
+            link = LINKS[name]
+            measured = transfers(link, size, Path(folder))
+            said = link.down_s(size), link.up_s(size)
+            for way, predicted, took in zip(("down", "up"), said, measured, strict=True):
+                error = predicted / took - 1
+                lines.append(
+                    f"| {name} | {way} | {predicted:.3g} s | {took:.3g} s | {error:+.1%} |"
+                )
+    return [*lines, "", f"{size} bytes each way, headers left out of the prediction."]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.orchestration.links", description=__doc__
+    )
+    parser.add_argument("--links", nargs="+", choices=sorted(LINKS), default=DEFAULT)
+    parser.add_argument("--bytes", type=int, default=SIZE)
+    args = parser.parse_args(arguments)
+    print("\n".join(rows(args.links, args.bytes)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Coefficients of the planner from a few measured configurations, by least squares.
+
+Relative errors are squared, and every coefficient is held to its former value by a weak spring: a
+handful of configurations cannot tell all of them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.plan_run import Measured
+from fedcore.hardware.profile import Hardware
+from fedcore.plan.cost.coefficients import Tuning
+from fedcore.plan.cost.memory import memory
+from fedcore.plan.cost.step_time import Terms, product_rate, terms
+from fedcore.plan.cost.workload import Work, Workload
+
+SPRING = 0.05
+LEAST, MOST = 0.2, 5.0  # times its former value
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One configuration of ``parts`` micro-batches of ``work`` a step, and what it took."""
+
+    method: Workload
+    work: Work
+    parts: int
+    measured: Measured
+
+
+def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[Tuning, float]:
+    """The coefficients of one set of kernels, and the bytes of the process itself."""
+    old = samples[0].method.tuning
+    product, passes, call_s = _times(samples, hardware, old)
+    activations, runtime = _memory(samples, hardware, old)
+    fitted = replace(old, product=product, passes=passes, call_s=call_s, activations=activations)
+    return fitted, runtime
+
+
+def _times(
+    samples: Sequence[Sample], hardware: Hardware, old: Tuning
+) -> tuple[float, float, float]:
+    rows, measured = [], []
+    for sample in samples:
+        rate, bandwidth = product_rate(hardware, sample.method.precision), hardware.bandwidth_bps
+        assert rate is not None and bandwidth is not None
+        found = terms(sample.method, sample.work, sample.parts, rate, bandwidth).values()
+        whole = sum(found, Terms())
+        rows.append([whole.product_s, whole.memory_s, whole.calls])
+        measured.append(sample.measured.step_s)
+    start = np.array([1 / old.product, old.passes, old.call_s])
+    slow, passes, call_s = _solve(np.array(rows), np.array(measured), start)
+    return 1 / slow, passes, call_s
+
+
+def _memory(samples: Sequence[Sample], hardware: Hardware, old: Tuning) -> tuple[float, float]:
+    """The factor on what is kept, and the process's bytes, from cases whose peak is training."""
+    rows, measured = [], []
+    runtime = float(np.median([sample.measured.imported for sample in samples]))
+    for sample in samples:
+        found = memory(sample.method, sample.work, hardware.accelerator, runtime)
+        if found.peak > found.training:
+            continue
+        kept = found.parts["activations"] / old.activations
+        rows.append([kept, 1.0])
+        rest = found.training - found.parts["activations"] - runtime
+        measured.append(sample.measured.peak_bytes - rest)
+    if not rows:
+        return old.activations, runtime
+    floor = max(runtime, 1.0)
+    start = np.array([old.activations, floor])
+    peaks = np.array([sample.measured.peak_bytes for sample in samples])[: len(rows)]
+    kept_factor, process = _solve(np.array(rows), np.array(measured), start, peaks)
+    return kept_factor, process
+
+
+def _solve(
+    rows: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    start: NDArray[np.float64],
+    scale: NDArray[np.float64] | None = None,
+) -> list[float]:
+    """x with rows x = measured, relative to ``scale`` (else to what was measured)."""
+    by = measured if scale is None else scale
+    springs = np.diag(SPRING / start)
+    left = np.vstack([rows / by[:, None], springs])
+    right = np.concatenate([measured / by, np.full(len(start), SPRING)])
+    # In units of the start, so that calls of microseconds weigh as much as factors of one.
+    return [float(value) for value in _bounded(left * start, right) * start]
+
+
+def _bounded(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares with every unknown between LEAST and MOST: what leaves them is held there."""
+    found = np.ones(left.shape[1])
+    free = np.ones(left.shape[1], dtype=bool)
+    while free.any():
+        rest = right - left[:, ~free] @ found[~free]
+        found[free], *_ = np.linalg.lstsq(left[:, free], rest, rcond=None)
+        outside = free & ((found < LEAST) | (found > MOST))
+        if not outside.any():
+            break
+        found = np.clip(found, LEAST, MOST)
+        free &= ~outside
+    return found

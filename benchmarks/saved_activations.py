@@ -1,0 +1,143 @@
+"""What the backward pass keeps, counted: ``python -m benchmarks.saved_activations``.
+
+Tiny models of different widths train a step with one example and with two; the difference between
+what autograd saved is what an example keeps. Least squares over the widths gives the coefficients
+``Kept`` and ``scores`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from benchmarks.random_model import random_examples, random_model
+from fedcore.architecture.sizes import Architecture
+from fedcore.methods.session import Session
+from fedcore.model.initial import write_initial
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.train import KERNELS
+from fedcore.spec.parse import parse_spec
+
+VOCAB = 64
+KINDS = ("lora", "bottleneck", "full")
+WIDTH = JobSpec().adapter.width  # of bottlenecks, whose own numbers are counted apart
+# Widths (model, of one head, heads, feed-forward), lengths (source, target), layers: all unlike.
+SHAPES = (
+    (64, 16, 4, 128, 96, 24, 2),
+    (128, 16, 4, 128, 96, 24, 2),
+    (64, 32, 4, 128, 96, 24, 2),
+    (64, 16, 4, 320, 96, 24, 2),
+    (64, 16, 4, 128, 192, 24, 2),
+    (64, 16, 4, 128, 96, 80, 2),
+    (64, 8, 12, 192, 160, 40, 3),
+    (96, 24, 6, 256, 64, 64, 3),
+    (128, 16, 4, 128, 96, 24, 4),
+)
+NAMES = ("attention_d", "attention_inner", "forward_d", "forward_ff", "ends_d", "scores")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Coefficients by name, and the largest relative error of the fit."""
+
+    values: dict[str, float]
+    error: float
+
+
+def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
+    """The coefficients of one way to train."""
+    rows, counted = [], []
+    alone = kind == "bottleneck"  # nothing is kept below the first one
+    for number, shape in enumerate(SHAPES):
+        width, inner, heads, forward, source, target, layers = shape
+        sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
+        model = random_model(sizes, folder / str(number))
+        saved = [
+            _saved(_spec(model, kernels, kind, precision, examples, source, target), folder)
+            for examples in (1, 2)
+        ]
+        item = 2 if precision == "bf16" else 4
+        own = layers * (source + target) * (sizes.d_model + 2 * WIDTH) if alone else 0
+        known = layers * 2 * sizes.inner * source + own
+        counted.append((saved[1] - saved[0]) / item - known)
+        rows.append(_row(sizes, source, target, layers - alone))
+    table, right = np.array(rows), np.array(counted)
+    found, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
+    error = float(np.abs(table @ found / right - 1).max())
+    return Found(dict(zip(NAMES, map(float, found), strict=True)), error)
+
+
+def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:
+    """What each coefficient is multiplied with, as ``fedcore.plan.cost.memory`` counts it.
+
+    ``keeping``: encoder layers of which something is kept.
+    """
+    layers, width = sizes.decoder_layers, sizes.d_model
+    attention, forward = keeping * s + 2 * layers * t, keeping * s + layers * t
+    scores = sizes.heads * (keeping * s * s + layers * (t * t + s * t))
+    return [
+        width * attention,
+        sizes.inner * attention,
+        width * forward,
+        sizes.d_ff * forward,
+        width * (s + t),
+        scores,
+    ]
+
+
+def _spec(
+    model: Path, kernels: str, kind: str, precision: str, examples: int, source: int, target: int
+) -> JobSpec:
+    return parse_spec(
+        {
+            "model": {"name": str(model)},
+            "adapter": {"kind": kind},
+            "data": {"max_source_tokens": source, "max_target_tokens": target},
+            "train": {
+                "kernels": kernels, "precision": precision, "local_steps": 1,
+                "batch_size": examples, "micro_batch": examples,
+            },
+        }
+    )  # fmt: skip
+
+
+def _saved(spec: JobSpec, folder: Path) -> int:
+    """Bytes of all storages that autograd saved in one step."""
+    weights = folder / "global.safetensors"
+    write_initial(spec, weights)
+    data = spec.data
+    lengths = (data.max_source_tokens, data.max_target_tokens)
+    examples = random_examples(folder / "examples", spec.train.batch_size, lengths, VOCAB)
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    session = Session(folder / "cache")
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        session.train(spec, weights, examples, 0, 0)
+    return sum(storages.values())
+
+
+def main() -> int:
+    print(f"| kernels | trains | precision | {' | '.join(NAMES)} | worst |")
+    print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
+    with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
+        for way in itertools.product(KERNELS, KINDS, ("fp32", "bf16")):
+            found = kept(*way, Path(folder))
+            values = " | ".join(f"{value:.2f}" for value in found.values.values())
+            print(f"| {' | '.join(way)} | {values} | {found.error:.0%} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

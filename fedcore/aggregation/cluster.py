@@ -1,0 +1,65 @@
+"""The fold of a cluster: its updates become one update, which weighs as much as all of them.
+
+The mean of a cluster's updates by weight, with the sum of their weights, is to every further mean
+what the updates themselves are: sum_c (W_c / W) sum_{i in c} (w_i / W_c) d_i = sum_i (w_i / W) d_i.
+So folding over any tree is folding at once, up to the rounding of fp32 (hierarchical averaging,
+Liu et al. 2020, arXiv 1905.06641, with one local round for each level).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedcore.aggregation.block_pass import Inputs, fold_range
+from fedcore.aggregation.elementwise import refuse_unsound
+from fedcore.aggregation.flat_file import Row, Shapes
+from fedcore.aggregation.inputs import UpdateFile, open_members
+from fedcore.aggregation.registry import build
+from fedcore.aggregation.row_writer import RowWriter
+from fedcore.spec.job import JobSpec
+from fedcore.wire.frame import FrameInfo
+
+
+class _Nothing:
+    """What a cluster's mean is added to: an update is a difference already."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return torch.zeros(stop - start)
+
+    def release(self, start: int, stop: int) -> None:
+        """Nothing is held."""
+
+
+def fold_cluster(
+    spec: JobSpec,
+    shapes: Shapes,
+    updates: Sequence[UpdateFile],
+    meta: Mapping[str, str],
+    out: Path,
+    threads: int = 0,
+) -> FrameInfo:
+    """Write the weighted mean of updates under any codec as one update in fp32.
+
+    ``shapes`` are those of what devices send. Updates pass the job's filters first, and are summed
+    in the order of their keys, so the bytes depend on nothing else. Raises FoldError and
+    UpdatesRefused as ``fold_files`` does; nothing is written then.
+    """
+    strategy = replace(build(spec), stages=(), weighing=None)
+    row = Row.of(shapes)
+    members = open_members(strategy, row, updates, out.parent)
+    inputs = Inputs(strategy, row, _Nothing(), None, members)
+    layout = {name: ("F32", shape) for name, shape in zip(row.names, row.shapes, strict=True)}
+    with RowWriter(out, layout, meta) as writer:
+
+        def put(_row: int, start: int, block: Tensor) -> None:
+            writer.put(start, block)
+
+        squares = fold_range(inputs, (0, row.elements), put, threads)
+        refuse_unsound(inputs, squares)
+    assert writer.info is not None
+    return writer.info

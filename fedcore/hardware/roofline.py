@@ -1,0 +1,130 @@
+"""The roofline of a device (Williams, Waterman, Patterson, CACM 52(4), 2009), and a job's bound.
+
+A product of I FLOPs per byte of memory traffic can reach min(peak, I x bandwidth) FLOP/s. The ridge
+is the I at which the two meet: below it the memory is what limits, above it the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedcore.hardware.profile import Kernel, hardware_of
+
+Bound = Literal["compute", "bandwidth", "input", "network", "unknown"]
+COMPUTING = ("forward_s", "loss_s", "backward_s", "optimizer_s")
+TRAVELLING = ("download_s", "upload_s")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured product, or a whole job: FLOPs per byte, and the FLOP/s it reached."""
+
+    name: str
+    flops_per_byte: float
+    flops_per_s: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """FLOP/s, bytes/s, FLOP/byte; None where not known. ``measured``: no data sheet's peak."""
+
+    precision: str
+    peak_flops: float | None
+    bandwidth_bps: float | None
+    points: tuple[Point, ...] = ()
+    measured: bool = False
+
+    @property
+    def ridge(self) -> float | None:
+        if not self.peak_flops or not self.bandwidth_bps:
+            return None
+        return self.peak_flops / self.bandwidth_bps
+
+    def ceiling(self, flops_per_byte: float) -> float | None:
+        """The FLOP/s that a product of that intensity can reach at most."""
+        if not self.peak_flops or not self.bandwidth_bps:
+            return self.peak_flops
+        return min(self.peak_flops, flops_per_byte * self.bandwidth_bps)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``text`` says what limits and by how much, ``advice`` what would help most."""
+
+    bound: Bound
+    text: str
+    advice: str
+
+
+def roofline(profile: Mapping[str, Any], precision: str = "auto") -> Roofline:
+    """The roofline of a device in one precision, with its measured kernels as points."""
+    hardware = hardware_of(profile)
+    used = hardware.precision_of(precision)
+    return Roofline(
+        precision=used,
+        peak_flops=hardware.peak_flops.get(used),
+        bandwidth_bps=hardware.bandwidth_bps,
+        points=tuple(_point(row) for row in hardware.kernels if row.precision == used),
+        measured={"peak_flops", "bandwidth_bps"} <= hardware.measured,
+    )
+
+
+def _point(kernel: Kernel) -> Point:
+    return Point(kernel.name, kernel.flops_per_byte, kernel.flops_per_s)
+
+
+def verdict(
+    roof: Roofline, seconds: Mapping[str, float], flops_per_byte: float | None = None
+) -> Verdict:
+    """What bounds a device's work, from its seconds by phase (``load_s``, ``forward_s``, …,
+    ``download_s``, ``upload_s``) and the job's FLOPs per byte of memory traffic."""
+    computing = _sum(seconds, COMPUTING)
+    travelling = _sum(seconds, TRAVELLING)
+    loading = _sum(seconds, ("load_s",))
+    whole = computing + travelling + loading
+    if computing <= 0:
+        return Verdict("unknown", "nothing has been measured yet", "let the device train a round")
+    if travelling >= max(computing, loading):
+        return _network(seconds, travelling / whole)
+    if loading >= computing:
+        share = f"{loading / (loading + computing):.0%} of a step is spent on reading the data"
+        return Verdict("input", share, "keep the tokenized data on a faster disk, or in memory")
+    return _hardware(roof, flops_per_byte)
+
+
+def _sum(seconds: Mapping[str, float], names: tuple[str, ...]) -> float:
+    return sum(max(0.0, seconds.get(name) or 0.0) for name in names)
+
+
+def _network(seconds: Mapping[str, float], share: float) -> Verdict:
+    up = (seconds.get("upload_s") or 0) >= (seconds.get("download_s") or 0)
+    way, option = ("upload", "wire.uplink int8") if up else ("download", "wire.downlink int8")
+    return Verdict(
+        "network",
+        f"{share:.0%} of a round is spent on transfers, most of it on the {way}",
+        f"send fewer bytes ({option}, or LoRA of a lower rank), train more steps a round, or put "
+        "an aggregator near the device",
+    )
+
+
+def _hardware(roof: Roofline, flops_per_byte: float | None) -> Verdict:
+    ridge = roof.ridge
+    if flops_per_byte is None or ridge is None:
+        text = "the device computes most of the time; its roofline is not known"
+        return Verdict("unknown", text, "measure the device (python -m workers.agent probe)")
+    facts = f"{flops_per_byte:.3g} FLOP per byte against a ridge of {ridge:.3g}"
+    if flops_per_byte < ridge:
+        return Verdict(
+            "bandwidth",
+            f"memory bandwidth limits: {facts}",
+            "move fewer bytes: bf16, an int8 or nf4 base, or a larger batch, so that weights are "
+            "read once for more tokens",
+        )
+    precise = "" if roof.precision == "bf16" else "bf16 where the hardware has it; "
+    return Verdict(
+        "compute",
+        f"arithmetic limits: {facts}",
+        f"{precise}LoRA instead of full training, shorter sources, or fewer local steps",
+    )

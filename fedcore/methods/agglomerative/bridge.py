@@ -1,0 +1,71 @@
+"""Bridge samples: text that all nodes of a tree share, over which models speak to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedcore.methods.agglomerative.packed_logits import Packed
+from fedcore.train.data import Example, Tokenized
+
+
+@dataclass(frozen=True)
+class BridgeExample(Example):
+    """An example that knows which rows of the bridge's distributions are its target tokens."""
+
+    first: int
+
+    @property
+    def rows(self) -> Tensor:
+        return torch.arange(self.first, self.first + len(self.target))
+
+
+class Bridge(Tokenized):
+    """Tokenized examples whose target tokens, one after the other, are numbered from 0."""
+
+    @classmethod
+    def of(cls, examples: Tokenized) -> Bridge:
+        return cls(examples.folder, [int(row) for row in examples._rows])
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [0, *accumulate(target for _, target in self.lengths)]
+
+    @property
+    def rows(self) -> int:
+        """Target tokens of all examples."""
+        return self._firsts[-1]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the token ids: equal where nodes hold the same text and tokenizer."""
+        digest = hashlib.sha256()
+        for number in range(len(self)):
+            example = self[number]
+            for ids in (example.source, example.target):
+                digest.update(len(ids).to_bytes(4, "little"))
+                digest.update(np.ascontiguousarray(ids, dtype="<i4").tobytes())
+        return digest.hexdigest()
+
+    def __getitem__(self, index: Any) -> Any:
+        example = super().__getitem__(index)
+        return BridgeExample(example.source, example.target, self._firsts[index])
+
+
+@dataclass(frozen=True)
+class TeacherSignal:
+    """The shared bridge and what the teacher says on it (None: nobody has taught yet).
+
+    ``alone``: an inner node, whose only examples are the bridge's.
+    """
+
+    bridge: Bridge
+    told: Packed | None = None
+    alone: bool = False

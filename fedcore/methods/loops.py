@@ -1,0 +1,25 @@
+"""How a device trains in a round: by its references, or by what the job's method has instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedcore.methods.contract import Context, LossTerm
+from fedcore.methods.pfit.loop import reinforce
+from fedcore.spec.options.method import PFIT
+from fedcore.train.data import Prepared
+from fedcore.train.loop import TrainSummary, train_locally
+
+Loop = Callable[[Context, Prepared, Any, LossTerm], tuple[TrainSummary, dict[str, float]]]
+
+
+def supervised(
+    context: Context, prepared: Prepared, tokenizer: Any, term: LossTerm
+) -> tuple[TrainSummary, dict[str, float]]:
+    """By the references; nothing is measured beside the summary."""
+    del prepared, tokenizer
+    return train_locally(context.work, context.hooks, term.penalty, term.kernels), {}
+
+
+LOOPS: Mapping[str, Loop] = {PFIT: reinforce}  # by ``method.name``; supervised for all others

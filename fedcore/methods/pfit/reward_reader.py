@@ -1,0 +1,60 @@
+"""What a device's rewards say of summaries. Texts live here for a moment and go nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedcore.methods.pfit import Scorer, Texts
+from fedcore.spec.job import JobSpec
+from fedcore.train.batches import Signs, collate
+from fedcore.train.data import Example, Prepared
+from fedcore.train.evaluate import BATCH, Bench, generate
+from fedcore.train.loop import Work, chunks
+from fedcore.train.telemetry import Hooks
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A device's examples as its rewards read them. ``spec`` is the job as the device got it."""
+
+    spec: JobSpec
+    prepared: Prepared
+    tokenizer: Any
+    scorer: Scorer
+
+    @classmethod
+    def of(cls, spec: JobSpec, prepared: Prepared, tokenizer: Any) -> Reader:
+        return cls(spec, prepared, tokenizer, Scorer(spec.method.rewards))
+
+    def worth(self, row: int, tokens: Sequence[int]) -> float:
+        """The reward of a drawn summary of training example ``row``."""
+        example: Example = self.prepared.train[row]
+        source, reference = self._source(example), self._text(example.target)
+        return self.scorer(row, Texts(source, reference, self._text(tokens)))
+
+    @torch.no_grad()
+    def mean_reward(self, work: Work, hooks: Hooks) -> float:
+        """Mean reward of greedy summaries of the validation part by the model as it is."""
+        data, examples = self.spec.data, self.prepared.validation
+        bench = Bench(
+            work.model, self.tokenizer, data.max_target_tokens, work.device, work.precision
+        )
+        signs, total = Signs.of(work.model.config), 0.0
+        for rows in chunks(range(len(examples)), BATCH):
+            batch = collate([examples[row] for row in rows], signs, work.device)
+            for row, summary in zip(rows, generate(bench, batch, hooks), strict=True):
+                reference = self.prepared.references[row]
+                texts = Texts(self._source(examples[row]), reference, summary)
+                total += self.scorer(row, texts)
+        return total / len(examples)
+
+    def _source(self, example: Example) -> str:
+        return self._text(example.source).removeprefix(self.spec.data.prefix.strip()).strip()
+
+    def _text(self, tokens: Iterable[int]) -> str:
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text

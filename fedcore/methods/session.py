@@ -1,0 +1,211 @@
+"""Local work of a device: the base model stays loaded, everything else starts anew at each call.
+
+Device agent and simulation both go through here. With one thread, fp32 and ``deterministic`` a
+call's result depends on its arguments alone, not on what the session did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcore.compute.device import (
+    SPOKEN,
+    free_memory_bytes,
+    pick_device,
+    pick_precision,
+    repeatable,
+    threads,
+)
+from fedcore.compute.memory_pages import keep_pages, release_pages
+from fedcore.methods.contract import Context, DeviceState
+from fedcore.methods.loops import LOOPS, supervised
+from fedcore.methods.objectives import PERSONAL, term_of
+from fedcore.plan.cost.memory import usable
+from fedcore.plan.cost.round import held
+from fedcore.plan.cost.workload import Work as BatchWork
+from fedcore.plan.cost.workload import Workload
+from fedcore.seeds import derive
+from fedcore.spec.job import JobSpec
+from fedcore.spec.overrides import plain
+from fedcore.train.data import Prepared, prepare
+from fedcore.train.datasets import Source
+from fedcore.train.evaluate import Bench, Evaluation, evaluate, with_personal
+from fedcore.train.gradient_passes import mean_loss
+from fedcore.train.loaded_model import Loaded
+from fedcore.train.loop import TrainSummary, Work
+from fedcore.train.telemetry import Hooks
+
+
+@dataclass(frozen=True)
+class Update:
+    """A device's contribution: fp32 deltas to the global weights, and its weight (examples).
+
+    ``loss_before``: of the received model on the training data, where the strategy asks for it.
+    ``measured``: what the method tells beside, by name (``fedcore.methods.loops``).
+    """
+
+    tensors: dict[str, Tensor]
+    examples: int
+    steps: int
+    summary: TrainSummary
+    loss_before: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+class Session:
+    """Local training and evaluation with the model kept between calls.
+
+    ``threads`` is the device's number of CPU threads (0: torch's own choice) where the job leaves
+    it open. ``cache_dir`` holds tokenized examples. The process keeps freed memory from now on.
+    """
+
+    def __init__(self, cache_dir: Path | str, threads: int = 0) -> None:
+        self.cache_dir = Path(cache_dir)
+        self.threads = threads
+        self.device = pick_device()
+        keep_pages()
+        self._key: object = None
+        self._loaded: Loaded | None = None
+        self._prepared: dict[object, Prepared] = {}
+
+    def train(
+        self,
+        spec: JobSpec,
+        global_path: Path | str,
+        source: Source | Prepared,
+        round_number: int,
+        slot: int,
+        hooks: Hooks | None = None,
+        draw: int = 0,
+        own: DeviceState | None = None,
+    ) -> Update:
+        """Train from the global weights on one device's examples; return the difference.
+
+        ``spec`` is the job as this device was given it (``fedcore.spec.overrides``). Order and
+        dropout derive from the job's seed, the round's number and the device's slot; and from
+        ``draw`` where an asynchronous job has a device train on the same weights once more.
+        """
+        drawn, told = (draw,) if draw else (), hooks or Hooks()
+        with self.ready(spec, global_path) as loaded:
+            prepared = self.prepare(spec, source)
+            dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
+            set_dropout(loaded.model, dropout)
+            work = Work(
+                loaded.model,
+                prepared.train,
+                spec.train,
+                loaded.cost(spec).training,
+                derive(spec.seed, "train", round_number, slot, *drawn),
+                self.device,
+                loaded.precision,
+                dropout,
+                self.micro_batch(spec, loaded, prepared),
+            )
+            before = mean_loss(work, told) if spec.strategy.measures_loss else None
+            context = Context(spec, work, round_number, own or DeviceState(), told, draw)
+            term = term_of(context)
+            train = LOOPS.get(spec.method.name, supervised)
+            summary, measured = train(context, prepared, loaded.base.tokenizer, term)
+            tensors = loaded.delta(global_path)
+            term.finish(tensors, summary.steps)
+            return Update(tensors, prepared.examples, summary.steps, summary, before, measured)
+
+    def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
+        """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
+
+        A deterministic job gets its bits whatever else uses the memory, so it is left alone.
+        """
+        if spec.train.micro_batch or spec.deterministic or not prepared.examples:
+            return 0
+        lengths = prepared.train.lengths
+        longest = max(s for s, _ in lengths), max(t for _, t in lengths)
+        accelerated = self.device.type != "cpu"
+        method = Workload.of(spec, loaded.sizes, SPOKEN[loaded.precision], accelerated)
+        limit = usable(free_memory_bytes(self.device))
+        batch = BatchWork(min(spec.train.batch_size, len(lengths)), *longest)
+        return held(spec, method, batch, limit, accelerated).examples
+
+    def evaluate(
+        self,
+        spec: JobSpec,
+        global_path: Path | str,
+        source: Source | Prepared,
+        hooks: Hooks | None = None,
+        round_number: int = 0,
+        own: DeviceState | None = None,
+    ) -> Evaluation:
+        """Loss and ROUGE of the global weights on one device's validation part.
+
+        Where the method gives a device a model of its own, that model as it is after the round is
+        evaluated as well, on the same examples.
+        """
+        with self.ready(plain(spec), global_path) as loaded:
+            prepared = self.prepare(spec, source)
+            bench = Bench(
+                loaded.model,
+                loaded.base.tokenizer,
+                spec.data.max_target_tokens,
+                self.device,
+                loaded.precision,
+                spec.train.kernels,
+            )
+            found = evaluate(bench, prepared, hooks or Hooks())
+            wear = PERSONAL.get(spec.method.name)
+            if wear is None:
+                return found
+            wear(loaded.model, own or DeviceState(), round_number)
+            return with_personal(found, evaluate(bench, prepared, hooks or Hooks()))
+
+    def prepare(self, spec: JobSpec, source: Source | Prepared) -> Prepared:
+        """The device's examples, split and tokenized; kept while the file stays as it is."""
+        if isinstance(source, Prepared):
+            return source
+        stat = source.path.stat() if source.is_file and source.path.is_file() else None
+        stamp = (stat.st_mtime_ns, stat.st_size) if stat else None
+        key = (source, stamp, spec.model.name, spec.data, spec.seed)
+        if key not in self._prepared:
+            tokenizer = self._load(spec).base.tokenizer
+            found = prepare(source, spec.data, spec.seed, tokenizer, self.cache_dir)
+            self._prepared[key] = found
+        return self._prepared[key]
+
+    @contextmanager
+    def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
+        """The model holding these weights, with the job's threads and determinism."""
+        with ExitStack() as stack:
+            stack.enter_context(threads(spec.threads or self.threads))
+            stack.enter_context(repeatable(spec.deterministic))
+            loaded = self._load(spec)
+            loaded.take(spec, global_path, self.device)
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            try:
+                yield loaded
+            finally:
+                release_pages()
+
+    def _load(self, spec: JobSpec) -> Loaded:
+        precision = pick_precision(spec.train.precision, self.device)
+        layers = spec.adapter.last_layers  # training changes those of the base
+        key = (spec.model, spec.adapter.kind, layers, precision)
+        if self._loaded is None or key != self._key:
+            self._loaded, self._prepared = None, {}
+            self._loaded = Loaded.of(spec, precision)
+            self._key = key
+        return self._loaded
+
+
+def set_dropout(model: Any, rate: float) -> None:
+    """Set the base model's dropout (not LoRA's own)."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
+            module.p = rate
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = rate

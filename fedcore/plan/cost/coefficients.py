@@ -1,0 +1,108 @@
+"""Every coefficient of the planner that no data sheet gives, in one table.
+
+They were fitted on a few configurations by ``python -m benchmarks plan``, which measures others
+to see how far off the predictions are, and prints the values that would fit better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the backward pass keeps, in numbers per token: of an attention block in widths of the
+    model and of its heads, of a feed-forward block in widths of the model and of its own, outside
+    the layers in widths of the model; and in numbers per attention score. Widths of the model are
+    hard to tell apart, so one of theirs may be negative; their sum is what counts.
+
+    Counted from what autograd saves by ``python -m benchmarks.saved_activations``.
+    """
+
+    attention_d: float
+    attention_inner: float
+    forward_d: float
+    forward_ff: float
+    ends_d: float
+    scores: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The coefficients of one set of kernels (``train.kernels``).
+
+    ``product`` is the share of a product's measured rate that a step's products reach, ``passes``
+    how often the bytes of a step cross the memory beyond what is counted, ``call_s`` the seconds a
+    call of an operator costs, ``activations`` the bytes kept beyond what is counted. ``kept`` is by
+    what trains and its precision.
+    """
+
+    product: float
+    passes: float
+    call_s: float
+    activations: float
+    kept: Mapping[tuple[str, str], Kept]
+    logits: float  # fp32 numbers alive for each logit in flight
+    logits_in_flight: int  # target positions; 0: of the whole batch
+    heads: float  # fp32 gradients of the output layer beside its own, where that trains
+
+
+TUNING: Mapping[str, Tuning] = {
+    "fast": Tuning(
+        product=0.77,
+        passes=2.3,
+        call_s=2.8e-5,
+        activations=0.98,
+        kept={
+            ("lora", "fp32"): Kept(-0.14, 2.68, 7.95, 2.52, 0.20, 1.01),
+            ("lora", "bf16"): Kept(0.38, 2.68, 9.93, 3.02, -0.25, 1.01),
+            ("bottleneck", "fp32"): Kept(-5.31, 2.25, 10.20, 2.53, 1.76, 0.97),
+            ("bottleneck", "bf16"): Kept(-5.34, 2.27, 11.35, 3.04, 2.61, 0.97),
+            ("full", "fp32"): Kept(0.53, 3.64, 4.82, 3.50, 3.22, 1.00),
+            ("full", "bf16"): Kept(1.03, 3.65, 5.32, 4.00, 4.29, 1.00),
+        },
+        logits=2.5,
+        logits_in_flight=128,
+        heads=2.0,
+    ),
+    "plain": Tuning(
+        product=0.46,
+        passes=3.1,
+        call_s=1.9e-5,
+        activations=1.17,
+        kept={
+            ("lora", "fp32"): Kept(0.94, 2.30, 9.50, 7.03, -1.06, 3.01),
+            ("lora", "bf16"): Kept(-2.05, 5.82, 20.62, 7.02, -3.03, 6.03),
+            ("bottleneck", "fp32"): Kept(-10.07, 1.97, 17.62, 7.10, 2.13, 2.89),
+            ("bottleneck", "bf16"): Kept(-26.30, 5.88, 42.20, 7.15, 5.01, 5.77),
+            ("full", "fp32"): Kept(2.35, 3.64, 5.89, 8.00, 5.43, 3.01),
+            ("full", "bf16"): Kept(-2.94, 7.53, 21.06, 7.99, 9.44, 6.02),
+        },
+        logits=3.5,
+        logits_in_flight=0,
+        heads=0.0,
+    ),
+}
+
+# Share of a large product's peak that products at the model's shapes reach, where none is measured.
+SHAPE_SHARE = 0.7
+CALLS_PER_LAYER = 60.0  # forward; the backward pass makes twice as many
+OPTIMIZER_PASSES = 7.0  # reads weight, gradient and two moments, writes weight and moments
+LOSS_PASSES = 6.0  # over each logit in fp32, both directions
+KEPT_PASSES = 2.0  # a kept number is written once and read once, in each direction
+DEQUANTISE_BYTES = 10.0  # of traffic to make one weight of an int8 or nf4 base anew
+PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
+REWARD_S = 5e-4  # of turning a sample into text and scoring it, by overlap or any simpler reward
+# A generated token costs a pass over the decoder that keeps the hardware less busy than training.
+GENERATION_SLOWDOWN = 4.0
+LOAD_S_PER_TOKEN = 2e-7
+
+# What the process or the accelerator's context takes before a model is loaded.
+RUNTIME_BYTES: Mapping[bool, float] = {False: 440 * MB, True: 520 * MB}
+WORKSPACE_LAYERS = 1.5  # layers' worth of one micro-batch's activations that are scratch
+MEMORY_SHARE = 0.9  # of a device's memory that a job may use
+# Without a measured rate: the share of the peak that a step reaches.
+COMMUNICATION_POWER = 0.15  # of the way from idle to full load while only the link is busy

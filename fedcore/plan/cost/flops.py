@@ -1,0 +1,67 @@
+"""Sizes and MFU of encoder-decoder models, and FLOPs as a polynomial of a sample's lengths.
+
+Woisetschlaeger et al., arXiv 2310.03150, give the definition of MFU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedcore.architecture.sizes import FP32_BYTES, Architecture
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of a sample as a polynomial in its source length S and target length T."""
+
+    s: int = 0
+    t: int = 0
+    ss: int = 0
+    tt: int = 0
+    st: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        pairs = zip(self._parts, other._parts, strict=True)
+        return Cost(*(mine + yours for mine, yours in pairs))
+
+    def __mul__(self, factor: int) -> Cost:
+        return Cost(*(part * factor for part in self._parts))
+
+    @property
+    def _parts(self) -> tuple[int, ...]:
+        return (self.s, self.t, self.ss, self.tt, self.st)
+
+    def of(self, lengths: Iterable[tuple[int, int]]) -> int:
+        """FLOPs of samples given as (source tokens, target tokens), padding not counted."""
+        total = 0
+        for s, t in lengths:
+            total += self.s * s + self.t * t + self.ss * s * s + self.tt * t * t + self.st * s * t
+        return total
+
+
+def payload_bytes(
+    architecture: Architecture,
+    kind: str,
+    rank: int = 8,
+    targets: Iterable[str] = ("q", "v"),
+    width: int = 32,
+    last: int = 2,
+) -> int:
+    """Bytes of one artefact one way, fp32, its small header not counted.
+
+    ``kind``: lora (of ``rank`` on ``targets``), bottleneck (of ``width``), layers (the ``last``) or
+    full.
+    """
+    if kind == "full":
+        return FP32_BYTES * architecture.parameters()
+    if kind == "layers":
+        return FP32_BYTES * architecture.layers_parameters(last)
+    if kind == "bottleneck":
+        return FP32_BYTES * architecture.bottleneck_parameters(width)
+    return FP32_BYTES * architecture.lora_parameters(rank, targets)
+
+
+def mfu(flops: float, seconds: float, peak: float) -> float:
+    """Model FLOPs utilisation: needed FLOPs over seconds x peak FLOP/s; 0 where either is 0."""
+    return flops / (seconds * peak) if seconds > 0 and peak > 0 else 0.0

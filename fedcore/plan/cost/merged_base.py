@@ -1,0 +1,72 @@
+"""What the base takes in under ``stack`` and ``fedex``: the way down grows from round to round.
+
+Beside A and B a global model holds two factors of each matrix whose base has changed, of rank R.
+Each round adds to R until it is the smaller side of the matrix, where it stays (``taken_in`` of
+``fedcore.aggregation.lowrank.rules``). So the bytes of every round are known before the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedcore.architecture.matrices import matrices
+from fedcore.architecture.sizes import FP32_BYTES, Architecture
+from fedcore.rounds.sampling import needed
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import MERGING, AdapterSpec
+from fedcore.spec.options.ranks import rank_of
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Bytes that a device fetches beside A and B: a mean of the rounds, and in the last of them."""
+
+    mean: float = 0.0
+    last: float = 0.0
+
+
+def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -> Growth:
+    """``devices``: what each of them trains. Where a round takes some of them, they are drawn
+    alike, so the mean of what it adds is that share of the whole.
+
+    Under ``fedex`` it is the most that can be: what averaging missed may be of a lower rank.
+    """
+    merges = spec.adapter.kind == "lora" and spec.adapter.aggregation in MERGING
+    if not merges or not devices:
+        return Growth()
+    mean = last = 0.0
+    for row in matrices(sizes):
+        added = _added(spec, [rank_of(adapter, row.name) for adapter in devices])
+        bytes_of_rank = FP32_BYTES * row.per_rank
+        most = min(row.inputs, row.outputs)
+        mean += bytes_of_rank * _mean(added, most, spec.rounds)
+        last += bytes_of_rank * min(most, added * (spec.rounds - 1))
+    return Growth(mean, last)
+
+
+def _added(spec: JobSpec, ranks: Sequence[int]) -> float:
+    """What a round adds to R of one matrix, by the ranks that devices train on it."""
+    members = needed(len(ranks), spec.participation)
+    if spec.adapter.aggregation == "stack":
+        return sum(ranks) * members / len(ranks)
+    return ranks[0] * (members - 1 if _averages_exactly(spec) else members)
+
+
+def _averages_exactly(spec: JobSpec) -> bool:
+    """Whether what averaging missed is ``sum p_i (B_i - B) (A_i - A)``, whose rank is that of all
+    devices but one; clipping, weighings and a server's rate leave a product more."""
+    options = spec.strategy
+    weighed = options.clip_update_norm or options.name in ("fednova", "qfedavg")
+    return not weighed and (options.server_learning_rate == 1 or options.name not in PLAIN_RATE)
+
+
+PLAIN_RATE = ("fedavg", "fedprox")  # whose server's rate moves the product itself
+
+
+def _mean(added: float, most: float, rounds: int) -> float:
+    """The mean of ``min(most, added * j)`` over j from 0 to ``rounds`` - 1."""
+    if added <= 0:
+        return 0.0
+    growing = min(rounds, int(most // added) + 1)
+    return (added * growing * (growing - 1) / 2 + most * (rounds - growing)) / rounds

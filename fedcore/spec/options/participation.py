@@ -1,0 +1,103 @@
+"""The options that say who takes part in a round, how long it waits, and when it evaluates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcore.spec.checks import boolean, integer, names, one_of, option
+from fedcore.spec.checks import number as real
+from fedcore.spec.staleness import DISCOUNTS, discount
+
+MODES = SYNCHRONOUS, BUFFERED = "synchronous", "buffered"
+
+
+@dataclass(frozen=True)
+class ParticipationSpec:
+    mode: str = option(
+        SYNCHRONOUS, one_of(*MODES), "Mode of rounds", "buffered: nobody waits for anybody"
+    )
+    devices: tuple[str, ...] = option(
+        (), names(None), "Devices", "names; empty: every device that holds enough data"
+    )
+    fraction: float = option(1.0, real(0, 1, above=True), "Share of devices a round")
+    minimum: int = option(1, integer(1, 1_000_000), "Devices a round at least")
+    over_selection: float = option(
+        0.0, real(0, 1), "Over-selection", "extra devices nobody waits for", True
+    )
+    quorum: float = option(
+        0.5, real(0, 1, above=True), "Quorum", "share of updates that suffices at the deadline"
+    )
+    deadline_s: float = option(1800.0, real(5, 604_800), "Round deadline, s")
+    deadline_quantile: float = option(
+        0.0,
+        real(0, 1),
+        "Deadline quantile",
+        "of the members' last times; 0: the deadline above alone",
+        True,
+    )
+    deadline_slack: float = option(
+        1.5, real(1, 100), "Deadline slack", "factor on that quantile", True
+    )
+    tiers: int = option(
+        1, integer(1, 100), "Tiers", "groups of equal speed; a round draws from one", True
+    )
+    lease_s: float = option(
+        60.0, real(3, 86_400), "Lease, s", "a silent device is given up after this long", True
+    )
+    max_attempts: int = option(5, integer(1, 100), "Attempts a device and round", "", True)
+    buffer_size: int = option(
+        4, integer(1, 100_000), "Updates in the buffer", "make the next model; 1: FedAsync"
+    )
+    staleness_discount: str = option(
+        "polynomial",
+        one_of(*DISCOUNTS),
+        "Staleness discount",
+        "how much less an update counts whose model has grown old",
+    )
+    staleness_exponent: float = option(
+        0.5, real(0, 100), "Discount's exponent", "polynomial's a; hinge's slope", True
+    )
+    staleness_threshold: int = option(
+        4, integer(0, 100_000), "Discount's threshold", "versions that hinge does not count", True
+    )
+    max_staleness: int = option(
+        20,
+        integer(0, 100_000),
+        "Oldest update taken",
+        "in versions; older ones are discarded",
+        True,
+    )
+
+    @property
+    def buffered(self) -> bool:
+        return self.mode == BUFFERED
+
+    def discount(self, staleness: int) -> float:
+        """The factor on an update that is so many versions old; 1 in synchronous rounds."""
+        if not self.buffered:
+            return 1.0
+        exponent, threshold = self.staleness_exponent, self.staleness_threshold
+        return discount(self.staleness_discount, staleness, exponent, threshold)
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    every: int = option(
+        1,
+        integer(0, 10_000),
+        "Evaluate every so many rounds",
+        "and after the last; 0: only after the last",
+    )
+    initial: bool = option(
+        True, boolean(), "Evaluate before training", "round 0: what training is compared with", True
+    )
+
+    def due(self, number: int, rounds: int) -> bool:
+        """Whether round ``number`` of ``rounds`` evaluates. Round 0 is the one before training."""
+        if number == 0:
+            return self.initial
+        return number >= rounds or (self.every > 0 and number % self.every == 0)
+
+    def share(self, rounds: int) -> float:
+        """Share of the rounds 1 to ``rounds`` that evaluate, above 0 to 1."""
+        return sum(self.due(number, rounds) for number in range(1, rounds + 1)) / rounds

@@ -1,0 +1,44 @@
+"""How updates and models travel: the group ``wire`` of a job specification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcore.formats.codec_chain import VALUES, Chain
+from fedcore.spec.checks import boolean, number, one_of, option
+
+AUTO = "auto"
+DOWNLINKS = tuple(name for name in VALUES if name != "fp16")
+
+
+@dataclass(frozen=True)
+class WireSpec:
+    uplink: str = option(
+        AUTO, one_of(AUTO, *VALUES), "Updates travel as", "auto: fp32, less on a slow link"
+    )
+    top_k: float = option(
+        1.0,
+        number(0, 1, above=True),
+        "Share of an update sent",
+        "the largest numbers; 1: all",
+        True,
+    )
+    error_feedback: bool = option(
+        True, boolean(), "Error feedback", "what a codec lost is added to the next update", True
+    )
+    compress: bool = option(False, boolean(), "Compress", "zstd, as the last step", True)
+    downlink: str = option(
+        "fp32", one_of(*DOWNLINKS), "Models travel as", "else: the step since the last one", True
+    )
+
+    @property
+    def chain(self) -> Chain | None:
+        """The chain of updates; None where it depends on each device's link."""
+        if self.uplink == AUTO:
+            return None
+        return Chain(self.uplink, self.top_k, self.compress)
+
+    @property
+    def step_chain(self) -> Chain | None:
+        """The chain of the server's step; None where whole models travel."""
+        return None if self.downlink == "fp32" else Chain(self.downlink, packed=self.compress)

@@ -1,0 +1,84 @@
+"""``python -m fedcore.spec.reference > docs/jobspec.md``: every option of a job."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from fedcore.spec.checks import Check, check_of
+from fedcore.spec.job import JobSpec, OptionInfo, options
+
+HEAD = """\
+# The job specification
+
+Written by `make docs` from `fedcore/spec/`; a test compares. The same specification is what the
+form fills in, what `POST /api/v1/jobs/` takes, what a device is sent and what
+`python -m fedcore.simulate` builds from its arguments. What is left out has its default; all faults
+of a specification are reported at once. What the methods behind the names do is in
+[methods.md](methods.md).
+
+```json
+{"name": "law", "model": {"name": "google/flan-t5-small"}, "adapter": {"kind": "lora", "rank": 8},
+ "data": {"dataset": "law"}, "train": {"local_steps": 50}, "strategy": {"name": "fedavg"},
+ "participation": {"minimum": 3, "deadline_s": 1800}, "rounds": 10, "seed": 7}
+```
+"""
+COLUMNS = "| option | default | allowed | meaning |\n| --- | --- | --- | --- |\n"
+
+
+def main() -> None:
+    print(document(), end="")
+
+
+def document() -> str:
+    """The whole page; ``advanced`` options are marked, since the form folds them away."""
+    sections: dict[str, list[OptionInfo]] = {}
+    for item in options():
+        sections.setdefault(item.path.rpartition(".")[0], []).append(item)
+    parts = [HEAD]
+    for section, items in sections.items():
+        rows = "\n".join(_row(item) for item in items)
+        parts.append(f"## {section or 'The job'}\n\n{COLUMNS}{rows}\n")
+    parts.append("An option marked * is folded away in the form.\n")
+    return "\n".join(parts)
+
+
+def _row(item: OptionInfo) -> str:
+    star = "*" if item.advanced else ""
+    meaning = f"{item.label}; {item.help}" if item.help else item.label
+    cells = (f"`{item.path}`{star}", _plain(item.default), _allowed(item.path), meaning)
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _plain(value: Any) -> str:
+    return f"`{json.dumps(value)}`"
+
+
+def _allowed(path: str) -> str:
+    check = _check(JobSpec, path)
+    if check.choices:
+        names = ", ".join(f"`{name}`" for name in check.choices)
+        return f"some of {names}" if check.kind == "names" else names
+    if check.low is None or check.high is None:
+        return {"truth": "`true`, `false`", "names": "names"}.get(check.kind, "text")
+    what = "a whole number" if check.kind == "whole" else "a number"
+    edge = "above" if check(check.low)[1] else "from"
+    return f"{what} {edge} {_number(check.low)} to {_number(check.high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
+def _check(kind: type, path: str) -> Check:
+    """The check of the option at a dotted path."""
+    name, _, rest = path.partition(".")
+    hint = get_type_hints(kind)[name]
+    if rest and is_dataclass(hint):
+        return _check(hint, rest)  # type: ignore[arg-type]
+    return check_of(next(item for item in fields(kind) if item.name == name))
+
+
+if __name__ == "__main__":
+    main()

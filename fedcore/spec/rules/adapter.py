@@ -1,0 +1,85 @@
+"""Combinations that a job specification refuses: rules about the group ``adapter``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedcore.architecture.sizes import architecture_of
+from fedcore.errors import Fault
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import MERGING, REFACTORING, AdapterSpec
+
+
+def _mixed_needs_products(spec: JobSpec) -> list[Fault]:
+    adapter = spec.adapter
+    if adapter.kind != "lora" or adapter.aggregation in REFACTORING:
+        return []
+    message = (
+        f"may not differ under {adapter.aggregation}, which averages A and B entry by entry; "
+        f"take {' or '.join(REFACTORING)}"
+    )
+    given = [name for name in ("ranks", "alphas", "modules") if getattr(adapter, name)]
+    return [Fault(f"adapter.{name}", message) for name in given]
+
+
+def _lora_only(spec: JobSpec) -> list[Fault]:
+    adapter, plain = spec.adapter, AdapterSpec()
+    if adapter.kind == "lora":
+        return []
+    names = ("aggregation", "ranks", "alphas", "modules", "pattern")
+    wrong = [name for name in names if getattr(adapter, name) != getattr(plain, name)]
+    message = f"is about LoRA, but what trains is {adapter.kind!r}; leave it out"
+    return [Fault(f"adapter.{name}", message) for name in wrong]
+
+
+def _merging_needs_a_base(spec: JobSpec) -> list[Fault]:
+    if spec.adapter.aggregation in MERGING and spec.model.base in ("int8", "nf4"):
+        message = (
+            f"cannot take in what {spec.adapter.aggregation} folds into the base each round: "
+            f"{spec.model.base} would round it away; take bf16 or fp32, or flexlora"
+        )
+        return [Fault("model.base", message)]
+    return []
+
+
+def _products_start_together(spec: JobSpec) -> list[Fault]:
+    """What a rule on products cannot be joined with, each with the reason."""
+    rule, faults = spec.adapter.aggregation, []
+    if spec.adapter.kind != "lora" or rule in ("fedit", "ffa"):
+        return []
+    if spec.participation.buffered:
+        message = f"is not possible with {rule}: its updates must come from one model"
+        faults.append(Fault("participation.mode", message))
+    if spec.wire.step_chain is not None:
+        message = f"must be fp32 with {rule}: the model it serves is no step from the last one"
+        faults.append(Fault("wire.downlink", message))
+    if spec.adapter.redistributes and spec.wire.top_k < 1:
+        message = f"must be 1 with {rule}: what is left out fits no later update of its factors"
+        faults.append(Fault("wire.top_k", message))
+    if spec.strategy.fold != "mean":
+        message = f"must be mean with {rule}: it averages products"
+        faults.append(Fault("strategy.fold", message))
+    return faults
+
+
+def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
+    """Layers that train are there, and in fp32."""
+    if spec.adapter.kind != "layers":
+        return []
+    faults, sizes = [], architecture_of(spec.model.name)
+    if sizes is not None and spec.adapter.last_layers > sizes.decoder_layers:
+        message = f"is more than the decoder has ({sizes.decoder_layers}); lower it"
+        faults.append(Fault("adapter.last_layers", message))
+    if spec.model.base in ("int8", "nf4"):
+        message = f"must be auto, bf16 or fp32 with layers: {spec.model.base} weights cannot train"
+        faults.append(Fault("model.base", message))
+    return faults
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+    _layers_are_the_bases_own,
+    _mixed_needs_products,
+    _lora_only,
+    _merging_needs_a_base,
+    _products_start_together,
+)

@@ -1,0 +1,52 @@
+"""What a job has to be for FedPipe (``fedcore.plan.fedpipe.allocate``) to plan its devices."""
+
+from __future__ import annotations
+
+from fedcore.errors import Fault
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.method import FEDPIPE
+
+
+def _needs_lora(spec: JobSpec) -> list[Fault]:
+    if spec.adapter.kind == "lora":
+        return []
+    message = "must be lora with fedpipe, which chooses the ranks of LoRA adapters"
+    return [Fault("adapter.kind", message)]
+
+
+def _needs_products(spec: JobSpec) -> list[Fault]:
+    if spec.adapter.aggregation == "flexlora" or spec.adapter.kind != "lora":
+        return []
+    message = (
+        "must be flexlora with fedpipe: its devices train unlike matrices at unlike ranks, which "
+        "only the average of their products makes one model of"
+    )
+    return [Fault("adapter.aggregation", message)]
+
+
+def _needs_the_first_evaluation(spec: JobSpec) -> list[Fault]:
+    if spec.evaluation.initial:
+        return []
+    message = "must be on with fedpipe: devices score their matrices with that evaluation"
+    return [Fault("evaluation.initial", message)]
+
+
+def _decides_ranks_itself(spec: JobSpec) -> list[Fault]:
+    message = "is what fedpipe decides; leave it out"
+    names = [name for name in ("ranks", "alphas", "modules") if getattr(spec.adapter, name)]
+    return [Fault(f"adapter.{name}", message) for name in names]
+
+
+CHECKS = (_needs_lora, _needs_products, _needs_the_first_evaluation, _decides_ranks_itself)
+
+
+def probes(spec: JobSpec, round_number: int) -> bool:
+    """Whether devices score their matrices when they evaluate the model of that round."""
+    return spec.method.name == FEDPIPE and round_number == 0
+
+
+def faults(spec: JobSpec) -> list[Fault]:
+    """Everything that goes against planning by FedPipe, where the job asks for it."""
+    if spec.method.name != FEDPIPE:
+        return []
+    return [fault for check in CHECKS for fault in check(spec)]

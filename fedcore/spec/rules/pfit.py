@@ -1,0 +1,65 @@
+"""What PFIT's options must not be, alone and beside others (``method.name`` is ``pfit``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedcore.errors import Fault
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.method import PFIT
+from fedcore.spec.rewards import fault_of, weights_fault
+
+
+def _rewards(spec: JobSpec) -> list[Fault]:
+    """Rewards and weights that cannot be."""
+    method, faults = spec.method, []
+    if method.name != PFIT:
+        return []
+    for word in method.rewards:
+        if message := fault_of(word):
+            faults.append(Fault("method.rewards", f"{word!r}: {message}"))
+    for entry in method.weights:
+        if message := weights_fault(method.rewards, entry):
+            faults.append(Fault("method.weights", f"{entry!r}: {message}"))
+    if not method.rewards:
+        faults.append(Fault("method.rewards", "name at least one, such as overlap=1"))
+    return faults
+
+
+def _steps(spec: JobSpec) -> list[Fault]:
+    method, train, faults = spec.method, spec.train, []
+    if method.name != PFIT:
+        return []
+    if method.baseline == "group" and method.samples < 2:
+        message = "must be 2 or more with the baseline group, which compares a prompt's samples"
+        faults.append(Fault("method.samples", message))
+    if train.local_steps and method.supervised_steps >= train.local_steps:
+        message = f"leaves no step for rewards ({train.local_steps} local steps); lower it"
+        faults.append(Fault("method.supervised_steps", message))
+    return faults
+
+
+def _beside_others(spec: JobSpec) -> list[Fault]:
+    """What PFIT cannot be joined with, each with the reason."""
+    if spec.method.name != PFIT:
+        return []
+    faults = []
+    if spec.adapter.kind not in ("layers", "lora"):
+        message = f"must be layers or lora with pfit, not {spec.adapter.kind}: its anchor is a copy"
+        faults.append(Fault("adapter.kind", f"{message} of all that trains"))
+    if spec.participation.buffered:
+        message = "must be synchronous with pfit: its anchor is the model that all started from"
+        faults.append(Fault("participation.mode", message))
+    if spec.strategy.measures_loss:
+        message = f"{spec.strategy.name} weighs by a loss that pfit does not minimise; take another"
+        faults.append(Fault("strategy.name", message))
+    if spec.train.checkpointing:
+        message = "saves nothing with pfit, whose passes run without dropout; leave it off"
+        faults.append(Fault("train.checkpointing", message))
+    if spec.train.micro_tokens:
+        message = "does not bound samples, whose length nobody knows; set train.micro_batch"
+        faults.append(Fault("train.micro_tokens", message))
+    return faults
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_rewards, _steps, _beside_others)

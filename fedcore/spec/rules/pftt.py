@@ -1,0 +1,45 @@
+"""What PFTT's options must not be, alone and beside others (``method.name`` is ``pftt``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedcore.errors import Fault
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.method import MOST_RANK, PFTT
+
+
+def _ranks(spec: JobSpec) -> list[Fault]:
+    if spec.method.name != PFTT:
+        return []
+    faults = []
+    for word in spec.method.own_ranks:
+        rank = word.rpartition("=")[2]
+        if not rank.isdigit() or not 1 <= int(rank) <= MOST_RANK:
+            message = f"{word!r}: give a whole number from 1 to {MOST_RANK}"
+            faults.append(Fault("method.own_ranks", message))
+    return faults
+
+
+def _beside_others(spec: JobSpec) -> list[Fault]:
+    """What PFTT cannot be joined with, each with the reason."""
+    if spec.method.name != PFTT:
+        return []
+    faults = []
+    if spec.adapter.kind != "bottleneck":
+        message = (
+            "must be bottleneck with pftt: bottlenecks are what devices share, beside a LoRA that "
+            "each keeps"
+        )
+        faults.append(Fault("adapter.kind", message))
+    if spec.strategy.name == "scaffold":
+        message = (
+            "scaffold finds a device's gradient from how far all that trains moved, and with pftt "
+            "a part of it is the device's own and has no gradient on the server; take fedavg or "
+            "fedprox"
+        )
+        faults.append(Fault("strategy.name", message))
+    return faults
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_ranks, _beside_others)

@@ -1,0 +1,43 @@
+"""Combinations that a job specification refuses: rules about the group ``tree``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedcore.errors import Fault
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.strategy import REWEIGHTING
+from fedcore.spec.options.tree import EXACT_RULES
+from fedcore.topology import entry_faults
+
+
+def _entries(spec: JobSpec) -> list[Fault]:
+    return [Fault("tree.parents", message) for message in entry_faults(spec.tree.parents)]
+
+
+def _means_of_means(spec: JobSpec) -> list[Fault]:
+    """What a mean of clusters' means is not the same for, each with the reason."""
+    if not spec.tree.grown or spec.method.name == AGGLOMERATIVE:
+        return []
+    faults, strategy, rule = [], spec.strategy, spec.adapter.aggregation
+    if spec.participation.buffered:
+        message = "must be synchronous with a tree: a cluster's updates must come from one model"
+        faults.append(Fault("participation.mode", message))
+    if strategy.fold != "mean":
+        message = f"must be mean with a tree: {strategy.fold} has to see every update"
+        faults.append(Fault("strategy.fold", message))
+    if strategy.name in REWEIGHTING:
+        message = f"{strategy.name} weighs each update apart, which a tree hides; take another"
+        faults.append(Fault("strategy.name", message))
+    if spec.adapter.kind == "lora" and rule not in EXACT_RULES:
+        why = "needs the product of each device's factors, which a tree hides"
+        message = f"{rule} {why}; take {' or '.join(EXACT_RULES)}"
+        faults.append(Fault("adapter.aggregation", message))
+    if spec.method.name != "none":
+        message = f"{spec.method.name} was made without a tree; leave one of them out"
+        faults.append(Fault("method.name", message))
+    return faults
+
+
+RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_entries, _means_of_means)

@@ -1,0 +1,116 @@
+"""The model a device has in memory: its base stays, adapters are changed on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcore.architecture.sizes import Architecture
+from fedcore.compute.device import SPOKEN
+from fedcore.errors import ModelError
+from fedcore.model.adapters import (
+    adapter_parameters,
+    attach,
+    detach,
+    initial_lora,
+    set_adapter,
+    set_shared,
+    shared_parameters,
+)
+from fedcore.model.load import Base, load_base
+from fedcore.model.received import SCALE_KEY, MergedBase, adapter_of
+from fedcore.model.window import set_window
+from fedcore.plan.cost.step_flops import StepCost
+from fedcore.plan.cost.workload import Workload
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import AdapterSpec
+from fedcore.spec.overrides import lora_of
+from fedcore.wire.frame import FrameReader
+
+
+@dataclass
+class Loaded:
+    """A base model, and on it what a specification trains.
+
+    ``dropout`` is the checkpoint's own. ``received`` are the trainable tensors as they came, under
+    their artefact names; a delta is counted from them.
+    """
+
+    base: Base
+    precision: torch.dtype
+    sizes: Architecture
+    dropout: float
+    model: Any = None
+    received: dict[str, Tensor] = field(default_factory=dict)
+    _adapter: AdapterSpec | None = None
+    _own: AdapterSpec | None = None
+    _merged: MergedBase = field(default_factory=MergedBase)
+
+    @classmethod
+    def of(cls, spec: JobSpec, precision: torch.dtype) -> Loaded:
+        """Load the base of a job that trains in ``precision``."""
+        kept = torch.float32 if spec.adapter.kind == "full" else precision
+        base = load_base(spec.model.name, kept, spec.model.base)
+        sizes = Architecture.from_config(base.source.config)
+        return cls(base, precision, sizes, float(base.model.config.dropout_rate))
+
+    def cost(self, spec: JobSpec) -> StepCost:
+        """FLOPs of what the specification trains."""
+        return Workload.of(spec, self.sizes, SPOKEN[self.precision]).cost
+
+    def take(self, spec: JobSpec, weights: Path | str, device: torch.device) -> None:
+        """Make the model what a device starts from: the global weights, cut to its own part.
+
+        Raises ModelError where the weights belong to another base, WireError where they do not fit.
+        """
+        # A reader of its own: one that stays open keeps the file's pages in memory.
+        frame = FrameReader(weights)
+        wanted = frame.meta.get("fingerprint")
+        if wanted and wanted != self.base.fingerprint:
+            raise ModelError(
+                f"foreign base: the job's weights belong to other weights than "
+                f"{spec.model.name} has on this device; fetch the model again"
+            )
+        self._attach(spec, device)
+        set_window(self.base.model, spec.method.window)
+        if spec.adapter.kind != "lora":
+            set_shared(self.model, spec.adapter.kind, frame)
+            self._start_own(spec.seed)
+            self.received = {}
+            return
+        scale = float(frame.meta.get(SCALE_KEY, spec.adapter.scale))
+        own = adapter_of(frame, scale, spec)
+        self._merged.set(self.model, frame)
+        set_adapter(self.model, own)
+        self.received = own
+
+    def _attach(self, spec: JobSpec, device: torch.device) -> None:
+        own = lora_of(spec) if spec.adapter.kind == "bottleneck" else None
+        if (self._adapter, self._own) == (spec.adapter, own):
+            return
+        if self._adapter is not None:
+            detach(self.model)
+        self.model = attach(self.base, spec.adapter, spec.seed, own).to(device)
+        self._adapter, self._own = spec.adapter, own
+
+    def _start_own(self, seed: int) -> None:
+        """Make the device's own LoRA, where it has one, what it is before it learned anything."""
+        if self._own is not None:
+            shapes = {name: tuple(item.shape) for name, item in adapter_parameters(self.model)}
+            set_adapter(self.model, initial_lora(shapes, seed))
+
+    def delta(self, weights: Path | str) -> dict[str, Tensor]:
+        """How far each tensor of the job is from what was received: fp32, on the CPU.
+
+        What a device trains for itself is not among them.
+        """
+        assert self._adapter is not None, "no job was taken"
+        frame = self.received or FrameReader(weights)
+        return {
+            name: parameter.detach().to("cpu", torch.float32) - frame[name].float()
+            for name, parameter in shared_parameters(self.model, self._adapter.kind)
+        }

@@ -1,0 +1,67 @@
+"""What the chaos runner draws, and what it calls a difference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from benchmarks.chaos.plan import MOMENTS, STRIKES_A_VISIT, Schedule, draw
+from benchmarks.chaos.report import faults, table
+from benchmarks.chaos.run import Kill, Ran
+from fedcore.rounds import RoundPhase
+
+TARGETS = ("web", "coordinator", "agent")
+PAIRS = len(MOMENTS) * len(TARGETS)
+
+
+def test_the_same_seed_draws_the_same_kills() -> None:
+    assert draw(3, 40, TARGETS) == draw(3, 40, TARGETS)
+    assert draw(3, 40, TARGETS) != draw(4, 40, TARGETS)
+
+
+def test_the_first_kills_see_every_state_and_every_pair_comes_before_any_again() -> None:
+    strikes = draw(0, 2 * PAIRS, TARGETS)
+    assert {strike.moment for strike in strikes[: len(MOMENTS)]} == set(MOMENTS)
+    counts = Counter((strike.moment, strike.target) for strike in strikes[:PAIRS])
+    assert set(counts.values()) == {1} and len(counts) == PAIRS
+    assert len(strikes) == 2 * PAIRS
+
+
+def test_a_state_is_struck_so_often_and_only_by_what_belongs_to_it() -> None:
+    schedule = Schedule(draw(0, 2 * PAIRS, TARGETS))
+    took = [schedule.take("a visit", RoundPhase.COLLECTING) for _ in range(STRIKES_A_VISIT + 1)]
+    assert [strike.moment for strike in took[:-1] if strike] == [RoundPhase.COLLECTING] * 2
+    assert took[-1] is None
+    assert schedule.take("another visit", RoundPhase.COLLECTING) is not None
+
+
+def test_what_missed_its_moment_comes_again_after_half_the_wait() -> None:
+    schedule = Schedule(draw(0, 1, TARGETS))
+    (strike,) = schedule.strikes
+    assert schedule.take("a visit", strike.moment) is strike
+    assert schedule.take("another visit", strike.moment) is None
+    schedule.put_back(strike)
+    again = schedule.take("another visit", strike.moment)
+    assert again == replace(strike, wait_s=strike.wait_s / 2)
+
+
+def test_other_bits_a_missing_round_and_a_job_that_stuck_are_faults() -> None:
+    same = [(0, "aa"), (1, "bb")]
+    reference = Ran(1.0, same)
+    assert faults(reference, [Ran(2.0, same)]) == []
+    (other,) = faults(reference, [Ran(2.0, [(0, "aa"), (1, "cc")])])
+    assert "round 1" in other and "cc" in other
+    (fewer,) = faults(reference, [Ran(2.0, same[:1])])
+    assert "1 rounds closed, 2 undisturbed" in fewer
+    (stuck,) = faults(reference, [Ran(2.0, same, [], "the job is running")])
+    assert stuck.endswith("the job is running")
+
+
+def test_the_table_counts_kills_by_target_and_state() -> None:
+    strikes = draw(0, PAIRS, TARGETS)
+    kills = [Kill(strike, 1, 2.0) for strike in strikes]
+    shown = table(TARGETS, Ran(1.0, [(0, "aa")]), [Ran(4.0, [(0, "aa")], kills)])
+    assert f"pairs covered        {PAIRS} of {PAIRS}" in shown
+    assert f"kills                {PAIRS}" in shown
+    assert "equal bit for bit: 1" in shown
+    assert "2.0 s / 2.0 s" in shown

@@ -1,0 +1,60 @@
+"""The step bench compares like with like: the same examples, and losses that agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import step_curves
+from benchmarks.random_model import random_model, varied_examples
+from benchmarks.step import variants
+from benchmarks.step_loops import Task, Variant, turn
+from fedcore.architecture.sizes import Architecture
+from fedcore.spec.parse import parse_spec
+
+SIZES = Architecture(32, 8, 4, 64, 2, 2, 3159)
+LENGTHS = [(20, 6), (9, 4), (31, 5), (12, 6), (25, 3), (17, 6)]
+
+
+def task_of(folder: Path, kind: str) -> Task:
+    spec = parse_spec(
+        {
+            "model": {"name": str(random_model(SIZES, folder / "model"))},
+            "adapter": {"kind": kind, "dropout": 0.0},
+            "train": {"batch_size": 2, "learning_rate": 1e-3},
+        }
+    )
+    return Task(spec, varied_examples(folder / "examples", LENGTHS, SIZES.vocab).train, SIZES)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_both_loops_see_the_same_examples_and_learn_the_same(tmp_path: Path, kind: str) -> None:
+    task = task_of(tmp_path, kind)
+    plain = turn(Variant("plain", "plain", "fp32", 0.0, pages=False), task)
+    own = turn(Variant("own", "own", "fp32", 0.0), task)
+    assert (plain.steps, plain.tokens, plain.flops) == (own.steps, own.tokens, own.flops)
+    assert plain.tokens == sum(map(sum, LENGTHS)) and len(own.losses) == 3
+    assert own.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert set(plain.phase_s) <= set(own.phase_s)
+    assert own.seconds > 0 and plain.memory_bytes >= 0
+
+
+def test_every_variant_is_named_once_and_the_first_is_the_plain_loop() -> None:
+    names = [variant.name for variant in variants("bf16", every=True)]
+    assert len(set(names)) == len(names) and names[0] == "plain loop"
+    assert variants("bf16", every=False) == variants("bf16", every=True)[:3]
+
+
+def test_curves_are_taken_on_text_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(step_curves, "STEPS", 4)
+    monkeypatch.setattr(step_curves, "BATCH", 2)
+    monkeypatch.setattr(step_curves, "SEEDS", (0, 1))
+    data = tmp_path / "own.jsonl"
+    row = '{"talk": "the ward was full on friday and the doctor late", "brief": "a full ward"}\n'
+    data.write_text("".join(row.replace("friday", f"day {n}") for n in range(40)))
+    assert step_curves.run(f"{data}:talk,brief") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| lora")]
+    assert len(rows) == 2 and all("+-" in line for line in rows)

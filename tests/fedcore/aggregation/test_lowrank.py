@@ -1,0 +1,196 @@
+"""The algebra of low-rank products, and the laws of its rules on one matrix."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedcore.aggregation.lowrank.products import (
+    Product,
+    compressed,
+    factored_is_cheaper,
+    spectrum,
+    total,
+)
+from fedcore.aggregation.lowrank.rules import (
+    Miss,
+    Part,
+    mean_product,
+    moved,
+    redistributed,
+    stacked,
+    taken_in,
+    with_residual,
+)
+
+OUT, IN = 24, 20
+SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 16))
+
+
+def product(seed: int, rank: int, rows: int = OUT, columns: int = IN) -> Product:
+    draw = torch.Generator().manual_seed(seed)
+    b, a = torch.randn(rows, rank, generator=draw), torch.randn(rank, columns, generator=draw)
+    return Product.of(b, a, 0.5 + seed % 3)
+
+
+def close(one: Tensor, two: Tensor, to: float = 1e-6) -> bool:
+    return float((one - two).norm()) <= to * max(1.0, float(two.norm()))
+
+
+def start(rank: int) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(99)
+    return torch.zeros(OUT, rank), torch.randn(rank, IN, generator=draw)
+
+
+def parts_of(*ranks: int) -> list[Part]:
+    """Devices of those ranks, the share of each as its place."""
+    whole = sum(range(1, len(ranks) + 1))
+    zero = Product.zero(OUT, IN)
+    return [
+        Part(place / whole, 1.0, zero, product(place, rank))
+        for place, rank in enumerate(ranks, start=1)
+    ]
+
+
+class TestProducts:
+    @settings(max_examples=60, deadline=None)
+    @given(sides=SIDES, other=st.integers(0, 5), seed=st.integers(0, 999))
+    def test_a_sum_is_the_sum_of_the_matrices(
+        self, sides: tuple[int, int, int], other: int, seed: int
+    ) -> None:
+        rows, columns, rank = sides
+        one, two = product(seed, rank, rows, columns), product(seed + 1, other, rows, columns)
+        both = total([one.times(2), two.times(-0.5)])
+        wanted = 2 * one.dense() - 0.5 * two.dense()
+        assert close(both.dense(), wanted, 1e-12)
+        assert both.norm() == pytest.approx(float(wanted.norm()), rel=1e-9, abs=1e-9)
+
+    @settings(max_examples=60, deadline=None)
+    @given(sides=SIDES, seed=st.integers(0, 999))
+    def test_the_spectrum_is_that_of_the_dense_matrix(
+        self, sides: tuple[int, int, int], seed: int
+    ) -> None:
+        rows, columns, rank = sides
+        whole = product(seed, rank, rows, columns)
+        found, dense = spectrum(whole), torch.linalg.svdvals(whole.dense())
+        assert torch.allclose(found.values, dense[: len(found.values)], atol=1e-9)
+        assert float(dense[len(found.values) :].sum()) < 1e-9
+        assert close(found.cut(rank).dense(), whole.dense(), 1e-9)
+        for side in (found.u, found.v.T):
+            assert close(side.T @ side, torch.eye(side.shape[1], dtype=side.dtype), 1e-9)
+
+    @settings(max_examples=40, deadline=None)
+    @given(rank=st.integers(1, 12), kept=st.integers(1, 12), seed=st.integers(0, 999))
+    def test_what_a_cut_misses_is_the_tail_of_the_singular_values(
+        self, rank: int, kept: int, seed: int
+    ) -> None:
+        whole = product(seed, rank)
+        values = torch.linalg.svdvals(whole.dense())
+        off = float((spectrum(whole).cut(kept).dense() - whole.dense()).norm())
+        assert off == pytest.approx(float(values[kept:].norm()), rel=1e-6, abs=1e-9)
+
+    def test_the_core_and_the_dense_matrix_agree(self) -> None:
+        assert factored_is_cheaper(768, 768, 80) and not factored_is_cheaper(768, 768, 760)
+        thin = product(1, 4, 200, 150)
+        padded = total([thin, *[product(3, 60, 200, 150).times(0.0) for _ in range(3)]])
+        assert factored_is_cheaper(200, 150, 4) and not factored_is_cheaper(200, 150, padded.rank)
+        one, two = spectrum(thin), spectrum(padded)
+        assert torch.allclose(one.values, two.values[:4], atol=1e-9)
+        assert close(one.u, two.u[:, :4], 1e-6), "signs are fixed"
+        assert close(one.v, two.v[:4], 1e-6)
+
+    def test_compressing_keeps_the_matrix_at_its_own_rank(self) -> None:
+        thin = product(1, 3)
+        wide = total([thin, thin.times(0.25), product(2, 2)])
+        assert wide.rank == 8 and compressed(wide).rank == 5
+        assert close(compressed(wide).dense(), wide.dense(), 1e-9)
+        nothing = total([thin, thin.times(-1)])
+        assert compressed(nothing, 1e-9).rank == 0
+        assert close(compressed(nothing, 1e-9).dense(), torch.zeros(OUT, IN))
+
+
+class TestRules:
+    def test_the_mean_is_that_of_the_dense_products(self) -> None:
+        parts = parts_of(2, 5, 3)
+        wanted = sum(part.share * part.end.dense() for part in parts)
+        assert close(mean_product(parts).dense(), wanted, 1e-12)
+
+    def test_a_factor_scales_the_change_of_the_product(self) -> None:
+        before, after = product(1, 3), product(2, 3)
+        part = Part(1.0, 0.3, before, after)
+        wanted = before.dense() + 0.3 * (after.dense() - before.dense())
+        assert close(mean_product([part]).dense(), wanted, 1e-12)
+
+    def test_a_rate_goes_so_much_of_the_way(self) -> None:
+        one, two = product(1, 3), product(2, 4)
+        assert moved(one, two, 1.0) is two
+        assert close(moved(one, two, 0.25).dense(), 0.75 * one.dense() + 0.25 * two.dense(), 1e-12)
+
+    @pytest.mark.parametrize("ranks", [(3, 3), (1, 4, 2), (2, 6)])
+    def test_flexlora_with_rank_enough_serves_w(self, ranks: tuple[int, ...]) -> None:
+        target = mean_product(parts_of(*ranks))
+        for rank in (sum(ranks), sum(ranks) + 3):
+            served = redistributed(Product.zero(OUT, IN), target, start(rank), 0.7)
+            assert close(0.7 * served.b @ served.a, target.dense().float(), 1e-5)
+            assert served.merged.rank == 0
+
+    @pytest.mark.parametrize("rank", [1, 2, 5])
+    def test_flexlora_misses_the_tail_at_the_served_rank_and_at_every_cut(self, rank: int) -> None:
+        target = mean_product(parts_of(4, 4, 4))
+        values = torch.linalg.svdvals(target.dense())
+        served = redistributed(Product.zero(OUT, IN), target, start(6), 2.0)
+        cut = 2.0 * served.b[:, :rank].double() @ served.a[:rank].double()
+        off = float((cut - target.dense()).norm())
+        assert off == pytest.approx(float(values[rank:].norm()), rel=1e-5)
+        miss = Miss.of(served, Product.zero(OUT, IN), target, 2.0)
+        assert miss.off == pytest.approx(float(values[6:].norm()), rel=1e-5)
+        assert miss.size == pytest.approx(float(values.norm()), rel=1e-9)
+
+    def test_flexlora_starts_anew_what_w_does_not_fill(self) -> None:
+        fresh_b, fresh_a = start(5)
+        served = redistributed(Product.zero(OUT, IN), product(1, 2), (fresh_b, fresh_a), 1.0)
+        assert torch.equal(served.a[2:], fresh_a[2:]) and not served.b[:, 2:].any()
+        nothing = redistributed(Product.zero(OUT, IN), Product.zero(OUT, IN), start(5), 1.0)
+        assert torch.equal(nothing.a, fresh_a) and not nothing.b.any()
+        assert not fresh_b.any(), "the start is not written to"
+
+    def test_stack_takes_w_into_the_base(self) -> None:
+        target = mean_product(parts_of(2, 5, 3))
+        held = product(7, 2)
+        served = stacked(held, target, start(4), 1.3)
+        assert close(served.merged.dense(), held.dense() + target.dense(), 1e-6)
+        assert not served.b.any()
+
+    def test_fedex_is_the_mean_whatever_a_and_b_are(self) -> None:
+        target = mean_product(parts_of(3, 3))
+        b, a = torch.randn(OUT, 3), torch.randn(3, IN)
+        held = product(7, 2)
+        served = with_residual(held, target, b, a, 1.5)
+        whole = 1.5 * (b.double() @ a.double()) + served.merged.dense()
+        assert close(whole, held.dense() + target.dense(), 1e-6)
+
+    def test_fedex_has_nothing_to_fold_where_all_are_alike(self) -> None:
+        b, a = torch.randn(OUT, 3), torch.randn(3, IN)
+        alike = [Part(0.3, 1.0, Product.of(b, a), Product.of(b, a, 1.5)) for _ in range(3)]
+        shared = mean_product([*alike, Part(0.1, 1.0, Product.of(b, a), Product.of(b, a, 1.5))])
+        assert with_residual(Product.zero(OUT, IN), shared, b, a, 1.5).merged.rank == 0
+
+    def test_the_base_never_holds_more_columns_than_its_smaller_side(self) -> None:
+        held, wanted = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
+        for number in range(12):
+            change = product(number, 6).times(0.1)
+            held, wanted = taken_in(held, change), wanted + change.dense()
+            assert held.rank <= min(OUT, IN)
+        assert close(held.dense(), wanted, 1e-6)
+        assert torch.equal(held.left, held.left.float().double()), "as fp32 holds it"
+
+    def test_the_same_numbers_give_the_same_factors(self) -> None:
+        target = mean_product(parts_of(4, 2, 4))
+        one, two = (redistributed(target, target, start(5), 1.0) for _ in range(2))
+        assert torch.equal(one.b, two.b) and torch.equal(one.a, two.a)
+        assert math.isfinite(float(one.b.sum()))

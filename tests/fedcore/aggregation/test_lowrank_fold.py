@@ -1,0 +1,129 @@
+"""One table of laws for every rule of averaging adapters (methods.md, section 1), on files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedcore.aggregation.aggregate import UpdatesRefused
+from fedcore.aggregation.lowrank.aggregate import RULES
+from fedcore.spec.options.adapter import AGGREGATIONS, MERGING
+from fedcore.spec.overrides import factor_name
+from fedcore.wire.frame import FrameReader
+from tests.fedcore.aggregation.lowrank import IN, MODULES, OUT, Server, close, job, means
+
+EXACT = ("ffa", "flexlora", "stack", "fedex")  # with ranks enough
+
+
+def test_the_table_is_complete() -> None:
+    assert set(RULES) == set(AGGREGATIONS)
+
+
+@pytest.fixture(params=AGGREGATIONS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
+    """After a first round, so that B is not zero."""
+    made = Server(tmp_path / "all", job(request.param))
+    made.fold([(made.delta(slot, slot), 1 + slot, slot) for slot in range(3)])
+    return made
+
+
+class TestEveryRule:
+    def test_equal_adapters_in_the_same_product_out(self, server: Server) -> None:
+        delta = server.delta(0, 5)
+        held = {m: server.effective(m) for m in MODULES}
+        before = {m: server.ended(0, {})[m] for m in MODULES}
+        ended = server.ended(0, delta)
+        report = server.fold([(delta, 2, 0), (delta, 5, 1), (delta, 1, 2)])
+        for module in MODULES:
+            wanted = held[module] - before[module] + ended[module]
+            assert close(server.effective(module), wanted)
+        assert report.aggregation_error == pytest.approx(0.0, abs=1e-6)
+
+    def test_zero_deltas_change_nothing(self, server: Server) -> None:
+        held = {m: server.effective(m) for m in MODULES}
+        zero = {n: torch.zeros_like(t) for n, t in server.delta(0, 0).items()}
+        server.fold([(zero, 2, 0), (zero, 5, 1)])
+        server.fold([(zero, 2, 0)])
+        assert all(close(server.effective(m), held[m]) for m in MODULES)
+
+    def test_the_order_of_arrival_does_not_change_a_bit(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        other = Server(tmp_path / "other", server.spec)
+        other.fold([(other.delta(slot, slot), 1 + slot, slot) for slot in (2, 0, 1)])
+        assert other.path.read_bytes() == server.path.read_bytes()
+        updates = [(server.delta(slot, 7 + slot), 1 + slot, slot) for slot in range(3)]
+        one, two = server.fold(updates), other.fold(updates[::-1])
+        assert one.global_frame == two.global_frame and one.state_frame == two.state_frame
+
+    def test_an_update_without_a_say_changes_nothing(self, server: Server, tmp_path: Path) -> None:
+        updates = [(server.delta(slot, 7 + slot), 1 + slot, slot) for slot in range(2)]
+        silent = (server.delta(2, 9), 0, 2)
+        held = server.path, server.round, server.state
+        server.fold([*updates, silent])
+        with_silent = {m: server.effective(m) for m in MODULES}
+        _, server.round, server.state = held
+        server.fold(updates)
+        assert all(close(server.effective(m), with_silent[m]) for m in MODULES)
+
+    def test_numbers_that_are_not_finite_are_refused(self, server: Server) -> None:
+        bad = server.delta(1, 3)
+        name = sorted(bad)[-1]
+        bad[name][0, 0] = torch.nan
+        before = sorted(path.name for path in server.folder.iterdir())
+        with pytest.raises(UpdatesRefused) as caught:
+            server.fold([(server.delta(0, 2), 1, 0), (bad, 1, 1)])
+        assert set(caught.value.reasons) == {(1, 0)}
+        assert name in caught.value.reasons[1, 0] and "NaN" in caught.value.reasons[1, 0]
+        left = {path.name for path in server.folder.iterdir()} - set(before)
+        assert left == {"update-1-0", "update-1-1"}, "nothing else is written"
+
+    def test_an_update_of_other_shapes_is_refused(self, server: Server) -> None:
+        odd = {n: torch.zeros(3, 3) for n in server.delta(0, 0)}
+        with pytest.raises(UpdatesRefused, match="slot 1"):
+            server.fold([(server.delta(0, 2), 1, 0), (odd, 1, 1)])
+
+    def test_what_is_told_and_kept(self, server: Server) -> None:
+        assert dict(server.frame.meta) == dict(FrameReader(server.folder / "global-0").meta)
+        report = server.fold([(server.delta(0, 2), 1, 0), (server.delta(1, 3), 3, 1)])
+        assert report.weights == {0: 0.25, 1: 0.75}
+        sent = torch.cat([t.reshape(-1) for t in server.delta(1, 3).values()])
+        assert report.update_norms[1] == pytest.approx(float(sent.norm()), rel=1e-3)
+        state = FrameReader(server.state or "")
+        assert state.meta["rounds"] == "2" and state.meta["strategy"] == "fedavg"
+        shapes = server.frame.shapes
+        for module in MODULES:
+            assert shapes[factor_name(module, "A")] == (4, IN)
+            assert shapes[factor_name(module, "B")] == (OUT, 4)
+            assert (factor_name(module, "MA") in shapes) == (
+                server.spec.adapter.aggregation in MERGING
+            )
+
+
+@pytest.mark.parametrize("rule", EXACT)
+def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> None:
+    """Ranks are 4 and W's is 12: flexlora is given devices of rank 1 and one of 2."""
+    mixed = {"ranks": "1,1,2"} if rule == "flexlora" else {}
+    server = Server(tmp_path, job(rule, adapter=mixed))
+    for number in range(3):
+        updates = [(server.delta(slot, 10 * number + slot), 1.0 + slot, slot) for slot in range(3)]
+        wanted, held = means(server, updates), {m: server.effective(m) for m in MODULES}
+        adapter = {m: server.ended(9, {})[m] if rule in MERGING else held[m] for m in MODULES}
+        report = server.fold(updates)
+        assert report.aggregation_error is not None and report.aggregation_error < 1e-6
+        for module in MODULES:
+            taken_in = held[module] - adapter[module]
+            assert close(server.effective(module), taken_in + wanted[module])
+
+
+def test_fedit_is_off_and_says_by_how_much(tmp_path: Path) -> None:
+    server = Server(tmp_path, job("fedit"))
+    updates = [(server.delta(slot, slot), 1.0 + slot, slot) for slot in range(3)]
+    wanted = means(server, updates)
+    report = server.fold(updates)
+    off = sum(float((server.effective(m) - wanted[m]).square().sum()) for m in MODULES)
+    size = sum(float(wanted[m].square().sum()) for m in MODULES)
+    assert report.aggregation_error == pytest.approx((off / size) ** 0.5, rel=1e-4)
+    assert report.aggregation_error > 0.1

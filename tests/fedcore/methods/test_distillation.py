@@ -1,0 +1,223 @@
+"""The losses of leaves and inner nodes on the bridge, by hand, and what a model says on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from fedcore.compute.device import seed_torch
+from fedcore.errors import TrainingError
+from fedcore.methods.agglomerative.bridge import Bridge, TeacherSignal
+from fedcore.methods.agglomerative.distillation import Distilling, agglomerative, bridge_logits
+from fedcore.methods.agglomerative.packed_logits import Packed, pack
+from fedcore.methods.contract import Context, DeviceState
+from fedcore.methods.session import Session, Update
+from fedcore.model.initial import write_initial
+from fedcore.spec.job import JobSpec
+from fedcore.train.batches import Signs, collate, forward
+from fedcore.train.datasets import Source
+from fedcore.train.kernels import Task, kernels_of
+from fedcore.train.loaded_model import Loaded
+from fedcore.train.loop import Work
+from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
+
+CPU = torch.device("cpu")
+VOCABULARY = 64
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source(str(write_jsonl(tmp_path / "own.jsonl", sentences(3, 24))))
+
+
+@pytest.fixture
+def bridge(tiny: Path, tmp_path: Path) -> Bridge:
+    shared = Source(str(write_jsonl(tmp_path / "bridge.jsonl", sentences(8, 20))))
+    return Bridge.of(Session(tmp_path / "cache", 1).prepare(spec_of(tiny), shared).train)
+
+
+def leaf(tiny: Path, **changes: object) -> JobSpec:
+    changes.setdefault("train", {"dropout": 0.0})
+    return spec_of(tiny, adapter={"rank": 2, "dropout": 0.0}, method={"name": "agglomerative"},
+                   **changes)  # fmt: skip
+
+
+def teacher(bridge: Bridge, kept: int = VOCABULARY, temperature: float = 2.0) -> Packed:
+    logits = torch.randn(bridge.rows, VOCABULARY, generator=torch.Generator().manual_seed(4))
+    return pack(3 * logits, kept, temperature)
+
+
+def logits_of(model: object, bridge: Bridge) -> Tensor:
+    """By transformers' modules, one example after the other."""
+    rows = []
+    for number in range(len(bridge)):
+        batch = collate([bridge[number]], Signs.of(model.config), CPU)  # type: ignore[attr-defined]
+        rows.append(forward(model, batch, torch.float32)[0])
+    return torch.cat(rows)
+
+
+def labels_of(bridge: Bridge) -> Tensor:
+    return torch.tensor([int(token) for row in range(len(bridge)) for token in bridge[row].target])
+
+
+def context_of(
+    spec: JobSpec, folder: Path, source: Source, lesson: TeacherSignal | None
+) -> Context:
+    write_initial(spec, folder / "first")
+    loaded = Loaded.of(spec, torch.float32)
+    loaded.take(spec, folder / "first", CPU)
+    examples = Session(folder / "cache", 1).prepare(spec, source).train
+    work = Work(loaded.model, examples, spec.train, loaded.cost(spec).training, 5, CPU,
+                torch.float32)  # fmt: skip
+    loaded.model.eval()
+    return Context(spec, work, 1, DeviceState(lesson=lesson))
+
+
+def test_rows_of_the_bridge(bridge: Bridge, tiny: Path, tmp_path: Path) -> None:
+    assert bridge.rows == sum(target for _, target in bridge.lengths)
+    rows = torch.cat([bridge[number].rows for number in range(len(bridge))])
+    assert torch.equal(rows, torch.arange(bridge.rows))
+    assert bridge.digest == Bridge.of(bridge).digest
+    assert bridge.digest != Bridge.of(bridge.some([1, 0, 2])).digest
+
+
+@pytest.mark.parametrize("kind", ["plain", "fast"])
+def test_what_a_model_says_is_its_teacher_forced_distribution(
+    tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
+) -> None:
+    model = context_of(leaf(tiny), tmp_path, source, None).work.model
+    task = Task(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    found = bridge_logits(task, kind, bridge, (7, 1.5))
+    with torch.no_grad():
+        wanted = pack(logits_of(model, bridge), 7, 1.5)
+    assert torch.allclose(found.values, wanted.values, atol=1e-4)
+    assert torch.allclose(found.rest, wanted.rest, atol=1e-4)
+    assert (found.places == wanted.places).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["plain", "fast"])
+def test_the_loss_on_the_bridge_by_hand(
+    tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
+) -> None:
+    model = context_of(leaf(tiny), tmp_path, source, None).work.model
+    told = teacher(bridge, temperature=1.5)
+    task = Task(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    kernels = Distilling(kernels_of(kind, task), told, 0.7)
+    chosen = [bridge[row] for row in (3, 0, 5)]
+    batch = kernels.load(chosen)
+    found = kernels.loss(kernels.forward(batch, 0), batch)
+    rows = torch.cat([example.rows for example in chosen])
+    logits = logits_of(model, bridge)[rows]
+    wanted = cross_entropy(logits, labels_of(bridge)[rows], reduction="sum")
+    p = told.probabilities()[rows]
+    wanted = wanted + 0.7 * 1.5**2 * kl_div(log_softmax(logits / 1.5, -1), p, reduction="sum")
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_a_leafs_term_is_gamma_times_the_mean_loss_of_a_batch_of_the_bridge(
+    tiny: Path, tmp_path: Path, source: Source, bridge: Bridge
+) -> None:
+    """With a batch as large as the bridge it is the whole bridge's loss."""
+    lesson = TeacherSignal(bridge, teacher(bridge))
+    values = {}
+    for gamma in (0.5, 2.0):
+        spec = leaf(tiny, distill={"gamma": gamma, "beta": 0.3},
+                    train={"batch_size": 64, "dropout": 0.0})  # fmt: skip
+        context = context_of(spec, tmp_path, source, lesson)
+        term = agglomerative(context)
+        found = term.penalty({})
+        assert found is not None and term.kernels is None
+        values[gamma] = found.item()
+    logits = logits_of(context.work.model, bridge)
+    p = lesson.told.probabilities()  # type: ignore[union-attr]
+    wanted = cross_entropy(logits, labels_of(bridge)) + 0.3 * 4 * kl_div(
+        log_softmax(logits / 2, -1), p, reduction="batchmean"
+    )
+    for gamma, value in values.items():
+        assert value == pytest.approx(gamma * wanted.item(), rel=1e-4)
+
+
+def test_batches_of_the_bridge_come_in_turn_and_respect_the_memory(
+    tiny: Path, tmp_path: Path, source: Source, bridge: Bridge
+) -> None:
+    spec = leaf(tiny, train={"batch_size": 4, "micro_batch": 2, "dropout": 0.0})
+    term = agglomerative(context_of(spec, tmp_path, source, TeacherSignal(bridge)))
+    seen = [term.penalty({}).item() for _ in range(len(bridge) // 2)]  # type: ignore[union-attr]
+    assert len(set(seen)) == len(seen)
+
+
+def train(spec: JobSpec, folder: Path, source: Source, lesson: TeacherSignal | None) -> Update:
+    write_initial(spec, folder / "first")
+    return Session(folder / "cache", 1).train(
+        spec, folder / "first", source, 2, 0, own=DeviceState(lesson=lesson)
+    )
+
+
+def same(one: Update, two: Update) -> bool:
+    return all(torch.equal(one.tensors[n], two.tensors[n]) for n in one.tensors | two.tensors)
+
+
+@pytest.mark.parametrize("kernels", ["plain", "fast"])
+def test_without_gamma_a_leaf_trains_alone_bit_for_bit(
+    tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kernels: str
+) -> None:
+    train_options = {"dropout": 0.1, "kernels": kernels}
+    lesson = TeacherSignal(bridge, teacher(bridge))
+    wanted = train(spec_of(tiny, adapter={"rank": 2, "dropout": 0.0}, train=train_options),
+                   tmp_path, source, None)  # fmt: skip
+    alone = leaf(tiny, distill={"gamma": 0}, train=train_options)
+    assert same(wanted, train(alone, tmp_path, source, lesson))
+    taught = leaf(tiny, train=train_options)
+    found = train(taught, tmp_path, source, lesson)
+    assert not same(wanted, found)
+    assert same(found, train(taught, tmp_path, source, lesson))  # the same once more
+    quiet = leaf(tiny, train=train_options, distill={"beta": 0})
+    assert same(train(quiet, tmp_path, source, lesson), train(taught, tmp_path, source,
+                                                              TeacherSignal(bridge)))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_an_inner_node_comes_to_say_what_its_teacher_says(
+    tiny: Path, tmp_path: Path, bridge: Bridge, kind: str
+) -> None:
+    """The teacher is another random model; the examples are the bridge's."""
+    other = make_model(tmp_path / "other", seed=9)
+    spec = leaf(tiny, distill={"beta": 5.0, "temperature": 2.0},
+                train={"local_steps": 30, "learning_rate": 0.01, "dropout": 0.0})  # fmt: skip
+    spec = replace(spec, adapter=replace(spec.adapter, kind=kind, targets=("q", "v", "wo")))
+    models = [Loaded.of(replace(spec, model=replace(spec.model, name=str(name))), torch.float32)
+              for name in (other, tiny)]  # fmt: skip
+    task = Task(models[0].base.model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    told = bridge_logits(task, "fast", bridge, (8, 2.0))
+    prepared = Session(tmp_path / "cache", 1).prepare(
+        spec, Source(str(write_jsonl(tmp_path / "b.jsonl", sentences(8, 20))))
+    )
+    lesson = TeacherSignal(bridge, told, alone=True)
+    write_initial(spec, tmp_path / "first")
+    session = Session(tmp_path / "cache", 1)
+    found = session.train(
+        spec,
+        tmp_path / "first",
+        replace(prepared, train=bridge),
+        1,
+        0,
+        own=DeviceState(lesson=lesson),
+    )
+    seed_torch(0)
+    before = Distilling(kernels_of("fast", replace(task, model=models[1].base.model)), told, 5.0)
+    batch = before.load([bridge[row] for row in range(len(bridge))])
+    first = before.loss(before.forward(batch, 0), batch).item() / bridge.rows
+    assert found.summary.loss < first  # a mean over the steps is below where it began
+    assert found.steps == 30
+
+
+def test_without_bridge_samples_it_says_where_they_come_from(
+    tiny: Path, tmp_path: Path, source: Source
+) -> None:
+    with pytest.raises(TrainingError, match="train through fedcore"):
+        agglomerative(context_of(leaf(tiny), tmp_path, source, None))

@@ -1,0 +1,218 @@
+"""Edgewise's own forward pass of T5 against that of transformers, and what dropout does in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedcore.architecture.sizes import architecture_of
+from fedcore.compute.device import repeatable
+from fedcore.model.adapters import attach, get_trainable, set_trainable, trainable_parameters
+from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
+from fedcore.model.fast.loss import ROWS
+from fedcore.model.fast.loss import cross_entropy as in_pieces
+from fedcore.model.fast.noise import Noise, scale
+from fedcore.model.fast.products import has_onednn, onednn
+from fedcore.model.load import load_base
+from fedcore.plan.cost.step_flops import full_cost, lora_cost
+from fedcore.spec.options.adapter import AdapterSpec
+from fedcore.train.data import Example
+from fedcore.train.kernels import KERNELS, Task, kernels_of, pieces
+
+CPU = torch.device("cpu")
+TARGETS = ("q", "v", "wi_0", "wo")
+LENGTHS = ((7, 5), (12, 2), (3, 6))
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    rng = np.random.default_rng(0)
+    draw = lambda n: rng.integers(3, 3000, n).astype(np.int32)  # noqa: E731
+    return [Example(draw(source), draw(target)) for source, target in LENGTHS]
+
+
+def model_of(kind: str) -> Any:
+    adapter = AdapterSpec(kind=kind, rank=4, dropout=0.0, targets=TARGETS)
+    model = attach(load_base("nano", torch.float32), adapter, 3)
+    if kind == "lora":  # B is zero at first; then A has no gradient
+        generator = torch.Generator().manual_seed(1)
+        own = get_trainable(model)
+        set_trainable(
+            model, {k: v + 0.02 * torch.randn(v.shape, generator=generator) for k, v in own.items()}
+        )
+    return model
+
+
+def gradients(
+    model: Any, examples: list[Example], name: str, rate: float = 0.0, **changes: Any
+) -> tuple[float, dict[str, Tensor]]:
+    model.zero_grad()
+    task = Task(model.eval(), CPU, torch.float32, rate, False, 5)
+    task = Task(**{**task.__dict__, **changes})
+    kernels = kernels_of(name, task)
+    batch = kernels.load(examples)
+    loss = kernels.loss(kernels.forward(batch, 0), batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {k: p.grad.clone() for k, p in trainable_parameters(model) if p.grad is not None}
+    return float(loss.detach()), found
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_every_gradient_are_those_of_transformers(
+    kind: str, checkpointing: bool, examples: list[Example]
+) -> None:
+    model = model_of(kind)
+    wanted, plain = gradients(model, examples, "plain")
+    loss, fast = gradients(model, examples, "fast", checkpointing=checkpointing)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert set(fast) == set(plain) and len(fast) > 10
+    for name, gradient in plain.items():
+        assert float((fast[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-6, name
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
+    """Within 1 % by torch's counter: no padding, no weight gradient of what is frozen."""
+    lengths = ((60, 20), (90, 31))
+    batch = [
+        Example(np.full(source, 7, np.int32), np.full(target, 9, np.int32))
+        for source, target in lengths
+    ]
+    sizes = architecture_of("nano")
+    assert sizes is not None
+    cost = full_cost(sizes) if kind == "full" else lora_cost(sizes, 4, TARGETS)
+    with repeatable(True), FlopCounterMode(display=False) as counter:  # it knows no oneDNN products
+        gradients(model_of(kind), batch, "fast")
+    assert counter.get_total_flops() == pytest.approx(cost.training.of(lengths), rel=0.01)
+
+
+def test_bf16_is_as_near_as_autocast(examples: list[Example]) -> None:
+    model = model_of("full")
+    wanted, exact = gradients(model, examples, "plain")
+    away: dict[str, float] = {}
+    for kernels in ("plain", "fast"):
+        loss, found = gradients(model, examples, kernels, precision=torch.bfloat16)
+        assert loss == pytest.approx(wanted, rel=0.01)
+        square = sum(float((found[name] - exact[name]).square().sum()) for name in exact)
+        away[kernels] = square**0.5
+    assert away["fast"] < 1.3 * away["plain"]
+
+
+def test_an_example_is_the_same_beside_others_and_alone(examples: list[Example]) -> None:
+    model = model_of("full")
+    together, _ = gradients(model, examples, "fast")
+    alone = [gradients(model, [example], "fast")[0] for example in examples]
+    assert together == pytest.approx(sum(alone), rel=1e-5)
+
+
+def test_dropout_depends_on_its_seed_alone_and_checkpointing_drops_the_same(
+    examples: list[Example],
+) -> None:
+    model = model_of("full")
+    loss, found = gradients(model, examples, "fast", rate=0.2)
+    again, same = gradients(model, examples, "fast", rate=0.2, checkpointing=True)
+    assert loss == again and all(torch.equal(found[name], same[name]) for name in found)
+    other, _ = gradients(model, examples, "fast", rate=0.2, seed=6)
+    assert other != loss
+
+
+def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[Example]) -> None:
+    """Against the difference of two losses along the gradient, with the same values dropped."""
+    model = model_of("full")
+    _, found = gradients(model, examples, "fast", rate=0.1)
+    names = dict(trainable_parameters(model))
+    for name in (
+        "encoder.block.0.layer.0.SelfAttention.v.weight",
+        "decoder.block.2.layer.1.EncDecAttention.q.weight",
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "encoder.block.1.layer.1.DenseReluDense.wi_0.weight",
+        "decoder.block.0.layer.0.layer_norm.weight",
+    ):
+        weight, gradient = names[name], found[name]
+        length = float(gradient.norm())
+        step = gradient * (0.05 / length**2)  # changes the loss by about 0.05 each way
+        losses = []
+        for sign in (1, -2):
+            with torch.no_grad():
+                weight += sign * step
+            losses.append(gradients(model, examples, "fast", rate=0.1)[0])
+        with torch.no_grad():
+            weight += step
+        assert losses[0] - losses[1] == pytest.approx(0.1, rel=0.1), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_mean_and_its_rate(dtype: torch.dtype) -> None:
+    x = torch.ones(400, 500, dtype=dtype, requires_grad=True)
+    dropped = Noise(0.1, 3).drop(x)
+    dropped.sum().backward()  # type: ignore[no-untyped-call]
+    kept = dropped != 0
+    assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.004)
+    assert torch.equal(dropped[kept], torch.full_like(dropped[kept], scale(0.1)))
+    assert x.grad is not None and torch.equal(x.grad != 0, kept)
+
+
+def test_no_dropout_draws_nothing() -> None:
+    x = torch.randn(4, 4)
+    assert Noise(0.0, 1).drop(x) is x
+    assert Noise(0.1, 1).drop(x, 0.0) is x
+
+
+def test_cross_entropy_in_pieces_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2 * ROWS + 3, 16, generator=generator, requires_grad=True)
+    head = torch.randn(50, 16, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 50, (len(hidden),), generator=generator)
+    wanted = torch.autograd.grad(
+        3 * cross_entropy(hidden @ head.t(), labels, reduction="sum"), (hidden, head)
+    )
+    found = torch.autograd.grad(3 * in_pieces(hidden, head, labels), (hidden, head))
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="torch without oneDNN")
+def test_products_through_onednn_are_those_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 24, generator=generator, requires_grad=True)
+    weight = torch.randn(16, 24, generator=generator, requires_grad=True)
+    grad = torch.randn(20, 16, generator=generator)
+    wanted = torch.autograd.grad(x @ weight.t(), (x, weight), grad)
+    found = torch.autograd.grad(onednn(x, weight), (x, weight), grad)
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_model_is_trained_with_the_kernels_of_transformers() -> None:
+    model = model_of("full")
+    assert supports(model)
+    model.config.dense_act_fn = "silu"
+    task = Task(model, CPU, torch.float32, 0.0, False, 0)
+    assert not supports(model)
+    assert isinstance(kernels_of("fast", task), KERNELS["plain"])
+
+
+def test_rows_and_decoder_states_have_a_row_for_each_token(examples: list[Example]) -> None:
+    model = model_of("full")
+    source = Rows(torch.arange(3, 10), (4, 3))
+    shifted = Rows(torch.tensor([0, 5, 0]), (2, 1))
+    settings = Settings(torch.float32)
+    hidden = decode(model, source, shifted, settings, Noise(0.0))
+    assert hidden.shape == (3, model.config.d_model)
+    assert loss_sum(model, hidden, torch.tensor([5, 1, 1]), settings).shape == ()
+
+
+def test_a_batch_is_divided_by_examples_and_by_tokens() -> None:
+    rows, lengths = [4, 7, 1, 0], [(10, 2), (10, 2), (30, 3), (1, 1)]
+    assert pieces(rows, lengths, 0, 0) == [rows]
+    assert pieces(rows, lengths, 3, 0) == [[4, 7, 1], [0]]
+    assert pieces(rows, lengths, 0, 24) == [[4, 7], [1], [0]]
+    assert pieces(rows, lengths, 1, 1000) == [[4], [7], [1], [0]]
+    assert pieces(rows, lengths, 0, 5) == [[4], [7], [1], [0]]  # an example is never divided

@@ -1,0 +1,365 @@
+"""The planner's laws: memory, bytes, time, waiting, and the change that would help most."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedcore.architecture.sizes import KNOWN
+from fedcore.errors import SpecError
+from fedcore.formats.codec_chain import Chain
+from fedcore.hardware.links import INSTANT, LINKS
+from fedcore.hardware.profile import Hardware, Kernel, hardware_of
+from fedcore.plan.__main__ import main
+from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.coefficients import SHAPE_SHARE
+from fedcore.plan.cost.memory import memory
+from fedcore.plan.cost.round import plan_device
+from fedcore.plan.cost.step_time import product_rate, step
+from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.device_plan import DevicePlan
+from fedcore.plan.fleet_file import fleet_from
+from fedcore.plan.planner import FleetPlan, plan_fleet
+from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
+
+SMALL, BASE, XL = (KNOWN[f"google/flan-t5-{name}"] for name in ("small", "base", "xl"))
+MACHINE = Hardware(
+    {"fp32": 1e11, "bf16": 4e11}, 2e10, 16e9, 5.0, 20.0,
+    measured=frozenset({"peak_flops", "full_watts", "idle_watts"}),
+)  # fmt: skip
+
+
+def spec(**groups: Any) -> JobSpec:
+    return parse_spec({"model": {"name": "google/flan-t5-small"}, **groups})
+
+
+def device(name: str = "a", hardware: Hardware = MACHINE, **changes: Any) -> Candidate:
+    found = Candidate(name, hardware, 100, 200.0, 40.0, (512.0, 64.0), LINKS["wifi"])
+    return replace(found, **changes)
+
+
+def method(**groups: Any) -> Workload:
+    made = spec(**groups)
+    return Workload.of(
+        made, SMALL, made.train.precision if made.train.precision != "auto" else "bf16"
+    )
+
+
+WORK = Work(8, 300, 50)
+
+
+def peak(**groups: Any) -> float:
+    return memory(method(**groups), WORK).peak
+
+
+def test_memory_is_the_sum_of_named_parts() -> None:
+    found = memory(method(), WORK)
+    assert list(found.parts) == [
+        "weights", "gradients", "optimizer", "activations", "logits", "workspace", "runtime",
+    ]  # fmt: skip
+    assert found.training == sum(found.parts.values())
+    assert found.peak >= found.training
+    assert all(part >= 0 for part in found.parts.values())
+
+
+def test_weights_gradients_and_moments_are_counted() -> None:
+    full = memory(method(adapter={"kind": "full"}, train={"precision": "fp32"}), WORK).parts
+    assert full["weights"] == full["gradients"] == 4 * SMALL.parameters()
+    assert full["optimizer"] == 8 * SMALL.parameters()
+    lora = memory(method(train={"precision": "fp32"}), WORK).parts
+    assert lora["gradients"] == 4 * SMALL.lora_parameters(8, ("q", "v"))
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"model": {"base": "nf4"}}, {"model": {"base": "int8"}}),
+        ({"model": {"base": "int8"}}, {"model": {"base": "bf16"}}),
+        ({"model": {"base": "bf16"}}, {"model": {"base": "fp32"}}),
+        ({"train": {"precision": "bf16"}}, {"train": {"precision": "fp32"}}),
+        ({}, {"adapter": {"kind": "full"}}),
+        ({"adapter": {"rank": 4}}, {"adapter": {"rank": 64}}),
+        ({"train": {"checkpointing": True}}, {}),
+        ({"train": {"kernels": "fast"}}, {"train": {"kernels": "plain"}}),
+    ],
+)  # fmt: skip
+def test_what_needs_less_memory(less: dict[str, Any], more: dict[str, Any]) -> None:
+    name = {"name": "google/flan-t5-small"}
+    few = {**less, "model": {**name, **less.get("model", {})}}
+    many = {**more, "model": {**name, **more.get("model", {})}}
+    assert peak(**few) < peak(**many)
+
+
+@pytest.mark.parametrize("kernels", ["fast", "plain"])
+def test_memory_grows_with_examples_and_lengths(kernels: str) -> None:
+    made = method(train={"kernels": kernels})
+    grows = [memory(made, Work(n, s, t)).training for n, s, t in
+             ((1, 100, 20), (2, 100, 20), (2, 200, 20), (2, 200, 60))]  # fmt: skip
+    assert grows == sorted(grows)
+    assert len(set(grows)) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_more_memory_never_fits_less(precision: str) -> None:
+    made = spec(train={"precision": precision}, adapter={"kind": "full"})
+    fits = [plan_device(made, BASE, device(hardware=replace(MACHINE, memory_bytes=gb * 1e9))).fits
+            for gb in (0.2, 0.5, 1, 2, 4, 8, 16, 32)]  # fmt: skip
+    assert fits == sorted(fits)
+    assert fits[0] is False
+    assert fits[-1] is True
+
+
+def test_a_micro_batch_is_made_smaller_until_it_fits() -> None:
+    made = spec(train={"batch_size": 64})
+    small = plan_device(made, SMALL, device(hardware=replace(MACHINE, memory_bytes=2.5e9)))
+    large = plan_device(made, SMALL, device(hardware=replace(MACHINE, memory_bytes=64e9)))
+    assert small.fits
+    assert small.micro_batch < large.micro_batch == 64
+    asked = spec(train={"batch_size": 64, "micro_batch": 64})
+    refused = plan_device(asked, SMALL, device(hardware=replace(MACHINE, memory_bytes=2.5e9)))
+    assert "needs about" in refused.why
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8", "int4"])
+def test_bytes_are_those_of_the_codecs(name: str) -> None:
+    numbers = SMALL.lora_parameters(8, ("q", "v"))
+    wire = {"uplink": name, "downlink": name}
+    found = plan_device(spec(wire=wire), SMALL, device())
+    assert found.bytes_up == found.bytes_down == Chain(name).payload(numbers)[1]
+    assert found.seconds["upload_s"] == LINKS["wifi"].up_s(found.bytes_up)
+
+
+def test_the_served_control_travels_down_as_well() -> None:
+    train = {"optimizer": "sgd", "local_steps": 4}
+    plain, scaffold = (
+        plan_device(spec(train=train, strategy={"name": name}), SMALL, device())
+        for name in ("fedavg", "scaffold")
+    )
+    assert (scaffold.bytes_down, scaffold.bytes_up) == (2 * plain.bytes_down, plain.bytes_up)
+
+
+def test_auto_sends_fewer_bytes_over_a_slow_link() -> None:
+    slow = plan_device(spec(), SMALL, device(link=LINKS["nb-iot"]))
+    fast = plan_device(spec(), SMALL, device(link=LINKS["lan"]))
+    assert (fast.codec, slow.codec) == ("fp32", "int4")
+    assert slow.bytes_up < fast.bytes_up
+
+
+def test_a_measured_mfu_wins() -> None:
+    found = plan_device(spec(), SMALL, device(mfu=0.123))
+    assert found.step is not None
+    assert found.step.mfu == pytest.approx(0.123)
+    assert found.step.seconds == pytest.approx(found.step.flops / (0.123 * 4e11))
+
+
+def test_a_step_takes_longer_on_a_slower_machine_and_never_beats_the_peak() -> None:
+    slower = replace(MACHINE, peak_flops={"fp32": 5e10, "bf16": 1e11})
+    times = [step(method(), hardware, WORK) for hardware in (MACHINE, slower)]
+    assert times[0] is not None and times[1] is not None
+    assert times[0].seconds < times[1].seconds
+    assert 0 < times[0].mfu < 1
+    assert step(method(), Hardware(), WORK) is None
+    again = step(method(train={"checkpointing": True}), MACHINE, WORK)
+    assert again is not None
+    assert again.phases["backward_s"] > times[0].phases["backward_s"]
+    assert again.flops == times[0].flops
+
+
+def test_measured_kernels_win_over_the_large_product() -> None:
+    rows = [("linear 512x1024", "bf16", 1e11), ("norm 512", "bf16", 1e8), ("linear 1", "fp32", 1.0)]
+    kernels = tuple(Kernel(name, kind, rate, 9.0) for name, kind, rate in rows)
+    assert product_rate(replace(MACHINE, kernels=kernels), "bf16") == 1e11
+    assert product_rate(MACHINE, "bf16") == pytest.approx(SHAPE_SHARE * 4e11)
+
+
+def test_an_accelerator_runs_the_plain_kernels() -> None:
+    assert Workload.of(spec(), SMALL, "bf16", accelerator=True).kernels == "plain"
+    assert Workload.of(spec(), SMALL, "bf16").kernels == "fast"
+
+
+def test_a_micro_batch_holds_as_many_tokens_as_the_job_allows() -> None:
+    made = spec(train={"batch_size": 8, "micro_tokens": 1200})
+    found = plan_device(made, SMALL, device())
+    assert found.micro_batch == 2  # of 576 tokens each
+    assert found.steps == plan_device(spec(), SMALL, device()).steps
+
+
+def fleet(made: JobSpec, *devices: Candidate) -> FleetPlan:
+    return plan_fleet(made, SMALL, devices)
+
+
+def of(plan: FleetPlan, name: str) -> DevicePlan:
+    return next(row for row in plan.devices if row.name == name)
+
+
+def test_a_round_waits_for_its_slowest_device() -> None:
+    slow = replace(MACHINE, peak_flops={"fp32": 1e10})
+    plan = fleet(spec(), device("fast"), device("slow", slow))
+    assert plan.slowest == "slow"
+    assert plan.round_s == of(plan, "slow").busy_s
+    assert of(plan, "slow").seconds["wait_s"] == 0
+    fast = of(plan, "fast")
+    assert sum(fast.seconds.values()) == pytest.approx(plan.round_s)
+    joules = fast.energy
+    assert joules.waiting_j == pytest.approx(5.0 * fast.seconds["wait_s"])
+    assert joules.compute_j == pytest.approx(
+        20.0 * (fast.seconds["train_s"] + fast.seconds["evaluate_s"])
+    )
+    assert joules.whole
+
+
+def test_nothing_is_said_without_watts() -> None:
+    plan = fleet(spec(), device(hardware=replace(MACHINE, idle_watts=None, full_watts=None)))
+    assert plan.devices[0].energy.total_j is None
+    assert plan.total_j is None
+
+
+def test_granularity() -> None:
+    found = plan_device(spec(), SMALL, device())
+    travelling = found.seconds["download_s"] + found.seconds["upload_s"]
+    assert found.granularity == pytest.approx(found.seconds["train_s"] / travelling)
+    assert plan_device(spec(), SMALL, device(link=INSTANT)).granularity == math.inf
+
+
+@pytest.mark.parametrize(
+    ("made", "link", "expected"),
+    [
+        (spec(train={"precision": "fp32"}), "lan", "bf16"),
+        (spec(adapter={"kind": "full"}, wire={"uplink": "fp32"}), "lte-m", "near"),
+        (spec(train={"precision": "bf16"}), "lan", "fewer-steps"),
+    ],
+)
+def test_the_change_that_helps_most_is_planned_anew(
+    made: JobSpec, link: str, expected: str
+) -> None:
+    plan = fleet(made, device(link=LINKS[link]))
+    assert plan.best is not None
+    assert plan.best.change.id == expected
+    changed = plan.best.change.apply(made, [device(link=LINKS[link])])
+    assert changed is not None
+    assert plan_fleet(changed[0], SMALL, changed[1]).round_s == plan.best.round_s
+    assert plan.round_s is not None
+    assert plan.best.saved == pytest.approx(1 - (plan.best.round_s or 0) / plan.round_s)
+
+
+def test_letting_a_device_in_counts_more_than_time() -> None:
+    tight = replace(MACHINE, memory_bytes=3.4e9)
+    made = parse_spec({"adapter": {"kind": "full"}, "train": {"precision": "fp32"}})
+    plan = plan_fleet(made, BASE, [device(hardware=tight)])
+    assert not plan.fitting
+    assert plan.best is not None
+    assert plan.best.fitting == 1
+
+
+def test_a_buffered_job_does_not_wait() -> None:
+    slow = replace(MACHINE, peak_flops={"fp32": 1e10})
+    made = spec(participation={"mode": "buffered", "buffer_size": 2})
+    plan = fleet(made, device("fast"), device("slow", slow))
+    assert {row.seconds["wait_s"] for row in plan.devices} == {0}
+    assert plan.round_s is not None and plan.round_s < (of(plan, "slow").busy_s or 0)
+
+
+def test_an_unmeasured_device_is_told() -> None:
+    plan = fleet(spec(), device(hardware=hardware_of({"cpu": "AMD EPYC"}), link=None))
+    assert plan.round_s is None
+    assert "measure the device" in plan.devices[0].notes[0]
+
+
+ROW: dict[str, Any] = {"name": "a", "machine": "jetson-nano", "link": "lte", "examples": 50}
+FIGURES = {"peak_flops": {"fp32": 1e11}, "memory_bandwidth_bps": 1e10, "memory_bytes": 4e9}
+
+
+def test_every_fault_of_a_fleet_is_named_at_once() -> None:
+    rows = [
+        {**ROW, "colour": "red", "examples": 0, "lengths": [0, 3], "mfu": 2},
+        {**ROW, "name": "", "machine": {**FIGURES, "memory_bytes": -1, "cache": 1}, "link": "van"},
+        {**ROW, "machine": "cray-1", "link": {"up_bps": 0, "down_bps": 5, "speed": 1}},
+        {**ROW, "machine": {"peak_flops": {"fp32": 1e9}}, "link": {"up_bps": 1}},
+        "pi",
+    ]
+    with pytest.raises(SpecError) as caught:
+        fleet_from(rows, spec())
+    paths = [fault.path for fault in caught.value.faults]
+    for expected in (
+        "device 1: colour", "device 1: examples", "device 1: lengths", "device 1: mfu",
+        "device 2: name", "device 2: machine", "device 2: machine.cache", "device 2: link",
+        "device 3: machine", "device 3: link.speed", "device 3: link: up_bps",
+        "device 4: machine.memory_bytes", "device 4: machine.memory_bandwidth_bps",
+        "device 4: link", "device 5",
+    ):  # fmt: skip
+        assert expected in paths, (expected, paths)
+
+
+@pytest.mark.parametrize("rows", [[], [ROW, ROW]])
+def test_a_fleet_of_nobody_or_of_twins_is_refused(rows: list[Any]) -> None:
+    with pytest.raises(SpecError, match="devices"):
+        fleet_from(rows, spec())
+
+
+def test_own_figures_of_a_known_link() -> None:
+    row = {**ROW, "machine": FIGURES, "link": {"name": "lte", "up_bps": 5.0}, "lengths": [90, 9]}
+    found = fleet_from([row], spec())[0]
+    assert found.link is not None
+    assert (found.link.up_bps, found.link.down_bps) == (5.0, LINKS["lte"].down_bps)
+    assert (found.source, found.longest) == (90.0, (512.0, 64.0))
+
+
+FLEET = """
+[[device]]
+name = "pi"
+machine = "raspberry-pi-5"
+link = "wifi-5"
+examples = 400
+lengths = [300, 40]
+[[device]]
+name = "orin"
+machine = "jetson-agx-orin"
+link = "lte"
+examples = 400
+"""
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    (tmp_path / "job.toml").write_text("rounds = 3\n[train]\nlocal_steps = 10\n")
+    files = ["--devices", str(tmp_path / "fleet.toml"), "--spec", str(tmp_path / "job.toml")]
+    assert main(["--model", "google/flan-t5-base", *files]) == 0
+    text = capsys.readouterr().out
+    assert "pi is the slowest" in text
+    assert "What would help most" in text
+    assert main(["--model", "google/flan-t5-base", *files, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["steps"] for row in found["devices"]] == [10, 10]
+    assert found["rounds"] == 3
+    assert found["devices"][1]["waiting_j"] is None
+
+
+@pytest.mark.parametrize(
+    ("fleet_text", "job_text", "model", "words"),
+    [
+        ("[[device]]\nlink = 'van'", "", "nano", "device 1: machine"),
+        ("x = 1", "", "nano", "give [[device]] tables"),
+        ("[[", "", "nano", "cannot be read"),
+        (FLEET, "rounds = 0", "nano", "rounds"),
+        (FLEET, "", "someone/some-t5", "are not known"),
+    ],
+)
+def test_the_command_refuses(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fleet_text: str,
+    job_text: str,
+    model: str,
+    words: str,
+) -> None:
+    (tmp_path / "fleet.toml").write_text(fleet_text)
+    (tmp_path / "job.toml").write_text(job_text)
+    files = ["--devices", str(tmp_path / "fleet.toml"), "--spec", str(tmp_path / "job.toml")]
+    assert main(["--model", model, *files]) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,255 @@
+"""What must hold whatever happens to a round, in whatever order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcore.rounds import (
+    ACTIVE,
+    DELIVERED,
+    ENDED,
+    Aggregate,
+    Aggregated,
+    AggregationFailed,
+    Assignment,
+    AssignmentPhase,
+    Effect,
+    Ended,
+    Event,
+    Interrupted,
+    Offer,
+    Policy,
+    Revoke,
+    Round,
+    RoundPhase,
+    Task,
+    Tick,
+    move_refusal,
+    step,
+    tally,
+    top,
+    trained_by,
+    unsettled,
+    waiting_for,
+)
+from fedcore.topology import clusters
+from tests.fedcore.rounds.rounds import NOW, TRAIN
+from tests.fedcore.trees import forests
+
+# What happens to a round: time passes, devices act as they are allowed to, workers answer.
+DEVICES = "abcd"
+WANTED = (
+    AssignmentPhase.ACCEPTED,
+    AssignmentPhase.TRAINING,
+    AssignmentPhase.UPLOADING,
+    AssignmentPhase.REPORTED,
+    AssignmentPhase.FAILED,
+    AssignmentPhase.REFUSED,
+)
+HAPPENINGS = st.one_of(
+    st.tuples(
+        st.just("tick"),
+        st.floats(0, 40),
+        st.frozensets(st.sampled_from(DEVICES)),
+    ),
+    st.tuples(st.just("tick"), st.floats(0, 5), st.just(frozenset(DEVICES))),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.sampled_from(WANTED), st.booleans()),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(WANTED[0]), st.just(True)),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(WANTED[3]), st.just(True)),
+    st.tuples(st.just("aggregated")),
+    st.tuples(st.just("update refused"), st.sampled_from(DEVICES)),
+    st.tuples(st.just("aggregation failed")),
+    st.tuples(st.sampled_from(["interrupted", "nothing", "nothing", "nothing"])),
+)
+
+
+@st.composite
+def new_rounds(draw: st.DrawFn) -> Round:
+    members = tuple(draw(st.lists(st.sampled_from(DEVICES), min_size=1, unique=True)))
+    evaluators = tuple(draw(st.lists(st.sampled_from(DEVICES), unique=True)))
+    target = draw(st.integers(1, len(members)))
+    policy = Policy(
+        target, draw(st.integers(1, target)), 60.0, 10.0, draw(st.integers(1, 3)), aggregation_s=30
+    )
+    number = draw(st.integers(0, 2))
+    tree = clusters(draw(forests(tuple(DEVICES))) if number and draw(st.booleans()) else {})
+    return Round(number, members if number else (), evaluators, policy, clusters=tree)
+
+
+class World:
+    """A round with its clock; every event goes through ``send``, which checks the laws."""
+
+    def __init__(self, start: Round) -> None:
+        self.round = start
+        self.now = NOW
+        self.ended = 0
+
+    def send(self, event: Event) -> None:
+        before = self.round
+        self.round, effects = step(before, event)
+        check_laws(before, self.round, effects)
+        self.ended += sum(isinstance(effect, Ended) for effect in effects)
+
+    def tick(self, seconds: float, online: frozenset[str]) -> None:
+        self.now += seconds
+        self.send(Tick(self.now, online))
+
+    def device(self, device: str, wanted: AssignmentPhase, retryable: bool) -> None:
+        """What ``webapp.jobs.lifecycle.transitions.move_assignment`` does to a row."""
+        for item in self.round.assignments:
+            if item.device == device and move_refusal(item.phase, wanted) == "":
+                changed = replace(
+                    item,
+                    phase=wanted,
+                    retryable=retryable and wanted is not AssignmentPhase.REFUSED,
+                    lease_until=self.now + 10,
+                )
+                self.put(item, changed)
+
+    def refuse_update(self, device: str) -> None:
+        """What an aggregation worker does to an update that is not sound."""
+        for item in top(self.round):
+            if (item.device, item.phase) == (device, AssignmentPhase.REPORTED):
+                self.put(item, replace(item, phase=AssignmentPhase.REFUSED, retryable=False))
+
+    def put(self, old: Assignment, new: Assignment) -> None:
+        items = tuple(new if item is old else item for item in self.round.assignments)
+        self.round = replace(self.round, assignments=items)
+
+    def happen(self, what: tuple[Any, ...]) -> None:
+        kind = what[0]
+        if kind == "tick":
+            self.tick(*what[1:])
+        elif kind == "device":
+            self.device(*what[1:])
+        elif kind == "aggregated":
+            self.send(Aggregated(self.now))
+        elif kind == "aggregation failed":
+            self.send(AggregationFailed(self.now, "it would not"))
+        elif kind == "update refused" and self.round.phase is RoundPhase.AGGREGATING:
+            self.refuse_update(what[1])
+        elif kind == "interrupted":
+            self.send(Interrupted(self.now, "the job was cancelled"))
+
+
+def check_laws(before: Round, after: Round, effects: tuple[Effect, ...]) -> None:
+    held = {(item.device, item.task, item.attempt): item for item in after.assignments}
+    assert len(held) == len(after.assignments), "an attempt exists twice"
+    for effect in effects:
+        if isinstance(effect, Offer):
+            assert held[effect.device, effect.task, effect.attempt].phase.value == "offered"
+        elif isinstance(effect, Revoke):
+            assert held[effect.device, effect.task, effect.attempt].phase.value == "expired"
+        elif isinstance(effect, Aggregate):
+            assert len(effect.devices) >= after.policy.quorum
+            assert list(effect.devices) == tally(after, TRAIN)[0]
+            assert not any(item.phase in ACTIVE for item in after.assignments)
+    check_tree(after)
+    for task in Task:
+        asked = asked_for(after, task)
+        for device in DEVICES:
+            attempts = [
+                item for item in after.assignments if (item.device, item.task) == (device, task)
+            ]
+            assert device in asked or not attempts
+            assert len(attempts) <= after.policy.max_attempts
+            assert [item.attempt for item in sorted(attempts, key=lambda i: i.attempt)] == list(
+                range(1, len(attempts) + 1)
+            )
+            assert sum(item.phase in ACTIVE for item in attempts) <= 1
+            delivered = [item for item in attempts if item.phase in DELIVERED]
+            assert len(delivered) <= 1, "an answer was asked for twice"
+    ends = [effect for effect in effects if isinstance(effect, Ended)]
+    assert len(ends) == int(before.phase not in ENDED and after.phase in ENDED)
+    if before.phase in ENDED:
+        assert after is before
+        assert not effects
+    if after.phase in ENDED:
+        assert not any(item.phase in ACTIVE for item in after.assignments)
+        assert after.phase is RoundPhase.CLOSED or after.reason
+    elif after.phase is not RoundPhase.PLANNED:
+        assert after.deadline_at is not None, "a wait without a deadline"
+        assert waiting_for(after, NOW, {})
+
+
+def check_tree(after: Round) -> None:
+    """Each update that was delivered is in one place: by itself, or in one fold."""
+    delivered = [(i.device, i.attempt) for i in after.assignments if trained(i)]
+    leaves = [leaf for item in top(after) for leaf in trained_by(after, item)]
+    assert sorted((leaf.device, leaf.attempt) for leaf in leaves) == sorted(delivered)
+    if after.phase is RoundPhase.FOLDING:
+        assert unsettled(after)
+
+
+def trained(item: Assignment) -> bool:
+    return item.task is TRAIN and item.phase in DELIVERED
+
+
+def asked_for(after: Round, task: Task) -> tuple[str, ...]:
+    if task is Task.FOLD:
+        return tuple(cluster.head for cluster in after.clusters)
+    return after.members if task is TRAIN else after.evaluators
+
+
+@settings(max_examples=300, deadline=None)
+@given(new_rounds(), st.lists(HAPPENINGS, max_size=40))
+def test_laws_hold_and_nothing_hangs(start: Round, story: list[tuple[Any, ...]]) -> None:
+    world = World(start)
+    for what in story:
+        world.happen(what)
+    if world.round.phase is RoundPhase.PLANNED:
+        world.tick(0, frozenset())
+    # Nobody says anything any more: collection, folds and evaluation each have a deadline.
+    for limit in (60.0, 60.0, 30.0, 60.0):
+        world.tick(limit + 1, frozenset(DEVICES))
+    assert world.round.phase in ENDED
+    assert world.ended == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(new_rounds(), st.lists(HAPPENINGS, max_size=25))
+def test_a_second_look_at_the_same_moment_changes_nothing(
+    start: Round, story: list[tuple[Any, ...]]
+) -> None:
+    world = World(start)
+    world.tick(0, frozenset(DEVICES))
+    for what in story:
+        world.happen(what)
+    event = Tick(world.now, frozenset(DEVICES))
+    once, _ = step(world.round, event)
+    assert step(once, event) == (once, ())
+
+
+OUTCOMES = st.sampled_from(
+    [
+        (AssignmentPhase.REPORTED, True),
+        (AssignmentPhase.FAILED, False),
+        (AssignmentPhase.REFUSED, False),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(OUTCOMES, min_size=1, max_size=4), st.integers(1, 4))
+def test_the_order_in_which_devices_answer_does_not_matter(
+    outcomes: list[tuple[AssignmentPhase, bool]], wanted: int
+) -> None:
+    members = tuple(DEVICES[: len(outcomes)])
+    policy = Policy(len(members), min(wanted, len(members)), 60.0, 10.0, 3)
+    ends = set()
+    for order in permutations(range(len(members))):
+        world = World(Round(1, members, members, policy))
+        world.tick(0, frozenset(DEVICES))
+        last: tuple[Effect, ...] = ()
+        for index in order:
+            world.device(members[index], AssignmentPhase.ACCEPTED, True)
+            world.device(members[index], *outcomes[index])
+            world.round, effects = step(world.round, Tick(world.now, frozenset(DEVICES)))
+            last = effects or last
+        ends.add((world.round.phase, world.round.reason, last))
+    assert len(ends) == 1

@@ -1,0 +1,158 @@
+"""The table of devices: filtered, sorted, a page at a time, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
+
+from webapp.common.units import number, plausible
+from webapp.devices.models import Dataset, Device
+from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.models import Assignment, Job
+
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Row:
+    """A device with what its line in the table shows."""
+
+    device: Device
+    accelerator: str
+    memory_bytes: float | None
+    peak_flops: float | None
+    precision: str
+    link_bps: float | None
+    datasets: list[Dataset]
+    last: Assignment | None
+
+    @property
+    def mfu(self) -> float | None:
+        return work_of(self.last).mfu if self.last else None
+
+
+def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
+    """The highest measured peak and its precision."""
+    known = peaks_of(profile)
+    if not known:
+        return None, ""
+    precision = max(known, key=lambda name: known[name])
+    return known[precision], precision
+
+
+def peaks_of(profile: dict[str, Any]) -> dict[str, float]:
+    """FLOP/s by precision, those that the hardware has."""
+    peaks = profile.get("peak_flops")
+    read = {k: plausible(v) for k, v in peaks.items()} if isinstance(peaks, dict) else {}
+    return {precision: peak for precision, peak in read.items() if peak}
+
+
+def memory_of(profile: dict[str, Any]) -> float | None:
+    """Bytes that training may use: the accelerator's where there is one."""
+    return plausible(profile.get("accelerator_memory_bytes")) or plausible(
+        profile.get("memory_bytes")
+    )
+
+
+def link_bps(figures: dict[str, Any], down: int) -> float | None:
+    """What the link carried in the device's last download, bytes per second."""
+    seconds = number(figures.get("download_s")) or 0
+    return down / seconds if seconds > 0 and down > 0 else None
+
+
+def of_devices(devices: Iterable[Device], last: dict[int, Assignment]) -> list[Row]:
+    rows = []
+    for device in devices:
+        profile, newest = device.profile, last.get(device.pk)
+        peak, precision = best_peak(profile)
+        link = link_bps(newest.metrics, newest.bytes_down) if newest else None
+        rows.append(
+            Row(
+                device=device,
+                accelerator=str(profile.get("accelerator") or profile.get("cpu") or ""),
+                memory_bytes=memory_of(profile),
+                peak_flops=peak,
+                precision=precision,
+                link_bps=link,
+                datasets=list(device.datasets.all()),
+                last=newest,
+            )
+        )
+    return rows
+
+
+def last_trainings(devices: Iterable[Device], job: Job | None = None) -> dict[int, Assignment]:
+    """Each device's newest delivered training, with its job; of one job where it is named."""
+    done = Assignment.objects.filter(
+        device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
+    )
+    of_job = done.filter(round__job=job) if job is not None else done
+    newest = of_job.order_by("-ended_at").values("pk")[:1]
+    wanted = Device.objects.filter(pk__in=[device.pk for device in devices])
+    keys = wanted.order_by().annotate(newest=Subquery(newest)).values_list("newest", flat=True)
+    found = Assignment.objects.filter(pk__in=[key for key in keys if key])
+    return {part.device_id: part for part in found.select_related("round__job")}
+
+
+def _presence(device: Device) -> Any:
+    return ("busy", "online", "offline", "never seen", "revoked").index(device.presence)
+
+
+SORTS: dict[str, Callable[[Device], Any]] = {
+    "name": lambda device: device.name.lower(),
+    "presence": _presence,
+    "memory": lambda device: -(memory_of(device.profile) or 0),
+    "peak": lambda device: -(best_peak(device.profile)[0] or 0),
+    "seen": lambda device: -(device.last_seen_at.timestamp() if device.last_seen_at else 0),
+}
+
+
+HELD = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
+
+
+def devices_with_data() -> QuerySet[Device]:
+    return Device.objects.prefetch_related(HELD)
+
+
+def not_revoked() -> list[Device]:
+    """Every device that may take part, by name, with its datasets.
+
+    Grouped by hand: a prefetch makes a query object a device, which is slow for a thousand.
+    """
+    devices = list(Device.objects.filter(revoked_at=None).order_by("name"))
+    held: dict[int, list[Dataset]] = {device.pk: [] for device in devices}
+    for dataset in Dataset.objects.filter(device__revoked_at=None).order_by("id"):
+        held.setdefault(dataset.device_id, []).append(dataset)
+    for device in devices:
+        known(device, datasets=held[device.pk])
+    return devices
+
+
+def known(row: Model, **related: list[Any]) -> None:
+    """Give a row related rows that have been read already, as a prefetch would."""
+    cache: dict[str, Any] = row.__dict__.setdefault("_prefetched_objects_cache", {})
+    cache.update(related)
+
+
+def select(query: str, presence: str, sort: str) -> list[Device]:
+    """Devices whose name, hardware or data contains ``query``, in the state asked for, sorted."""
+    words = query.lower().split()
+    wanted = [
+        device
+        for device in (devices_with_data() if words else Device.objects.all())
+        if (not presence or device.presence == presence)
+        and (presence == "revoked" or device.revoked_at is None)
+        and all(word in _text(device) for word in words)
+    ]
+    return sorted(wanted, key=SORTS.get(sort, SORTS["name"]))
+
+
+def _text(device: Device) -> str:
+    profile = device.profile
+    parts = [device.name, device.role, device.presence]
+    parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
+    parts += [f"{held.name} {held.domain}" for held in device.datasets.all()]
+    return " ".join(parts).lower()

@@ -1,0 +1,120 @@
+"""Uploads on their way in: kept under their assignment's name until all of their bytes are here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from uuid import UUID
+
+from webapp.jobs.artefacts.locks import drop_lock_file, lock_file
+from webapp.jobs.artefacts.store import CHUNK, ArtefactRefused, full_disk_refused, incoming_dir
+from webapp.jobs.artefacts.writeback import EVERY_BYTES, start_writing
+
+AT_ONCE = 256  # pieces for one write; the system's limit is 1024
+
+
+def part_path(assignment: UUID, sha256: str) -> Path:
+    return incoming_dir() / f"{assignment.hex}-{sha256}.part"
+
+
+def lock_path(assignment: UUID) -> Path:
+    return incoming_dir() / f"{assignment.hex}.lock"
+
+
+def kept_bytes(assignment: UUID, sha256: str) -> int:
+    """How much of an upload is here; 0 where it has not begun."""
+    try:
+        return part_path(assignment, sha256).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class Part:
+    """The first ``size`` bytes of an upload, open for more; one holder at a time.
+
+    An assignment has one upload: beginning another, with another hash, drops the former. Raises
+    ArtefactRefused: 423 where another request holds it, 507 on a full disk. What a killed process
+    leaves behind is taken up by the next one.
+    """
+
+    def __init__(self, assignment: UUID, sha256: str) -> None:
+        self.path = part_path(assignment, sha256)
+        self._lock_path = lock_path(assignment)
+        with full_disk_refused():
+            lock = lock_file(self._lock_path)
+        if lock is None:
+            raise ArtefactRefused("this update is just being sent; come again in a moment", 423)
+        self._lock = lock
+        try:
+            for other in self.path.parent.glob(f"{assignment.hex}-*.part"):
+                if other != self.path:
+                    other.unlink(missing_ok=True)
+            with full_disk_refused():
+                self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
+        except BaseException:
+            drop_lock_file(self._lock_path, lock)
+            raise
+        self.size = self._started = os.lseek(self._file, 0, os.SEEK_END)
+        self._digest: hashlib._Hash | None = None
+
+    def close(self) -> None:
+        """Let go; without a byte, or discarded, no trace is left."""
+        os.close(self._file)
+        if self.size and self.path.exists():
+            os.close(self._lock)
+        else:
+            self.discard()
+            drop_lock_file(self._lock_path, self._lock)
+
+    def restart(self) -> None:
+        """Forget the bytes that are here."""
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        self.size = self._started = 0
+        self._digest = None
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def hash_along(self) -> None:
+        """Hash what is here, and from now on what comes, in the same pass as the writing."""
+        digest, buffer, done = hashlib.sha256(), bytearray(min(CHUNK, self.size)), 0
+        while done < self.size:
+            got = os.preadv(self._file, [buffer], done)
+            if not got:
+                raise OSError(f"{self.path} lost bytes while it was read")
+            digest.update(memoryview(buffer)[: min(got, self.size - done)])
+            done += got
+        self._digest = digest
+
+    def take(self, *chunks: bytes | memoryview) -> None:
+        """Append bytes. After ArtefactRefused (507) nothing is kept: others need the space."""
+        if self._digest is not None:
+            for chunk in chunks:
+                self._digest.update(chunk)
+        try:
+            with full_disk_refused():
+                self._write([memoryview(chunk) for chunk in chunks if chunk])
+        except ArtefactRefused:
+            self.discard()
+            raise
+        if self.size - self._started >= EVERY_BYTES:
+            start_writing(self._file, self._started, self.size - self._started)
+            self._started = self.size
+
+    def _write(self, left: list[memoryview]) -> None:
+        while left:
+            written = os.writev(self._file, left[:AT_ONCE])
+            self.size += written
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if written:
+                left[0] = left[0][written:]
+
+    @property
+    def sha256(self) -> str:
+        if self._digest is None:
+            self.hash_along()
+        assert self._digest is not None
+        return self._digest.hexdigest()

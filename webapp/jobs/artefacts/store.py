@@ -1,0 +1,176 @@
+"""Artefacts in and out of the storage: streamed, checked by SHA-256, stored once."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage, Storage, storages
+
+from fedcore.errors import EdgewiseError
+from fedcore.rounds import HELD
+from webapp.jobs.artefacts.locks import drop_lock_file, lock_file, try_lock
+from webapp.jobs.artefacts.storage import AtomicFileSystemStorage
+from webapp.jobs.models import Artefact, ArtefactKind, Assignment
+
+CHUNK = 2**20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Names in ``incoming_dir``: what has come of an assignment's update, and who is writing to it.
+UPLOAD_NAME = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{64}\.part|\.lock)$")
+LEFTOVER_AGE_S = 6 * 3600.0  # no fold or export works for so long on one file
+BEING_MADE_S = 60.0
+FULL_TEXT = "the server's disk is full; free space there and try again"
+
+
+class ArtefactRefused(EdgewiseError):
+    """Bytes that cannot be taken. ``status`` and ``headers`` are those of the HTTP answer."""
+
+    def __init__(self, message: str, status: int, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = status in (408, 423, 507)
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def storage() -> Storage:
+    return storages["artefacts"]
+
+
+def incoming_dir() -> Path:
+    """Where bytes wait until their hash is known; on the same disk as a local storage."""
+    folder = settings.VAR_DIR / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+@contextmanager
+def full_disk_refused() -> Iterator[None]:
+    """Turn what a full disk raises into ArtefactRefused (507)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise ArtefactRefused(FULL_TEXT, 507) from error
+
+
+def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
+    """Put a checked file into the storage, once; it must not be written to afterwards.
+
+    A local storage takes the file itself, without a copy. Raises ArtefactRefused (507) on a full
+    disk.
+    """
+    name, place = Artefact.path_of(sha256), storage()
+    claim(sha256)
+    with full_disk_refused():
+        if not place.exists(name) and not (
+            isinstance(place, AtomicFileSystemStorage) and place.adopt(path, name)
+        ):
+            with path.open("rb") as source:
+                place.save(name, File(source))
+    artefact, _ = Artefact.objects.get_or_create(
+        sha256=sha256,
+        defaults={"size_bytes": path.stat().st_size, "kind": kind, "origin": origin},
+    )
+    if artefact.removed_at is not None:
+        Artefact.objects.filter(pk=sha256).update(removed_at=None)
+        artefact.removed_at = None
+    return artefact
+
+
+def claim(sha256: str) -> bool:
+    """Say that somebody is about to use these bytes, so that nobody removes them under the hands.
+
+    False where they are not here (any more). See ``webapp.jobs.artefacts.retention``.
+    """
+    known = Artefact.objects.filter(pk=sha256)
+    known.update(marked_at=None)
+    return known.filter(removed_at=None).exists()
+
+
+def open_artefact(artefact: Artefact) -> IO[bytes]:
+    return cast("IO[bytes]", storage().open(Artefact.path_of(artefact.sha256), "rb"))
+
+
+@contextmanager
+def local_file(artefact: Artefact) -> Iterator[Path]:
+    """The artefact as a file on this machine, fetched first where the storage is elsewhere."""
+    place = storage()
+    if isinstance(place, FileSystemStorage):
+        yield Path(place.path(Artefact.path_of(artefact.sha256)))
+        return
+    with tempfile.NamedTemporaryFile(dir=incoming_dir(), suffix=".fetched") as out:
+        with place.open(Artefact.path_of(artefact.sha256), "rb") as source:
+            for chunk in source.chunks(CHUNK):
+                out.write(chunk)
+        out.flush()
+        yield Path(out.name)
+
+
+def remove_leftovers() -> int:
+    """Remove what killed processes left half-written; returns how many files and folders went.
+
+    Kept are uploads of assignments that are still at work, whatever a living process holds, and
+    of the rest what is younger than LEFTOVER_AGE_S.
+    """
+    found = [path for path in incoming_dir().iterdir() if _is_left(path)]
+    place = storage()
+    if isinstance(place, AtomicFileSystemStorage):
+        found += [path for path in Path(place.location).glob("*/.*.part") if _is_abandoned(path)]
+    return sum(_remove(path) for path in found)
+
+
+def _is_left(path: Path) -> bool:
+    upload = UPLOAD_NAME.match(path.name)
+    if upload is None:
+        return _age_s(path) > LEFTOVER_AGE_S
+    held = [phase.value for phase in HELD]
+    return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=held).exists()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether the process that wrote to a file is gone; its lock went with it."""
+    if _age_s(path) < BEING_MADE_S:
+        return False
+    try:
+        with path.open("rb") as file:
+            return try_lock(file.fileno())
+    except FileNotFoundError:
+        return False
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since the newest change in a file or folder; 0 where it has just gone."""
+    try:
+        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return time.time() - max(item.stat().st_mtime for item in inside)
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(path: Path) -> bool:
+    """Whether it was there and is gone now; an upload only once no request writes to it."""
+    upload = UPLOAD_NAME.match(path.name)
+    if upload is None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    lock = path.with_name(f"{upload.group(1)}.lock")
+    handle = lock_file(lock)
+    if handle is None:
+        return False
+    path.unlink(missing_ok=True)
+    drop_lock_file(lock, handle)
+    return True

@@ -1,0 +1,245 @@
+"""Checks of how well time, memory and energy were used."""
+
+from __future__ import annotations
+
+from webapp.common.units import duration, percent, plausible, significant
+from webapp.jobs.analysis.device_metrics import ratio
+from webapp.jobs.report.data import DeviceFigures, Figures, mean_mfu
+from webapp.jobs.report.findings import Check, Evidence, Finding, listed
+
+# Bounds from which on something is worth saying; our choice.
+GOOD_MFU, LOW_MFU = 0.3, 0.1
+COMPUTING_WELL = 0.8
+WAITING = 0.2
+CHATTY = 1.0  # G: less computing than communication
+INPUT = 0.15
+NEAR_LIMIT = 0.85
+ENERGY_ELSEWHERE = 0.3
+AGAIN = 0.05
+
+
+def used_well(job: Figures) -> Finding | None:
+    busy = [one for one in job.devices if one.mfu is not None and GOOD_MFU <= one.mfu <= 1.0]
+    mfu = mean_mfu([work for one in busy for work in one.works])
+    if mfu is None:
+        return None
+    whole = len(busy) == len([one for one in job.devices if one.works])
+    whom = "Training" if whole else f"On {listed([one.name for one in busy])} training"
+    return Finding(
+        "good",
+        "The arithmetic units were busy",
+        f"{whom} reached {percent(mfu)} of the measured peak (MFU), padding not counted.",
+        tuple(_mfu_evidence(one) for one in busy),
+    )
+
+
+def _mfu_evidence(device: DeviceFigures) -> Evidence:
+    return Evidence(f"{device.name}, of its measured peak", device.mfu or 0.0, "share")
+
+
+def low_mfu(job: Figures) -> Finding | None:
+    slow = [one for one in job.devices if one.mfu is not None and one.mfu < LOW_MFU]
+    if not slow:
+        return None
+    by_cause: dict[str, list[str]] = {}
+    for one in slow:
+        by_cause.setdefault(_cause(one), []).append(one.name)
+    causes = "; ".join(f"{cause} ({listed(names)})" for cause, names in by_cause.items())
+    return Finding(
+        "bad",
+        "Much of the arithmetic lay idle",
+        f"MFU stayed below {percent(LOW_MFU)} of the measured peak. Probable cause: {causes}.",
+        tuple(_mfu_evidence(one) for one in slow),
+    )
+
+
+def _cause(device: DeviceFigures) -> str:
+    """The first of the usual causes that its figures support."""
+    load = device.phase_share("load")
+    if load is not None and load >= INPUT:
+        return f"reading data took {percent(load)} of the time"
+    used = {work.precision for work in device.works}
+    if used == {"fp32"} and device.peaks.get("bf16", 0.0) > device.peaks.get("fp32", 0.0):
+        return "it trained in fp32 where bf16 is faster"
+    optimizer = device.phase_share("optimizer")
+    if optimizer is not None and optimizer >= INPUT:
+        return f"the optimizer, which moves memory, took {percent(optimizer)} of the time"
+    return "batches too small to fill it, or memory bandwidth; its roofline tells"
+
+
+def impossible_mfu(job: Figures) -> Finding | None:
+    odd = [one for one in job.devices if one.mfu is not None and one.mfu > 1.0]
+    if not odd:
+        return None
+    names = listed([one.name for one in odd])
+    return Finding(
+        "bad",
+        "A measured peak is too low",
+        f"{names} trained faster than the peak it was measured with, so its MFU says nothing. "
+        "Measure it again while it is idle.",
+        tuple(_mfu_evidence(one) for one in odd),
+    )
+
+
+def mostly_computing(job: Figures) -> Finding | None:
+    share = ratio(job.total("compute_s"), _busy_s(job))
+    idle = _idle_share(job) or 0.0
+    if share is None or share < COMPUTING_WELL or idle >= WAITING:
+        return None
+    return Finding(
+        "good",
+        "The time went into computing",
+        f"Of the time spent on trainings {percent(share)} was computing, the rest transfers and "
+        "waiting for the server.",
+        (
+            Evidence("computing", job.total("compute_s"), "s"),
+            Evidence("sending and receiving", _travelled_s(job), "s"),
+            Evidence("waiting for the server", job.total("wait_s"), "s"),
+        ),
+    )
+
+
+def _travelled_s(job: Figures) -> float:
+    return job.total("download_s") + job.total("upload_s")
+
+
+def _busy_s(job: Figures) -> float:
+    return job.total("compute_s") + _travelled_s(job) + job.total("wait_s")
+
+
+def _idle_share(job: Figures) -> float | None:
+    idle = sum(device.idle_s for device in job.devices)
+    return ratio(idle, sum(device.in_rounds_s for device in job.devices))
+
+
+def waiting_for_the_slowest(job: Figures) -> Finding | None:
+    share = _idle_share(job)
+    active = [device for device in job.devices if device.works]
+    if job.asynchronous or share is None or share < WAITING or len(active) < 2:
+        return None
+    slowest = max(active, key=lambda device: device.last_in)
+    idle = sum(device.idle_s for device in active)
+    return Finding(
+        "bad",
+        "Devices waited for the slowest",
+        f"They were done and waited for {percent(share)} of the collecting time, together "
+        f"{duration(idle)}. {slowest.name} was last in {slowest.last_in} of {job.rounds_closed} "
+        "rounds; fewer local steps for it, tiers or an asynchronous job would help.",
+        tuple(
+            Evidence(f"{one.name}, waiting", one.idle_s, "s")
+            for one in sorted(active, key=lambda one: -one.idle_s)
+        ),
+    )
+
+
+def communication(job: Figures) -> Finding | None:
+    chatty = [d for d in job.devices if d.granularity is not None and d.granularity < CHATTY]
+    if not chatty:
+        return None
+    worst = min(chatty, key=lambda device: device.granularity or 0.0)
+    up, down = worst.total("upload_s"), worst.total("download_s")
+    way = "uploading" if up >= down else "downloading"
+    return Finding(
+        "bad",
+        "The network took longer than the training",
+        f"{listed([one.name for one in chatty])} spent more time on transfers than on computing "
+        f"(G below {significant(CHATTY)}); {worst.name} mostly on {way}. Fewer bytes (LoRA, int8 "
+        "on the wire) or more local steps a round would help.",
+        tuple(Evidence(f"{one.name}, G", one.granularity or 0.0) for one in chatty),
+    )
+
+
+def loading(job: Figures) -> Finding | None:
+    slow = [one for one in job.devices if (one.phase_share("load") or 0.0) >= INPUT]
+    if not slow:
+        return None
+    return Finding(
+        "bad",
+        "Training waited for its data",
+        f"{listed([one.name for one in slow])} spent over {percent(INPUT)} of the training time "
+        "on reading and tokenizing; a faster disk or cached tokens would help.",
+        tuple(
+            Evidence(f"{one.name}, share of training", one.phase_share("load") or 0.0, "share")
+            for one in slow
+        ),
+    )
+
+
+def padding(job: Figures) -> Finding | None:
+    if job.option("train", "kernels") != "plain" or not job.works:
+        return None
+    if job.option("train", "batching") == "length":
+        return None
+    size = plausible(job.option("train", "batch_size")) or 0.0
+    return Finding(
+        "bad",
+        "Padding was computed",
+        "With plain kernels each batch is padded to its longest example, and examples were not "
+        "drawn by length. How much that cost is not measured; fast kernels or batching by length "
+        "avoid it.",
+        (Evidence("examples in a batch", size, "count"),),
+    )
+
+
+def memory_near_its_limit(job: Figures) -> Finding | None:
+    shares = [(one, ratio(one.peak_memory_bytes, one.memory_bytes)) for one in job.devices]
+    full = [(one, share) for one, share in shares if share is not None and share >= NEAR_LIMIT]
+    if not full:
+        return None
+    return Finding(
+        "bad",
+        "Memory was nearly full",
+        f"{listed([one.name for one, _ in full])} used over {percent(NEAR_LIMIT)} of the memory "
+        "it has; a longer text may end the training. A smaller batch, checkpointing or an int8 "
+        "base gives room.",
+        tuple(Evidence(f"{one.name}, peak of its memory", share, "share") for one, share in full),
+    )
+
+
+def energy_elsewhere(job: Figures) -> Finding | None:
+    known = [work for work in job.works if work.compute_j is not None]
+    computing = sum(work.compute_j or 0.0 for work in known)
+    other = sum((work.communication_j or 0.0) + (work.waiting_j or 0.0) for work in known)
+    share = ratio(other, computing + other)
+    if share is None or share < ENERGY_ELSEWHERE:
+        return None
+    kind = " (partly estimated)" if any(work.is_estimated for work in known) else ""
+    return Finding(
+        "bad",
+        "Energy went into more than computing",
+        f"{percent(share)} of the energy{kind} was spent while devices sent, received or waited.",
+        (
+            Evidence("while computing", computing, "J"),
+            Evidence("while communicating", sum(w.communication_j or 0.0 for w in known), "J"),
+            Evidence("while waiting", sum(w.waiting_j or 0.0 for w in known), "J"),
+        ),
+    )
+
+
+def sent_again(job: Figures) -> Finding | None:
+    known = [work for work in job.works if work.retransfer_bytes is not None and work.at_socket]
+    again = sum(work.retransfer_bytes or 0.0 for work in known)
+    share = ratio(again, sum((w.up_bytes or 0.0) + (w.down_bytes or 0.0) for w in known))
+    if share is None or share < AGAIN:
+        return None
+    return Finding(
+        "bad",
+        "Bytes travelled twice",
+        f"{percent(share)} of the bytes were sent or received again after a broken transfer.",
+        (Evidence("sent or received again", again, "B"),),
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    used_well,
+    mostly_computing,
+    waiting_for_the_slowest,
+    communication,
+    low_mfu,
+    impossible_mfu,
+    loading,
+    padding,
+    memory_near_its_limit,
+    energy_elsewhere,
+    sent_again,
+)

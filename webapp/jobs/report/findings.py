@@ -1,0 +1,55 @@
+"""What a finding of a report is: a title, a sentence, and the figures it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from webapp.common.units import duration, percent, si, significant, size
+from webapp.jobs.report.data import Figures
+
+Severity = Literal["good", "bad", "ugly"]
+FORMS: dict[str, Callable[[float], str]] = {
+    "share": percent,
+    "s": duration,
+    "B": size,
+    "J": lambda value: si(value, "J"),
+    "FLOP/s": lambda value: si(value, "FLOP/s"),
+    "count": lambda value: f"{value:.0f}",
+    "points": lambda value: f"{significant(value)} points",
+    "": significant,
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """``unit``: share (of 1), s, B, J, FLOP/s, count, points (of F1 in percent), or none."""
+
+    label: str
+    value: float
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        return FORMS[self.unit](self.value)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """good: the hardware was used well; bad: something was wasted; ugly: failed or unfair."""
+
+    severity: Severity
+    title: str
+    sentence: str
+    evidence: tuple[Evidence, ...]
+    key: str = ""
+
+
+Check = Callable[[Figures], Finding | None]
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """``a, b and c``; beyond ``most`` how many more."""
+    shown = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)

@@ -1,0 +1,278 @@
+"""Checks of what was learned, what failed, and what was unfair between devices."""
+
+from __future__ import annotations
+
+from webapp.common.units import percent, si, significant
+from webapp.jobs.analysis.device_metrics import ratio
+from webapp.jobs.report.data import DeviceFigures, Figures
+from webapp.jobs.report.findings import Check, Evidence, Finding, listed
+
+# Our choice of what is worth saying. Scores are ROUGE-L, F1 in percent.
+GAIN = 1.0
+SPREAD = 5.0
+LOST = 0.1
+# Work and data differ from this factor and this difference of their shares on.
+UNEVEN_FACTOR, UNEVEN_SHARE = 1.5, 0.1
+
+
+def learned(job: Figures) -> Finding | None:
+    gain = _gain(job.first_score, job.last_score)
+    if gain is None or gain < GAIN:
+        return None
+    joules = job.total("joules")
+    kind = " (partly estimated)" if any(work.is_estimated for work in job.works) else ""
+    cost = f" and {si(joules, 'J')}{kind} of energy" if joules else ""
+    return Finding(
+        "good",
+        "The model learned",
+        f"ROUGE-L rose by {significant(gain)} points for {si(job.total('tokens'))} tokens{cost}.",
+        (
+            Evidence("ROUGE-L before, F1 in percent", job.first_score or 0.0),
+            Evidence("ROUGE-L after", job.last_score or 0.0),
+        ),
+    )
+
+
+def nothing_learned(job: Figures) -> Finding | None:
+    gain = _gain(job.first_score, job.last_score)
+    worse = (
+        job.first_loss is not None and job.last_loss is not None and job.last_loss > job.first_loss
+    )
+    if (gain is None or gain >= 0) and not worse:
+        return None
+    evidence = [("ROUGE-L, change", gain, "points"), ("loss before", job.first_loss, "")]
+    evidence.append(("loss after, nats per token", job.last_loss, ""))
+    return Finding(
+        "ugly",
+        "The model is worse than at the start",
+        "Its score fell or its loss rose over the job; a lower learning rate, or another server "
+        "strategy, is the first thing to try.",
+        tuple(Evidence(label, value, unit) for label, value, unit in evidence if value is not None),
+    )
+
+
+def _gain(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def everyone_delivered(job: Figures) -> Finding | None:
+    asked = [one for one in job.devices if one.offered]
+    if not asked or any(len(one.works) < one.offered for one in asked) or job.rounds_failed:
+        return None
+    return Finding(
+        "good",
+        "Everybody delivered",
+        f"All {len(asked)} devices brought every update they were asked for.",
+        (Evidence("updates", float(sum(len(one.works) for one in asked)), "count"),),
+    )
+
+
+def never_delivered(job: Figures) -> Finding | None:
+    silent = [one for one in job.devices if one.offered and not one.works]
+    if not silent:
+        return None
+    why = "; ".join(dict.fromkeys(reason for one in silent for reason in one.reasons[:1]))
+    held = sum(one.examples for one in silent)
+    share = ratio(held, sum(one.examples for one in job.devices)) or 0.0
+    told = f" What they said: {why[:300]}." if why else ""
+    return Finding(
+        "ugly",
+        "Some devices never delivered",
+        f"{listed([one.name for one in silent])} brought no update at all, so {percent(share)} of "
+        f"the examples never counted.{told}",
+        tuple(Evidence(f"{one.name}, times asked", float(one.offered), "count") for one in silent),
+    )
+
+
+def work_was_lost(job: Figures) -> Finding | None:
+    some = [one for one in job.devices if one.lost and one.works]
+    share = ratio(sum(one.lost for one in job.devices), sum(one.offered for one in job.devices))
+    if not some or share is None or share < LOST:
+        return None
+    why = listed(list(dict.fromkeys(reason for one in some for reason in one.reasons))[:3])
+    told = f" Reasons: {why[:300]}." if why else ""
+    return Finding(
+        "ugly",
+        "Work was lost on the way",
+        f"{percent(share)} of what was asked for failed, was refused or came too late.{told}",
+        tuple(Evidence(f"{one.name}, lost", float(one.lost), "count") for one in some),
+    )
+
+
+def failed_rounds(job: Figures) -> Finding | None:
+    if not job.rounds_failed and job.phase != "failed":
+        return None
+    many = f"{job.rounds_failed} round{'' if job.rounds_failed == 1 else 's'} had to be given up"
+    said = "The job failed" if job.phase == "failed" else many
+    why = f": {job.reason}" if job.reason else ""
+    return Finding(
+        "ugly",
+        "The job failed" if job.phase == "failed" else "Rounds failed",
+        f"{said}{why}.".replace("..", "."),
+        (
+            Evidence("rounds closed", float(job.rounds_closed), "count"),
+            Evidence("rounds failed", float(job.rounds_failed), "count"),
+            Evidence("time those took", job.failed_s, "s"),
+        ),
+    )
+
+
+def work_against_data(job: Figures) -> Finding | None:
+    """A device that trained far more or less than the share of the data that it holds."""
+    work = sum(one.trained_examples for one in job.devices)
+    data = sum(one.examples for one in job.devices)
+    if not work or not data or len(job.devices) < 2:
+        return None
+    shares = [(one, one.trained_examples / work, one.examples / data) for one in job.devices]
+    uneven = [item for item in shares if item[0].works and _apart(item[1], item[2])]
+    if not uneven:
+        return None
+    worst, did, holds = max(uneven, key=lambda item: abs(item[1] - item[2]))
+    less = "less" if did < holds else "more"
+    return Finding(
+        "ugly",
+        "Work and data did not match",
+        f"{worst.name} did {percent(did)} of the work with {percent(holds)} of the data, {less} "
+        "than its share; the model leans towards those who worked more.",
+        tuple(
+            evidence
+            for one, mine, held in uneven
+            for evidence in (
+                Evidence(f"{one.name}, share of examples trained", mine, "share"),
+                Evidence(f"{one.name}, share of data", held, "share"),
+            )
+        ),
+    )
+
+
+def _apart(work: float, data: float) -> bool:
+    factor = max(work, data) / max(min(work, data), 1e-9)
+    return factor >= UNEVEN_FACTOR and abs(work - data) >= UNEVEN_SHARE
+
+
+def unequal_scores(job: Figures) -> Finding | None:
+    scored = _scored(job)
+    if len(scored) < 2:
+        return None
+    best, worst = scored[-1], scored[0]
+    spread = (best.last_score or 0.0) - (worst.last_score or 0.0)
+    if spread < SPREAD:
+        return None
+    return Finding(
+        "ugly",
+        "The model serves some better than others",
+        f"On {best.name}'s data it reaches ROUGE-L {significant(best.last_score or 0.0)}, on "
+        f"{worst.name}'s {significant(worst.last_score or 0.0)}. Part of that may be how hard the "
+        "texts are.",
+        tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
+    )
+
+
+def equal_scores(job: Figures) -> Finding | None:
+    scored = _scored(job)
+    if len(scored) < 2:
+        return None
+    spread = (scored[-1].last_score or 0.0) - (scored[0].last_score or 0.0)
+    if spread >= SPREAD:
+        return None
+    return Finding(
+        "good",
+        "It serves all devices alike",
+        f"ROUGE-L differs by at most {significant(spread)} points between the devices' own data.",
+        tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
+    )
+
+
+def _scored(job: Figures) -> list[DeviceFigures]:
+    known = [one for one in job.devices if one.last_score is not None]
+    return sorted(known, key=lambda one: one.last_score or 0.0)
+
+
+def own_models(job: Figures) -> Finding | None:
+    """Whether the models that devices keep for themselves serve them better than the shared one."""
+    both = [
+        (one, one.own_score - one.last_score)
+        for one in job.devices
+        if one.own_score is not None and one.last_score is not None
+    ]
+    if not both:
+        return None
+    mean = sum(gain for _, gain in both) / len(both)
+    better = sum(gain > 0 for _, gain in both)
+    return Finding(
+        "good" if mean >= 0 else "bad",
+        "Models of their own",
+        f"For {better} of {len(both)} devices the model it keeps for itself is better on its own "
+        f"data than the shared one; over all of them ROUGE-L differs by {mean:+.1f} points.",
+        tuple(Evidence(f"{one.name}, own over shared", gain, "points") for one, gain in both),
+    )
+
+
+def own_rewards(job: Figures) -> Finding | None:
+    """Whether the devices' own training served what each of them is paid for."""
+    known = [(one.name, one.rewarded.reward_gain) for one in job.devices if one.rewarded]
+    gains = [(name, gain) for name, gain in known if gain is not None]
+    if not gains:
+        return None
+    better, fell = sum(gain > 0 for _, gain in gains), [name for name, gain in gains if gain < 0]
+    advice = (
+        f" For {listed(fell)} it made that worse; a lower learning rate or a stronger "
+        "method.anchor holds a device nearer the model it received."
+    )
+    return Finding(
+        "bad" if fell else "good",
+        "Rewards of their own",
+        f"In the last round that was evaluated the training of {better} of {len(gains)} devices "
+        f"raised their own reward.{advice if fell else ''}",
+        tuple(Evidence(f"{name}, change of its reward", gain) for name, gain in gains),
+    )
+
+
+def gain_over_alone(job: Figures) -> Finding | None:
+    """Whether the devices are better off than by training alone, where somebody asked for it."""
+    known = [(one, one.over_alone) for one in job.devices if one.over_alone is not None]
+    if not known:
+        return None
+    lost = [one.name for one, gain in known if gain <= -GAIN]
+    mean = sum(gain for _, gain in known) / len(known)
+    better = sum(gain > 0 for _, gain in known)
+    title = "Taking part was worth it" if mean > 0 else "Taking part was not worth it"
+    worse = f" {listed(lost)} would have done better alone." if lost else ""
+    return Finding(
+        "ugly" if lost else "good" if mean > 0 else "bad",
+        "Some would have done better alone" if lost else title,
+        f"For {better} of {len(known)} devices the model is better on its own data than one that "
+        f"it trained by itself; ROUGE-L differs by {mean:+.1f} points in the mean.{worse}",
+        tuple(Evidence(f"{one.name}, over training alone", gain, "points") for one, gain in known),
+    )
+
+
+def left_behind(job: Figures) -> Finding | None:
+    falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
+    fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
+    if not fell:
+        return None
+    return Finding(
+        "ugly",
+        "Some lost by taking part",
+        f"For {listed([one.name for one, _ in fell])} the model is worse on its own data than "
+        "before the job.",
+        tuple(Evidence(f"{one.name}, ROUGE-L change", gain, "points") for one, gain in fell),
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    learned,
+    everyone_delivered,
+    equal_scores,
+    own_models,
+    gain_over_alone,
+    own_rewards,
+    nothing_learned,
+    never_delivered,
+    work_was_lost,
+    failed_rounds,
+    work_against_data,
+    unequal_scores,
+    left_behind,
+)

@@ -1,0 +1,164 @@
+"""Pages of devices: list, one device, enrolment, revocation."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db.models import prefetch_related_objects
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from fedcore.hardware.machines import MACHINES
+from webapp.accounts.access import found, person
+from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
+from webapp.devices.models import Device, DeviceRole, Enrolment
+from webapp.jobs.analysis import device_history, heads
+from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.lifecycle.enrolment import create_enrolment, revoke
+from webapp.jobs.models import Assignment, Job
+from webapp.pages.devices import comparison, comparison_data, roofline
+from webapp.pages.devices.forms import EnrolForm, enrol_command
+from webapp.pages.devices.intensity import flops_per_byte
+
+RECENT = 10
+COMPARED = 100  # devices on one page
+ROUNDS = 12  # of a device's page
+
+
+def device_list(request: HttpRequest) -> HttpResponse:
+    query = request.GET.get("q", "")[:100]
+    presence = request.GET.get("presence", "")
+    sort = request.GET.get("sort", "name")
+    devices = device_history.select(query, presence, sort)
+    page = Paginator(devices, device_history.PAGE).get_page(request.GET.get("page"))
+    shown = list(page.object_list)
+    prefetch_related_objects(shown, device_history.HELD)
+    every = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+    context = {
+        "page": page,
+        "rows": device_history.of_devices(shown, device_history.last_trainings(shown)),
+        "query": query,
+        "presence": presence,
+        "sort": sort,
+        "counts": heads.counts({"presence": device.presence} for device in every),
+        "any": bool(devices) or Device.objects.exists(),
+    }
+    part = request.headers.get("HX-Target") == "devices"
+    return render(request, "devices/_table.html" if part else "devices/list.html", context)
+
+
+def device_compare(request: HttpRequest) -> HttpResponse:
+    """Every device that is not revoked beside the others, a page at a time on common scales."""
+    wanted = comparison_data.Wanted.of(request.GET)
+    found = wanted.comparison()
+    page = Paginator(found.lines, COMPARED).get_page(request.GET.get("page"))
+    context = {
+        "found": found,
+        "page": page,
+        "wanted": wanted,
+        "jobs": Job.objects.filter(alone_of=None)
+        .exclude(phase="draft")
+        .order_by("-created_at")[:RECENT],
+        "references": [MACHINES[key] for key in comparison.REFERENCES],
+        "csv": f"{reverse('api-device-comparison-csv')}?{wanted.query}",
+    }
+    part = request.headers.get("HX-Target") == "comparison"
+    return render(request, "devices/_comparison.html" if part else "devices/compare.html", context)
+
+
+def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
+    device = found(request, device_history.devices_with_data(), pk=device_id)
+    work = list(
+        Assignment.objects.filter(device=device)
+        .select_related("round__job")
+        .order_by("-offered_at")[:ROUNDS]
+    )
+    row = device_history.of_devices([device], device_history.last_trainings([device]))[0]
+    credential = getattr(device, "credential", None)
+    context = {
+        "device": device,
+        "row": row,
+        "peaks": roofline.peak_facts(device.profile),
+        "rates": rates(device, row),
+        "roofline": roofline.picture(device.profile, row.last, flops_per_byte(device, row.last)),
+        "left_out": roofline.left_out(device.profile),
+        "jobs": roofline.last_jobs(device),
+        "work": [(part, work_of(part)) for part in work],
+        "credential": credential,
+        "head": heads.device_head(device),
+        "events": device.events.select_related("job").order_by("-at")[:30],
+    }
+    return render(request, "devices/page.html", context)
+
+
+def rates(device: Device, row: device_history.Row) -> list[roofline.Fact]:
+    """What moves bytes, and what measures watts."""
+    profile = device.profile
+    return [
+        roofline.rate_fact(
+            "Memory bandwidth", profile.get("memory_bandwidth_bps"), "measured, read plus write"
+        ),
+        roofline.rate_fact("Disk, reading", profile.get("disk_read_bps"), "measured"),
+        roofline.rate_fact("Disk, writing", profile.get("disk_write_bps"), "measured"),
+        roofline.rate_fact("Link", row.link_bps, "measured in the last download"),
+        roofline.power_fact(profile),
+    ]
+
+
+@require(ENROL)
+@never_cache
+def enrol(request: HttpRequest) -> HttpResponse:
+    form = EnrolForm(request.POST or None)
+    context: dict[str, object] = {"form": form}
+    if request.method == "POST" and form.is_valid():
+        name, dataset = form.cleaned_data["name"], form.cleaned_data["dataset"]
+        role = form.cleaned_data["role"]
+        trains = role != DeviceRole.AGGREGATOR
+        enrolment, token = create_enrolment(person(request), name, role, form.lifetime)
+        context["enrolment"] = enrolment
+        context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset, trains)
+        context["asks_data"] = trains and not dataset
+    recent = Enrolment.objects.select_related("device", "created_by")
+    context["recent"] = recent.order_by("-created_at")[:RECENT]
+    return render(request, "devices/enrol.html", context)
+
+
+@never_cache
+def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
+    """The waiting box; 204 while nothing has changed, so that nothing is drawn anew."""
+    rows = Enrolment.objects.select_related("device")
+    enrolment = found(request, rows, ENROL, pk=enrolment_id)
+    if enrolment.state == request.GET.get("was") == "waiting":
+        return HttpResponse(status=204)
+    device = enrolment.device
+    seen = device is not None and device.last_seen_at is not None
+    row = device_history.of_devices([device], {})[0] if device is not None else None
+    context = {"enrolment": enrolment, "device": device, "seen": seen, "row": row}
+    return render(request, "devices/_enrolment.html", context)
+
+
+@require_POST
+def device_revoke(request: HttpRequest, device_id: int) -> HttpResponse:
+    device = found(request, Device.objects.all(), REVOKE_DEVICE, pk=device_id)
+    revoke(device, person(request))
+    messages.success(request, f"{device.name} is revoked; its credential opens nothing any more.")
+    return redirect("device", device_id=device.pk)
+
+
+@require(REVOKE_DEVICE)
+@require_POST
+def revoke_many(request: HttpRequest) -> HttpResponse:
+    wanted = [int(key) for key in request.POST.getlist("device") if key.isdecimal()]
+    devices = list(Device.objects.filter(pk__in=wanted, revoked_at=None))
+    for device in devices:
+        revoke(device, person(request))
+    if devices:
+        names = ", ".join(device.name for device in devices)
+        messages.success(request, f"Revoked: {names}.")
+    else:
+        messages.error(request, "Choose at least one device that is not revoked.")
+    return redirect("devices")

@@ -1,0 +1,156 @@
+"""What templates show: numbers with units, relative times, states, icons, sparklines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django import template
+from django.forms import BoundField, Select
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from webapp.common import units
+from webapp.pages.jobs.forms import Field
+from webapp.telemetry.icons import ICONS
+
+register = template.Library()
+
+# The tone a state is painted in; its word always stands beside it.
+TONES = {
+    "online": "good",
+    "busy": "live",
+    "offline": "idle",
+    "never seen": "idle",
+    "revoked": "idle",
+    "draft": "idle",
+    "queued": "wait",
+    "not asked": "idle",
+    "gone": "idle",
+    "running": "live",
+    "paused": "wait",
+    "completed": "good",
+    "failed": "bad",
+    "cancelled": "idle",
+    "waiting": "wait",
+    "used": "good",
+    "expired": "idle",
+    "refused": "bad",
+    "closed": "good",
+    "folded": "good",
+    "reported": "good",
+    "training": "live",
+    "uploading": "live",
+}
+
+
+@register.filter
+def si(value: object, unit: str = "") -> str:
+    return units.si(units.number(value), unit)
+
+
+@register.filter
+def size(value: object) -> str:
+    return units.size(units.number(value))
+
+
+@register.filter
+def percent(share: object) -> str:
+    return units.percent(units.number(share))
+
+
+@register.filter
+def duration(seconds: object) -> str:
+    return units.duration(units.number(seconds))
+
+
+@register.simple_tag
+def ago(at: datetime | None) -> str | SafeString:
+    """A relative time that the page keeps current, with the exact one on hover."""
+    if at is None:
+        return "never"
+    exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html(
+        '<time datetime="{}" title="{}" data-ago>{}</time>', at.isoformat(), exact, units.ago(at)
+    )
+
+
+@register.simple_tag
+def state(word: str, label: str = "") -> SafeString:
+    """Dot and word."""
+    tone = TONES.get(word, "idle")
+    return format_html('<span class="state" data-tone="{}">{}</span>', tone, label or word)
+
+
+@register.simple_tag
+def device_checks(field: Field) -> SafeString:
+    """A tick box a device; joined here, since a template takes long over a thousand."""
+    rows = (
+        (
+            *(field.name, one.value, " checked" if one.chosen else "", one.label, one.note),
+            *(TONES.get(one.state, "idle"), one.state),
+        )
+        for one in field.choices
+    )
+    line = (
+        '<label class="check"><input type="checkbox" name="{0}" value="{1}"{2}>{3} '
+        '<span class="state" data-tone="{5}">{6}</span><small>{4}</small></label>'
+    )
+    return format_html_join("", line, rows)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    return format_html(
+        '<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">'
+        '<path d="{}"/></svg>',
+        ICONS[name],
+    )
+
+
+@register.simple_tag
+def sparkline(values: Sequence[float], label: str, width: int = 96, height: int = 24) -> SafeString:
+    """A line of the values from left to right; a single value is a dot."""
+    if not values:
+        return format_html('<span class="faint">{}</span>', units.NONE)
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    step = (width - 6) / max(1, len(values) - 1)
+    points = [
+        (3 + i * step, 3 + (height - 6) * (1 - (v - low) / span)) for i, v in enumerate(values)
+    ]
+    x, y = points[-1]
+    return format_html(
+        '<svg class="spark" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
+        'aria-label="{label}"><polyline points="{points}"/><circle cx="{x}" cy="{y}" r="2"/></svg>',
+        w=width,
+        h=height,
+        label=label,
+        points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+        x=f"{x:.1f}",
+        y=f"{y:.1f}",
+    )
+
+
+@register.simple_tag
+def gain(now: float | None, before: float | None) -> str | SafeString:
+    """How many points a score rose, or fell, since the start."""
+    if now is None or before is None or now == before:
+        return units.NONE
+    points = now - before
+    tone = "gain" if points > 0 else "faint"
+    return format_html('<span class="{}">{}</span>', tone, f"{points:+.1f}".replace("-", "\u2212"))
+
+
+@register.simple_tag
+def dressed(field: BoundField) -> SafeString:
+    """A form's field in the look of the pages, tied to its help and its faults."""
+    widget = field.field.widget
+    ids = [f"{field.id_for_label}_helptext"] if field.help_text else []
+    ids += [f"{field.id_for_label}_error"] if field.errors else []
+    attrs: dict[str, str | bool] = {"class": "select" if isinstance(widget, Select) else "input"}
+    if ids:
+        attrs["aria-describedby"] = " ".join(ids)
+    if field.errors:
+        attrs["aria-invalid"] = "true"
+    return field.as_widget(attrs=attrs)

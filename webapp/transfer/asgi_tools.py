@@ -1,0 +1,67 @@
+"""What the ASGI applications around Django share: the words, threads, answers without a view."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+
+from webapp.common.problem_document import CONTENT_TYPE, document
+
+Scope = dict[str, Any]
+Message = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
+
+# Hashing and disks release the interpreter's lock, so transfers use every core and wait apart.
+_THREADS = ThreadPoolExecutor(max_workers=8 + 2 * (os.cpu_count() or 1), thread_name_prefix="bulk")
+
+
+async def beside(call: Callable[..., T], *args: Any) -> T:
+    """Run what blocks (a disk, a hash) beside the event loop; it ends before its waiter does."""
+    running = asyncio.get_running_loop().run_in_executor(_THREADS, partial(call, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+async def in_thread(call: Callable[..., T], *args: Any) -> T:
+    """The same for what may look into the database."""
+    done: T = await database_sync_to_async(call, thread_sensitive=False, executor=_THREADS)(*args)
+    return done
+
+
+def header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def announced(scope: Scope) -> int | None:
+    """Content-Length; None where it is not said or nonsense."""
+    text = header(scope, b"content-length")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+async def answer(
+    send: Send, status: int, headers: Mapping[str, str], body: bytes = b"", more: bool = False
+) -> None:
+    """Send a whole answer; ``more`` leaves the exchange open although all of it is on its way."""
+    told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    if status != 204:
+        told.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def problem_body(status: int, reason: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a problem document."""
+    return {"content-type": CONTENT_TYPE}, json.dumps(document(status, reason)).encode()

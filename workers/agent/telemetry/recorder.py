@@ -1,0 +1,138 @@
+"""Samples of one assignment: what the training says, and what the agent's processes use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import psutil  # type: ignore[import-untyped]
+
+from workers.agent.http.byte_counts import Counted, Traffic
+from workers.agent.power.account import Energy
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import Activity, SharedState
+
+POLL_S = 0.5  # between two looks at the power
+QUIET_S = 1.5  # without a sample of the training for this long, one of the process is kept alone
+
+log = logging.getLogger(__name__)
+
+
+class ProcessMeter:
+    """Memory and CPU of the training process and its parent, together."""
+
+    def __init__(self) -> None:
+        self._processes = [psutil.Process(pid) for pid in (os.getpid(), os.getppid())]
+        for process in self._processes:
+            process.cpu_percent()
+
+    def read(self) -> dict[str, float]:
+        memory = cpu = 0.0
+        for process in self._processes:
+            try:
+                memory += process.memory_info().rss
+                cpu += process.cpu_percent()
+            except psutil.Error:
+                continue
+        return {"memory_bytes": memory, "cpu_percent": cpu}
+
+
+class NetMeter:
+    """Bytes since the last reading, and their rate."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._counted, self._at = Counted(traffic), time.monotonic()
+
+    def read(self) -> dict[str, float]:
+        values, now = self._counted.values(), time.monotonic()
+        seconds = max(now - self._at, 1e-3)
+        self._counted, self._at = Counted(self._traffic), now
+        rates = {
+            "net_up_bps": values["net_up_bytes"] / seconds,
+            "net_down_bps": values["net_down_bytes"] / seconds,
+        }
+        return {**values, **rates}
+
+
+class Recorder:
+    """Writes samples and activity of one assignment to the store while its ``with`` block runs."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        board: SharedState,
+        traffic: Traffic,
+        iso_now: Callable[[], str],
+        assignment: str,
+        energy: Energy | None = None,
+    ) -> None:
+        self._outbox, self._board, self._iso_now = outbox, board, iso_now
+        self._processes, self._net = ProcessMeter(), NetMeter(traffic)
+        self.energy = energy or Energy()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._fill_silence, name="samples", daemon=True)
+        self.activity = Activity(assignment, "accepted", 0, 0, os.getpid())
+
+    def __enter__(self) -> Recorder:
+        self._publish()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.energy.poll()
+        self.record({})
+        self._board.end_activity(self.activity.assignment)
+
+    def enter(self, phase: str) -> None:
+        """Another phase of the assignment has begun."""
+        self.energy.enter(phase)
+        self._show(phase, self.activity.step, self.activity.steps_total)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is drawn in this block is drawn for nothing: the server is away."""
+        self.energy.enter("waiting")
+        try:
+            yield
+        finally:
+            self.energy.enter(self.activity.phase)
+
+    def advance(self, step: int, steps_total: int) -> None:
+        self._show(self.activity.phase, step, steps_total)
+
+    def _show(self, phase: str, step: int, steps_total: int) -> None:
+        self.activity = Activity(self.activity.assignment, phase, step, steps_total, os.getpid())
+        self._publish()
+
+    def _publish(self) -> None:
+        try:
+            self._board.set_activity(self.activity)
+        except sqlite3.Error as error:
+            log.warning("the activity cannot be noted: %s", error)
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Keep a sample. A full disk loses samples, never the training."""
+        with self._lock:
+            self._last = time.monotonic()
+            used = {**self._processes.read(), **self._net.read(), **self.energy.sample()}
+            sample = {**values, **used}
+            try:
+                self._outbox.add(self._iso_now(), self.activity.assignment, sample)
+            except sqlite3.Error as error:
+                log.warning("a sample is lost: %s", error)
+
+    def _fill_silence(self) -> None:
+        while not self._ended.wait(POLL_S):
+            self.energy.poll()
+            if time.monotonic() - self._last >= QUIET_S:
+                self.record({})

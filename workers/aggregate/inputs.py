@@ -1,0 +1,90 @@
+"""Which updates a round folds: its own, or in an asynchronous job those that its buffer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from django.db.models import QuerySet
+
+from fedcore import rounds
+from fedcore.aggregation.inputs import Key, UpdateFile
+from fedcore.rounds import AssignmentPhase, Task
+from webapp.common.units import number
+from webapp.jobs.lifecycle import clusters, device_overrides
+from webapp.jobs.lifecycle.round_rows import is_buffered, to_round
+from webapp.jobs.models import Assignment, Round
+
+
+def of_round(row: Round) -> QuerySet[Assignment]:
+    """Assignments whose updates the round folds, or would have folded."""
+    train = Assignment.objects.filter(task=Task.TRAIN.value)
+    if is_buffered(row):
+        return train.filter(round__job_id=row.job_id, buffered_in=row.number)
+    return train.filter(round=row)
+
+
+def reported(row: Round) -> dict[Key, Assignment]:
+    """The updates to fold, by their place in the sum: slot, then number.
+
+    A cluster's update stands for those that its device has folded. In an asynchronous job one slot
+    may bring several; the one from the oldest model comes first, whatever arrived first.
+    """
+    if row.clusters:
+        topmost = clusters.rows_of(row, rounds.top(to_round(row)))
+        return {(item.slot, 0): item for item in topmost}
+    rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
+    found = rows.select_related("update_artefact", "device", "round__base_artefact")
+    ordered = list(found.order_by("round__number", "round__attempt", "slot", "attempt"))
+    if not is_buffered(row):
+        return {(item.slot, 0): item for item in ordered}
+    return {(item.slot, place): item for place, item in enumerate(ordered)}
+
+
+def trained(row: Round, updates: Sequence[UpdateFile]) -> int:
+    """How many devices' own updates these are made of."""
+    if not row.clusters:
+        return len(updates)
+    found = reported(row)
+    return clusters.leaves(row, [found[update.key] for update in updates])
+
+
+def staleness(row: Round, item: Assignment) -> int:
+    """How many versions came between the model an update started from and the one it changes."""
+    return max(0, row.number - item.round.number)
+
+
+def scale(row: Round, item: Assignment) -> float:
+    """What a stale update is multiplied with before it is folded."""
+    return float(row.job.job_spec.participation.discount(staleness(row, item)))
+
+
+def update_file(row: Round, item: Assignment, key: Key, path: Path) -> UpdateFile:
+    """An update as the fold takes it, with what its device told of it."""
+    told = item.metrics
+    return UpdateFile(
+        path,
+        float(item.examples),
+        *key,
+        scale=scale(row, item),
+        steps=int(number(told.get("steps")) or 0),
+        loss_before=number(told.get("loss_before")),
+        spec=device_overrides.spec_for(row.job, item.slot),
+    )
+
+
+def figures(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:
+    """What Round.fold keeps of an asynchronous job's updates, in the order of the sum."""
+    if not is_buffered(row):
+        return []
+    return [
+        {
+            "slot": item.slot,
+            "assignment": str(item.pk),
+            "base": item.round.number,
+            "attempt": item.attempt,
+            "staleness": staleness(row, item),
+            "discount": scale(row, item),
+        }
+        for _, item in sorted(folded.items(), key=lambda pair: pair[0][1])
+    ]

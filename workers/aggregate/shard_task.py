@@ -1,0 +1,64 @@
+"""One shard of a large fold, on whichever worker took it."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from fedcore.aggregation import inputs, shards
+from fedcore.aggregation.aggregate import UpdatesRefused
+from fedcore.rounds import RoundPhase
+from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, store
+from webapp.jobs.models import ArtefactKind, FoldShard
+from workers.aggregate import aggregate
+from workers.aggregate import shards as sharding
+
+
+def fold_one(shard_id: int) -> None:
+    """Fold a shard and store it; whoever stores the last one joins them.
+
+    Doing it twice, at once or on another machine, gives the same bytes. A shard of a plan that was
+    given up meanwhile is nobody's.
+    """
+    rows = FoldShard.objects.select_related("plan__round__job", "plan__round__base_artefact")
+    shard = rows.filter(pk=shard_id).first()
+    if shard is None:
+        return
+    row = shard.plan.round
+    if row.phase != RoundPhase.AGGREGATING.value:
+        sharding.forget(row)
+        return
+    with aggregate.failing(row):
+        if sharding.claim(shard):
+            _fold(shard)
+        siblings = FoldShard.objects.filter(plan=shard.plan_id)
+        if siblings.exists() and not siblings.filter(artefact=None).exists():
+            aggregate.fold_round(row.pk)
+
+
+def _fold(shard: FoldShard) -> None:
+    row = shard.plan.round
+    factors = sharding.factors_of(shard.plan)
+    with full_disk_refused(), ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
+        out = folder / "shard.safetensors"
+        before, updates = aggregate.opened(row, stack)
+        try:
+            if not sharding.is_of(shard.plan, updates):  # one was refused: share out anew
+                raise UpdatesRefused({})
+            heard = [update for update in updates if update.key in factors]
+            done = shards.fold_shard(
+                aggregate.spec_of(row, updates),
+                inputs.Before(before.model, before.state),
+                heard,
+                inputs.Shard((shard.start, shard.stop), factors),
+                out,
+            )
+        except UpdatesRefused as error:
+            aggregate.refuse_unsound(row, error)
+            aggregate.fold_round(row.pk)
+            return
+        artefact = store(out, done.frame.sha256, ArtefactKind.SHARD, "aggregate")
+    squares = [done.squares[key] for key in factors]
+    FoldShard.objects.filter(pk=shard.pk).update(artefact=artefact, squares=squares)

@@ -1,0 +1,150 @@
+"""Large folds shared out: which shards there are, who is to fold them, what they make together.
+
+The rows are the truth. Whoever is asked to fold a round whose fold is shared out sends out the
+shards that nobody has folded or is folding; once all are there it joins them instead of folding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from fedcore.aggregation import inputs, shards
+from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
+from fedcore.aggregation.inputs import Key, Span
+from fedcore.aggregation.publish import Before, Fold
+from fedcore.formats.frame_header import read_header
+from fedcore.spec.job import JobSpec
+from webapp.broker import FOLD_SHARD, send_after_commit
+from webapp.jobs.artefacts.store import incoming_dir, local_file, storage
+from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.transitions import lock_job
+from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Round
+
+# A shard that was begun this long ago and is not there counts as lost with its worker. Too short
+# costs work done twice, never more.
+CLAIM_S = 60.0
+
+
+def fold_of(
+    row: Round, before: Before, updates: Sequence[UpdateFile], stack: ExitStack
+) -> Fold | None:
+    """How to fold a round now: at once, or by joining shards. None while shards are missing."""
+    if not shards.divisible(row.job.job_spec):
+        return fold_files
+    size = sum(update.path.stat().st_size for update in updates)
+    ranges = shards.spans(read_header(before.model).elements, shard_count(size))
+    if len(ranges) < 2:
+        return fold_files
+    plan = _plan(row, before, updates, ranges)
+    stored = [_stored(shard, stack) for shard in plan.shards.select_related("artefact")]
+    if not all(stored):
+        _ask(plan.shards.filter(artefact=None))
+        return None
+    return _joined(plan, [shard for shard in stored if shard])
+
+
+def shard_count(size_bytes: int) -> int:
+    """Into how many shards a fold of so many bytes is cut; 1 where that would not help."""
+    if settings.AGGREGATE_WORKERS < 2 or not settings.FOLD_SHARD_BYTES:
+        return 1
+    shard_bytes: int = settings.FOLD_SHARD_BYTES
+    return ceil(size_bytes / shard_bytes)
+
+
+def factors_of(plan: FoldPlan) -> dict[Key, float]:
+    return {(slot, attempt): factor for slot, attempt, factor in plan.members}
+
+
+def _plan(
+    row: Round, before: Before, updates: Sequence[UpdateFile], ranges: Sequence[Span]
+) -> FoldPlan:
+    """The round's plan, made anew where it is of other updates: one of them was refused since."""
+    plan = FoldPlan.objects.filter(round=row).first()
+    if plan is not None and is_of(plan, updates):
+        return plan
+    files = inputs.Before(before.model, before.state)
+    found = shards.factors_of(row.job.job_spec, files, updates, incoming_dir())
+    members = [[*key, factor] for key, factor in sorted(found.items())]
+    with transaction.atomic():
+        lock_job(row.job_id)
+        plan = FoldPlan.objects.filter(round=row).first()
+        if plan is not None and is_of(plan, updates):
+            return plan  # another worker was faster
+        forget(row)
+        plan = FoldPlan.objects.create(round=row, members=members)
+        FoldShard.objects.bulk_create(FoldShard(plan=plan, start=a, stop=b) for a, b in ranges)
+        job_event(row.job, f"round {row.number}: the fold is shared out in {len(ranges)} shards")
+    return plan
+
+
+def is_of(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
+    """Whether all updates that a plan was made of are still to be folded."""
+    return set(factors_of(plan)) <= {update.key for update in updates}
+
+
+def _stored(shard: FoldShard, stack: ExitStack) -> shards.ShardFile | None:
+    """A folded shard's file; one whose bytes are gone is to be folded again."""
+    if shard.artefact is None:
+        return None
+    if not storage().exists(Artefact.path_of(shard.artefact.sha256)):
+        FoldShard.objects.filter(pk=shard.pk).update(artefact=None, claimed_at=None)
+        return None
+    path = stack.enter_context(local_file(shard.artefact))
+    keys = factors_of(shard.plan)
+    return shards.ShardFile(
+        path, (shard.start, shard.stop), dict(zip(keys, shard.squares, strict=True))
+    )
+
+
+def _ask(missing: QuerySet[FoldShard]) -> None:
+    lost = timezone.now() - timedelta(seconds=CLAIM_S)
+    for shard in missing.filter(Q(claimed_at=None) | Q(claimed_at__lt=lost)):
+        send_after_commit(FOLD_SHARD, shard.pk)
+
+
+def claim(shard: FoldShard) -> bool:
+    """Whether this worker is the one to fold it."""
+    now = timezone.now()
+    free = Q(claimed_at=None) | Q(claimed_at__lt=now - timedelta(seconds=CLAIM_S))
+    waiting = FoldShard.objects.filter(free, pk=shard.pk, artefact=None)
+    return bool(waiting.update(claimed_at=now))
+
+
+def _joined(plan: FoldPlan, stored: Sequence[shards.ShardFile]) -> Fold:
+    folded = shards.Folded(stored, factors_of(plan))
+
+    def join(
+        spec: JobSpec,
+        global_path: Path,
+        updates: Sequence[UpdateFile],
+        state_path: Path | None,
+        out_global: Path,
+        out_state: Path,
+    ) -> FoldReport:
+        before = inputs.Before(global_path, state_path)
+        return shards.join_shards(spec, before, updates, folded, (out_global, out_state))
+
+    return join
+
+
+def forget(row: Round) -> None:
+    """Drop the round's plan and its shards' bytes, which nothing but this fold needs."""
+    plan = FoldPlan.objects.filter(round=row).first()
+    if plan is None:
+        return
+    names = list(plan.shards.exclude(artefact=None).values_list("artefact_id", flat=True))
+    now = timezone.now()
+    with transaction.atomic():
+        plan.delete()
+        Artefact.objects.filter(pk__in=names).update(marked_at=now, removed_at=now)
+        for name in names:
+            storage().delete(Artefact.path_of(str(name)))

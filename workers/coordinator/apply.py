@@ -1,0 +1,220 @@
+"""Storing what a step decided: guarded updates of the rows, messages after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+
+from fedcore import rounds
+from fedcore.rounds import AssignmentPhase, Effect, Ended, Measured, Revoke, RoundPhase, Task
+from webapp.devices import broker
+from webapp.jobs.analysis.scores import PERSONAL
+from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.models import Assignment, Job, Level, Participant, Round
+
+MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
+
+
+class Conflict(Exception):
+    """A row was no longer in the phase the decision was made on."""
+
+
+def online_names(job: Job) -> frozenset[str]:
+    rows = Participant.objects.filter(job=job).select_related("device")
+    return frozenset(row.device.name for row in rows if row.device.is_online)
+
+
+def give_up_revoked(row: Round) -> None:
+    """Nobody waits for a device that was revoked before this was offered to it."""
+    Assignment.objects.filter(
+        round__job_id=row.job_id,
+        device__revoked_at__isnull=False,
+        phase__in=[phase.value for phase in rounds.ACTIVE],
+    ).update(
+        phase=AssignmentPhase.EXPIRED.value,
+        reason="the device was revoked",
+        retryable=False,
+        ended_at=datetime.now(timezone.utc),
+    )
+
+
+def save(
+    job: Job,
+    row: Round,
+    before: rounds.Round,
+    after: rounds.Round,
+    effects: Sequence[Effect],
+    names: Mapping[int, str],
+) -> None:
+    """Store the difference between two states of a round and carry the effects out."""
+    slots = {name: slot for slot, name in names.items()}
+    offered = _save_assignments(row, before, after, slots)
+    if (after.phase, after.reason, after.deadline_at) != (
+        before.phase,
+        before.reason,
+        before.deadline_at,
+    ):
+        _save_round(row, before, after)
+    cancels = []
+    for effect in effects:
+        if isinstance(effect, Revoke):
+            cancels.append(_revoke(job, row, effect, slots))
+        elif isinstance(effect, Measured):
+            Round.objects.filter(pk=row.pk).update(evaluation=evaluation_means(row))
+        elif isinstance(effect, Ended):
+            _ended(job, row, effect)
+    transaction.on_commit(partial(_tell, offered, cancels))
+
+
+def _tell(offered: Sequence[Assignment], cancels: Sequence[Callable[[], bool]]) -> None:
+    """Tell the devices. A broker that is away is not asked once per device.
+
+    A later reconcile pass sends the offers; an answer to measurements says what is over.
+    """
+    if send_offers(offered):
+        all(cancel() for cancel in cancels)
+
+
+def send_offers(offered: Iterable[Assignment]) -> bool:
+    """Tell devices that there is work. False where the broker could not be reached."""
+    offers = [(assignment.device_id, assignment.pk) for assignment in offered]
+    if not offers:
+        return True
+    reached = broker.offer([(device, str(pk)) for device, pk in offers])
+    if reached:
+        sent = Assignment.objects.filter(pk__in=[pk for _, pk in offers])
+        sent.update(sent_at=datetime.now(timezone.utc))
+    return reached
+
+
+def _at(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _save_assignments(
+    row: Round, before: rounds.Round, after: rounds.Round, slots: Mapping[str, int]
+) -> list[Assignment]:
+    """Store new and changed assignments, in few queries however many; returns new offers."""
+    old = {(a.device, a.task, a.attempt): a for a in before.assignments}
+    new: list[rounds.Assignment] = []
+    moves: dict[_Move, list[int]] = {}
+    for item in after.assignments:
+        known = old.get((item.device, item.task, item.attempt))
+        if known is None:
+            new.append(item)
+        elif known != item:
+            move = _Move(known.phase, replace(item, device="", lease_until=0.0))
+            moves.setdefault(move, []).append(slots[item.device])
+    for move, moved in moves.items():
+        _move(row, move, moved)
+    return _create(row, new, slots) if new else []
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What happens to several devices' assignments alike."""
+
+    before: AssignmentPhase
+    after: rounds.Assignment  # of no device in particular
+
+
+def _move(row: Round, move: _Move, slots: list[int]) -> None:
+    changes: dict[str, Any] = {
+        "phase": move.after.phase.value,
+        "reason": move.after.reason,
+        "retryable": move.after.retryable,
+        "buffered_in": move.after.buffered_in,
+    }
+    if move.before is not AssignmentPhase.REPORTED:  # that one has ended already
+        changes["ended_at"] = datetime.now(timezone.utc)
+    seen = Assignment.objects.filter(
+        round=row,
+        slot__in=slots,
+        task=move.after.task.value,
+        attempt=move.after.attempt,
+        phase=move.before.value,
+    )
+    if seen.update(**changes) != len(slots):
+        raise Conflict
+
+
+def _create(
+    row: Round, items: Sequence[rounds.Assignment], slots: Mapping[str, int]
+) -> list[Assignment]:
+    """Store new assignments; returns those that are offers."""
+    devices = dict(Participant.objects.filter(job_id=row.job_id).values_list("slot", "device_id"))
+    made = Assignment.objects.bulk_create(
+        Assignment(
+            round=row,
+            device_id=devices[slots[item.device]],
+            slot=slots[item.device],
+            task=item.task.value,
+            attempt=item.attempt,
+            phase=item.phase.value,
+            reason=item.reason,
+            retryable=item.retryable,
+            lease_until=datetime.fromtimestamp(item.lease_until, timezone.utc),
+        )
+        for item in items
+    )
+    return [item for item in made if item.phase == AssignmentPhase.OFFERED.value]
+
+
+def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
+    now = datetime.now(timezone.utc)
+    changes: dict[str, Any] = {
+        "phase": after.phase.value,
+        "reason": after.reason,
+        "deadline_at": _at(after.deadline_at),
+    }
+    if after.phase is RoundPhase.AGGREGATING:
+        changes |= {"collected_at": now, "aggregation_requested_at": None}
+    if after.phase in rounds.ENDED:
+        changes["ended_at"] = now
+    if not Round.objects.filter(pk=row.pk, phase=before.phase.value).update(**changes):
+        raise Conflict
+    for name, value in changes.items():
+        setattr(row, name, value)
+
+
+def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> Callable[[], bool]:
+    assignment = Assignment.objects.select_related("device").get(
+        round=row, slot=slots[effect.device], task=effect.task.value, attempt=effect.attempt
+    )
+    text = f"{effect.device}, round {row.number}: {effect.reason}"
+    job_event(job, text, Level.WARNING, assignment.device)
+    if effect.silent:  # it may still be at work, behind an outage that it knows nothing of
+        return lambda: True
+    return partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
+
+
+def _ended(job: Job, row: Round, effect: Ended) -> None:
+    means = evaluation_means(row)
+    Round.objects.filter(pk=row.pk).update(evaluation=means)
+    score = f", ROUGE-L {means['rougeL']:.1f}, loss {means['loss']:.3f}" if means else ""
+    outcome = "failed" if effect.failed else "closed"
+    reason = f": {effect.reason}" if effect.reason else ""
+    level = Level.ERROR if effect.failed else Level.INFO
+    job_event(job, f"round {row.number} {outcome}{score}{reason}", level)
+
+
+def evaluation_means(row: Round) -> dict[str, float]:
+    """Means over the devices that evaluated, weighted by their validation examples."""
+    done = Assignment.objects.filter(
+        round=row, task=Task.EVALUATE.value, phase=AssignmentPhase.FOLDED.value
+    )
+    reports = [item.metrics | {"examples": item.examples} for item in done]
+    total = sum(report["examples"] for report in reports)
+    if not total:
+        return {}
+    means = {
+        key: sum(report[key] * report["examples"] for report in reports) / total
+        for key in MEANS
+        if all(key in report for report in reports)
+    }
+    return {**means, "examples": float(total), "devices": float(len(reports))}
