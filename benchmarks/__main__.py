@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "asynchronous": "time to quality of synchronous and asynchronous rounds, on a mixed fleet",
     "fold": "GB/s of folding large updates on files, beside the machine's limit and plain loops",
+    "identical_results": "SHA-256 of short simulations, compared with another version's table",
     "lowrank": "redistributing low-rank adapters by thin factors, beside the SVD of the dense mean",
     "memory": "peak memory of training, FLAN-T5 small to XL, by precision and method",
     "plan": "how right the planner is: predicted against measured step time, memory, transfers",
