@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.chaos import victims
 from benchmarks.chaos.plan import Schedule, Strike
 from benchmarks.chaos.watch import State, Watch
-from workers.demo.fleet import FLEET, write_dialogues
+from workers.demo.scenario import FLEET, write_dialogues
 from workers.stack.processes import StartError
 from workers.stack.site import Site, make_token
 from workers.stack.stack import Stack

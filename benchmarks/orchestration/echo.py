@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.formats.frame_header import FrameHeader, read_header
-from workers.agent.assignment.assignment import Assignment, Callbacks, CannotDo, Outcome, Received
+from workers.agent.agent_settings import AgentSettings
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
 from workers.agent.cli import main
-from workers.agent.config import Settings
 
 BLOCK_BYTES = 1 << 20
 EXAMPLES = 100
@@ -36,19 +36,19 @@ class EchoTrainer:
         )
 
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         del watch
         header = frame_head(read_header(received.weights), work.update_meta)
         sent = self._write(update, header, received.weights)
         return Outcome(EXAMPLES, {"loss": 1.0, "steps": 0}, sent)
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         del work, weights, watch
         return Outcome(EXAMPLES, {"loss": 1.0, "rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0})
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         del work, updates, update
         raise CannotDo("a device that trains nothing folds nothing")
@@ -81,7 +81,7 @@ def frame_head(shape_of: FrameHeader, meta: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def make_trainer(settings: Settings, profile: dict[str, Any]) -> EchoTrainer:
+def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> EchoTrainer:
     del settings, profile
     return EchoTrainer()
 

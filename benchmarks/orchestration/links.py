@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.hardware.links import LINKS, Link
-from workers.agent.http.server import Address, Server
-from workers.agent.http.throttle import Pace
+from workers.agent.http.server_api import Address, ServerApi
+from workers.agent.http.throttle import LinkThrottle
 
 DEFAULT = ("wifi-4", "lte", "satellite-geo")
 SIZE = 1_376_256  # LoRA r = 8 on q and v of FLAN-T5-small in fp32
@@ -71,7 +71,7 @@ def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[fl
     """Median seconds of fetching and of sending so many bytes over the emulated link."""
     site = _Site(size)
     host, port = site.server_address[0], site.server_address[1]
-    server = Server(Address(f"http://{host!s}:{port}", "token", pace=Pace(link)))
+    server = ServerApi(Address(f"http://{host!s}:{port}", "token", pace=LinkThrottle(link)))
     file = folder / "update"
     file.write_bytes(site.content)
     try:
@@ -85,7 +85,7 @@ def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[fl
         site.server_close()
 
 
-def _fetch(server: Server) -> None:
+def _fetch(server: ServerApi) -> None:
     with server.download("0" * 64) as (_, body):
         buffer = memoryview(bytearray(PIECE))
         while body.readinto(buffer):

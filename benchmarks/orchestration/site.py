@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.orchestration.virtual import CREDENTIALS, DATASETS
-from workers.agent.http.server import Address, Server
+from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.http.server_clock import Clock
 from workers.agent.state.credential import from_enrolment
 from workers.stack.processes import StartError
@@ -79,7 +79,7 @@ def _start_agents(stack: Stack, site: Site, names: Sequence[str]) -> None:
 def _start_virtual(stack: Stack, site: Site, names: Sequence[str]) -> None:
     folder = stack.folder / "virtual"
     folder.mkdir(exist_ok=True)
-    server = Server(Address(stack.url))
+    server = ServerApi(Address(stack.url))
     with (folder / CREDENTIALS).open("w") as out:
         for name in names:
             body = {"token": site.enrolment_token(name), "name": name, "agent_version": "bench"}

@@ -24,10 +24,10 @@ import redis
 from benchmarks.orchestration.echo import EchoTrainer
 from fedcore.errors import EdgewiseError
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.assignment.assignment import Assignment, AssignmentRunner, Dependencies
-from workers.agent.control.envelope import Gatekeeper
-from workers.agent.http.server import Address, Server
-from workers.agent.state.credential import Credential
+from workers.agent.assignment.assignment import AssignedWork, AssignmentRunner, Dependencies
+from workers.agent.control.gatekeeper import Gatekeeper
+from workers.agent.http.server_api import Address, ServerApi
+from workers.agent.state.credential import DeviceCredential
 from workers.agent.state.shared_state import IDLE
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,11 @@ class Silent:
 class VirtualDevice:
     """One device: a thread that works, and one that tells the server that it is there."""
 
-    def __init__(self, known: Credential, folder: Path, trainer: EchoTrainer) -> None:
+    def __init__(self, known: DeviceCredential, folder: Path, trainer: EchoTrainer) -> None:
         self._known, self._trainer = known, trainer
         self._boot_id = uuid.uuid4().hex
-        self._server = Server(Address(known.server, known.api_token))
-        self._presence = Server(Address(known.server, known.api_token))
+        self._server = ServerApi(Address(known.server, known.api_token))
+        self._presence = ServerApi(Address(known.server, known.api_token))
         self._cache = ArtefactCache(folder / known.name)
         self._updates = folder / "updates"
         self._seen: set[str] = set()
@@ -107,7 +107,7 @@ class VirtualDevice:
     def _take(self, message: Mapping[str, Any]) -> None:
         ((envelope,), _, _) = json.loads(base64.b64decode(message["body"]))
         assignment = self._gate.admit(envelope, "work").assignment
-        work = Assignment.read(self._server.accept(assignment, self._boot_id))
+        work = AssignedWork.read(self._server.accept(assignment, self._boot_id))
         self._does = Silent(assignment)
         try:
             AssignmentRunner(work, self._tools(self._does)).perform()
@@ -147,7 +147,7 @@ def main(folder: Path) -> int:
     threading.stack_size(512 * 1024)
     trainer = EchoTrainer()
     lines = (folder / CREDENTIALS).read_text().splitlines()
-    fleet = [VirtualDevice(Credential(**json.loads(line)), folder, trainer) for line in lines]
+    fleet = [VirtualDevice(DeviceCredential(**json.loads(line)), folder, trainer) for line in lines]
     for device in fleet:
         device.start()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

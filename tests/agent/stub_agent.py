@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import DataError, Stopped
-from workers.agent.assignment.assignment import Assignment, Callbacks, CannotDo, Outcome, Received
+from workers.agent.agent_settings import AgentSettings
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
 from workers.agent.cli import main
-from workers.agent.config import Settings
 
 
 class StubTrainer:
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         self._run(work, watch)
         wishes = wishes_of(work)
@@ -32,16 +32,16 @@ class StubTrainer:
         digest = hashlib.sha256(data).hexdigest()
         return Outcome(12, {"loss": 1.5, "steps": 3, "meta": work.update_meta}, (digest, len(data)))
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         self._run(work, watch)
         return Outcome(5, {"loss": 1.0, "rougeL": 30.0})
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         raise CannotDo("a stub folds nothing")
 
-    def _run(self, work: Assignment, watch: Callbacks) -> None:
+    def _run(self, work: AssignedWork, watch: Callbacks) -> None:
         wishes = wishes_of(work)
         fail(wishes.get("fail", ""))
         steps = int(wishes.get("steps", 3))
@@ -53,7 +53,7 @@ class StubTrainer:
             watch.record({"step": step, "loss": 2.0 / step, "mfu": float("nan")})
 
 
-def wishes_of(work: Assignment) -> dict[str, str]:
+def wishes_of(work: AssignedWork) -> dict[str, str]:
     return {word.partition("=")[0]: word.partition("=")[2] for word in work.job_name.split()}
 
 
@@ -68,7 +68,7 @@ def fail(how: str) -> None:
         raise MemoryError
 
 
-def make_trainer(settings: Settings, profile: dict[str, Any]) -> StubTrainer:
+def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> StubTrainer:
     return StubTrainer()
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from tests.agent.conftest import ROOT, slack
 from tests.agent.stand_in import StandIn
-from workers.agent import config
+from workers.agent import agent_settings
+from workers.agent.agent_errors import AgentError
 from workers.agent.cli import main
-from workers.agent.errors import AgentError
-from workers.agent.profile import datasets
+from workers.agent.profile import local_datasets
 
 
 def agent_command(*words: str, state_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -149,20 +149,20 @@ def test_datasets_come_and_go(
     assert "law" in typed("dataset", "list", state_dir=state_dir).stdout
     with law.open("a") as file:
         file.write('\n{"body": "one more", "gist": "more"}')
-    assert datasets.describe_again(state_dir, state_dir / "cache")[0]["examples"] == 13
+    assert local_datasets.describe_again(state_dir, state_dir / "cache")[0]["examples"] == 13
     law.unlink()
-    assert datasets.describe_again(state_dir, state_dir / "cache") == []
+    assert local_datasets.describe_again(state_dir, state_dir / "cache") == []
     assert typed("dataset", "remove", "law", state_dir=state_dir).returncode == 0
     assert "holds: none" in typed("dataset", "remove", "law", state_dir=state_dir).stderr
 
 
 def test_what_a_dataset_option_may_say(law: Path) -> None:
-    held = datasets.parse("law=billsum")
+    held = local_datasets.parse("law=billsum")
     assert (held.source, held.domain) == ("billsum", "")
-    held = datasets.parse(f"law={law}:body,gist,court")
+    held = local_datasets.parse(f"law={law}:body,gist,court")
     assert (held.source, held.text_column, held.summary_column) == (str(law), "body", "gist")
     assert held.domain == "court"
-    held = datasets.parse("bills=FiscalNote/billsum:text,summary")
+    held = local_datasets.parse("bills=FiscalNote/billsum:text,summary")
     assert (held.source, held.text_column) == ("FiscalNote/billsum", "text")
 
 
@@ -179,13 +179,13 @@ def test_what_a_dataset_option_may_say(law: Path) -> None:
 )
 def test_what_is_wrong_with_a_dataset_option(text: str, says: str) -> None:
     with pytest.raises(AgentError, match=re.escape(says)):
-        datasets.parse(text)
+        local_datasets.parse(text)
 
 
 def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
     environ = {"EDGEWISE_STATE_DIR": str(tmp_path / "e"), "EDGEWISE_THREADS": "3"}
-    assert config.read_settings(environ=environ).threads == 3
-    found = config.read_settings(str(tmp_path / "o"), 2, "debug", environ)
+    assert agent_settings.read_settings(environ=environ).threads == 3
+    found = agent_settings.read_settings(str(tmp_path / "o"), 2, "debug", environ)
     assert (found.state_dir.name, found.threads, found.log_level) == ("o", 2, "debug")
     for wrong in (
         {"EDGEWISE_THREADS": "many"},
@@ -193,13 +193,13 @@ def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
         {"EDGEWISE_CA_FILE": "/nowhere"},
     ):
         with pytest.raises(AgentError):
-            config.read_settings(environ=wrong)
+            agent_settings.read_settings(environ=wrong)
 
 
 def test_the_parent_loads_neither_torch_nor_django() -> None:
     code = (
         "import sys\n"
-        "import workers.agent.cli, workers.agent.http.server\n"
+        "import workers.agent.cli, workers.agent.http.server_api\n"
         "assert 'django' not in sys.modules\n"
         "import workers.agent.assignment.process, workers.agent.run\n"
         # kombu takes one helper of Django where that is installed, no more.
@@ -214,9 +214,9 @@ def test_the_parent_loads_neither_torch_nor_django() -> None:
 
 def test_the_documents_name_every_variable_and_command() -> None:
     text = (ROOT / "docs" / "devices.md").read_text()
-    for name in config.VARIABLES:
+    for name in agent_settings.VARIABLES:
         assert f"`{name}`" in text
     for command in ("enroll", "run", "status", "unenroll", "probe", "dataset add"):
         assert f"workers.agent {command}" in text
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert version and version[1] == config.VERSION
+    assert version and version[1] == agent_settings.VERSION

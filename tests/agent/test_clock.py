@@ -12,9 +12,9 @@ from fedcore.errors import ServerRefused
 from workers.agent.assignment.failure import Failure, failure_of
 from workers.agent.http.byte_counts import Traffic
 from workers.agent.http.server_clock import Clock
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.state.store import Store
 from workers.agent.telemetry.sender import CLOCK_NOTE, Sender
 
 
@@ -53,7 +53,7 @@ class _Late:
 
 def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path: Path) -> None:
     """Else it would refuse every offer as expired, for ever: it makes no call of its own."""
-    store = Store(tmp_path / "agent.sqlite3")
+    store = StateDatabase(tmp_path / "agent.sqlite3")
     board = SharedState(store)
     sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
     sender.turn()

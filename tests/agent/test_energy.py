@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.power.account import Energy
+from workers.agent.power.account import AssignmentEnergy
 from workers.agent.power.meter import Meter
 from workers.agent.power.sensor import Sensor
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.state.store import Store
-from workers.agent.telemetry.recorder import Recorder
+from workers.agent.telemetry.recorder import AssignmentRecorder
 
 
 class Curve:
@@ -25,7 +25,7 @@ class Curve:
         self.power: float | None = watts
         self.meter = Meter(Sensor("ina3221", "a test", 100.0, lambda: self.power), lambda: self.now)
 
-    def draw(self, recorder: Recorder, watts: float | None, seconds: float) -> None:
+    def draw(self, recorder: AssignmentRecorder, watts: float | None, seconds: float) -> None:
         """From now on so much, for so long, looked at twice a second."""
         self.power = watts
         self.now += 1e-7  # a power changes in no time on a curve alone
@@ -37,14 +37,16 @@ class Curve:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Outbox:
-    return Outbox(Store(tmp_path / "agent.sqlite3"))
+    return Outbox(StateDatabase(tmp_path / "agent.sqlite3"))
 
 
-def recorder_of(outbox: Outbox, energy: Energy) -> Recorder:
-    return Recorder(outbox, SharedState(outbox._store), Traffic(), lambda: "t", "a", energy)
+def recorder_of(outbox: Outbox, energy: AssignmentEnergy) -> AssignmentRecorder:
+    return AssignmentRecorder(
+        outbox, SharedState(outbox._store), Traffic(), lambda: "t", "a", energy
+    )
 
 
-def assignment(recorder: Recorder, curve: Curve, gap_s: float = 0.0) -> dict[str, float]:
+def assignment(recorder: AssignmentRecorder, curve: Curve, gap_s: float = 0.0) -> dict[str, float]:
     """Four seconds of waiting at 2 W, two of transfer at 3 W, ten of training at 9 W, and one of
     transfer at 3 W with three of waiting for the server in it; a gap may be in the training."""
     curve.draw(recorder, 2.0, 4)
@@ -66,7 +68,7 @@ def assignment(recorder: Recorder, curve: Curve, gap_s: float = 0.0) -> dict[str
 
 def test_the_parts_are_those_of_the_phases_and_sum_to_the_total(outbox: Outbox) -> None:
     curve = Curve(2.0)
-    recorder = recorder_of(outbox, Energy(curve.meter))
+    recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     told = assignment(recorder, curve)
     assert told == {
         "compute_j": pytest.approx(90.0),
@@ -80,7 +82,7 @@ def test_the_parts_are_those_of_the_phases_and_sum_to_the_total(outbox: Outbox) 
 
 def test_samples_have_each_joule_once(outbox: Outbox) -> None:
     curve = Curve(2.0)
-    recorder = recorder_of(outbox, Energy(curve.meter))
+    recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     told = assignment(recorder, curve)
     recorder.record({})
     recorder.record({"loss": 0.5})  # nothing new was drawn: the power is known, no energy
@@ -92,7 +94,7 @@ def test_samples_have_each_joule_once(outbox: Outbox) -> None:
 
 def test_a_total_with_a_gap_is_no_total(outbox: Outbox) -> None:
     curve = Curve(2.0)
-    recorder = recorder_of(outbox, Energy(curve.meter))
+    recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     assert assignment(recorder, curve, gap_s=3.0) == {}
     recorder.record({})
     assert "watts" not in outbox.oldest(9)[1].values
@@ -101,7 +103,7 @@ def test_a_total_with_a_gap_is_no_total(outbox: Outbox) -> None:
 def test_an_estimate_stands_in_and_says_so(outbox: Outbox) -> None:
     """The estimate here is exact, to tell it by its numbers."""
     curve, steady = Curve(2.0), Curve(4.0)
-    recorder = recorder_of(outbox, Energy(curve.meter, steady.meter))
+    recorder = recorder_of(outbox, AssignmentEnergy(curve.meter, steady.meter))
     for _ in range(10):
         curve.now, steady.now = curve.now + 1, steady.now + 1
         recorder.energy.poll()
@@ -123,7 +125,7 @@ def test_an_estimate_stands_in_and_says_so(outbox: Outbox) -> None:
 
 
 def test_without_a_sensor_nothing_is_said(outbox: Outbox) -> None:
-    with recorder_of(outbox, Energy()) as recorder:
+    with recorder_of(outbox, AssignmentEnergy()) as recorder:
         recorder.enter("training")
         recorder.record({"loss": 1.0})
     rows = [item.values for item in outbox.oldest(9)]
@@ -140,6 +142,6 @@ def test_the_recorder_looks_at_the_power_by_itself(outbox: Outbox) -> None:
             asked.set()
             return meter.meter.read()
 
-    energy = Energy(Watched())
+    energy = AssignmentEnergy(Watched())
     with recorder_of(outbox, energy):
         assert asked.wait(10)

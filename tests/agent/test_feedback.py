@@ -15,15 +15,15 @@ from fedcore.formats.wire_offer import Taken, WireOffer
 from fedcore.spec.parse import parse_spec
 from fedcore.wire.frame import FrameReader
 from workers.agent.assignment import error_feedback
-from workers.agent.assignment.assignment import Assignment
+from workers.agent.assignment.assignment import AssignedWork
 
 JOB, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 DELTA = {"w": torch.linspace(-1, 1, 500)}
 INT4 = parse("int4")
 
 
-def work(round_number: int, offer: WireOffer, task: str = "train", **spec: Any) -> Assignment:
-    return Assignment(
+def work(round_number: int, offer: WireOffer, task: str = "train", **spec: Any) -> AssignedWork:
+    return AssignedWork(
         assignment="a", job=JOB, job_name="", round=round_number, task=task, slot=0, dataset="law",
         spec=parse_spec({"rounds": 3, **spec}), global_sha256="0" * 64, global_size=1,
         deadline=None, max_update_bytes=10**6, wire=offer,
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "feedback"
 
 
-def write(item: Assignment, folder: Path) -> Taken:
+def write(item: AssignedWork, folder: Path) -> Taken:
     info = error_feedback.write(item, DELTA, folder.with_name("update"), folder)
     return Taken(item.round, info.sha256, item.wire.chain)
 

@@ -15,13 +15,13 @@ from fedcore.hardware.links import INSTANT, LINKS, Link
 from tests.agent.conftest import AgentProcess, slack
 from tests.agent.stand_in import StandIn
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
+from workers.agent.agent_errors import AgentError
+from workers.agent.agent_settings import read_settings
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.cli import main
-from workers.agent.config import read_settings
-from workers.agent.errors import AgentError
 from workers.agent.http import link_emulation as links
-from workers.agent.http.server import Address, Server
-from workers.agent.http.throttle import DOWN, UP, Pace
+from workers.agent.http.server_api import Address, ServerApi
+from workers.agent.http.throttle import DOWN, UP, LinkThrottle
 
 FAST = Link(up_bps=12e6, down_bps=24e6, delay_s=0.04, loss=0.25, name="fast")
 
@@ -35,7 +35,7 @@ def take_their_time(began: float, predicted_s: float) -> None:
 def test_transfers_take_as_long_as_predicted_and_arrive_whole(
     site: Site, cache: ArtefactCache, update: Path
 ) -> None:
-    server = Server(Address(site.url, "secret", pace=Pace(FAST)))
+    server = ServerApi(Address(site.url, "secret", pace=LinkThrottle(FAST)))
     began = time.monotonic()
     server.accept("a", "boot")
     take_their_time(began, 2 * FAST.delay_s)  # to connect, and to ask
@@ -60,9 +60,9 @@ class Clock:
         self.now += seconds
 
 
-def paced(link: Link) -> tuple[Pace, Clock]:
+def paced(link: Link) -> tuple[LinkThrottle, Clock]:
     clock = Clock()
-    return Pace(link, lambda: clock.now, clock.sleep), clock
+    return LinkThrottle(link, lambda: clock.now, clock.sleep), clock
 
 
 def nobody_stops() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.agent.conftest import PROFILE, ROOT, wait_for
-from workers.agent.config import read_settings
+from workers.agent.agent_settings import read_settings
 from workers.agent.power import idle
 from workers.agent.power.sensor import Counter, Sensor
 from workers.agent.profile import benchmarks, disk, measure, probe
@@ -35,7 +35,7 @@ def test_flops_and_bytes_are_those_of_the_operation() -> None:
 
 
 @pytest.mark.parametrize("kernel", benchmarks.kernels("cpu")[:4], ids=lambda kernel: kernel.name)
-def test_flops_agree_with_torchs_own_counter(kernel: benchmarks.Kernel) -> None:
+def test_flops_agree_with_torchs_own_counter(kernel: benchmarks.KernelBenchmark) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     call = kernel.make(torch.float32, CPU)[0]

@@ -11,10 +11,10 @@ from fedcore.formats.wire_offer import WireOffer
 from fedcore.model.initial import write_initial
 from fedcore.spec.job import JobSpec
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
-from workers.agent.assignment import private_files
-from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received
+from workers.agent.assignment import private_folders
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
-from workers.agent.profile import datasets
+from workers.agent.profile import local_datasets
 
 JOB = str(uuid4())
 SILENT = Callbacks(lambda: False, lambda done, total: None, lambda values: None)
@@ -29,7 +29,7 @@ class Device:
         self.weights = folder / "global"
         write_initial(spec, self.weights)
         rows = write_jsonl(folder / "law.jsonl", sentences(1, 24))
-        self.held = {"law": datasets.parse(f"law={rows}")}
+        self.held = {"law": local_datasets.parse(f"law={rows}")}
         self.start()
 
     def start(self) -> None:
@@ -38,8 +38,8 @@ class Device:
             self.folder / "cache", 1, self.held, self.folder / "feedback", self.private, profile
         )
 
-    def work(self, task: str, number: int) -> Assignment:
-        return Assignment.read(
+    def work(self, task: str, number: int) -> AssignedWork:
+        return AssignedWork.read(
             {
                 "assignment": str(uuid4()), "job": JOB, "job_name": "j", "round": number,
                 "task": task, "slot": 0, "dataset": "law", "spec": self.spec.to_dict(),
@@ -91,9 +91,9 @@ def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path
         (folder / "control-000002.safetensors").write_bytes(b"c")
     for name in ("own-lora-000001-000.safetensors", "own-lora-000002-000.safetensors"):
         (over / name).write_bytes(b"l")
-    private_files.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
+    private_folders.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
     assert len(list(over.iterdir())) == 3
-    private_files.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
+    private_folders.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
     assert [path.name for path in over.iterdir()] == ["own-lora-000002-000.safetensors"]
     assert running.is_dir() and not other.exists()
-    private_files.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))
+    private_folders.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))

@@ -14,26 +14,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
+from workers.agent.agent_errors import Busy, EnvelopeRefused, Revoked
 from workers.agent.assignment.failure import Failure, failure_of
-from workers.agent.control.envelope import Gatekeeper
-from workers.agent.errors import Busy, EnvelopeRefused, Revoked
+from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.http.requests import Answer
+from workers.agent.http.requests import ServerResponse
 from workers.agent.http.retry import delays, keep_trying
-from workers.agent.http.server import reason_of
+from workers.agent.http.server_api import reason_of
 from workers.agent.http.server_clock import Clock, seconds_of
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import Activity, SharedState
-from workers.agent.state.store import Store
 from workers.agent.telemetry.sender import Sender
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "agent.sqlite3")
+def store(tmp_path: Path) -> StateDatabase:
+    return StateDatabase(tmp_path / "agent.sqlite3")
 
 
-def test_sample_numbers_are_never_used_twice(store: Store) -> None:
+def test_sample_numbers_are_never_used_twice(store: StateDatabase) -> None:
     outbox = Outbox(store)
     assert [outbox.add("t", None, {"loss": 1.0}) for _ in range(3)] == [1, 2, 3]
     outbox.acknowledge(3)
@@ -47,13 +47,15 @@ def test_sample_numbers_are_never_used_twice(store: Store) -> None:
     assert outbox.oldest(9)[0].values == {"step": 1}
 
 
-def test_a_new_outbox_goes_on_where_the_server_says(store: Store) -> None:
+def test_a_new_outbox_goes_on_where_the_server_says(store: StateDatabase) -> None:
     outbox = Outbox(store)
     outbox.continue_from(41)
     assert outbox.add("t", None, {}) == 41
 
 
-def test_a_full_outbox_drops_the_oldest(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_outbox_drops_the_oldest(
+    store: StateDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
     outbox = Outbox(store, kept_at_most=50)
     for _ in range(60):
         outbox.add("t", None, {})
@@ -66,11 +68,11 @@ def test_a_full_outbox_drops_the_oldest(store: Store, caplog: pytest.LogCaptureF
 def test_a_damaged_store_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "agent.sqlite3"
     path.write_bytes(b"not a database at all" * 100)
-    assert Outbox(Store(path)).add("t", None, {}) == 1
+    assert Outbox(StateDatabase(path)).add("t", None, {}) == 1
     assert len(list(tmp_path.glob("*.broken-*"))) == 1
 
 
-def test_a_fork_finds_the_store_closed_and_may_use_it(store: Store) -> None:
+def test_a_fork_finds_the_store_closed_and_may_use_it(store: StateDatabase) -> None:
     outbox = Outbox(store)
     outbox.add("t", None, {})
     pid = os.fork()
@@ -80,7 +82,7 @@ def test_a_fork_finds_the_store_closed_and_may_use_it(store: Store) -> None:
     assert outbox.add("t", None, {}) == 3
 
 
-def test_marks_on_the_board(store: Store) -> None:
+def test_marks_on_the_board(store: StateDatabase) -> None:
     board = SharedState(store)
     activity = Activity("a", "training", 3, 10, os.getpid())
     board.set_activity(activity)
@@ -125,13 +127,13 @@ def sealed(values: Any) -> dict[str, str]:
         sealed({**GOOD, "padding": "x" * 5000}),
     ],
 )
-def test_envelopes_that_are_refused(store: Store, envelope: Any) -> None:
+def test_envelopes_that_are_refused(store: StateDatabase, envelope: Any) -> None:
     keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
     with pytest.raises(EnvelopeRefused):
         keeper.admit(envelope, "work")
 
 
-def test_an_envelope_opens_once_even_after_a_restart(store: Store) -> None:
+def test_an_envelope_opens_once_even_after_a_restart(store: StateDatabase) -> None:
     for attempt in range(2):
         keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
         if attempt == 0:
@@ -185,9 +187,9 @@ def test_how_failures_are_told() -> None:
 
 def test_problem_documents_become_one_line() -> None:
     body = {"title": "Bad", "status": 400, "detail": "two faults", "name": ["is taken"]}
-    answer = Answer(400, body=json.dumps(body).encode())
+    answer = ServerResponse(400, body=json.dumps(body).encode())
     assert reason_of(answer) == "two faults; name: ['is taken']"
-    assert "502" in reason_of(Answer(502, body=b"<html>"))
+    assert "502" in reason_of(ServerResponse(502, body=b"<html>"))
 
 
 class ScriptedServer:
@@ -211,7 +213,7 @@ class ScriptedServer:
         return {"acked_seq": seqs[-1] if seqs else 10**9, "interval_s": 5.0, "cancel": cancel}
 
 
-def test_only_the_sample_that_is_refused_is_dropped(store: Store) -> None:
+def test_only_the_sample_that_is_refused_is_dropped(store: StateDatabase) -> None:
     outbox, board = Outbox(store), SharedState(store)
     for _ in range(700):
         outbox.add("t", None, {})
@@ -228,7 +230,7 @@ def test_only_the_sample_that_is_refused_is_dropped(store: Store) -> None:
     assert len(outbox) == 1
 
 
-def test_the_sender_backs_off_and_reports_a_revocation(store: Store) -> None:
+def test_the_sender_backs_off_and_reports_a_revocation(store: StateDatabase) -> None:
     outbox, revoked = Outbox(store), []
     outbox.add("t", None, {})
     server = ScriptedServer(set())

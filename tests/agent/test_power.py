@@ -14,8 +14,7 @@ import pytest
 
 from fedcore.hardware.machines import MACHINES
 from tests.agent.conftest import ROOT
-from workers.agent.power import estimate as estimates
-from workers.agent.power import nvml, rapl, table
+from workers.agent.power import nvml, power_estimate, rapl, table
 from workers.agent.power.meter import NOTHING, Meter, Portion
 from workers.agent.power.sensor import Counter, Denied, Gpu, Sensor
 from workers.agent.profile import probe
@@ -332,7 +331,7 @@ def test_of_two_cards_the_one_torch_names(tmp_path: Path) -> None:
 
 def test_an_estimate_lies_between_idle_and_full() -> None:
     now, busy = [0.0], [0.5]
-    found = estimates.Estimate(2.0, 8.0, lambda: busy[0], lambda: now[0])
+    found = power_estimate.PowerEstimate(2.0, 8.0, lambda: busy[0], lambda: now[0])
     now[0] = 2.0
     assert found.read() == Portion(10.0, 2.0)
     now[0], busy[0] = 3.0, 7.0
@@ -344,24 +343,24 @@ def test_an_estimate_lies_between_idle_and_full() -> None:
 
 
 def test_a_load_that_cannot_be_read_gives_no_estimate(tmp_path: Path) -> None:
-    write(tmp_path, {estimates.GPU_LOADS[0]: "busy"})
-    found = estimates.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
+    write(tmp_path, {power_estimate.GPU_LOADS[0]: "busy"})
+    found = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
     assert found is not None
-    time.sleep(estimates.SHORTEST_S)
+    time.sleep(power_estimate.SHORTEST_S)
     assert found.read().missing_s > 0
-    write(tmp_path, {estimates.GPU_LOADS[0]: 1000})
-    time.sleep(estimates.SHORTEST_S)
+    write(tmp_path, {power_estimate.GPU_LOADS[0]: 1000})
+    time.sleep(power_estimate.SHORTEST_S)
     drawn = found.read()
     machine = MACHINES["raspberry-pi-5"]
     assert drawn.joules == pytest.approx(drawn.seconds * (machine.full_watts or 0.0))
 
 
 def test_only_known_machines_are_estimated(tmp_path: Path) -> None:
-    known = estimates.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
+    known = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
     assert known is not None
-    assert estimates.estimate({"board": ""}, NO_GPU, tmp_path) is None
-    assert estimates.estimate({"board": "of-tomorrow"}, NO_GPU, tmp_path) is None
-    assert estimates.estimate({"board": "h100"}, CARD, tmp_path) is None
+    assert power_estimate.estimate({"board": ""}, NO_GPU, tmp_path) is None
+    assert power_estimate.estimate({"board": "of-tomorrow"}, NO_GPU, tmp_path) is None
+    assert power_estimate.estimate({"board": "h100"}, CARD, tmp_path) is None
 
 
 def test_a_process_of_its_own_says_which_sensor_there_is(tmp_path: Path) -> None:

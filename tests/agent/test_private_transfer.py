@@ -16,7 +16,7 @@ from fedcore.errors import ServerRefused, ServerUnavailable
 from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.http.server import Address, Server, trusting
+from workers.agent.http.server_api import Address, ServerApi, trusting
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_redirect_to_somewhere_less_private_is_not_followed(
     tls_site: Site, authority: Path, cache: ArtefactCache
 ) -> None:
     tls_site.redirect = "http://localhost:1/bucket"
-    server = Server(Address(tls_site.url, "secret", authority / "ca.crt"))
+    server = ServerApi(Address(tls_site.url, "secret", authority / "ca.crt"))
     with pytest.raises(ServerRefused, match="not private"):
         fetch(server, cache)
 
@@ -50,17 +50,17 @@ def test_a_redirect_to_somewhere_less_private_is_not_followed(
 def test_tls_with_an_authority_of_ones_own(
     tls_site: Site, authority: Path, cache: ArtefactCache, update: Path
 ) -> None:
-    server = Server(Address(tls_site.url, "secret", authority / "ca.crt"))
+    server = ServerApi(Address(tls_site.url, "secret", authority / "ca.crt"))
     assert fetch(server, cache).read_bytes() == CONTENT
     server.upload("a", update, SHA256)
     assert tls_site.part == CONTENT
     assert tls_site.connections == 1
     # A fresh connection: what TLS itself says after its handshake is no answer.
     tls_site.part = b""
-    Server(Address(tls_site.url, "secret", authority / "ca.crt")).upload("a", update, SHA256)
+    ServerApi(Address(tls_site.url, "secret", authority / "ca.crt")).upload("a", update, SHA256)
     assert tls_site.part == CONTENT
     with pytest.raises(ServerUnavailable, match="EDGEWISE_CA_FILE"):
-        Server(Address(tls_site.url, "secret")).accept("a", "boot")
+        ServerApi(Address(tls_site.url, "secret")).accept("a", "boot")
 
 
 def test_ones_own_authority_stands_beside_the_public_ones(authority: Path) -> None:
@@ -119,7 +119,7 @@ def test_through_a_proxy(
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.setenv("https_proxy" if way.tls else "http_proxy", proxy.url)
-        server = Server(Address(way.url, "secret", authority / "ca.crt"))
+        server = ServerApi(Address(way.url, "secret", authority / "ca.crt"))
         assert fetch(server, cache).read_bytes() == CONTENT
         (cache._folder / SHA256).unlink()
         assert b"proxy-authorization: basic bwu6cgfzcyb3b3jk" in proxy.head.lower()
@@ -128,4 +128,4 @@ def test_through_a_proxy(
         server.close()
     monkeypatch.setenv("no_proxy", "localhost")
     monkeypatch.setenv("http_proxy", "http://localhost:1")
-    assert fetch(Server(Address(site.url, "secret")), cache).read_bytes() == CONTENT
+    assert fetch(ServerApi(Address(site.url, "secret")), cache).read_bytes() == CONTENT

@@ -10,7 +10,7 @@ import pytest
 from tests.agent.conftest import AgentProcess, wait_for
 from tests.agent.stand_in import JOB_ID, StandIn
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
-from workers.agent.profile import datasets
+from workers.agent.profile import local_datasets
 
 
 def loads_torch(pid: int) -> bool:
@@ -30,8 +30,8 @@ def test_a_tiny_model_is_trained_and_evaluated(
     write_initial(spec, tmp_path / "global.safetensors")
     weights = (tmp_path / "global.safetensors").read_bytes()
     rows = write_jsonl(tmp_path / "law.jsonl", sentences(1, 24))
-    held = datasets.parse(f"law={rows}")
-    datasets.describe_all(agent.state_dir, [held], agent.state_dir / "cache")
+    held = local_datasets.parse(f"law={rows}")
+    local_datasets.describe_all(agent.state_dir, [held], agent.state_dir / "cache")
 
     agent.start(module="workers.agent")
     assert server.hellos[-1]["datasets"][0]["examples"] == 24

@@ -11,8 +11,8 @@ from dataclasses import replace
 from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
 from tests.agent.stand_in import StandIn
 from workers.agent.state import credential as credentials
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
-from workers.agent.state.store import Store
 
 
 def test_killed_in_mid_round_and_started_again(agent: AgentProcess, server: StandIn) -> None:
@@ -37,7 +37,7 @@ def test_killed_in_mid_round_and_started_again(agent: AgentProcess, server: Stan
     agent.wait(2)
     wait_for(lambda: all(is_gone(pid) for pid in children), 2)
     heard = max(server.samples)
-    kept = Outbox(Store(agent.state_dir / "agent.sqlite3"))
+    kept = Outbox(StateDatabase(agent.state_dir / "agent.sqlite3"))
     assert len(kept) > 0
     last = kept.oldest(1000)[-1].seq
     assert last > heard

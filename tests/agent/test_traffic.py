@@ -18,8 +18,8 @@ from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
 from workers.agent.http.byte_counts import Counted, Traffic
-from workers.agent.http.server import Address, Server
-from workers.agent.http.throttle import Pace
+from workers.agent.http.server_api import Address, ServerApi
+from workers.agent.http.throttle import LinkThrottle
 
 
 class Relay(threading.Thread):
@@ -76,7 +76,7 @@ def test_every_byte_on_the_wire_is_counted(
     """Heads, and with TLS its hands and records: what a relay sees is what the agent counts."""
     site, relay = either_site, Relay(either_site.server_address[1])
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
-    server = Server(Address(url, "secret", certificates / "ca.crt"))
+    server = ServerApi(Address(url, "secret", certificates / "ca.crt"))
     server.accept("a", "boot")
     fetch(server, cache)
     server.upload("a", update, SHA256)
@@ -96,8 +96,8 @@ def test_a_way_that_is_slow_and_stops_for_a_moment(
     site, relay = either_site, Relay(either_site.server_address[1])
     relay.stops_at = 1_000_000
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
-    pace = Pace(Link(12e6, 24e6, 0.01))
-    server = Server(Address(url, "secret", certificates / "ca.crt", pace))
+    pace = LinkThrottle(Link(12e6, 24e6, 0.01))
+    server = ServerApi(Address(url, "secret", certificates / "ca.crt", pace))
     began = time.monotonic()
     server.upload("a", update, SHA256)
     assert time.monotonic() - began >= server.traffic.up / 12e6
@@ -108,13 +108,13 @@ def test_a_way_that_is_slow_and_stops_for_a_moment(
 
 
 @pytest.fixture
-def server(site: Site) -> Iterator[Server]:
-    found = Server(Address(site.url, "secret"))
+def server(site: Site) -> Iterator[ServerApi]:
+    found = ServerApi(Address(site.url, "secret"))
     yield found
     found.close()
 
 
-def test_what_comes_again_after_a_cut(site: Site, server: Server, cache: ArtefactCache) -> None:
+def test_what_comes_again_after_a_cut(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable):
         fetch(server, cache)
@@ -125,7 +125,7 @@ def test_what_comes_again_after_a_cut(site: Site, server: Server, cache: Artefac
 
 
 def test_only_what_is_missing_comes_after_a_cut(
-    site: Site, server: Server, cache: ArtefactCache
+    site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable):
@@ -134,7 +134,7 @@ def test_only_what_is_missing_comes_after_a_cut(
     assert server.traffic.again == 0
 
 
-def test_damaged_weights_come_again(site: Site, server: Server, cache: ArtefactCache) -> None:
+def test_damaged_weights_come_again(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
     site.content = CONTENT[:-1] + b"?"
     with pytest.raises(BrokenDownload):
         fetch(server, cache)
@@ -144,7 +144,7 @@ def test_damaged_weights_come_again(site: Site, server: Server, cache: ArtefactC
 
 
 def test_weights_that_were_dropped_and_are_wanted_once_more(
-    site: Site, server: Server, cache: ArtefactCache
+    site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     fetch(server, cache).unlink()
     fetch(server, cache)
@@ -152,7 +152,7 @@ def test_weights_that_were_dropped_and_are_wanted_once_more(
 
 
 def test_what_the_server_did_not_keep_of_an_upload_goes_again(
-    site: Site, server: Server, update: Path
+    site: Site, server: ServerApi, update: Path
 ) -> None:
     server.upload("a", update, SHA256)
     assert server.traffic.again == 0
@@ -161,7 +161,7 @@ def test_what_the_server_did_not_keep_of_an_upload_goes_again(
     assert server.traffic.again == len(CONTENT) - 2_000_000
 
 
-def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: Server) -> None:
+def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {}, b"{}")]
     server.accept("a", "boot")
     line = server._link._connection.line
@@ -173,7 +173,7 @@ def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: Ser
     assert site.connections == 2
 
 
-def test_the_quickest_small_call_is_the_round_trip(site: Site, server: Server) -> None:
+def test_the_quickest_small_call_is_the_round_trip(site: Site, server: ServerApi) -> None:
     assert server.traffic.rtt_s is None
     began = time.monotonic()
     server.accept("a", "boot")

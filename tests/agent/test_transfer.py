@@ -10,20 +10,20 @@ import pytest
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
+from workers.agent.agent_errors import Busy, Revoked
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
-from workers.agent.errors import Busy, Revoked
-from workers.agent.http.server import Address, Server
+from workers.agent.http.server_api import Address, ServerApi
 
 
 @pytest.fixture
-def server(site: Site) -> Iterator[Server]:
-    found = Server(Address(site.url, "secret"))
+def server(site: Site) -> Iterator[ServerApi]:
+    found = ServerApi(Address(site.url, "secret"))
     yield found
     found.close()
 
 
 def test_both_ways_on_one_connection_with_every_byte_counted(
-    site: Site, server: Server, cache: ArtefactCache, update: Path
+    site: Site, server: ServerApi, cache: ArtefactCache, update: Path
 ) -> None:
     server.accept("a", "boot")
     before = server.traffic.up, server.traffic.down
@@ -38,14 +38,14 @@ def test_both_ways_on_one_connection_with_every_byte_counted(
     assert set(site.tokens) == {"Device secret"}
 
 
-def test_a_connection_that_died_while_nobody_used_it(site: Site, server: Server) -> None:
+def test_a_connection_that_died_while_nobody_used_it(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {"Connection": "close"}, b"{}"), (200, {}, b"{}")]
     server.accept("a", "boot")
     server.accept("a", "boot")
     assert site.connections == 2
 
 
-def test_a_cut_download_goes_on(site: Site, server: Server, cache: ArtefactCache) -> None:
+def test_a_cut_download_goes_on(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable, match="cut"):
         fetch(server, cache)
@@ -54,7 +54,9 @@ def test_a_cut_download_goes_on(site: Site, server: Server, cache: ArtefactCache
     assert server.traffic.down - before < len(CONTENT) - 1_000_000 + 1000
 
 
-def test_other_bytes_than_their_name_says(site: Site, server: Server, cache: ArtefactCache) -> None:
+def test_other_bytes_than_their_name_says(
+    site: Site, server: ServerApi, cache: ArtefactCache
+) -> None:
     site.content = CONTENT[:-1] + b"?"
     with pytest.raises(BrokenDownload):
         fetch(server, cache)
@@ -63,7 +65,7 @@ def test_other_bytes_than_their_name_says(site: Site, server: Server, cache: Art
 
 
 def test_a_server_that_knows_no_ranges_sends_all_once_more(
-    site: Site, server: Server, cache: ArtefactCache
+    site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable):
@@ -73,7 +75,7 @@ def test_a_server_that_knows_no_ranges_sends_all_once_more(
 
 
 def test_what_lies_in_the_cache_is_hashed_once_by_each_start(
-    server: Server, cache: ArtefactCache, tmp_path: Path
+    server: ServerApi, cache: ArtefactCache, tmp_path: Path
 ) -> None:
     """A power cut may leave a file of the right name and size with other bytes."""
     path = fetch(server, cache)
@@ -86,7 +88,7 @@ def test_what_lies_in_the_cache_is_hashed_once_by_each_start(
 
 
 def test_cancelling_interrupts_a_silent_download(
-    site: Site, server: Server, cache: ArtefactCache
+    site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     """The wish comes while nothing arrives; what came is kept for the next time."""
     site.stall_at = 500_000
@@ -107,7 +109,9 @@ def test_cancelling_interrupts_a_silent_download(
     assert server.traffic.down - before < len(CONTENT) - 400_000
 
 
-def test_an_upload_goes_on_where_the_server_says(site: Site, server: Server, update: Path) -> None:
+def test_an_upload_goes_on_where_the_server_says(
+    site: Site, server: ServerApi, update: Path
+) -> None:
     site.part = CONTENT[:2_000_000]
     server.upload("a", update, SHA256, resume=True)
     assert [line.split()[0] for line in site.heard] == ["HEAD", "PATCH"]
@@ -115,7 +119,7 @@ def test_an_upload_goes_on_where_the_server_says(site: Site, server: Server, upd
 
 
 def test_an_upload_is_told_the_offset_without_asking(
-    site: Site, server: Server, update: Path
+    site: Site, server: ServerApi, update: Path
 ) -> None:
     site.part = CONTENT[:2_000_000]
     site.answers = [(409, {"Upload-Offset": "2000000", "Connection": "close"}, b"{}")]
@@ -129,7 +133,7 @@ def test_an_upload_is_told_the_offset_without_asking(
     [(401, Revoked), (409, ServerRefused), (413, ServerRefused), (423, Busy), (507, Busy)],
 )
 def test_a_no_is_heard_before_everything_was_sent(
-    site: Site, server: Server, tmp_path: Path, status: int, error: type[Exception]
+    site: Site, server: ServerApi, tmp_path: Path, status: int, error: type[Exception]
 ) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
@@ -144,7 +148,7 @@ def test_a_no_is_heard_before_everything_was_sent(
 
 
 def test_an_upload_that_does_not_get_on_is_given_up(
-    site: Site, server: Server, update: Path
+    site: Site, server: ServerApi, update: Path
 ) -> None:
     site.answers = [(409, {"Upload-Offset": "5", "Connection": "close"}, b"{}")] * 4
     with pytest.raises(ServerUnavailable, match="not to its end"):
@@ -152,7 +156,7 @@ def test_an_upload_that_does_not_get_on_is_given_up(
 
 
 def test_a_redirect_is_followed_once_and_without_the_token(
-    site: Site, server: Server, cache: ArtefactCache
+    site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     bucket = Site()
     site.redirect = f"{bucket.url}/bucket/name?signature=x"
@@ -170,4 +174,4 @@ def test_nobody_listens(cache: ArtefactCache) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(ServerUnavailable, match="no answer from the server"):
-        fetch(Server(Address(f"http://127.0.0.1:{port}", "secret")), cache)
+        fetch(ServerApi(Address(f"http://127.0.0.1:{port}", "secret")), cache)

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from workers.agent.control.supervisor import StopRequest, Warden
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.shared_state import Activity, SharedState
-from workers.agent.state.store import Store
 
 
 def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
-    board = SharedState(Store(tmp_path / "agent.sqlite3"))
+    board = SharedState(StateDatabase(tmp_path / "agent.sqlite3"))
     hurried: list[str] = []
     warden = Warden(
         board,

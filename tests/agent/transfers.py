@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.http.server import Server
+from workers.agent.http.server_api import ServerApi
 
 CONTENT = os.urandom(3 * 2**20 + 77)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -124,5 +124,5 @@ def go_on() -> None:
     """Nobody cancels."""
 
 
-def fetch(server: Server, cache: ArtefactCache, check: Callable[[], None] = go_on) -> Path:
+def fetch(server: ServerApi, cache: ArtefactCache, check: Callable[[], None] = go_on) -> Path:
     return cache.fetch(server, SHA256, len(CONTENT), check)

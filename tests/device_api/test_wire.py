@@ -13,7 +13,7 @@ import torch
 from tests.federation import Federation, Pi, digest_of, phase_of, weights
 from webapp.jobs.models import Artefact, Assignment, Job, Round
 from workers.agent.assignment import error_feedback
-from workers.agent.assignment.assignment import Assignment as Work
+from workers.agent.assignment.assignment import AssignedWork
 
 Values = dict[str, Any]
 
@@ -31,7 +31,7 @@ def encoded(values: Values, disk: Path, number: float = 0.1) -> bytes:
         for name, tensor in weights(values["global"]["sha256"]).items()
     }
     path = disk.with_name("update.safetensors")
-    error_feedback.write(Work.read(values), given, path, disk)
+    error_feedback.write(AssignedWork.read(values), given, path, disk)
     return path.read_bytes()
 
 
@@ -158,7 +158,7 @@ def test_residuals_of_finished_jobs_are_removed(federation: Federation, disk: Pa
     first.refresh_from_db()
     assert first.is_over
     second = federation.started(wire={"uplink": "int8"})
-    work = Work.read(pi.take())
+    work = AssignedWork.read(pi.take())
     assert work.wire.jobs == {str(second.pk)}
     error_feedback.tidy(disk, work.wire)
     assert list(disk.iterdir()) == []

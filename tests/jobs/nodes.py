@@ -17,9 +17,9 @@ from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model, sentences, write_jsonl
 from tests.federation import Federation, Pi, digest_of
 from webapp.jobs.models import Job
-from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
-from workers.agent.profile import datasets
+from workers.agent.profile import local_datasets
 
 SILENT = Callbacks(lambda: False, lambda done, total: None, lambda values: None)
 LEAVES = ("pi-a", "pi-b")
@@ -35,7 +35,7 @@ class Node(Pi):
 
     def start(self) -> None:
         """As a fresh agent process."""
-        held = {"law": datasets.parse(f"law={self.rows}")} if self.rows else {}
+        held = {"law": local_datasets.parse(f"law={self.rows}")} if self.rows else {}
         profile: dict[str, Any] = {"peak_flops": {}, "precision": "fp32"}
         self.trainer = FedcoreTrainer(
             self.folder / "cache", 1, held, self.folder / "feedback", self.folder / "own", profile
@@ -56,7 +56,7 @@ class Node(Pi):
 
     def done_for(self, work: Mapping[str, Any]) -> tuple[Outcome, bytes | None]:
         """What its trainer makes of an accepted assignment, and the frame."""
-        given, out = Assignment.read(work), self.folder / "update.safetensors"
+        given, out = AssignedWork.read(work), self.folder / "update.safetensors"
         if given.task == "fold":
             assert given.cluster is not None
             paths = given.cluster.gather(lambda sha256, size: self.fetched(sha256))

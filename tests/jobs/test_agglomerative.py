@@ -31,7 +31,7 @@ from webapp.jobs.artefacts import download
 from webapp.jobs.artefacts.store import open_artefact
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
-from workers.agent.assignment import private_files
+from workers.agent.assignment import private_folders
 
 
 def test_a_launched_tree_makes_the_simulations_bits(
@@ -103,7 +103,7 @@ def test_a_leafs_model_is_taken_out_of_its_private_folder(
     folder = nodes["pi-a"].folder / "own"
     before = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert {"own-model-000001-000.safetensors", "bridge.jsonl"} < before
-    private_files.tidy(folder, WireOffer(jobs=frozenset()))  # the job is over
+    private_folders.tidy(folder, WireOffer(jobs=frozenset()))  # the job is over
     left = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert left == {"own-model-000002-000.safetensors", "own-model.json"}
     out = export(folder / str(job.pk), tmp_path / "out")

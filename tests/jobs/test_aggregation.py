@@ -14,9 +14,9 @@ from webapp import broker
 from webapp.jobs.artefacts.store import incoming_dir
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Job, Round
-from workers.aggregate import aggregate
-from workers.aggregate.aggregate import fold_round
+from workers.aggregate import round_fold
 from workers.aggregate.initial_model import initialise_job
+from workers.aggregate.round_fold import fold_round
 from workers.coordinator.tasks import advance_job
 
 __all__ = ["small_disk"]
@@ -78,11 +78,11 @@ def test_killed_between_the_store_and_the_row(
     def killed(*_: Any) -> None:
         raise Killed
 
-    conclude = aggregate._conclude
-    monkeypatch.setattr(aggregate, "_conclude", killed)
+    conclude = round_fold._conclude
+    monkeypatch.setattr(round_fold, "_conclude", killed)
     with pytest.raises(Killed):
         fold_round(current.pk)
-    monkeypatch.setattr(aggregate, "_conclude", conclude)
+    monkeypatch.setattr(round_fold, "_conclude", conclude)
     current.refresh_from_db()
     assert (current.phase, current.global_artefact_id) == ("aggregating", None)
     stored = set(Artefact.objects.filter(kind="global").values_list("pk", flat=True))
@@ -99,15 +99,15 @@ def test_the_outcome_and_the_model_of_the_job_appear_together(
     """A death while the job is told leaves all of it to be done again, never half of it."""
     federation.devices("pi-a")
     job, current = collected(federation)
-    told = aggregate.job_event
+    told = round_fold.job_event
 
     def dies(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(aggregate, "job_event", dies)
+    monkeypatch.setattr(round_fold, "job_event", dies)
     with pytest.raises(KeyboardInterrupt):
         fold_round(current.pk)
-    monkeypatch.setattr(aggregate, "job_event", told)
+    monkeypatch.setattr(round_fold, "job_event", told)
     current.refresh_from_db()
     job.refresh_from_db()
     assert current.phase == "aggregating"
@@ -196,7 +196,7 @@ def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
     def cannot(*_: Any) -> None:
         raise FoldError("the server state is of fedadam, not of fedavg; start without it")
 
-    monkeypatch.setattr(aggregate, "fold_and_serve", cannot)
+    monkeypatch.setattr(round_fold, "fold_and_serve", cannot)
     fold_round(current.pk)
     federation.work_off()
     job.refresh_from_db()

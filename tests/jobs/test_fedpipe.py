@@ -24,7 +24,7 @@ from tests.federation import SCORES as EVALUATED
 from tests.federation import Federation, Pi
 from webapp.jobs.lifecycle import fedpipe
 from webapp.jobs.models import Assignment, Job, Participant
-from workers.agent.assignment.assignment import Assignment as Work
+from workers.agent.assignment.assignment import AssignedWork
 
 CHANGES: dict[str, Any] = {
     "adapter": {"rank": 8, "targets": list(LORA_TARGETS), "aggregation": "flexlora"},
@@ -119,9 +119,9 @@ def test_what_trains_is_tailored_and_what_evaluates_is_not(federation: Federatio
     evaluate(pi, scores(1, sizes_of(job)))
     federation.work_off()
     handed = pi.take()
-    train = Work.read(handed)
+    train = AssignedWork.read(handed)
     assert train.spec.adapter.pattern and train.spec.model.base != "auto"
-    measured = Work.read({**handed, "task": "evaluate"})
+    measured = AssignedWork.read({**handed, "task": "evaluate"})
     assert measured.spec.adapter == parse_spec(handed["spec"]).adapter
     assert measured.spec.model.base == train.spec.model.base
 

@@ -20,9 +20,9 @@ from webapp import broker
 from webapp.jobs.artefacts.store import incoming_dir, storage
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Job, Round
-from workers.aggregate import aggregate, shard_task
-from workers.aggregate.aggregate import fold_round
-from workers.aggregate.shard_task import fold_one
+from workers.aggregate import round_fold, shard_fold
+from workers.aggregate.round_fold import fold_round
+from workers.aggregate.shard_fold import fold_one
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def undivided(row: Round, folder: Path) -> str:
     """SHA-256 of what the round's fold gives in one piece."""
     with ExitStack() as stack:
-        before, updates = aggregate.opened(row, stack)
+        before, updates = round_fold.opened(row, stack)
         spec, after = row.job.job_spec, folder / "after"
         done = fold_files(spec, before.model, updates, before.state, after, folder / "state")
     return done.global_frame.sha256
@@ -161,7 +161,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(shard_task, "store", killed)
+        patch.setattr(shard_fold, "store", killed)
         fold_one(found[0])
     for item in found[1:]:
         fold_one(item)

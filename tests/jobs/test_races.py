@@ -15,7 +15,7 @@ from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.lifecycle import services
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
 from webapp.jobs.models import Assignment, Event, Job, Round
-from workers.aggregate.aggregate import fold_round
+from workers.aggregate.round_fold import fold_round
 from workers.coordinator import reconcile
 from workers.coordinator.advance import advance
 

@@ -190,7 +190,7 @@ def test_every_setting_is_documented_and_every_documented_one_is_read() -> None:
 
 
 def test_every_variable_of_the_agent_is_documented() -> None:
-    from workers.agent.config import VARIABLES
+    from workers.agent.agent_settings import VARIABLES
 
     page = (ROOT / "docs" / "devices.md").read_text()
     assert {name for name in VARIABLES if f"`{name}`" not in page} == set()
@@ -266,7 +266,7 @@ def test_the_drawn_states_are_those_of_the_code() -> None:
 
 
 def test_one_version_everywhere() -> None:
-    from workers.agent.config import VERSION
+    from workers.agent.agent_settings import VERSION
 
     project = (ROOT / "pyproject.toml").read_text()
     version = re.search(r'^version = "([^"]+)"$', project, re.MULTILINE)

@@ -51,7 +51,7 @@ def _loaded_by(code: str, folder: Path) -> set[str]:
         ("import workers.aggregate.app", TENSORS),
         ("import workers", (*TENSORS, *SITE, "celery")),
         ("import workers.agent.cli", (*TENSORS, *SITE)),
-        ("import workers.agent.http.server", (*TENSORS, *SITE)),
+        ("import workers.agent.http.server_api", (*TENSORS, *SITE)),
         # Celery looks whether Django is there; a device has none.
         ("import workers.agent.control.celery_app", (*TENSORS, *SITE[1:])),
         ("import fedcore", (*TENSORS, *SITE, "celery", "redis", "httpx")),

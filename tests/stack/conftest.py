@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workers.demo.fleet import FLEET, write_dialogues
+from workers.demo.scenario import FLEET, write_dialogues
 from workers.stack.site import Site, make_token
 from workers.stack.stack import Stack
 

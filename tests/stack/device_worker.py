@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from workers.agent.control.celery_app import build_app, build_worker
-from workers.agent.state.credential import Credential
+from workers.agent.state.credential import DeviceCredential
 
 
 def main(credential_file: str, out_file: str) -> None:
-    credential = Credential(**json.loads(Path(credential_file).read_text()))
+    credential = DeviceCredential(**json.loads(Path(credential_file).read_text()))
 
     def note(kind: str, envelope: Any) -> str:
         with Path(out_file).open("a") as out:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received, Trainer
+from workers.agent.agent_settings import AgentSettings
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received, Trainer
 from workers.agent.cli import main
-from workers.agent.config import Settings
 from workers.agent.run import real_trainer
 
 BEGUN = "began-to-fold"
@@ -25,15 +25,15 @@ class SlowFolder:
         self._inner, self._begun = inner, begun
 
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         return self._inner.train(work, received, update, watch)
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         return self._inner.evaluate(work, weights, watch)
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         if not self._begun.exists():
             self._begun.write_text(work.assignment)
@@ -41,7 +41,7 @@ class SlowFolder:
         return self._inner.fold(work, updates, update, watch)
 
 
-def make_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> Trainer:
     return SlowFolder(real_trainer(settings, profile), settings.state_dir / BEGUN)
 
 

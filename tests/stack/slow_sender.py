@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.agent.assignment.assignment import Assignment, Callbacks, Outcome, Received, Trainer
+from workers.agent.agent_settings import AgentSettings
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received, Trainer
 from workers.agent.cli import main
-from workers.agent.config import Settings
 from workers.agent.run import real_trainer
 
 DONE = "did-not-send"
@@ -25,26 +25,26 @@ class SlowSender:
         self._inner, self._done = inner, done
 
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         return self._held(self._inner.train(work, received, update, watch), work)
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         return self._inner.evaluate(work, weights, watch)
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         return self._held(self._inner.fold(work, updates, update, watch), work)
 
-    def _held(self, outcome: Outcome, work: Assignment) -> Outcome:
+    def _held(self, outcome: Outcome, work: AssignedWork) -> Outcome:
         if not self._done.exists():
             self._done.write_text(work.assignment)
             time.sleep(3600)
         return outcome
 
 
-def make_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> Trainer:
     return SlowSender(real_trainer(settings, profile), settings.state_dir / DONE)
 
 

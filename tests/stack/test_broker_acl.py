@@ -25,7 +25,7 @@ from tests.conftest import RealBroker, free_port
 from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker
 from webapp.devices.envelope import public_key, sign
-from workers.agent.state.credential import Credential
+from workers.agent.state.credential import DeviceCredential
 
 pytestmark = pytest.mark.stack
 
@@ -253,7 +253,7 @@ class Worker:
     def __init__(self, device_id: int, url: str, folder: Path) -> None:
         self._out = folder / f"{device_id}.jsonl"
         credential = folder / f"{device_id}.json"
-        values = Credential(
+        values = DeviceCredential(
             server="http://127.0.0.1:1",
             device_id=device_id,
             name=f"device-{device_id}",

@@ -15,8 +15,8 @@ import pytest
 from fedcore.errors import ServerRefused, ServerUnavailable
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
 from webapp.jobs.models import Assignment
-from workers.agent.errors import Busy
-from workers.agent.http.server import Address, Server
+from workers.agent.agent_errors import Busy
+from workers.agent.http.server_api import Address, ServerApi
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 
@@ -124,7 +124,7 @@ def test_twice_at_once_too_slow_and_refused_early(prepare: Callable[[int], Case]
     def second() -> None:
         if case.kept > MEGABYTE and not sent_before:
             sent_before.append(case.kept)
-            other = Server(Address(web.url, case.pi.api_token))
+            other = ServerApi(Address(web.url, case.pi.api_token))
             with pytest.raises(Busy, match="just being sent"):
                 other.upload(str(case.part.pk), case.update, case.digest)
             assert other.traffic.up < 64 * MEGABYTE, "the answer is heard before the end"

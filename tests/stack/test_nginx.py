@@ -20,7 +20,7 @@ from fedcore.errors import ServerUnavailable
 from tests.compose import ROOT
 from tests.conftest import free_port
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
-from workers.agent.http.server import Address, Server, trusting
+from workers.agent.http.server_api import Address, ServerApi, trusting
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 __all__ = ["prepare", "web"]
@@ -87,7 +87,7 @@ def test_transfers_pass(
     proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path
 ) -> None:
     case = prepare(SIZE)
-    case = replace(case, server=Server(Address(proxy, case.pi.api_token, authority)))
+    case = replace(case, server=ServerApi(Address(proxy, case.pi.api_token, authority)))
     path = case.fetch()
     assert path.stat().st_size == case.model.size_bytes
     traffic = case.server.traffic
@@ -126,7 +126,7 @@ def test_an_upload_goes_on_after_the_web_process_was_killed(
     proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path
 ) -> None:
     case = prepare(SIZE)
-    case = replace(case, server=Server(Address(proxy, case.pi.api_token, authority)))
+    case = replace(case, server=ServerApi(Address(proxy, case.pi.api_token, authority)))
 
     def kill() -> None:
         if case.kept > SIZE // 4:

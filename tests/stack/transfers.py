@@ -25,7 +25,7 @@ from webapp.jobs.artefacts.partial_uploads import kept_bytes
 from webapp.jobs.artefacts.store import incoming_dir, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Participant, Round
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.http.server import Address, Server
+from workers.agent.http.server_api import Address, ServerApi
 
 MEGABYTE = 2**20
 
@@ -108,7 +108,7 @@ class Case:
     model: Artefact
     update: Path
     digest: str
-    server: Server
+    server: ServerApi
     cache: ArtefactCache
 
     def upload(self, resume: bool = False, check: Callable[[], None] = lambda: None) -> None:
@@ -150,7 +150,7 @@ def prepare(
         update = tmp_path / "update"
         meta = {"kind": "update", "job": str(part.round.job_id), "round": "1"}
         digest = write_frame(update, tensor_bytes, **meta, base=model.sha256)
-        server = Server(Address(web.url, pi.api_token))
+        server = ServerApi(Address(web.url, pi.api_token))
         servers.append(server)
         return Case(pi, part, model, update, digest, server, ArtefactCache(tmp_path / "cache"))
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from fedcore.errors import EdgewiseError
 from workers.agent import enrol, status
-from workers.agent.config import (
+from workers.agent.agent_settings import (
     LOG_LEVELS,
     VERSION,
-    Settings,
+    AgentSettings,
     prepare_state_dir,
     read_settings,
     set_up_logging,
 )
-from workers.agent.profile import datasets, probe
+from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credential as credentials
 
-Command = Callable[[argparse.Namespace, Settings], int]
+Command = Callable[[argparse.Namespace, AgentSettings], int]
 
 
 def main(argv: Sequence[str] | None = None, make_trainer: Any = None) -> int:
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     enroll.add_argument("--server", required=True, metavar="URL")
     enroll.add_argument("--token", required=True, help="from the page 'Enrol a device'")
     enroll.add_argument("--name", default="", help="where the token does not name the device")
-    enroll.add_argument("--dataset", action="append", default=[], metavar=datasets.SHAPE)
+    enroll.add_argument("--dataset", action="append", default=[], metavar=local_datasets.SHAPE)
     enroll.add_argument("--force", action="store_true", help="replace an existing credential")
     runs = add("run", "work for the server until stopped", _run)
     runs.add_argument("--server", default="", metavar="URL", help="where the server has moved to")
@@ -81,8 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_dataset_commands(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
-    add = actions.add_parser("add", help=f"add {datasets.SHAPE}")
-    add.add_argument("dataset", nargs="+", metavar=datasets.SHAPE)
+    add = actions.add_parser("add", help=f"add {local_datasets.SHAPE}")
+    add.add_argument("dataset", nargs="+", metavar=local_datasets.SHAPE)
     add.set_defaults(command=_dataset_add)
     remove = actions.add_parser("remove", help="forget a dataset; its file stays")
     remove.add_argument("name", nargs="+")
@@ -90,7 +90,7 @@ def _add_dataset_commands(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="what this device holds").set_defaults(command=_dataset_list)
 
 
-def _enroll(args: argparse.Namespace, settings: Settings) -> int:
+def _enroll(args: argparse.Namespace, settings: AgentSettings) -> int:
     prepare_state_dir(settings)
     asked = enrol.Asked(args.server, args.token, args.name, tuple(args.dataset), args.force)
     found = enrol.enrol(settings, asked)
@@ -103,7 +103,7 @@ def _where(args: argparse.Namespace) -> str:
     return f" --state-dir {args.state_dir}" if args.state_dir else ""
 
 
-def _run(args: argparse.Namespace, settings: Settings) -> int:
+def _run(args: argparse.Namespace, settings: AgentSettings) -> int:
     from workers.agent import run
 
     code = run.run(settings, args.make_trainer or run.real_trainer, args.server, args.link)
@@ -113,48 +113,48 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     return code
 
 
-def _status(args: argparse.Namespace, settings: Settings) -> int:
+def _status(args: argparse.Namespace, settings: AgentSettings) -> int:
     found = status.status(settings)
     print(json.dumps(found, indent=1) if args.json else status.as_text(found))
     return 0
 
 
-def _unenroll(args: argparse.Namespace, settings: Settings) -> int:
+def _unenroll(args: argparse.Namespace, settings: AgentSettings) -> int:
     print(enrol.leave(settings, args.force))
     return 0
 
 
-def _probe(args: argparse.Namespace, settings: Settings) -> int:
+def _probe(args: argparse.Namespace, settings: AgentSettings) -> int:
     prepare_state_dir(settings)
     found = probe.profile(settings, again=True)
     print(json.dumps(found, indent=1) if args.json else status.profile_text(found))
     return 0
 
 
-def _dataset_list(args: argparse.Namespace, settings: Settings) -> int:
+def _dataset_list(args: argparse.Namespace, settings: AgentSettings) -> int:
     del args
-    for item in datasets.load(settings.state_dir):
+    for item in local_datasets.load(settings.state_dir):
         print(f"{item.name}\t{item.source}\t{item.domain}")
     return 0
 
 
-def _dataset_add(args: argparse.Namespace, settings: Settings) -> int:
+def _dataset_add(args: argparse.Namespace, settings: AgentSettings) -> int:
     credentials.require(settings.state_dir)
-    new = datasets.parse_all(args.dataset)
+    new = local_datasets.parse_all(args.dataset)
     names = {item.name for item in new}
-    kept = [item for item in datasets.load(settings.state_dir) if item.name not in names]
-    datasets.describe_all(settings.state_dir, [*kept, *new], settings.cache)
+    kept = [item for item in local_datasets.load(settings.state_dir) if item.name not in names]
+    local_datasets.describe_all(settings.state_dir, [*kept, *new], settings.cache)
     print("added; the server learns of it when the agent starts next")
     return 0
 
 
-def _dataset_remove(args: argparse.Namespace, settings: Settings) -> int:
-    held = datasets.load(settings.state_dir)
+def _dataset_remove(args: argparse.Namespace, settings: AgentSettings) -> int:
+    held = local_datasets.load(settings.state_dir)
     unknown = set(args.name) - {item.name for item in held}
     if unknown:
         names = ", ".join(item.name for item in held) or "none"
         raise EdgewiseError(f"no dataset {', '.join(sorted(unknown))} here; it holds: {names}")
     kept = [item for item in held if item.name not in args.name]
-    datasets.describe_all(settings.state_dir, kept, settings.cache)
+    local_datasets.describe_all(settings.state_dir, kept, settings.cache)
     print("removed; the server learns of it when the agent starts next")
     return 0

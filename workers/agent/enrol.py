@@ -6,16 +6,16 @@ import logging
 from dataclasses import dataclass, field
 
 from fedcore.errors import ServerRefused, ServerUnavailable
-from workers.agent.config import VERSION, Settings
-from workers.agent.errors import AgentError, Revoked
-from workers.agent.http.server import Address, Server, check_url, is_private
+from workers.agent.agent_errors import AgentError, Revoked
+from workers.agent.agent_settings import VERSION, AgentSettings
+from workers.agent.http.server_api import Address, ServerApi, check_url, is_private
 from workers.agent.http.server_clock import Clock
-from workers.agent.profile import datasets, probe
+from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credential as credentials
-from workers.agent.state.credential import Credential
+from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox
-from workers.agent.state.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Asked:
     force: bool = False
 
 
-def enrol(settings: Settings, asked: Asked) -> Credential:
+def enrol(settings: AgentSettings, asked: Asked) -> DeviceCredential:
     """Measure, describe, join. Everything that can be wrong here is found before the token goes."""
     url = check_url(asked.server)
     known = credentials.load(settings.state_dir)
@@ -44,29 +44,29 @@ def enrol(settings: Settings, asked: Asked) -> Credential:
         raise AgentError("the agent runs on this state folder; stop it before enrolling")
     if not is_private(url):
         log.warning("%s is not https: the credential travels readable for everybody between", url)
-    held = datasets.parse_all(asked.datasets)
+    held = local_datasets.parse_all(asked.datasets)
     body = {
         "token": asked.token,
         "name": asked.name,
         "agent_version": VERSION,
-        "datasets": datasets.describe_all(settings.state_dir, held, settings.cache),
+        "datasets": local_datasets.describe_all(settings.state_dir, held, settings.cache),
         "profile": probe.profile(settings),
     }
-    server = Server(Address(url, ca_file=settings.ca_file))
+    server = ServerApi(Address(url, ca_file=settings.ca_file))
     try:
         answer = server.enrol(body)
     except (ServerRefused, ServerUnavailable) as error:
         raise AgentError(f"{url} did not enrol this device: {error}") from error
     found = credentials.from_enrolment(url, answer, Clock().iso())
     credentials.save(settings.state_dir, found)
-    Outbox(Store(settings.database)).clear()
+    Outbox(StateDatabase(settings.database)).clear()
     return found
 
 
-def leave(settings: Settings, force: bool) -> str:
+def leave(settings: AgentSettings, force: bool) -> str:
     """Give the credential back; returns what was done."""
     known = credentials.require(settings.state_dir)
-    server = Server(Address(known.server, known.api_token, settings.ca_file))
+    server = ServerApi(Address(known.server, known.api_token, settings.ca_file))
     try:
         server.unenrol()
         said = f"{known.name!r} has left {known.server}"

@@ -18,26 +18,26 @@ from celery.worker import state as worker_state
 
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from fedcore.hardware.machines import recognise
-from workers.agent.assignment import error_feedback, private_files
+from workers.agent.agent_errors import EnvelopeRefused, Revoked
+from workers.agent.agent_settings import VERSION, AgentSettings, prepare_state_dir
+from workers.agent.assignment import error_feedback, private_folders
 from workers.agent.assignment.assignment import Trainer
 from workers.agent.assignment.process import ProcessContext, TrainingProcess
-from workers.agent.config import VERSION, Settings, prepare_state_dir
 from workers.agent.control.celery_app import build_app, build_worker
-from workers.agent.control.envelope import Gatekeeper
+from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.control.supervisor import StopRequest, Warden, end_children
-from workers.agent.errors import EnvelopeRefused, Revoked
 from workers.agent.http import link_emulation as links
 from workers.agent.http.retry import keep_trying
-from workers.agent.http.server import Address, Server, check_url
+from workers.agent.http.server_api import Address, ServerApi, check_url
 from workers.agent.http.server_clock import Clock
-from workers.agent.http.throttle import Pace
-from workers.agent.profile import datasets, probe
+from workers.agent.http.throttle import LinkThrottle
+from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credential as credentials
-from workers.agent.state.credential import Credential
+from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import RunLock
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.state.store import Store
 from workers.agent.telemetry.sender import CLOCK_NOTE, Sender, take_cancels
 
 EXIT_REVOKED = 3
@@ -46,17 +46,17 @@ RESTART_S = 2.0
 STOPPED = "the agent was stopped"
 
 # From what is known of this device to its trainer; called in the training process.
-MakeTrainer = Callable[[Settings, dict[str, Any]], Trainer]
+MakeTrainer = Callable[[AgentSettings, dict[str, Any]], Trainer]
 
 log = logging.getLogger(__name__)
 
 
-def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
+def real_trainer(settings: AgentSettings, profile: dict[str, Any]) -> Trainer:
     """Imports torch: for the training process alone."""
     from workers.agent.assignment.trainer import FedcoreTrainer
 
-    held = {item.name: item for item in datasets.load(settings.state_dir)}
-    kept, own = (settings.state_dir / module.FOLDER for module in (error_feedback, private_files))
+    held = {item.name: item for item in local_datasets.load(settings.state_dir)}
+    kept, own = (settings.state_dir / module.FOLDER for module in (error_feedback, private_folders))
     return FedcoreTrainer(settings.cache, settings.threads, held, kept, own, profile)
 
 
@@ -64,14 +64,14 @@ def real_trainer(settings: Settings, profile: dict[str, Any]) -> Trainer:
 class Agent:
     """The parts of one start."""
 
-    settings: Settings
-    credential: Credential
+    settings: AgentSettings
+    credential: DeviceCredential
     boot_id: str
-    server: Server
+    server: ServerApi
     outbox: Outbox
     board: SharedState
     stop: StopRequest
-    pace: Pace | None = None
+    pace: LinkThrottle | None = None
 
     @property
     def address(self) -> Address:
@@ -80,7 +80,7 @@ class Agent:
 
 
 def run(
-    settings: Settings,
+    settings: AgentSettings,
     make_trainer: MakeTrainer = real_trainer,
     server_url: str = "",
     link: str = "",
@@ -106,14 +106,17 @@ def run(
 
 
 def _assemble(
-    settings: Settings, credential: Credential, stop: StopRequest, pace: Pace | None
+    settings: AgentSettings,
+    credential: DeviceCredential,
+    stop: StopRequest,
+    pace: LinkThrottle | None,
 ) -> Agent:
-    store = Store(settings.database)
+    store = StateDatabase(settings.database)
     board = SharedState(store)
     board.wipe()
     shutil.rmtree(settings.state_dir / "updates", ignore_errors=True)
     address = Address(credential.server, credential.api_token, settings.ca_file, pace)
-    server, boot_id = Server(address, Clock()), uuid.uuid4().hex
+    server, boot_id = ServerApi(address, Clock()), uuid.uuid4().hex
     return Agent(settings, credential, boot_id, server, Outbox(store), board, stop, pace)
 
 
@@ -166,7 +169,7 @@ def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:
         "boot_id": agent.boot_id,
         "agent_version": VERSION,
         "profile": profile,
-        "datasets": datasets.describe_again(settings.state_dir, settings.cache),
+        "datasets": local_datasets.describe_again(settings.state_dir, settings.cache),
     }
     log.info("%s calls %s", agent.credential.name, agent.credential.server)
 
@@ -186,7 +189,7 @@ def _hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _settled(agent: Agent, answer: dict[str, Any]) -> Credential:
+def _settled(agent: Agent, answer: dict[str, Any]) -> DeviceCredential:
     """The credential with the addresses that hold now, stored if they are new."""
     known = credentials.load(agent.settings.state_dir)
     found = credentials.moved(agent.credential, broker=str(answer.get("broker_url") or ""))

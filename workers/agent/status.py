@@ -6,15 +6,15 @@ import time
 from typing import Any
 
 from fedcore.hardware.links import INSTANT
-from workers.agent.config import VERSION, Settings
+from workers.agent.agent_settings import VERSION, AgentSettings
 from workers.agent.http import link_emulation as links
 from workers.agent.http.server_clock import seconds_of
-from workers.agent.profile import datasets, probe
+from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credential as credentials
+from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.state.store import Store
 
 RATES = {
     "memory_bandwidth_bps": "memory",
@@ -24,7 +24,7 @@ RATES = {
 ONLINE_WITHIN_S = 150.0  # a little above the longest pause between measurements
 
 
-def status(settings: Settings) -> dict[str, Any]:
+def status(settings: AgentSettings) -> dict[str, Any]:
     """Plain values, also for ``--json``; without secrets."""
     known = credentials.load(settings.state_dir)
     found: dict[str, Any] = {
@@ -40,7 +40,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "last_contact_at": None,
         "activity": None,
         "outbox": 0,
-        "datasets": [vars(item) for item in datasets.load(settings.state_dir)],
+        "datasets": [vars(item) for item in local_datasets.load(settings.state_dir)],
         "link": links.settle(settings).name,
         "profile": probe.kept_profile(settings),
     }
@@ -49,8 +49,8 @@ def status(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _from_store(settings: Settings, running: bool) -> dict[str, Any]:
-    store = Store(settings.database)
+def _from_store(settings: AgentSettings, running: bool) -> dict[str, Any]:
+    store = StateDatabase(settings.database)
     board = SharedState(store)
     contact, activity = board.noted("last_contact"), board.activity()
     found = {

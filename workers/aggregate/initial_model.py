@@ -18,7 +18,7 @@ from webapp.broker import ADVANCE, send_after_commit
 from webapp.jobs.artefacts.store import ArtefactRefused, full_disk_refused, incoming_dir, store
 from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.models import ArtefactKind, Job, Level
-from workers.aggregate import agglomerative
+from workers.aggregate import model_tree
 from workers.aggregate.result import First
 from workers.coordinator.advance import fail_job
 
@@ -74,7 +74,7 @@ def _write(job: Job, folder: Path) -> First:
 
 
 BEGINNINGS: Mapping[str, Callable[[Job, Path], First]] = {
-    AGGLOMERATIVE: agglomerative.begin
+    AGGLOMERATIVE: model_tree.begin
 }  # by the name of the method
 
 

@@ -19,20 +19,20 @@ def initialise(job_id: str) -> None:
 
 @app.task(name=AGGREGATE)
 def aggregate(round_id: int) -> None:
-    from workers.aggregate.aggregate import fold_round
+    from workers.aggregate.round_fold import fold_round
 
     fold_round(round_id)
 
 
 @app.task(name=FOLD_SHARD)
 def fold_shard(shard_id: int) -> None:
-    from workers.aggregate.shard_task import fold_one
+    from workers.aggregate.shard_fold import fold_one
 
     fold_one(shard_id)
 
 
 @app.task(name=EXPORT)
 def export(job_id: str) -> None:
-    from workers.aggregate.export import export_merged_model
+    from workers.aggregate.merged_model import export_merged_model
 
     export_merged_model(UUID(job_id))

@@ -30,7 +30,7 @@ from webapp.jobs.lifecycle.round_rows import device_names, is_buffered, open_rou
 from webapp.jobs.models import Job, Level, Round
 from webapp.wake import wake_job
 from workers.coordinator import outages, planning
-from workers.coordinator.apply import Conflict, give_up_revoked, online_names, save
+from workers.coordinator.apply import StalePhase, give_up_revoked, online_names, save
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def advance(job_id: UUID) -> None:
         try:
             with transaction.atomic():
                 moved = _advance_once(job_id)
-        except Conflict:
+        except StalePhase:
             moved = True  # a device was faster: look again at what is there now
         if not moved:
             return

@@ -20,7 +20,7 @@ from webapp.jobs.models import Assignment, Job, Level, Participant, Round
 MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
 
 
-class Conflict(Exception):
+class StalePhase(Exception):
     """A row was no longer in the phase the decision was made on."""
 
 
@@ -140,7 +140,7 @@ def _move(row: Round, move: _Move, slots: list[int]) -> None:
         phase=move.before.value,
     )
     if seen.update(**changes) != len(slots):
-        raise Conflict
+        raise StalePhase
 
 
 def _create(
@@ -177,7 +177,7 @@ def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
     if after.phase in rounds.ENDED:
         changes["ended_at"] = now
     if not Round.objects.filter(pk=row.pk, phase=before.phase.value).update(**changes):
-        raise Conflict
+        raise StalePhase
     for name, value in changes.items():
         setattr(row, name, value)
 

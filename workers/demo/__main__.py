@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workers.demo.fleet import FLEET, SPEC, write_dialogues
-from workers.demo.report import summary
+from workers.demo.job_summary import summary
+from workers.demo.scenario import FLEET, SPEC, write_dialogues
 from workers.stack.processes import StartError
 from workers.stack.site import OVER, Site, make_token
 from workers.stack.stack import Stack

@@ -22,9 +22,9 @@ from fedcore.train.datasets import Source
 from fedcore.wire.frame import check_frame
 from fedcore.wire.step import rebuild
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
-from workers.agent.assignment.assignment import Assignment, Callbacks, Received
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
-from workers.agent.profile.datasets import Held
+from workers.agent.profile.local_datasets import LocalDataset
 
 DEVICES = ("attic", "kitchen")
 JOB = str(uuid.UUID(int=7))
@@ -54,7 +54,7 @@ class Device:
         self.spec, self.slot, self.folder = spec, slot, folder
         folder.mkdir()
         name = DEVICES[slot]
-        self.held = {name: Held(name, source.path_or_name, "", "", "")}
+        self.held = {name: LocalDataset(name, source.path_or_name, "", "", "")}
         self.taken: Taken | None = None
         self.restart()
 
@@ -66,7 +66,7 @@ class Device:
 
     def train(self, number: int, weights: Path, attempt: int = 1) -> UpdateFile:
         offer = WireOffer(self.spec.wire.chain, self.taken)
-        work = Assignment(
+        work = AssignedWork(
             assignment=f"{number}-{attempt}", job=JOB, job_name="", round=number, task="train",
             slot=self.slot, dataset=DEVICES[self.slot], spec=self.spec,
             global_sha256=sha256_file(weights), global_size=0, deadline=None,

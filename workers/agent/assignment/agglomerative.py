@@ -27,7 +27,7 @@ from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.telemetry import Hooks
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
-from workers.agent.assignment.assignment import Assignment
+from workers.agent.assignment.assignment import AssignedWork
 
 LEAF, PARENT = 0, 1  # levels
 FIRST = (0, 0)  # the file of the weights before any training
@@ -36,7 +36,7 @@ FIRST = (0, 0)  # the file of the weights before any training
 class NodeRunner:
     """This device's node of a job; ``folder`` is the job's private one."""
 
-    def __init__(self, session: Session, folder: Path, work: Assignment, level: int) -> None:
+    def __init__(self, session: Session, folder: Path, work: AssignedWork, level: int) -> None:
         self.node = Node(
             level_specs(work.spec)[level], bridge_source(work.spec.distill, folder), session
         )
@@ -99,7 +99,7 @@ def evaluate(speaker: NodeRunner, source: Source, hooks: Hooks) -> Evaluation:
 
 
 def fold(
-    speaker: NodeRunner, work: Assignment, updates: Sequence[Path], update: Path, hooks: Hooks
+    speaker: NodeRunner, work: AssignedWork, updates: Sequence[Path], update: Path, hooks: Hooks
 ) -> tuple[dict[str, Any], FrameInfo]:
     """The parent's round: from the mean of its children, who count by their examples."""
     assert work.cluster is not None, "a fold without a cluster"
@@ -115,7 +115,7 @@ def fold(
     return {**asdict(found.summary), **measured, "updates": len(told)}, frame
 
 
-def _sent(model: Path, work: Assignment, out: Path) -> FrameInfo:
+def _sent(model: Path, work: AssignedWork, out: Path) -> FrameInfo:
     """The parent's model as the last round's update, for somebody to take home."""
     frame = FrameReader(model)
     meta = {**frame.meta, **work.update_meta, "kind": MODEL_KIND}

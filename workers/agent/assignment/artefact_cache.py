@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedcore.errors import EdgewiseError
 from workers.agent.http.connection import no_check
-from workers.agent.http.server import Server
+from workers.agent.http.server_api import ServerApi
 
 CHUNK = 1 << 20
 KEPT = 2
@@ -50,7 +50,7 @@ class ArtefactCache:
             self._checked.add(sha256)
         return path
 
-    def fetch(self, server: Server, sha256: str, size: int, check: Callable[[], None]) -> Path:
+    def fetch(self, server: ServerApi, sha256: str, size: int, check: Callable[[], None]) -> Path:
         """Download what is missing of an artefact and check it.
 
         ``check`` is called at every piece and may raise. A broken connection raises
@@ -94,7 +94,7 @@ class ArtefactCache:
 
 
 def _receive(
-    server: Server, sha256: str, part: Path, digest: hashlib._Hash, check: Callable[[], None]
+    server: ServerApi, sha256: str, part: Path, digest: hashlib._Hash, check: Callable[[], None]
 ) -> hashlib._Hash:
     """Append what is missing, hashed in the same pass; ``digest`` is that of what is here."""
     with part.open("ab", buffering=0) as file:

@@ -21,13 +21,13 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import for_evaluation, tailored
 from fedcore.spec.parse import load_spec
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
-from workers.agent.assignment.cluster import Cluster
+from workers.agent.assignment.fold_request import FoldRequest
 from workers.agent.assignment.model_step import rebuilt
 from workers.agent.http.byte_counts import Counted
 from workers.agent.http.retry import keep_trying, pause
-from workers.agent.http.server import Server
+from workers.agent.http.server_api import ServerApi
 from workers.agent.http.server_clock import seconds_of
-from workers.agent.telemetry.recorder import Recorder
+from workers.agent.telemetry.recorder import AssignmentRecorder
 
 T = TypeVar("T")
 WITHOUT_DEADLINE_S = 3600.0
@@ -45,7 +45,7 @@ class TooLarge(EdgewiseError):
 
 
 @dataclass(frozen=True)
-class Assignment:
+class AssignedWork:
     """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970.
 
     ``spec`` is the job as this device was given it, ``state`` the server's state where the strategy
@@ -69,10 +69,10 @@ class Assignment:
     wire: WireOffer = field(default_factory=WireOffer)
     step: StepOffer | None = None
     state: tuple[str, int] | None = None
-    cluster: Cluster | None = None
+    cluster: FoldRequest | None = None
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Assignment:
+    def read(cls, values: Mapping[str, Any]) -> AssignedWork:
         """Raises SpecError where this agent does not understand the job's specification.
 
         Job, assignment and hashes become names of files, so they must be what they claim.
@@ -94,7 +94,7 @@ class Assignment:
             wire=WireOffer.read(values.get("wire") or {}),
             step=StepOffer.read(values["global"].get("step")),
             state=_artefact(values.get("state")),
-            cluster=Cluster.read(values.get("fold")),
+            cluster=FoldRequest.read(values.get("fold")),
         )
 
     @property
@@ -150,15 +150,15 @@ class Trainer(Protocol):
     """The learning itself, behind which torch hides."""
 
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         """Train from what was received; write the update's frame to ``update``."""
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         """Evaluate ``weights`` on this device's validation part."""
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         """Fold the updates of the work's cluster, in its order, into one; write its frame."""
 
@@ -176,10 +176,10 @@ class Timing:
 class Dependencies:
     """What an assignment is done with. ``check`` raises Stopped once the assignment is over."""
 
-    server: Server
+    server: ServerApi
     cache: ArtefactCache
     trainer: Trainer
-    recorder: Recorder
+    recorder: AssignmentRecorder
     updates: Path
     check: Callable[[], None]
     should_stop: Callable[[], bool]
@@ -189,7 +189,7 @@ class Dependencies:
 class AssignmentRunner:
     """One assignment being done."""
 
-    work: Assignment
+    work: AssignedWork
     tools: Dependencies
     timing: Timing = field(default_factory=Timing)
 
@@ -256,7 +256,7 @@ class AssignmentRunner:
             return self._fold(self.work.cluster, update)
         return self._learn(Received(self._weights(), self._state()), update)
 
-    def _fold(self, cluster: Cluster, update: Path) -> Outcome:
+    def _fold(self, cluster: FoldRequest, update: Path) -> Outcome:
         """Updates that were fetched before a crash are here still; afterwards nobody needs them."""
         work, tools = self.work, self.tools
         tools.cache.keep_only({work.global_sha256, *cluster.names})

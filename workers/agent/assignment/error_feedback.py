@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcore.formats.wire_offer import WireOffer
-from workers.agent.assignment.assignment import Assignment
+from workers.agent.assignment.assignment import AssignedWork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ FOLDER = "feedback"
 log = logging.getLogger(__name__)
 
 
-def write(work: Assignment, tensors: Mapping[str, Tensor], path: Path, folder: Path) -> FrameInfo:
+def write(work: AssignedWork, tensors: Mapping[str, Tensor], path: Path, folder: Path) -> FrameInfo:
     """Write an update as the server asked for it. Imports torch."""
     from fedcore.wire.feedback import Residuals
     from fedcore.wire.update import Encoding, write_update
@@ -51,7 +51,7 @@ def tidy(folder: Path, offer: WireOffer) -> None:
             log.info("%s of job %s is removed: it is over", folder.name, kept.name[:8])
 
 
-def forget_when_done(folder: Path, work: Assignment) -> None:
+def forget_when_done(folder: Path, work: AssignedWork) -> None:
     """After the last evaluation of a job nothing is trained in it any more."""
     if work.task == "evaluate" and work.round >= work.spec.rounds:
         shutil.rmtree(folder / work.job, ignore_errors=True)

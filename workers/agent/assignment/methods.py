@@ -21,8 +21,8 @@ from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.telemetry import Hooks
 from fedcore.wire.frame import FrameInfo
-from workers.agent.assignment import agglomerative, error_feedback, private_files
-from workers.agent.assignment.assignment import Assignment, Received
+from workers.agent.assignment import agglomerative, error_feedback, private_folders
+from workers.agent.assignment.assignment import AssignedWork, Received
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,31 @@ class MethodRunner(ABC):
 
     @abstractmethod
     def train(
-        self, work: Assignment, received: Received, source: Source, update: Path, hooks: Hooks
+        self, work: AssignedWork, received: Received, source: Source, update: Path, hooks: Hooks
     ) -> tuple[Update, FrameInfo]:
         """A round of training; what was found and the frame that goes up."""
 
     @abstractmethod
-    def evaluate(self, work: Assignment, weights: Path, source: Source, hooks: Hooks) -> Evaluation:
+    def evaluate(
+        self, work: AssignedWork, weights: Path, source: Source, hooks: Hooks
+    ) -> Evaluation:
         """What the device makes of its validation part after the round."""
 
     @abstractmethod
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, hooks: Hooks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, hooks: Hooks
     ) -> tuple[dict[str, Any], FrameInfo]:
         """One frame of those of the work's cluster, and what there is to tell of it."""
 
-    def _folder(self, work: Assignment) -> Path:
-        return private_files.folder_of(self._desk.private_dir, work)
+    def _folder(self, work: AssignedWork) -> Path:
+        return private_folders.folder_of(self._desk.private_dir, work)
 
 
 class Averaging(MethodRunner):
     """The server's weights are trained, their difference goes up, and differences are averaged."""
 
     def train(
-        self, work: Assignment, received: Received, source: Source, update: Path, hooks: Hooks
+        self, work: AssignedWork, received: Received, source: Source, update: Path, hooks: Hooks
     ) -> tuple[Update, FrameInfo]:
         own = DeviceState(self._folder(work), received.state)
         found = self._desk.session.train(
@@ -72,12 +74,14 @@ class Averaging(MethodRunner):
         )
         return found, error_feedback.write(work, found.tensors, update, self._desk.feedback_dir)
 
-    def evaluate(self, work: Assignment, weights: Path, source: Source, hooks: Hooks) -> Evaluation:
+    def evaluate(
+        self, work: AssignedWork, weights: Path, source: Source, hooks: Hooks
+    ) -> Evaluation:
         own = DeviceState(self._folder(work))
         return self._desk.session.evaluate(work.spec, weights, source, hooks, work.round, own)
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, hooks: Hooks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, hooks: Hooks
     ) -> tuple[dict[str, Any], FrameInfo]:
         cluster = work.cluster
         assert cluster is not None, "a fold without a cluster"
@@ -94,22 +98,24 @@ class Agglomerative(MethodRunner):
     """Models stay where they are, and teach each other by what they say on shared text."""
 
     def train(
-        self, work: Assignment, received: Received, source: Source, update: Path, hooks: Hooks
+        self, work: AssignedWork, received: Received, source: Source, update: Path, hooks: Hooks
     ) -> tuple[Update, FrameInfo]:
         node = self._speaker(work, agglomerative.LEAF)
         return agglomerative.learn(node, received.weights, source, update, hooks)
 
-    def evaluate(self, work: Assignment, weights: Path, source: Source, hooks: Hooks) -> Evaluation:
+    def evaluate(
+        self, work: AssignedWork, weights: Path, source: Source, hooks: Hooks
+    ) -> Evaluation:
         return agglomerative.evaluate(self._speaker(work, agglomerative.LEAF), source, hooks)
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, hooks: Hooks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, hooks: Hooks
     ) -> tuple[dict[str, Any], FrameInfo]:
         return agglomerative.fold(
             self._speaker(work, agglomerative.PARENT), work, updates, update, hooks
         )
 
-    def _speaker(self, work: Assignment, level: int) -> agglomerative.NodeRunner:
+    def _speaker(self, work: AssignedWork, level: int) -> agglomerative.NodeRunner:
         return agglomerative.NodeRunner(self._desk.session, self._folder(work), work, level)
 
 

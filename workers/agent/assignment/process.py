@@ -19,18 +19,23 @@ from fedcore.errors import (
     SpecError,
     Stopped,
 )
-from workers.agent.assignment import error_feedback, private_files
+from workers.agent.agent_errors import EnvelopeRefused
+from workers.agent.assignment import error_feedback, private_folders
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.assignment.assignment import Assignment, AssignmentRunner, Dependencies, Trainer
+from workers.agent.assignment.assignment import (
+    AssignedWork,
+    AssignmentRunner,
+    Dependencies,
+    Trainer,
+)
 from workers.agent.assignment.failure import Failure, failure_of
-from workers.agent.control.envelope import Gatekeeper
-from workers.agent.errors import EnvelopeRefused
+from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.http.retry import keep_trying
-from workers.agent.http.server import Address, Server
+from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.power.account import energy_of
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.telemetry.recorder import Recorder
+from workers.agent.telemetry.recorder import AssignmentRecorder
 from workers.agent.telemetry.sender import RTT_NOTE
 
 POLL_S = 0.1
@@ -83,12 +88,12 @@ class TrainingProcess:
 
     def __init__(self, kit: ProcessContext) -> None:
         self._kit = kit
-        self._server = Server(kit.address)
+        self._server = ServerApi(kit.address)
         self._cache = ArtefactCache(kit.state_dir / "artefacts")
         self._updates = kit.state_dir / "updates"
         self._updates.mkdir(exist_ok=True)
         self._feedback = kit.state_dir / error_feedback.FOLDER
-        self._private = kit.state_dir / private_files.FOLDER
+        self._private = kit.state_dir / private_folders.FOLDER
         self._trainer: Trainer | None = None
         threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
@@ -121,7 +126,7 @@ class TrainingProcess:
     def _answer(self, assignment: str, values: Mapping[str, Any], sign: CancelToken) -> None:
         kit = self._kit
         server = self._server
-        recorder = Recorder(
+        recorder = AssignmentRecorder(
             kit.outbox,
             kit.board,
             server.traffic,
@@ -137,10 +142,12 @@ class TrainingProcess:
             except Exception as error:  # whatever it is, the server hears of it
                 self._failed(assignment, error, recorder.activity.step, sign)
 
-    def _perform(self, values: Mapping[str, Any], recorder: Recorder, sign: CancelToken) -> None:
+    def _perform(
+        self, values: Mapping[str, Any], recorder: AssignmentRecorder, sign: CancelToken
+    ) -> None:
         work = _read(values)
         error_feedback.tidy(self._feedback, work.wire)
-        private_files.tidy(self._private, work.wire)
+        private_folders.tidy(self._private, work.wire)
         log.info("%s of round %d of %r begins", work.task, work.round, work.job_name)
         if self._trainer is None:
             self._trainer = self._kit.make_trainer()
@@ -195,9 +202,9 @@ class TrainingProcess:
             log.info("the server did not take that: %s", error)
 
 
-def _read(values: Mapping[str, Any]) -> Assignment:
+def _read(values: Mapping[str, Any]) -> AssignedWork:
     try:
-        return Assignment.read(values)
+        return AssignedWork.read(values)
     except SpecError:
         raise
     except (KeyError, TypeError, ValueError) as error:

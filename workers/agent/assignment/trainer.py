@@ -18,9 +18,9 @@ from fedcore.spec.options.method import FEDPIPE_SCORES
 from fedcore.spec.rules.fedpipe import probes
 from fedcore.train.datasets import Source
 from fedcore.train.telemetry import Hooks, Measurement, Progress
-from workers.agent.assignment.assignment import Assignment, Callbacks, CannotDo, Outcome, Received
+from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
 from workers.agent.assignment.methods import WAYS, Averaging, MethodRunner, Workspace
-from workers.agent.profile.datasets import Held
+from workers.agent.profile.local_datasets import LocalDataset
 
 SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
@@ -37,7 +37,7 @@ class FedcoreTrainer:
         self,
         cache_dir: Path,
         threads: int,
-        datasets: Mapping[str, Held],
+        datasets: Mapping[str, LocalDataset],
         feedback_dir: Path,
         private_dir: Path,
         profile: Mapping[str, Any],
@@ -49,7 +49,7 @@ class FedcoreTrainer:
         self._quicker = str(profile.get("precision") or "")
 
     def train(
-        self, work: Assignment, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
     ) -> Outcome:
         work = self._settled(work)
         peak, hooks = self._peak(work), self._hooks(work, watch)
@@ -67,7 +67,7 @@ class FedcoreTrainer:
             metrics |= {"mfu": mfu(summary.flops, summary.seconds, peak), "mfu_peak_flops": peak}
         return Outcome(found.examples, _finite(metrics), (frame.sha256, frame.size))
 
-    def evaluate(self, work: Assignment, weights: Path, watch: Callbacks) -> Outcome:
+    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
         def progress(done: Progress) -> None:
             watch.advance(done.done, done.total)
 
@@ -83,7 +83,7 @@ class FedcoreTrainer:
         return Outcome(found.examples, told)
 
     def fold(
-        self, work: Assignment, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
     ) -> Outcome:
         cluster = work.cluster
         assert cluster is not None, "a fold without a cluster"
@@ -92,7 +92,7 @@ class FedcoreTrainer:
         metrics, frame = self._way(work).fold(work, updates, update, hooks)
         return Outcome(cluster.examples, _finite(metrics), (frame.sha256, frame.size))
 
-    def _hooks(self, work: Assignment, watch: Callbacks) -> Hooks:
+    def _hooks(self, work: AssignedWork, watch: Callbacks) -> Hooks:
         """How training tells of itself."""
         peak = self._peak(work)
 
@@ -102,27 +102,27 @@ class FedcoreTrainer:
 
         return Hooks(report=report, should_stop=watch.should_stop)
 
-    def _way(self, work: Assignment) -> MethodRunner:
+    def _way(self, work: AssignedWork) -> MethodRunner:
         return WAYS.get(work.spec.method.name, Averaging)(self._desk)
 
-    def _source(self, work: Assignment) -> Source:
+    def _source(self, work: AssignedWork) -> Source:
         held = self._datasets.get(work.dataset)
         if held is None:
             names = ", ".join(self._datasets) or "none"
             raise CannotDo(f"this device holds no dataset {work.dataset!r}; it holds: {names}")
         return Source(held.source, held.text_column, held.summary_column, held.domain)
 
-    def _settled(self, work: Assignment) -> Assignment:
+    def _settled(self, work: AssignedWork) -> AssignedWork:
         """With the precision that was measured to be quicker, where the job leaves it to us."""
         train = work.spec.train
         if train.precision != "auto" or self._quicker not in SPOKEN.values():
             return work
         return replace(work, spec=replace(work.spec, train=replace(train, precision=self._quicker)))
 
-    def _precision(self, work: Assignment) -> str:
+    def _precision(self, work: AssignedWork) -> str:
         return SPOKEN[pick_precision(work.spec.train.precision, self._session.device)]
 
-    def _peak(self, work: Assignment) -> float:
+    def _peak(self, work: AssignedWork) -> float:
         return float(self._peak_flops.get(self._precision(work)) or 0.0)
 
 

@@ -14,7 +14,7 @@ from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
 from celery.worker.control import Panel, control_command
 
-from workers.agent.state.credential import Credential
+from workers.agent.state.credential import DeviceCredential
 
 WORK = "edgewise.work"
 CANCEL = "edgewise_cancel"
@@ -26,7 +26,7 @@ TICK_S = 0.25
 
 
 def build_app(
-    credential: Credential,
+    credential: DeviceCredential,
     ca_file: Path | None,
     on_work: Callable[[Any], None],
     on_cancel: Callable[[Any], str],
@@ -107,7 +107,7 @@ class AgentWorker(Worker):  # type: ignore[misc]
         del worker
 
 
-def build_worker(app: Celery, credential: Credential) -> AgentWorker:
+def build_worker(app: Celery, credential: DeviceCredential) -> AgentWorker:
     # Celery warns root of pickle, which is not accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = AgentWorker(

@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from workers.agent.http.byte_counts import Traffic
 from workers.agent.http.socket import Check, CountingSocket, no_check
-from workers.agent.http.throttle import Pace
+from workers.agent.http.throttle import LinkThrottle
 from workers.agent.http.tls import Tls
 
 CONNECT_S = 5.0
@@ -28,10 +28,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
-__all__ = ["Connection", "Line", "no_check"]
+__all__ = ["Connection", "InterruptibleSocket", "no_check"]
 
 
-class Line:
+class InterruptibleSocket:
     """A socket as http.client wants it. ``idle_s``: how long nothing may move."""
 
     def __init__(self, wire: CountingSocket, traffic: Traffic) -> None:
@@ -101,7 +101,7 @@ class Line:
 
     def makefile(self, *_args: Any, **_options: Any) -> io.BufferedReader:
         self._readers += 1
-        return io.BufferedReader(_Reader(self), READ_AHEAD)
+        return io.BufferedReader(_SocketReader(self), READ_AHEAD)
 
     def released(self) -> None:
         """A reader is done."""
@@ -116,8 +116,8 @@ class Line:
             self._wire.close()
 
 
-class _Reader(io.RawIOBase):
-    def __init__(self, line: Line) -> None:
+class _SocketReader(io.RawIOBase):
+    def __init__(self, line: InterruptibleSocket) -> None:
         super().__init__()
         self._line = line
 
@@ -134,10 +134,14 @@ class _Reader(io.RawIOBase):
 
 
 class Connection(HTTPConnection):
-    """http.client's connection over a Line, through the proxy that the environment names."""
+    """http.client's connection over an InterruptibleSocket, through the environment's proxy."""
 
     def __init__(
-        self, url: SplitResult, traffic: Traffic, tls: ssl.SSLContext, pace: Pace | None = None
+        self,
+        url: SplitResult,
+        traffic: Traffic,
+        tls: ssl.SSLContext,
+        pace: LinkThrottle | None = None,
     ) -> None:
         host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
         self._tls = tls if url.scheme == "https" else None
@@ -160,11 +164,11 @@ class Connection(HTTPConnection):
         self._create_connection = self._open
 
     @property
-    def line(self) -> Line:
+    def line(self) -> InterruptibleSocket:
         if self.sock is None:
             self.connect()
         line: Any = self.sock
-        assert isinstance(line, Line)
+        assert isinstance(line, InterruptibleSocket)
         return line
 
     def connect(self) -> None:
@@ -172,12 +176,12 @@ class Connection(HTTPConnection):
         if self._tls:
             self.line.secure(self._tls, self._name)
 
-    def _open(self, *where: Any) -> Line:
+    def _open(self, *where: Any) -> InterruptibleSocket:
         """What http.client makes its connections with; so a proxy's CONNECT is counted too."""
         inner = socket.create_connection(*where)
         if self._pace:
             self._pace.connect(no_check)
-        return Line(CountingSocket(inner, self._traffic, self._pace), self._traffic)
+        return InterruptibleSocket(CountingSocket(inner, self._traffic, self._pace), self._traffic)
 
 
 def _proxy_of(scheme: str, host: str) -> SplitResult | None:

@@ -6,9 +6,9 @@ import math
 
 from fedcore.errors import SpecError
 from fedcore.hardware.links import INSTANT, LINKS, Link
-from workers.agent.config import Settings
-from workers.agent.errors import AgentError
-from workers.agent.http.throttle import Pace
+from workers.agent.agent_errors import AgentError
+from workers.agent.agent_settings import AgentSettings
+from workers.agent.http.throttle import LinkThrottle
 from workers.agent.state.files import read_json, write_json
 
 FILE = "link.json"
@@ -34,7 +34,7 @@ def check(link: Link) -> None:
             raise AgentError(f"the link {link.name!r} carries nothing {way}; take another one")
 
 
-def settle(settings: Settings, option: str = "") -> Link:
+def settle(settings: AgentSettings, option: str = "") -> Link:
     """The option, which is remembered; else the environment; else what was asked for before."""
     path = settings.state_dir / FILE
     if option:
@@ -46,5 +46,5 @@ def settle(settings: Settings, option: str = "") -> Link:
     return known(name) if name else INSTANT
 
 
-def pace_of(link: Link) -> Pace | None:
-    return None if link == INSTANT else Pace(link)
+def pace_of(link: Link) -> LinkThrottle | None:
+    return None if link == INSTANT else LinkThrottle(link)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from fedcore.errors import ServerUnavailable
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.http.connection import Connection, Line, no_check
-from workers.agent.http.throttle import Pace
+from workers.agent.http.connection import Connection, InterruptibleSocket, no_check
+from workers.agent.http.throttle import LinkThrottle
 
 QUICK_S = 10.0  # nothing moves for so long: the server is away
 SENDING_S = 30.0
@@ -29,7 +29,7 @@ Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerResponse:
     """A small answer, its body read. Names of headers are in lower case."""
 
     status: int
@@ -43,7 +43,7 @@ class Answer:
         return int(text) if text.isascii() and text.isdigit() else None
 
 
-class Body:
+class ResponseBody:
     """A large answer whose body is still to come."""
 
     def __init__(self, response: HTTPResponse) -> None:
@@ -82,7 +82,7 @@ class HttpConnection:
         headers: Mapping[str, str],
         tls: ssl.SSLContext,
         traffic: Traffic,
-        pace: Pace | None = None,
+        pace: LinkThrottle | None = None,
     ) -> None:
         self._url = urlsplit(url)
         self._headers = dict(headers)
@@ -96,7 +96,7 @@ class HttpConnection:
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> ServerResponse:
         """Send something small, read the answer."""
         with self._guarded(no_check):
             return _read(self._asked(method, path, headers, body))
@@ -104,14 +104,14 @@ class HttpConnection:
     @contextmanager
     def fetch(
         self, path: str, headers: Mapping[str, str], check: Check
-    ) -> Iterator[tuple[Answer, Body]]:
-        """Ask for something large. An answer other than 2xx has its body in the Answer."""
+    ) -> Iterator[tuple[ServerResponse, ResponseBody]]:
+        """Ask for something large. An answer other than 2xx has its body in the ServerResponse."""
         with self._guarded(check):
             response = self._asked("GET", path, headers, None)
             large = 200 <= response.status < 300
             answer = _head(response) if large else _read(response)
         try:
-            yield answer, Body(response)
+            yield answer, ResponseBody(response)
         finally:
             if not response.isclosed():
                 self.close()
@@ -143,7 +143,7 @@ class HttpConnection:
 
     def send_file(
         self, path: str, headers: Mapping[str, str], file: Path, offset: int, check: Check
-    ) -> Answer:
+    ) -> ServerResponse:
         """PATCH a file's bytes from ``offset`` to its end; stops early where an answer comes."""
         count = file.stat().st_size - offset
         told = {**headers, "Content-Length": str(count)}
@@ -207,7 +207,7 @@ class HttpConnection:
         line.check, line.idle_s = check, idle_s
 
 
-def _send_some(line: Line, file: int, offset: int, count: int) -> int:
+def _send_some(line: InterruptibleSocket, file: int, offset: int, count: int) -> int:
     if line.is_plain and hasattr(os, "sendfile"):
         return line.sendfile(file, offset, min(count, SEND_AT_ONCE))
     piece = os.pread(file, min(count, READ_AT_ONCE), offset)
@@ -215,18 +215,18 @@ def _send_some(line: Line, file: int, offset: int, count: int) -> int:
     return len(piece)
 
 
-def _head(response: HTTPResponse) -> Answer:
+def _head(response: HTTPResponse) -> ServerResponse:
     headers = {name.lower(): value for name, value in response.getheaders()}
-    return Answer(response.status, response.reason, headers)
+    return ServerResponse(response.status, response.reason, headers)
 
 
-def _read(response: HTTPResponse) -> Answer:
+def _read(response: HTTPResponse) -> ServerResponse:
     head = _head(response)
     body = response.read(LARGEST_ANSWER)
     if len(body) == LARGEST_ANSWER:
         raise HTTPException("an answer is larger than any call of the protocol has")
     response.close()
-    return Answer(head.status, head.reason, head.headers, body)
+    return ServerResponse(head.status, head.reason, head.headers, body)
 
 
 def unavailable(error: Exception) -> ServerUnavailable:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from fedcore.errors import ServerUnavailable
-from workers.agent.errors import Busy
+from workers.agent.agent_errors import Busy
 
 T = TypeVar("T")
 LONGEST_S = 30.0

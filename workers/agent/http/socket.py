@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.http.throttle import DOWN, UP, Pace
+from workers.agent.http.throttle import DOWN, UP, LinkThrottle
 
 TICK_S = 0.1
 
@@ -26,7 +26,7 @@ class CountingSocket:
     ``check`` is called while an emulated link is waited for, and may raise to give up.
     """
 
-    def __init__(self, inner: socket.socket, traffic: Traffic, pace: Pace | None) -> None:
+    def __init__(self, inner: socket.socket, traffic: Traffic, pace: LinkThrottle | None) -> None:
         self._socket = inner
         self._traffic = traffic
         self._pace = pace

@@ -21,7 +21,7 @@ TICK_S = 0.1
 OFFSETS = {UP: 0, DOWN: 8}
 
 
-class Pace:
+class LinkThrottle:
     """Shared by all connections, and by the processes that are forked after it was made."""
 
     def __init__(

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from workers.agent.power.estimate import estimate
 from workers.agent.power.meter import Meter, Portion
+from workers.agent.power.power_estimate import estimate
 from workers.agent.power.sensor import Gpu
 from workers.agent.power.table import choose
 
@@ -77,7 +77,7 @@ class Ledger:
         return {f"energy{self._suffix}_j": sum(parts.values()), **parts}
 
 
-class Energy:
+class AssignmentEnergy:
     """What a device draws while an assignment is done; measured before estimated, or nothing."""
 
     def __init__(self, measured: Readable | None = None, estimated: Readable | None = None) -> None:
@@ -119,8 +119,8 @@ def gpu_of(profile: Mapping[str, Any]) -> Gpu:
     return Gpu(bool(profile.get("accelerator")), str(profile.get("accelerator_uuid") or ""))
 
 
-def energy_of(profile: Mapping[str, Any]) -> Energy:
+def energy_of(profile: Mapping[str, Any]) -> AssignmentEnergy:
     """By this device's best sensor, and by its profile where that fails."""
     gpu = gpu_of(profile)
     sensor = choose(gpu)
-    return Energy(Meter(sensor) if sensor else None, estimate(profile, gpu))
+    return AssignmentEnergy(Meter(sensor) if sensor else None, estimate(profile, gpu))

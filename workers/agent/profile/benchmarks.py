@@ -30,7 +30,7 @@ Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Kernel:
+class KernelBenchmark:
     """``numbers`` is how many are read or written at least once."""
 
     name: str
@@ -48,7 +48,7 @@ class Kernel:
         }
 
 
-def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> Kernel:
+def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> KernelBenchmark:
     """A layer's product for so many tokens."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
@@ -57,10 +57,10 @@ def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> Kernel:
         return products(rows, weight)
 
     numbers = tokens * inner + inner * outer + tokens * outer
-    return Kernel(f"{name} {inner}x{outer}", 2.0 * tokens * inner * outer, numbers, make)
+    return KernelBenchmark(f"{name} {inner}x{outer}", 2.0 * tokens * inner * outer, numbers, make)
 
 
-def attention(heads: int, length: int, width: int) -> Kernel:
+def attention(heads: int, length: int, width: int) -> KernelBenchmark:
     """Scores and their mixture, for all heads of a batch; softmax is left out."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
@@ -71,10 +71,10 @@ def attention(heads: int, length: int, width: int) -> Kernel:
 
     flops = 4.0 * heads * length * length * width
     numbers = heads * (4 * length * width + 2 * length * length)
-    return Kernel(f"attention {heads}x{length}x{width}", flops, numbers, make)
+    return KernelBenchmark(f"attention {heads}x{length}x{width}", flops, numbers, make)
 
 
-def norm(tokens: int, width: int) -> Kernel:
+def norm(tokens: int, width: int) -> KernelBenchmark:
     """T5's layer norm: square, mean, two products; hardly any work for each byte."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
@@ -82,10 +82,10 @@ def norm(tokens: int, width: int) -> Kernel:
         scale = torch.ones(width, device=device, dtype=precision)
         return [lambda: functional.rms_norm(rows, (width,), scale)]
 
-    return Kernel(f"norm {width}", 4.0 * tokens * width, 2 * tokens * width + width, make)
+    return KernelBenchmark(f"norm {width}", 4.0 * tokens * width, 2 * tokens * width + width, make)
 
 
-def kernels(kind: str) -> tuple[Kernel, ...]:
+def kernels(kind: str) -> tuple[KernelBenchmark, ...]:
     """Shapes of FLAN-T5 small and base: layers, attention, vocabulary, norm."""
     tokens = TOKENS[kind]
     return (

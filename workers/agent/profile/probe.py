@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from workers.agent.config import Settings
-from workers.agent.errors import AgentError
+from workers.agent.agent_errors import AgentError
+from workers.agent.agent_settings import AgentSettings
 from workers.agent.http.server_clock import Clock
-from workers.agent.profile.datasets import ROOT
+from workers.agent.profile.local_datasets import ROOT
 from workers.agent.state.files import read_json, write_json
 
 FILE = "profile.json"
@@ -26,7 +26,7 @@ SENSOR_S = 20.0
 log = logging.getLogger(__name__)
 
 
-def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
+def profile(settings: AgentSettings, again: bool = False) -> dict[str, Any]:
     """The kept profile; measured where there is none, or for another machine or thread count."""
     key, kept = _key(settings.threads), _kept(settings)
     if not again and kept and kept["key"] == key:
@@ -38,12 +38,12 @@ def profile(settings: Settings, again: bool = False) -> dict[str, Any]:
     return found
 
 
-def kept_profile(settings: Settings) -> dict[str, Any] | None:
+def kept_profile(settings: AgentSettings) -> dict[str, Any] | None:
     kept = _kept(settings)
     return dict(kept["profile"]) if kept else None
 
 
-def _kept(settings: Settings) -> dict[str, Any] | None:
+def _kept(settings: AgentSettings) -> dict[str, Any] | None:
     """None where nothing was measured, or the file is not what it was."""
     kept = read_json(settings.state_dir / FILE)
     whole = isinstance(kept, dict) and "key" in kept and isinstance(kept.get("profile"), dict)
@@ -79,7 +79,7 @@ def _version(package: str) -> str:
         ) from error
 
 
-def _measure(settings: Settings) -> dict[str, Any]:
+def _measure(settings: AgentSettings) -> dict[str, Any]:
     threads, folder = str(settings.threads), str(settings.state_dir)
     command = [sys.executable, "-m", "workers.agent.profile.measure", threads, folder]
     try:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from workers.agent.errors import AgentError
+from workers.agent.agent_errors import AgentError
 from workers.agent.state.files import read_json, write_json
 
 FILE = "credential.json"
 
 
 @dataclass(frozen=True)
-class Credential:
+class DeviceCredential:
     """Secrets are left out of its repr so that no log line shows them."""
 
     server: str
@@ -36,11 +36,11 @@ class Credential:
         return base64.b64decode(self.signing_public_key)
 
 
-def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> Credential:
+def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> DeviceCredential:
     """Read the server's answer to an enrolment; raises AgentError where it is no such answer."""
     try:
         device, broker = answer["device"], answer["broker"]
-        found = Credential(
+        found = DeviceCredential(
             server=server,
             device_id=int(device["id"]),
             name=str(device["name"]),
@@ -60,7 +60,7 @@ def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> 
     return found
 
 
-def moved(known: Credential, server: str = "", broker: str = "") -> Credential:
+def moved(known: DeviceCredential, server: str = "", broker: str = "") -> DeviceCredential:
     """The same credential at other addresses; ``broker`` is one without user and password."""
     if server:
         known = replace(known, server=server)
@@ -72,25 +72,25 @@ def moved(known: Credential, server: str = "", broker: str = "") -> Credential:
     return known
 
 
-def save(state_dir: Path, credential: Credential) -> None:
+def save(state_dir: Path, credential: DeviceCredential) -> None:
     write_json(state_dir / FILE, asdict(credential))
 
 
-def load(state_dir: Path) -> Credential | None:
+def load(state_dir: Path) -> DeviceCredential | None:
     """The stored credential, or None where this device is not enrolled."""
     path = state_dir / FILE
     if not path.exists():
         return None
     try:
         values = read_json(path)
-        return Credential(**values)
+        return DeviceCredential(**values)
     except (OSError, TypeError) as error:
         raise AgentError(
             f"{path} cannot be read ({error}); remove it and enrol this device again"
         ) from error
 
 
-def require(state_dir: Path) -> Credential:
+def require(state_dir: Path) -> DeviceCredential:
     found = load(state_dir)
     if found is None:
         raise AgentError(

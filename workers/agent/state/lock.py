@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from workers.agent.errors import AgentError
+from workers.agent.agent_errors import AgentError
 
 FILE = "run.lock"
 

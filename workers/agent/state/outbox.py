@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.agent.state.store import Store
+from workers.agent.state.database import StateDatabase
 
 KEPT_AT_MOST = 100_000  # about a day of training without a server, some 40 MB
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sample:
+class OutboxSample:
     seq: int
     at: str
     assignment: str | None
@@ -33,7 +33,7 @@ class Sample:
 
 
 class Outbox:
-    def __init__(self, store: Store, kept_at_most: int = KEPT_AT_MOST) -> None:
+    def __init__(self, store: StateDatabase, kept_at_most: int = KEPT_AT_MOST) -> None:
         self._store = store
         self._kept_at_most = kept_at_most
 
@@ -53,7 +53,7 @@ class Outbox:
                 log.warning("the outbox is full: the %d oldest samples were dropped", dropped)
         return seq
 
-    def oldest(self, limit: int) -> list[Sample]:
+    def oldest(self, limit: int) -> list[OutboxSample]:
         rows = self._store.rows(
             "SELECT seq, at, assignment, body FROM sample ORDER BY seq LIMIT ?", limit
         )
@@ -89,6 +89,6 @@ class Outbox:
         return int(str(count))
 
 
-def _sample(row: tuple[Any, ...]) -> Sample:
+def _sample(row: tuple[Any, ...]) -> OutboxSample:
     seq, at, assignment, body = row
-    return Sample(seq, at, assignment, json.loads(body))
+    return OutboxSample(seq, at, assignment, json.loads(body))

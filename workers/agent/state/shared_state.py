@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from workers.agent.state.store import Store
+from workers.agent.state.database import StateDatabase
 
 CANCELLED_KEPT_S = 86_400
 
@@ -42,7 +42,7 @@ class Cancelled:
 
 
 class SharedState:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StateDatabase) -> None:
         self._store = store
 
     def wipe(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import psutil  # type: ignore[import-untyped]
 
 from workers.agent.http.byte_counts import Counted, Traffic
-from workers.agent.power.account import Energy
+from workers.agent.power.account import AssignmentEnergy
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import Activity, SharedState
 
@@ -60,7 +60,7 @@ class NetMeter:
         return {**values, **rates}
 
 
-class Recorder:
+class AssignmentRecorder:
     """Writes samples and activity of one assignment to the store while its ``with`` block runs."""
 
     def __init__(
@@ -70,18 +70,18 @@ class Recorder:
         traffic: Traffic,
         iso_now: Callable[[], str],
         assignment: str,
-        energy: Energy | None = None,
+        energy: AssignmentEnergy | None = None,
     ) -> None:
         self._outbox, self._board, self._iso_now = outbox, board, iso_now
         self._processes, self._net = ProcessMeter(), NetMeter(traffic)
-        self.energy = energy or Energy()
+        self.energy = energy or AssignmentEnergy()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._last = time.monotonic()
         self._thread = threading.Thread(target=self._fill_silence, name="samples", daemon=True)
         self.activity = Activity(assignment, "accepted", 0, 0, os.getpid())
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> AssignmentRecorder:
         self._publish()
         self._thread.start()
         return self

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcore.errors import ServerRefused, ServerUnavailable
-from workers.agent.errors import Busy, Revoked
+from workers.agent.agent_errors import Busy, Revoked
 from workers.agent.http.retry import delays
-from workers.agent.http.server import Server
-from workers.agent.state.outbox import Outbox, Sample
+from workers.agent.http.server_api import ServerApi
+from workers.agent.state.outbox import Outbox, OutboxSample
 from workers.agent.state.shared_state import IDLE, SharedState
 
 BATCH = 500
@@ -41,7 +41,7 @@ class Sender(threading.Thread):
 
     def __init__(
         self,
-        server: Server,
+        server: ServerApi,
         outbox: Outbox,
         board: SharedState,
         boot_id: str,
@@ -141,7 +141,7 @@ class Sender(threading.Thread):
         self._limit = min(BATCH, 2 * self._limit)
         return 0.0 if more else self._interval_s
 
-    def _halve(self, samples: list[Sample], refusal: ServerRefused) -> None:
+    def _halve(self, samples: list[OutboxSample], refusal: ServerRefused) -> None:
         """Find the sample the server does not take, and drop it alone."""
         if len(samples) > 1:
             self._limit = len(samples) // 2
@@ -149,7 +149,7 @@ class Sender(threading.Thread):
         log.error("sample %d is dropped, the server refused it: %s", samples[0].seq, refusal)
         self._outbox.drop(samples[0].seq)
 
-    def _take(self, answer: dict[str, Any], samples: list[Sample]) -> None:
+    def _take(self, answer: dict[str, Any], samples: list[OutboxSample]) -> None:
         acked = answer.get("acked_seq")
         if samples and isinstance(acked, int):
             self._outbox.acknowledge(min(acked, samples[-1].seq))

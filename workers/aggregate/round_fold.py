@@ -34,7 +34,7 @@ from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.lifecycle.round_rows import state_before
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
-from workers.aggregate import agglomerative, inputs, shards
+from workers.aggregate import fold_inputs, model_tree, shard_plan
 from workers.aggregate.result import Result
 from workers.coordinator.advance import advance, apply
 
@@ -45,14 +45,14 @@ def fold_round(round_id: int) -> None:
     """Fold, store, tell the round. Doing it twice gives the same bytes and changes nothing."""
     row = Round.objects.select_related("job", "base_artefact", "state_artefact").get(pk=round_id)
     if row.phase != RoundPhase.AGGREGATING.value:
-        shards.forget(row)
+        shard_plan.forget(row)
         return
     with failing(row):
         result = FOLDS.get(row.job.job_spec.method.name, _fold)(row)
         if result is None:  # shards of it are still folded, by other workers too
             return
         _conclude(row, result)
-        shards.forget(row)
+        shard_plan.forget(row)
         advance(row.job_id)
 
 
@@ -66,7 +66,7 @@ def failing(row: Round) -> Iterator[None]:
     except EdgewiseError as error:
         log.warning("round %s cannot be folded: %s", row, error)
         apply(row.pk, AggregationFailed(time.time(), str(error)))
-        shards.forget(row)
+        shard_plan.forget(row)
         advance(row.job_id)
 
 
@@ -78,7 +78,7 @@ def _fold(row: Round) -> Result | None:
         while True:
             before, updates = opened(row, stack)
             try:
-                fold = shards.fold_of(row, before, updates, stack)
+                fold = shard_plan.fold_of(row, before, updates, stack)
                 if fold is None:
                     return None
                 served = fold_and_serve(spec_of(row, updates), before, updates, after, fold)
@@ -90,7 +90,7 @@ def _fold(row: Round) -> Result | None:
         kept = _stored(after.model, report.global_frame, ArtefactKind.GLOBAL)
         state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
         step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
-        told = inputs.figures(row, inputs.reported(row))
+        told = fold_inputs.figures(row, fold_inputs.reported(row))
         folded = clusters.figures(row) if row.clusters else []
     slots = [update.slot for update in updates]
     return Result(
@@ -110,7 +110,7 @@ def _fold(row: Round) -> Result | None:
 
 
 FOLDS: Mapping[str, Callable[[Round], Result | None]] = {
-    AGGLOMERATIVE: agglomerative.relay
+    AGGLOMERATIVE: model_tree.relay
 }  # by the name of the method
 
 
@@ -132,14 +132,14 @@ def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
 def spec_of(row: Round, updates: Sequence[UpdateFile]) -> JobSpec:
     """The job as this round was: a strategy may need the share of the devices that took part."""
     devices = row.job.participants.exclude(dataset="").count()
-    return with_actual_participation(row.job.job_spec, inputs.trained(row, updates), devices)
+    return with_actual_participation(row.job.job_spec, fold_inputs.trained(row, updates), devices)
 
 
 def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
     """The updates of the round that fit it; each other one is refused with its reason."""
     assert row.base_artefact is not None
     sound = []
-    for key, assignment in inputs.reported(row).items():
+    for key, assignment in fold_inputs.reported(row).items():
         assert assignment.update_artefact is not None
         meta = _meta(assignment)
         try:
@@ -152,7 +152,7 @@ def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
         except FileNotFoundError:
             _refuse(row, assignment, "its bytes are no longer in the storage")
             continue
-        sound.append(inputs.update_file(row, assignment, key, path))
+        sound.append(fold_inputs.update_file(row, assignment, key, path))
     return sound
 
 
@@ -171,7 +171,7 @@ def _meta(assignment: Assignment) -> dict[str, str]:
 
 def refuse_unsound(row: Round, error: UpdatesRefused) -> None:
     """Numbers are looked at only while they are folded: refuse, for the fold to be done again."""
-    for key, assignment in inputs.reported(row).items():
+    for key, assignment in fold_inputs.reported(row).items():
         if reason := error.reasons.get(key):
             _refuse(row, assignment, reason)
 
@@ -188,11 +188,11 @@ def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
 def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:
     """Raise FoldError where the refusals left fewer updates than the round needs."""
     needed = int(row.policy["quorum"])
-    sound = inputs.trained(row, updates)
+    sound = fold_inputs.trained(row, updates)
     if sound >= needed:
         return
     refused = (
-        inputs.of_round(row)
+        fold_inputs.of_round(row)
         .filter(phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False)
         .select_related("device")
     )

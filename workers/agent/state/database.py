@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS note (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 log = logging.getLogger(__name__)
 
 
-class Store:
+class StateDatabase:
     """``transaction()`` gives the connection; everything in the block is written, or nothing."""
 
     def __init__(self, path: Path) -> None:

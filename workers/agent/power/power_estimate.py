@@ -26,7 +26,7 @@ SHORTEST_S = 0.2  # over a shorter time the kernel's ticks say nothing
 Busy = Callable[[], float]
 
 
-class Estimate:
+class PowerEstimate:
     """Reads like a Meter. ``busy`` gives from 0 to 1, the share since it was last asked."""
 
     def __init__(
@@ -59,13 +59,13 @@ class Estimate:
             return None
 
 
-def estimate(profile: Mapping[str, Any], gpu: Gpu, root: Path = ROOT) -> Estimate | None:
+def estimate(profile: Mapping[str, Any], gpu: Gpu, root: Path = ROOT) -> PowerEstimate | None:
     """None where the machine is not recognised, or its maker tells no idle and full power."""
     machine = MACHINES.get(str(profile.get("board") or ""))
     if machine is None or machine.idle_watts is None or machine.full_watts is None:
         return None
     busy = _busy(gpu, root)
-    return Estimate(machine.idle_watts, machine.full_watts, busy) if busy else None
+    return PowerEstimate(machine.idle_watts, machine.full_watts, busy) if busy else None
 
 
 def _busy(gpu: Gpu, root: Path) -> Busy | None:

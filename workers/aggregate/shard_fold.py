@@ -11,8 +11,7 @@ from fedcore.aggregation.aggregate import UpdatesRefused
 from fedcore.rounds import RoundPhase
 from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, store
 from webapp.jobs.models import ArtefactKind, FoldShard
-from workers.aggregate import aggregate
-from workers.aggregate import shards as sharding
+from workers.aggregate import round_fold, shard_plan
 
 
 def fold_one(shard_id: int) -> None:
@@ -27,37 +26,37 @@ def fold_one(shard_id: int) -> None:
         return
     row = shard.plan.round
     if row.phase != RoundPhase.AGGREGATING.value:
-        sharding.forget(row)
+        shard_plan.forget(row)
         return
-    with aggregate.failing(row):
-        if sharding.claim(shard):
+    with round_fold.failing(row):
+        if shard_plan.claim(shard):
             _fold(shard)
         siblings = FoldShard.objects.filter(plan=shard.plan_id)
         if siblings.exists() and not siblings.filter(artefact=None).exists():
-            aggregate.fold_round(row.pk)
+            round_fold.fold_round(row.pk)
 
 
 def _fold(shard: FoldShard) -> None:
     row = shard.plan.round
-    factors = sharding.factors_of(shard.plan)
+    factors = shard_plan.factors_of(shard.plan)
     with full_disk_refused(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         out = folder / "shard.safetensors"
-        before, updates = aggregate.opened(row, stack)
+        before, updates = round_fold.opened(row, stack)
         try:
-            if not sharding.is_of(shard.plan, updates):  # one was refused: share out anew
+            if not shard_plan.is_of(shard.plan, updates):  # one was refused: share out anew
                 raise UpdatesRefused({})
             heard = [update for update in updates if update.key in factors]
             done = shards.fold_shard(
-                aggregate.spec_of(row, updates),
+                round_fold.spec_of(row, updates),
                 inputs.Before(before.model, before.state),
                 heard,
                 inputs.Shard((shard.start, shard.stop), factors),
                 out,
             )
         except UpdatesRefused as error:
-            aggregate.refuse_unsound(row, error)
-            aggregate.fold_round(row.pk)
+            round_fold.refuse_unsound(row, error)
+            round_fold.fold_round(row.pk)
             return
         artefact = store(out, done.frame.sha256, ArtefactKind.SHARD, "aggregate")
     squares = [done.squares[key] for key in factors]

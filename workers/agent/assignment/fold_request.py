@@ -11,7 +11,7 @@ from fedcore.formats.wire_offer import sha256_of
 
 
 @dataclass(frozen=True)
-class Part:
+class ClusterUpdate:
     """An update to fold: its bytes, whose it is, and how much it weighs (examples)."""
 
     sha256: str
@@ -21,14 +21,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class FoldRequest:
     """Updates that a device folds into one. ``shapes`` are those of the tensors in each."""
 
     shapes: dict[str, tuple[int, ...]]
-    parts: tuple[Part, ...]
+    parts: tuple[ClusterUpdate, ...]
 
     @classmethod
-    def read(cls, values: Mapping[str, Any] | None) -> Cluster | None:
+    def read(cls, values: Mapping[str, Any] | None) -> FoldRequest | None:
         """From the answer to an acceptance; None where the work is no fold."""
         if not values:
             return None
@@ -48,6 +48,6 @@ class Cluster:
         return [fetch(part.sha256, part.size) for part in self.parts]
 
 
-def _part(values: Mapping[str, Any]) -> Part:
+def _part(values: Mapping[str, Any]) -> ClusterUpdate:
     sha256, size = sha256_of(values["sha256"]), int(values["size_bytes"])
-    return Part(sha256, size, int(values["slot"]), int(values["examples"]))
+    return ClusterUpdate(sha256, size, int(values["slot"]), int(values["examples"]))

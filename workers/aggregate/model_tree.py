@@ -27,7 +27,7 @@ from webapp.jobs.artefacts import logits_format, update_format
 from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, local_file, store
 from webapp.jobs.lifecycle import clusters
 from webapp.jobs.models import ArtefactKind, Assignment, Job, Round
-from workers.aggregate import inputs
+from workers.aggregate import fold_inputs
 from workers.aggregate.result import First, Result
 
 ENVELOPE = ("job", "round", "base", "slot")  # what a device's frame says beside its content
@@ -93,7 +93,7 @@ def relay(row: Round) -> Result:
 
 def _sent(row: Round) -> Assignment:
     """The parent's answer of this round."""
-    found = list(inputs.reported(row).values())
+    found = list(fold_inputs.reported(row).values())
     if len(found) != 1 or found[0].task != Task.FOLD.value:
         names = ", ".join(item.device.name for item in found) or "nobody"
         raise FoldError(

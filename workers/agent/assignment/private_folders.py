@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from fedcore.formats.wire_offer import WireOffer
-from workers.agent.assignment.assignment import Assignment
+from workers.agent.assignment.assignment import AssignedWork
 
 FOLDER = "private"
 OF_ITS_OWN = "own-"  # what names of files begin with that stay
@@ -19,7 +19,7 @@ OF_ITS_OWN = "own-"  # what names of files begin with that stay
 log = logging.getLogger(__name__)
 
 
-def folder_of(folder: Path, work: Assignment) -> Path:
+def folder_of(folder: Path, work: AssignedWork) -> Path:
     """Where a job's private files are; whoever writes one makes it."""
     return folder / work.job
 

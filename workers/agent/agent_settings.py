@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.agent.errors import AgentError
+from workers.agent.agent_errors import AgentError
 
 VERSION = "0.1.0"
 DEFAULT_STATE_DIR = "~/.local/share/edgewise"
@@ -39,7 +39,7 @@ VARIABLES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class AgentSettings:
     """How this agent runs. ``threads`` 0 means all cores; ``link`` '' what was asked for before."""
 
     state_dir: Path
@@ -66,7 +66,7 @@ def read_settings(
     threads: int | None = None,
     log_level: str | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> Settings:
+) -> AgentSettings:
     """Options where given, else the environment, else defaults. Raises AgentError on nonsense."""
     folder = Path(state_dir or environ.get("EDGEWISE_STATE_DIR") or DEFAULT_STATE_DIR).expanduser()
     level = (log_level or environ.get("EDGEWISE_LOG_LEVEL") or "info").lower()
@@ -80,10 +80,10 @@ def read_settings(
         raise AgentError(f"threads must be a whole number from 0 to 1024, not {wish!r}")
     certificates = Path(ca_file) if ca_file else None
     link = environ.get("EDGEWISE_LINK") or ""
-    return Settings(folder.absolute(), int(wish), level, certificates, link)
+    return AgentSettings(folder.absolute(), int(wish), level, certificates, link)
 
 
-def prepare_state_dir(settings: Settings) -> None:
+def prepare_state_dir(settings: AgentSettings) -> None:
     """Make the state folder, readable by its owner alone."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

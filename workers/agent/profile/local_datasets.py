@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.catalogue import CATALOGUE
-from workers.agent.errors import AgentError
+from workers.agent.agent_errors import AgentError
 from workers.agent.state.files import read_json, write_json
 
 FILE = "datasets.json"
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Held:
+class LocalDataset:
     """One dataset. ``source`` is an absolute path, a short name of the catalogue or a hub name."""
 
     name: str
@@ -55,7 +55,7 @@ class Held:
         return key
 
 
-def parse(text: str) -> Held:
+def parse(text: str) -> LocalDataset:
     """Read NAME=PATH[:text,summary[,domain]]; raises AgentError saying what to write instead."""
     name, equals, rest = text.partition("=")
     if not equals or not rest or not NAME.fullmatch(name):
@@ -71,10 +71,10 @@ def parse(text: str) -> Held:
                 f"and give its file, such as {name}={where}.jsonl:"
                 f"{CATALOGUE[where].text_column},{CATALOGUE[where].summary_column}"
             )
-        return Held(name, where, text_column, summary_column, domain)
+        return LocalDataset(name, where, text_column, summary_column, domain)
     path = Path(where).expanduser()
     if path.suffix.lower() in FILES or path.exists() or where.startswith((".", "/", "~")):
-        return Held(name, _checked(path, text), text_column, summary_column, domain)
+        return LocalDataset(name, _checked(path, text), text_column, summary_column, domain)
     if "/" not in where:
         near = difflib.get_close_matches(where, list(CATALOGUE), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"short names: {', '.join(CATALOGUE)}"
@@ -82,7 +82,7 @@ def parse(text: str) -> Held:
             f"--dataset {text!r}: {where!r} is no file, no short name and no hub name such as "
             f"FiscalNote/billsum; {hint}"
         )
-    return Held(name, where, text_column, summary_column, domain)
+    return LocalDataset(name, where, text_column, summary_column, domain)
 
 
 def _split(rest: str) -> tuple[str, tuple[str, ...]]:
@@ -106,7 +106,7 @@ def _checked(path: Path, text: str) -> str:
     return str(path.resolve())
 
 
-def parse_all(texts: Sequence[str]) -> list[Held]:
+def parse_all(texts: Sequence[str]) -> list[LocalDataset]:
     """Read several; all faults are reported together."""
     held, faults = [], []
     for text in texts:
@@ -123,11 +123,13 @@ def parse_all(texts: Sequence[str]) -> list[Held]:
     return held
 
 
-def load(state_dir: Path) -> list[Held]:
-    return [Held(**item["held"]) for item in read_json(state_dir / FILE) or []]
+def load(state_dir: Path) -> list[LocalDataset]:
+    return [LocalDataset(**item["held"]) for item in read_json(state_dir / FILE) or []]
 
 
-def describe_all(state_dir: Path, held: Sequence[Held], cache_dir: Path) -> list[dict[str, Any]]:
+def describe_all(
+    state_dir: Path, held: Sequence[LocalDataset], cache_dir: Path
+) -> list[dict[str, Any]]:
     """What the server is told of each; raises AgentError with the faults of all. Remembers it."""
     known = _remembered(state_dir)
     new = [item for item in held if known.get(item.name, {}).get("stamp") != item.stamp]
@@ -156,7 +158,7 @@ def describe_again(state_dir: Path, cache_dir: Path) -> list[dict[str, Any]]:
     """
     told = []
     for record in read_json(state_dir / FILE) or []:
-        item = Held(**record["held"])
+        item = LocalDataset(**record["held"])
         if item.is_file and not Path(item.source).exists():
             log.warning("dataset %s is left out: there is no file %s", item.name, item.source)
             continue
@@ -175,7 +177,7 @@ def _remembered(state_dir: Path) -> dict[str, dict[str, Any]]:
     return {item["held"]["name"]: item for item in read_json(state_dir / FILE) or []}
 
 
-def _inspect(held: Sequence[Held], cache_dir: Path) -> list[dict[str, Any]]:
+def _inspect(held: Sequence[LocalDataset], cache_dir: Path) -> list[dict[str, Any]]:
     if not held:
         return []
     asked = {"cache_dir": str(cache_dir), "datasets": [asdict(item) for item in held]}

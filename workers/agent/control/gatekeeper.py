@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from workers.agent.errors import EnvelopeRefused
+from workers.agent.agent_errors import EnvelopeRefused
 
 MAX_BODY = 4096
 

@@ -14,13 +14,13 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import certifi
 
 from fedcore.errors import ServerRefused, ServerUnavailable
-from workers.agent.config import VERSION
-from workers.agent.errors import AgentError, Busy, Revoked
+from workers.agent.agent_errors import AgentError, Busy, Revoked
+from workers.agent.agent_settings import VERSION
 from workers.agent.http.byte_counts import Traffic
 from workers.agent.http.connection import no_check
-from workers.agent.http.requests import Answer, Body, Check, HttpConnection
+from workers.agent.http.requests import Check, HttpConnection, ResponseBody, ServerResponse
 from workers.agent.http.server_clock import Clock
-from workers.agent.http.throttle import Pace
+from workers.agent.http.throttle import LinkThrottle
 
 API = "/api/v1"
 COME_AGAIN = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
@@ -39,10 +39,10 @@ class Address:
     url: str
     token: str = field(default="", repr=False)
     ca_file: Path | None = None
-    pace: Pace | None = None
+    pace: LinkThrottle | None = None
 
 
-class Server:
+class ServerApi:
     """The server as this device sees it.
 
     Raises ServerUnavailable where the same call may succeed later, Revoked for 401, ServerRefused
@@ -96,7 +96,7 @@ class Server:
     @contextmanager
     def download(
         self, sha256: str, start: int = 0, check: Check = no_check
-    ) -> Iterator[tuple[int, Body]]:
+    ) -> Iterator[tuple[int, ResponseBody]]:
         """Status and body: 206 from byte ``start``, 200 from the first, 416 beyond the end.
 
         One redirect is followed, such as to a bucket; our token does not go there.
@@ -111,7 +111,7 @@ class Server:
         with self._elsewhere(where) as (link, path), link.fetch(path, asked, check) as found:
             yield self._large(found[0]), found[1]
 
-    def _large(self, answer: Answer) -> int:
+    def _large(self, answer: ServerResponse) -> int:
         if answer.status != 416:
             self._judge(answer)
         return answer.status
@@ -174,7 +174,7 @@ class Server:
             raise ServerUnavailable("the answer is no JSON; is this an Edgewise server?") from error
         return values if isinstance(values, dict) else {}
 
-    def _judge(self, answer: Answer) -> Answer:
+    def _judge(self, answer: ServerResponse) -> ServerResponse:
         """The answer, where it is a yes."""
         self.clock.observe(answer.headers.get("date"))
         status = answer.status
@@ -201,7 +201,7 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def reason_of(answer: Answer) -> str:
+def reason_of(answer: ServerResponse) -> str:
     """What a problem document says, in one line; else the status."""
     try:
         values = json.loads(answer.body)
