@@ -15,7 +15,9 @@ from pathlib import Path
 from fedcore.aggregation.elementwise import Paths, fold_row
 from fedcore.aggregation.inputs import Before, UpdateFile, UpdatesRefused
 from fedcore.aggregation.lowrank.aggregate import RULES
+from fedcore.aggregation.registry import build
 from fedcore.aggregation.report import FoldReport
+from fedcore.aggregation.strategy import Strategy
 from fedcore.spec.job import JobSpec
 
 __all__ = ["FoldReport", "UpdateFile", "UpdatesRefused", "fold_files"]
@@ -29,9 +31,11 @@ def fold_files(
     out_global: Path | str,
     out_state: Path | str,
     threads: int = 0,
+    strategy: Strategy | None = None,
 ) -> FoldReport:
     """Fold updates into the next global weights, on ``threads`` threads (0: all cores).
 
+    ``strategy`` takes the place of the one that the job names.
     Headers must have passed ``check_header``; numbers need no check before. Raises FoldError as
     ``open_inputs`` does, and UpdatesRefused where an update holds NaN or infinity: nothing is
     written then.
@@ -39,4 +43,4 @@ def fold_files(
     before = Before(Path(global_path), Path(state_path) if state_path else None)
     paths = Paths(before, Path(out_global), Path(out_state))
     rule = RULES[spec.adapter.aggregation] if spec.adapter.kind == "lora" else fold_row
-    return rule(spec, paths, updates, threads)
+    return rule(spec, paths, updates, threads, strategy or build(spec))

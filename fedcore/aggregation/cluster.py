@@ -21,6 +21,7 @@ from fedcore.aggregation.flat_file import Row, Shapes
 from fedcore.aggregation.inputs import UpdateFile, open_members
 from fedcore.aggregation.registry import build
 from fedcore.aggregation.row_writer import RowWriter
+from fedcore.aggregation.strategy import Strategy
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo
 
@@ -42,6 +43,7 @@ def fold_cluster(
     meta: Mapping[str, str],
     out: Path,
     threads: int = 0,
+    strategy: Strategy | None = None,
 ) -> FrameInfo:
     """Write the weighted mean of updates under any codec as one update in fp32.
 
@@ -49,7 +51,7 @@ def fold_cluster(
     in the order of their keys, so the bytes depend on nothing else. Raises FoldError and
     UpdatesRefused as ``fold_files`` does; nothing is written then.
     """
-    strategy = replace(build(spec), stages=(), weighing=None)
+    strategy = replace(strategy or build(spec), stages=(), weighing=None)
     row = Row.of(shapes)
     members = open_members(strategy, row, updates, out.parent)
     inputs = Inputs(strategy, row, _Nothing(), None, members)

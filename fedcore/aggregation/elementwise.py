@@ -29,6 +29,7 @@ from fedcore.aggregation.inputs import (
 from fedcore.aggregation.lowrank.error import aggregation_error
 from fedcore.aggregation.report import FoldReport
 from fedcore.aggregation.row_writer import RowWriter
+from fedcore.aggregation.strategy import Strategy
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo, FrameReader
 
@@ -43,7 +44,11 @@ class Paths:
 
 
 def fold_row(
-    spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], threads: int = 0
+    spec: JobSpec,
+    paths: Paths,
+    updates: Sequence[UpdateFile],
+    threads: int,
+    strategy: Strategy,
 ) -> FoldReport:
     """Fold updates into the next global weights, on ``threads`` threads (0: all cores).
 
@@ -52,7 +57,7 @@ def fold_row(
     """
     began = time.perf_counter()
     before = paths.before
-    inputs = open_inputs(spec, before, updates, paths.weights.parent)
+    inputs = open_inputs(spec, before, updates, paths.weights.parent, strategy=strategy)
     with Outputs(inputs, before, (paths.weights, paths.state)) as outputs:
         squares = fold_range(inputs, (0, inputs.row.elements), outputs.put, threads)
         refuse_unsound(inputs, squares)

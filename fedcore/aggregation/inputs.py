@@ -82,6 +82,7 @@ def open_inputs(
     updates: Sequence[UpdateFile],
     folder: Path,
     shard: Shard | None = None,
+    strategy: Strategy | None = None,
 ) -> Inputs:
     """Open all that a fold reads; ``folder`` is for updates that have to be decoded.
 
@@ -89,7 +90,7 @@ def open_inputs(
     Raises FoldError without updates, with two of one key, with weights that are negative or sum to
     nothing; UpdatesRefused where an update does not fit or cannot be weighed.
     """
-    strategy = build(spec)
+    strategy = strategy or build(spec)
     row = row_of(spec, read_header(before.weights).shapes)
     members = open_members(strategy, row, updates, folder, shard)
     moments = _open_state(strategy, before.state, row, folder)

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcore import rounds
+from fedcore.aggregation.strategy import Strategy
 from fedcore.errors import EdgewiseError
 from fedcore.hardware.virtual_device import Machine
 from fedcore.rounds import (
@@ -44,7 +45,7 @@ from fedcore.simulate.results import (
     global_file,
     weighted_mean,
 )
-from fedcore.simulate.round_runner import Made, Piece, Workshop
+from fedcore.simulate.round_runner import Made, Piece, Workshop, refuse_unsuitable
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat, alone_spec
 from fedcore.train.datasets import Source
@@ -72,14 +73,19 @@ def simulate(
     on_event: OnEvent | None = None,
     hooks: Hooks | None = None,
     fleet: Mapping[str, Machine] | None = None,
+    strategy: Strategy | None = None,
 ) -> list[RoundResult]:
     """Run every round of a job. ``workdir`` keeps ``global-ROUND.safetensors`` of each.
 
     A device's slot is its place among all names, sorted. Devices that ``fleet`` does not name take
-    no time at all.
+    no time at all. ``strategy`` replaces the server's half of the job's strategy (filters,
+    reweighting, fold and server optimizers); what devices minimise and measure remains that of
+    ``spec.strategy``. Raises SpecError for a strategy that does not suit the job.
     """
+    if strategy:
+        refuse_unsuitable(spec, strategy)
     report = on_event or _ignore
-    workshop = Workshop(spec, devices, Path(workdir), report, hooks or Hooks())
+    workshop = Workshop(spec, devices, Path(workdir), report, hooks or Hooks(), strategy=strategy)
     return _Federation(spec, workshop, fleet or {}, report).run()
 
 

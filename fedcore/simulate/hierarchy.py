@@ -14,6 +14,7 @@ from pathlib import Path
 from fedcore.aggregation.aggregate import UpdateFile
 from fedcore.aggregation.cluster import fold_cluster
 from fedcore.aggregation.flat_file import Shapes
+from fedcore.aggregation.strategy import Strategy
 from fedcore.errors import Fault, SpecError
 from fedcore.rounds import Assignment, AssignmentPhase, Policy, Round, Task, sent_up, takes, top
 from fedcore.spec.job import JobSpec
@@ -38,8 +39,10 @@ class Gathered:
 class Hierarchy:
     """Who folds for whom among the devices of a simulation. Raises SpecError with every fault."""
 
-    def __init__(self, spec: JobSpec, names: Sequence[str]) -> None:
-        self._spec = spec
+    def __init__(
+        self, spec: JobSpec, names: Sequence[str], strategy: Strategy | None = None
+    ) -> None:
+        self._spec, self._strategy = spec, strategy
         self._parents = _parents(spec, names)
         heads = sorted({*self._parents.values()} - set(names))
         self._slots = {name: slot for slot, name in enumerate((*names, *heads))}
@@ -65,7 +68,8 @@ class Hierarchy:
         self, head: str, found: Sequence[UpdateFile], shapes: Shapes, folder: Path
     ) -> UpdateFile:
         path = folder / f"cluster-{self._slots[head]}.safetensors"
-        fold_cluster(self._spec, shapes, found, {"kind": "update"}, path)
+        meta = {"kind": "update"}
+        fold_cluster(self._spec, shapes, found, meta, path, strategy=self._strategy)
         return UpdateFile(path, math.fsum(item.weight for item in found), self._slots[head])
 
     def _levels(self, state: Round, files: Files) -> tuple[int, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile
+from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
 from fedcore.aggregation.publish import After, Before, fold_and_serve
-from fedcore.aggregation.registry import with_actual_participation
-from fedcore.errors import DataError, SpecError
+from fedcore.aggregation.registry import build, with_actual_participation
+from fedcore.aggregation.strategy import Strategy
+from fedcore.errors import DataError, Fault, SpecError
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.formats.frame_header import read_header
 from fedcore.formats.update_header import payload_bytes
@@ -24,6 +26,7 @@ from fedcore.simulate.results import Event, OnEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat
+from fedcore.spec.options.tree import EXACT_RULES
 from fedcore.spec.overrides import (
     Member,
     Tailoring,
@@ -66,6 +69,28 @@ class Made:
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+def refuse_unsuitable(spec: JobSpec, strategy: Strategy) -> None:
+    """Raise SpecError where a strategy that no option names cannot fold what this job's devices do.
+
+    Devices take their objective from ``spec.strategy.name``, so both have to agree on it. Low-rank
+    rules that average products have no use for a server optimizer.
+    """
+    faults = []
+    objective = build(spec).objective
+    if strategy.objective != objective:
+        message = (
+            f"devices of {spec.strategy.name} minimise the {objective!r} objective, {strategy.name}"
+            f" expects {strategy.objective!r}; set strategy.name to one that has it"
+        )
+        faults.append(Fault("strategy.name", message))
+    rule = spec.adapter.aggregation
+    if spec.adapter.kind == "lora" and rule not in EXACT_RULES:
+        message = f"{rule} averages products by a rule of its own; take {' or '.join(EXACT_RULES)}"
+        faults.append(Fault("adapter.aggregation", message))
+    if faults:
+        raise SpecError(faults)
+
+
 class Workshop:
     """Devices, server and files of one simulated job.
 
@@ -80,14 +105,16 @@ class Workshop:
         on_event: OnEvent,
         hooks: Hooks,
         seats: Mapping[str, Seat] | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         self._spec, self._devices, self._workdir = spec, devices, workdir
         self._on_event, self._hooks = on_event, hooks
+        self._strategy = strategy
         self.names = sorted(spec.participation.devices or devices)
         if missing := [name for name in self.names if name not in devices]:
             raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
         workdir.mkdir(parents=True, exist_ok=True)
-        self._hierarchy = Hierarchy(spec, self.names)
+        self._hierarchy = Hierarchy(spec, self.names, strategy)
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
         if not seats and (faults := stranger_faults(spec, members)):
             raise SpecError(faults)
@@ -206,7 +233,8 @@ class Workshop:
         before, after = (global_file(self._workdir, number - back) for back in (1, 0))
         state = self._workdir / f"state-{number}.safetensors"
         out = After(after, state, self._workdir / "step.safetensors")
-        served = fold_and_serve(job, Before(before, self._state), updates, out)
+        fold = partial(fold_files, strategy=self._strategy)
+        served = fold_and_serve(job, Before(before, self._state), updates, out, fold)
         if self._state:
             self._state.unlink()
         self._state = state

@@ -29,8 +29,8 @@ from fedcore.aggregation.lowrank.rules import (
     stacked,
     with_residual,
 )
-from fedcore.aggregation.registry import build
 from fedcore.aggregation.report import FoldReport
+from fedcore.aggregation.strategy import Strategy
 from fedcore.compute.device import threads as torch_threads
 from fedcore.errors import WireError
 from fedcore.model.adapters import initial_lora
@@ -40,7 +40,7 @@ from fedcore.spec.overrides import trained_shapes
 from fedcore.wire.frame import FrameReader, write_frame
 from fedcore.wire.update import open_update
 
-Rule = Callable[[JobSpec, Paths, Sequence[UpdateFile], int], FoldReport]
+Rule = Callable[[JobSpec, Paths, Sequence[UpdateFile], int, Strategy], FoldReport]
 # What the base holds, W, a fresh (B, A), the scale that is served.
 Serve = Callable[[Product, Product, tuple[Tensor, Tensor], float], Served]
 
@@ -71,6 +71,7 @@ class _Fold:
     """What a rule sees: the job, the weights before, the devices, a fresh start for adapters."""
 
     spec: JobSpec
+    strategy: Strategy
     before: Global
     devices: list[Device]
     start: Mapping[str, Tensor]
@@ -83,18 +84,28 @@ class _Fold:
         return moved(self.before.product(matrix), mean_product(found), rate)
 
 
-def _frozen(spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], threads: int) -> FoldReport:
+def _frozen(
+    spec: JobSpec,
+    paths: Paths,
+    updates: Sequence[UpdateFile],
+    threads: int,
+    strategy: Strategy,
+) -> FoldReport:
     """FFA-LoRA (Sun et al. 2024, arXiv 2403.12313): A keeps its start, so B's mean is exact."""
     with ExitStack() as stack:
         row = _beside(paths, stack)
-        found = fold_row(spec, row, updates, threads)
+        found = fold_row(spec, row, updates, threads, strategy)
         before, folded = FrameReader(paths.before.weights), FrameReader(row.weights)
         frame = write_frame(paths.weights, {**before, **folded}, before.meta)
     return replace(found, global_frame=frame)
 
 
 def _residual(
-    spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], threads: int
+    spec: JobSpec,
+    paths: Paths,
+    updates: Sequence[UpdateFile],
+    threads: int,
+    strategy: Strategy,
 ) -> FoldReport:
     """FedEx-LoRA: A and B are averaged apart, and the base takes in what that misses.
 
@@ -105,9 +116,9 @@ def _residual(
     began = time.perf_counter()
     with ExitStack() as stack:
         row = _beside(paths, stack)
-        found = fold_row(spec, row, updates, threads)
+        found = fold_row(spec, row, updates, threads, strategy)
         stack.enter_context(_deterministic())
-        fold, _ = _opened(spec, paths, updates)
+        fold, _ = _opened(spec, paths, updates, strategy)
         made, folded = _Made(), FrameReader(row.weights)
         for matrix in fold.before.matrices:
             _correct(fold, matrix, folded, made)
@@ -117,7 +128,7 @@ def _residual(
 
 
 def _correct(fold: _Fold, matrix: Adapted, folded: Mapping[str, Tensor], made: _Made) -> None:
-    plain = not any(stage.start for stage in build(fold.spec).stages)
+    plain = not any(stage.start for stage in fold.strategy.stages)
     target = fold.target(matrix, fold.spec.strategy.server_learning_rate if plain else 1.0)
     assert target is not None, "all devices train the same matrices under fedex"
     b, a = folded[matrix.b], folded[matrix.a]
@@ -143,16 +154,22 @@ def _mean_factors(fold: _Fold, matrix: Adapted) -> tuple[Tensor, Tensor]:
 def _products(serve: Serve) -> Rule:
     """A fold of products; ``serve`` makes of W what is served."""
 
-    def run(spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], threads: int) -> FoldReport:
+    def run(
+        spec: JobSpec,
+        paths: Paths,
+        updates: Sequence[UpdateFile],
+        threads: int,
+        strategy: Strategy,
+    ) -> FoldReport:
         del threads  # the work is small, and sums on one thread have one order
         began = time.perf_counter()
         with _deterministic():
-            fold, norms = _opened(spec, paths, updates)
+            fold, norms = _opened(spec, paths, updates, strategy)
             made = _Made()
             for matrix in fold.before.matrices:
                 _serve(fold, matrix, serve, made)
             rounds = str(rounds_of(paths.before.state) + 1)
-            meta = {"kind": "state", "strategy": spec.strategy.name, "rounds": rounds}
+            meta = {"kind": "state", "strategy": strategy.name, "rounds": rounds}
             state = write_frame(paths.state, {}, meta)
             frame = write_frame(paths.weights, made.tensors, fold.before.frame.meta)
         weights: dict[int, float] = {}
@@ -178,10 +195,10 @@ def _serve(fold: _Fold, matrix: Adapted, serve: Serve, made: _Made) -> None:
 
 
 def _opened(
-    spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile]
+    spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], strategy: Strategy
 ) -> tuple[_Fold, dict[int, float]]:
     """All that a rule reads, and each slot's norm. Raises as ``fold_files`` does."""
-    strategy, frame = build(spec), FrameReader(paths.before.weights)
+    frame = FrameReader(paths.before.weights)
     shares = shares_of(strategy, updates)
     found = sorted((item for item in updates if item.key in shares), key=lambda item: item.key)
     deltas: list[Mapping[str, Tensor]] = []
@@ -203,7 +220,7 @@ def _opened(
     shapes = {name: side for name, side in frame.shapes.items() if ".lora_" in name}
     start = initial_lora(shapes, derive(spec.seed, "adapter", rounds_of(paths.before.state) + 1))
     sizes = {item.slot: norm for item, norm in zip(found, norms, strict=True)}
-    return _Fold(spec, Global(frame, spec), devices, start), sizes
+    return _Fold(spec, strategy, Global(frame, spec), devices, start), sizes
 
 
 def _beside(paths: Paths, stack: ExitStack) -> Paths:
