@@ -173,7 +173,7 @@ def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
         box.devices += [(item.kind, item.device_id, item.envelope) for item in messages]
 
     # By its path, since importing it needs Django's apps and not every run has them.
-    monkeypatch.setattr("webapp.devices.broker.publisher", keep)
+    monkeypatch.setattr("webapp.devices.device_messages.publisher", keep)
     return box
 
 

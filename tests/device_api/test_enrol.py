@@ -14,8 +14,8 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.conftest import Enrolled, RealBroker
-from webapp.devices import broker
-from webapp.devices.models import Credential, Device, Enrolment
+from webapp.devices import broker_users
+from webapp.devices.models import Credential, Device, Enrolment, hashed
 from webapp.jobs.lifecycle import enrolment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -243,10 +243,10 @@ def test_a_revocation_the_broker_did_not_hear_of(
     enrolment.revoke(pi.device, None)
     device_broker.start()
     # The server kept its users, as one with an ACL file does.
-    broker.set_user(pi.device.pk, broker.password_hash("p"))
+    broker_users.set_user(pi.device.pk, hashed("p"))
     stale = redis.Redis.from_url(device_broker.url)
-    assert stale.acl_getuser(broker.user_name(pi.device.pk))
+    assert stale.acl_getuser(broker_users.user_name(pi.device.pk))
     sync_broker_users()
     users = set(stale.acl_users())
-    assert broker.user_name(pi.device.pk) not in users
-    assert broker.user_name(other.device.pk) in users
+    assert broker_users.user_name(pi.device.pk) not in users
+    assert broker_users.user_name(other.device.pk) in users

@@ -11,7 +11,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.federation import LEASE_S, SCORES, TRAINED, Federation, weights
-from webapp.devices.envelope import public_key
+from webapp.devices.signing import public_key
 from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant
 
 

@@ -90,16 +90,16 @@ def test_old_samples_and_events_of_the_fleet_go(measured: Enrolled, settings: An
 def test_keys_and_users_of_devices_that_are_no_more(
     enrolled_device: Callable[..., Enrolled], device_broker: RealBroker
 ) -> None:
-    from webapp.devices import broker
+    from webapp.devices import broker_users
 
     here = enrolled_device("pi-kitchen")
     server = redis.Redis.from_url(device_broker.url)
     server.flushall()
-    broker.drop_gone()  # users that other tests have left
+    broker_users.drop_orphans()  # users that other tests have left
     server.lpush("dev.999999.work", "an offer")
     server.lpush(f"dev.{here.device.pk}.work", "an offer")
-    broker.set_user(999999, "0" * 64)
-    assert broker.drop_gone() == 1
+    broker_users.set_user(999999, "0" * 64)
+    assert broker_users.drop_orphans() == 1
     assert server.keys("*") == [f"dev.{here.device.pk}.work".encode()]
     assert not any("999999" in str(name) for name in server.execute_command("ACL", "USERS"))
     assert redis.Redis.from_url(here.broker_url).ping()

@@ -17,7 +17,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from webapp.devices import envelope
+from webapp.devices import signing
 
 
 @pytest.fixture
@@ -32,38 +32,38 @@ def verify(signed: dict[str, str], public: str) -> None:
 
 
 def test_an_envelope_verifies(key_file: Path) -> None:
-    signed = envelope.sign("cancel", 7, "an-assignment", reason="the job was paused")
+    signed = signing.sign("cancel", 7, "an-assignment", reason="the job was paused")
     assert set(signed) == {"body", "signature"}
-    verify(signed, envelope.public_key())
+    verify(signed, signing.public_key())
     body = json.loads(signed["body"])
     assert (body["kind"], body["device"], body["assignment"]) == ("cancel", 7, "an-assignment")
     assert body["reason"] == "the job was paused"
-    assert 0 < body["expires_at"] - time.time() <= envelope.VALID_FOR_S
+    assert 0 < body["expires_at"] - time.time() <= signing.VALID_FOR_S
 
 
 def test_a_changed_envelope_does_not(key_file: Path, tmp_path: Path, settings: Any) -> None:
-    signed = envelope.sign("work", 7, "an-assignment")
-    public = envelope.public_key()
+    signed = signing.sign("work", 7, "an-assignment")
+    public = signing.public_key()
     forged = {**signed, "body": signed["body"].replace('"device": 7', '"device": 8')}
     assert forged != signed
     with pytest.raises(InvalidSignature):
         verify(forged, public)
     settings.SIGNING_KEY_FILE = tmp_path / "another.pem"
     with pytest.raises(InvalidSignature):
-        verify(signed, envelope.public_key())
+        verify(signed, signing.public_key())
 
 
 def test_no_two_envelopes_are_alike(key_file: Path) -> None:
-    bodies = [json.loads(envelope.sign("work", 7, "same")["body"]) for _ in range(50)]
+    bodies = [json.loads(signing.sign("work", 7, "same")["body"]) for _ in range(50)]
     assert len({body["nonce"] for body in bodies}) == 50
 
 
 def test_the_key_is_for_its_owner_alone_and_stays(key_file: Path) -> None:
-    public = envelope.public_key()
+    public = signing.public_key()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert [path.name for path in key_file.parent.iterdir()] == ["signing-key.pem"]
-    envelope._key.cache_clear()
-    assert envelope.public_key() == public
+    signing._key.cache_clear()
+    assert signing.public_key() == public
 
 
 def test_threads_that_need_the_key_at_once(key_file: Path) -> None:
@@ -71,8 +71,8 @@ def test_threads_that_need_the_key_at_once(key_file: Path) -> None:
 
     def first_use(_: int) -> str:
         barrier.wait()
-        envelope._key.cache_clear()
-        return envelope.public_key()
+        signing._key.cache_clear()
+        return signing.public_key()
 
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(first_use, range(8)))
@@ -85,7 +85,7 @@ import sys, django
 from pathlib import Path
 from django.conf import settings
 settings.configure(SIGNING_KEY_FILE=Path(sys.argv[1]))
-from webapp.devices.envelope import public_key
+from webapp.devices.signing import public_key
 sys.stdin.readline()
 print(public_key())
 """
@@ -124,4 +124,4 @@ def test_a_file_that_is_no_such_key(key_file: Path) -> None:
     )
     key_file.write_bytes(pem)
     with pytest.raises(TypeError, match="holds no Ed25519 key; move it away"):
-        envelope.public_key()
+        signing.public_key()

@@ -12,7 +12,7 @@ import redis
 from tests.conftest import RealBroker
 from tests.federation import Federation, phase_of
 from webapp import broker as site_broker
-from webapp.devices import broker as device_broker_module
+from webapp.devices import device_messages
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job
 from workers.coordinator import outages, reconcile
@@ -168,7 +168,7 @@ def test_the_devices_broker_is_down_when_work_is_offered(
     federation: Federation, device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
-    monkeypatch.setattr(device_broker_module, "publisher", device_broker_module.publish)
+    monkeypatch.setattr(device_messages, "publisher", device_messages.publish)
     device_broker.stop()
     job = federation.launch()
     assert federation.parts(job, "evaluate") == {

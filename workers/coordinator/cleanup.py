@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from django.utils import timezone
 
-from webapp.devices.broker import drop_gone
+from webapp.devices.broker_users import drop_orphans
 from webapp.jobs.artefacts import retention
 from webapp.jobs.artefacts.store import remove_leftovers
 from webapp.telemetry import rollup
@@ -31,7 +31,7 @@ PARTS: Mapping[str, Callable[[], int]] = {
     "files of killed processes": remove_leftovers,
     "samples rolled up": lambda: rollup.roll_up(timezone.now()),
     "samples and events past their age": lambda: rollup.prune(timezone.now()),
-    "broker keys of gone devices": drop_gone,
+    "broker keys of gone devices": drop_orphans,
 }
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from fedcore.rounds import ENDED, AssignmentPhase
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.broker import BROKER_ERRORS
-from webapp.devices import broker
+from webapp.devices import broker_users
 from webapp.jobs.models import Assignment, Job, Round
 from workers.coordinator import outages
 from workers.coordinator.advance import advance
@@ -74,8 +74,8 @@ def send_lost_offers() -> None:
 def sync_broker_users() -> None:
     """Make the devices' broker know exactly the devices that are let in."""
     try:
-        restored = broker.restore_users()
-        dropped = broker.drop_revoked_users()
+        restored = broker_users.restore_users()
+        dropped = broker_users.drop_revoked_users()
     except BROKER_ERRORS as error:
         log.warning("the devices' broker does not answer: %s", error)
         return

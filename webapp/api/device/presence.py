@@ -12,7 +12,7 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from fedcore.rounds import AssignmentPhase, move_refusal
-from webapp.devices.broker import public_address
+from webapp.devices.broker_users import public_address
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.enrolment import replace_datasets
 from webapp.jobs.lifecycle.transitions import expire_held, renew_lease, take_back

@@ -38,9 +38,9 @@ from webapp.api.device.serializers import (
     ReportSerializer,
 )
 from webapp.api.parsers import StrictJSONParser
-from webapp.devices import broker
-from webapp.devices.envelope import public_key
+from webapp.devices import broker_users, device_messages
 from webapp.devices.models import Device
+from webapp.devices.signing import public_key
 from webapp.jobs.artefacts.store import ArtefactRefused
 from webapp.jobs.lifecycle import enrolment
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
@@ -105,8 +105,8 @@ def enrol(request: Request) -> Response:
         "api_token": admission.api_token,
         "broker": {
             "url": admission.broker_url,
-            "key_prefix": broker.key_prefix(device.pk),
-            "queue": broker.WORK_QUEUE,
+            "key_prefix": broker_users.key_prefix(device.pk),
+            "queue": device_messages.WORK_QUEUE,
         },
         "signing_public_key": public_key(),
     }

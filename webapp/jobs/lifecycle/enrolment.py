@@ -12,7 +12,7 @@ from django.utils import timezone
 from fedcore.errors import EdgewiseError
 from webapp.accounts.models import User
 from webapp.broker import BROKER_ERRORS
-from webapp.devices import broker
+from webapp.devices import broker_users
 from webapp.devices.models import (
     Credential,
     Dataset,
@@ -89,7 +89,7 @@ def enrol(
         Enrolment.objects.filter(pk=enrolment.pk).update(device=device)
         fleet_event(f"{device.name} enrolled", device=device)
         try:
-            broker.set_user(device.pk, credential.broker_password_hash)
+            broker_users.set_user(device.pk, credential.broker_password_hash)
         except BROKER_ERRORS as error:
             text = "the devices' broker does not answer; start it and enrol again"
             raise BrokerDown(f"{text} ({error})") from error
@@ -133,14 +133,14 @@ def _taken(name: str) -> EnrolmentRefused:
 
 
 def _credential(device: Device) -> tuple[Admission, Credential]:
-    api_token, password = new_secret(), broker.new_password()
+    api_token, password = new_secret(), broker_users.new_password()
     credential = Credential.objects.create(
         device=device,
         token_hash=hashed(api_token),
-        broker_user=broker.user_name(device.pk),
-        broker_password_hash=broker.password_hash(password),
+        broker_user=broker_users.user_name(device.pk),
+        broker_password_hash=hashed(password),
     )
-    url = broker.device_url(credential.broker_user, password)
+    url = broker_users.device_url(credential.broker_user, password)
     return Admission(device, api_token, url), credential
 
 
@@ -171,7 +171,7 @@ def revoke(device: Device, user: User | None) -> None:
         expire_held(device, "the device was revoked", retryable=False)
         fleet_event(f"{device.name} was revoked by {who}", Level.WARNING, device)
     try:
-        broker.drop_user(device.pk)
+        broker_users.drop_user(device.pk)
     except BROKER_ERRORS as error:
         # Its user cannot do harm beyond its own keys; the reconcile pass removes it later.
         fleet_event(
