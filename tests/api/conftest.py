@@ -16,8 +16,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from fedcore.spec.parse import parse_spec
-from webapp.accounts.models import User
-from webapp.accounts.tokens import create_token
+from webapp.accounts.models import User, create_token
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
 from webapp.jobs.models import (
     Artefact,

@@ -19,7 +19,7 @@ from fedcore.model.tuned import load_tuned
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from tests.api.conftest import frame, put_artefact
-from webapp.accounts.tokens import create_token
+from webapp.accounts.models import create_token
 from webapp.jobs.artefacts import download
 from webapp.jobs.artefacts.download import Member, zip_parts
 from webapp.jobs.artefacts.store import storage

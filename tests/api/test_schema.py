@@ -20,7 +20,7 @@ from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from fedcore.spec.job import JobSpec, options
-from webapp.accounts.tokens import create_token
+from webapp.accounts.models import create_token
 
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 

@@ -66,7 +66,7 @@ def test_a_question_for_the_head_sends_no_body(pi: Pi, model: Artefact) -> None:
 def test_people_are_served_the_same_way(
     pi: Pi, model: Artefact, content: bytes, viewer: Any
 ) -> None:
-    from webapp.accounts.tokens import create_token
+    from webapp.accounts.models import create_token
 
     _, secret = create_token(viewer, "script")
     path = f"/api/v1/artefacts/{model.sha256}/bytes/"

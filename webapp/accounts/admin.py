@@ -11,8 +11,8 @@ from django.contrib.auth.models import Group
 from django.db.models import Model
 from django.http import HttpRequest
 
+from webapp.accounts.access import MANAGE_USERS, may
 from webapp.accounts.models import PersonToken, Role, User
-from webapp.accounts.permissions import MANAGE_USERS, may
 
 admin.site.site_header = "Edgewise administration"
 admin.site.site_title = "Edgewise"

@@ -1,16 +1,17 @@
-"""People and what they may do."""
+"""Users, their roles and their API tokens."""
 
 from __future__ import annotations
 
-import uuid
+from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.db.models import QuerySet
 from knox.models import AbstractAuthToken
 
 
 class Role(models.TextChoices):
-    """Each role may do what the one before it may."""
+    """Each role includes the rights of the one before it."""
 
     VIEWER = "viewer", "viewer"
     OPERATOR = "operator", "operator"
@@ -21,21 +22,21 @@ RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
 class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is untyped
-    """A person. Superusers are admins whatever their role says."""
+    """A user. Superusers are admins whatever their role."""
 
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
 
     def at_least(self, role: Role) -> bool:
-        """Whether this person may do what ``role`` may."""
+        """Whether this user has the rights of ``role``."""
         return self.is_active and (self.is_superuser or RANK[Role(self.role)] >= RANK[role])
 
 
 class PersonToken(AbstractAuthToken):  # type: ignore[misc]
-    """An API token of a person, named by them. Only its hash is stored; see ``tokens``."""
+    """A user's API token, with a label of their choice. Only its hash is stored."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="auth_token_set")
-    # What addresses and pages call it: the primary key is the hash.
-    public_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    # For URLs and pages: the primary key is the hash.
+    public_id = models.UUIDField(unique=True, default=uuid4, editable=False)
     label = models.CharField(max_length=100)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
@@ -44,3 +45,21 @@ class PersonToken(AbstractAuthToken):  # type: ignore[misc]
 
     def __str__(self) -> str:
         return self.label
+
+
+def create_token(user: User, label: str) -> tuple[PersonToken, str]:
+    """Create a token; returns it with its secret, which cannot be read again."""
+    token, secret = PersonToken.objects.create(user=user, label=label)
+    return token, secret
+
+
+def tokens_of(user: User) -> QuerySet[PersonToken]:
+    """A user's tokens, newest first."""
+    rows: QuerySet[PersonToken] = PersonToken.objects.filter(user=user)
+    return rows
+
+
+def revoke_token(user: User, public_id: UUID) -> bool:
+    """Revoke one of this user's tokens; False if they have none with that id."""
+    deleted, _ = tokens_of(user).filter(public_id=public_id).delete()
+    return deleted > 0

@@ -15,11 +15,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from webapp.accounts.access import found, person
+from webapp.accounts.access import MANAGE_USERS, current_user, get_permitted_or_404, require
 from webapp.accounts.forms import NewUserForm, PasswordForm, RoleForm, SignInForm, TokenForm
-from webapp.accounts.models import Role, User
-from webapp.accounts.permissions import MANAGE_USERS, require
-from webapp.accounts.tokens import create_token, revoke_token, tokens_of
+from webapp.accounts.models import Role, User, create_token, revoke_token, tokens_of
 
 
 @login_not_required
@@ -54,7 +52,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @never_cache
 @sensitive_post_parameters()
 def profile(request: HttpRequest) -> HttpResponse:
-    user = person(request)
+    user = current_user(request)
     form = PasswordForm(user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         update_session_auth_hash(request, form.save())
@@ -65,7 +63,7 @@ def profile(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 def tokens(request: HttpRequest) -> HttpResponse:
-    user = person(request)
+    user = current_user(request)
     form = TokenForm(request.POST or None)
     context = {"form": form, "secret": "", "server": settings.PUBLIC_URL}
     if request.method == "POST" and form.is_valid():
@@ -77,7 +75,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def token_revoke(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    if revoke_token(person(request), public_id):
+    if revoke_token(current_user(request), public_id):
         messages.success(request, "Token revoked; scripts that use it get 401 from now on.")
     else:
         messages.error(request, "You have no such token; it may be revoked already.")
@@ -99,7 +97,7 @@ def users(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def user_change(request: HttpRequest, user_id: int) -> HttpResponse:
-    changed = found(request, User.objects.all(), MANAGE_USERS, pk=user_id)
+    changed = get_permitted_or_404(request, User.objects.all(), MANAGE_USERS, pk=user_id)
     form = RoleForm(request.POST)
     if changed.pk == request.user.pk:
         messages.error(request, "You cannot change your own role or switch yourself off.")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from webapp.accounts.access import may, refusal
 from webapp.accounts.models import Role
-from webapp.accounts.permissions import may, refusal
 
 if TYPE_CHECKING:  # the framework's views import this module
     from rest_framework.views import APIView

@@ -8,9 +8,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from webapp.accounts.access import MOVE_JOB, may
 from webapp.accounts.admin import ReadOnlyAdmin
 from webapp.accounts.models import Role, User
-from webapp.accounts.permissions import MOVE_JOB, may
 from webapp.jobs.lifecycle.services import PAST_TENSE, MoveRefused, move
 from webapp.jobs.models import (
     Artefact,

@@ -8,9 +8,9 @@ from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
+from webapp.accounts.access import EDIT_DEVICE, ENROL, REVOKE_DEVICE, may
 from webapp.accounts.admin import ReadOnlyAdmin, RoleAdmin
 from webapp.accounts.models import Role, User
-from webapp.accounts.permissions import EDIT_DEVICE, ENROL, REVOKE_DEVICE, may
 from webapp.devices.models import Credential, Dataset, Device, Enrolment
 from webapp.jobs.lifecycle import enrolment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django import template
 from django.contrib.auth.models import AnonymousUser
 
-from webapp.accounts import permissions
+from webapp.accounts import access
 from webapp.accounts.models import Role, User
 
 register = template.Library()
@@ -14,4 +14,4 @@ register = template.Library()
 @register.filter
 def may(user: User | AnonymousUser, role: str) -> bool:
     """``{% if user|may:"operator" %}``"""
-    return permissions.may(user, Role(role))
+    return access.may(user, Role(role))

@@ -13,8 +13,8 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
+from webapp.accounts.access import READ_UPDATES, may, refusal
 from webapp.accounts.models import Role
-from webapp.accounts.permissions import READ_UPDATES, may, refusal
 from webapp.api.base import AnyAccept, Resource, person
 from webapp.api.problems import problem
 from webapp.jobs.artefacts.streaming import stream

@@ -18,8 +18,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from webapp.accounts.access import EDIT_DEVICE, REVOKE_DEVICE
 from webapp.accounts.models import Role
-from webapp.accounts.permissions import EDIT_DEVICE, REVOKE_DEVICE
 from webapp.api.base import AnyAccept, MomentFilter, Resource, StrictSerializer, WholeFilter, person
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.lifecycle import enrolment

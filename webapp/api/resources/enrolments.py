@@ -15,7 +15,7 @@ from rest_framework import mixins, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webapp.accounts.permissions import ENROL
+from webapp.accounts.access import ENROL
 from webapp.api.base import Resource, StrictSerializer, person
 from webapp.devices.models import DeviceRole, Enrolment
 from webapp.jobs.lifecycle import enrolment as services

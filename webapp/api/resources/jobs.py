@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from fedcore.rounds import RoundPhase
 from fedcore.rounds.job_lifecycle import JobPhase
-from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB
+from webapp.accounts.access import CREATE_JOB, DELETE_JOB, MOVE_JOB
 from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer

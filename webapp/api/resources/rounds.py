@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fedcore.rounds import AssignmentPhase, RoundPhase, Task
-from webapp.accounts.permissions import PIN_MODEL
+from webapp.accounts.access import PIN_MODEL
 from webapp.api.base import Resource, WholeFilter, person
 from webapp.jobs.lifecycle import pinning
 from webapp.jobs.models import Assignment, Round

@@ -11,9 +11,8 @@ from rest_framework import mixins, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webapp.accounts.models import PersonToken, Role
-from webapp.accounts.permissions import MANAGE_TOKENS_OF_OTHERS, may
-from webapp.accounts.tokens import create_token
+from webapp.accounts.access import MANAGE_TOKENS_OF_OTHERS, may
+from webapp.accounts.models import PersonToken, Role, create_token
 from webapp.api.base import Resource, StrictSerializer, person
 
 

@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fedcore.errors import Fault
+from webapp.accounts.access import MANAGE_USERS
 from webapp.accounts.models import Role, User
-from webapp.accounts.permissions import MANAGE_USERS
 from webapp.api.base import Resource, StrictSerializer, person
 from webapp.api.problems import Conflict, Faulty
 

@@ -13,8 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from fedcore.hardware.machines import MACHINES
-from webapp.accounts.access import found, person
-from webapp.accounts.permissions import ENROL, REVOKE_DEVICE, require
+from webapp.accounts.access import ENROL, REVOKE_DEVICE, current_user, get_permitted_or_404, require
 from webapp.devices.models import Device, DeviceRole, Enrolment
 from webapp.jobs.analysis import device_history, heads
 from webapp.jobs.analysis.device_metrics import work_of
@@ -71,7 +70,7 @@ def device_compare(request: HttpRequest) -> HttpResponse:
 
 
 def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
-    device = found(request, device_history.devices_with_data(), pk=device_id)
+    device = get_permitted_or_404(request, device_history.devices_with_data(), pk=device_id)
     work = list(
         Assignment.objects.filter(device=device)
         .select_related("round__job")
@@ -118,7 +117,7 @@ def enrol(request: HttpRequest) -> HttpResponse:
         name, dataset = form.cleaned_data["name"], form.cleaned_data["dataset"]
         role = form.cleaned_data["role"]
         trains = role != DeviceRole.AGGREGATOR
-        enrolment, token = create_enrolment(person(request), name, role, form.lifetime)
+        enrolment, token = create_enrolment(current_user(request), name, role, form.lifetime)
         context["enrolment"] = enrolment
         context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset, trains)
         context["asks_data"] = trains and not dataset
@@ -131,7 +130,7 @@ def enrol(request: HttpRequest) -> HttpResponse:
 def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
     """The waiting box; 204 while nothing has changed, so that nothing is drawn anew."""
     rows = Enrolment.objects.select_related("device")
-    enrolment = found(request, rows, ENROL, pk=enrolment_id)
+    enrolment = get_permitted_or_404(request, rows, ENROL, pk=enrolment_id)
     if enrolment.state == request.GET.get("was") == "waiting":
         return HttpResponse(status=204)
     device = enrolment.device
@@ -143,8 +142,8 @@ def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
 
 @require_POST
 def device_revoke(request: HttpRequest, device_id: int) -> HttpResponse:
-    device = found(request, Device.objects.all(), REVOKE_DEVICE, pk=device_id)
-    revoke(device, person(request))
+    device = get_permitted_or_404(request, Device.objects.all(), REVOKE_DEVICE, pk=device_id)
+    revoke(device, current_user(request))
     messages.success(request, f"{device.name} is revoked; its credential opens nothing any more.")
     return redirect("device", device_id=device.pk)
 
@@ -155,7 +154,7 @@ def revoke_many(request: HttpRequest) -> HttpResponse:
     wanted = [int(key) for key in request.POST.getlist("device") if key.isdecimal()]
     devices = list(Device.objects.filter(pk__in=wanted, revoked_at=None))
     for device in devices:
-        revoke(device, person(request))
+        revoke(device, current_user(request))
     if devices:
         names = ", ".join(device.name for device in devices)
         messages.success(request, f"Revoked: {names}.")

@@ -12,8 +12,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from webapp.accounts.access import found, person
-from webapp.accounts.permissions import CREATE_JOB
+from webapp.accounts.access import CREATE_JOB, current_user, get_permitted_or_404
 from webapp.jobs.analysis import local_baseline
 from webapp.jobs.lifecycle.services import MoveRefused
 from webapp.jobs.models import Job
@@ -25,7 +24,7 @@ def job_alone(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """The section; 204 while nothing has changed, so that nothing is drawn anew. POST asks."""
     if request.method == "POST":
         return _ask(request, job_id)
-    job = found(request, Job.objects.all(), pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.all(), pk=job_id)
     context = shown(job)
     if context["alone_mark"] == request.GET.get("was"):
         return HttpResponse(status=204)
@@ -33,9 +32,9 @@ def job_alone(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 def _ask(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    job = found(request, Job.objects.all(), CREATE_JOB, pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=job_id)
     try:
-        local_baseline.start_baseline(job.pk, person(request))
+        local_baseline.start_baseline(job.pk, current_user(request))
     except MoveRefused as refused:
         messages.error(request, f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
     return redirect(f"{reverse('job', args=[job.pk])}#alone")

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
-from webapp.accounts.access import found
+from webapp.accounts.access import get_permitted_or_404
 from webapp.jobs.analysis.device_metrics import ratio
 from webapp.jobs.analysis.prediction import prediction
 from webapp.jobs.analysis.rewards import are_paid
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @never_cache
 def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    job = found(request, Job.objects.select_related("created_by"), pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.select_related("created_by"), pk=job_id)
     made = report(job)
     context = {
         "job": job,

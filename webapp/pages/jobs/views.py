@@ -19,8 +19,15 @@ from fedcore.errors import Fault, SpecError
 from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
-from webapp.accounts.access import found, person
-from webapp.accounts.permissions import CREATE_JOB, DELETE_JOB, MOVE_JOB, PIN_MODEL, require
+from webapp.accounts.access import (
+    CREATE_JOB,
+    DELETE_JOB,
+    MOVE_JOB,
+    PIN_MODEL,
+    current_user,
+    get_permitted_or_404,
+    require,
+)
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.analysis import cluster_metrics, device_history
 from webapp.jobs.analysis import heads as fleet
@@ -100,7 +107,7 @@ def job_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         try:
             launch = request.POST.get("then") != "draft"
-            job = services.create_job(parse_spec(values), person(request), launch)
+            job = services.create_job(parse_spec(values), current_user(request), launch)
         except SpecError as error:
             faults = error.faults
         else:
@@ -120,7 +127,7 @@ def _start(request: HttpRequest) -> dict[str, Any]:
     if not source:
         return JobSpec().to_dict()
     try:
-        job = found(request, Job.objects.all(), CREATE_JOB, pk=source)
+        job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=source)
     except (ValidationError, ValueError):
         raise Http404("there is no such job to start from") from None
     return dict(job.spec)
@@ -153,7 +160,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
     rows = Job.objects.select_related(
         "global_artefact", "merged_artefact", "created_by", "alone_of"
     )
-    job = found(request, rows, pk=job_id)
+    job = get_permitted_or_404(request, rows, pk=job_id)
     events = Event.objects.filter(job=job).order_by("-seq")[:200]
     context = {
         "job": job,
@@ -175,7 +182,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
 @never_cache
 def job_clusters(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Who folded what so far; 204 while no other round was folded and the job goes on."""
-    job = found(request, Job.objects.all(), pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.all(), pk=job_id)
     told = cluster_metrics.told(job)
     if told is None or (not job.is_over and str(told["rounds"]) == request.GET.get("was")):
         return HttpResponse(status=204)
@@ -194,9 +201,9 @@ def _models(job: Job) -> list[Round]:
 def round_pin(request: HttpRequest, round_id: int, name: str) -> HttpResponse:
     if name not in ("pin", "unpin"):
         raise Http404("the model of a round can be pinned or unpinned")
-    row = found(request, Round.objects.all(), PIN_MODEL, pk=round_id)
+    row = get_permitted_or_404(request, Round.objects.all(), PIN_MODEL, pk=round_id)
     try:
-        (pinning.pin if name == "pin" else pinning.unpin)(row.pk, person(request))
+        (pinning.pin if name == "pin" else pinning.unpin)(row.pk, current_user(request))
     except services.MoveRefused as refused:
         messages.error(request, _sentence(refused))
     return redirect("job", job_id=row.job_id)
@@ -204,9 +211,9 @@ def round_pin(request: HttpRequest, round_id: int, name: str) -> HttpResponse:
 
 @require_POST
 def job_delete(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    job = found(request, Job.objects.all(), DELETE_JOB, pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.all(), DELETE_JOB, pk=job_id)
     try:
-        pinning.delete_job(job.pk, person(request))
+        pinning.delete_job(job.pk, current_user(request))
     except services.MoveRefused as refused:
         messages.error(request, _sentence(refused))
         return redirect("job", job_id=job_id)
@@ -222,9 +229,9 @@ def _sentence(error: Exception) -> str:
 def job_move(request: HttpRequest, job_id: UUID, name: str) -> HttpResponse:
     if name not in PERSON_MOVES:
         raise Http404("a job can be launched, paused, resumed, retried or cancelled")
-    job = found(request, Job.objects.all(), MOVE_JOB, pk=job_id)
+    job = get_permitted_or_404(request, Job.objects.all(), MOVE_JOB, pk=job_id)
     try:
-        services.move(job.pk, name, person(request))
+        services.move(job.pk, name, current_user(request))
     except services.MoveRefused as refused:
         messages.error(request, _sentence(refused))
     return redirect("job", job_id=job.pk)

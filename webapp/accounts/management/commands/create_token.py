@@ -7,8 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from webapp.accounts.models import User
-from webapp.accounts.tokens import create_token
+from webapp.accounts.models import User, create_token
 
 
 class Command(BaseCommand):
