@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
 
-from fedcore.rounds.retention import Policy
+from fedcore.rounds.retention import RetentionPolicy
 
 SHORTEST_GRACE_H = 0.02  # a fold stores its result before it names it in a row
 
@@ -18,7 +18,7 @@ def check_retention(
     """
     models, updates_h, grace_h, interval_s = kept
     try:
-        Policy(models, updates_h * 3600.0)
+        RetentionPolicy(models, updates_h * 3600.0)
     except ValueError as error:
         name = "EDGEWISE_KEEP_MODELS" if models < 1 else "EDGEWISE_KEEP_UPDATES_H"
         raise ImproperlyConfigured(f"{name}: {error}") from error

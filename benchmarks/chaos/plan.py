@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 
 # "planned" is all the time a job has no open round: before its first one, and between two.
 MOMENTS = (

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import psycopg
 
-from fedcore.rounds import ENDED, RoundPhase
 from fedcore.rounds.job_lifecycle import OVER, JobPhase
+from fedcore.rounds.types import ENDED, RoundPhase
 
 BUSY_S = 30.0
 

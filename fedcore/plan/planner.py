@@ -16,7 +16,7 @@ from fedcore.plan.device_plan import DevicePlan
 from fedcore.plan.per_device import devices_as_given
 from fedcore.plan.suggestions import CHANGES, Change
 from fedcore.rounds.durations import version_s
-from fedcore.rounds.sampling import needed
+from fedcore.rounds.sampling import devices_needed
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE
 
@@ -104,7 +104,7 @@ def plan_fleet(
 
 def updates_of(spec: JobSpec, devices: int) -> int:
     """Updates that make a model."""
-    together = needed(devices, spec.participation)
+    together = devices_needed(devices, spec.participation)
     if not spec.participation.buffered:
         return together
     return min(spec.participation.buffer_size, together)
@@ -116,7 +116,7 @@ def _round_s(spec: JobSpec, times: Sequence[float], updates: int) -> float | Non
         return None
     if not spec.participation.buffered:
         return max(times)
-    return version_s(times, updates, needed(len(times), spec.participation))
+    return version_s(times, updates, devices_needed(len(times), spec.participation))
 
 
 def _advised(

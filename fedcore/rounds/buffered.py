@@ -17,7 +17,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcore.rounds.queries import failure_reasons, latest, may_retry, train_attempts, unfolded
+from fedcore.rounds.queries import (
+    failure_reasons,
+    latest_attempts,
+    may_retry,
+    train_attempts,
+    unfolded_updates,
+)
 from fedcore.rounds.round_builder import RoundBuilder, due, expire_silent
 from fedcore.rounds.types import (
     ACTIVE,
@@ -26,27 +32,29 @@ from fedcore.rounds.types import (
     Aggregate,
     Aggregated,
     AggregationFailed,
-    Assignment,
     AssignmentPhase,
+    AssignmentState,
     Buffering,
     Effect,
-    Event,
+    EvaluationArrived,
     Interrupted,
-    Measured,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundState,
     Task,
     Tick,
 )
 from fedcore.seeds import derive
 
-Window = tuple[Round, ...]
-Waiting = list[tuple[RoundBuilder, Assignment]]
+Window = tuple[RoundState, ...]
+Waiting = list[tuple[RoundBuilder, AssignmentState]]
 LOST = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED, AssignmentPhase.REFUSED)
 MEASURABLE = (RoundPhase.CLOSED, RoundPhase.EVALUATING)
 
 
-def step_buffered(window: Window, event: Event) -> tuple[tuple[Round, tuple[Effect, ...]], ...]:
+def step_buffered(
+    window: Window, event: RoundEvent
+) -> tuple[tuple[RoundState, tuple[Effect, ...]], ...]:
     """Apply one event; each round of the window with its effects, in the window's order."""
     drafts = [RoundBuilder(each) for each in window]
     current = drafts[-1]
@@ -92,7 +100,7 @@ def _take_evaluations(draft: RoundBuilder) -> None:
     for item in reported:
         draft.put(replace(item, phase=AssignmentPhase.FOLDED))
     if reported:
-        draft.effects.append(Measured())
+        draft.effects.append(EvaluationArrived())
 
 
 def _drop_stale(drafts: list[RoundBuilder]) -> None:
@@ -139,7 +147,7 @@ def _nobody_left(drafts: list[RoundBuilder]) -> bool:
     return not busy and all(_spent(current, device) for device in current.members)
 
 
-def _spent(current: Round, device: str) -> bool:
+def _spent(current: RoundState, device: str) -> bool:
     """Whether a device is not to be asked again for this version."""
     lost = [item for item in train_attempts(current, device) if item.phase in LOST]
     return len(lost) >= current.policy.max_attempts or any(not item.retryable for item in lost)
@@ -156,7 +164,7 @@ def _offer_work(drafts: list[RoundBuilder], tick: Tick) -> None:
         if device in busy or device not in tick.online:
             continue
         if version is not None and device in pending_evaluators(version.round):
-            attempt = latest(version.round, Task.EVALUATE).get(device)
+            attempt = latest_attempts(version.round, Task.EVALUATE).get(device)
             number = attempt.attempt + 1 if attempt else 1
             version.offer(device, Task.EVALUATE, number, tick.now)
         elif places > 0 and _may_train(current.round, device):
@@ -165,7 +173,7 @@ def _offer_work(drafts: list[RoundBuilder], tick: Tick) -> None:
             places -= 1
 
 
-def _may_train(current: Round, device: str) -> bool:
+def _may_train(current: RoundState, device: str) -> bool:
     collecting = current.phase is RoundPhase.COLLECTING
     return collecting and device in current.members and not _spent(current, device)
 
@@ -185,13 +193,13 @@ def _in_turn(drafts: list[RoundBuilder]) -> list[str]:
     return sorted(everybody, key=lambda device: turns[device])
 
 
-def _to_measure(version: Round) -> bool:
+def _to_measure(version: RoundState) -> bool:
     return bool(version.evaluators) and version.phase in MEASURABLE
 
 
-def pending_evaluators(version: Round) -> list[str]:
+def pending_evaluators(version: RoundState) -> list[str]:
     """Devices that have not evaluated a version and still can."""
-    newest = latest(version, Task.EVALUATE)
+    newest = latest_attempts(version, Task.EVALUATE)
     lost = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
     return [
         device
@@ -204,7 +212,7 @@ def pending_evaluators(version: Round) -> list[str]:
 def _close_evaluation(drafts: list[RoundBuilder], now: float) -> None:
     """The last version closes the job when everybody has evaluated it, or at its deadline."""
     current = drafts[-1]
-    newest = latest(current.round, Task.EVALUATE)
+    newest = latest_attempts(current.round, Task.EVALUATE)
     evaluating = any(item.phase in ACTIVE for item in newest.values())
     if (evaluating or pending_evaluators(current.round)) and not due(current.round, now):
         return
@@ -272,7 +280,7 @@ def _fail(drafts: list[RoundBuilder], reason: str) -> None:
 
 def _refuse(draft: RoundBuilder, reason: str) -> None:
     """Give up the updates of a round that were not folded."""
-    for item in unfolded(draft.round):
+    for item in unfolded_updates(draft.round):
         refused = replace(item, phase=AssignmentPhase.REFUSED, reason=reason, retryable=False)
         draft.put(replace(refused, buffered_in=None))
 
@@ -282,7 +290,7 @@ def _waiting(drafts: list[RoundBuilder], buffered_in: int | None = None) -> Wait
     return [
         (draft, item)
         for draft in drafts
-        for item in unfolded(draft.round)
+        for item in unfolded_updates(draft.round)
         if item.buffered_in == buffered_in
     ]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 TOLERATED_S = 3.0
 
 
-def uncounted_s(gap_s: float, interval_s: float) -> float:
+def outage_s(gap_s: float, interval_s: float) -> float:
     """Seconds by which every open lease and deadline moves, from the gap between two looks.
 
     ``gap_s`` is by the clock on the wall, ``interval_s`` what lies between two looks as planned. A

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 
 
 class JobPhase(str, Enum):

@@ -10,10 +10,10 @@ from fedcore.rounds.types import (
     DEVICE_MOVES,
     ENDED,
     SILENT,
-    Assignment,
     AssignmentPhase,
-    Round,
+    AssignmentState,
     RoundPhase,
+    RoundState,
     Task,
 )
 
@@ -21,12 +21,12 @@ BUSY_WITH = {RoundPhase.FOLDING: Task.FOLD, RoundPhase.EVALUATING: Task.EVALUATE
 VERBS = {Task.TRAIN: "train", Task.FOLD: "fold their clusters", Task.EVALUATE: "evaluate"}
 
 
-def may_retry(current: Round, item: Assignment) -> bool:
+def may_retry(current: RoundState, item: AssignmentState) -> bool:
     """Whether a lost attempt may be offered again."""
     return item.retryable and item.attempt < current.policy.max_attempts
 
 
-def may_take_back(current: Round, item: Assignment) -> bool:
+def may_resume(current: RoundState, item: AssignmentState) -> bool:
     """Whether a device that is heard of again goes on with an attempt given up for its silence.
 
     Its work is not lost: after an outage of the server or of the network it may even be done. Not
@@ -36,12 +36,12 @@ def may_take_back(current: Round, item: Assignment) -> bool:
     collecting = current.phase in (RoundPhase.BROADCASTING, RoundPhase.COLLECTING)
     open_ = {Task.TRAIN: collecting, Task.EVALUATE: evaluating}.get(item.task, False)
     silent = item.phase is AssignmentPhase.EXPIRED and item.reason.startswith(SILENT)
-    return open_ and silent and latest(current, item.task).get(item.device) == item
+    return open_ and silent and latest_attempts(current, item.task).get(item.device) == item
 
 
-def latest(current: Round, task: Task) -> dict[str, Assignment]:
+def latest_attempts(current: RoundState, task: Task) -> dict[str, AssignmentState]:
     """The newest attempt of every device, in the order the devices were asked."""
-    newest: dict[str, Assignment] = {}
+    newest: dict[str, AssignmentState] = {}
     for item in current.assignments:
         held = newest.get(item.device)
         if item.task is task and (held is None or item.attempt > held.attempt):
@@ -50,15 +50,15 @@ def latest(current: Round, task: Task) -> dict[str, Assignment]:
     return {device: newest[device] for device in order if device in newest}
 
 
-def _asked(current: Round, task: Task) -> Sequence[str]:
+def _asked(current: RoundState, task: Task) -> Sequence[str]:
     if task is Task.FOLD:
         return [cluster.head for cluster in current.clusters]
     return current.members if task is Task.TRAIN else current.evaluators
 
 
-def tally(current: Round, task: Task) -> tuple[list[str], list[str]]:
+def tally(current: RoundState, task: Task) -> tuple[list[str], list[str]]:
     """Devices that delivered, and devices that still may."""
-    items = latest(current, task).items()
+    items = latest_attempts(current, task).items()
     delivered = [device for device, item in items if item.phase in DELIVERED]
     lost = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
     still = [
@@ -69,13 +69,13 @@ def tally(current: Round, task: Task) -> tuple[list[str], list[str]]:
     return delivered, still
 
 
-def train_attempts(current: Round, device: str) -> list[Assignment]:
+def train_attempts(current: RoundState, device: str) -> list[AssignmentState]:
     """A device's pieces of training in a round."""
     items = current.assignments
     return [item for item in items if item.task is Task.TRAIN and item.device == device]
 
 
-def unfolded(current: Round) -> list[Assignment]:
+def unfolded_updates(current: RoundState) -> list[AssignmentState]:
     """Updates that were reported and not folded, by device in the members' order, by attempt."""
     place = {device: index for index, device in enumerate(current.members)}
     reported = [
@@ -86,12 +86,12 @@ def unfolded(current: Round) -> list[Assignment]:
     return sorted(reported, key=lambda item: (place[item.device], item.attempt))
 
 
-def failure_reasons(current: Round, task: Task) -> str:
+def failure_reasons(current: RoundState, task: Task) -> str:
     """One line naming each device that failed for good and why."""
     ended = (AssignmentPhase.FAILED, AssignmentPhase.REFUSED, AssignmentPhase.EXPIRED)
     lines = [
         f"{device}: {item.reason}"
-        for device, item in latest(current, task).items()
+        for device, item in latest_attempts(current, task).items()
         if item.phase in ended and item.reason
     ]
     return "; ".join(lines)
@@ -110,7 +110,7 @@ def move_refusal(phase: AssignmentPhase, wanted: AssignmentPhase) -> str:
     return f"an assignment that is {phase.value} cannot become {wanted.value}"
 
 
-def waiting_for(current: Round, now: float, last_seen: Mapping[str, float]) -> str:
+def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float]) -> str:
     """One sentence that says what the round is waiting for. ``last_seen`` are epoch seconds."""
     if current.phase is RoundPhase.PLANNED:
         return "waiting for the coordinator to offer the round"
@@ -127,13 +127,15 @@ def waiting_for(current: Round, now: float, last_seen: Mapping[str, float]) -> s
     return f"waiting for {len(open_)} of {total} to {verb}: {shown}{more}"
 
 
-def waiting_for_buffer(window: Sequence[Round], now: float, last_seen: Mapping[str, float]) -> str:
+def waiting_for_buffer(
+    window: Sequence[RoundState], now: float, last_seen: Mapping[str, float]
+) -> str:
     """The same of an asynchronous job, from all its open rounds; the newest comes last."""
     current = window[-1]
     buffering = current.policy.buffering
     if buffering is None or current.phase is not RoundPhase.COLLECTING:
         return waiting_for(current, now, last_seen)
-    held = sum(len(unfolded(each)) for each in window)
+    held = sum(len(unfolded_updates(each)) for each in window)
     training = [
         item.device
         for each in window

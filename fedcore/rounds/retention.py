@@ -14,7 +14,7 @@ from fedcore.rounds.job_lifecycle import JobPhase
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetentionPolicy:
     """``globals_last`` models of the newest rounds stay, at least 1; updates stay ``updates_s``
     seconds after their round ended."""
 
@@ -63,7 +63,7 @@ class JobFacts:
         return self.phase not in (JobPhase.COMPLETED, JobPhase.CANCELLED)
 
 
-def needed(job: JobFacts, policy: Policy) -> dict[str, str]:
+def required_artefacts(job: JobFacts, policy: RetentionPolicy) -> dict[str, str]:
     """SHA-256 of every artefact that must stay -> why. The first reason found counts."""
     found: dict[str, str] = {}
     for sha256, why in _reasons(job, policy):
@@ -72,7 +72,7 @@ def needed(job: JobFacts, policy: Policy) -> dict[str, str]:
     return found
 
 
-def _reasons(job: JobFacts, policy: Policy) -> Iterator[tuple[str, str]]:
+def _reasons(job: JobFacts, policy: RetentionPolicy) -> Iterator[tuple[str, str]]:
     yield job.model, "the job's model"
     yield job.merged, "the job's merged model"
     for row in job.rounds:

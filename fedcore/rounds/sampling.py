@@ -21,7 +21,7 @@ class Selection:
     target: int
 
 
-def needed(candidates: int, participation: ParticipationSpec) -> int:
+def devices_needed(candidates: int, participation: ParticipationSpec) -> int:
     """How many devices of ``candidates`` a round wants before over-selection."""
     share = math.ceil(round(participation.fraction * candidates, 9))
     return min(candidates, max(participation.minimum, share))
@@ -39,7 +39,7 @@ def select(
     ``over_selection`` asks for that share of extra devices; the round does not wait for them.
     ``predicted`` are the seconds that devices are expected to take, for a job with tiers.
     """
-    target = needed(len(candidates), participation)
+    target = devices_needed(len(candidates), participation)
     pool = _tier(candidates, participation, derive(seed, "tier", round_number), predicted or {})
     size = min(len(pool), target + math.ceil(target * participation.over_selection - 1e-9))
     rng = random.Random(derive(seed, "select", round_number))
@@ -74,7 +74,7 @@ def _tier(
     """
     if participation.tiers < 2:
         return candidates
-    wanted = needed(len(candidates), participation)
+    wanted = devices_needed(len(candidates), participation)
     unknown = [name for name in candidates if name not in predicted]
     if len(unknown) >= wanted:
         return unknown

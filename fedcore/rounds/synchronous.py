@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcore.rounds.clusters import give_up_all, offer_folds, unfolded_heads, unsettled
-from fedcore.rounds.queries import failure_reasons, latest, may_retry, tally
+from fedcore.rounds.clusters import give_up_all, offer_folds, pending_heads, unfolded_heads
+from fedcore.rounds.queries import failure_reasons, latest_attempts, may_retry, tally
 from fedcore.rounds.round_builder import RoundBuilder, due, expire_silent
 from fedcore.rounds.types import (
     ENDED,
@@ -14,16 +14,16 @@ from fedcore.rounds.types import (
     AggregationFailed,
     AssignmentPhase,
     Effect,
-    Event,
     Interrupted,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundState,
     Task,
     Tick,
 )
 
 
-def step(round: Round, event: Event) -> tuple[Round, tuple[Effect, ...]]:
+def step(round: RoundState, event: RoundEvent) -> tuple[RoundState, tuple[Effect, ...]]:
     """Apply one event. A round that has ended stays as it is, whatever comes."""
     if round.phase in ENDED:
         return round, ()
@@ -93,7 +93,7 @@ def _start_evaluating(draft: RoundBuilder, now: float) -> None:
 
 def _offer_again(draft: RoundBuilder, task: Task, tick: Tick) -> None:
     """A device that lost its attempt gets the next one as soon as it is reachable."""
-    for device, item in latest(draft.round, task).items():
+    for device, item in latest_attempts(draft.round, task).items():
         lost = item.phase in (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
         if lost and may_retry(draft.round, item) and device in tick.online:
             draft.offer(device, task, item.attempt + 1, tick.now)
@@ -106,7 +106,7 @@ def _close_collection(draft: RoundBuilder, tick: Tick) -> None:
         len(reported) >= current.policy.quorum and (not open_ or due(current, tick.now))
     ):
         draft.revoke_active("the round closed without it")
-        if unsettled(draft.round):
+        if pending_heads(draft.round):
             draft.move(RoundPhase.FOLDING, deadline_at=tick.now + current.policy.deadline_s)
             _fold_clusters(draft, tick)
         else:
@@ -122,7 +122,7 @@ def _fold_clusters(draft: RoundBuilder, tick: Tick) -> None:
     if due(draft.round, tick.now):
         give_up_all(draft)
     offer_folds(draft, tick)
-    if unsettled(draft.round):
+    if pending_heads(draft.round):
         return
     if lost := unfolded_heads(draft.round):
         reasons = failure_reasons(draft.round, Task.FOLD)
@@ -166,5 +166,5 @@ def _folded(draft: RoundBuilder) -> None:
             draft.put(replace(item, phase=AssignmentPhase.FOLDED))
 
 
-def _anyone_accepted(round: Round) -> bool:
+def _anyone_accepted(round: RoundState) -> bool:
     return any(a.phase is not AssignmentPhase.OFFERED for a in round.assignments)

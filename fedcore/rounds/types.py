@@ -47,7 +47,7 @@ ACTIVE = frozenset(
         AssignmentPhase.UPLOADING,
     }
 )
-HELD = ACTIVE - {AssignmentPhase.OFFERED}
+LEASED = ACTIVE - {AssignmentPhase.OFFERED}
 DELIVERED = frozenset({AssignmentPhase.REPORTED, AssignmentPhase.FOLDED})
 ENDED = frozenset({RoundPhase.CLOSED, RoundPhase.FAILED})
 
@@ -59,14 +59,14 @@ DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
     AssignmentPhase.ACCEPTED: frozenset({AssignmentPhase.OFFERED}),
     AssignmentPhase.TRAINING: frozenset({AssignmentPhase.ACCEPTED}),
     AssignmentPhase.UPLOADING: frozenset({AssignmentPhase.ACCEPTED, AssignmentPhase.TRAINING}),
-    AssignmentPhase.REPORTED: HELD,
+    AssignmentPhase.REPORTED: LEASED,
     AssignmentPhase.FAILED: ACTIVE,
     AssignmentPhase.REFUSED: ACTIVE,
 }
 
 
 @dataclass(frozen=True)
-class Assignment:
+class AssignmentState:
     """One device's part of one round. ``attempt`` counts from 1 and fences older attempts off.
 
     ``buffered_in`` is the number of the round that folds its update, in a job with a buffer.
@@ -99,7 +99,7 @@ class Buffering:
 
 
 @dataclass(frozen=True)
-class Policy:
+class RoundPolicy:
     """Limits of one round; seconds are durations.
 
     ``target`` updates close the collection at once, ``quorum`` suffice when the deadline comes.
@@ -122,14 +122,14 @@ class Policy:
         return self.deadline_s if self.evaluation_s is None else self.evaluation_s
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Policy:
+    def from_dict(cls, values: Mapping[str, Any]) -> RoundPolicy:
         """Back from ``dataclasses.asdict``."""
         nested = values.get("buffering")
         return cls(**{**values, "buffering": Buffering(**nested) if nested else None})
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundState:
     """One cycle. Number 0 only evaluates the model as it is before any training.
 
     A round without ``evaluators`` closes as soon as its model is stored. ``clusters`` are folded
@@ -139,10 +139,10 @@ class Round:
     number: int
     members: tuple[str, ...]
     evaluators: tuple[str, ...]
-    policy: Policy
+    policy: RoundPolicy
     phase: RoundPhase = RoundPhase.PLANNED
     deadline_at: float | None = None
-    assignments: tuple[Assignment, ...] = ()
+    assignments: tuple[AssignmentState, ...] = ()
     reason: str = ""
     clusters: tuple[Cluster, ...] = ()
 
@@ -176,7 +176,7 @@ class Interrupted:
     reason: str
 
 
-Event = Tick | Aggregated | AggregationFailed | Interrupted
+RoundEvent = Tick | Aggregated | AggregationFailed | Interrupted
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationArrived:
     """Another evaluation of this round's model has arrived."""
 
 
-Effect = Offer | Revoke | Aggregate | Ended | Measured
+Effect = Offer | Revoke | Aggregate | Ended | EvaluationArrived

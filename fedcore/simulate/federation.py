@@ -19,24 +19,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fedcore import rounds
 from fedcore.aggregation.strategy import Strategy
 from fedcore.errors import EdgewiseError
 from fedcore.hardware.virtual_device import Machine
-from fedcore.rounds import (
+from fedcore.rounds import durations
+from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.queries import unfolded_updates
+from fedcore.rounds.round_policy import round_policy, version_policy
+from fedcore.rounds.sampling import select
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     ACTIVE,
     ENDED,
     Aggregated,
     AssignmentPhase,
     Offer,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundState,
     Tick,
-    durations,
-    unfolded,
 )
-from fedcore.rounds.policy import round_policy, version_policy
-from fedcore.rounds.sampling import select
 from fedcore.simulate.results import (
     MEASURES,
     Event,
@@ -108,7 +110,7 @@ class _Federation:
     ) -> None:
         self.spec, self.workshop, self.fleet, self.on_event = spec, workshop, fleet, on_event
         self.now = 0.0
-        self.rounds: list[Round] = []  # from number 1 on
+        self.rounds: list[RoundState] = []  # from number 1 on
         self.arrivals: list[Arrival] = []
         self.history: list[tuple[str, float]] = []  # devices' rounds, the newest first
         self.offers = self.bytes_down = 0
@@ -139,14 +141,14 @@ class _Federation:
         sha256 = made.report.global_frame.sha256
         return self._result(number, sha256, made, stale, began)
 
-    def _planned(self, number: int) -> Round:
+    def _planned(self, number: int) -> RoundState:
         names, part = self.workshop.names, self.spec.participation
         if part.buffered:
             policy = version_policy(self.spec, number, len(names))
-            return Round(number, tuple(names), (), policy)
+            return RoundState(number, tuple(names), (), policy)
         predicted = durations.predict(self.history)
         chosen = select(names, part, self.spec.seed, number, predicted)
-        return Round(number, chosen.members, (), round_policy(part, chosen, predicted))
+        return RoundState(number, chosen.members, (), round_policy(part, chosen, predicted))
 
     def _wait(self) -> None:
         """Let the clock jump to the next arrival, or to the deadline where that comes first."""
@@ -162,11 +164,11 @@ class _Federation:
             self.now = max(self.now, deadline)
         self._apply(Tick(self.now, frozenset(self.workshop.names)))
 
-    def _apply(self, event: rounds.Event) -> None:
+    def _apply(self, event: RoundEvent) -> None:
         if self.spec.participation.buffered:
-            stepped = rounds.step_buffered(self._window(), event)
+            stepped = step_buffered(self._window(), event)
         else:
-            stepped = (rounds.step(self.rounds[-1], event),)
+            stepped = (step(self.rounds[-1], event),)
         for after, _ in stepped:
             self.rounds[after.number - 1] = after
         for after, effects in stepped:
@@ -174,7 +176,7 @@ class _Federation:
                 if isinstance(effect, Offer):
                     self._begin(after.number, effect.device, effect.attempt)
 
-    def _window(self) -> rounds.Window:
+    def _window(self) -> Window:
         *former, current = self.rounds
         limit = self.spec.participation.max_staleness + 2
         return (*(item for item in former[-limit:] if _is_open(item)), current)
@@ -207,12 +209,12 @@ class _Federation:
         slots = self.workshop.slots
         part, number = self.spec.participation, self.rounds[-1].number
         if not part.buffered:
-            found = unfolded(self.rounds[-1])
+            found = unfolded_updates(self.rounds[-1])
             return [Piece(item.device, slots[item.device], number) for item in found]
         held = [
             (each.number, item)
             for each in self._window()
-            for item in unfolded(each)
+            for item in unfolded_updates(each)
             if item.buffered_in == number
         ]
         return [
@@ -250,6 +252,6 @@ class _Federation:
         return result
 
 
-def _is_open(item: Round) -> bool:
+def _is_open(item: RoundState) -> bool:
     open_ = (*ACTIVE, AssignmentPhase.REPORTED)
     return any(part.phase in open_ for part in item.assignments)

@@ -16,11 +16,12 @@ from fedcore.aggregation.cluster import fold_cluster
 from fedcore.aggregation.flat_file import Shapes
 from fedcore.aggregation.strategy import Strategy
 from fedcore.errors import Fault, SpecError
-from fedcore.rounds import Assignment, AssignmentPhase, Policy, Round, Task, sent_up, takes, top
+from fedcore.rounds.clusters import inputs_of_fold, server_inputs, updates_from
+from fedcore.rounds.types import AssignmentPhase, AssignmentState, RoundPolicy, RoundState, Task
 from fedcore.spec.job import JobSpec
 from fedcore.topology import Cluster, Roles, clusters, depth, device_faults, parents_of, shared_out
 
-ANY = Policy(1, 1, 1.0, 1.0, 1)
+ANY = RoundPolicy(1, 1, 1.0, 1.0, 1)
 Files = dict[tuple[str, Task], UpdateFile]
 
 
@@ -57,12 +58,12 @@ class Hierarchy:
         state = _round(tuple(name for name, _ in updates), self.clusters)
         files: Files = {(name, Task.TRAIN): update for name, update in updates}
         for cluster in self.clusters:
-            found = _files(files, takes(state, cluster.head))
+            found = _files(files, inputs_of_fold(state, cluster.head))
             if len(found) > 1:
                 files[cluster.head, Task.FOLD] = self._fold(cluster.head, found, shapes, folder)
                 state = _with_fold(state, cluster.head)
         made = [file for (_, task), file in files.items() if task is Task.FOLD]
-        return Gathered(_files(files, top(state)), made, self._levels(state, files))
+        return Gathered(_files(files, server_inputs(state)), made, self._levels(state, files))
 
     def _fold(
         self, head: str, found: Sequence[UpdateFile], shapes: Shapes, folder: Path
@@ -72,10 +73,12 @@ class Hierarchy:
         fold_cluster(self._spec, shapes, found, meta, path, strategy=self._strategy)
         return UpdateFile(path, math.fsum(item.weight for item in found), self._slots[head])
 
-    def _levels(self, state: Round, files: Files) -> tuple[int, ...]:
+    def _levels(self, state: RoundState, files: Files) -> tuple[int, ...]:
         found: dict[int, int] = {}
         for name in {*state.members, *(cluster.head for cluster in self.clusters)}:
-            sent = sum(item.path.stat().st_size for item in _files(files, sent_up(state, name)))
+            sent = sum(
+                item.path.stat().st_size for item in _files(files, updates_from(state, name))
+            )
             level = depth(self._parents, name)
             found[level] = found.get(level, 0) + sent
         return tuple(found[level] for level in sorted(found))
@@ -91,15 +94,15 @@ def _parents(spec: JobSpec, names: Sequence[str]) -> dict[str, str]:
     return parents
 
 
-def _round(members: tuple[str, ...], found: tuple[Cluster, ...]) -> Round:
-    done = tuple(Assignment(name, Task.TRAIN, 1, AssignmentPhase.REPORTED) for name in members)
-    return Round(1, members, (), ANY, assignments=done, clusters=found)
+def _round(members: tuple[str, ...], found: tuple[Cluster, ...]) -> RoundState:
+    done = tuple(AssignmentState(name, Task.TRAIN, 1, AssignmentPhase.REPORTED) for name in members)
+    return RoundState(1, members, (), ANY, assignments=done, clusters=found)
 
 
-def _with_fold(state: Round, head: str) -> Round:
-    done = Assignment(head, Task.FOLD, 1, AssignmentPhase.REPORTED)
+def _with_fold(state: RoundState, head: str) -> RoundState:
+    done = AssignmentState(head, Task.FOLD, 1, AssignmentPhase.REPORTED)
     return replace(state, assignments=(*state.assignments, done))
 
 
-def _files(files: Files, items: Sequence[Assignment]) -> list[UpdateFile]:
+def _files(files: Files, items: Sequence[AssignmentState]) -> list[UpdateFile]:
     return [files[item.device, item.task] for item in items]

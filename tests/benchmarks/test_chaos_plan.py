@@ -8,7 +8,7 @@ from dataclasses import replace
 from benchmarks.chaos.plan import MOMENTS, STRIKES_A_VISIT, Schedule, draw
 from benchmarks.chaos.report import faults, table
 from benchmarks.chaos.run import Kill, Ran
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 
 TARGETS = ("web", "coordinator", "agent")
 PAIRS = len(MOMENTS) * len(TARGETS)

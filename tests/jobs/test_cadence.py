@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcore.rounds import Task
+from fedcore.rounds.types import Task
 from tests.federation import Federation
 from webapp.jobs.analysis import snapshot
 from webapp.jobs.models import Assignment, Job

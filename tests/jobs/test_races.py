@@ -222,7 +222,7 @@ def test_a_pause_and_a_resume_from_two_windows(federation: Federation) -> None:
 
 def test_a_stale_view_of_an_assignment_is_looked_at_again(federation: Federation) -> None:
     """A measurement may move an assignment between what an upload reads and what it writes."""
-    from fedcore.rounds import AssignmentPhase
+    from fedcore.rounds.types import AssignmentPhase
     from webapp.jobs.lifecycle.transitions import move_assignment
 
     (pi,) = federation.devices("pi-a")

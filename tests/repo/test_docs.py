@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedcore.formats.codec_chain import VALUES
-from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase
+from fedcore.rounds.types import AssignmentPhase, RoundPhase
 from fedcore.spec import job
 from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
 from fedcore.spec.options.method import METHODS

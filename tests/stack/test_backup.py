@@ -12,7 +12,7 @@ import pytest
 from benchmarks.chaos.plan import Schedule
 from benchmarks.chaos.run import Chaos, start
 from benchmarks.chaos.watch import Watch
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 from tests.stack import services
 from workers.stack.stack import Stack
 

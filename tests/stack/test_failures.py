@@ -15,7 +15,7 @@ import redis
 
 from benchmarks.chaos.plan import Schedule
 from benchmarks.chaos.run import Chaos, Ran, start
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 from tests.stack import services
 from workers.stack.stack import Stack
 

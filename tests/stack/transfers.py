@@ -19,7 +19,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from fedcore.rounds import Policy
+from fedcore.rounds.types import RoundPolicy
 from tests.conftest import Enrolled, free_port
 from webapp.jobs.artefacts.partial_uploads import kept_bytes
 from webapp.jobs.artefacts.store import incoming_dir, store
@@ -163,7 +163,7 @@ def accepted(pi: Enrolled, model: Artefact) -> Assignment:
     spec = {"adapter": {"kind": "full"}}  # whatever the model's tensors are called, they travel
     job = Job.objects.create(name="large", spec=spec, phase="running", global_artefact=model)
     Participant.objects.create(job=job, device=pi.device, slot=0, dataset="law", examples=40)
-    policy = Policy(1, 1, 600.0, 600.0, 3).__dict__
+    policy = RoundPolicy(1, 1, 600.0, 600.0, 3).__dict__
     current = Round.objects.create(
         job=job, number=1, phase="collecting", members=[0], policy=policy, base_artefact=model
     )

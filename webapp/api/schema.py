@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
-from fedcore.rounds import AssignmentPhase, RoundPhase
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import AssignmentPhase, RoundPhase
 from fedcore.spec.checks import Check, check_of
 from fedcore.spec.job import JobSpec
 

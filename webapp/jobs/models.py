@@ -12,8 +12,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from fedcore.rounds import AssignmentPhase, RoundPhase, Task
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import load_spec
 from webapp.devices.models import Device
@@ -151,7 +151,7 @@ class Round(models.Model):
         max_length=14, choices=_choices(RoundPhase), default=RoundPhase.PLANNED.value
     )
     reason = models.TextField(blank=True)
-    # Slots of the devices that train, and of those that evaluate; see fedcore.rounds.Policy.
+    # Slots of training and of evaluating devices (fedcore.rounds.types.RoundPolicy).
     members = models.JSONField(default=list)
     evaluators = models.JSONField(default=list)
     policy = models.JSONField(default=dict)

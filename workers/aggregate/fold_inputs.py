@@ -7,9 +7,9 @@ from pathlib import Path
 
 from django.db.models import QuerySet
 
-from fedcore import rounds
 from fedcore.aggregation.inputs import Key, UpdateFile
-from fedcore.rounds import AssignmentPhase, Task
+from fedcore.rounds.clusters import server_inputs
+from fedcore.rounds.types import AssignmentPhase, Task
 from webapp.common.units import number
 from webapp.jobs.lifecycle import clusters, device_overrides
 from webapp.jobs.lifecycle.round_rows import is_buffered, to_round
@@ -31,7 +31,7 @@ def reported(row: Round) -> dict[Key, Assignment]:
     may bring several; the one from the oldest model comes first, whatever arrived first.
     """
     if row.clusters:
-        topmost = clusters.rows_of(row, rounds.top(to_round(row)))
+        topmost = clusters.rows_of(row, server_inputs(to_round(row)))
         return {(item.slot, 0): item for item in topmost}
     rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
     found = rows.select_related("update_artefact", "device", "round__base_artefact")

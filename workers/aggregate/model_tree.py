@@ -19,7 +19,7 @@ from fedcore.methods.agglomerative.bridge_data import bridge_source
 from fedcore.methods.agglomerative.logits_frame import read_packed
 from fedcore.methods.agglomerative.node import check_bridges, expected, read_bridge, vocabulary_of
 from fedcore.model.initial import write_initial
-from fedcore.rounds import Task
+from fedcore.rounds.types import Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs, taken_home
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame

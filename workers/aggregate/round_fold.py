@@ -17,7 +17,7 @@ from fedcore.aggregation.publish import After, Before, fold_and_serve
 from fedcore.aggregation.registry import with_actual_participation
 from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.formats.update_header import WIRE_KEY
-from fedcore.rounds import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
+from fedcore.rounds.types import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.wire.frame import FrameInfo, check_header

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedcore.aggregation import inputs, shards
 from fedcore.aggregation.aggregate import UpdatesRefused
-from fedcore.rounds import RoundPhase
+from fedcore.rounds.types import RoundPhase
 from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, store
 from webapp.jobs.models import ArtefactKind, FoldShard
 from workers.aggregate import round_fold, shard_plan

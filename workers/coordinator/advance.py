@@ -13,17 +13,11 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from fedcore.rounds import (
-    ENDED,
-    Event,
-    Interrupted,
-    RoundPhase,
-    Tick,
-    job_lifecycle,
-    step,
-    step_buffered,
-)
+from fedcore.rounds import job_lifecycle
+from fedcore.rounds.buffered import step_buffered
 from fedcore.rounds.job_lifecycle import JobPhase, LastRound
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import ENDED, Interrupted, RoundEvent, RoundPhase, Tick
 from webapp.broker import INITIALISE, send_after_commit
 from webapp.jobs.lifecycle.events import job_event
 from webapp.jobs.lifecycle.round_rows import device_names, is_buffered, open_rounds, to_round
@@ -52,7 +46,7 @@ def advance(job_id: UUID) -> None:
             return
 
 
-def apply(round_id: int, event: Event, **changes: object) -> bool:
+def apply(round_id: int, event: RoundEvent, **changes: object) -> bool:
     """Bring an event of an aggregation worker to its round; ``changes`` are stored with it.
 
     False where the round has gone on without it. The caller lets the job ``advance`` once all that
@@ -158,7 +152,7 @@ def _tick(job: Job, row: Round) -> bool:
     return changed and RoundPhase(row.phase) in ENDED
 
 
-def _step(job: Job, row: Round, event: Event) -> bool:
+def _step(job: Job, row: Round, event: RoundEvent) -> bool:
     """Step the round, and what else is open in an asynchronous job, and store the outcome."""
     names = device_names(job)
     rows = open_rounds(row) if is_buffered(row) else [row]

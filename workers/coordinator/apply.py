@@ -10,8 +10,19 @@ from typing import Any
 
 from django.db import transaction
 
-from fedcore import rounds
-from fedcore.rounds import AssignmentPhase, Effect, Ended, Measured, Revoke, RoundPhase, Task
+from fedcore.rounds.types import (
+    ACTIVE,
+    ENDED,
+    AssignmentPhase,
+    AssignmentState,
+    Effect,
+    Ended,
+    EvaluationArrived,
+    Revoke,
+    RoundPhase,
+    RoundState,
+    Task,
+)
 from webapp.devices import device_messages
 from webapp.jobs.analysis.scores import PERSONAL
 from webapp.jobs.lifecycle.events import job_event
@@ -34,7 +45,7 @@ def give_up_revoked(row: Round) -> None:
     Assignment.objects.filter(
         round__job_id=row.job_id,
         device__revoked_at__isnull=False,
-        phase__in=[phase.value for phase in rounds.ACTIVE],
+        phase__in=[phase.value for phase in ACTIVE],
     ).update(
         phase=AssignmentPhase.EXPIRED.value,
         reason="the device was revoked",
@@ -46,8 +57,8 @@ def give_up_revoked(row: Round) -> None:
 def save(
     job: Job,
     row: Round,
-    before: rounds.Round,
-    after: rounds.Round,
+    before: RoundState,
+    after: RoundState,
     effects: Sequence[Effect],
     names: Mapping[int, str],
 ) -> None:
@@ -64,7 +75,7 @@ def save(
     for effect in effects:
         if isinstance(effect, Revoke):
             cancels.append(_revoke(job, row, effect, slots))
-        elif isinstance(effect, Measured):
+        elif isinstance(effect, EvaluationArrived):
             Round.objects.filter(pk=row.pk).update(evaluation=evaluation_means(row))
         elif isinstance(effect, Ended):
             _ended(job, row, effect)
@@ -97,11 +108,11 @@ def _at(seconds: float | None) -> datetime | None:
 
 
 def _save_assignments(
-    row: Round, before: rounds.Round, after: rounds.Round, slots: Mapping[str, int]
+    row: Round, before: RoundState, after: RoundState, slots: Mapping[str, int]
 ) -> list[Assignment]:
     """Store new and changed assignments, in few queries however many; returns new offers."""
     old = {(a.device, a.task, a.attempt): a for a in before.assignments}
-    new: list[rounds.Assignment] = []
+    new: list[AssignmentState] = []
     moves: dict[_Move, list[int]] = {}
     for item in after.assignments:
         known = old.get((item.device, item.task, item.attempt))
@@ -120,7 +131,7 @@ class _Move:
     """What happens to several devices' assignments alike."""
 
     before: AssignmentPhase
-    after: rounds.Assignment  # of no device in particular
+    after: AssignmentState  # of no device in particular
 
 
 def _move(row: Round, move: _Move, slots: list[int]) -> None:
@@ -144,7 +155,7 @@ def _move(row: Round, move: _Move, slots: list[int]) -> None:
 
 
 def _create(
-    row: Round, items: Sequence[rounds.Assignment], slots: Mapping[str, int]
+    row: Round, items: Sequence[AssignmentState], slots: Mapping[str, int]
 ) -> list[Assignment]:
     """Store new assignments; returns those that are offers."""
     devices = dict(Participant.objects.filter(job_id=row.job_id).values_list("slot", "device_id"))
@@ -165,7 +176,7 @@ def _create(
     return [item for item in made if item.phase == AssignmentPhase.OFFERED.value]
 
 
-def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
+def _save_round(row: Round, before: RoundState, after: RoundState) -> None:
     now = datetime.now(timezone.utc)
     changes: dict[str, Any] = {
         "phase": after.phase.value,
@@ -174,7 +185,7 @@ def _save_round(row: Round, before: rounds.Round, after: rounds.Round) -> None:
     }
     if after.phase is RoundPhase.AGGREGATING:
         changes |= {"collected_at": now, "aggregation_requested_at": None}
-    if after.phase in rounds.ENDED:
+    if after.phase in ENDED:
         changes["ended_at"] = now
     if not Round.objects.filter(pk=row.pk, phase=before.phase.value).update(**changes):
         raise StalePhase

@@ -15,8 +15,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from fedcore.rounds import ACTIVE, ENDED, RoundPhase, uncounted_s
+from fedcore.rounds.clock_gaps import outage_s
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import ACTIVE, ENDED, RoundPhase
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.events import fleet_event
 from webapp.jobs.models import Assignment, Job, Level, Round, Watch
@@ -36,7 +37,7 @@ def record_heartbeat() -> None:
     gap_s = (now - watch.looked_at).total_seconds()
     if 0 <= gap_s < NOTED_S:
         return
-    away_s = uncounted_s(gap_s, settings.RECONCILE_INTERVAL_S)
+    away_s = outage_s(gap_s, settings.RECONCILE_INTERVAL_S)
     changes = {"looked_at": now, **({"back_at": now} if away_s else {})}
     with transaction.atomic():
         _lock_open_jobs()

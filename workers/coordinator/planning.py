@@ -9,8 +9,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from fedcore.errors import SpecError
-from fedcore.rounds import DELIVERED, Task, durations, sampling
-from fedcore.rounds.policy import round_policy, version_policy
+from fedcore.rounds import durations, sampling
+from fedcore.rounds.round_policy import round_policy, version_policy
+from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.participation import ParticipationSpec
 from fedcore.spec.rules.distill import is_agglomerative, training_devices

@@ -9,8 +9,8 @@ from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 
-from fedcore.rounds import ENDED, AssignmentPhase
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import ENDED, AssignmentPhase
 from webapp.broker import BROKER_ERRORS
 from webapp.devices import broker_users
 from webapp.jobs.models import Assignment, Job, Round

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedcore.architecture.matrices import matrices
 from fedcore.architecture.sizes import FP32_BYTES, Architecture
-from fedcore.rounds.sampling import needed
+from fedcore.rounds.sampling import devices_needed
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import MERGING, AdapterSpec
 from fedcore.spec.options.ranks import rank_of
@@ -47,7 +47,7 @@ def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -
 
 def _added(spec: JobSpec, ranks: Sequence[int]) -> float:
     """What a round adds to R of one matrix, by the ranks that devices train on it."""
-    members = needed(len(ranks), spec.participation)
+    members = devices_needed(len(ranks), spec.participation)
     if spec.adapter.aggregation == "stack":
         return sum(ranks) * members / len(ranks)
     return ranks[0] * (members - 1 if _averages_exactly(spec) else members)

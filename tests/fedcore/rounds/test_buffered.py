@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from fedcore.rounds import (
+from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.types import (
     Aggregate,
     Effect,
     Ended,
-    Event,
-    Measured,
+    EvaluationArrived,
     Offer,
+    RoundEvent,
     RoundPhase,
-    Window,
-    step_buffered,
 )
 from tests.fedcore.rounds.buffered import BUSY, HELD, LAST, buffered, older, version
 from tests.fedcore.rounds.rounds import BROKEN, DONE, DUE, SILENT, STOP, part, scored, tick
@@ -26,7 +25,7 @@ class Arrow:
     """``effects`` in short, the number of their round before them, as in '3 offer a'."""
 
     window: Window
-    event: Event
+    event: RoundEvent
     after: str
     effects: tuple[str, ...] = ()
     reason: str = ""
@@ -341,7 +340,7 @@ def short(number: int, effect: Effect) -> str:
         return f"{number} {'failed' if effect.failed else 'closed'}"
     if isinstance(effect, Aggregate):
         return f"{number} aggregate {' '.join(effect.devices)}"
-    if isinstance(effect, Measured):
+    if isinstance(effect, EvaluationArrived):
         return f"{number} measured"
     return f"{number} {'offer' if isinstance(effect, Offer) else 'revoke'} {effect.device}"
 

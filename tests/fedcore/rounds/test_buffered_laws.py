@@ -8,28 +8,25 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.rounds import (
+from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.queries import move_refusal, unfolded_updates, waiting_for_buffer
+from fedcore.rounds.types import (
     ACTIVE,
     ENDED,
     Aggregate,
     Aggregated,
     AggregationFailed,
-    Assignment,
     AssignmentPhase,
+    AssignmentState,
     Buffering,
     Ended,
-    Event,
     Interrupted,
-    Policy,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundPolicy,
+    RoundState,
     Task,
     Tick,
-    Window,
-    move_refusal,
-    step_buffered,
-    unfolded,
-    waiting_for_buffer,
 )
 from tests.fedcore.rounds.rounds import NOW
 
@@ -61,11 +58,11 @@ class World:
 
     def __init__(self, rules: Buffering, evaluate: bool) -> None:
         self.rules, self.evaluate, self.now = rules, evaluate, NOW
-        self.rounds: list[Round] = []
+        self.rounds: list[RoundState] = []
         self.start()
 
     @property
-    def current(self) -> Round:
+    def current(self) -> RoundState:
         return self.rounds[-1]
 
     @property
@@ -76,12 +73,12 @@ class World:
     def start(self) -> None:
         number = len(self.rounds) + 1
         rules = replace(self.rules, last=number == LAST)
-        policy = Policy(rules.size, 1, 60.0, 10.0, 2, aggregation_s=30, buffering=rules)
+        policy = RoundPolicy(rules.size, 1, 60.0, 10.0, 2, aggregation_s=30, buffering=rules)
         evaluators = tuple(DEVICES) if self.evaluate else ()
-        self.rounds.append(Round(number, tuple(DEVICES), evaluators, policy))
+        self.rounds.append(RoundState(number, tuple(DEVICES), evaluators, policy))
         self.send(Tick(self.now, frozenset(DEVICES)))
 
-    def send(self, event: Event) -> None:
+    def send(self, event: RoundEvent) -> None:
         window: Window = tuple(self.rounds)
         stepped = step_buffered(window, event)
         self.rounds = [after for after, _ in stepped]
@@ -118,7 +115,7 @@ class World:
             self.put(index, item, changed)
         self.send(Tick(self.now, frozenset(DEVICES)))
 
-    def held(self, device: str) -> list[tuple[int, Assignment]]:
+    def held(self, device: str) -> list[tuple[int, AssignmentState]]:
         return [
             (index, item)
             for index, each in enumerate(self.rounds)
@@ -130,17 +127,17 @@ class World:
         """What an aggregation worker does to an update in the buffer that is not sound."""
         if self.current.phase is RoundPhase.AGGREGATING:
             for index, each in enumerate(self.rounds):
-                for item in unfolded(each):
+                for item in unfolded_updates(each):
                     if item.device == device and item.buffered_in == self.current.number:
                         refused = replace(item, phase=AssignmentPhase.REFUSED, retryable=False)
                         self.put(index, item, refused)
 
-    def put(self, index: int, old: Assignment, new: Assignment) -> None:
+    def put(self, index: int, old: AssignmentState, new: AssignmentState) -> None:
         items = tuple(new if item is old else item for item in self.rounds[index].assignments)
         self.rounds[index] = replace(self.rounds[index], assignments=items)
 
 
-def check_laws(before: Window, stepped: tuple[tuple[Round, tuple[Any, ...]], ...]) -> None:
+def check_laws(before: Window, stepped: tuple[tuple[RoundState, tuple[Any, ...]], ...]) -> None:
     after = [each for each, _ in stepped]
     current = after[-1]
     buffering = current.policy.buffering
@@ -219,10 +216,10 @@ def test_what_is_folded_of_a_given_set_does_not_depend_on_arrival(
 ) -> None:
     """Four updates that arrive before anybody looks: the same buffer in the same order."""
     whole = replace(rules, concurrency=4, max_staleness=3)
-    policy = Policy(whole.size, 1, 60.0, 10.0, 2, buffering=whole)
-    parts = [Assignment(device, Task.TRAIN, 1, REPORTED) for device in DEVICES]
+    policy = RoundPolicy(whole.size, 1, 60.0, 10.0, 2, buffering=whole)
+    parts = [AssignmentState(device, Task.TRAIN, 1, REPORTED) for device in DEVICES]
     shuffled = tuple(parts[index] for index in order)
-    current = Round(3, tuple(DEVICES), (), policy, RoundPhase.COLLECTING, NOW + 60, shuffled)
+    current = RoundState(3, tuple(DEVICES), (), policy, RoundPhase.COLLECTING, NOW + 60, shuffled)
     ((_, effects),) = step_buffered((current,), Tick(NOW, frozenset()))
     assert [effect for effect in effects if isinstance(effect, Aggregate)] == [
         Aggregate(tuple(DEVICES[: whole.size]))

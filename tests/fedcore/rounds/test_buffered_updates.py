@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fedcore.rounds import (
-    Aggregated,
-    Event,
-    Offer,
-    Window,
-    step_buffered,
-    waiting_for_buffer,
-)
+from fedcore.rounds.buffered import Window, step_buffered
+from fedcore.rounds.queries import waiting_for_buffer
+from fedcore.rounds.types import Aggregated, Offer, RoundEvent
 from tests.fedcore.rounds.buffered import BUSY, LAST, buffered, older, version
 from tests.fedcore.rounds.rounds import BROKEN, DEADLINE, DONE, LEASE, NOW, STOP, part, tick
 
 
-def parts_of(window: Window, event: Event) -> dict[tuple[int, str, int], tuple[str, int | None]]:
+def parts_of(
+    window: Window, event: RoundEvent
+) -> dict[tuple[int, str, int], tuple[str, int | None]]:
     return {
         (after.number, item.device, item.attempt): (item.phase.value, item.buffered_in)
         for after, _ in step_buffered(window, event)

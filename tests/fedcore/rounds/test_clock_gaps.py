@@ -6,22 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from fedcore.rounds import (
+from fedcore.rounds.clock_gaps import outage_s
+from fedcore.rounds.queries import latest_attempts, may_resume
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     AssignmentPhase,
     Interrupted,
-    Policy,
     Revoke,
-    Round,
     RoundPhase,
+    RoundPolicy,
+    RoundState,
     Task,
     Tick,
-    latest,
-    may_take_back,
-    step,
-    uncounted_s,
 )
 
-POLICY = Policy(target=2, quorum=2, deadline_s=600.0, lease_s=60.0, max_attempts=3)
+POLICY = RoundPolicy(target=2, quorum=2, deadline_s=600.0, lease_s=60.0, max_attempts=3)
 ONLINE = frozenset({"a", "b"})
 
 
@@ -39,12 +38,12 @@ ONLINE = frozenset({"a", "b"})
     ],
 )
 def test_what_a_gap_between_two_looks_means(gap_s: float, counts_not_s: float) -> None:
-    assert uncounted_s(gap_s, 2.0) == pytest.approx(counts_not_s)
+    assert outage_s(gap_s, 2.0) == pytest.approx(counts_not_s)
 
 
-def _training() -> Round:
+def _training() -> RoundState:
     """A round whose two devices train since second 0."""
-    current, _ = step(Round(1, ("a", "b"), ("a", "b"), POLICY), Tick(0.0, ONLINE))
+    current, _ = step(RoundState(1, ("a", "b"), ("a", "b"), POLICY), Tick(0.0, ONLINE))
     at_work = [replace(item, phase=AssignmentPhase.TRAINING) for item in current.assignments]
     return replace(current, assignments=tuple(at_work), phase=RoundPhase.COLLECTING)
 
@@ -53,26 +52,26 @@ def test_a_silent_device_is_not_told_but_may_take_its_work_back() -> None:
     after, effects = step(_training(), Tick(61.0))
     revoked = [effect for effect in effects if isinstance(effect, Revoke)]
     assert [effect.silent for effect in revoked] == [True, True]
-    lost = latest(after, Task.TRAIN)["a"]
+    lost = latest_attempts(after, Task.TRAIN)["a"]
     assert lost.phase is AssignmentPhase.EXPIRED
-    assert may_take_back(after, lost)
+    assert may_resume(after, lost)
 
 
 def test_work_is_not_given_back_once_it_was_offered_again() -> None:
     silent, _ = step(_training(), Tick(61.0))
-    lost = latest(silent, Task.TRAIN)["a"]
+    lost = latest_attempts(silent, Task.TRAIN)["a"]
     again, _ = step(silent, Tick(63.0, ONLINE))
-    assert latest(again, Task.TRAIN)["a"].attempt == 2
-    assert not may_take_back(again, lost)
+    assert latest_attempts(again, Task.TRAIN)["a"].attempt == 2
+    assert not may_resume(again, lost)
 
 
 def test_work_is_not_given_back_to_a_round_that_went_on() -> None:
     silent, _ = step(_training(), Tick(61.0))
-    lost = latest(silent, Task.TRAIN)["a"]
+    lost = latest_attempts(silent, Task.TRAIN)["a"]
     over, _ = step(silent, Interrupted(62.0, "the job was paused"))
-    assert not may_take_back(over, lost)
+    assert not may_resume(over, lost)
     evaluating = replace(silent, phase=RoundPhase.EVALUATING)
-    assert not may_take_back(evaluating, lost)
+    assert not may_resume(evaluating, lost)
 
 
 @pytest.mark.parametrize("phase", [AssignmentPhase.FAILED, AssignmentPhase.REFUSED])
@@ -84,7 +83,7 @@ def test_only_silence_is_forgiven(phase: AssignmentPhase) -> None:
         replace(first, phase=AssignmentPhase.EXPIRED, reason="its agent was restarted"),
     ):
         others = tuple(item for item in current.assignments if item.device != first.device)
-        assert not may_take_back(replace(current, assignments=(lost, *others)), lost)
+        assert not may_resume(replace(current, assignments=(lost, *others)), lost)
 
 
 def test_a_device_told_by_the_end_of_a_round_hears_of_it() -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fedcore.rounds import (
+from fedcore.rounds.clusters import inputs_of_fold, server_inputs
+from fedcore.rounds.queries import waiting_for
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     Aggregate,
     Aggregated,
-    Assignment,
+    AssignmentState,
     Offer,
     Revoke,
-    Round,
     RoundPhase,
+    RoundState,
     Task,
-    step,
-    takes,
-    top,
-    waiting_for,
 )
 from fedcore.topology import clusters
 from tests.fedcore.rounds.rounds import DUE, LEASE, NOW, SILENT, STOP, a_round, part, tick
@@ -28,11 +27,11 @@ TREE = clusters({"a": "hub", "b": "hub", "hub": "upper", "d": "upper"})
 TRAINED = tuple(part(name, "reported") for name in "abcd")
 
 
-def fold(device: str, phase: str, attempt: int = 1, **changes: Any) -> Assignment:
+def fold(device: str, phase: str, attempt: int = 1, **changes: Any) -> AssignmentState:
     return part(device, phase, attempt, task=Task.FOLD, **changes)
 
 
-def folding(*parts: Assignment, phase: str = "folding") -> Round:
+def folding(*parts: AssignmentState, phase: str = "folding") -> RoundState:
     return a_round(phase, *TRAINED, *parts, members=tuple("abcd"), clusters=TREE)
 
 
@@ -40,24 +39,24 @@ def offers(effects: tuple[object, ...]) -> list[tuple[str, int]]:
     return [(e.device, e.attempt) for e in effects if isinstance(e, Offer) and e.task is Task.FOLD]
 
 
-def names(items: tuple[Assignment, ...]) -> list[str]:
+def names(items: tuple[AssignmentState, ...]) -> list[str]:
     return [f"{item.task.value} {item.device}" for item in items]
 
 
 def test_inner_clusters_are_folded_first() -> None:
     after, effects = step(folding(phase="collecting"), tick(online=HUBS))
     assert (after.phase.value, offers(effects)) == ("folding", [("hub", 1)])
-    assert names(takes(after, "hub")) == ["train a", "train b"]
+    assert names(inputs_of_fold(after, "hub")) == ["train a", "train b"]
     assert waiting_for(after, NOW, {}).startswith("waiting for 1 of 2 to fold their clusters: hub")
     after, effects = step(folding(fold("hub", "reported")), tick(online=HUBS))
     assert (after.phase.value, offers(effects)) == ("folding", [("upper", 1)])
-    assert names(takes(after, "upper")) == ["train d", "fold hub"]
+    assert names(inputs_of_fold(after, "upper")) == ["train d", "fold hub"]
     after, effects = step(
         folding(fold("hub", "reported"), fold("upper", "reported")), tick(online=HUBS)
     )
     assert after.phase.value == "aggregating"
     assert [e.devices for e in effects if isinstance(e, Aggregate)] == [tuple("abcd")]
-    assert names(top(after)) == ["train c", "fold upper"]
+    assert names(server_inputs(after)) == ["train c", "fold upper"]
     done, _ = step(after, Aggregated(NOW))
     assert {item.phase.value for item in done.assignments if item.task is Task.FOLD} == {"folded"}
 
@@ -67,7 +66,7 @@ def test_a_head_that_is_away_leaves_it_to_the_next_above() -> None:
     assert offers(effects) == [("upper", 1)]
     revoked = [effect for effect in effects if isinstance(effect, Revoke)]
     assert [(item.device, item.silent) for item in revoked] == [("hub", True)]
-    assert names(takes(after, "upper")) == ["train d", "train a", "train b"]
+    assert names(inputs_of_fold(after, "upper")) == ["train d", "train a", "train b"]
     back, effects = step(after, tick(online=HUBS))
     assert not offers(effects) and back == after
 
@@ -76,7 +75,7 @@ def test_a_head_that_cannot_fold_leaves_it_to_the_next_above() -> None:
     refused = fold("hub", "refused", retryable=False)
     after, effects = step(folding(refused, fold("upper", "refused")), tick(online=HUBS))
     assert after.phase.value == "aggregating"
-    assert names(top(after)) == ["train c", "train d", "train a", "train b"]
+    assert names(server_inputs(after)) == ["train c", "train d", "train a", "train b"]
     assert not offers(effects)
 
 
@@ -87,7 +86,7 @@ def test_a_lost_fold_is_offered_again_until_the_attempts_are_used_up() -> None:
     second = [fold("hub", "expired"), fold("hub", "training", 2, lease_until=NOW - 1)]
     after, effects = step(folding(*second), tick(online=HUBS))
     assert offers(effects) == [("upper", 1)]
-    assert names(takes(after, "upper")) == ["train d", "train a", "train b"]
+    assert names(inputs_of_fold(after, "upper")) == ["train d", "train a", "train b"]
 
 
 def test_an_offer_that_nobody_takes_is_lost_with_its_lease() -> None:
@@ -101,7 +100,7 @@ def test_at_the_deadline_the_updates_go_up_one_by_one() -> None:
     after, effects = step(folding(held), tick(DUE, online=HUBS))
     assert after.phase.value == "aggregating"
     assert [e.device for e in effects if isinstance(e, Revoke)] == ["hub", "upper"]
-    assert names(top(after)) == ["train c", "train d", "train a", "train b"]
+    assert names(server_inputs(after)) == ["train c", "train d", "train a", "train b"]
 
 
 def test_a_cluster_of_one_update_is_passed_up() -> None:
@@ -114,7 +113,7 @@ def test_a_cluster_of_one_update_is_passed_up() -> None:
     )
     after, effects = step(alone, tick(online=HUBS))
     assert after.phase.value == "aggregating" and not offers(effects)
-    assert sorted(names(top(after))) == ["train a", "train c"]
+    assert sorted(names(server_inputs(after))) == ["train a", "train c"]
 
 
 def test_a_head_that_trains_folds_its_own_update_too() -> None:
@@ -126,7 +125,7 @@ def test_a_head_that_trains_folds_its_own_update_too() -> None:
     )
     after, effects = step(both, tick(online=HUBS))
     assert offers(effects) == [("a", 1)]
-    assert names(takes(after, "a")) == ["train a", "train b"]
+    assert names(inputs_of_fold(after, "a")) == ["train a", "train b"]
 
 
 def test_a_pause_stops_a_fold() -> None:
@@ -135,7 +134,7 @@ def test_a_pause_stops_a_fold() -> None:
     assert [e.device for e in effects if isinstance(e, Revoke)] == ["hub"]
 
 
-def heads_only(*parts: Assignment, phase: str = "folding") -> Round:
+def heads_only(*parts: AssignmentState, phase: str = "folding") -> RoundState:
     """Two children of one parent, which alone can fold what they send."""
     round_ = a_round(phase, *parts, members=("a", "b"), clusters=clusters({"a": "hub", "b": "hub"}))
     return replace(round_, policy=replace(round_.policy, heads_only=True, max_attempts=2))

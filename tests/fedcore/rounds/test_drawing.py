@@ -9,26 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.rounds import (
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
+    DEVICE_MOVES,
     Aggregated,
     AggregationFailed,
     AssignmentPhase,
-    Event,
     Interrupted,
-    Policy,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundPolicy,
+    RoundState,
     Tick,
-    step,
 )
-from fedcore.rounds.types import DEVICE_MOVES
 from fedcore.topology import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "recovery.md").read_text()
 DEVICES = ("a", "b")
-POLICY = Policy(target=2, quorum=1, deadline_s=600.0, lease_s=60.0, max_attempts=1)
-EVENTS: tuple[Event, ...] = (
+POLICY = RoundPolicy(target=2, quorum=1, deadline_s=600.0, lease_s=60.0, max_attempts=1)
+EVENTS: tuple[RoundEvent, ...] = (
     *(
         Tick(now, online)
         for now in (0.0, 61.0, 9999.0)
@@ -42,7 +42,7 @@ EVENTS: tuple[Event, ...] = (
 Arrow = tuple[str, str]
 
 
-def _after(current: Round) -> Iterator[Round]:
+def _after(current: RoundState) -> Iterator[RoundState]:
     """Every round that one event, or one act of a device, makes of this one."""
     yield from (step(current, event)[0] for event in EVENTS)
     for index, item in enumerate(current.assignments):
@@ -56,7 +56,7 @@ def _after(current: Round) -> Iterator[Round]:
 def _arrows() -> set[Arrow]:
     """Every change of phase that can happen, by walking all that can be reached."""
     starts = [
-        Round(number, DEVICES if number else (), evaluators, POLICY, clusters=tree)
+        RoundState(number, DEVICES if number else (), evaluators, POLICY, clusters=tree)
         for number in (0, 1)
         for evaluators in (DEVICES, ())
         for tree in ((), (Cluster("a", ("b",)),))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fedcore.rounds import ENDED, RoundPhase
 from fedcore.rounds.job_lifecycle import (
     OVER,
     PERSON_MOVES,
@@ -19,6 +18,7 @@ from fedcore.rounds.job_lifecycle import (
     move_refusal,
     next_move,
 )
+from fedcore.rounds.types import ENDED, RoundPhase
 
 ALLOWED = {
     "launch": "draft",

@@ -9,33 +9,29 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.rounds import (
+from fedcore.rounds.clusters import leaf_updates, pending_heads, server_inputs
+from fedcore.rounds.queries import move_refusal, tally, waiting_for
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     ACTIVE,
     DELIVERED,
     ENDED,
     Aggregate,
     Aggregated,
     AggregationFailed,
-    Assignment,
     AssignmentPhase,
+    AssignmentState,
     Effect,
     Ended,
-    Event,
     Interrupted,
     Offer,
-    Policy,
     Revoke,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundPolicy,
+    RoundState,
     Task,
     Tick,
-    move_refusal,
-    step,
-    tally,
-    top,
-    trained_by,
-    unsettled,
-    waiting_for,
 )
 from fedcore.topology import clusters
 from tests.fedcore.rounds.rounds import NOW, TRAIN
@@ -69,27 +65,27 @@ HAPPENINGS = st.one_of(
 
 
 @st.composite
-def new_rounds(draw: st.DrawFn) -> Round:
+def new_rounds(draw: st.DrawFn) -> RoundState:
     members = tuple(draw(st.lists(st.sampled_from(DEVICES), min_size=1, unique=True)))
     evaluators = tuple(draw(st.lists(st.sampled_from(DEVICES), unique=True)))
     target = draw(st.integers(1, len(members)))
-    policy = Policy(
+    policy = RoundPolicy(
         target, draw(st.integers(1, target)), 60.0, 10.0, draw(st.integers(1, 3)), aggregation_s=30
     )
     number = draw(st.integers(0, 2))
     tree = clusters(draw(forests(tuple(DEVICES))) if number and draw(st.booleans()) else {})
-    return Round(number, members if number else (), evaluators, policy, clusters=tree)
+    return RoundState(number, members if number else (), evaluators, policy, clusters=tree)
 
 
 class World:
     """A round with its clock; every event goes through ``send``, which checks the laws."""
 
-    def __init__(self, start: Round) -> None:
+    def __init__(self, start: RoundState) -> None:
         self.round = start
         self.now = NOW
         self.ended = 0
 
-    def send(self, event: Event) -> None:
+    def send(self, event: RoundEvent) -> None:
         before = self.round
         self.round, effects = step(before, event)
         check_laws(before, self.round, effects)
@@ -113,11 +109,11 @@ class World:
 
     def refuse_update(self, device: str) -> None:
         """What an aggregation worker does to an update that is not sound."""
-        for item in top(self.round):
+        for item in server_inputs(self.round):
             if (item.device, item.phase) == (device, AssignmentPhase.REPORTED):
                 self.put(item, replace(item, phase=AssignmentPhase.REFUSED, retryable=False))
 
-    def put(self, old: Assignment, new: Assignment) -> None:
+    def put(self, old: AssignmentState, new: AssignmentState) -> None:
         items = tuple(new if item is old else item for item in self.round.assignments)
         self.round = replace(self.round, assignments=items)
 
@@ -137,7 +133,7 @@ class World:
             self.send(Interrupted(self.now, "the job was cancelled"))
 
 
-def check_laws(before: Round, after: Round, effects: tuple[Effect, ...]) -> None:
+def check_laws(before: RoundState, after: RoundState, effects: tuple[Effect, ...]) -> None:
     held = {(item.device, item.task, item.attempt): item for item in after.assignments}
     assert len(held) == len(after.assignments), "an attempt exists twice"
     for effect in effects:
@@ -177,20 +173,20 @@ def check_laws(before: Round, after: Round, effects: tuple[Effect, ...]) -> None
         assert waiting_for(after, NOW, {})
 
 
-def check_tree(after: Round) -> None:
+def check_tree(after: RoundState) -> None:
     """Each update that was delivered is in one place: by itself, or in one fold."""
     delivered = [(i.device, i.attempt) for i in after.assignments if trained(i)]
-    leaves = [leaf for item in top(after) for leaf in trained_by(after, item)]
+    leaves = [leaf for item in server_inputs(after) for leaf in leaf_updates(after, item)]
     assert sorted((leaf.device, leaf.attempt) for leaf in leaves) == sorted(delivered)
     if after.phase is RoundPhase.FOLDING:
-        assert unsettled(after)
+        assert pending_heads(after)
 
 
-def trained(item: Assignment) -> bool:
+def trained(item: AssignmentState) -> bool:
     return item.task is TRAIN and item.phase in DELIVERED
 
 
-def asked_for(after: Round, task: Task) -> tuple[str, ...]:
+def asked_for(after: RoundState, task: Task) -> tuple[str, ...]:
     if task is Task.FOLD:
         return tuple(cluster.head for cluster in after.clusters)
     return after.members if task is TRAIN else after.evaluators
@@ -198,7 +194,7 @@ def asked_for(after: Round, task: Task) -> tuple[str, ...]:
 
 @settings(max_examples=300, deadline=None)
 @given(new_rounds(), st.lists(HAPPENINGS, max_size=40))
-def test_laws_hold_and_nothing_hangs(start: Round, story: list[tuple[Any, ...]]) -> None:
+def test_laws_hold_and_nothing_hangs(start: RoundState, story: list[tuple[Any, ...]]) -> None:
     world = World(start)
     for what in story:
         world.happen(what)
@@ -214,7 +210,7 @@ def test_laws_hold_and_nothing_hangs(start: Round, story: list[tuple[Any, ...]])
 @settings(max_examples=200, deadline=None)
 @given(new_rounds(), st.lists(HAPPENINGS, max_size=25))
 def test_a_second_look_at_the_same_moment_changes_nothing(
-    start: Round, story: list[tuple[Any, ...]]
+    start: RoundState, story: list[tuple[Any, ...]]
 ) -> None:
     world = World(start)
     world.tick(0, frozenset(DEVICES))
@@ -240,10 +236,10 @@ def test_the_order_in_which_devices_answer_does_not_matter(
     outcomes: list[tuple[AssignmentPhase, bool]], wanted: int
 ) -> None:
     members = tuple(DEVICES[: len(outcomes)])
-    policy = Policy(len(members), min(wanted, len(members)), 60.0, 10.0, 3)
+    policy = RoundPolicy(len(members), min(wanted, len(members)), 60.0, 10.0, 3)
     ends = set()
     for order in permutations(range(len(members))):
-        world = World(Round(1, members, members, policy))
+        world = World(RoundState(1, members, members, policy))
         world.tick(0, frozenset(DEVICES))
         last: tuple[Effect, ...] = ()
         for index in order:

@@ -6,18 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from fedcore.rounds import (
-    ACTIVE,
-    HELD,
-    AssignmentPhase,
-    Round,
+from fedcore.rounds.queries import (
     failure_reasons,
-    latest,
+    latest_attempts,
     move_refusal,
     tally,
     waiting_for,
 )
-from fedcore.rounds.types import DEVICE_MOVES
+from fedcore.rounds.types import ACTIVE, DEVICE_MOVES, LEASED, AssignmentPhase, RoundState
 from tests.fedcore.rounds.rounds import NOW, TRAIN, a_round, part, scored
 
 
@@ -40,7 +36,7 @@ def test_moves_that_a_device_must_be_able_to_make() -> None:
     for phase in ACTIVE:
         assert move_refusal(phase, AssignmentPhase.FAILED) == ""
         assert move_refusal(phase, AssignmentPhase.REFUSED) == ""
-    for phase in HELD:
+    for phase in LEASED:
         assert move_refusal(phase, AssignmentPhase.REPORTED) == ""
     assert "offered cannot become reported" in move_refusal(
         AssignmentPhase.OFFERED, AssignmentPhase.REPORTED
@@ -85,7 +81,7 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("current", "sentence"), SENTENCES)
-def test_waiting_for_reads_like_a_sentence(current: Round, sentence: str) -> None:
+def test_waiting_for_reads_like_a_sentence(current: RoundState, sentence: str) -> None:
     assert waiting_for(current, NOW, SEEN) == sentence
 
 
@@ -96,4 +92,4 @@ def test_a_device_that_may_still_be_asked_again_is_waited_for() -> None:
     lost = a_round("collecting", part("a", "expired"), part("a", "failed", 2, reason="no disk"))
     assert tally(lost, TRAIN) == ([], [])
     assert failure_reasons(lost, TRAIN) == "a: no disk"
-    assert latest(lost, TRAIN)["a"].attempt == 2
+    assert latest_attempts(lost, TRAIN)["a"].attempt == 2

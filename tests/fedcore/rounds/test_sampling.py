@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.rounds.sampling import needed, quorum, select, tiers
+from fedcore.rounds.sampling import devices_needed, quorum, select, tiers
 from fedcore.spec.options.participation import ParticipationSpec
 
 NAMES = [f"pi-{number:02}" for number in range(40)]
@@ -57,7 +57,7 @@ def test_how_many(
     participation = ParticipationSpec(fraction=fraction, minimum=minimum, over_selection=over)
     chosen = select(NAMES[:candidates], participation, 0, 1)
     assert (chosen.target, len(chosen.members)) == (target, members)
-    assert needed(candidates, participation) == target
+    assert devices_needed(candidates, participation) == target
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from fedcore.rounds import (
+from fedcore.rounds.synchronous import step
+from fedcore.rounds.types import (
     Aggregate,
     Aggregated,
     AggregationFailed,
     AssignmentPhase,
     Effect,
     Ended,
-    Event,
     Interrupted,
     Offer,
-    Round,
+    RoundEvent,
     RoundPhase,
+    RoundState,
     Tick,
-    step,
 )
 from fedcore.topology import clusters
 from tests.fedcore.rounds.rounds import (
@@ -44,8 +44,8 @@ from tests.fedcore.rounds.rounds import (
 class Arrow:
     """``effects`` in short: 'offer a', 'revoke a', 'aggregate a b', 'closed', 'failed'."""
 
-    before: Round
-    event: Event
+    before: RoundState
+    event: RoundEvent
     after: str
     effects: tuple[str, ...] = ()
     reason: str = ""

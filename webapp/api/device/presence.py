@@ -11,7 +11,8 @@ from django.db.models import F
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from fedcore.rounds import AssignmentPhase, move_refusal
+from fedcore.rounds.queries import move_refusal
+from fedcore.rounds.types import AssignmentPhase
 from webapp.devices.broker_users import public_address
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.enrolment import replace_datasets

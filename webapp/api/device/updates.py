@@ -10,7 +10,8 @@ from uuid import UUID
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from fedcore.errors import WireError
-from fedcore.rounds import HELD, AssignmentPhase, move_refusal
+from fedcore.rounds.queries import move_refusal
+from fedcore.rounds.types import LEASED, AssignmentPhase
 from webapp.api.device import work
 from webapp.api.device.authentication import SCHEME, DeviceThrottle, device_of
 from webapp.devices.models import Device
@@ -138,7 +139,7 @@ def keep_held(intake: Intake) -> None:
 
 def _link(intake: Intake, artefact: Artefact) -> None:
     held = Assignment.objects.filter(
-        pk=intake.assignment, phase__in=[phase.value for phase in HELD]
+        pk=intake.assignment, phase__in=[phase.value for phase in LEASED]
     )
     if not held.update(update_artefact=artefact):
         raise AssignmentRefused("this assignment ended while its update was on its way")

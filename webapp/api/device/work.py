@@ -11,7 +11,8 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
-from fedcore.rounds import ACTIVE, DELIVERED, AssignmentPhase, Task, move_refusal
+from fedcore.rounds.queries import move_refusal
+from fedcore.rounds.types import ACTIVE, DELIVERED, AssignmentPhase, Task
 from fedcore.spec.rules.distill import is_agglomerative
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format

@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fedcore.errors import Fault
-from fedcore.rounds import RoundPhase
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import RoundPhase
 from webapp.accounts.access import CREATE_JOB, DELETE_JOB, MOVE_JOB
 from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty

@@ -11,7 +11,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from fedcore.rounds import AssignmentPhase, RoundPhase, Task
+from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
 from webapp.accounts.access import PIN_MODEL
 from webapp.api.base import Resource, WholeFilter, person
 from webapp.jobs.lifecycle import pinning

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Sum
 
-from fedcore.rounds import AssignmentPhase, RoundPhase, Task
+from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
 from fedcore.topology import depth
 from webapp.jobs.models import Assignment, Job, Participant
 

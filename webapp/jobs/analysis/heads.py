@@ -55,7 +55,7 @@ def job_heads(jobs: QuerySet[Job]) -> list[Json]:
 
 
 def _is_open(row: Round) -> bool:
-    return row.phase not in snapshot.ENDED
+    return row.phase not in snapshot.ENDED_PHASES
 
 
 def _by_job(rows: QuerySet[R], keys: list[UUID]) -> dict[UUID, list[R]]:

@@ -17,8 +17,8 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.text import capfirst
 
-from fedcore.rounds import DELIVERED, RoundPhase, Task
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from fedcore.spec.local_baseline import Compared, Score, alone_seat, alone_spec, refusal, summary
 from webapp.accounts.models import User
 from webapp.common.units import plausible

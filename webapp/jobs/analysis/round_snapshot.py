@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fedcore.rounds import ACTIVE, DELIVERED, RoundPhase, Task
+from fedcore.rounds.types import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.common.units import number
 from webapp.devices.models import Device
 from webapp.jobs.analysis.device_history import peaks_of

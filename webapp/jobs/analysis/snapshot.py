@@ -13,9 +13,10 @@ from typing import Any
 from django.db.models import Prefetch, Q, Sum
 from django.utils import timezone
 
-from fedcore import rounds
-from fedcore.rounds import AssignmentPhase, RoundPhase, Task, job_lifecycle
+from fedcore.rounds import job_lifecycle
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.queries import waiting_for_buffer
+from fedcore.rounds.types import ENDED, AssignmentPhase, RoundPhase, Task
 from webapp.jobs.analysis import rewards, round_snapshot, scores
 from webapp.jobs.artefacts.download import offered
 from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered, open_rounds, to_round
@@ -26,7 +27,7 @@ People = list[Participant]
 # Figures per device are sent for as many of the newest rounds as stay below this many.
 MAX_DETAILS = 4000
 NO_TRAFFIC: Json = {"down": None, "up": None, "granularity": None, "round": None}
-ENDED = tuple(phase.value for phase in rounds.ENDED)
+ENDED_PHASES = tuple(phase.value for phase in ENDED)
 
 
 @dataclass
@@ -86,7 +87,7 @@ def headline(job: Job, current: Round | None, people: list[Participant]) -> str:
         for person in people
         if person.device.last_seen_at is not None
     }
-    waiting = rounds.waiting_for_buffer(window, timezone.now().timestamp(), seen)
+    waiting = waiting_for_buffer(window, timezone.now().timestamp(), seen)
     return waiting or "waiting for the coordinator to start the next round"
 
 
@@ -124,7 +125,7 @@ def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:
     """The rounds to read: those that are not known to have ended, and the last."""
     wanted = Round.objects.filter(job=job)
     if memory is not None and memory.ended:
-        wanted = wanted.filter(~Q(phase__in=ENDED) | Q(pk__gte=max(memory.ended)))
+        wanted = wanted.filter(~Q(phase__in=ENDED_PHASES) | Q(pk__gte=max(memory.ended)))
     keep = max(20, MAX_DETAILS // max(1, 2 * devices))
     newest = list(wanted.order_by("-number", "-attempt").values_list("pk", flat=True)[:keep])
     mine = Assignment.objects.filter(round__in=newest).order_by("slot", "attempt")
@@ -139,7 +140,7 @@ def _told(rows: list[Round], memory: Memory | None) -> list[Json]:
         return [round_snapshot.told(row) for row in rows]
     settled, open_ = True, []
     for row in rows:
-        settled = settled and row.phase in ENDED and not _goes_on(row, rows)
+        settled = settled and row.phase in ENDED_PHASES and not _goes_on(row, rows)
         if settled:
             memory.ended.setdefault(row.pk, round_snapshot.told(row))
         else:
@@ -179,7 +180,7 @@ def _eta(job: Job, current: Round | None, told: list[Json], total: int) -> float
     mean = sum(lengths) / len(lengths)
     left = total - len(closed)
     spent = 0.0
-    if current is not None and current.phase not in ENDED and current.started_at is not None:
+    if current is not None and current.phase not in ENDED_PHASES and current.started_at is not None:
         spent = min(mean, (timezone.now() - current.started_at).total_seconds())
     return float(round(max(0.0, left * mean - spent)))
 

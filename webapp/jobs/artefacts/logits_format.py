@@ -19,7 +19,7 @@ from fedcore.formats.logits_header import (
     check_meta,
     check_packed_header,
 )
-from fedcore.rounds import Task
+from fedcore.rounds.types import Task
 from webapp.jobs.models import Assignment, Job
 
 KEY = "tree"  # in Job.model_info

@@ -19,9 +19,10 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from fedcore.rounds import ACTIVE, ENDED, AssignmentPhase, RoundPhase, Task, retention
+from fedcore.rounds import retention
 from fedcore.rounds.job_lifecycle import JobPhase
-from fedcore.rounds.retention import JobFacts, Policy, RoundFacts
+from fedcore.rounds.retention import JobFacts, RetentionPolicy, RoundFacts
+from fedcore.rounds.types import ACTIVE, ENDED, AssignmentPhase, RoundPhase, Task
 from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact, Assignment, Job, Round
 
@@ -50,8 +51,8 @@ class Collected:
     freed_bytes: int = 0
 
 
-def policy() -> Policy:
-    return Policy(settings.KEEP_MODELS, settings.KEEP_UPDATES_H * 3600.0)
+def policy() -> RetentionPolicy:
+    return RetentionPolicy(settings.KEEP_MODELS, settings.KEEP_UPDATES_H * 3600.0)
 
 
 def collect(now: datetime | None = None) -> Collected:
@@ -74,7 +75,7 @@ def needed(now: datetime) -> dict[str, str]:
     """SHA-256 of every artefact that some job needs -> why."""
     found: dict[str, str] = {}
     for job in Job.objects.order_by("created_at"):
-        found |= retention.needed(facts(job, now), policy())
+        found |= retention.required_artefacts(facts(job, now), policy())
     for field in _references():
         if not _judged(field):
             why = f"a {field.model._meta.verbose_name} names it"
@@ -169,7 +170,7 @@ def is_needed_now(sha256: str, now: datetime) -> bool:
     jobs = Job.objects.filter(
         Q(global_artefact=sha256) | Q(merged_artefact=sha256) | Q(pk__in=_jobs_naming(sha256))
     )
-    return any(sha256 in retention.needed(facts(job, now), policy()) for job in jobs)
+    return any(sha256 in retention.required_artefacts(facts(job, now), policy()) for job in jobs)
 
 
 def _jobs_naming(sha256: str) -> set[UUID]:

@@ -18,7 +18,7 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 
 from fedcore.errors import EdgewiseError
-from fedcore.rounds import HELD
+from fedcore.rounds.types import LEASED
 from webapp.jobs.artefacts.locks import drop_lock_file, lock_file, try_lock
 from webapp.jobs.artefacts.storage import AtomicFileSystemStorage
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
@@ -134,7 +134,7 @@ def _is_left(path: Path) -> bool:
     upload = UPLOAD_NAME.match(path.name)
     if upload is None:
         return _age_s(path) > LEFTOVER_AGE_S
-    held = [phase.value for phase in HELD]
+    held = [phase.value for phase in LEASED]
     return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=held).exists()
 
 

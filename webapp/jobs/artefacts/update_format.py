@@ -19,8 +19,8 @@ from fedcore.formats.frame_header import FrameHeader, read_header
 from fedcore.formats.update_header import chain_of as said_chain
 from fedcore.formats.update_header import check_update_header, max_frame_bytes
 from fedcore.formats.wire_offer import Taken, WireOffer
-from fedcore.rounds import DELIVERED, RoundPhase, Task
 from fedcore.rounds.job_lifecycle import JobPhase
+from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.spec.overrides import tailored, trained_shapes
 from webapp.common.units import number

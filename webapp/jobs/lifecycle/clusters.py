@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fedcore import rounds
 from fedcore.errors import Fault, SpecError
-from fedcore.rounds import DELIVERED, Task
+from fedcore.rounds.clusters import inputs_of_fold, leaf_updates
+from fedcore.rounds.types import DELIVERED, AssignmentState, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.distill import is_agglomerative, training_devices
 from fedcore.topology import (
@@ -142,10 +142,10 @@ def taken(assignment: Assignment) -> list[Assignment]:
     if assignment.task != Task.FOLD.value:
         return []
     state = to_round(assignment.round)
-    return rows_of(assignment.round, rounds.takes(state, assignment.device.name))
+    return rows_of(assignment.round, inputs_of_fold(state, assignment.device.name))
 
 
-def rows_of(row: Round, items: Sequence[rounds.Assignment]) -> list[Assignment]:
+def rows_of(row: Round, items: Sequence[AssignmentState]) -> list[Assignment]:
     """The rows of assignments of a round that have an update, by slot."""
     wanted = {(item.device, item.task.value, item.attempt) for item in items}
     parts = row.assignments.exclude(update_artefact=None)
@@ -161,7 +161,7 @@ def leaves(row: Round, parts: Sequence[Assignment]) -> int:
     held = {(part.device.name, part.task, part.attempt) for part in parts}
     state = to_round(row)
     return sum(
-        len(rounds.trained_by(state, item))
+        len(leaf_updates(state, item))
         for item in state.assignments
         if (item.device, item.task.value, item.attempt) in held
     )

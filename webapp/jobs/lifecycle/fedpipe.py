@@ -11,7 +11,7 @@ from fedcore.plan.fedpipe.explain import needs
 from fedcore.plan.fedpipe.fleet import plans, read_scores
 from fedcore.plan.fedpipe.types import Choice
 from fedcore.plan.planner import FleetPlan
-from fedcore.rounds import DELIVERED, Task
+from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE
 from webapp.devices.models import Dataset

@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from django.db.models import Q
 
-from fedcore import rounds
-from fedcore.rounds import AssignmentPhase, RoundPhase
+from fedcore.rounds.types import (
+    ACTIVE,
+    AssignmentPhase,
+    AssignmentState,
+    RoundPhase,
+    RoundPolicy,
+    RoundState,
+    Task,
+)
 from fedcore.topology import Cluster
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 
@@ -25,18 +32,18 @@ def last_seen(job: Job) -> dict[str, float]:
     return {name: at.timestamp() for name, at in pairs if at is not None}
 
 
-def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round:
-    """The round that ``fedcore.rounds.step`` and ``waiting_for`` understand.
+def to_round(row: Round, names: Mapping[int, str] | None = None) -> RoundState:
+    """The round that ``fedcore.rounds.synchronous.step`` and ``waiting_for`` understand.
 
     ``names`` are the devices of the slots, read here where the caller has not read them already.
     """
     named = device_names(row.job) if names is None else names
-    return rounds.Round(
+    return RoundState(
         number=row.number,
         members=tuple(named[slot] for slot in row.members),
         evaluators=tuple(named[slot] for slot in row.evaluators),
-        policy=rounds.Policy.from_dict(row.policy),
-        phase=rounds.RoundPhase(row.phase),
+        policy=RoundPolicy.from_dict(row.policy),
+        phase=RoundPhase(row.phase),
         deadline_at=row.deadline_at.timestamp() if row.deadline_at else None,
         assignments=_assignments(row.assignments.all(), named),
         reason=row.reason,
@@ -49,13 +56,13 @@ def to_round(row: Round, names: Mapping[int, str] | None = None) -> rounds.Round
 
 def _assignments(
     rows: Iterable[Assignment], names: Mapping[int, str]
-) -> tuple[rounds.Assignment, ...]:
+) -> tuple[AssignmentState, ...]:
     return tuple(
-        rounds.Assignment(
+        AssignmentState(
             device=names[row.slot],
-            task=rounds.Task(row.task),
+            task=Task(row.task),
             attempt=row.attempt,
-            phase=rounds.AssignmentPhase(row.phase),
+            phase=AssignmentPhase(row.phase),
             lease_until=row.lease_until.timestamp(),
             retryable=row.retryable,
             reason=row.reason,
@@ -84,7 +91,7 @@ def open_rounds(row: Round) -> list[Round]:
     return [*found.order_by("number", "attempt").prefetch_related("assignments"), row]
 
 
-OPEN = [phase.value for phase in (*rounds.ACTIVE, AssignmentPhase.REPORTED)]
+OPEN = [phase.value for phase in (*ACTIVE, AssignmentPhase.REPORTED)]
 
 
 def state_before(row: Round) -> Artefact | None:

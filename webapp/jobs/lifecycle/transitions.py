@@ -11,9 +11,8 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from fedcore import rounds
-from fedcore.rounds import ACTIVE, HELD, AssignmentPhase, may_take_back, move_refusal
-from fedcore.rounds.types import SILENT
+from fedcore.rounds.queries import may_resume, move_refusal
+from fedcore.rounds.types import ACTIVE, LEASED, SILENT, AssignmentPhase, AssignmentState
 from webapp.broker import ADVANCE, send
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.events import job_event
@@ -83,7 +82,7 @@ def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
     """Whether the device still holds the assignment; if so it does for ``lease_s`` more."""
     until = timezone.now() + timedelta(seconds=lease_s)
     held = Assignment.objects.filter(
-        pk=assignment_id, device=device, phase__in=[phase.value for phase in HELD]
+        pk=assignment_id, device=device, phase__in=[phase.value for phase in LEASED]
     )
     return bool(held.update(lease_until=until))
 
@@ -98,7 +97,7 @@ def take_back(assignment: Assignment) -> None:
         now = to_round(row)
         key = (assignment.device.name, assignment.task, assignment.attempt)
         mine = (item for item in now.assignments if _key(item) == key)
-        if not any(may_take_back(now, item) for item in mine):
+        if not any(may_resume(now, item) for item in mine):
             return
         lease_s = row.policy.get("lease_s", 60.0)
         phase = AssignmentPhase.TRAINING.value
@@ -113,13 +112,13 @@ def take_back(assignment: Assignment) -> None:
 _EXPIRED = AssignmentPhase.EXPIRED.value
 
 
-def _key(item: rounds.Assignment) -> tuple[str, str, int]:
+def _key(item: AssignmentState) -> tuple[str, str, int]:
     return (item.device, item.task.value, item.attempt)
 
 
 def expire_held(device: Device, reason: str, retryable: bool = True) -> int:
     """Give up everything a device holds, or was offered where it will not come back."""
-    phases = HELD if retryable else ACTIVE
+    phases = LEASED if retryable else ACTIVE
     held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
     with transaction.atomic():
         jobs = sorted(set(held.values_list("round__job_id", flat=True)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from fedcore.rounds import DELIVERED, RoundPhase, Task
+from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from webapp.common.units import plausible
 from webapp.jobs.analysis import local_baseline
 from webapp.jobs.analysis.device_history import memory_of, peaks_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedcore.rounds import Buffering, Policy
 from fedcore.rounds.durations import deadline_s
-from fedcore.rounds.sampling import Selection, needed, quorum
+from fedcore.rounds.sampling import Selection, devices_needed, quorum
+from fedcore.rounds.types import Buffering, RoundPolicy
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.participation import ParticipationSpec
 
@@ -16,13 +16,13 @@ def round_policy(
     chosen: Selection,
     predicted: Mapping[str, float],
     heads_only: bool = False,
-) -> Policy:
+) -> RoundPolicy:
     """Limits of a synchronous round of these members; ``predicted`` are their seconds.
 
     ``heads_only``: a cluster's head alone can fold it.
     """
     share, slack = part.deadline_quantile, part.deadline_slack
-    return Policy(
+    return RoundPolicy(
         target=chosen.target,
         quorum=quorum(chosen.target, part),
         deadline_s=deadline_s(chosen.members, predicted, share, slack, part.deadline_s),
@@ -33,17 +33,17 @@ def round_policy(
     )
 
 
-def version_policy(spec: JobSpec, number: int, devices: int) -> Policy:
+def version_policy(spec: JobSpec, number: int, devices: int) -> RoundPolicy:
     """Limits of version ``number`` of an asynchronous job of so many devices.
 
     A buffer never wants more updates than devices may train at a time, which
     ``participation.fraction`` and ``minimum`` decide.
     """
     part = spec.participation
-    together = needed(devices, part)
+    together = devices_needed(devices, part)
     size = max(1, min(part.buffer_size, together))
     last = number >= spec.rounds
-    return Policy(
+    return RoundPolicy(
         target=size,
         quorum=1,
         deadline_s=part.deadline_s,
