@@ -225,6 +225,8 @@ def _read(response: HTTPResponse) -> ServerResponse:
     body = response.read(LARGEST_ANSWER)
     if len(body) == LARGEST_ANSWER:
         raise HTTPException("an answer is larger than any call of the protocol has")
+    if response.length and 200 <= head.status < 300:
+        raise ConnectionResetError(f"the answer was cut {response.length} bytes before its end")
     response.close()
     return ServerResponse(head.status, head.reason, head.headers, body)
 

@@ -47,23 +47,27 @@ class Tls:
         return taken
 
     def recv_into(self, buffer: Any) -> int:
+        """How many bytes came; 0 at the end of the stream."""
         if self._early:
             early, self._early = self._early, b""
             buffer[: len(early)] = early
             return len(early)
         into, got = memoryview(buffer), 0
         while got < len(into):
-            self._flush()
+            with contextlib.suppress(OSError):  # a server that takes no more may still answer
+                self._flush()
             try:
                 count: Any = self._tls.read(len(into) - got, into[got:])
             except ssl.SSLWantReadError:
                 if got:
-                    return got
+                    break
                 self._feed()
+                continue
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return got
-            else:
-                got += int(count)
+                count = 0
+            if not count:  # the end of the stream; most builds of OpenSSL report it this way
+                break
+            got += int(count)
         return got
 
     def has_news(self) -> bool:
@@ -85,6 +89,7 @@ class Tls:
         return True
 
     def _feed(self) -> None:
+        self._wire.check()  # bytes may come one by one for as long as the other side likes
         if got := self._wire.recv_into(self._raw):
             self._in.write(self._raw[:got])
         else:
