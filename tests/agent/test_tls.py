@@ -18,9 +18,9 @@ import pytest
 from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
 from tests.agent.conftest import ROOT, wait_for
 from tests.agent.transfers import SHA256
+from workers.agent.agent_errors import Busy
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.errors import Busy
-from workers.agent.http.server import Address, Server
+from workers.agent.http.server_api import Address, ServerApi
 
 # Before the fix these loops never ended; nothing here waits for anything but loopback sockets.
 pytestmark = pytest.mark.timeout(60)
@@ -132,8 +132,8 @@ def proxy(certificates: Path) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def server(proxy: Proxy, certificates: Path) -> Iterator[Server]:
-    client = Server(Address(proxy.url, "secret", certificates / "ca.crt"))
+def server(proxy: Proxy, certificates: Path) -> Iterator[ServerApi]:
+    client = ServerApi(Address(proxy.url, "secret", certificates / "ca.crt"))
     yield client
     client.close()
 
@@ -142,7 +142,7 @@ def server(proxy: Proxy, certificates: Path) -> Iterator[Server]:
 @pytest.mark.parametrize("framed", [with_length, until_close, chunked])
 @pytest.mark.parametrize("status", STATUSES)
 def test_error_then_close_is_that_error(
-    proxy: Proxy, server: Server, status: int, framed: Callable[[int], bytes], ending: Ending
+    proxy: Proxy, server: ServerApi, status: int, framed: Callable[[int], bytes], ending: Ending
 ) -> None:
     proxy.answer, proxy.ending = framed(status), ending
     for _ in range(2):
@@ -154,7 +154,7 @@ def test_error_then_close_is_that_error(
 @pytest.mark.parametrize("ending", [close_notify, end_of_stream])
 @pytest.mark.parametrize("status", STATUSES)
 def test_error_then_close_ends_a_download(
-    proxy: Proxy, server: Server, cache: ArtefactCache, status: int, ending: Ending
+    proxy: Proxy, server: ServerApi, cache: ArtefactCache, status: int, ending: Ending
 ) -> None:
     proxy.answer, proxy.ending = until_close(status), ending
     with pytest.raises(STATUSES[status], match="because"):
@@ -164,7 +164,7 @@ def test_error_then_close_ends_a_download(
 @pytest.mark.parametrize("ending", [close_notify, end_of_stream, reset])
 @pytest.mark.parametrize("status", STATUSES)
 def test_error_then_close_ends_an_upload(
-    proxy: Proxy, server: Server, tmp_path: Path, status: int, ending: Ending
+    proxy: Proxy, server: ServerApi, tmp_path: Path, status: int, ending: Ending
 ) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
@@ -189,7 +189,7 @@ def test_error_then_close_ends_an_upload(
     ids=["nothing", "status", "header", "body", "chunk"],
 )
 def test_half_an_answer_is_unavailable(
-    proxy: Proxy, server: Server, half: bytes, ending: Ending
+    proxy: Proxy, server: ServerApi, half: bytes, ending: Ending
 ) -> None:
     proxy.answer, proxy.ending = half, ending
     with pytest.raises(ServerUnavailable):
@@ -198,7 +198,7 @@ def test_half_an_answer_is_unavailable(
 
 @pytest.mark.parametrize("ending", [close_notify, end_of_stream, reset])
 def test_half_a_download_is_unavailable(
-    proxy: Proxy, server: Server, cache: ArtefactCache, ending: Ending
+    proxy: Proxy, server: ServerApi, cache: ArtefactCache, ending: Ending
 ) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000)
     proxy.ending = ending
@@ -206,14 +206,14 @@ def test_half_a_download_is_unavailable(
         cache.fetch(server, SHA256, 100_000, lambda: None)
 
 
-def test_server_closing_in_the_handshake_is_unavailable(proxy: Proxy, server: Server) -> None:
+def test_server_closing_in_the_handshake_is_unavailable(proxy: Proxy, server: ServerApi) -> None:
     proxy.hangs_up_first = True
     with pytest.raises(ServerUnavailable):
         server.accept("a", "boot")
 
 
 def test_silent_server_leaves_a_download_cancellable(
-    proxy: Proxy, server: Server, cache: ArtefactCache
+    proxy: Proxy, server: ServerApi, cache: ArtefactCache
 ) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000)
     proxy.is_silent = True
@@ -226,7 +226,7 @@ def test_silent_server_leaves_a_download_cancellable(
         cache.fetch(server, SHA256, 100_000, check)
 
 
-def test_closed_connection_has_news(proxy: Proxy, server: Server) -> None:
+def test_closed_connection_has_news(proxy: Proxy, server: ServerApi) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     for _ in range(3):
         assert server.accept("a", "boot") == {}

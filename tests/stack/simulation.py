@@ -17,7 +17,7 @@ SIMULATION = """
 import json, sys
 from pathlib import Path
 from fedcore.simulate import simulate
-from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 
 here = Path(sys.argv[1])
@@ -44,7 +44,7 @@ import json, sys
 from pathlib import Path
 from fedcore.simulate import simulate
 from fedcore.simulate.local_baseline import run_alone
-from fedcore.spec.job import JobSpec
+from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 
 here = Path(sys.argv[1])
