@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.hardware.links import LINKS
 from fedcore.hardware.virtual_device import Machine
 from fedcore.simulate import RoundResult, simulate

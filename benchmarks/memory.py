@@ -28,7 +28,7 @@ from fedcore.architecture.sizes import FP32_BYTES, KNOWN
 from fedcore.errors import TrainingError
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.memory import memory, usable
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 
@@ -144,7 +144,7 @@ def _cell(
         return None
     spec = spec_of(args, key, models / model)
     plan = Workload.of(spec, KNOWN[MODELS[model]], spec.train.precision, _accelerated())
-    expected = memory(plan, Work(min(micro, args.batch), *args.lengths), _accelerated())
+    expected = memory(plan, BatchShape(min(micro, args.batch), *args.lengths), _accelerated())
     limit = usable(free_bytes())
     fits = limit is None or expected.peak < limit
     measured = None

@@ -24,10 +24,10 @@ from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.errors import TrainingError
 from fedcore.hardware.profile import Hardware, hardware_of
 from fedcore.model.initial import write_initial
-from fedcore.plan.cost.coefficients import Tuning
+from fedcore.plan.cost.coefficients import KernelCoefficients
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_time import step
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 
@@ -183,7 +183,7 @@ def _sample(case: Case, work: Path, args: argparse.Namespace, hardware: Hardware
     spec = replace(case.spec(str(folder), args.steps + 2), threads=args.threads)
     precision = hardware.precision_of(spec.train.precision)
     parts = -(-case.batch // spec.train.micro_batch)
-    shape = Work(min(case.batch, spec.train.micro_batch), case.source, case.target)
+    shape = BatchShape(min(case.batch, spec.train.micro_batch), case.source, case.target)
     print(f"{case.words}, {case.shape} …", file=sys.stderr, flush=True)
     measured = _measure(spec, work, args.seconds)
     method = Workload.of(spec, _sizes(case), precision, hardware.accelerator)
@@ -202,7 +202,7 @@ def _measure(spec: JobSpec, work: Path, seconds: float) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-Tuned = dict[str, tuple[Tuning, float]]
+Tuned = dict[str, tuple[KernelCoefficients, float]]
 
 
 def _calibrated(samples: Sequence[Sample], hardware: Hardware) -> Tuned:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.plan_run import Measured
 from fedcore.hardware.profile import Hardware
-from fedcore.plan.cost.coefficients import Tuning
+from fedcore.plan.cost.coefficients import KernelCoefficients
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_time import Terms, product_rate, terms
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 
 SPRING = 0.05
 LEAST, MOST = 0.2, 5.0  # times its former value
@@ -28,12 +28,12 @@ class Sample:
     """One configuration of ``parts`` micro-batches of ``work`` a step, and what it took."""
 
     method: Workload
-    work: Work
+    work: BatchShape
     parts: int
     measured: Measured
 
 
-def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[Tuning, float]:
+def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[KernelCoefficients, float]:
     """The coefficients of one set of kernels, and the bytes of the process itself."""
     old = samples[0].method.tuning
     product, passes, call_s = _times(samples, hardware, old)
@@ -43,7 +43,7 @@ def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[Tuning, float]:
 
 
 def _times(
-    samples: Sequence[Sample], hardware: Hardware, old: Tuning
+    samples: Sequence[Sample], hardware: Hardware, old: KernelCoefficients
 ) -> tuple[float, float, float]:
     rows, measured = [], []
     for sample in samples:
@@ -58,7 +58,9 @@ def _times(
     return 1 / slow, passes, call_s
 
 
-def _memory(samples: Sequence[Sample], hardware: Hardware, old: Tuning) -> tuple[float, float]:
+def _memory(
+    samples: Sequence[Sample], hardware: Hardware, old: KernelCoefficients
+) -> tuple[float, float]:
     """The factor on what is kept, and the process's bytes, from cases whose peak is training."""
     rows, measured = [], []
     runtime = float(np.median([sample.measured.imported for sample in samples]))

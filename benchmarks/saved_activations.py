@@ -2,7 +2,7 @@
 
 Tiny models of different widths train a step with one example and with two; the difference between
 what autograd saved is what an example keeps. Least squares over the widths gives the coefficients
-``Kept`` and ``scores`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
+``SavedActivations`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
 """
 
 from __future__ import annotations

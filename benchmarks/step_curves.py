@@ -15,7 +15,7 @@ import torch
 from benchmarks.step_loops import CPU, DTYPES, LOOPS, Task, Variant, build
 from fedcore.architecture.sizes import architecture_of
 from fedcore.compute.speed import prefers_bf16
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.methods.session import Session
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec

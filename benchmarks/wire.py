@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks import wire_study
 from fedcore.compute.device import threads
 from fedcore.formats.codec_chain import parse
-from fedcore.formats.update_header import Row
+from fedcore.formats.update_header import FrameRow
 from fedcore.wire.chain import array_of, decode, encode, parts_of
 from fedcore.wire.noise import Stochastic
 from fedcore.wire.packing import unpack
@@ -85,7 +85,7 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> Figures:
     for name, tensor in update.items():
         marks = [time.perf_counter()]
         parts = encode(chain, name, tensor, Stochastic(1))
-        place = Row((name,), tuple(tensor.shape), ("0", "0z"))
+        place = FrameRow((name,), tuple(tensor.shape), ("0", "0z"))
         ((held, array),) = array_of(chain, place, parts).items()
         del parts
         marks.append(time.perf_counter())

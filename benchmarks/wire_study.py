@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.formats.codec_chain import parse
 from fedcore.simulate import simulate
 from fedcore.spec.job import JobSpec

@@ -13,7 +13,7 @@ _TRIES_PER_EXAMPLE = 200
 
 
 @dataclass(frozen=True)
-class Example:
+class DialogueExample:
     dialogue: str
     summary: str
     domain: str
@@ -39,7 +39,7 @@ HELD_OUT_DOMAINS: tuple[str, ...] = tuple(n for n, d in _DOMAINS.items() if d.he
 """Domains that the carried checkpoint has never seen: what the demo's devices hold."""
 
 
-def generate(domain: str, count: int, seed: int) -> Iterator[Example]:
+def generate(domain: str, count: int, seed: int) -> Iterator[DialogueExample]:
     """Draw `count` different examples; the same arguments give the same text on every machine.
 
     A longer draw begins with the shorter one of the same seed.
@@ -58,4 +58,4 @@ def generate(domain: str, count: int, seed: int) -> Iterator[Example]:
         else:
             raise ValueError(f"domain {domain!r} has no {count} different dialogues")
         seen.add(dialogue)
-        yield Example(dialogue, summary, domain)
+        yield DialogueExample(dialogue, summary, domain)

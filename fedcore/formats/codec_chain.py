@@ -24,7 +24,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Part:
+class EncodedPart:
     """One array of an encoded tensor: its safetensors dtype and its items."""
 
     dtype: str
@@ -35,22 +35,22 @@ class Part:
         return self.items * ITEM_BYTES[self.dtype]
 
 
-Parts = Mapping[str, Part]
+Parts = Mapping[str, EncodedPart]
 
 
 def _int8(n: int) -> Parts:
-    return {"scale": Part("BF16", -(-n // INT8_BLOCK)), "q": Part("I8", n)}
+    return {"scale": EncodedPart("BF16", -(-n // INT8_BLOCK)), "q": EncodedPart("I8", n)}
 
 
 def _int4(n: int) -> Parts:
-    return {"scale": Part("BF16", -(-n // INT4_BLOCK)), "q": Part("U8", -(-n // 2))}
+    return {"scale": EncodedPart("BF16", -(-n // INT4_BLOCK)), "q": EncodedPart("U8", -(-n // 2))}
 
 
 # The parts that n numbers become, in their order on the wire.
 VALUES: Mapping[str, Callable[[int], Parts]] = {
-    "fp32": lambda n: {"x": Part("F32", n)},
-    "bf16": lambda n: {"x": Part("BF16", n)},
-    "fp16": lambda n: {"scale": Part("F32", 1), "x": Part("F16", n)},
+    "fp32": lambda n: {"x": EncodedPart("F32", n)},
+    "bf16": lambda n: {"x": EncodedPart("BF16", n)},
+    "fp16": lambda n: {"scale": EncodedPart("F32", 1), "x": EncodedPart("F16", n)},
     "int8": _int8,
     "int4": _int4,
 }

@@ -23,7 +23,7 @@ HALF_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedLogits:
     """What a reader of a frame knows of it: the shared bridge and the job's options.
 
     ``bridge`` is the digest of its tokens, ``rows`` how many target tokens it has.
@@ -65,7 +65,7 @@ def payload_bytes(rows: int, kept: int, vocabulary: int) -> int:
     return rows * (kept * (HALF_BYTES + place_bytes(vocabulary)) + HALF_BYTES)
 
 
-def check_packed_header(header: FrameHeader, like: Expected) -> None:
+def check_packed_header(header: FrameHeader, like: ExpectedLogits) -> None:
     """Raise WireError for another kind, bridge, vocabulary, temperature, or number of tokens."""
     check_meta(header, {"kind": KIND, **like.meta})
     if {name: (item.dtype, item.shape) for name, item in header.tensors.items()} != like.layout:

@@ -32,7 +32,7 @@ def chain_of(header: FrameHeader) -> Chain:
 
 
 @dataclass(frozen=True)
-class Row:
+class FrameRow:
     """Tensors that travel as one. ``shape`` is that of the only one, or (numbers,) of all.
 
     ``held`` are the names a frame may hold it under; the second one says compressed.
@@ -47,16 +47,16 @@ class Row:
         return math.prod(self.shape)
 
 
-def rows(chain: Chain, shapes: Shapes) -> tuple[Row, ...]:
+def rows(chain: Chain, shapes: Shapes) -> tuple[FrameRow, ...]:
     """The rows of a model's tensors, in the order of their names."""
     if chain.whole:
-        return tuple(Row((name,), tuple(shapes[name]), (name,)) for name in sorted(shapes))
+        return tuple(FrameRow((name,), tuple(shapes[name]), (name,)) for name in sorted(shapes))
     marks = ("", PACKED_MARK) if chain.packed else ("",)
     found = []
     for place, names in enumerate(_neighbours(shapes)):
         alone = tuple(shapes[names[0]])
         shape = alone if len(names) == 1 else (sum(math.prod(shapes[name]) for name in names),)
-        found.append(Row(tuple(names), shape, tuple(f"{place}{mark}" for mark in marks)))
+        found.append(FrameRow(tuple(names), shape, tuple(f"{place}{mark}" for mark in marks)))
     return tuple(found)
 
 
@@ -109,7 +109,7 @@ def check_update_header(header: FrameHeader, shapes: Shapes, chain: Chain) -> No
         )
 
 
-def _check_entry(row: Row, entry: TensorEntry, chain: Chain, packed: bool) -> None:
+def _check_entry(row: FrameRow, entry: TensorEntry, chain: Chain, packed: bool) -> None:
     dtype = WHOLE_DTYPES[chain.values] if chain.whole else "U8"
     if entry.dtype != dtype:
         found = SPOKEN.get(entry.dtype, entry.dtype)
@@ -125,11 +125,11 @@ def _check_entry(row: Row, entry: TensorEntry, chain: Chain, packed: bool) -> No
         raise WireError(f"{_called(row)} has {entry.elements} bytes where {low} to {high} are due")
 
 
-def _called(row: Row) -> str:
+def _called(row: FrameRow) -> str:
     first, last = row.tensors[0], row.tensors[-1]
     return f"tensor {first!r}" if first == last else f"the row of tensors {first!r} to {last!r}"
 
 
-def held_as(header: FrameHeader, row: Row) -> str | None:
+def key_in(header: FrameHeader, row: FrameRow) -> str | None:
     """Under which of its names a checked frame holds a row; None: it was left out."""
     return next((name for name in row.held if name in header.tensors), None)

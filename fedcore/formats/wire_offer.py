@@ -14,7 +14,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Taken:
+class AcceptedUpdate:
     """A device's newest update that the server took: its round, SHA-256 and chain."""
 
     round: int
@@ -35,7 +35,7 @@ class WireOffer:
     """
 
     chain: Chain = PLAIN
-    taken: Taken | None = None
+    taken: AcceptedUpdate | None = None
     jobs: frozenset[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,9 +59,9 @@ class WireOffer:
         )
 
 
-def _taken(values: Mapping[str, Any]) -> Taken:
+def _taken(values: Mapping[str, Any]) -> AcceptedUpdate:
     chain = parse(str(values["chain"]))
-    return Taken(int(values["round"]), sha256_of(values["update"]), chain)
+    return AcceptedUpdate(int(values["round"]), sha256_of(values["update"]), chain)
 
 
 @dataclass(frozen=True)

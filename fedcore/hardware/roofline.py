@@ -18,7 +18,7 @@ TRAVELLING = ("download_s", "upload_s")
 
 
 @dataclass(frozen=True)
-class Point:
+class RooflinePoint:
     """A measured product, or a whole job: FLOPs per byte, and the FLOP/s it reached."""
 
     name: str
@@ -33,7 +33,7 @@ class Roofline:
     precision: str
     peak_flops: float | None
     bandwidth_bps: float | None
-    points: tuple[Point, ...] = ()
+    points: tuple[RooflinePoint, ...] = ()
     measured: bool = False
 
     @property
@@ -71,8 +71,8 @@ def roofline(profile: Mapping[str, Any], precision: str = "auto") -> Roofline:
     )
 
 
-def _point(kernel: Kernel) -> Point:
-    return Point(kernel.name, kernel.flops_per_byte, kernel.flops_per_s)
+def _point(kernel: Kernel) -> RooflinePoint:
+    return RooflinePoint(kernel.name, kernel.flops_per_byte, kernel.flops_per_s)
 
 
 def verdict(

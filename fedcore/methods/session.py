@@ -28,9 +28,8 @@ from fedcore.methods.contract import Context, DeviceState
 from fedcore.methods.loops import LOOPS, supervised
 from fedcore.methods.objectives import PERSONAL, term_of
 from fedcore.plan.cost.memory import usable
-from fedcore.plan.cost.round import held
-from fedcore.plan.cost.workload import Work as BatchWork
-from fedcore.plan.cost.workload import Workload
+from fedcore.plan.cost.round import micro_batch_memory
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import plain
@@ -129,8 +128,8 @@ class Session:
         accelerated = self.device.type != "cpu"
         method = Workload.of(spec, loaded.sizes, SPOKEN[loaded.precision], accelerated)
         limit = usable(free_memory_bytes(self.device))
-        batch = BatchWork(min(spec.train.batch_size, len(lengths)), *longest)
-        return held(spec, method, batch, limit, accelerated).examples
+        batch = BatchShape(min(spec.train.batch_size, len(lengths)), *longest)
+        return micro_batch_memory(spec, method, batch, limit, accelerated).examples
 
     def evaluate(
         self,

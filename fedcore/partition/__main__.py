@@ -11,7 +11,7 @@ from pathlib import Path
 from fedcore.errors import EdgewiseError
 from fedcore.partition.drawing import draw
 from fedcore.partition.kinds import SYNTAX
-from fedcore.partition.split import Split, Wanted, as_text, split
+from fedcore.partition.split import Split, SplitConfig, as_text, split
 from fedcore.train.datasets import Source, column_of, open_rows
 
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 for bad input, said on one line."""
     args = parser().parse_args(arguments)
-    wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
+    wanted = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
     try:
         found = split_of(args.data, wanted)
         print(as_text(found))
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def split_of(data: str, wanted: Wanted) -> Split:
+def split_of(data: str, wanted: SplitConfig) -> Split:
     """The split that a simulation of the same file and options trains on. Raises DataError."""
     source = Source(data)
     with tempfile.TemporaryDirectory(prefix="edgewise-partition-") as folder:

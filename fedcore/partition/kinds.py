@@ -27,7 +27,7 @@ class Kind:
     needs_labels: bool = False
 
 
-def parse(how: str) -> tuple[str, str]:
+def parse_partition(how: str) -> tuple[str, str]:
     """Split a text such as ``dirichlet:0.3`` into kind and argument. Raises DataError."""
     kind, _, argument = how.partition(":")
     if kind not in KINDS or bool(argument) != bool(KINDS[kind].argument):
@@ -43,7 +43,7 @@ def partition(how: str, rows: int, devices: int, seed: int, labels: Sequence[str
     ``labels``, one per row, are the column's values for ``column:NAME`` and the classes for
     ``dirichlet:ALPHA`` and ``pathological:K``. Raises DataError that says what to change.
     """
-    kind, argument = parse(how)
+    kind, argument = parse_partition(how)
     if devices < 1 or rows < devices:
         raise DataError(f"{rows} rows cannot be dealt out to {devices} devices; lower --devices")
     if KINDS[kind].needs_labels and not labels:

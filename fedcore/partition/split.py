@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedcore.partition.kinds import Parts, parse, partition
+from fedcore.partition.kinds import Parts, parse_partition, partition
 
 LABELS_SHOWN = 12
 DEVICES = 3  # where neither a number nor a column says how many
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SplitConfig:
     """What to split by: the kind, the column of labels ("": none), devices (0: found), the seed."""
 
     how: str = "iid"
@@ -26,7 +26,7 @@ class Wanted:
 class Split:
     """Each device's name, its rows, and the label of every row of the whole ("" without one)."""
 
-    wanted: Wanted
+    wanted: SplitConfig
     names: tuple[str, ...]
     parts: Parts
     labels: tuple[str, ...]
@@ -78,13 +78,13 @@ class Table:
     counts: tuple[tuple[int, ...], ...]
 
 
-def split(wanted: Wanted, rows: int, column: Callable[[str], Sequence[str]]) -> Split:
+def split(wanted: SplitConfig, rows: int, column: Callable[[str], Sequence[str]]) -> Split:
     """Deal ``rows`` rows out; ``column`` returns a column's values by its name.
 
     Without a number of devices: one for each value of ``column:NAME``, else three. Devices of a
     column are named after its values.
     """
-    kind, argument = parse(wanted.how)
+    kind, argument = parse_partition(wanted.how)
     natural = kind == "column"
     shown = list(column(wanted.label_column)) if wanted.label_column else []
     dealt = list(column(argument)) if natural else shown

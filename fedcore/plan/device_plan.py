@@ -12,7 +12,7 @@ from fedcore.plan.cost.memory import Memory
 from fedcore.plan.cost.step_time import Step
 
 if TYPE_CHECKING:
-    from fedcore.plan.fedpipe.types import Choice
+    from fedcore.plan.fedpipe.types import Allocation
 
 
 PHASES = ("download_s", "train_s", "evaluate_s", "upload_s", "wait_s")
@@ -41,7 +41,7 @@ class DevicePlan:
     energy: Energy = field(default_factory=Energy)
     cost: float | None = None
     notes: tuple[str, ...] = ()
-    planned: Choice | None = None
+    planned: Allocation | None = None
 
     @property
     def fits(self) -> bool:

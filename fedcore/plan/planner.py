@@ -25,7 +25,7 @@ LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not 
 
 
 @dataclass(frozen=True)
-class Gain:
+class Improvement:
     """A change, and what a round comes to with it."""
 
     change: Change
@@ -52,7 +52,7 @@ class FleetPlan:
     updates: int
     round_s: float | None
     slowest: str
-    best: Gain | None = None
+    best: Improvement | None = None
     advised: bool = False
 
     @property
@@ -148,7 +148,7 @@ def _gain(
     spec: JobSpec,
     sizes: Architecture,
     devices: Sequence[Candidate],
-) -> Gain | None:
+) -> Improvement | None:
     """What a change would bring; None where it changes nothing or does not help."""
     changed = change.apply(spec, devices)
     if changed is None:
@@ -160,4 +160,4 @@ def _gain(
         saved = 1 - after.round_s / plan.round_s
     if more < 0 or (more == 0 and saved < LEAST_GAIN):
         return None
-    return Gain(change, after.round_s, len(after.fitting), saved)
+    return Improvement(change, after.round_s, len(after.fitting), saved)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedcore.plan.device_plan import PHASES, DevicePlan
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.plan.planner import FleetPlan
 
 
@@ -42,7 +42,7 @@ def _device(plan: DevicePlan) -> dict[str, Any]:
     }
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
+def _choice(choice: Allocation) -> dict[str, Any]:
     return {
         "ranks": {name: rank for name, rank in choice.ranks.items() if rank},
         "matrices": len(choice.ranks),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import EdgewiseError, SpecError
-from fedcore.partition import Wanted
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.partition.split import SplitConfig
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate import local_baseline
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
 from fedcore.simulate.fairness import even_lines, own_rows
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             local_baseline.refuse(spec)
         with _workdir(args.workdir) as workdir:
             whole = Source(args.data, args.text_column, args.summary_column)
-            wanted = Wanted(args.partition, args.label_column, args.devices, args.seed)
+            wanted = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
             devices = deal(whole, wanted, workdir)
             if spec.method.name == AGGLOMERATIVE:
                 refuse_fleet(fleet_options(args))
@@ -97,7 +97,7 @@ def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
     """Prints what happens, and notes in ``planned`` what FedPipe has a device train."""
 
     def hear(event: Event) -> None:
-        if isinstance(event.value, Choice):
+        if isinstance(event.value, Allocation):
             planned[event.device] = event.value.tailoring(spec)
         _print_event(event)
 
@@ -105,7 +105,7 @@ def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
 
 
 def _print_event(event: Event) -> None:
-    if isinstance(event.value, Choice):
+    if isinstance(event.value, Allocation):
         print(f"plan   {event.device}: {event.value.why} ({event.value.memory / 1e6:.0f} MB)")
     if not isinstance(event.value, RoundResult):
         return

@@ -15,14 +15,14 @@ from fedcore.methods.session import Session
 from fedcore.model.load import resolve
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.fleet import plans
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE
 from fedcore.spec.overrides import Tailoring
 from fedcore.train.datasets import Source
 from fedcore.train.telemetry import Hooks
 
-Told = Callable[[str, Choice], None]
+Told = Callable[[str, Allocation], None]
 
 
 def by_fedpipe(

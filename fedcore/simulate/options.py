@@ -9,7 +9,7 @@ from typing import Any
 
 from fedcore.errors import Fault, SpecError
 from fedcore.hardware.links import LINKS
-from fedcore.partition import SYNTAX
+from fedcore.partition.kinds import SYNTAX
 from fedcore.simulate.fleet import FleetOptions, speeds_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedcore.partition import Wanted, split
+from fedcore.partition.split import SplitConfig, split
 from fedcore.train.datasets import Source, column_of, guess_columns, open_rows
 
 
-def deal(whole: Source, wanted: Wanted, workdir: Path) -> dict[str, Source]:
+def deal(whole: Source, wanted: SplitConfig, workdir: Path) -> dict[str, Source]:
     """Write each device's share of the file as JSONL into ``workdir`` and name the devices."""
     rows = open_rows(whole, workdir / "cache")
     columns = guess_columns(whole, rows.column_names)

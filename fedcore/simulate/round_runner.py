@@ -19,7 +19,7 @@ from fedcore.formats.update_header import payload_bytes
 from fedcore.methods.contract import DeviceState
 from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate.fedpipe import by_fedpipe
 from fedcore.simulate.hierarchy import Hierarchy
 from fedcore.simulate.results import Event, OnEvent, global_file
@@ -145,7 +145,7 @@ class Workshop:
             self._spec, self._session, devices, weights, self._tell_plan, self._hooks
         )
 
-    def _tell_plan(self, name: str, choice: Choice) -> None:
+    def _tell_plan(self, name: str, choice: Allocation) -> None:
         self._on_event(Event("planned", 0, name, choice))
 
     def _spec_of(self, name: str) -> JobSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedcore.formats.codec_chain import PLAIN
-from fedcore.formats.wire_offer import Taken
+from fedcore.formats.wire_offer import AcceptedUpdate
 from fedcore.spec.job import JobSpec
 from fedcore.wire.feedback import Residuals
 from fedcore.wire.frame import FrameInfo
@@ -28,7 +28,7 @@ class Uplink:
         owes = spec.wire.error_feedback and not spec.adapter.redistributes
         if owes and self._chain.lossy:
             self._residuals = Residuals(folder / f"residuals-{slot}")
-        self._taken: Taken | None = None
+        self._taken: AcceptedUpdate | None = None
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], number: int) -> FrameInfo:
         """Write the update of a round; it counts as taken."""
@@ -37,5 +37,5 @@ class Uplink:
         if self._residuals is None:
             return write_update(path, tensors, meta, encoding)
         info = self._residuals.write(path, tensors, meta, encoding, number, self._taken)
-        self._taken = Taken(number, info.sha256)
+        self._taken = AcceptedUpdate(number, info.sha256)
         return info

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import DataError, Fault, SpecError
-from fedcore.partition import parse
+from fedcore.partition.kinds import parse_partition
 from fedcore.study.data import data_fault
 from fedcore.study.metrics import CURVES, METRICS
 from fedcore.study.study import DEFAULT_METRICS, Method, SplitRow, Study, slug
@@ -174,7 +174,7 @@ def _faults(study: Study) -> list[Fault]:
         faults.append(Fault("target_loss", "give the loss that rounds_to_target counts to"))
     for number, row in enumerate(study.splits):
         try:
-            parse(row.partition)
+            parse_partition(row.partition)
         except DataError as error:
             faults.append(Fault(f"split[{number}].partition", str(error)))
     for method in study.methods:

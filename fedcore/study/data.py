@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fedcore.dialogues import DOMAINS, generate
+from fedcore.dialogues.examples import DOMAINS, generate
 from fedcore.errors import Fault, SpecError
 
 MADE_HERE = "dialogues"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import FoldError, TrainingError
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.simulate.partitioning import deal
@@ -42,7 +42,7 @@ def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRou
         if isinstance(event.value, RoundResult):
             rounds.append(kept(event.value))
             on_round(event.round_number, spec.rounds)
-        if isinstance(event.value, Choice):
+        if isinstance(event.value, Allocation):
             plans[event.device] = planned(event.value)
 
     failure = ""
@@ -72,7 +72,7 @@ def kept(result: RoundResult) -> dict[str, Any]:
     }
 
 
-def planned(choice: Choice) -> dict[str, Any]:
+def planned(choice: Allocation) -> dict[str, Any]:
     """A device's plan by FedPipe, as figures. ``rank`` is the mean of the matrices it adapts."""
     ranks = [rank for rank in choice.ranks.values() if rank]
     return {

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedcore.partition import Wanted
+from fedcore.partition.split import SplitConfig
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 
@@ -42,8 +42,8 @@ class SplitRow:
     label_column: str = ""
     devices: int = 0
 
-    def wanted(self, seed: int) -> Wanted:
-        return Wanted(self.partition, self.label_column, self.devices, seed)
+    def wanted(self, seed: int) -> SplitConfig:
+        return SplitConfig(self.partition, self.label_column, self.devices, seed)
 
 
 @dataclass(frozen=True)

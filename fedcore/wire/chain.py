@@ -11,7 +11,7 @@ from torch import Tensor
 from fedcore.errors import WireError
 from fedcore.formats.codec_chain import BITMAP, GAPS, Chain, Shapes, bitmap_bytes
 from fedcore.formats.frame_header import FrameHeader
-from fedcore.formats.update_header import Row, held_as
+from fedcore.formats.update_header import FrameRow, key_in
 from fedcore.wire.codecs import LIMIT, VALUES, Codec
 from fedcore.wire.dtypes import DTYPES
 from fedcore.wire.noise import Noise
@@ -36,7 +36,7 @@ def encode(chain: Chain, name: str, tensor: Tensor, noise: Noise) -> dict[str, T
     return codec_of(chain).encode(row, noise) if in_use(name, row) else {}
 
 
-def join(row: Row, tensors: Mapping[str, Tensor]) -> Tensor:
+def join(row: FrameRow, tensors: Mapping[str, Tensor]) -> Tensor:
     """The numbers of a row's tensors. Raises as ``encode`` does, for it could not name them."""
     if len(row.tensors) == 1:
         return tensors[row.tensors[0]]
@@ -46,7 +46,7 @@ def join(row: Row, tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([part.reshape(-1) for _, part in parts])
 
 
-def split(row: Row, shapes: Shapes, numbers: Tensor) -> Iterator[tuple[str, Tensor]]:
+def split(row: FrameRow, shapes: Shapes, numbers: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Each tensor of a row by its name, as a view."""
     flat, place = numbers.view(-1), 0
     for name in row.tensors:
@@ -75,7 +75,7 @@ def decode(chain: Chain, parts: Mapping[str, Tensor], shape: Sequence[int]) -> T
     return codec_of(chain).decode(parts, math.prod(shape)).view(tuple(shape))
 
 
-def array_of(chain: Chain, row: Row, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def array_of(chain: Chain, row: FrameRow, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The one array that a frame holds of a row's parts, by its name there; none of none."""
     if not parts:
         return {}
@@ -100,12 +100,14 @@ def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
     return parts
 
 
-def read_row(chain: Chain, header: FrameHeader, arrays: Mapping[str, Tensor], row: Row) -> Tensor:
+def read_row(
+    chain: Chain, header: FrameHeader, arrays: Mapping[str, Tensor], row: FrameRow
+) -> Tensor:
     """A row's numbers in fp32 out of a frame whose header was checked; zeros where it is left out.
 
     Raises WireError where the bytes make no sense.
     """
-    name = held_as(header, row)
+    name = key_in(header, row)
     if name is None:
         return torch.zeros(row.shape)
     array = arrays[name]

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedcore.errors import WireError
-from fedcore.formats.wire_offer import Taken
+from fedcore.formats.wire_offer import AcceptedUpdate
 from fedcore.wire.frame import FrameInfo, FrameReader
 from fedcore.wire.update import Encoding, write_update
 
@@ -25,7 +25,7 @@ class Residuals:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, taken: Taken | None) -> FrameReader | None:
+    def of(self, taken: AcceptedUpdate | None) -> FrameReader | None:
         """The residual that an update left, if it is here and whole."""
         path = self._folder / taken.file if taken else None
         try:
@@ -40,7 +40,7 @@ class Residuals:
         meta: Mapping[str, str],
         encoding: Encoding,
         number: int,
-        taken: Taken | None,
+        taken: AcceptedUpdate | None,
     ) -> FrameInfo:
         """Write a round's update with the residual of the one before; keep what is lost now.
 
@@ -50,7 +50,7 @@ class Residuals:
         self._folder.mkdir(parents=True, exist_ok=True)
         fresh = self._folder / f"{number}.new"
         info = write_update(path, tensors, meta, encoding, self.of(taken), fresh)
-        kept = Taken(number, info.sha256).file
+        kept = AcceptedUpdate(number, info.sha256).file
         if fresh.exists():
             fresh.replace(self._folder / kept)
         self._forget({kept, taken.file if taken else ""})

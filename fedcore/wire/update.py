@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedcore.formats.codec_chain import Chain
-from fedcore.formats.update_header import WIRE_KEY, Row, chain_of, check_update_header, rows
+from fedcore.formats.update_header import WIRE_KEY, FrameRow, chain_of, check_update_header, rows
 from fedcore.seeds import derive
 from fedcore.wire.chain import array_of, decode, encode, join, read_row, split
 from fedcore.wire.dtypes import NAMES
@@ -153,7 +153,7 @@ class UpdateReader(Mapping[str, Tensor]):
         check_update_header(self.header, self.shapes, self.chain)
         found = rows(self.chain, self.shapes)
         self._rows = {name: row for row in found for name in row.tensors}
-        self._last: tuple[Row, dict[str, Tensor]] | None = None
+        self._last: tuple[FrameRow, dict[str, Tensor]] | None = None
 
     @property
     def meta(self) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedcore.formats.codec_chain import PLAIN, parse
-from fedcore.formats.wire_offer import Taken, WireOffer
+from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.spec.parse import parse_spec
 from fedcore.wire.frame import FrameReader
 from workers.agent.assignment import error_feedback
@@ -35,9 +35,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "feedback"
 
 
-def write(item: AssignedWork, folder: Path) -> Taken:
+def write(item: AssignedWork, folder: Path) -> AcceptedUpdate:
     info = error_feedback.write(item, DELTA, folder.with_name("update"), folder)
-    return Taken(item.round, info.sha256, item.wire.chain)
+    return AcceptedUpdate(item.round, info.sha256, item.wire.chain)
 
 
 def kept(folder: Path) -> list[str]:
@@ -46,7 +46,7 @@ def kept(folder: Path) -> list[str]:
 
 def test_rounds_follow_each_other_and_two_residuals_stay(folder: Path) -> None:
     """The one that was used, for a repeated attempt; the one that was made, for the next round."""
-    taken: list[Taken | None] = [None]
+    taken: list[AcceptedUpdate | None] = [None]
     for number in (1, 2, 3):
         taken.append(write(work(number, WireOffer(INT4, taken[-1])), folder))
     assert kept(folder) == sorted(item.file for item in taken[2:] if item)
@@ -112,6 +112,6 @@ def test_what_becomes_a_file_name_must_be_what_it_claims(values: dict[str, Any])
 
 
 def test_an_offer_is_read_as_it_was_written() -> None:
-    offer = WireOffer(INT4, Taken(3, "a" * 64, parse("top_k(0.1)+int8")), frozenset({JOB}))
+    offer = WireOffer(INT4, AcceptedUpdate(3, "a" * 64, parse("top_k(0.1)+int8")), frozenset({JOB}))
     assert WireOffer.read(offer.to_dict()) == offer
     assert WireOffer.read({}) == WireOffer(PLAIN, None, None)

@@ -13,10 +13,10 @@ from benchmarks.plan_run import Measured, measure
 from fedcore.architecture.sizes import KNOWN, architecture_of
 from fedcore.hardware.profile import Hardware
 from fedcore.model.initial import write_initial
-from fedcore.plan.cost.coefficients import TUNING
+from fedcore.plan.cost.coefficients import KERNEL_COEFFICIENTS
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_time import step
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 
 HARDWARE = Hardware({"fp32": 1e11, "bf16": 4e11}, 2e10, 16e9)
 SMALL = KNOWN["google/flan-t5-small"]
@@ -28,7 +28,7 @@ def test_at_least_twelve_cases_calibrate_nothing() -> None:
     assert len(judged) >= 12
     assert len(set(bench.CASES)) == len(bench.CASES)
     assert not {replace(case, calibrates=False) for case in fitted} & set(judged)
-    assert {case.spec("nano", 3).train.kernels for case in fitted} == set(TUNING)
+    assert {case.spec("nano", 3).train.kernels for case in fitted} == set(KERNEL_COEFFICIENTS)
     for case in bench.CASES:
         spec = case.spec("nano", 3)
         assert spec.train.batch_size == case.batch
@@ -40,7 +40,7 @@ def sample(case: bench.Case, known: Workload | None = None, runtime: float = 6e8
     spec = case.spec("nano", 3)
     method = Workload.of(spec, SMALL, case.precision)
     true = replace(method, tuning=known.tuning) if known else method
-    work = Work(case.batch, case.source, case.target)
+    work = BatchShape(case.batch, case.source, case.target)
     found = step(true, HARDWARE, work)
     assert found is not None
     peak = memory(true, work, False, runtime).peak
@@ -50,7 +50,9 @@ def sample(case: bench.Case, known: Workload | None = None, runtime: float = 6e8
 def test_calibration_finds_the_coefficients_of_a_machine() -> None:
     cases = [case for case in bench.CASES if case.calibrates and not case.options]
     others = [case for case in bench.CASES if not case.calibrates and case.base == "auto"]
-    true = replace(TUNING["fast"], product=0.4, passes=2.5, call_s=2e-5, activations=1.6)
+    true = replace(
+        KERNEL_COEFFICIENTS["fast"], product=0.4, passes=2.5, call_s=2e-5, activations=1.6
+    )
     method = replace(sample(cases[0]).method, tuning=true)
     tuned, runtime = fit([sample(case, method) for case in cases], HARDWARE)
     assert runtime == pytest.approx(6e8, rel=0.2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, Example, generate
+from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, DialogueExample, generate
 
 
 def test_enough_domains_of_which_some_are_held_out():
@@ -111,7 +111,7 @@ def test_command_line(tmp_path):
     ]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [Example(**row) for row in rows] == list(generate("clinic", 12, 7))
+    assert [DialogueExample(**row) for row in rows] == list(generate("clinic", 12, 7))
     assert set(rows[0]) == {"dialogue", "summary", "domain"}
 
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import DataError
-from fedcore.partition import KINDS, Wanted, parse, partition, split
 from fedcore.partition.__main__ import main
-from fedcore.partition.split import as_text
+from fedcore.partition.kinds import KINDS, parse_partition, partition
+from fedcore.partition.split import SplitConfig, as_text, split
 
 # Some arguments of every kind; a kind without any fails the first test.
 HOW = {
@@ -27,7 +27,7 @@ LABELS = st.lists(st.sampled_from("abcde"), min_size=30, max_size=80)
 
 
 def test_every_kind_stands_under_the_laws() -> None:
-    assert set(HOW) == set(KINDS) == {parse(how)[0] for how in EACH}
+    assert set(HOW) == set(KINDS) == {parse_partition(how)[0] for how in EACH}
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,13 +90,13 @@ def test_a_column_keeps_each_value_on_one_device() -> None:
 def test_no_two_devices_of_a_column_have_one_name(labels: list[str], devices: int) -> None:
     """Rows are kept by a device's name, so a name that came twice would lose those of one."""
     devices = min(devices, len(set(labels)))
-    made = split(Wanted("column:x", devices=devices), len(labels), lambda name: labels)
+    made = split(SplitConfig("column:x", devices=devices), len(labels), lambda name: labels)
     assert len(set(made.names)) == len(made.parts) == devices
 
 
 def test_a_value_with_a_plus_is_not_taken_for_two_values() -> None:
     labels = ["a+b"] * 5 + ["a"] * 3 + ["b"] * 2
-    made = split(Wanted("column:x", devices=2), 10, lambda name: labels)
+    made = split(SplitConfig("column:x", devices=2), 10, lambda name: labels)
     assert made.names == ("a+b (0)", "a+b (1)")
 
 
@@ -141,7 +141,7 @@ def test_impossible_partitions_say_what_to_change(
 
 def test_a_table_counts_every_row_once() -> None:
     labels = [f"l{row % 20}" for row in range(400)]
-    made = split(Wanted("dirichlet:0.4", "domain", 5, 1), 400, lambda name: labels)
+    made = split(SplitConfig("dirichlet:0.4", "domain", 5, 1), 400, lambda name: labels)
     table = made.table(limit=6)
     assert len(table.labels) == 6 and table.labels[-1] == "15 others"
     assert [sum(row) for row in table.counts] == made.sizes and sum(made.sizes) == 400
@@ -151,12 +151,12 @@ def test_a_table_counts_every_row_once() -> None:
 
 def test_the_distance_knows_its_ends() -> None:
     labels = list("ab" * 50)
-    apart = split(Wanted("column:x"), 100, lambda name: labels)
+    apart = split(SplitConfig("column:x"), 100, lambda name: labels)
     assert apart.names == ("a", "b") and apart.distance == 1
     alike = partition("pathological:2", 100, 2, 0, labels)
-    whole = split(Wanted("pathological:2", "x", 2), 100, lambda name: labels)
+    whole = split(SplitConfig("pathological:2", "x", 2), 100, lambda name: labels)
     assert whole.parts == alike and whole.distance == 0 and whole.evenness == 1
-    assert split(Wanted("iid", "x", 1), 100, lambda name: labels).distance == 0
+    assert split(SplitConfig("iid", "x", 1), 100, lambda name: labels).distance == 0
 
 
 @pytest.fixture
@@ -191,6 +191,6 @@ def test_the_command_says_what_to_change(data: Path, capsys: pytest.CaptureFixtu
 
 
 def test_text_names_every_device() -> None:
-    made = split(Wanted("iid", devices=4), 40, lambda name: [])
+    made = split(SplitConfig("iid", devices=4), 40, lambda name: [])
     lines = as_text(made).splitlines()
     assert [line.split()[0] for line in lines[1:5]] == [f"device-{n}" for n in range(4)]

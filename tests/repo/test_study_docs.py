@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.partition import KINDS
 from fedcore.partition.__main__ import parser as partition
+from fedcore.partition.kinds import KINDS
 from fedcore.study.__main__ import parser as study
 from fedcore.study.config import read_study, study_of
 from fedcore.study.metrics import METRICS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 
 EXAMPLES = 300
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 
-from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, generate
+from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, generate
 from fedcore.errors import DataError
 from fedcore.spec.options.distill import PACKAGED_BRIDGE, DistillSpec
 from fedcore.train.datasets import Source, guess_columns, open_rows

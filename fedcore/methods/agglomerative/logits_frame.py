@@ -16,7 +16,7 @@ from fedcore.errors import WireError
 from fedcore.formats.frame_header import read_header
 from fedcore.formats.logits_header import (
     KIND,
-    Expected,
+    ExpectedLogits,
     check_packed_header,
     payload_bytes,
     place_bytes,
@@ -24,7 +24,7 @@ from fedcore.formats.logits_header import (
 from fedcore.methods.agglomerative.packed_logits import FLOOR, Packed
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
-__all__ = ["Expected", "payload_bytes", "place_bytes", "read_packed", "write_packed"]
+__all__ = ["ExpectedLogits", "payload_bytes", "place_bytes", "read_packed", "write_packed"]
 
 
 def write_packed(
@@ -50,7 +50,7 @@ def write_packed(
     return write_frame(path, tensors, {**(more or {}), **meta})
 
 
-def read_packed(path: Path | str, like: Expected) -> Packed:
+def read_packed(path: Path | str, like: ExpectedLogits) -> Packed:
     """Read a frame; each row's mass is made 1 again, which rounding to fp16 had moved.
 
     Raises WireError for another bridge, vocabulary, temperature, number of rows or tokens, ids that

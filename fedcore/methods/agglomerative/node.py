@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcore.errors import Fault, ModelError, SpecError
-from fedcore.formats.logits_header import Expected
+from fedcore.formats.logits_header import ExpectedLogits
 from fedcore.methods.agglomerative.bridge import Bridge, TeacherSignal
 from fedcore.methods.agglomerative.distillation import bridge_logits as speak
 from fedcore.methods.agglomerative.packed_logits import Packed
@@ -86,7 +86,7 @@ class Node:
         return self._session.evaluate(self.spec, weights, self.prepare(source), hooks)
 
     @property
-    def expected(self) -> Expected:
+    def expected(self) -> ExpectedLogits:
         """What a frame of logits must be for this node to read it."""
         return expected(self.spec, self.bridge)
 
@@ -97,10 +97,12 @@ def read_bridge(spec: JobSpec, bridge: Source, cache: Path) -> Bridge:
     return Bridge.of(prepare(bridge, spec.data, spec.seed, tokenizer, cache).train)
 
 
-def expected(spec: JobSpec, bridge: Bridge) -> Expected:
+def expected(spec: JobSpec, bridge: Bridge) -> ExpectedLogits:
     """What a frame of logits on the bridge must be."""
     options, vocabulary = spec.distill, vocabulary_of([spec])
-    return Expected(bridge.digest, bridge.rows, options.top_k, vocabulary, options.temperature)
+    return ExpectedLogits(
+        bridge.digest, bridge.rows, options.top_k, vocabulary, options.temperature
+    )
 
 
 def vocabulary_of(specs: Sequence[JobSpec]) -> int:

@@ -14,7 +14,7 @@ from fedcore.methods.pfit.policy import Drawn, Policy, standing_at
 from fedcore.methods.pfit.ppo import BASELINES
 from fedcore.methods.pfit.reward_reader import Reader
 from fedcore.model.adapters import trainable_parameters
-from fedcore.plan.cost.ppo_flops import Effort
+from fedcore.plan.cost.ppo_flops import PpoFlops
 from fedcore.seeds import derive
 from fedcore.train.batches import Batch, Lengths, Signs, collate
 from fedcore.train.loop import chunks
@@ -56,7 +56,7 @@ class Sampler:
         most = context.spec.data.max_target_tokens
         self.policy = Policy(context.work, self._method.temperature, most)
         sizes = Architecture.from_config(context.work.model.config.to_dict())
-        self.effort = Effort.of(sizes, context.work.cost, self.policy.encoder_is_fixed)
+        self.effort = PpoFlops.of(sizes, context.work.cost, self.policy.encoder_is_fixed)
         self._baseline = BASELINES[self._method.baseline]()
         seed = derive(context.work.seed, "sample")
         self._generator = torch.Generator(context.work.device).manual_seed(seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, Example, generate
+from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, DialogueExample, generate
 
 PREFIX = "summarize: "
 REPEAT = "repeat: "
@@ -29,9 +29,9 @@ class Batch:
     labels: torch.Tensor
 
 
-def dialogues(count_per_domain: int, seed: int) -> list[Example]:
+def dialogues(count_per_domain: int, seed: int) -> list[DialogueExample]:
     """The same number from every seen domain, and twice that from those with open vocabulary."""
-    drawn: list[Example] = []
+    drawn: list[DialogueExample] = []
     for domain in SEEN_DOMAINS:
         share = 2 if domain in _OPEN_DOMAINS else 1
         drawn.extend(generate(domain, share * count_per_domain, seed))
@@ -58,7 +58,7 @@ def corrupt_spans(text: str, rng: random.Random) -> tuple[str, str]:
     return " ".join(source), " ".join([*target, f"<extra_id_{sentinel}>"])
 
 
-def task(example: Example, rng: random.Random) -> tuple[str, str]:
+def task(example: DialogueExample, rng: random.Random) -> tuple[str, str]:
     """Source and target: mostly summarization; else denoising, or repeating one line.
 
     Repeating is short, hence cheap, and the quickest way to learn to copy.

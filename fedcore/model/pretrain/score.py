@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-from fedcore.dialogues import DOMAINS, HELD_OUT_DOMAINS, Example, generate
+from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, DialogueExample, generate
 from fedcore.model.pretrain.data import PREFIX, VALIDATION_SEED, collate
 
 _METRICS = ("rouge1", "rouge2", "rougeL")
@@ -35,7 +35,7 @@ class Federation:
 
 
 def rouge(
-    model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Example]
+    model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[DialogueExample]
 ) -> dict[str, float]:
     """Mean F of greedy summaries of at most 64 tokens, in points (0 to 100)."""
     scorer = RougeScorer(_METRICS, use_stemmer=True)
@@ -47,7 +47,9 @@ def rouge(
 
 
 @torch.no_grad()
-def summarize(model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> list[str]:
+def summarize(
+    model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[DialogueExample]
+) -> list[str]:
     model.eval()
     said: list[str] = []
     for at in range(0, len(examples), 40):
@@ -61,7 +63,7 @@ def summarize(model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Exa
 def local_train(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    examples: list[Example],
+    examples: list[DialogueExample],
     plan: Federation,
     seed: str,
 ) -> float:
@@ -129,7 +131,7 @@ def federate(
         print(f"  expected: {example[0].summary}")
 
 
-def _validation(domain: str, count: int) -> list[Example]:
+def _validation(domain: str, count: int) -> list[DialogueExample]:
     return list(generate(domain, count, VALIDATION_SEED))
 
 

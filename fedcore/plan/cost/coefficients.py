@@ -13,7 +13,7 @@ MB = 1e6
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedActivations:
     """What the backward pass keeps, in numbers per token: of an attention block in widths of the
     model and of its heads, of a feed-forward block in widths of the model and of its own, outside
     the layers in widths of the model; and in numbers per attention score. Widths of the model are
@@ -31,7 +31,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class KernelCoefficients:
     """The coefficients of one set of kernels (``train.kernels``).
 
     ``product`` is the share of a product's measured rate that a step's products reach, ``passes``
@@ -44,42 +44,42 @@ class Tuning:
     passes: float
     call_s: float
     activations: float
-    kept: Mapping[tuple[str, str], Kept]
+    kept: Mapping[tuple[str, str], SavedActivations]
     logits: float  # fp32 numbers alive for each logit in flight
     logits_in_flight: int  # target positions; 0: of the whole batch
     heads: float  # fp32 gradients of the output layer beside its own, where that trains
 
 
-TUNING: Mapping[str, Tuning] = {
-    "fast": Tuning(
+KERNEL_COEFFICIENTS: Mapping[str, KernelCoefficients] = {
+    "fast": KernelCoefficients(
         product=0.77,
         passes=2.3,
         call_s=2.8e-5,
         activations=0.98,
         kept={
-            ("lora", "fp32"): Kept(-0.14, 2.68, 7.95, 2.52, 0.20, 1.01),
-            ("lora", "bf16"): Kept(0.38, 2.68, 9.93, 3.02, -0.25, 1.01),
-            ("bottleneck", "fp32"): Kept(-5.31, 2.25, 10.20, 2.53, 1.76, 0.97),
-            ("bottleneck", "bf16"): Kept(-5.34, 2.27, 11.35, 3.04, 2.61, 0.97),
-            ("full", "fp32"): Kept(0.53, 3.64, 4.82, 3.50, 3.22, 1.00),
-            ("full", "bf16"): Kept(1.03, 3.65, 5.32, 4.00, 4.29, 1.00),
+            ("lora", "fp32"): SavedActivations(-0.14, 2.68, 7.95, 2.52, 0.20, 1.01),
+            ("lora", "bf16"): SavedActivations(0.38, 2.68, 9.93, 3.02, -0.25, 1.01),
+            ("bottleneck", "fp32"): SavedActivations(-5.31, 2.25, 10.20, 2.53, 1.76, 0.97),
+            ("bottleneck", "bf16"): SavedActivations(-5.34, 2.27, 11.35, 3.04, 2.61, 0.97),
+            ("full", "fp32"): SavedActivations(0.53, 3.64, 4.82, 3.50, 3.22, 1.00),
+            ("full", "bf16"): SavedActivations(1.03, 3.65, 5.32, 4.00, 4.29, 1.00),
         },
         logits=2.5,
         logits_in_flight=128,
         heads=2.0,
     ),
-    "plain": Tuning(
+    "plain": KernelCoefficients(
         product=0.46,
         passes=3.1,
         call_s=1.9e-5,
         activations=1.17,
         kept={
-            ("lora", "fp32"): Kept(0.94, 2.30, 9.50, 7.03, -1.06, 3.01),
-            ("lora", "bf16"): Kept(-2.05, 5.82, 20.62, 7.02, -3.03, 6.03),
-            ("bottleneck", "fp32"): Kept(-10.07, 1.97, 17.62, 7.10, 2.13, 2.89),
-            ("bottleneck", "bf16"): Kept(-26.30, 5.88, 42.20, 7.15, 5.01, 5.77),
-            ("full", "fp32"): Kept(2.35, 3.64, 5.89, 8.00, 5.43, 3.01),
-            ("full", "bf16"): Kept(-2.94, 7.53, 21.06, 7.99, 9.44, 6.02),
+            ("lora", "fp32"): SavedActivations(0.94, 2.30, 9.50, 7.03, -1.06, 3.01),
+            ("lora", "bf16"): SavedActivations(-2.05, 5.82, 20.62, 7.02, -3.03, 6.03),
+            ("bottleneck", "fp32"): SavedActivations(-10.07, 1.97, 17.62, 7.10, 2.13, 2.89),
+            ("bottleneck", "bf16"): SavedActivations(-26.30, 5.88, 42.20, 7.15, 5.01, 5.77),
+            ("full", "fp32"): SavedActivations(2.35, 3.64, 5.89, 8.00, 5.43, 3.01),
+            ("full", "bf16"): SavedActivations(-2.94, 7.53, 21.06, 7.99, 9.44, 6.02),
         },
         logits=3.5,
         logits_in_flight=0,

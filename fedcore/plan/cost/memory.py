@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedcore.architecture.sizes import FP32_BYTES
 from fedcore.plan.cost.coefficients import MEMORY_SHARE, RUNTIME_BYTES, WORKSPACE_LAYERS
-from fedcore.plan.cost.workload import QUANTISED, WEIGHT_BYTES, Work, Workload
+from fedcore.plan.cost.workload import QUANTISED, WEIGHT_BYTES, BatchShape, Workload
 
 MOMENTS = 2
 
@@ -40,7 +40,10 @@ class Memory:
 
 
 def memory(
-    method: Workload, work: Work, accelerator: bool = False, runtime_bytes: float | None = None
+    method: Workload,
+    work: BatchShape,
+    accelerator: bool = False,
+    runtime_bytes: float | None = None,
 ) -> Memory:
     """The peak of training on batches of ``work``; its examples are those of one micro-batch.
 
@@ -64,7 +67,7 @@ def memory(
 
 
 def largest_micro_batch(
-    method: Workload, work: Work, limit: float | None, accelerator: bool = False
+    method: Workload, work: BatchShape, limit: float | None, accelerator: bool = False
 ) -> Memory:
     """Memory with as many examples at a time as fit, halving; with one where nothing fits."""
     examples = work.examples
@@ -103,7 +106,7 @@ def _loading(method: Workload) -> float:
     return method.weight_bytes + (0.0 if method.base == "fp32" else largest)
 
 
-def layer_numbers(method: Workload, work: Work) -> tuple[float, float]:
+def layer_numbers(method: Workload, work: BatchShape) -> tuple[float, float]:
     """Numbers kept of one encoder and one decoder layer, scores left out."""
     sizes, kept = method.sizes, method.kept
     attention = kept.attention_d * sizes.d_model + kept.attention_inner * sizes.inner
@@ -116,14 +119,14 @@ def layer_numbers(method: Workload, work: Work) -> tuple[float, float]:
     return encoded * (attention + forward), target * (2 * attention + forward) + crossed
 
 
-def _scores(method: Workload, work: Work) -> float:
+def _scores(method: Workload, work: BatchShape) -> float:
     sizes, s, t = method.sizes, work.source, work.target
     encoder = work.of_encoder * method.keeping * s * s
     decoder = work.examples * method.keeping_decoder * (t * t + s * t)
     return method.kept.scores * sizes.heads * (encoder + decoder)
 
 
-def _activations(method: Workload, work: Work) -> float:
+def _activations(method: Workload, work: BatchShape) -> float:
     """Bytes kept for the backward pass: with checkpointing every layer's input, and one layer."""
     sizes = method.sizes
     encoder, decoder = layer_numbers(method, work)
@@ -139,7 +142,7 @@ def _activations(method: Workload, work: Work) -> float:
     return method.tuning.activations * method.item * (numbers + ends)
 
 
-def _logits(method: Workload, work: Work) -> float:
+def _logits(method: Workload, work: BatchShape) -> float:
     tuning, positions = method.tuning, work.examples * work.target
     if tuning.logits_in_flight:
         positions = min(positions, tuning.logits_in_flight)
@@ -147,7 +150,7 @@ def _logits(method: Workload, work: Work) -> float:
     return FP32_BYTES * (tuning.logits * positions + heads) * method.sizes.vocab
 
 
-def _workspace(method: Workload, work: Work) -> float:
+def _workspace(method: Workload, work: BatchShape) -> float:
     """Scratch of the layer at work, and the weights that a quantised base makes anew."""
     scratch = WORKSPACE_LAYERS * method.item * max(layer_numbers(method, work))
     anew = FP32_BYTES * method.sizes.d_model * method.sizes.d_ff

@@ -15,8 +15,8 @@ ENCODER_BACKWARD = 2  # of a frozen encoder with adapters: its forward and its i
 
 
 @dataclass(frozen=True)
-class Effort:
-    """``training`` is the cost of a whole step on a sample (``Work.cost``).
+class PpoFlops:
+    """``training`` is the cost of a whole step on a sample (``Workload.cost``).
 
     Adapters' own products in passes without a gradient are left out, as they are small.
     """
@@ -27,7 +27,7 @@ class Effort:
     encoder_is_fixed: bool
 
     @classmethod
-    def of(cls, sizes: Architecture, training: Cost, encoder_is_fixed: bool) -> Effort:
+    def of(cls, sizes: Architecture, training: Cost, encoder_is_fixed: bool) -> PpoFlops:
         return cls(full_cost(sizes).forward, encoder_cost(sizes), training, encoder_is_fixed)
 
     def drawing(self, prompts: Lengths, samples: Lengths, anchored: bool) -> int:

@@ -12,17 +12,17 @@ from fedcore.plan.cost.candidate import Candidate, at_once, steps_of, validation
 from fedcore.plan.cost.coefficients import PADDED_SHARE
 from fedcore.plan.cost.energy import energy
 from fedcore.plan.cost.memory import Memory, largest_micro_batch, memory, usable
-from fedcore.plan.cost.pfit import READINGS, Course, held_samples, mean_step
+from fedcore.plan.cost.pfit_round import READINGS, PpoSchedule, mean_step, sample_memory
 from fedcore.plan.cost.step_time import Step, evaluation_s, step
 from fedcore.plan.cost.traffic import bytes_down, uplink
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.plan.device_plan import DevicePlan
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import PFIT, PFTT
 
 PRECISIONS = ("fp32", "bf16")
 # By ``method.name``, where a round is not supervised steps alone.
-HELD = {PFIT: held_samples}
+HELD = {PFIT: sample_memory}
 MEANS = {PFIT: mean_step}
 # Times the validation part is generated in an evaluation, where a method does so more than once:
 # PFTT with the device's own model too, PFIT for the rewards before and after its training.
@@ -49,18 +49,18 @@ def plan_devices(
 
 def _planned(spec: JobSpec, method: Workload, device: Candidate, share: float) -> DevicePlan:
     """``share``: of the rounds, those that evaluate."""
-    held = _memory(spec, method, device)
-    pace = _pace(spec, method, device, held.examples)
+    footprint = _memory(spec, method, device)
+    pace = _pace(spec, method, device, footprint.examples)
     one = pace and pace.mean
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
     up, down = uplink(spec, method, device.link, train_s), bytes_down(spec, method)
     found = DevicePlan(
         name=device.name,
-        why=_why(device, held),
+        why=_why(device, footprint),
         precision=method.precision,
-        memory=held,
-        micro_batch=held.examples,
+        memory=footprint,
+        micro_batch=footprint.examples,
         steps=steps,
         bytes_down=down,
         bytes_down_last=down,
@@ -98,12 +98,16 @@ def _memory(spec: JobSpec, method: Workload, device: Candidate) -> Memory:
     source, target = device.longest
     limit = usable(device.hardware.memory_bytes)
     accelerator = device.hardware.accelerator
-    work = Work(at_once(spec, source + target), source, target)
-    return held(spec, method, work, limit, accelerator)
+    work = BatchShape(at_once(spec, source + target), source, target)
+    return micro_batch_memory(spec, method, work, limit, accelerator)
 
 
-def held(
-    spec: JobSpec, method: Workload, work: Work, limit: float | None, accelerator: bool = False
+def micro_batch_memory(
+    spec: JobSpec,
+    method: Workload,
+    work: BatchShape,
+    limit: float | None,
+    accelerator: bool = False,
 ) -> Memory:
     """Memory with as many of the examples of ``work`` at a time as fit; with one where none do."""
     if other := HELD.get(spec.method.name):
@@ -113,15 +117,15 @@ def held(
     return largest_micro_batch(method, work, limit, accelerator)
 
 
-def _why(device: Candidate, held: Memory) -> str:
+def _why(device: Candidate, footprint: Memory) -> str:
     limit = usable(device.hardware.memory_bytes)
-    if limit is None or held.peak <= limit:
+    if limit is None or footprint.peak <= limit:
         return ""
     total = device.hardware.memory_bytes or 0
-    return f"needs about {held.peak / 1e9:.3g} GB, has {total / 1e9:.3g} GB"
+    return f"needs about {footprint.peak / 1e9:.3g} GB, has {total / 1e9:.3g} GB"
 
 
-class Pace(NamedTuple):
+class DeviceSteps(NamedTuple):
     """Of a device: a mean step of its round, and a supervised one, at the same MFU or none."""
 
     mean: Step
@@ -134,11 +138,11 @@ def device_step(spec: JobSpec, method: Workload, device: Candidate, micro: int) 
     return pace and pace.mean
 
 
-def _pace(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> Pace | None:
+def _pace(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> DeviceSteps | None:
     batch, longest = spec.train.batch_size, device.longest
     parts = -(-batch // micro)
-    work = Work(-(-batch // parts), device.source, device.target)
-    padded = Work(
+    work = BatchShape(-(-batch // parts), device.source, device.target)
+    padded = BatchShape(
         work.examples,
         device.source + PADDED_SHARE * (longest[0] - device.source),
         device.target + PADDED_SHARE * (longest[1] - device.target),
@@ -146,26 +150,26 @@ def _pace(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> Pac
     one = step(method, device.hardware, work, padded, parts * spec.train.accumulation)
     if one is None:
         return None
-    course = Course.of(spec, steps_of(spec, device), micro)
+    course = PpoSchedule.of(spec, steps_of(spec, device), micro)
     mean = MEANS.get(spec.method.name, _all_alike)(course, method, device, padded, one)
     slower = mean.mfu / device.mfu if device.mfu else 1.0
-    return Pace(mean.slower(slower), one.slower(slower))
+    return DeviceSteps(mean.slower(slower), one.slower(slower))
 
 
 def _all_alike(
-    course: Course, method: Workload, device: Candidate, padded: Work, one: Step
+    course: PpoSchedule, method: Workload, device: Candidate, padded: BatchShape, one: Step
 ) -> Step:
     del course, method, device, padded
     return one
 
 
 def _evaluate_s(
-    spec: JobSpec, method: Workload, device: Candidate, pace: Pace | None
+    spec: JobSpec, method: Workload, device: Candidate, pace: DeviceSteps | None
 ) -> float | None:
     """Seconds of one evaluation, and of what the method generates beside it."""
     if pace is None:
         return None
-    work = Work(validation_examples(spec, device.examples), device.source, device.target)
+    work = BatchShape(validation_examples(spec, device.examples), device.source, device.target)
     return GENERATIONS.get(spec.method.name, 1) * evaluation_s(method, work, pace.supervised)
 
 

@@ -22,11 +22,11 @@ from fedcore.plan.cost.coefficients import (
     LOSS_PASSES,
     OPTIMIZER_PASSES,
     SHAPE_SHARE,
-    Tuning,
+    KernelCoefficients,
 )
 from fedcore.plan.cost.flops import Cost
 from fedcore.plan.cost.memory import layer_numbers
-from fedcore.plan.cost.workload import DECODER_LAYER, QUANTISED, Work, Workload
+from fedcore.plan.cost.workload import DECODER_LAYER, QUANTISED, BatchShape, Workload
 
 LAYER = "linear"  # the measured kernels that are products of a layer
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
@@ -50,7 +50,7 @@ class Terms:
     def __mul__(self, factor: float) -> Terms:
         return Terms(factor * self.product_s, factor * self.memory_s, factor * self.calls)
 
-    def seconds(self, tuning: Tuning) -> float:
+    def seconds(self, tuning: KernelCoefficients) -> float:
         products = self.product_s / tuning.product
         return products + tuning.passes * self.memory_s + tuning.call_s * self.calls
 
@@ -93,7 +93,11 @@ def product_rate(hardware: Hardware, precision: str) -> float | None:
 
 
 def step(
-    method: Workload, hardware: Hardware, work: Work, padded: Work | None = None, parts: int = 1
+    method: Workload,
+    hardware: Hardware,
+    work: BatchShape,
+    padded: BatchShape | None = None,
+    parts: int = 1,
 ) -> Step | None:
     """One optimizer step over ``parts`` micro-batches of ``work``; None for an unmeasured machine.
 
@@ -112,19 +116,19 @@ def step(
     return Step({"load_s": tokens * LOAD_S_PER_TOKEN, **phases}, needed, moved, peak)
 
 
-def evaluation_s(method: Workload, work: Work, speed: Step) -> float:
+def evaluation_s(method: Workload, work: BatchShape, speed: Step) -> float:
     """Seconds of evaluating so many examples by generation, at the speed training has."""
     flops = _flops(method.cost.forward, work)
     return GENERATION_SLOWDOWN * flops * speed.seconds / speed.flops
 
 
-def _flops(cost: Cost, work: Work) -> int:
+def _flops(cost: Cost, work: BatchShape) -> int:
     """Of examples that are all alike."""
     return work.examples * cost.of([(round(work.source), round(work.target))])
 
 
 def terms(
-    method: Workload, work: Work, parts: int, rate: float, bandwidth: float
+    method: Workload, work: BatchShape, parts: int, rate: float, bandwidth: float
 ) -> dict[str, Terms]:
     """What each phase but loading is made of, before the coefficients of the kernels."""
     sizes = method.sizes
@@ -143,7 +147,7 @@ def terms(
     }
 
 
-def _traffic(method: Workload, work: Work, parts: int) -> dict[str, float]:
+def _traffic(method: Workload, work: BatchShape, parts: int) -> dict[str, float]:
     """Bytes that each phase moves between memory and processor."""
     sizes = method.sizes
     encoder, decoder = layer_numbers(method, work)
@@ -161,7 +165,7 @@ def _traffic(method: Workload, work: Work, parts: int) -> dict[str, float]:
     }
 
 
-def _score_numbers(method: Workload, work: Work) -> float:
+def _score_numbers(method: Workload, work: BatchShape) -> float:
     """Attention scores of a forward pass."""
     sizes, s, t = method.sizes, work.source, work.target
     layers = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)

@@ -8,7 +8,12 @@ from functools import cached_property
 
 from fedcore.architecture.matrices import matrices
 from fedcore.architecture.sizes import Architecture
-from fedcore.plan.cost.coefficients import DEQUANTISE_BYTES, TUNING, Kept, Tuning
+from fedcore.plan.cost.coefficients import (
+    DEQUANTISE_BYTES,
+    KERNEL_COEFFICIENTS,
+    KernelCoefficients,
+    SavedActivations,
+)
 from fedcore.plan.cost.step_flops import StepCost, full_cost, layers_cost, lora_cost, ranked_cost
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.ranks import ranks_of
@@ -22,7 +27,7 @@ DEFAULT_DROPOUT = 0.1  # of the checkpoints of the family
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchShape:
     """One batch: ``source`` and ``target`` tokens of each of its examples, as the kernels see them.
 
     With plain kernels these are padded to the longest. ``encoded``: examples that the encoder sees
@@ -34,8 +39,8 @@ class Work:
     target: float
     encoded: int | None = None
 
-    def of(self, examples: int) -> Work:
-        return Work(examples, self.source, self.target)
+    def of(self, examples: int) -> BatchShape:
+        return BatchShape(examples, self.source, self.target)
 
     @property
     def of_encoder(self) -> int:
@@ -61,7 +66,7 @@ class Workload:
     kernels: str
     checkpointing: bool
     dropout: float
-    tuning: Tuning
+    tuning: KernelCoefficients
     width: int = 0
     own: tuple[int, ...] = ()
     last: int = 0
@@ -87,7 +92,7 @@ class Workload:
             kernels=kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
-            tuning=TUNING[kernels],
+            tuning=KERNEL_COEFFICIENTS[kernels],
             width=spec.adapter.width if spec.adapter.kind == "bottleneck" else 0,
             own=own,
             last=spec.adapter.last_layers if spec.adapter.kind == "layers" else 0,
@@ -95,7 +100,7 @@ class Workload:
         )
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> SavedActivations:
         kind = "full" if self.full or self.last else "lora" if self.rank else "bottleneck"
         return self.tuning.kept[kind, self.precision]
 

@@ -21,9 +21,9 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.errors import Fault, SpecError
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.explain import refusal, why
-from fedcore.plan.fedpipe.settings import Costs, Rising, costs, settings
+from fedcore.plan.fedpipe.setting_costs import Costs, Rising, costs, settings
 from fedcore.plan.fedpipe.solver import LEVELS, Item, solve
-from fedcore.plan.fedpipe.types import Budget, Choice, Setting
+from fedcore.plan.fedpipe.types import Allocation, Budget, Setting
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.ranks import rank_of
 
@@ -50,12 +50,12 @@ def rank_choices(most: int) -> list[int]:
 
 def choose(
     spec: JobSpec, sizes: Architecture, device: Candidate, scores: Scores, budget: Budget
-) -> Choice:
+) -> Allocation:
     """The plan of one device. Raises SpecError, with the smallest budget that would do, where
     nothing fits."""
     programme = _Programme.of(spec, sizes, device, scores)
     tried = settings(spec, programme.precision, budget.seconds is not None)
-    best: Choice | None = None
+    best: Allocation | None = None
     for setting in tried:
         if best is not None and setting.quality <= PER_MILLE * best.score:
             break
@@ -100,7 +100,7 @@ class _Programme:
     def precision(self) -> str:
         return self.device.hardware.precision_of(self.spec.train.precision)
 
-    def best(self, setting: Setting, budget: Budget) -> Choice | None:
+    def best(self, setting: Setting, budget: Budget) -> Allocation | None:
         """What is worth the most in that setting; None where nothing fits."""
         cost = self._costs(setting)
         if budget.memory is not None and cost.loading > budget.memory:
@@ -114,7 +114,7 @@ class _Programme:
         given = {i: place for i, place in zip(able, found, strict=True) if place >= 0}
         return self._choice(setting, cost, given)
 
-    def full(self, setting: Setting) -> Choice:
+    def full(self, setting: Setting) -> Allocation:
         """Every candidate at its highest rank, whatever it costs."""
         places = {i: len(pairs) - 1 for i, pairs in enumerate(self.worths) if pairs}
         return self._choice(setting, self._costs(setting), places)
@@ -161,14 +161,14 @@ class _Programme:
         ]
         return Item(tuple(worth for _, worth in pairs), tuple(needed))
 
-    def _choice(self, setting: Setting, cost: Costs, given: Mapping[int, int]) -> Choice:
+    def _choice(self, setting: Setting, cost: Costs, given: Mapping[int, int]) -> Allocation:
         pairs = {i: self.worths[i][place] for i, place in given.items()}
         ranks = {row.name: pairs[i][0] if i in pairs else 0 for i, row in enumerate(self.wanted)}
         more_bytes = sum(
             pair[0] * cost.memory_per_rank[self.wanted[i]] for i, pair in pairs.items()
         )
         slower = sum(pair[0] * cost.seconds_per_rank[self.wanted[i]] for i, pair in pairs.items())
-        return Choice(
+        return Allocation(
             ranks,
             setting,
             setting.quality * sum(pair[1] for pair in pairs.values()) / (PER_MILLE * self.most),
@@ -190,7 +190,7 @@ def _unit(rising: Rising, rank: int) -> float:
     return rank * sum(rising.values()) / LEVELS
 
 
-def _rounded_up(cost: Costs, one: Choice, rank: int) -> Budget:
+def _rounded_up(cost: Costs, one: Allocation, rank: int) -> Budget:
     """A budget that surely holds this plan, costs being counted in whole units."""
     memory = one.memory + 2 * _unit(cost.memory_per_rank, rank)
     seconds = one.seconds and one.seconds + 2 * _unit(cost.seconds_per_rank, rank)

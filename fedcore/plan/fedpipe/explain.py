@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from fedcore.plan.fedpipe.types import Budget, Choice
+from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.spec.job import JobSpec
 
 
-def why(spec: JobSpec, chosen: Choice, full: Choice, budget: Budget) -> str:
+def why(spec: JobSpec, chosen: Allocation, full: Allocation, budget: Budget) -> str:
     """In one line; ``full`` is every candidate at its highest rank with the job's own options."""
     if chosen.score >= 1.0:
         few = chosen.setting.at_once
@@ -26,7 +26,7 @@ def why(spec: JobSpec, chosen: Choice, full: Choice, budget: Budget) -> str:
     return "; ".join([*over[:2], ", ".join(_given_up(spec, chosen))])
 
 
-def needs(chosen: Choice) -> str:
+def needs(chosen: Allocation) -> str:
     """What the plan needs by the planner's estimate."""
     memory = f"at most {megabytes(chosen.memory)}"
     if chosen.seconds is None:
@@ -40,7 +40,7 @@ def _over(verb: str, need: float | None, limit: float | None, text: Callable[[fl
     return f"{verb} {text(need)} of {text(limit)}"
 
 
-def _given_up(spec: JobSpec, chosen: Choice) -> list[str]:
+def _given_up(spec: JobSpec, chosen: Allocation) -> list[str]:
     """What the plan does instead."""
     setting = chosen.setting
     told = [f"it adapts {_ranks(chosen)}"]
@@ -55,7 +55,7 @@ def _given_up(spec: JobSpec, chosen: Choice) -> list[str]:
     return told
 
 
-def _ranks(chosen: Choice) -> str:
+def _ranks(chosen: Allocation) -> str:
     given = [rank for rank in chosen.ranks.values() if rank]
     low, high, count = min(given), max(given), len(chosen.ranks)
     of = f"all {count} matrices" if len(given) == count else f"{len(given)} of {count} matrices"

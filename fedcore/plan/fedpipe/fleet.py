@@ -11,7 +11,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.errors import Fault, SpecError
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.allocate import Scores, candidates, choose
-from fedcore.plan.fedpipe.types import Budget, Choice
+from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE_SCORES
 
@@ -21,13 +21,13 @@ def plans(
     sizes: Architecture,
     devices: Sequence[Candidate],
     scores: Mapping[str, Scores] | None = None,
-) -> dict[str, Choice]:
+) -> dict[str, Allocation]:
     """A plan for each device by name. Raises SpecError with every device that none fits.
 
     ``scores`` by device; one that is missing gets the mean of the others', and without any all
     matrices count alike.
     """
-    found: dict[str, Choice] = {}
+    found: dict[str, Allocation] = {}
     faults: list[Fault] = []
     known = dict(scores or {})
     common = mean_scores(spec, sizes, list(known.values()))

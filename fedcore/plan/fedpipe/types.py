@@ -52,7 +52,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Allocation:
     """A device's plan. ``ranks`` of all candidates by their full names, 0 for those left out.
 
     ``score``: 0 to 1 of what all of them at the full rank are worth with the job's own base and

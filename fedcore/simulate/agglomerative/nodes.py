@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedcore.formats.logits_header import Expected
+from fedcore.formats.logits_header import ExpectedLogits
 from fedcore.methods.agglomerative.node import Node
 from fedcore.methods.agglomerative.packed_logits import Packed
 from fedcore.methods.session import Session
@@ -24,7 +24,7 @@ class Level:
     ) -> None:
         self.spec, self._folder, self._hooks = spec, folder, hooks
         self.node = Node(spec, bridge, Session(cache, spec.threads))
-        self.expected: Expected = self.node.expected
+        self.expected: ExpectedLogits = self.node.expected
         self._sha256: dict[int, str] = {}
 
     def begin(self, slot: int) -> None:

@@ -15,7 +15,7 @@ from torch.nn.functional import kl_div, log_softmax
 from fedcore.errors import ModelError, WireError
 from fedcore.formats.frame_header import read_header
 from fedcore.methods.agglomerative.logits_frame import (
-    Expected,
+    ExpectedLogits,
     payload_bytes,
     place_bytes,
     read_packed,
@@ -144,8 +144,8 @@ def test_certain_teachers_and_far_students_stay_finite() -> None:
         assert torch.isfinite(torch.autograd.grad(found, student)[0]).all()
 
 
-def expected(told: Packed, **changes: object) -> Expected:
-    like = Expected("b", len(told), told.kept, told.vocabulary, told.temperature)
+def expected(told: Packed, **changes: object) -> ExpectedLogits:
+    like = ExpectedLogits("b", len(told), told.kept, told.vocabulary, told.temperature)
     return replace(like, **changes)  # type: ignore[arg-type]
 
 

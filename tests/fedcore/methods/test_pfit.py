@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.errors import SpecError, Stopped
 from fedcore.methods.contract import Context
 from fedcore.methods.pfit.policy import Policy, standing_at

@@ -27,7 +27,7 @@ from fedcore.model.tuned import load_tuned
 from fedcore.plan.cost.flops import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import lora_cost
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -198,7 +198,7 @@ def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) ->
         saved.append(_saved(spec, tmp_path))
         sizes = architecture_of(str(model))
         assert sizes is not None
-        found = memory(Workload.of(spec, sizes, "fp32"), Work(examples, source, target))
+        found = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
         planned.append(found.parts["activations"])
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.2)
 

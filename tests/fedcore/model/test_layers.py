@@ -22,7 +22,7 @@ from fedcore.model.source import ModelSource
 from fedcore.plan.cost.flops import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import layers_cost
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.overrides import trained_shapes
 from fedcore.spec.parse import parse_spec
@@ -122,7 +122,7 @@ def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) ->
         plain = _spec(model, kernels, "full", "fp32", examples, source, target)
         spec = parse_spec({**plain.to_dict(), "adapter": {"kind": "layers"}})
         saved.append(_saved(spec, tmp_path))
-        found = memory(Workload.of(spec, sizes, "fp32"), Work(examples, source, target))
+        found = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
         planned.append(found.parts["activations"])
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.25)
 
@@ -130,7 +130,7 @@ def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) ->
 def test_the_planner_counts_less_than_for_every_weight() -> None:
     sizes = architecture_of("google/flan-t5-base")
     assert sizes is not None
-    work = Work(8, 256, 48)
+    work = BatchShape(8, 256, 48)
     found = {}
     for kind in ("layers", "full"):
         spec = parse_spec({"adapter": {"kind": kind}})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from fedcore.dialogues import HELD_OUT_DOMAINS, generate
+from fedcore.dialogues.examples import HELD_OUT_DOMAINS, generate
 from fedcore.model.pretrain import data
 from fedcore.model.pretrain.loop import Recipe, nano_model, train
 from fedcore.model.pretrain.score import rouge, summarize

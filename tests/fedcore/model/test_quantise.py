@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.errors import ModelError
 from fedcore.methods.session import Session
 from fedcore.model import quantise

@@ -19,7 +19,7 @@ from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.round import plan_device
 from fedcore.plan.fedpipe.allocate import candidates, choose, rank_choices
 from fedcore.plan.fedpipe.solver import Item, solve
-from fedcore.plan.fedpipe.types import Budget, Choice
+from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.overrides import tailored
@@ -53,14 +53,14 @@ def some_scores(
 
 
 def predicted(
-    job: JobSpec, sizes: Architecture, of: Candidate, found: Choice
+    job: JobSpec, sizes: Architecture, of: Candidate, found: Allocation
 ) -> tuple[float, float]:
     """Peak bytes and seconds of training by the planner, of the job as the device is given it."""
     plan = plan_device(tailored(job, found.tailoring(job)), sizes, of)
     return plan.memory.peak, plan.seconds.get("train_s", 0.0)
 
 
-def full(job: JobSpec, sizes: Architecture, of: Candidate) -> Choice:
+def full(job: JobSpec, sizes: Architecture, of: Candidate) -> Allocation:
     return choose(job, sizes, of, {}, Budget())
 
 

@@ -16,8 +16,8 @@ from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.memory import memory
-from fedcore.plan.cost.round import held, plan_device
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.round import micro_batch_memory, plan_device
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.plan.device_plan import DevicePlan
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
@@ -150,20 +150,20 @@ def method_of(spec: JobSpec) -> Workload:
 
 def test_samples_at_a_time_are_halved_until_they_fit() -> None:
     spec = job(adapter={"kind": "lora"}, train={"batch_size": 32})
-    work = Work(32, 512.0, 64.0)
-    peaks = [held(spec, method_of(spec), work, limit) for limit in (None, 6e9, 1e6)]
+    work = BatchShape(32, 512.0, 64.0)
+    peaks = [micro_batch_memory(spec, method_of(spec), work, limit) for limit in (None, 6e9, 1e6)]
     assert [found.examples for found in peaks] == [32, 16, 4]
     assert peaks[0].peak > 6e9 > peaks[1].peak
 
 
 def test_sources_are_kept_once_for_all_samples_and_the_anchor_is_a_copy() -> None:
     spec = job(adapter={"kind": "lora"}, method={"samples": 8})
-    method, work = method_of(spec), Work(8, 512.0, 64.0)
-    own = held(spec, method, work, None)
+    method, work = method_of(spec), BatchShape(8, 512.0, 64.0)
+    own = micro_batch_memory(spec, method, work, None)
     plain = replace(method, kernels="plain", tuning=own_tuning(method))
     assert own.parts["activations"] < 0.5 * memory(plain, work).parts["activations"]
-    free = held(job(adapter={"kind": "lora"}, method={"samples": 8, "anchor": 0.0}), method, work,
-                None)  # fmt: skip
+    unanchored = job(adapter={"kind": "lora"}, method={"samples": 8, "anchor": 0.0})
+    free = micro_batch_memory(unanchored, method, work, None)
     more = own.parts["weights"] - free.parts["weights"]
     assert more == FP32_BYTES * method.trained
 
@@ -176,8 +176,8 @@ def test_supervised_steps_hold_all_of_a_batch() -> None:
     """Where they are the larger ones, they decide."""
     spec = job(adapter={"kind": "lora"}, method={"supervised_steps": 2, "samples": 8},
                train={"checkpointing": False, "kernels": "plain"})  # fmt: skip
-    work = Work(8, 512.0, 16.0)
-    found = held(spec, method_of(spec), work, None)
+    work = BatchShape(8, 512.0, 16.0)
+    found = micro_batch_memory(spec, method_of(spec), work, None)
     assert found.peak == memory(method_of(spec), work).peak
 
 

@@ -21,7 +21,7 @@ from fedcore.plan.cost.coefficients import SHAPE_SHARE
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.round import plan_device
 from fedcore.plan.cost.step_time import product_rate, step
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.plan.device_plan import DevicePlan
 from fedcore.plan.fleet_file import fleet_from
 from fedcore.plan.planner import FleetPlan, plan_fleet
@@ -51,7 +51,7 @@ def method(**groups: Any) -> Workload:
     )
 
 
-WORK = Work(8, 300, 50)
+WORK = BatchShape(8, 300, 50)
 
 
 def peak(**groups: Any) -> float:
@@ -99,7 +99,7 @@ def test_what_needs_less_memory(less: dict[str, Any], more: dict[str, Any]) -> N
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
 def test_memory_grows_with_examples_and_lengths(kernels: str) -> None:
     made = method(train={"kernels": kernels})
-    grows = [memory(made, Work(n, s, t)).training for n, s, t in
+    grows = [memory(made, BatchShape(n, s, t)).training for n, s, t in
              ((1, 100, 20), (2, 100, 20), (2, 200, 20), (2, 200, 60))]  # fmt: skip
     assert grows == sorted(grows)
     assert len(set(grows)) == 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.dialogues import generate
+from fedcore.dialogues.examples import generate
 from fedcore.errors import DataError, ModelError, SpecError
 from fedcore.formats.frame_header import read_header
 from fedcore.methods.agglomerative.bridge import Bridge

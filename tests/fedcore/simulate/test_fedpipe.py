@@ -13,7 +13,7 @@ from fedcore.errors import SpecError
 from fedcore.hardware.profile import Hardware
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.allocate import choose
-from fedcore.plan.fedpipe.types import Budget, Choice
+from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.federation import Event, RoundResult, simulate
 from fedcore.spec.job import JobSpec
@@ -47,14 +47,14 @@ def devices(tmp_path: Path) -> dict[str, Source]:
     return {name: Source(str(path)) for name, path in files.items()}
 
 
-Run = tuple[list[RoundResult], dict[str, Choice]]
+Run = tuple[list[RoundResult], dict[str, Allocation]]
 
 
 def run(spec: JobSpec, devices: Mapping[str, Source], folder: Path) -> Run:
-    plans: dict[str, Choice] = {}
+    plans: dict[str, Allocation] = {}
 
     def keep(event: Event) -> None:
-        if isinstance(event.value, Choice):
+        if isinstance(event.value, Allocation):
             plans[event.device] = event.value
 
     return simulate(spec, devices, folder, keep), plans

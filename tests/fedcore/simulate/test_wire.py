@@ -14,7 +14,7 @@ import pytest
 from fedcore.aggregation.aggregate import UpdateFile
 from fedcore.aggregation.publish import After, Before, fold_and_serve
 from fedcore.formats.frame_header import read_header, sha256_file
-from fedcore.formats.wire_offer import Taken, WireOffer
+from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.simulate import RoundResult, simulate
 from fedcore.simulate.federation import global_file
 from fedcore.spec.job import JobSpec
@@ -55,7 +55,7 @@ class Device:
         folder.mkdir()
         name = DEVICES[slot]
         self.held = {name: LocalDataset(name, source.path_or_name, "", "", "")}
-        self.taken: Taken | None = None
+        self.taken: AcceptedUpdate | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -82,7 +82,7 @@ class Device:
     def was_taken(self, number: int, update: UpdateFile) -> None:
         chain = self.spec.wire.chain
         assert chain is not None
-        self.taken = Taken(number, sha256_file(update.path), chain)
+        self.taken = AcceptedUpdate(number, sha256_file(update.path), chain)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_an_update_that_was_not_taken_leaves_the_former_residual(
     taken = write["one"].taken
     assert taken is not None
     kept = {path.name for path in (tmp_path / "one" / "feedback" / JOB).iterdir()}
-    assert kept == {taken.file, Taken(3, sha256_file(third["one"].path)).file}
+    assert kept == {taken.file, AcceptedUpdate(3, sha256_file(third["one"].path)).file}
     write["two"].taken = None
     without = write["two"].train(3, model, attempt=2)
     assert without.path.read_bytes() != third["two"].path.read_bytes()

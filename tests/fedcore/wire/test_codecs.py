@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedcore.errors import WireError
 from fedcore.formats.codec_chain import VALUES, Chain, parse
-from fedcore.formats.update_header import Row
+from fedcore.formats.update_header import FrameRow
 from fedcore.wire import codecs
 from fedcore.wire.chain import array_of, bound, decode, encode
 from fedcore.wire.codecs import LIMIT
@@ -69,7 +69,7 @@ def test_the_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
 @given(tensor=tensors())
 def test_the_bytes_are_those_predicted(chain: Chain, tensor: Tensor) -> None:
     parts = encode(chain, "w", tensor, Stochastic(1))
-    arrays = array_of(chain, Row(("w",), tuple(tensor.shape), ("0", "0z")), parts)
+    arrays = array_of(chain, FrameRow(("w",), tuple(tensor.shape), ("0", "0z")), parts)
     counted = sum(array.numel() * array.element_size() for array in arrays.values())
     least, most = chain.payload(tensor.numel())
     if not arrays:

@@ -15,7 +15,7 @@ from fedcore.formats.codec_chain import PLAIN
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.flops import payload_bytes
 from fedcore.plan.device_plan import PHASES, DevicePlan
-from fedcore.plan.planner import FleetPlan, Gain, plan_fleet, updates_of
+from fedcore.plan.planner import FleetPlan, Improvement, plan_fleet, updates_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.distill import training_devices
 from fedcore.topology import Cluster
@@ -130,7 +130,7 @@ class Estimate:
         return next((part for part in self.parts if name and part.name == name), None)
 
     @property
-    def best(self) -> Gain | None:
+    def best(self) -> Improvement | None:
         return self.plan.best if self.plan else None
 
 

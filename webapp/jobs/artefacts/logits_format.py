@@ -15,7 +15,7 @@ from fedcore.formats.frame_header import FrameHeader
 from fedcore.formats.logits_header import (
     KIND,
     MODEL_KIND,
-    Expected,
+    ExpectedLogits,
     check_meta,
     check_packed_header,
 )
@@ -44,10 +44,12 @@ class Tree:
         return {KEY: asdict(self)}
 
 
-def expected(job: Job) -> Expected:
+def expected(job: Job) -> ExpectedLogits:
     """What a frame of logits of the job must be. The job's model must be there."""
     tree, options = tree_of(job), job.job_spec.distill
-    return Expected(tree.bridge, tree.rows, options.top_k, tree.vocabulary, options.temperature)
+    return ExpectedLogits(
+        tree.bridge, tree.rows, options.top_k, tree.vocabulary, options.temperature
+    )
 
 
 def tree_of(job: Job) -> Tree:

@@ -18,7 +18,7 @@ from fedcore.formats.codec_choice import Transfer, choose
 from fedcore.formats.frame_header import FrameHeader, read_header
 from fedcore.formats.update_header import chain_of as said_chain
 from fedcore.formats.update_header import check_update_header, max_frame_bytes
-from fedcore.formats.wire_offer import Taken, WireOffer
+from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from fedcore.spec.options.distill import AGGLOMERATIVE
@@ -119,7 +119,7 @@ def _former_transfers(device: Device) -> list[Transfer]:
     ]
 
 
-def _taken(assignment: Assignment) -> Taken | None:
+def _taken(assignment: Assignment) -> AcceptedUpdate | None:
     """The device's newest update before this one that is in the model, or waits to be."""
     row = assignment.round
     before = Q(round__number__lt=row.number) | Q(round=row, attempt__lt=assignment.attempt)
@@ -135,7 +135,7 @@ def _taken(assignment: Assignment) -> Taken | None:
     )  # fmt: skip
     if found is None or not chain_of(found).lossy:
         return None
-    return Taken(found.round.number, str(found.update_artefact_id), chain_of(found))
+    return AcceptedUpdate(found.round.number, str(found.update_artefact_id), chain_of(found))
 
 
 def _open_jobs(device: Device) -> frozenset[str]:

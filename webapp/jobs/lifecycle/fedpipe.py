@@ -9,7 +9,7 @@ from fedcore.errors import Fault
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.explain import needs
 from fedcore.plan.fedpipe.fleet import plans, read_scores
-from fedcore.plan.fedpipe.types import Choice
+from fedcore.plan.fedpipe.types import Allocation
 from fedcore.plan.planner import FleetPlan
 from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
@@ -68,7 +68,7 @@ def settle(job: Job, number: int, participants: Sequence[Participant]) -> None:
     Participant.objects.bulk_update(participants, ["tailoring"])
 
 
-def planned(job: Job, spec: JobSpec, participants: Sequence[Participant]) -> dict[str, Choice]:
+def planned(job: Job, spec: JobSpec, participants: Sequence[Participant]) -> dict[str, Allocation]:
     """The plan of each device by its name; where none has sent scores all matrices count alike."""
     sizes = Architecture(**job.model_info["architecture"])
     devices = {row.slot: item for row, item in _candidates(spec, participants)}

@@ -17,7 +17,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.plan.cost.candidate import Candidate, at_once, steps_of
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.round import device_step
-from fedcore.plan.cost.workload import Work, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.plan.fedpipe.types import Setting
 from fedcore.spec.job import JobSpec
 
@@ -113,7 +113,7 @@ def _with(
 
 def _memory(spec: JobSpec, method: Workload, device: Candidate) -> tuple[float, float]:
     source, target = device.longest
-    work = Work(at_once(spec, source + target), source, target)
+    work = BatchShape(at_once(spec, source + target), source, target)
     found = memory(method, work, device.hardware.accelerator)
     return max(found.training, found.sending), found.loading
 

@@ -20,16 +20,16 @@ from fedcore.architecture.sizes import FP32_BYTES
 from fedcore.plan.cost.coefficients import (
     CALLS_PER_LAYER,
     KEPT_PASSES,
+    KERNEL_COEFFICIENTS,
     LOAD_S_PER_TOKEN,
     LOSS_PASSES,
     OPTIMIZER_PASSES,
     REWARD_S,
-    TUNING,
 )
 from fedcore.plan.cost.memory import Memory, layer_numbers, memory
-from fedcore.plan.cost.ppo_flops import Effort, encoder_cost
+from fedcore.plan.cost.ppo_flops import PpoFlops, encoder_cost
 from fedcore.plan.cost.step_time import Step, Terms, product_rate
-from fedcore.plan.cost.workload import DECODER_LAYER, Work, Workload
+from fedcore.plan.cost.workload import DECODER_LAYER, BatchShape, Workload
 
 if TYPE_CHECKING:
     from fedcore.plan.cost.candidate import Candidate
@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 READINGS = 2  # greedy summaries of the validation part: before a round's steps, and after them
 
 
-def held_samples(
-    spec: JobSpec, method: Workload, work: Work, limit: float | None, accelerator: bool = False
+def sample_memory(
+    spec: JobSpec,
+    method: Workload,
+    work: BatchShape,
+    limit: float | None,
+    accelerator: bool = False,
 ) -> Memory:
     """Memory with as many samples at a time as fit, halving; those of one prompt at least.
 
@@ -57,7 +61,7 @@ def held_samples(
         prompts = -(-prompts // 2)
 
 
-def _with_anchor(spec: JobSpec, method: Workload, rows: Work, accelerator: bool) -> Memory:
+def _with_anchor(spec: JobSpec, method: Workload, rows: BatchShape, accelerator: bool) -> Memory:
     """Of a pass with gradients; an anchor is a copy of the weights that were received."""
     found = memory(_plain(method), rows, accelerator)
     if not spec.method.anchor:
@@ -68,11 +72,11 @@ def _with_anchor(spec: JobSpec, method: Workload, rows: Work, accelerator: bool)
 
 def _plain(method: Workload) -> Workload:
     """The same with the kernels of PPO's passes."""
-    return replace(method, kernels="plain", tuning=TUNING["plain"])
+    return replace(method, kernels="plain", tuning=KERNEL_COEFFICIENTS["plain"])
 
 
 @dataclass(frozen=True)
-class Course:
+class PpoSchedule:
     """A round: ``steps``, the first ``taught`` of them supervised; draws of ``prompts`` each.
 
     A draw is worked off in ``parts`` pieces, whose samples are in memory together.
@@ -87,7 +91,7 @@ class Course:
     anchored: bool
 
     @classmethod
-    def of(cls, spec: JobSpec, steps: int, examples: int) -> Course:
+    def of(cls, spec: JobSpec, steps: int, examples: int) -> PpoSchedule:
         """``examples``: so many samples at a time."""
         options, train = spec.method, spec.train
         taught = min(options.supervised_steps, steps - 1)
@@ -108,7 +112,7 @@ class Course:
 
 
 def mean_step(
-    course: Course, method: Workload, device: Candidate, padded: Work, taught: Step
+    course: PpoSchedule, method: Workload, device: Candidate, padded: BatchShape, taught: Step
 ) -> Step:
     """All steps of a round over their number; ``taught`` is a supervised one of it.
 
@@ -131,9 +135,9 @@ def mean_step(
     )
 
 
-def _needed(course: Course, method: Workload, device: Candidate) -> float:
+def _needed(course: PpoSchedule, method: Workload, device: Candidate) -> float:
     """FLOPs of all steps but the supervised ones, padding left out: as training counts them."""
-    effort = Effort.of(method.sizes, method.cost.training, method.encoder_is_fixed)
+    effort = PpoFlops.of(method.sizes, method.cost.training, method.encoder_is_fixed)
     prompts = [(round(device.source), round(device.target))]
     samples = prompts * course.samples
     drawing = effort.drawing(prompts, samples, course.anchored)
@@ -148,25 +152,25 @@ class _Passes:
     ``length`` are the source and target tokens that each is padded to.
     """
 
-    course: Course
+    course: PpoSchedule
     method: Workload
     length: tuple[int, int]
     rate: float
     bandwidth: float
 
     @classmethod
-    def of(cls, course: Course, method: Workload, device: Candidate, source: float) -> _Passes:
+    def of(cls, course: PpoSchedule, method: Workload, device: Candidate, source: float) -> _Passes:
         rate, bandwidth = product_rate(device.hardware, method.precision), device.hardware
         assert rate is not None and bandwidth.bandwidth_bps is not None, "a measured device"
         length = (round(source), round(device.longest[1]))
         return cls(course, _plain(method), length, rate, bandwidth.bandwidth_bps)
 
     @property
-    def _prompts(self) -> Work:
-        return Work(self.course.prompts, *self.length)
+    def _prompts(self) -> BatchShape:
+        return BatchShape(self.course.prompts, *self.length)
 
     @property
-    def _samples(self) -> Work:
+    def _samples(self) -> BatchShape:
         return self._prompts.of(self.course.prompts * self.course.samples)
 
     def seconds_and_bytes(self) -> tuple[dict[str, float], float]:
@@ -192,7 +196,7 @@ class _Passes:
         if not method.encoder_is_fixed:
             forward += self._encoding
             again += self._encoding * (2 * method.keeping / method.sizes.encoder_layers)
-        effort = Effort.of(method.sizes, method.cost.training, method.encoder_is_fixed)
+        effort = PpoFlops.of(method.sizes, method.cost.training, method.encoder_is_fixed)
         whole = effort.learning([self.length], [self.length] * self.course.samples)
         backward = self.course.prompts * whole / self.rate - forward.product_s
         weights = OPTIMIZER_PASSES * FP32_BYTES * method.trained
