@@ -35,15 +35,15 @@ function refresh(id) {
 export function showDevice(device, root = document.querySelector(`[data-device="${device.id}"]`)) {
   if (!root) return;
   setState(root.querySelector("[data-presence] .state"), device.presence);
-  const doing = root.querySelector("[data-doing]");
+  const activity = root.querySelector("[data-activity]");
   const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
-  if (device.presence === "busy") setText(doing, `${device.phase}${steps}`);
+  if (device.presence === "busy") setText(activity, `${device.phase}${steps}`);
   else if (device.last_seen_at) {
-    let time = doing.querySelector("time");
+    let time = activity.querySelector("time");
     if (!time) {
       time = document.createElement("time");
       time.dataset.ago = "";
-      doing.replaceChildren(time);
+      activity.replaceChildren(time);
     }
     time.dateTime = device.last_seen_at;
     time.title = device.last_seen_at;

@@ -23,7 +23,7 @@ def test_enrolment_turns_green_by_itself(window: Callable[..., Window], site: Si
     page.wait_for_selector("text=Waiting for new-machine to call")
     site.do("arrive", enrolment="new-machine")
     page.wait_for_selector(".notice[data-tone=good]:has-text('new-machine is enrolled')")
-    assert "Raspberry Pi 5" in page.locator("#arrival").inner_text()
+    assert "Raspberry Pi 5" in page.locator("#enrolment").inner_text()
 
 
 def test_copy_button(window: Callable[..., Window]) -> None:

@@ -39,23 +39,23 @@ def test_command_quotes_what_a_shell_would_eat() -> None:
     assert "'a; rm -rf /'" in command
 
 
-def test_an_aggregator_is_not_asked_for_data(ada: Client) -> None:
+def test_aggregator_enrols_without_dataset(ada: Client) -> None:
     sent = {"name": "hub", "role": "aggregator", "valid_for": "1d", "dataset": ""}
     text = ada.post(reverse("enrol"), sent).content.decode()
     assert "--name hub</pre>" in text
     assert "--dataset" not in text
     trains = ada.post(reverse("enrol"), {**sent, "name": "pi", "role": "both"}).content.decode()
     assert "--name pi --dataset NAME=PATH</pre>" in trains
-    assert "Replace NAME=PATH" in trains
+    assert "Replace NAME=PATH with" in trains
     hub = factories.make_device("folds", role="aggregator")
     hub.datasets.all().delete()
     page = ada.get(reverse("device", args=[hub.pk])).content.decode()
-    assert "None needed" in page
-    assert "No data yet" not in page
+    assert "No data needed" in page
+    assert "No dataset yet" not in page
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "error"),
     [
         ({"name": ""}, "Give the machine a name"),
         ({"name": "$(reboot)"}, "letter or digit first"),
@@ -64,15 +64,17 @@ def test_an_aggregator_is_not_asked_for_data(ada: Client) -> None:
         ({"role": "king"}, "not one of the available choices"),
     ],
 )
-def test_faults_stand_beside_their_fields(ada: Client, change: dict[str, str], fault: str) -> None:
+def test_form_errors_are_next_to_their_fields(
+    ada: Client, change: dict[str, str], error: str
+) -> None:
     factories.make_device("taken")
     text = ada.post(reverse("enrol"), FORM | change).content.decode()
-    assert fault in html.unescape(text)
+    assert error in html.unescape(text)
     assert 'aria-invalid="true"' in text
     assert not Enrolment.objects.exists()
 
 
-def test_waiting_box_turns_when_the_device_arrives(ada: Client) -> None:
+def test_enrolment_state_follows_the_device(ada: Client) -> None:
     enrolment = factories.make_enrolment("pi-kitchen")
     address = reverse("enrolment", args=[enrolment.pk])
     assert ada.get(address, {"was": "waiting"}).status_code == 204
@@ -87,7 +89,7 @@ def test_waiting_box_turns_when_the_device_arrives(ada: Client) -> None:
     assert "hx-trigger" not in text
 
 
-def test_expired_enrolment_says_so(ada: Client) -> None:
+def test_expired_enrolment_is_reported(ada: Client) -> None:
     enrolment = factories.make_enrolment("late")
     Enrolment.objects.filter(pk=enrolment.pk).update(expires_at=timezone.now())
     address = reverse("enrolment", args=[enrolment.pk])
@@ -103,15 +105,15 @@ def test_only_admins_revoke(as_role: Callable[[str], Client], role: str, code: i
     assert (device.revoked_at is not None) == (code == 302)
 
 
-def test_revoke_many(ada: Client) -> None:
+def test_selected_devices_are_revoked(ada: Client) -> None:
     devices = factories.make_fleet(3)
-    chosen = [str(device.pk) for device in devices[:2]]
-    ada.post(reverse("devices-revoke"), {"device": [*chosen, "nonsense", "999999"]})
+    selected = [str(device.pk) for device in devices[:2]]
+    ada.post(reverse("devices-revoke"), {"device": [*selected, "nonsense", "999999"]})
     assert Device.objects.filter(revoked_at=None).count() == 1
     table = ada.get(reverse("devices")).content.decode().partition("<tbody>")[2]
     assert devices[0].name not in table.partition("</tbody>")[0]
 
 
-def test_revoking_needs_a_post(ada: Client) -> None:
+def test_revoking_requires_post(ada: Client) -> None:
     device = factories.make_device("pi")
     assert ada.get(reverse("device-revoke", args=[device.pk])).status_code == 405

@@ -41,7 +41,7 @@ def test_empty_site_says_how_to_begin(ada: Client) -> None:
     text = ada.get("/").content.decode()
     assert "Enrol a device" in text
     assert "Launch a job" in text
-    assert "No device is enrolled" in ada.get(reverse("devices")).content.decode()
+    assert "No devices yet" in ada.get(reverse("devices")).content.decode()
     assert "No job yet" in ada.get(reverse("jobs")).content.decode()
 
 
@@ -120,7 +120,7 @@ def test_filter_sort_and_pages_of_devices(ada: Client) -> None:
     assert "device-002" not in never
     strongest = ada.get(listed, {"sort": "peak"}).content.decode()
     assert strongest.index("device-001") < strongest.index("device-002")
-    assert ada.get(listed, {"q": "no such thing"}).content.decode().count("No device matches")
+    assert ada.get(listed, {"q": "no such thing"}).content.decode().count("No matching devices")
     assert ada.get(listed, {"page": "99", "sort": "'; drop"}).status_code == 200
 
 

@@ -13,8 +13,9 @@ from tests.web import measured
 from webapp.devices.models import Device
 from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Assignment, Job
-from webapp.pages.devices import roofline
-from webapp.pages.devices.intensity import flops_per_byte
+from webapp.pages.devices.job_totals import latest_jobs
+from webapp.pages.devices.profile_facts import peak_facts, power_fact, probe_gaps
+from webapp.pages.devices.roofline_chart import arithmetic_intensity, roofline_chart
 
 SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
 
@@ -32,26 +33,26 @@ def rich(fleet: list[Device]) -> Job:
 
 def test_the_picture_holds_roof_products_and_training(rich: Job) -> None:
     jetson = Device.objects.get(name="jetson-lab")
-    found = roofline.picture(jetson.profile, newest(jetson))
-    assert found["ridge"] == pytest.approx(found["peak_flops"] / found["bandwidth_bps"])
-    assert len(found["points"]) == len(measured.KERNELS)
-    assert found["training"]["flops_per_s"] == pytest.approx(0.36 * 8.4e12, rel=1e-3)
-    assert "36.0 % of its peak" in found["verdict"]["text"]
-    assert "3 of 5" in found["verdict"]["advice"]
+    chart = roofline_chart(jetson.profile, newest(jetson))
+    assert chart["ridge"] == pytest.approx(chart["peak_flops"] / chart["bandwidth_bps"])
+    assert len(chart["points"]) == len(measured.KERNELS)
+    assert chart["training"]["flops_per_s"] == pytest.approx(0.36 * 8.4e12, rel=1e-3)
+    assert "36.0 % of its peak" in chart["verdict"]["text"]
+    assert "3 of 5" in chart["verdict"]["advice"]
 
 
 def test_a_device_that_mostly_waits_for_the_network_is_told_so(rich: Job) -> None:
     device = Device.objects.get(name="jetson-lab")
     part = newest(device)
     part.metrics |= {"upload_s": 500.0}
-    assert roofline.picture(device.profile, part)["verdict"]["bound"] == "network"
+    assert roofline_chart(device.profile, part)["verdict"]["bound"] == "network"
 
 
 def test_merely_slower_is_not_called_unsupported() -> None:
-    facts = {fact.label: fact.value for fact in roofline.peak_facts(SLOWER)}
-    assert facts["Peak bf16"] == "slower than fp32 here (80.0 GFLOP/s against 150 GFLOP/s)"
-    gone = roofline.peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
-    assert "no fast path" in gone[-1].value
+    facts = {fact.label: fact.value for fact in peak_facts(SLOWER)}
+    assert facts["Peak bf16"] == "80.0 GFLOP/s, slower than fp32 (150 GFLOP/s)"
+    facts_without_bf16 = peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
+    assert "no fast path" in facts_without_bf16[-1].value
 
 
 @pytest.mark.parametrize(
@@ -59,13 +60,13 @@ def test_merely_slower_is_not_called_unsupported() -> None:
     [
         ({"power_sensor": "ina3221"}, "INA3221"),
         ({"power_sensor": "", "kind": "Raspberry Pi 5 Model B"}, "estimated from the data sheet"),
-        ({"power_sensor": "", "kind": "home-made"}, "energy stays blank"),
-        ({"power_sensor": 7}, "energy stays blank"),
+        ({"power_sensor": "", "kind": "home-made"}, "no energy figures"),
+        ({"power_sensor": 7}, "no energy figures"),
         ({}, "not reported"),
     ],
 )
 def test_power_is_said_plainly(profile: dict[str, Any], words: str) -> None:
-    assert words in roofline.power_fact(profile).value
+    assert words in power_fact(profile).value
 
 
 @pytest.mark.parametrize(
@@ -85,18 +86,18 @@ def test_pages_stand_whatever_a_profile_holds(
     device.profile = absurd
     device.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
-    told = text.split('id="device-roofline" type="application/json">')[1].split("</script>")[0]
-    assert json.loads(told)["ridge"] is None
+    chart = text.split('id="device-roofline" type="application/json">')[1].split("</script>")[0]
+    assert json.loads(chart)["ridge"] is None
     assert "not known" in text
 
 
 def test_last_jobs_say_what_they_cost(rich: Job, ada: Client) -> None:
     jetson = Device.objects.get(name="jetson-lab")
-    (mine,) = roofline.last_jobs(jetson)
-    assert len(mine.works) == 3
-    assert mine.tokens_per_s == pytest.approx(5200, rel=1e-3)
-    assert mine.eta_e == pytest.approx(5200 / 21, rel=1e-3)
-    assert mine.mfu == pytest.approx(0.36)
+    (totals,) = latest_jobs(jetson)
+    assert len(totals.works) == 3
+    assert totals.tokens_per_s == pytest.approx(5200, rel=1e-3)
+    assert totals.eta_e == pytest.approx(5200 / 21, rel=1e-3)
+    assert totals.mfu == pytest.approx(0.36)
     text = ada.get(reverse("device", args=[jetson.pk])).content.decode()
     assert "5.20 k" in text
 
@@ -114,26 +115,26 @@ def test_a_device_page_asks_the_same_however_much_it_did(
 def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client) -> None:
     device = Device.objects.get(name="jetson-lab")
     part = newest(device)
-    intensity = flops_per_byte(device, part)
+    intensity = arithmetic_intensity(device, part)
     assert intensity is not None
     assert 0.1 < intensity < 1e4
-    found = roofline.picture(device.profile, part, 100.0)
-    assert found["training"]["flops_per_byte"] == 100.0
-    below = roofline.picture(device.profile, part, found["ridge"] / 2)["verdict"]
-    above = roofline.picture(device.profile, part, found["ridge"] * 2)["verdict"]
+    chart = roofline_chart(device.profile, part, 100.0)
+    assert chart["training"]["flops_per_byte"] == 100.0
+    below = roofline_chart(device.profile, part, chart["ridge"] / 2)["verdict"]
+    above = roofline_chart(device.profile, part, chart["ridge"] * 2)["verdict"]
     assert (below["bound"], above["bound"]) == ("bandwidth", "compute")
     idle = part.metrics | {"flops": 4e11 * part.metrics["seconds"]}
-    slow = roofline.picture(device.profile, Assignment(metrics=idle, round=part.round), 100.0)
-    assert slow["verdict"]["bound"] == "unknown"
-    assert "4.76 % of what the roof allows" in slow["verdict"]["text"]
+    idle_chart = roofline_chart(device.profile, Assignment(metrics=idle, round=part.round), 100.0)
+    assert idle_chart["verdict"]["bound"] == "unknown"
+    assert "4.76 % of what the roof allows" in idle_chart["verdict"]["text"]
     # Above the roof at that place: the bytes that were counted cannot have moved.
-    assert roofline.picture(device.profile, part, 1.0)["training"]["flops_per_byte"] is None
+    assert roofline_chart(device.profile, part, 1.0)["training"]["flops_per_byte"] is None
     part.metrics |= {"flops": 1e11 * part.metrics["seconds"]}
     part.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
-    assert "counted by the planner" in text
+    assert "estimated by the planner" in text
     part.round.job.spec = {"model": {"name": "no/such-model"}}
-    assert flops_per_byte(device, part) is None
+    assert arithmetic_intensity(device, part) is None
 
 
 def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
@@ -142,11 +143,11 @@ def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
     device.save()
     text = ada.get(reverse("device", args=[device.pk])).content.decode()
     assert "disk: no space left" in text
-    assert roofline.left_out({"not_measured": "all"}) == []
+    assert probe_gaps({"not_measured": "all"}) == []
 
 
 def test_an_old_report_without_phases_still_gets_a_verdict(rich: Job) -> None:
     device = Device.objects.get(name="jetson-lab")
     part = newest(device)
     del part.metrics["phase_s"]
-    assert "computes most of the time" in roofline.picture(device.profile, part)["verdict"]["text"]
+    assert "computes most of the time" in roofline_chart(device.profile, part)["verdict"]["text"]

@@ -171,7 +171,7 @@ async def test_a_job_that_is_gone_says_so() -> None:
     await line.connect()
     await line.send_to(START)
     assert "does not exist" in (await hear(line, "error"))["message"]
-    assert (await line.receive_output(5))["code"] == consumers.CLOSE_GONE
+    assert (await line.receive_output(5))["code"] == consumers.CLOSE_DELETED
 
 
 async def test_a_failing_database_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

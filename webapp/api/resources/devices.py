@@ -23,9 +23,8 @@ from webapp.accounts.models import Role
 from webapp.api.base import AnyAccept, MomentFilter, Resource, StrictSerializer, WholeFilter, person
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.lifecycle import enrolment
-from webapp.pages.devices import comparison as compare
-from webapp.pages.devices.comparison import REFERENCES
-from webapp.pages.devices.comparison_data import SORTS, Wanted
+from webapp.pages.devices.comparison import REFERENCES, csv_rows, to_json
+from webapp.pages.devices.comparison_query import SORTS, ComparisonQuery
 from webapp.telemetry import csv_file
 from webapp.telemetry.models import Sample
 
@@ -136,7 +135,7 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @action(detail=False, filterset_class=None, pagination_class=None)
     def comparison(self, request: Request) -> Response:
         """Peak, bandwidth, tokens/s, MFU and tokens/s/W of every device, beside a reference."""
-        return Response(compare.told(Wanted.of(request.query_params.dict()).comparison()))
+        return Response(to_json(ComparisonQuery.of(request.query_params.dict()).comparison()))
 
     @extend_schema(parameters=COMPARED, responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(
@@ -148,8 +147,8 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     )
     def comparison_csv(self, request: Request) -> HttpResponse:
         """The same as a file for a spreadsheet."""
-        found = Wanted.of(request.query_params.dict()).comparison()
-        return csv_file.answer(compare.rows(found), "devices")
+        comparison = ComparisonQuery.of(request.query_params.dict()).comparison()
+        return csv_file.answer(csv_rows(comparison), "devices")
 
     @extend_schema(responses=SampleSerializer(many=True))
     @action(detail=True, serializer_class=SampleSerializer, filterset_class=SampleFilter)

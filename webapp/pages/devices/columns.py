@@ -1,4 +1,4 @@
-"""Which figures of devices are compared, where each is read, and the scale its bars have."""
+"""The figures that devices are compared by: where each is read, its unit and its bar scale."""
 
 from __future__ import annotations
 
@@ -11,65 +11,39 @@ from fedcore.hardware.profile import Hardware
 from webapp.common.units import percent, plausible, si
 from webapp.jobs.analysis.device_metrics import Work
 
-# From this ratio of largest to smallest on, bars of the small could not be seen on a linear scale.
+# From this ratio of largest to smallest value, short bars would vanish on a linear scale.
 LOG_FROM = 20.0
 
 
 @dataclass(frozen=True)
-class Figure:
-    """``source``: measured, data sheet or estimated; ``note`` says more, such as the precision."""
+class SourcedValue:
+    """A figure with its source: measured, data sheet or estimated.
+
+    ``note`` adds a detail, such as the precision.
+    """
 
     value: float | None = None
     source: str = ""
     note: str = ""
 
 
-NOTHING = Figure()
+UNKNOWN = SourcedValue()
 
 
 @dataclass(frozen=True)
 class Column:
-    """``of`` reads a device's figure; ``reference`` that of a data-centre card, None: has none."""
+    """One figure of the table.
+
+    ``reference`` reads it from a data-centre GPU's data sheet; None if the data sheet lacks it.
+    ``full_scale`` is the value of a full bar, where that is fixed.
+    """
 
     key: str
     label: str
     unit: str
     text: Callable[[float | None], str]
-    of: Callable[[Hardware, Work], Figure]
     reference: Callable[[MachineProfile], float | None] = lambda _: None
-    whole: float | None = None  # what a full bar stands for, where that is fixed
-
-
-def _peak(hardware: Hardware, _: Work) -> Figure:
-    known = {name: peak for name, peak in hardware.peak_flops.items() if name in ("fp32", "bf16")}
-    if not known:
-        return NOTHING
-    best = max(known, key=lambda name: known[name])
-    return _sheet_or_measured(hardware, "peak_flops", known[best], best)
-
-
-def _bandwidth(hardware: Hardware, _: Work) -> Figure:
-    if hardware.bandwidth_bps is None:
-        return NOTHING
-    return _sheet_or_measured(hardware, "bandwidth_bps", hardware.bandwidth_bps)
-
-
-def _sheet_or_measured(hardware: Hardware, key: str, value: float, note: str = "") -> Figure:
-    source = "measured" if key in hardware.measured else "data sheet"
-    return Figure(plausible(value), source, note)
-
-
-def _tokens(_: Hardware, work: Work) -> Figure:
-    return Figure(work.tokens_per_s, "measured") if work.tokens_per_s else NOTHING
-
-
-def _mfu(_: Hardware, work: Work) -> Figure:
-    return Figure(work.mfu, "measured", work.precision) if work.mfu is not None else NOTHING
-
-
-def _eta(_: Hardware, work: Work) -> Figure:
-    source = "estimated" if work.is_estimated else "measured"
-    return Figure(work.eta_e, source) if work.eta_e else NOTHING
+    full_scale: float | None = None
 
 
 COLUMNS = (
@@ -78,26 +52,47 @@ COLUMNS = (
         "Peak",
         "FLOP/s",
         lambda value: si(value, "FLOP/s"),
-        _peak,
-        lambda card: card.peak_flops.get("bf16"),
+        lambda machine: machine.peak_flops.get("bf16"),
     ),
     Column(
         "bandwidth",
         "Memory bandwidth",
         "B/s",
         lambda value: si(value, "B/s"),
-        _bandwidth,
-        lambda card: card.memory_bandwidth_bps,
+        lambda machine: machine.memory_bandwidth_bps,
     ),
-    Column("tokens", "Tokens/s", "tokens/s", si, _tokens),
-    Column("mfu", "MFU", "% of its own peak", percent, _mfu, whole=1.0),
-    Column("eta", "Tokens/s/W", "tokens/s/W", si, _eta),
+    Column("tokens", "Tokens/s", "tokens/s", si),
+    Column("mfu", "MFU", "% of its own peak", percent, full_scale=1.0),
+    Column("eta", "Tokens/s/W", "tokens/s/W", si),
 )
+
+
+def values_of(hardware: Hardware, work: Work) -> dict[str, SourcedValue]:
+    """A device's value for each column, from its profile and its training."""
+    peaks = {name: peak for name, peak in hardware.peak_flops.items() if name in ("fp32", "bf16")}
+    precision = max(peaks, key=lambda name: peaks[name]) if peaks else ""
+    energy_source = "estimated" if work.is_estimated else "measured"
+    return {
+        "peak": _from_profile(hardware, "peak_flops", peaks.get(precision), precision),
+        "bandwidth": _from_profile(hardware, "bandwidth_bps", hardware.bandwidth_bps),
+        "tokens": SourcedValue(work.tokens_per_s, "measured") if work.tokens_per_s else UNKNOWN,
+        "mfu": UNKNOWN if work.mfu is None else SourcedValue(work.mfu, "measured", work.precision),
+        "eta": SourcedValue(work.eta_e, energy_source) if work.eta_e else UNKNOWN,
+    }
+
+
+def _from_profile(
+    hardware: Hardware, key: str, value: float | None, note: str = ""
+) -> SourcedValue:
+    if value is None:
+        return UNKNOWN
+    source = "measured" if key in hardware.measured else "data sheet"
+    return SourcedValue(plausible(value), source, note)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where bars of a column begin and end."""
+    """Where the bars of a column begin and end."""
 
     low: float
     high: float
@@ -112,13 +107,13 @@ class Scale:
         return (math.log10(value) - math.log10(self.low)) / math.log10(self.high / self.low)
 
 
-def scale_of(values: Iterable[float | None], whole: float | None = None) -> Scale:
-    """A scale that holds every value; decades at both ends where it is logarithmic."""
+def scale_of(values: Iterable[float | None], full_scale: float | None = None) -> Scale:
+    """A scale that fits every value; a logarithmic one begins and ends at powers of ten."""
     known = [value for value in values if value is not None and value > 0]
     if not known:
-        return Scale(0.0, whole or 0.0, False)
-    if whole is not None:
-        return Scale(0.0, max(whole, *known), False)
+        return Scale(0.0, full_scale or 0.0, False)
+    if full_scale is not None:
+        return Scale(0.0, max(full_scale, *known), False)
     if max(known) / min(known) < LOG_FROM:
         return Scale(0.0, max(known), False)
     low = 10.0 ** (math.ceil(math.log10(min(known))) - 1)

@@ -1,12 +1,12 @@
-"""Devices side by side: what each can do and did, with a data-centre card as the reference.
+"""Devices side by side: what each can do and has reached, with a data-centre GPU for reference.
 
-Measured figures win over a data sheet's; which of the two a figure is, is always said.
+A measured figure wins over one from a data sheet, and each figure names its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedcore.hardware.machines import MACHINES, MachineProfile
@@ -15,19 +15,27 @@ from webapp.common.units import percent, si
 from webapp.devices.models import Device
 from webapp.jobs.analysis.device_metrics import Work, work_of
 from webapp.jobs.models import Assignment, Job
-from webapp.pages.devices.columns import COLUMNS, Column, Figure, Scale, scale_of
+from webapp.pages.devices.columns import (
+    COLUMNS,
+    Column,
+    Scale,
+    SourcedValue,
+    scale_of,
+    values_of,
+)
 
 Json = dict[str, Any]
 REFERENCES = ("h200", "h100", "a100", "l4")
-ALIKE = 0.05  # peaks that differ by less are the same machine measured twice
+# Peaks within 5 % of each other count as equal: probes of one machine differ by as much.
+EQUAL_PEAKS = 0.05
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A figure, the length of its bar and where the reference's line crosses, both 0 to 1."""
+class ComparisonCell:
+    """A figure with its bar: its length and the reference line, both from 0 to 1."""
 
     column: Column
-    figure: Figure
+    figure: SourcedValue
     share: float | None
     line: float | None = None
 
@@ -37,8 +45,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Head:
-    """A column's title with its scale and where the reference's line stands."""
+class ColumnHeader:
+    """A column with its bar scale and the reference's value."""
 
     column: Column
     scale: Scale
@@ -46,12 +54,13 @@ class Head:
 
     @property
     def line(self) -> float | None:
+        """Position of the reference line, 0 to 1."""
         return self.scale.share(self.reference)
 
     @property
-    def words(self) -> str:
+    def scale_text(self) -> str:
         if not self.scale.high:
-            return "nothing known yet"
+            return "no data yet"
         low, high = self.column.text(self.scale.low or 0.0), self.column.text(self.scale.high)
         return f"{'log, ' if self.scale.is_log else ''}{low} to {high}"
 
@@ -63,58 +72,67 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A device with its figures, and the job that the last three are of."""
+class ComparisonRow:
+    """A device with its figures by column key, and the job of its training."""
 
     device: Device
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, SourcedValue]
     job: Job | None
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[ComparisonCell, ...] = ()
 
     @property
-    def trained(self) -> str:
-        """Model and method of the training."""
+    def workload(self) -> str:
+        """Model and adapter that the device trained."""
         if self.job is None:
             return "has not trained"
-        spec = self.job.spec
-        return f"{_part(spec, 'model', 'name')}, {_part(spec, 'adapter', 'kind')}"
+        return ", ".join(_model_and_adapter(self.job.spec))
 
 
-def _part(spec: Mapping[str, Any], part: str, name: str) -> str:
-    found = spec.get(part)
-    return str(found.get(name) or "?") if isinstance(found, dict) else "?"
+def _model_and_adapter(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """Names of the model and of the adapter kind, "?" where a stored spec lacks them."""
+    model, adapter = spec.get("model"), spec.get("adapter")
+    return (
+        str(model.get("name") or "?") if isinstance(model, dict) else "?",
+        str(adapter.get("kind") or "?") if isinstance(adapter, dict) else "?",
+    )
 
 
 @dataclass(frozen=True)
 class Comparison:
     reference: MachineProfile
-    heads: tuple[Head, ...]
-    lines: tuple[Line, ...]
+    headers: tuple[ColumnHeader, ...]
+    rows: tuple[ComparisonRow, ...]
 
     @property
     def summary(self) -> str:
-        """How the fleet stands against the reference, in one sentence."""
-        known = [line for line in self.lines if line.figures["peak"].value]
-        card = self.reference.peak_flops.get("bf16")
-        if not known or not card:
+        """One sentence: the fleet's peak against the reference's."""
+        known = [row for row in self.rows if row.figures["peak"].value]
+        reference_peak = self.reference.peak_flops.get("bf16")
+        if not known or not reference_peak:
             return ""
-        peaks = [line.figures["peak"].value or 0.0 for line in known]
-        alike = max(peaks) - min(peaks) <= ALIKE * max(peaks) and len(peaks) > 1
-        best = known[peaks.index(max(peaks))].device.name
-        first = "All are alike, at most" if alike else f"{best} is the fastest with"
-        every = len(known) == len(self.lines)
-        whom = f"all {len(known)}" if every else f"the {len(known)} whose peak is known"
-        return (
-            f"{first} {si(max(peaks), 'FLOP/s')}; "
-            f"{whom} together have "
-            f"{si(sum(peaks), 'FLOP/s')}, {percent(sum(peaks) / card)} of one "
-            f"{self.reference.name}: {si(card, 'FLOP/s')} bf16, dense, by its data sheet."
+        peaks = [row.figures["peak"].value or 0.0 for row in known]
+        fastest = known[peaks.index(max(peaks))].device.name
+        top, total = si(max(peaks), "FLOP/s"), si(sum(peaks), "FLOP/s")
+        share = (
+            f"{percent(sum(peaks) / reference_peak)} of one {self.reference.name} "
+            f"({si(reference_peak, 'FLOP/s')} dense bf16, data sheet)."
         )
+        if len(self.rows) == 1:
+            return f"{fastest} reaches {top}, {share}"
+        are_equal = max(peaks) - min(peaks) <= EQUAL_PEAKS * max(peaks) and len(peaks) > 1
+        best = (
+            f"All are about equal, at most {top}"
+            if are_equal
+            else f"{fastest} is the fastest with {top}"
+        )
+        every = len(known) == len(self.rows)
+        group = f"all {len(known)}" if every else f"the {len(known)} with a known peak"
+        return f"{best}; {group} together reach {total}, {share}"
 
     @property
-    def models(self) -> int:
-        """How many models and methods the trainings are of: within one they compare."""
-        return len({line.trained for line in self.lines if line.job is not None})
+    def workload_count(self) -> int:
+        """How many pairs of model and adapter were trained; figures compare within one only."""
+        return len({row.workload for row in self.rows if row.job is not None})
 
 
 def compare(
@@ -123,79 +141,71 @@ def compare(
     reference: str = REFERENCES[0],
     sort: str = "peak",
 ) -> Comparison:
-    """All these devices, the largest figure of ``sort`` first; those without one at the end."""
-    card = MACHINES[reference if reference in REFERENCES else REFERENCES[0]]
-    lines = [_line(device, trainings.get(device.pk)) for device in devices]
-    heads = tuple(_head(column, lines, card) for column in COLUMNS)
+    """Compare devices, the largest ``sort`` figure first; ``trainings`` is by device id."""
+    machine = MACHINES[reference if reference in REFERENCES else REFERENCES[0]]
+    rows = []
+    for device in devices:
+        training = trainings.get(device.pk)
+        work = work_of(training) if training is not None else Work()
+        job = training.round.job if training is not None else None
+        rows.append(ComparisonRow(device, values_of(hardware_of(device.profile), work), job))
+    headers = []
+    for column in COLUMNS:
+        of_machine = column.reference(machine)
+        values = [*(row.figures[column.key].value for row in rows), of_machine]
+        headers.append(ColumnHeader(column, scale_of(values, column.full_scale), of_machine))
     if sort in {column.key for column in COLUMNS}:
-        lines.sort(key=lambda line: (-(line.figures[sort].value or 0.0), line.device.name))
+        rows.sort(key=lambda row: (-(row.figures[sort].value or 0.0), row.device.name))
     else:
-        lines.sort(key=lambda line: line.device.name.lower())
-    return Comparison(card, heads, tuple(_drawn(line, heads) for line in lines))
+        rows.sort(key=lambda row: row.device.name.lower())
+    return Comparison(machine, tuple(headers), tuple(with_cells(row, headers) for row in rows))
 
 
-def _line(device: Device, part: Assignment | None) -> Line:
-    hardware = hardware_of(device.profile)
-    work = work_of(part) if part is not None else Work()
-    figures = {column.key: column.of(hardware, work) for column in COLUMNS}
-    return Line(device, figures, part.round.job if part is not None else None)
+def with_cells(row: ComparisonRow, headers: Iterable[ColumnHeader]) -> ComparisonRow:
+    """The row with its bars on the scales of all rows."""
+    cells = []
+    for header in headers:
+        figure = row.figures[header.column.key]
+        share = header.scale.share(figure.value)
+        cells.append(ComparisonCell(header.column, figure, share, header.line))
+    return replace(row, cells=tuple(cells))
 
 
-def _head(column: Column, lines: Iterable[Line], card: MachineProfile) -> Head:
-    reference = column.reference(card)
-    values = [line.figures[column.key].value for line in lines]
-    return Head(column, scale_of([*values, reference], column.whole), reference)
-
-
-def _drawn(line: Line, heads: Iterable[Head]) -> Line:
-    cells = tuple(_cell(line.figures[head.column.key], head) for head in heads)
-    return Line(line.device, line.figures, line.job, cells)
-
-
-def _cell(figure: Figure, head: Head) -> Cell:
-    return Cell(head.column, figure, head.scale.share(figure.value), head.line)
-
-
-def told(found: Comparison) -> Json:
-    """The comparison as plain values: SI units without prefixes."""
+def to_json(comparison: Comparison) -> Json:
+    """The comparison for the REST API: plain values in SI units without prefixes."""
+    devices = []
+    for row in comparison.rows:
+        figures = {
+            key: {"value": figure.value, "source": figure.source, "note": figure.note}
+            for key, figure in row.figures.items()
+        }
+        job = str(row.job.pk) if row.job is not None else None
+        devices.append({"id": row.device.pk, "name": row.device.name, "job": job, **figures})
     return {
         "reference": {
-            "id": found.reference.id,
-            "name": found.reference.name,
-            "source": found.reference.source,
-            **{head.column.key: head.reference for head in found.heads},
+            "id": comparison.reference.id,
+            "name": comparison.reference.name,
+            "source": comparison.reference.source,
+            **{header.column.key: header.reference for header in comparison.headers},
         },
         "units": {column.key: column.unit for column in COLUMNS},
-        "devices": [_told_line(line) for line in found.lines],
+        "devices": devices,
     }
 
 
-def _told_line(line: Line) -> Json:
-    figures = {
-        key: {"value": figure.value, "source": figure.source, "note": figure.note}
-        for key, figure in line.figures.items()
-    }
-    job = str(line.job.pk) if line.job is not None else None
-    return {"id": line.device.pk, "name": line.device.name, "job": job, **figures}
-
-
-def rows(found: Comparison) -> list[list[Any]]:
-    """Head and rows of a CSV file; the reference is the first."""
-    head = ["device", "job", "model", "method"]
-    head += [f"{c.key}_{what}" for c in COLUMNS for what in ("value", "source", "note")]
-    card: list[Any] = [found.reference.name, "", "", ""]
-    for each in found.heads:
-        known = each.reference is not None
-        card += [each.reference, "data sheet" if known else "", ""]
-    return [head, card, *(_csv_line(line) for line in found.lines)]
-
-
-def _csv_line(line: Line) -> list[Any]:
-    spec = line.job.spec if line.job is not None else {}
-    job = line.job.name if line.job is not None else ""
-    cells: list[Any] = [line.device.name, job, _part(spec, "model", "name") if spec else ""]
-    cells.append(_part(spec, "adapter", "kind") if spec else "")
-    for column in COLUMNS:
-        figure = line.figures[column.key]
-        cells += [figure.value, figure.source, figure.note]
-    return cells
+def csv_rows(comparison: Comparison) -> list[list[Any]]:
+    """Header and rows of the CSV file; the first row is the reference."""
+    header = ["device", "job", "model", "method"]
+    header += [f"{column.key}_{part}" for column in COLUMNS for part in ("value", "source", "note")]
+    first: list[Any] = [comparison.reference.name, "", "", ""]
+    for each in comparison.headers:
+        first += [each.reference, "data sheet" if each.reference is not None else "", ""]
+    rows = [header, first]
+    for row in comparison.rows:
+        job = [row.job.name, *_model_and_adapter(row.job.spec)] if row.job else ["", "", ""]
+        cells: list[Any] = [row.device.name, *job]
+        for column in COLUMNS:
+            figure = row.figures[column.key]
+            cells += [figure.value, figure.source, figure.note]
+        rows.append(cells)
+    return rows

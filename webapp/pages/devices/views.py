@@ -1,4 +1,4 @@
-"""Pages of devices: list, one device, enrolment, revocation."""
+"""Device pages: list, comparison, one device, enrolment, revocation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from webapp.jobs.analysis import device_history, heads
 from webapp.jobs.analysis.device_metrics import work_of
 from webapp.jobs.lifecycle.enrolment import create_enrolment, revoke
 from webapp.jobs.models import Assignment, Job
-from webapp.pages.devices import comparison, comparison_data, roofline
+from webapp.pages.devices import profile_facts
+from webapp.pages.devices.comparison import REFERENCES
+from webapp.pages.devices.comparison_query import ComparisonQuery
 from webapp.pages.devices.forms import EnrolForm, enrol_command
-from webapp.pages.devices.intensity import flops_per_byte
+from webapp.pages.devices.job_totals import latest_jobs
+from webapp.pages.devices.roofline_chart import arithmetic_intensity, roofline_chart
 
 RECENT = 10
-COMPARED = 100  # devices on one page
-ROUNDS = 12  # of a device's page
+DEVICES_PER_PAGE = 100  # of the comparison
+ROUNDS = 12  # on a device's page
 
 
 def device_list(request: HttpRequest) -> HttpResponse:
@@ -34,16 +37,16 @@ def device_list(request: HttpRequest) -> HttpResponse:
     sort = request.GET.get("sort", "name")
     devices = device_history.select(query, presence, sort)
     page = Paginator(devices, device_history.PAGE).get_page(request.GET.get("page"))
-    shown = list(page.object_list)
-    prefetch_related_objects(shown, device_history.HELD)
-    every = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+    on_page = list(page.object_list)
+    prefetch_related_objects(on_page, device_history.HELD)
+    fleet = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
     context = {
         "page": page,
-        "rows": device_history.of_devices(shown, device_history.last_trainings(shown)),
+        "rows": device_history.of_devices(on_page, device_history.last_trainings(on_page)),
         "query": query,
         "presence": presence,
         "sort": sort,
-        "counts": heads.counts({"presence": device.presence} for device in every),
+        "counts": heads.counts({"presence": device.presence} for device in fleet),
         "any": bool(devices) or Device.objects.exists(),
     }
     part = request.headers.get("HX-Target") == "devices"
@@ -51,19 +54,19 @@ def device_list(request: HttpRequest) -> HttpResponse:
 
 
 def device_compare(request: HttpRequest) -> HttpResponse:
-    """Every device that is not revoked beside the others, a page at a time on common scales."""
-    wanted = comparison_data.Wanted.of(request.GET)
-    found = wanted.comparison()
-    page = Paginator(found.lines, COMPARED).get_page(request.GET.get("page"))
+    """Every device that is not revoked, in pages, with bars on common scales."""
+    query = ComparisonQuery.of(request.GET)
+    comparison = query.comparison()
+    page = Paginator(comparison.rows, DEVICES_PER_PAGE).get_page(request.GET.get("page"))
     context = {
-        "found": found,
+        "comparison": comparison,
         "page": page,
-        "wanted": wanted,
+        "query": query,
         "jobs": Job.objects.filter(alone_of=None)
         .exclude(phase="draft")
         .order_by("-created_at")[:RECENT],
-        "references": [MACHINES[key] for key in comparison.REFERENCES],
-        "csv": f"{reverse('api-device-comparison-csv')}?{wanted.query}",
+        "references": [MACHINES[key] for key in REFERENCES],
+        "csv": f"{reverse('api-device-comparison-csv')}?{query.query_string}",
     }
     part = request.headers.get("HX-Target") == "comparison"
     return render(request, "devices/_comparison.html" if part else "devices/compare.html", context)
@@ -71,41 +74,23 @@ def device_compare(request: HttpRequest) -> HttpResponse:
 
 def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
     device = get_permitted_or_404(request, device_history.devices_with_data(), pk=device_id)
-    work = list(
-        Assignment.objects.filter(device=device)
-        .select_related("round__job")
-        .order_by("-offered_at")[:ROUNDS]
-    )
+    trainings = Assignment.objects.filter(device=device).select_related("round__job")
     row = device_history.of_devices([device], device_history.last_trainings([device]))[0]
-    credential = getattr(device, "credential", None)
+    intensity = arithmetic_intensity(device, row.last)
     context = {
         "device": device,
         "row": row,
-        "peaks": roofline.peak_facts(device.profile),
-        "rates": rates(device, row),
-        "roofline": roofline.picture(device.profile, row.last, flops_per_byte(device, row.last)),
-        "left_out": roofline.left_out(device.profile),
-        "jobs": roofline.last_jobs(device),
-        "work": [(part, work_of(part)) for part in work],
-        "credential": credential,
+        "peaks": profile_facts.peak_facts(device.profile),
+        "rates": profile_facts.rate_facts(device.profile, row.link_bps),
+        "roofline": roofline_chart(device.profile, row.last, intensity),
+        "probe_gaps": profile_facts.probe_gaps(device.profile),
+        "jobs": latest_jobs(device),
+        "work": [(part, work_of(part)) for part in trainings.order_by("-offered_at")[:ROUNDS]],
+        "credential": getattr(device, "credential", None),
         "head": heads.device_head(device),
         "events": device.events.select_related("job").order_by("-at")[:30],
     }
     return render(request, "devices/page.html", context)
-
-
-def rates(device: Device, row: device_history.Row) -> list[roofline.Fact]:
-    """What moves bytes, and what measures watts."""
-    profile = device.profile
-    return [
-        roofline.rate_fact(
-            "Memory bandwidth", profile.get("memory_bandwidth_bps"), "measured, read plus write"
-        ),
-        roofline.rate_fact("Disk, reading", profile.get("disk_read_bps"), "measured"),
-        roofline.rate_fact("Disk, writing", profile.get("disk_write_bps"), "measured"),
-        roofline.rate_fact("Link", row.link_bps, "measured in the last download"),
-        roofline.power_fact(profile),
-    ]
 
 
 @require(ENROL)
@@ -120,7 +105,7 @@ def enrol(request: HttpRequest) -> HttpResponse:
         enrolment, token = create_enrolment(current_user(request), name, role, form.lifetime)
         context["enrolment"] = enrolment
         context["command"] = enrol_command(settings.PUBLIC_URL, token, name, dataset, trains)
-        context["asks_data"] = trains and not dataset
+        context["needs_dataset"] = trains and not dataset
     recent = Enrolment.objects.select_related("device", "created_by")
     context["recent"] = recent.order_by("-created_at")[:RECENT]
     return render(request, "devices/enrol.html", context)
@@ -128,15 +113,18 @@ def enrol(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
-    """The waiting box; 204 while nothing has changed, so that nothing is drawn anew."""
+    """The state of an enrolment as a fragment; 204 while nothing has changed."""
     rows = Enrolment.objects.select_related("device")
     enrolment = get_permitted_or_404(request, rows, ENROL, pk=enrolment_id)
     if enrolment.state == request.GET.get("was") == "waiting":
         return HttpResponse(status=204)
     device = enrolment.device
-    seen = device is not None and device.last_seen_at is not None
-    row = device_history.of_devices([device], {})[0] if device is not None else None
-    context = {"enrolment": enrolment, "device": device, "seen": seen, "row": row}
+    context = {
+        "enrolment": enrolment,
+        "device": device,
+        "is_running": device is not None and device.last_seen_at is not None,
+        "row": device_history.of_devices([device], {})[0] if device is not None else None,
+    }
     return render(request, "devices/_enrolment.html", context)
 
 
@@ -144,20 +132,20 @@ def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
 def device_revoke(request: HttpRequest, device_id: int) -> HttpResponse:
     device = get_permitted_or_404(request, Device.objects.all(), REVOKE_DEVICE, pk=device_id)
     revoke(device, current_user(request))
-    messages.success(request, f"{device.name} is revoked; its credential opens nothing any more.")
+    messages.success(request, f"{device.name} is revoked; its credential no longer works.")
     return redirect("device", device_id=device.pk)
 
 
 @require(REVOKE_DEVICE)
 @require_POST
 def revoke_many(request: HttpRequest) -> HttpResponse:
-    wanted = [int(key) for key in request.POST.getlist("device") if key.isdecimal()]
-    devices = list(Device.objects.filter(pk__in=wanted, revoked_at=None))
+    ids = [int(key) for key in request.POST.getlist("device") if key.isdecimal()]
+    devices = list(Device.objects.filter(pk__in=ids, revoked_at=None))
     for device in devices:
         revoke(device, current_user(request))
     if devices:
         names = ", ".join(device.name for device in devices)
         messages.success(request, f"Revoked: {names}.")
     else:
-        messages.error(request, "Choose at least one device that is not revoked.")
+        messages.error(request, "Select at least one device that is not revoked.")
     return redirect("devices")

@@ -28,7 +28,7 @@ LEFT_OUT = "left-out"  # the paths, with commas between, of what static/js/new_j
 
 
 @dataclass(frozen=True)
-class Choice:
+class FieldChoice:
     value: str
     label: str
     note: str = ""
@@ -44,7 +44,7 @@ class Field:
     kind: str
     value: Any
     faults: tuple[str, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[FieldChoice, ...] = ()
     suggestions: tuple[str, ...] = ()
 
     @property
@@ -66,12 +66,12 @@ class Field:
         return f"{path}={'|'.join(values)}" if path else ""
 
     @property
-    def usual(self) -> tuple[Choice, ...]:
+    def usual(self) -> tuple[FieldChoice, ...]:
         """The cards seen at once."""
         return tuple(choice for choice in self.choices if not self._rare(choice))
 
     @property
-    def rare(self) -> tuple[Choice, ...]:
+    def rare(self) -> tuple[FieldChoice, ...]:
         """The cards that unfold."""
         return tuple(choice for choice in self.choices if self._rare(choice))
 
@@ -79,7 +79,7 @@ class Field:
     def rare_open(self) -> bool:
         return any(choice.chosen for choice in self.rare)
 
-    def _rare(self, choice: Choice) -> bool:
+    def _rare(self, choice: FieldChoice) -> bool:
         return choice.value not in USUAL.get(self.name, (choice.value,))
 
     @property
@@ -210,7 +210,7 @@ def _field(
     if info.path in CARDS:
         cards = CARDS[info.path]
         choices = tuple(
-            Choice(name, *cards.get(name, (name, "")), chosen=name == value)
+            FieldChoice(name, *cards.get(name, (name, "")), chosen=name == value)
             for name in info.choices or ()
         )
         return Field(info, "cards", value, faults, choices)
@@ -219,7 +219,7 @@ def _field(
     if info.choices is not None:
         held = value if isinstance(value, list) else [value]
         kind = "names" if isinstance(info.default, tuple) else "choice"
-        named = tuple(Choice(name, name, chosen=name in held) for name in info.choices)
+        named = tuple(FieldChoice(name, name, chosen=name in held) for name in info.choices)
         return Field(info, kind, value, faults, named)
     if _is_list(info):
         typed = ", ".join(map(str, value)) if isinstance(value, list) else value
@@ -232,10 +232,10 @@ def _field(
     return Field(info, "text", value, faults, suggestions=_suggestions(info.path, devices))
 
 
-def _devices(devices: Sequence[Device], value: Any) -> tuple[Choice, ...]:
+def _devices(devices: Sequence[Device], value: Any) -> tuple[FieldChoice, ...]:
     held = value if isinstance(value, list) else []
     return tuple(
-        Choice(
+        FieldChoice(
             device.name,
             device.name,
             _held(device),

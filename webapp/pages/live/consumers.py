@@ -22,7 +22,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 
 from webapp.accounts.models import User
-from webapp.pages.live.readers import DeviceReader, FleetReader, Gone, JobReader
+from webapp.pages.live.readers import DeviceReader, FleetReader, JobReader, SubjectDeleted
 from webapp.telemetry.pace import WATCH_TTL_S, watch
 from webapp.wake import FLEET_GROUP, device_group, job_group
 
@@ -37,14 +37,14 @@ MAX_MESSAGE_BYTES = 256 * 1024
 MAX_SEQ = 2**62
 MAX_NONSENSE = 5
 # Close codes: 4000 to 4999 are ours to give a meaning.
-CLOSE_NONSENSE, CLOSE_SIGNED_OUT, CLOSE_GONE, CLOSE_TOO_BIG = 4400, 4401, 4404, 1009
+CLOSE_NONSENSE, CLOSE_SIGNED_OUT, CLOSE_DELETED, CLOSE_TOO_BIG = 4400, 4401, 4404, 1009
 
 
 class BadMessage(Exception):
     """What the browser sent makes no sense; the text says what is expected."""
 
 
-class Reader(Protocol):
+class LiveReader(Protocol):
     def start_at(self, cursors: dict[str, Any]) -> None: ...
 
     def read(self) -> dict[str, Any] | None: ...
@@ -82,7 +82,7 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
     """One browser that follows one thing. Subclasses say which group and which reader."""
 
     groups: list[str] = []
-    reader: Reader
+    reader: LiveReader
     task: asyncio.Task[None] | None = None
     nonsense = 0
     told_at = 0.0
@@ -90,7 +90,7 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
     def group(self) -> str:
         raise NotImplementedError
 
-    def make_reader(self) -> Reader:
+    def make_reader(self) -> LiveReader:
         raise NotImplementedError
 
     def watched(self) -> UUID | int | None:
@@ -169,9 +169,9 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Read and send what is new; False where there is nothing left to follow."""
         try:
             message = await database_sync_to_async(self.reader.read)()
-        except Gone as gone:
-            await self._tell({"type": "error", "message": str(gone)})
-            await self.close(CLOSE_GONE)
+        except SubjectDeleted as error:
+            await self._tell({"type": "error", "message": str(error)})
+            await self.close(CLOSE_DELETED)
             return False
         except Exception:
             log.exception("a live page could not be read")
@@ -205,7 +205,7 @@ class FollowJob(Follow):
     def group(self) -> str:
         return job_group(self.job_id)
 
-    def make_reader(self) -> Reader:
+    def make_reader(self) -> LiveReader:
         return JobReader(self.job_id)
 
     def watched(self) -> UUID:
@@ -221,7 +221,7 @@ class FollowDevice(Follow):
     def group(self) -> str:
         return device_group(self.device_id)
 
-    def make_reader(self) -> Reader:
+    def make_reader(self) -> LiveReader:
         return DeviceReader(self.device_id)
 
     def watched(self) -> int:
@@ -232,5 +232,5 @@ class FollowFleet(Follow):
     def group(self) -> str:
         return FLEET_GROUP
 
-    def make_reader(self) -> Reader:
+    def make_reader(self) -> LiveReader:
         return FleetReader()

@@ -25,7 +25,7 @@ EVENTS_AT_FIRST = 200
 SAMPLES_AT_ONCE = 5000
 
 
-class Gone(Exception):
+class SubjectDeleted(Exception):
     """What the page follows does not exist any more."""
 
 
@@ -82,7 +82,7 @@ class JobReader:
             .first()
         )
         if job is None:
-            raise Gone("this job does not exist any more")
+            raise SubjectDeleted("this job does not exist any more")
         told = self.changes.of(snapshot(job, self.memory))
         events = self._events(job)
         found = self._samples(job)
@@ -136,7 +136,7 @@ class DeviceReader:
     def read(self) -> Json | None:
         device = Device.objects.filter(pk=self.device_id).first()
         if device is None:
-            raise Gone("this device does not exist any more")
+            raise SubjectDeleted("this device does not exist any more")
         told = self.changes.of(heads.device_head(device))
         events = self._events()
         rows = Sample.objects.filter(device=device)

@@ -1,8 +1,9 @@
-"""What a person asks a comparison of devices for, read from a query; pages and REST share it."""
+"""The query string of a comparison of devices; the page and the REST API share it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 from uuid import UUID
@@ -17,37 +18,33 @@ SORTS = (*(column.key for column in COLUMNS), "name")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """``job``: figures of this job's trainings alone; None: of each device's newest."""
+class ComparisonQuery:
+    """``job``: compare trainings of this job; None: each device's newest training."""
 
     job: Job | None
     reference: str
     sort: str
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Wanted:
-        """What is not understood is left at its default."""
+    def of(cls, query: Mapping[str, str]) -> ComparisonQuery:
+        """Parse a query; values that make no sense fall back to the defaults."""
+        job = None
+        with suppress(ValueError):
+            job = Job.objects.filter(pk=UUID(query.get("job", ""))).first()
         reference, sort = query.get("reference", ""), query.get("sort", "")
         return cls(
-            job=_job(query.get("job", "")),
+            job=job,
             reference=reference if reference in REFERENCES else REFERENCES[0],
             sort=sort if sort in SORTS else SORTS[0],
         )
 
     @property
-    def query(self) -> str:
+    def query_string(self) -> str:
         job = {"job": str(self.job.pk)} if self.job is not None else {}
         return urlencode({**job, "reference": self.reference, "sort": self.sort})
 
     def comparison(self) -> Comparison:
-        """Of every device that is not revoked, in a fixed number of queries."""
+        """Compare every device that is not revoked, in a fixed number of queries."""
         devices = list(Device.objects.filter(revoked_at=None))
         trainings = device_history.last_trainings(devices, self.job)
         return compare(devices, trainings, self.reference, self.sort)
-
-
-def _job(text: str) -> Job | None:
-    try:
-        return Job.objects.filter(pk=UUID(text)).first()
-    except ValueError:
-        return None

@@ -1,4 +1,7 @@
-"""What templates show: numbers with units, relative times, states, icons, sparklines."""
+"""Template tags: numbers with units, relative times, states, icons, bars and sparklines.
+
+Bars and sparklines are SVG, since the content security policy forbids style attributes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from webapp.telemetry.icons import ICONS
 
 register = template.Library()
 
-# The tone a state is painted in; its word always stands beside it.
+# Colour of a state; its word always stands beside it.
 TONES = {
     "online": "good",
     "busy": "live",
@@ -66,7 +69,7 @@ def duration(seconds: object) -> str:
 
 @register.simple_tag
 def ago(at: datetime | None) -> str | SafeString:
-    """A relative time that the page keeps current, with the exact one on hover."""
+    """A relative time, updated by the page, with the exact time on hover."""
     if at is None:
         return "never"
     exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
@@ -84,19 +87,19 @@ def state(word: str, label: str = "") -> SafeString:
 
 @register.simple_tag
 def device_checks(field: Field) -> SafeString:
-    """A tick box a device; joined here, since a template takes long over a thousand."""
+    """A checkbox per device; joined here, since a template is slow for a thousand of them."""
     rows = (
         (
-            *(field.name, one.value, " checked" if one.chosen else "", one.label, one.note),
-            *(TONES.get(one.state, "idle"), one.state),
+            *(field.name, choice.value, " checked" if choice.chosen else ""),
+            *(choice.label, choice.note, TONES.get(choice.state, "idle"), choice.state),
         )
-        for one in field.choices
+        for choice in field.choices
     )
-    line = (
+    row = (
         '<label class="check"><input type="checkbox" name="{0}" value="{1}"{2}>{3} '
         '<span class="state" data-tone="{5}">{6}</span><small>{4}</small></label>'
     )
-    return format_html_join("", line, rows)
+    return format_html_join("", row, rows)
 
 
 @register.simple_tag
@@ -109,8 +112,26 @@ def icon(name: str) -> SafeString:
 
 
 @register.simple_tag
+def bar(share: float | None, source: str, line: float | None = None) -> SafeString:
+    """A bar of ``share`` of the width, coloured by its source; ``line`` marks the reference."""
+    length = "0" if share is None else f"{max(0.5, 100 * min(1.0, share)):.1f}"
+    mark = SafeString("")
+    if line is not None:
+        x = f"{min(99.6, max(0.4, 100 * line)):.1f}"
+        mark = format_html('<line x1="{0}" x2="{0}" y1="0" y2="10"/>', x)
+    return format_html(
+        '<svg class="bar-of" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" y="2" width="100" height="6"/>'
+        '<rect data-source="{}" y="2" width="{}" height="6"/>{}</svg>',
+        source,
+        length,
+        mark,
+    )
+
+
+@register.simple_tag
 def sparkline(values: Sequence[float], label: str, width: int = 96, height: int = 24) -> SafeString:
-    """A line of the values from left to right; a single value is a dot."""
+    """A line through the values; a single value is a dot."""
     if not values:
         return format_html('<span class="faint">{}</span>', units.NONE)
     low, high = min(values), max(values)
@@ -134,7 +155,7 @@ def sparkline(values: Sequence[float], label: str, width: int = 96, height: int 
 
 @register.simple_tag
 def gain(now: float | None, before: float | None) -> str | SafeString:
-    """How many points a score rose, or fell, since the start."""
+    """Change of a score since the start, in points."""
     if now is None or before is None or now == before:
         return units.NONE
     points = now - before
@@ -143,8 +164,8 @@ def gain(now: float | None, before: float | None) -> str | SafeString:
 
 
 @register.simple_tag
-def dressed(field: BoundField) -> SafeString:
-    """A form's field in the look of the pages, tied to its help and its faults."""
+def field_widget(field: BoundField) -> SafeString:
+    """The widget of a form field with its CSS class, linked to its help text and errors."""
     widget = field.field.widget
     ids = [f"{field.id_for_label}_helptext"] if field.help_text else []
     ids += [f"{field.id_for_label}_error"] if field.errors else []
