@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.aggregate import UpdateFile, fold_files
 from fedcore.aggregation.block_pass import fold_range
-from fedcore.aggregation.inputs import Before, open_inputs
-from fedcore.compute.device import threads as torch_threads
+from fedcore.aggregation.flat_inputs import open_inputs
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.update_files import ServerFiles, UpdateFile
+from fedcore.compute.device import torch_threads
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
 from fedcore.wire.dtypes import DTYPES
@@ -141,7 +142,7 @@ def _status(field: str) -> int:
 
 def _cases(case: Case) -> dict[str, Callable[[], object]]:
     """What is measured. Each reads all updates once, but for what is done to the output alone."""
-    inputs = open_inputs(case.spec, Before(case.before, None), case.updates, case.folder)
+    inputs = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
     rows = [member.row.read(0, inputs.row.elements) for member in inputs.members]
     shares = [member.share for member in inputs.members]
     target = torch.empty(inputs.row.elements)
@@ -159,7 +160,7 @@ def _cases(case: Case) -> dict[str, Callable[[], object]]:
         each(lambda part: [torch.dot(row[part], row[part]) for row in rows])
 
     def fold_in_memory() -> None:
-        opened = open_inputs(case.spec, Before(case.before, None), case.updates, case.folder)
+        opened = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
         fold_range(opened, (0, opened.row.elements), lambda *_: None, case.threads)
 
     return {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedcore.aggregation.lowrank.products import Product, spectrum, total
 from fedcore.architecture.sizes import KNOWN
-from fedcore.compute.device import threads
+from fedcore.compute.device import torch_threads
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with threads(1), torch.no_grad():
+    with torch_threads(1), torch.no_grad():
         print(f"{args.devices} devices of rank {args.rank}, served at {args.rank}; one core, best "
               f"of {args.repeat}\n")  # fmt: skip
         print("| model | matrix | shape | dense ms | factors ms | times | difference |")

@@ -14,7 +14,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.model.initial import full_shapes
 from fedcore.model.load import NANO
 from fedcore.model.source import ModelSource
-from fedcore.train.data import Prepared, Tokenized
+from fedcore.train.tokenization import Prepared, TokenizedDataset
 from fedcore.wire.frame import FrameWriter
 
 SCALE = 0.02
@@ -83,5 +83,5 @@ def varied_examples(
     ids = np.random.default_rng(seed).integers(FIRST_WORD, vocab, int(ends[-1, 1]), dtype=np.int32)
     ids[ends.reshape(-1) - 1] = 1
     ids.tofile(folder / "ids.bin")
-    examples = Tokenized(folder)
+    examples = TokenizedDataset(folder)
     return Prepared(examples, examples, ("",) * len(lengths), 0)

@@ -20,8 +20,8 @@ from fedcore.methods.session import Session
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.batches import Signs, collate, forward, token_losses
-from fedcore.train.data import Prepared, Tokenized
 from fedcore.train.datasets import Source
+from fedcore.train.tokenization import Prepared, TokenizedDataset
 
 SEEDS, STEPS, BATCH, DROPOUT = (0, 1, 2), 40, 8, 0.1
 RATES = {"lora": 5e-3, "full": 1e-3}
@@ -97,7 +97,7 @@ def _task(spec: JobSpec, prepared: Prepared) -> Task:
 
 
 @torch.no_grad()
-def _loss(model: Any, examples: Tokenized) -> float:
+def _loss(model: Any, examples: TokenizedDataset) -> float:
     """Nats per target token, in fp32 by the modules of transformers, whoever trained."""
     model = model.float().eval()
     total, tokens = 0.0, 0

@@ -19,9 +19,9 @@ from fedcore.plan.cost.step_flops import StepCost, full_cost, lora_cost
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate, groups, steps_of
-from fedcore.train.data import Tokenized
-from fedcore.train.loop import Work, train_locally
+from fedcore.train.loop import TrainingTask, train_locally
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import TokenizedDataset
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -57,10 +57,10 @@ class Task:
     """What every variant trains on: the same examples, in the same order."""
 
     spec: JobSpec
-    examples: Tokenized
+    examples: TokenizedDataset
     sizes: Architecture
 
-    def first(self, count: int) -> Tokenized:
+    def first(self, count: int) -> TokenizedDataset:
         return self.examples.some(range(count))
 
     @property
@@ -135,7 +135,7 @@ def _own(model: Any, variant: Variant, task: Task) -> Timed:
     """What a device runs, its measurements at every step included."""
     losses: list[float] = []
     train = replace(task.spec.train, kernels=variant.kernels)
-    work = Work(
+    work = TrainingTask(
         model, task.examples, train, task.cost.training, task.spec.seed, CPU,
         DTYPES[variant.precision], variant.dropout,
     )  # fmt: skip

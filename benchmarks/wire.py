@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import wire_study
-from fedcore.compute.device import threads
+from fedcore.compute.device import torch_threads
 from fedcore.formats.codec_chain import parse
 from fedcore.formats.update_header import FrameRow
 from fedcore.wire.chain import array_of, decode, encode, parts_of
-from fedcore.wire.noise import Stochastic
 from fedcore.wire.packing import unpack
+from fedcore.wire.rounding import StochasticRounding
 
 CHAINS = (
     "fp32", "bf16", "fp16", "int8", "int4", "int4+zstd", "top_k(0.1)+int8", "top_k(0.1)+int4+zstd",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.study:
         return wire_study.run(args)
-    with threads(1), torch.no_grad():
+    with torch_threads(1), torch.no_grad():
         update = _made()
         count = sum(SIZES)
         print(f"{count:,} fp32 numbers in {len(SIZES)} tensors, one core, best of {args.repeat}; "
@@ -84,7 +84,7 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> Figures:
     lost = given = 0.0
     for name, tensor in update.items():
         marks = [time.perf_counter()]
-        parts = encode(chain, name, tensor, Stochastic(1))
+        parts = encode(chain, name, tensor, StochasticRounding(1))
         place = FrameRow((name,), tuple(tensor.shape), ("0", "0z"))
         ((held, array),) = array_of(chain, place, parts).items()
         del parts

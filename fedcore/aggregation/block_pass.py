@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.flat_file import FlatFile, Numbers, Row
-from fedcore.aggregation.strategy import Strategy
-from fedcore.compute.device import threads as torch_threads
+from fedcore.aggregation.flat_file import FlatFile, FlatLayout, Numbers
+from fedcore.aggregation.folds import Strategy
+from fedcore.compute.device import torch_threads
 
 # 1 MiB of fp32: an update's block and the sum fit a core's cache together, and work on one takes
 # long enough that threads seldom wait for each other's Python.
@@ -33,7 +33,7 @@ Put = Callable[[int, int, Tensor], None]  # row (0: weights, then moments), firs
 
 
 @dataclass(frozen=True)
-class Member:
+class WeightedUpdate:
     """An update in a fold: its key, its share of the weight (sum 1), its filters' factor."""
 
     key: tuple[int, int]
@@ -44,14 +44,14 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class FoldInputs:
     """All that one fold reads. ``moments``: the rows of the server state, None before it."""
 
     strategy: Strategy
-    row: Row
+    row: FlatLayout
     before: Numbers
     moments: FlatFile | None
-    members: tuple[Member, ...]
+    members: tuple[WeightedUpdate, ...]
 
     @property
     def rows(self) -> int:
@@ -72,7 +72,7 @@ class Inputs:
 
 
 def fold_range(
-    inputs: Inputs, span: tuple[int, int], put: Put, threads: int = 0
+    inputs: FoldInputs, span: tuple[int, int], put: Put, threads: int = 0
 ) -> list[list[float]]:
     """Fold places [start, stop) of the row; returns each member's sum of squares of each block.
 
@@ -153,7 +153,7 @@ def _run_threads(run: Callable[[], None], count: int) -> None:
             running.result()
 
 
-def _fold_block(inputs: Inputs, start: int, stop: int, put: Put) -> list[float]:
+def _fold_block(inputs: FoldInputs, start: int, stop: int, put: Put) -> list[float]:
     squares: list[float] = []
     out = torch.empty(stop - start)
     shares = [member.share for member in inputs.members]
@@ -176,7 +176,7 @@ def _fold_block(inputs: Inputs, start: int, stop: int, put: Put) -> list[float]:
 
 
 def _read(
-    members: Sequence[Member], start: int, stop: int, squares: list[float]
+    members: Sequence[WeightedUpdate], start: int, stop: int, squares: list[float]
 ) -> Iterator[Tensor]:
     for member in members:
         block = member.row.read(start, stop)
@@ -184,7 +184,7 @@ def _read(
         yield block if member.factor == 1 else block * member.factor
 
 
-def _moment(inputs: Inputs, number: int, start: int, stop: int, first: float) -> Tensor:
+def _moment(inputs: FoldInputs, number: int, start: int, stop: int, first: float) -> Tensor:
     if inputs.moments is None:
         return torch.full((stop - start,), first)
     skipped = number * inputs.row.elements

@@ -17,19 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.block_pass import BLOCK, Inputs, Member, fold_range, norm
-from fedcore.aggregation.inputs import (
-    Before,
-    UpdateFile,
-    UpdatesRefused,
-    open_inputs,
-    rounds_of,
-    state_layout,
-)
-from fedcore.aggregation.lowrank.error import aggregation_error
-from fedcore.aggregation.report import FoldReport
-from fedcore.aggregation.row_writer import RowWriter
-from fedcore.aggregation.strategy import Strategy
+from fedcore.aggregation.block_pass import BLOCK, FoldInputs, WeightedUpdate, fold_range, norm
+from fedcore.aggregation.flat_inputs import open_inputs, rounds_of, state_layout
+from fedcore.aggregation.flat_writer import FlatWriter
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.lowrank.averaging_error import aggregation_error
+from fedcore.aggregation.update_files import ServerFiles, UpdateFile, UpdatesRefused
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo, FrameReader
 
@@ -38,7 +32,7 @@ from fedcore.wire.frame import FrameInfo, FrameReader
 class Paths:
     """The files of a fold: what was before, where the next global weights and state go."""
 
-    before: Before
+    before: ServerFiles
     weights: Path
     state: Path
 
@@ -68,14 +62,14 @@ def fold_row(
 class Outputs:
     """The frames that a fold writes: the next global weights, the next server state."""
 
-    def __init__(self, inputs: Inputs, before: Before, after: tuple[Path, Path]) -> None:
+    def __init__(self, inputs: FoldInputs, before: ServerFiles, after: tuple[Path, Path]) -> None:
         name = inputs.strategy.name
         meta = {"kind": "state", "strategy": name, "rounds": str(rounds_of(before.state) + 1)}
         row = inputs.row
         layout = {n: ("F32", shape) for n, shape in zip(row.names, row.shapes, strict=True)}
         self._elements = row.elements
-        self._weights = RowWriter(after[0], layout, dict(FrameReader(before.weights).meta))
-        self._state = RowWriter(after[1], state_layout(inputs.strategy, row), meta)
+        self._weights = FlatWriter(after[0], layout, dict(FrameReader(before.model).meta))
+        self._state = FlatWriter(after[1], state_layout(inputs.strategy, row), meta)
         self._stack = ExitStack()
 
     def __enter__(self) -> Outputs:
@@ -99,7 +93,7 @@ class Outputs:
         return self._weights.info, self._state.info
 
 
-def refuse_unsound(inputs: Inputs, squares: Sequence[Sequence[float]], start: int = 0) -> None:
+def refuse_unsound(inputs: FoldInputs, squares: Sequence[Sequence[float]], start: int = 0) -> None:
     """Raise UpdatesRefused for updates whose squares of blocks from ``start`` on are not finite."""
     reasons = {
         member.key: _unsound(inputs, member, start + number * BLOCK)
@@ -111,7 +105,7 @@ def refuse_unsound(inputs: Inputs, squares: Sequence[Sequence[float]], start: in
         raise UpdatesRefused(reasons)
 
 
-def _unsound(inputs: Inputs, member: Member, start: int) -> str:
+def _unsound(inputs: FoldInputs, member: WeightedUpdate, start: int) -> str:
     block = member.row.read(start, min(start + BLOCK, inputs.row.elements))
     place = start + int(torch.isfinite(block).logical_not().nonzero()[0])
     name = inputs.row.name_at(place)
@@ -120,15 +114,15 @@ def _unsound(inputs: Inputs, member: Member, start: int) -> str:
 
 def report(
     spec: JobSpec,
-    before: Before,
-    inputs: Inputs,
+    before: ServerFiles,
+    inputs: FoldInputs,
     norms: Sequence[float],
     frames: tuple[FrameInfo, FrameInfo],
     seconds: float,
 ) -> FoldReport:
     error = None
     if spec.adapter.kind == "lora" and inputs.strategy.fold.weighted:
-        weights_before = FrameReader(before.weights)
+        weights_before = FrameReader(before.model)
         deltas = [
             (member.share, _delta(inputs, member, weights_before)) for member in inputs.members
         ]
@@ -141,7 +135,9 @@ def report(
     return FoldReport(sizes, weights, error, seconds, size_bytes, *frames)
 
 
-def _delta(inputs: Inputs, member: Member, before: FrameReader) -> Callable[[str], Tensor]:
+def _delta(
+    inputs: FoldInputs, member: WeightedUpdate, before: FrameReader
+) -> Callable[[str], Tensor]:
     """A member's filtered tensors by name; what is frozen has not changed."""
 
     def read(name: str) -> Tensor:

@@ -33,7 +33,7 @@ FLAT_CHAINS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class Row:
+class FlatLayout:
     """The order of a model's numbers: names sorted, each with its first place and its shape."""
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Row:
     elements: int
 
     @classmethod
-    def of(cls, shapes: Shapes) -> Row:
+    def of(cls, shapes: Shapes) -> FlatLayout:
         names = tuple(sorted(shapes))
         sides = tuple(tuple(shapes[name]) for name in names)
         ends = tuple(accumulate((math.prod(side) for side in sides), initial=0))
@@ -94,7 +94,7 @@ Opener = Callable[[Path], Mapping[str, Tensor]]
 
 def open_row(
     path: Path,
-    row: Row,
+    row: FlatLayout,
     folder: Path,
     opener: Opener = FrameReader,
     span: tuple[int, int] | None = None,
@@ -115,7 +115,7 @@ def open_row(
         return FlatFile(Path(out.name), torch.float32, 0, row.elements)
 
 
-def flat_offset(header: FrameHeader, row: Row) -> int | None:
+def flat_offset(header: FrameHeader, row: FlatLayout) -> int | None:
     """Where the row stands in a frame's data; None where it is not there as one piece.
 
     It must be in the row's order, without gaps, of one type, and under no codec.
@@ -137,7 +137,7 @@ def flat_offset(header: FrameHeader, row: Row) -> int | None:
 
 
 def _write_row(
-    out: IO[bytes], tensors: Mapping[str, Tensor], row: Row, span: tuple[int, int]
+    out: IO[bytes], tensors: Mapping[str, Tensor], row: FlatLayout, span: tuple[int, int]
 ) -> None:
     for name, shape, start in zip(row.names, row.shapes, row.starts, strict=True):
         if start >= span[1] or start + math.prod(shape) <= span[0]:

@@ -17,7 +17,7 @@ Run = Callable[[Tensor, Moments, Tensor], tuple[Tensor, Moments]]
 
 
 @dataclass(frozen=True)
-class Stage:
+class ServerOptimizer:
     """A server optimizer as a value.
 
     ``start`` gives each moment's value before the first round; ``run`` takes the delta, the moments
@@ -30,17 +30,17 @@ class Stage:
     run: Run
 
 
-def server_sgd(rate: float) -> Stage:
+def server_sgd(rate: float) -> ServerOptimizer:
     """The mean delta times the server's rate (rate 1: plain averaging)."""
 
     def run(delta: Tensor, moments: Moments, weights: Tensor) -> tuple[Tensor, Moments]:
         del weights
         return delta if rate == 1 else delta * rate, moments
 
-    return Stage("sgd", {}, run)
+    return ServerOptimizer("sgd", {}, run)
 
 
-def server_momentum(rate: float, momentum: float) -> Stage:
+def server_momentum(rate: float, momentum: float) -> ServerOptimizer:
     """FedAvgM (Hsu et al., arXiv 1909.06335): ``v = momentum v + d;  step = rate v``."""
 
     def run(delta: Tensor, moments: Moments, weights: Tensor) -> tuple[Tensor, Moments]:
@@ -48,13 +48,13 @@ def server_momentum(rate: float, momentum: float) -> Stage:
         v = moments["v"] * momentum + delta
         return rate * v, {"v": v}
 
-    return Stage("momentum", {"v": 0.0}, run)
+    return ServerOptimizer("momentum", {"v": 0.0}, run)
 
 
 CONTROLS = "controls"  # the stage of SCAFFOLD, whose moment devices read
 
 
-def server_controls(rate: float, share: float, path: float) -> Stage:
+def server_controls(rate: float, share: float, path: float) -> ServerOptimizer:
     """SCAFFOLD (Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1 with option II).
 
     ``share`` f is that of the devices that take part, ``path`` is K eta, steps times local rate.
@@ -71,7 +71,7 @@ def server_controls(rate: float, share: float, path: float) -> Stage:
         step = delta if rate == 1 else delta * rate
         return step, {"c": moments["c"] * (1 - share) - delta * (share / path)}
 
-    return Stage(CONTROLS, {"c": 0.0}, run)
+    return ServerOptimizer(CONTROLS, {"c": 0.0}, run)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _adagrad(v: Tensor, square: Tensor, rates: AdaptiveRates) -> Tensor:
     return v + square
 
 
-def _adaptive(name: str, rates: AdaptiveRates, second: Second) -> Stage:
+def _adaptive(name: str, rates: AdaptiveRates, second: Second) -> ServerOptimizer:
     """Algorithm 2 of Reddi et al.: they differ in the second moment alone.
 
     ``m = b1 m + (1 - b1) d;  v = second(v, d^2);  step = rate m / (sqrt(v) + tau)``, without bias
@@ -119,10 +119,10 @@ def _adaptive(name: str, rates: AdaptiveRates, second: Second) -> Stage:
             step = step - rates.rate * rates.weight_decay * weights
         return step, {"m": m, "v": v}
 
-    return Stage(name, {"m": 0.0, "v": rates.tau**2}, run)
+    return ServerOptimizer(name, {"m": 0.0, "v": rates.tau**2}, run)
 
 
-def server_adam(rates: AdaptiveRates) -> Stage:
+def server_adam(rates: AdaptiveRates) -> ServerOptimizer:
     """FedAdam; FedAdamW with a weight decay that does not pass through the moments.
 
     The decay is that of Loshchilov and Hutter (arXiv 1711.05101), as in the project's paper.
@@ -130,11 +130,11 @@ def server_adam(rates: AdaptiveRates) -> Stage:
     return _adaptive("adamw" if rates.weight_decay else "adam", rates, _adam)
 
 
-def server_yogi(rates: AdaptiveRates) -> Stage:
+def server_yogi(rates: AdaptiveRates) -> ServerOptimizer:
     """FedYogi: the second moment moves by at most (1 - b2) d^2, towards it."""
     return _adaptive("yogi", rates, _yogi)
 
 
-def server_adagrad(rates: AdaptiveRates) -> Stage:
+def server_adagrad(rates: AdaptiveRates) -> ServerOptimizer:
     """FedAdagrad: the second moment only grows."""
     return _adaptive("adagrad", rates, _adagrad)

@@ -30,7 +30,7 @@ def _no_fault(item: UpdateStats) -> str:
 
 
 @dataclass(frozen=True)
-class Weighing:
+class Reweighting:
     """What each update is multiplied with beside its share, found from what is known of all.
 
     ``factors`` is given updates whose share is above 0 and of which ``fault`` (why an update cannot
@@ -57,10 +57,10 @@ def _without_steps(item: UpdateStats) -> str:
 # FedNova (Wang et al. 2020, arXiv 2007.07481) for local SGD at a constant rate: each update counts
 # per step, and the whole goes as far as the mean number of steps. Devices with another optimizer
 # are treated alike, which is our choice.
-NORMALISED = Weighing("normalised", _normalised, _without_steps)
+NORMALISED = Reweighting("normalised", _normalised, _without_steps)
 
 
-def fair(q: float, local_rate: float) -> Weighing:
+def fair(q: float, local_rate: float) -> Reweighting:
     """q-FedAvg (Li et al. 2019, arXiv 1905.10497, Algorithm 2), L = 1 / the devices' rate.
 
     ``step = sum F^q L d / sum (q F^(q-1) L^2 |d|^2 + L F^q)`` with F the loss of the received model
@@ -78,7 +78,7 @@ def fair(q: float, local_rate: float) -> Weighing:
         total = math.fsum(one * two for one, two in zip(say, brake, strict=True))
         return [one / total / item.share for one, item in zip(say, stats, strict=True)]
 
-    return Weighing("fair", factors, _without_loss, needs_norms=True)
+    return Reweighting("fair", factors, _without_loss, needs_norms=True)
 
 
 def _without_loss(item: UpdateStats) -> str:

@@ -14,7 +14,7 @@ from torch.utils import deterministic
 
 from fedcore.compute.speed import prefers_bf16
 
-SPOKEN = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def pick_device() -> torch.device:
@@ -37,7 +37,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Run with ``count`` CPU threads (0: leave it as it is), then set the former number again."""
     before = torch.get_num_threads()
     if count:

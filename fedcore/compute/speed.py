@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fedcore.model.fast.products import has_onednn, onednn
+from fedcore.model.fast.linear import has_onednn, onednn
 
 ROWS, WIDTH = 512, 512  # 0.27 GFLOP: a few ms, half a second on the slowest board
 REPEATS = 15  # the best of them counts: other work on the machine only slows

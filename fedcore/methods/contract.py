@@ -12,7 +12,7 @@ from torch import Tensor
 from fedcore.model.adapters import shared_parameters
 from fedcore.spec.job import JobSpec
 from fedcore.train.kernels import Kernels
-from fedcore.train.loop import Penalty, Weights, Work, no_penalty
+from fedcore.train.loop import Penalty, TrainingTask, Weights, no_penalty
 from fedcore.train.telemetry import Hooks
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Context:
     """
 
     spec: JobSpec
-    work: Work
+    work: TrainingTask
     round_number: int = 1
     own: DeviceState = field(default_factory=DeviceState)
     hooks: Hooks = field(default_factory=Hooks)

@@ -26,11 +26,11 @@ from fedcore.model.adapters import adapter_parameters
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import factor_of
-from fedcore.train.data import Prepared, Tokenized
 from fedcore.train.datasets import Source
 from fedcore.train.gradient_passes import each_gradient
-from fedcore.train.loop import Work
+from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import Prepared, TokenizedDataset
 
 RANK = 4
 BATCHES = 8
@@ -58,7 +58,7 @@ def sensitivity(
         seed = derive(spec.seed, "probe", slot)
         set_dropout(loaded.model, 0.0)
         nudge(loaded.model, spec.train.learning_rate, derive(spec.seed, "probe"))
-        work = Work(
+        work = TrainingTask(
             loaded.model,
             _some(prepared.train, BATCHES * spec.train.batch_size, seed),
             spec.train,
@@ -75,7 +75,7 @@ def sensitivity(
     return {keys[name]: float(f"{score:.{DIGITS}g}") for name, score in found.smoothed.items()}
 
 
-def _some(examples: Tokenized, most: int, seed: int) -> Tokenized:
+def _some(examples: TokenizedDataset, most: int, seed: int) -> TokenizedDataset:
     places = range(len(examples))
     return examples.some(random.Random(seed).sample(places, min(most, len(examples))))
 

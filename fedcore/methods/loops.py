@@ -8,8 +8,8 @@ from typing import Any
 from fedcore.methods.contract import Context, LossTerm
 from fedcore.methods.pfit.loop import reinforce
 from fedcore.spec.options.method import PFIT
-from fedcore.train.data import Prepared
 from fedcore.train.loop import TrainSummary, train_locally
+from fedcore.train.tokenization import Prepared
 
 Loop = Callable[[Context, Prepared, Any, LossTerm], tuple[TrainSummary, dict[str, float]]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.registry import build
+from fedcore.aggregation.strategies import build
 from fedcore.methods.agglomerative.distillation import agglomerative
 from fedcore.methods.contract import Context, DeviceState, LossTerm, Objective
 from fedcore.methods.fedjudge import restraint

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from fedcore.compute.device import (
-    SPOKEN,
+    PRECISION_NAMES,
     free_memory_bytes,
     pick_device,
     pick_precision,
     repeatable,
-    threads,
+    torch_threads,
 )
 from fedcore.compute.memory_pages import keep_pages, release_pages
 from fedcore.methods.contract import Context, DeviceState
@@ -33,13 +33,13 @@ from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import plain
-from fedcore.train.data import Prepared, prepare
 from fedcore.train.datasets import Source
-from fedcore.train.evaluate import Bench, Evaluation, evaluate, with_personal
+from fedcore.train.evaluate import Evaluation, EvaluationContext, evaluate, with_personal
 from fedcore.train.gradient_passes import mean_loss
 from fedcore.train.loaded_model import Loaded
-from fedcore.train.loop import TrainSummary, Work
+from fedcore.train.loop import TrainingTask, TrainSummary
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import Prepared, prepare
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Session:
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
             set_dropout(loaded.model, dropout)
-            work = Work(
+            work = TrainingTask(
                 loaded.model,
                 prepared.train,
                 spec.train,
@@ -126,7 +126,7 @@ class Session:
         lengths = prepared.train.lengths
         longest = max(s for s, _ in lengths), max(t for _, t in lengths)
         accelerated = self.device.type != "cpu"
-        method = Workload.of(spec, loaded.sizes, SPOKEN[loaded.precision], accelerated)
+        method = Workload.of(spec, loaded.sizes, PRECISION_NAMES[loaded.precision], accelerated)
         limit = usable(free_memory_bytes(self.device))
         batch = BatchShape(min(spec.train.batch_size, len(lengths)), *longest)
         return micro_batch_memory(spec, method, batch, limit, accelerated).examples
@@ -147,7 +147,7 @@ class Session:
         """
         with self.ready(plain(spec), global_path) as loaded:
             prepared = self.prepare(spec, source)
-            bench = Bench(
+            bench = EvaluationContext(
                 loaded.model,
                 loaded.base.tokenizer,
                 spec.data.max_target_tokens,
@@ -179,7 +179,7 @@ class Session:
     def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
         """The model holding these weights, with the job's threads and determinism."""
         with ExitStack() as stack:
-            stack.enter_context(threads(spec.threads or self.threads))
+            stack.enter_context(torch_threads(spec.threads or self.threads))
             stack.enter_context(repeatable(spec.deterministic))
             loaded = self._load(spec)
             loaded.take(spec, global_path, self.device)

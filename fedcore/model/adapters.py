@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcore.errors import ModelError, WireError
-from fedcore.model import bottleneck, layers
+from fedcore.model import bottleneck, decoder_layers
 from fedcore.model.load import Base
 from fedcore.model.quiet import quiet_libraries
 from fedcore.seeds import derive
@@ -37,7 +37,7 @@ def attach(base: Base, adapter: AdapterSpec, seed: int, own: AdapterSpec | None 
     if adapter.kind == "full":
         return base.model.requires_grad_(True)
     if adapter.kind == "layers":
-        return layers.attach(base.model, adapter.last_layers)
+        return decoder_layers.attach(base.model, adapter.last_layers)
     if adapter.kind == "bottleneck":
         bottleneck.attach(base.model, adapter.width, seed)
         model = _attach_lora(base, own, seed) if own else base.model

@@ -13,7 +13,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.errors import ModelError
 from fedcore.model.adapters import initial_lora, lora_shapes
 from fedcore.model.bottleneck import bottleneck_shapes, initial_bottlenecks
-from fedcore.model.layers import layer_names
+from fedcore.model.decoder_layers import layer_names
 from fedcore.model.load import fingerprint, resolve
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.received import SCALE_KEY

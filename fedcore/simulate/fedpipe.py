@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcore.architecture.sizes import Architecture
-from fedcore.compute.device import SPOKEN, pick_precision
+from fedcore.compute.device import PRECISION_NAMES, pick_precision
 from fedcore.errors import Fault, SpecError
 from fedcore.hardware.profile import Hardware
 from fedcore.methods.fedpipe_probe import sensitivity
@@ -49,7 +49,7 @@ def by_fedpipe(
         name: sensitivity(session, spec, weights, source, slot, hooks)
         for slot, (name, source) in enumerate(devices.items())
     }
-    precision = SPOKEN[pick_precision(spec.train.precision, session.device)]
+    precision = PRECISION_NAMES[pick_precision(spec.train.precision, session.device)]
     settled = replace(spec, train=replace(spec.train, precision=precision))
     hardware = Hardware(accelerator=session.device.type != "cpu")
     found = plans(settled, sizes, [candidate_of(spec, name, hardware) for name in devices], scores)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedcore.aggregation.aggregate import UpdateFile
-from fedcore.aggregation.cluster import fold_cluster
 from fedcore.aggregation.flat_file import Shapes
-from fedcore.aggregation.strategy import Strategy
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.hierarchical import fold_cluster
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import Fault, SpecError
 from fedcore.rounds.clusters import inputs_of_fold, server_inputs, updates_from
 from fedcore.rounds.types import AssignmentPhase, AssignmentState, RoundPolicy, RoundState, Task

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
-from fedcore.aggregation.publish import After, Before, fold_and_serve
-from fedcore.aggregation.registry import build, with_actual_participation
-from fedcore.aggregation.strategy import Strategy
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.next_model import fold_and_serve, fold_files
+from fedcore.aggregation.strategies import build, with_actual_participation
+from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile
 from fedcore.errors import DataError, Fault, SpecError
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.formats.frame_header import read_header
@@ -232,9 +233,9 @@ class Workshop:
     def _fold(self, job: JobSpec, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
         before, after = (global_file(self._workdir, number - back) for back in (1, 0))
         state = self._workdir / f"state-{number}.safetensors"
-        out = After(after, state, self._workdir / "step.safetensors")
+        out = NextFiles(after, state, self._workdir / "step.safetensors")
         fold = partial(fold_files, strategy=self._strategy)
-        served = fold_and_serve(job, Before(before, self._state), updates, out, fold)
+        served = fold_and_serve(job, ServerFiles(before, self._state), updates, out, fold)
         if self._state:
             self._state.unlink()
         self._state = state

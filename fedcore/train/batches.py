@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedcore.spec.options.train import TrainSpec
-from fedcore.train.data import Example, pad
+from fedcore.train.tokenization import TokenizedExample, pad
 
 IGNORED = -100
 Lengths = Sequence[tuple[int, int]]
@@ -57,7 +57,7 @@ class Signs:
         return cls(pad_id, pad_id if start is None else start)
 
 
-def collate(examples: Sequence[Example], signs: Signs, device: torch.device) -> Batch:
+def collate(examples: Sequence[TokenizedExample], signs: Signs, device: torch.device) -> Batch:
     """Stack examples, filling at the right up to the longest of them."""
     source = torch.from_numpy(pad([item.source for item in examples], signs.pad))
     labels = torch.from_numpy(pad([item.target for item in examples], IGNORED))

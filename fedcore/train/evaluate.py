@@ -12,10 +12,10 @@ import torch
 
 from fedcore.errors import TrainingError
 from fedcore.train.batches import Batch, Signs, collate
-from fedcore.train.data import Prepared
-from fedcore.train.kernels import Task, kernels_of
+from fedcore.train.kernels import KernelContext, kernels_of
 from fedcore.train.loop import chunks
-from fedcore.train.telemetry import Hooks, Progress
+from fedcore.train.telemetry import EvaluationProgress, Hooks
+from fedcore.train.tokenization import Prepared
 
 BATCH = 16
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -54,7 +54,7 @@ def with_personal(shared: Evaluation, own: Evaluation) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationContext:
     """What an evaluation runs with. ``max_tokens`` bounds each generated summary.
 
     ``kernels``: how the loss is computed, as in training.
@@ -69,12 +69,14 @@ class Bench:
 
 
 @torch.no_grad()
-def evaluate(bench: Bench, prepared: Prepared, hooks: Hooks) -> Evaluation:
+def evaluate(bench: EvaluationContext, prepared: Prepared, hooks: Hooks) -> Evaluation:
     """Evaluate the weights the model holds now. Raises Stopped when asked to stop."""
     began = time.perf_counter()
     bench.model.eval()
     examples = prepared.validation
-    task = Task(bench.model, bench.device, bench.precision, 0.0, checkpointing=False, seed=0)
+    task = KernelContext(
+        bench.model, bench.device, bench.precision, 0.0, checkpointing=False, seed=0
+    )
     kernels = kernels_of(bench.kernels, task)
     rows = sorted(range(len(examples)), key=lambda row: (examples[row].lengths, row))
     losses, tokens = 0.0, 0
@@ -88,7 +90,7 @@ def evaluate(bench: Bench, prepared: Prepared, hooks: Hooks) -> Evaluation:
         tokens += batch.target_tokens
         texts = generate(bench, batch, hooks)
         scores += [rouge(prepared.references[row], text) for row, text in zip(part, texts)]  # noqa: B905
-        hooks.progress(Progress(len(scores), len(rows), time.perf_counter() - began))
+        hooks.progress(EvaluationProgress(len(scores), len(rows), time.perf_counter() - began))
     loss = losses / tokens
     if loss != loss or loss in (float("inf"), float("-inf")):
         raise TrainingError(f"the validation loss is {loss}; the global weights are not usable")
@@ -97,7 +99,7 @@ def evaluate(bench: Bench, prepared: Prepared, hooks: Hooks) -> Evaluation:
     return Evaluation(loss, one, two, longest, len(rows), tokens, seconds)
 
 
-def generate(bench: Bench, batch: Batch, hooks: Hooks) -> Sequence[str]:
+def generate(bench: EvaluationContext, batch: Batch, hooks: Hooks) -> Sequence[str]:
     """Greedy summaries of a batch's sources."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 

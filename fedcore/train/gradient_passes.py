@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from fedcore.seeds import derive
-from fedcore.train.kernels import Task, kernels_of, pieces
-from fedcore.train.loop import Work
+from fedcore.train.kernels import KernelContext, kernels_of, pieces
+from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks
 
 MAX_EXAMPLES = 256  # a pass over more says hardly more and would cost as much as training
 
 
 @torch.no_grad()
-def mean_loss(work: Work, hooks: Hooks) -> float:
+def mean_loss(work: TrainingTask, hooks: Hooks) -> float:
     """Mean token loss (nats) of the model as it is, without dropout, on at most MAX_EXAMPLES."""
     losses = tokens = 0.0
     for loss, count in _losses(work, hooks):
@@ -26,7 +26,7 @@ def mean_loss(work: Work, hooks: Hooks) -> float:
     return losses / tokens
 
 
-def each_gradient(work: Work, hooks: Hooks, use: Callable[[float], None]) -> None:
+def each_gradient(work: TrainingTask, hooks: Hooks, use: Callable[[float], None]) -> None:
     """For each batch leave its mean loss's gradients in ``.grad`` and call ``use(share)``.
 
     ``share`` is the batch's share of the target tokens; the gradients are cleared after.
@@ -39,11 +39,11 @@ def each_gradient(work: Work, hooks: Hooks, use: Callable[[float], None]) -> Non
         work.model.zero_grad(set_to_none=True)
 
 
-def _losses(work: Work, hooks: Hooks) -> Iterator[tuple[Tensor, int]]:
+def _losses(work: TrainingTask, hooks: Hooks) -> Iterator[tuple[Tensor, int]]:
     """The summed loss of one batch after another, and its target tokens."""
     work.model.eval()
     train, lengths = work.train, work.examples.lengths
-    task = Task(work.model, work.device, work.precision, 0.0, train.checkpointing, 0)
+    task = KernelContext(work.model, work.device, work.precision, 0.0, train.checkpointing, 0)
     kernels = kernels_of(train.kernels, task)
     most = train.micro_batch or work.micro_batch or train.batch_size
     rows = _rows(work)
@@ -54,7 +54,7 @@ def _losses(work: Work, hooks: Hooks) -> Iterator[tuple[Tensor, int]]:
         yield loss, sum(lengths[row][1] for row in part)
 
 
-def _rows(work: Work) -> list[int]:
+def _rows(work: TrainingTask) -> list[int]:
     """The same examples at every pass of a round."""
     count = len(work.examples)
     chosen = random.Random(derive(work.seed, "pass"))

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fedcore.compute.speed import prefers_onednn
-from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
-from fedcore.model.fast.noise import Noise
-from fedcore.model.fast.products import cast, onednn
+from fedcore.model.fast.dropout import DropoutStream
+from fedcore.model.fast.forward import ForwardSettings, Rows, decode, loss_sum, supports
+from fedcore.model.fast.linear import cast, onednn
 from fedcore.train.batches import IGNORED, Batch, Lengths, Signs, collate, forward, token_losses
-from fedcore.train.data import Example
+from fedcore.train.tokenization import TokenizedExample
 
 
 @dataclass(frozen=True)
-class Task:
+class KernelContext:
     """What a forward pass needs to know. ``seed`` decides what ``dropout``, the model's, takes."""
 
     model: Any
@@ -38,7 +38,7 @@ class Task:
 class Kernels(Protocol):
     """One way to compute the loss of some examples; ``draw`` numbers the pieces of a round."""
 
-    def load(self, examples: Sequence[Example]) -> Any:
+    def load(self, examples: Sequence[TokenizedExample]) -> Any:
         """The examples as tensors."""
 
     def forward(self, batch: Any, draw: int) -> Tensor:
@@ -52,14 +52,14 @@ class Kernels(Protocol):
 
 
 class Plain:
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: KernelContext) -> None:
         self._task, self._signs = task, Signs.of(task.model.config)
         if task.checkpointing:
             task.model.activation_checkpointing_enable({"use_reentrant": False})
         elif any(getattr(m, "gradient_checkpointing", False) for m in task.model.modules()):
             task.model.activation_checkpointing_disable()
 
-    def load(self, examples: Sequence[Example]) -> Batch:
+    def load(self, examples: Sequence[TokenizedExample]) -> Batch:
         return collate(examples, self._signs, self._task.device)
 
     def forward(self, batch: Batch, draw: int) -> Tensor:
@@ -83,15 +83,15 @@ class Sentences:
 
 
 class Fast:
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: KernelContext) -> None:
         unwrapped = getattr(task.model, "get_base_model", None)
         self._model = unwrapped() if unwrapped else task.model
         self._task, self._start = task, Signs.of(task.model.config).start
         exact = torch.are_deterministic_algorithms_enabled()  # no choice by measurement then
         dense = onednn if not exact and prefers_onednn() else linear
-        self._settings = Settings(task.precision, task.checkpointing, dense)
+        self._settings = ForwardSettings(task.precision, task.checkpointing, dense)
 
-    def load(self, examples: Sequence[Example]) -> Sentences:
+    def load(self, examples: Sequence[TokenizedExample]) -> Sentences:
         targets = [item.target.astype(np.int64) for item in examples]
         shifted = [np.concatenate(([self._start], target[:-1])) for target in targets]
         return Sentences(
@@ -101,7 +101,7 @@ class Fast:
         )
 
     def forward(self, batch: Sentences, draw: int) -> Tensor:
-        noise = Noise(self._task.dropout, self._task.seed, draw)
+        noise = DropoutStream(self._task.dropout, self._task.seed, draw)
         return decode(self._model, batch.source, batch.shifted, self._settings, noise)
 
     def loss(self, out: Tensor, batch: Sentences) -> Tensor:
@@ -121,7 +121,7 @@ def _rows(parts: Sequence[Any]) -> Rows:
 KERNELS: dict[str, type[Plain] | type[Fast]] = {"plain": Plain, "fast": Fast}
 
 
-def kernels_of(name: str, task: Task) -> Kernels:
+def kernels_of(name: str, task: KernelContext) -> Kernels:
     """The kernels of that name; ``plain`` where the model or device is not one ``fast`` knows."""
     if name == "fast" and not supports(task.model):
         name = "plain"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedcore.architecture.sizes import Architecture
-from fedcore.compute.device import SPOKEN
+from fedcore.compute.device import PRECISION_NAMES
 from fedcore.errors import ModelError
 from fedcore.model.adapters import (
     adapter_parameters,
@@ -60,7 +60,7 @@ class Loaded:
 
     def cost(self, spec: JobSpec) -> StepCost:
         """FLOPs of what the specification trains."""
-        return Workload.of(spec, self.sizes, SPOKEN[self.precision]).cost
+        return Workload.of(spec, self.sizes, PRECISION_NAMES[self.precision]).cost
 
     def take(self, spec: JobSpec, weights: Path | str, device: torch.device) -> None:
         """Make the model what a device starts from: the global weights, cut to its own part.

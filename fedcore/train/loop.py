@@ -17,9 +17,9 @@ from fedcore.plan.cost.flops import Cost
 from fedcore.seeds import derive
 from fedcore.spec.options.train import TrainSpec
 from fedcore.train.batches import groups, steps_of
-from fedcore.train.data import Tokenized
-from fedcore.train.kernels import Kernels, Task, kernels_of, pieces
-from fedcore.train.telemetry import Hooks, Pace, Recorder
+from fedcore.train.kernels import KernelContext, Kernels, kernels_of, pieces
+from fedcore.train.telemetry import Hooks, LoopPosition, Recorder
+from fedcore.train.tokenization import TokenizedDataset
 
 Weights = Mapping[str, Tensor]
 Penalty = Callable[[Weights], Tensor | None]
@@ -31,14 +31,14 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingTask:
     """One device's task of one round. ``seed`` decides order and dropout, ``cost`` counts FLOPs.
 
     ``dropout`` is the model's own; ``micro_batch``: examples at a time at most, 0: the batch.
     """
 
     model: Any
-    examples: Tokenized
+    examples: TokenizedDataset
     train: TrainSpec
     cost: Cost
     seed: int
@@ -69,7 +69,7 @@ def no_penalty(weights: Weights) -> None:
 
 
 def train_locally(
-    work: Work, hooks: Hooks, penalty: Penalty = no_penalty, kernels: Kernels | None = None
+    work: TrainingTask, hooks: Hooks, penalty: Penalty = no_penalty, kernels: Kernels | None = None
 ) -> TrainSummary:
     """Train the model in place from the weights it holds now; ``penalty`` is added to the loss.
 
@@ -79,16 +79,18 @@ def train_locally(
     seed_torch(derive(work.seed, "dropout"))
     work.model.train()
     try:
-        return _Loop(work, hooks, penalty, kernels or job_kernels(work)).run()
+        return _SupervisedLoop(work, hooks, penalty, kernels or job_kernels(work)).run()
     finally:
         work.model.eval()
         work.model.zero_grad(set_to_none=True)
 
 
-def job_kernels(work: Work, purpose: str = "dropout") -> Kernels:
+def job_kernels(work: TrainingTask, purpose: str = "dropout") -> Kernels:
     """How a job's options have the loss computed in training; ``purpose`` seeds its dropout."""
     train, seed = work.train, derive(work.seed, purpose)
-    task = Task(work.model, work.device, work.precision, work.dropout, train.checkpointing, seed)
+    task = KernelContext(
+        work.model, work.device, work.precision, work.dropout, train.checkpointing, seed
+    )
     return kernels_of(train.kernels, task)
 
 
@@ -107,8 +109,10 @@ def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
     return factor
 
 
-class _Loop:
-    def __init__(self, work: Work, hooks: Hooks, penalty: Penalty, kernels: Kernels) -> None:
+class _SupervisedLoop:
+    def __init__(
+        self, work: TrainingTask, hooks: Hooks, penalty: Penalty, kernels: Kernels
+    ) -> None:
         self.work, self.hooks, self.penalty, self.kernels = work, hooks, penalty, kernels
         self.weights = dict(trainable_parameters(work.model))
         train = work.train
@@ -202,7 +206,7 @@ class _Loop:
         rate = float(self.optimizer.param_groups[0]["lr"])
         epoch = self.seen / len(self.work.examples)
         losses = [float(loss) for _, loss, _ in self.pending]
-        self.recorder.send(Pace(step + 1, self.steps_total, epoch, rate), losses)
+        self.recorder.send(LoopPosition(step + 1, self.steps_total, epoch, rate), losses)
         self.pending.clear()
 
 

@@ -39,7 +39,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Progress:
+class EvaluationProgress:
     """How far an evaluation is."""
 
     done: int
@@ -63,7 +63,7 @@ class Hooks:
     """
 
     report: Callable[[Measurement], None] = _ignore
-    progress: Callable[[Progress], None] = _ignore
+    progress: Callable[[EvaluationProgress], None] = _ignore
     should_stop: Callable[[], bool] = _never
     report_every_s: float = REPORT_SECONDS
 
@@ -125,7 +125,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Pace:
+class LoopPosition:
     """Where the loop stands: epochs as a fraction of passes over the device's examples."""
 
     step: int
@@ -156,7 +156,7 @@ class Recorder:
     def elapsed_s(self) -> float:
         return time.perf_counter() - self._began
 
-    def send(self, pace: Pace, losses: list[float], reward: float | None = None) -> None:
+    def send(self, pace: LoopPosition, losses: list[float], reward: float | None = None) -> None:
         """Report the steps since the last report, given the loss of each."""
         phases = self.clock.take()
         now = time.perf_counter()

@@ -14,8 +14,8 @@ from fedcore.formats.frame_header import FrameHeader
 from fedcore.formats.update_header import FrameRow, key_in
 from fedcore.wire.codecs import LIMIT, VALUES, Codec
 from fedcore.wire.dtypes import DTYPES
-from fedcore.wire.noise import Noise
 from fedcore.wire.packing import pack, unpack
+from fedcore.wire.rounding import Rounding
 from fedcore.wire.sparse import top_k
 
 BYTES = ("I8", "U8")
@@ -27,7 +27,7 @@ def codec_of(chain: Chain) -> Codec:
     return top_k(chain, values) if chain.top_k < 1 else values
 
 
-def encode(chain: Chain, name: str, tensor: Tensor, noise: Noise) -> dict[str, Tensor]:
+def encode(chain: Chain, name: str, tensor: Tensor, noise: Rounding) -> dict[str, Tensor]:
     """The parts of one fp32 tensor; none where it is all zero.
 
     Raises WireError for NaN, infinity and numbers beyond LIMIT.

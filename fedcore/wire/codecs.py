@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedcore.formats.codec_chain import INT4_BLOCK, INT8_BLOCK
-from fedcore.wire.noise import Nearest, Noise
+from fedcore.wire.rounding import NearestRounding, Rounding
 
 Parts = Mapping[str, Tensor]
 
@@ -28,7 +28,7 @@ ROUNDED = 1 + 2.0**-15  # what fp32 arithmetic may add to a bound
 class Codec:
     """``encode`` takes an fp32 row within LIMIT; ``decode`` takes its parts and its length."""
 
-    encode: Callable[[Tensor, Noise], dict[str, Tensor]]
+    encode: Callable[[Tensor, Rounding], dict[str, Tensor]]
     decode: Callable[[Parts, int], Tensor]
     bound: Callable[[Tensor], Tensor]
 
@@ -52,7 +52,7 @@ def _half_scale(row: Tensor) -> Tensor:
     return torch.ldexp(torch.ones(()), exponent.clamp(-126)).reshape(1)
 
 
-def _encode_fp16(row: Tensor, _noise: Noise) -> dict[str, Tensor]:
+def _encode_fp16(row: Tensor, _noise: Rounding) -> dict[str, Tensor]:
     scale = _half_scale(row)
     return {"scale": scale, "x": (row / scale).half()}
 
@@ -76,7 +76,7 @@ def _blocks(piece: Tensor, block: int) -> Tensor:
     return pad(piece, (0, -piece.numel() % block)).view(-1, block)
 
 
-def _quantise(row: Tensor, levels: int, block: int, noise: Noise) -> tuple[Tensor, Tensor]:
+def _quantise(row: Tensor, levels: int, block: int, noise: Rounding) -> tuple[Tensor, Tensor]:
     """Whole steps from -levels to levels (int8) and the step of each block (bf16)."""
     codes = torch.empty(row.numel(), dtype=torch.int8)
     scales = torch.empty(-(-row.numel() // block), dtype=torch.bfloat16)
@@ -109,7 +109,7 @@ def _step_bound(row: Tensor, levels: int, block: int) -> Tensor:
     return steps.repeat_interleave(block)[: row.numel()] * ROUNDED
 
 
-def _encode_int8(row: Tensor, noise: Noise) -> dict[str, Tensor]:
+def _encode_int8(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
     codes, scales = _quantise(row, 127, INT8_BLOCK, noise)
     return {"scale": scales, "q": codes}
 
@@ -121,7 +121,7 @@ INT8 = Codec(
 )
 
 
-def _encode_int4(row: Tensor, noise: Noise) -> dict[str, Tensor]:
+def _encode_int4(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
     """Two numbers a byte, the first one low; 8 stands for zero."""
     codes, scales = _quantise(row, 7, INT4_BLOCK, noise)
     nibbles = pad(codes, (0, codes.numel() % 2)).add_(8).view(torch.uint8).view(-1, 2)
@@ -138,4 +138,4 @@ INT4 = Codec(_encode_int4, _decode_int4, lambda row: _step_bound(row, 7, INT4_BL
 
 # The arithmetic of each name in ``fedcore.formats.codec_chain.VALUES``.
 VALUES: Mapping[str, Codec] = {"fp32": FP32, "bf16": BF16, "fp16": FP16, "int8": INT8, "int4": INT4}
-NEAREST = Nearest()
+NEAREST = NearestRounding()

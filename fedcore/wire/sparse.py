@@ -13,7 +13,7 @@ from torch import Tensor
 from fedcore.errors import WireError
 from fedcore.formats.codec_chain import BITMAP, GAP_LIMIT, GAPS, Chain, bitmap_bytes
 from fedcore.wire.codecs import Codec, Parts
-from fedcore.wire.noise import Noise
+from fedcore.wire.rounding import Rounding
 
 MAGNITUDE = 0x7FFFFFFF
 BUCKETS = 1 << 15
@@ -26,7 +26,7 @@ def top_k(chain: Chain, values: Codec) -> Codec:
     The error of a number left out is its magnitude, at most the smallest one kept.
     """
 
-    def encode(row: Tensor, noise: Noise) -> dict[str, Tensor]:
+    def encode(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
         places = largest(row, chain.kept(row.numel()))
         return {**values.encode(row[places], noise), **_written(places, row.numel())}
 

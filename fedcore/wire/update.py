@@ -25,7 +25,7 @@ from fedcore.seeds import derive
 from fedcore.wire.chain import array_of, decode, encode, join, read_row, split
 from fedcore.wire.dtypes import NAMES
 from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter, header_bytes, write_frame
-from fedcore.wire.noise import Noise, Stochastic
+from fedcore.wire.rounding import Rounding, StochasticRounding
 
 COPIED = 1 << 20
 
@@ -42,8 +42,8 @@ class Encoding:
         """The same at every attempt: from the job's seed, the round and the device's slot."""
         return cls(chain, derive(seed, "wire", round_number, slot))
 
-    def noise(self, name: str) -> Noise:
-        return Stochastic(derive(self.seed, name))
+    def noise(self, name: str) -> Rounding:
+        return StochasticRounding(derive(self.seed, name))
 
 
 class EncodedWriter:

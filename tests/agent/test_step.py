@@ -13,8 +13,8 @@ import torch
 from fedcore.errors import ServerRefused
 from fedcore.formats.codec_chain import Chain
 from fedcore.formats.wire_offer import StepOffer
+from fedcore.wire.downlink import StepSource, send_step
 from fedcore.wire.frame import FrameInfo, write_frame
-from fedcore.wire.step import Folded, send_step
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
 from workers.agent.assignment.model_step import rebuilt
 
@@ -54,7 +54,7 @@ def site(tmp_path: Path) -> Site:
     wished = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items()}
     write_frame(tmp_path / "wished", wished, {"kind": "global"})
     write_frame(tmp_path / "state-0", {}, {"kind": "state"})
-    folded = Folded(tmp_path / "model-0", tmp_path / "wished", None, tmp_path / "state-0")
+    folded = StepSource(tmp_path / "model-0", tmp_path / "wished", None, tmp_path / "state-0")
     paths = (tmp_path / "step", tmp_path / "model-1", tmp_path / "state-1")
     sent = send_step(Chain("int8"), folded, held.sha256, *paths)
     (tmp_path / "cache").mkdir()

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import asynchronous as study
 from benchmarks.asynchronous import FLEET, SLOWNESS, STEPS, WAYS, Found, Point, Run
-from fedcore.aggregation.aggregate import FoldReport
+from fedcore.aggregation.fold_outputs import FoldReport
 from fedcore.simulate.federation import _Federation
 from fedcore.simulate.round_runner import Made, Piece
 from fedcore.train.evaluate import Evaluation

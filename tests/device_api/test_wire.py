@@ -210,7 +210,7 @@ def test_a_deterministic_job_does_not_ask_the_link(federation: Federation) -> No
 
 def test_models_travel_as_steps(federation: Federation, disk: Path) -> None:
     """Who holds the model before rebuilds the next from the step, bit for bit."""
-    from fedcore.wire.step import rebuild
+    from fedcore.wire.downlink import rebuild
 
     (pi,) = federation.devices("pi")
     job = federation.started(wire={"uplink": "int8", "downlink": "int4"}, rounds=3)

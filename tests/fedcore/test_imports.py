@@ -30,7 +30,7 @@ def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
 
 def test_session_leaves_the_slow_libraries_for_the_first_call() -> None:
     found = loaded(
-        ("fedcore.methods.session", "fedcore.aggregation.aggregate", "fedcore.model.initial")
+        ("fedcore.methods.session", "fedcore.aggregation.next_model", "fedcore.model.initial")
     )
     assert "torch" in found and not {"transformers", "peft", "datasets"} & found
 

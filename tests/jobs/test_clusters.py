@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.aggregation.aggregate import UpdateFile
-from fedcore.aggregation.cluster import fold_cluster
+from fedcore.aggregation.hierarchical import fold_cluster
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import SpecError
 from fedcore.spec.parse import parse_spec
 from tests.conftest import Enrolled, Outbox

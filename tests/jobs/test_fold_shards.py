@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.aggregation import block_pass, shards
-from fedcore.aggregation import elementwise as rows
-from fedcore.aggregation.aggregate import fold_files
+from fedcore.aggregation import block_pass, elementwise, sharding
+from fedcore.aggregation.next_model import fold_files
 from tests.federation import Federation, weights
 from tests.jobs.test_aggregation import collected
 from tests.jobs.test_races import at_once
@@ -29,7 +28,7 @@ from workers.aggregate.shard_fold import fold_one
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards so small that a tiny model has several."""
     settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = 2, 3_000
-    for module in (block_pass, rows, shards):
+    for module in (block_pass, elementwise, sharding):
         monkeypatch.setattr(module, "BLOCK", 256)
 
 

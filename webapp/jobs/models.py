@@ -200,7 +200,7 @@ class FoldPlan(models.Model):
 
     round = models.OneToOneField(Round, on_delete=models.CASCADE, related_name="fold_plan")
     # [slot, attempt, factor] of each update, in the order of the sum; see
-    # fedcore.aggregation.shards.
+    # fedcore.aggregation.sharding.
     members = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
 

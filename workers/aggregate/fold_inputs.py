@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.db.models import QuerySet
 
-from fedcore.aggregation.inputs import Key, UpdateFile
+from fedcore.aggregation.update_files import Key, UpdateFile
 from fedcore.rounds.clusters import server_inputs
 from fedcore.rounds.types import AssignmentPhase, Task
 from webapp.common.units import number

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fedcore.errors import EdgewiseError
 from fedcore.formats.frame_header import sha256_file
-from fedcore.model.export import export_merged
+from fedcore.model.export_folder import export_merged
 from fedcore.spec.levels import taken_home
 from webapp.jobs.artefacts.store import incoming_dir, local_file, store
 from webapp.jobs.lifecycle.events import job_event

@@ -12,9 +12,9 @@ from pathlib import Path
 from django.db import transaction
 from django.utils import timezone
 
-from fedcore.aggregation.aggregate import UpdateFile, UpdatesRefused
-from fedcore.aggregation.publish import After, Before, fold_and_serve
-from fedcore.aggregation.registry import with_actual_participation
+from fedcore.aggregation.next_model import fold_and_serve
+from fedcore.aggregation.strategies import with_actual_participation
+from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile, UpdatesRefused
 from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.formats.update_header import WIRE_KEY
 from fedcore.rounds.types import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
@@ -74,7 +74,7 @@ def _fold(row: Round) -> Result | None:
     """None where the fold is shared out and not all shards are there."""
     with full_disk_refused(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
-        after = After(*(folder / f"{name}.safetensors" for name in ("global", "state", "step")))
+        after = NextFiles(*(folder / f"{name}.safetensors" for name in ("global", "state", "step")))
         while True:
             before, updates = opened(row, stack)
             try:
@@ -118,7 +118,7 @@ def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
     return store(path, frame.sha256, kind, "aggregate")
 
 
-def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
+def opened(row: Round, stack: ExitStack) -> tuple[ServerFiles, list[UpdateFile]]:
     """The files of a round's fold while the stack is open. Raises FoldError without quorum."""
     previous = state_before(row)
     assert row.base_artefact is not None
@@ -126,7 +126,7 @@ def opened(row: Round, stack: ExitStack) -> tuple[Before, list[UpdateFile]]:
     state = stack.enter_context(local_file(previous)) if previous else None
     updates = _checked_updates(row, stack)
     _check_quorum(row, updates)
-    return Before(base, state), updates
+    return ServerFiles(base, state), updates
 
 
 def spec_of(row: Round, updates: Sequence[UpdateFile]) -> JobSpec:

@@ -6,8 +6,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from fedcore.aggregation import inputs, shards
-from fedcore.aggregation.aggregate import UpdatesRefused
+from fedcore.aggregation import sharding
+from fedcore.aggregation.flat_inputs import Shard
+from fedcore.aggregation.update_files import UpdatesRefused
 from fedcore.rounds.types import RoundPhase
 from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, store
 from webapp.jobs.models import ArtefactKind, FoldShard
@@ -47,11 +48,11 @@ def _fold(shard: FoldShard) -> None:
             if not shard_plan.is_of(shard.plan, updates):  # one was refused: share out anew
                 raise UpdatesRefused({})
             heard = [update for update in updates if update.key in factors]
-            done = shards.fold_shard(
+            done = sharding.fold_shard(
                 round_fold.spec_of(row, updates),
-                inputs.Before(before.model, before.state),
+                before,
                 heard,
-                inputs.Shard((shard.start, shard.stop), factors),
+                Shard((shard.start, shard.stop), factors),
                 out,
             )
         except UpdatesRefused as error:

@@ -17,10 +17,11 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from fedcore.aggregation import inputs, shards
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
-from fedcore.aggregation.inputs import Key, Span
-from fedcore.aggregation.publish import Before, Fold
+from fedcore.aggregation import sharding
+from fedcore.aggregation.flat_inputs import Span
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.next_model import FoldFunction, fold_files
+from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile
 from fedcore.formats.frame_header import read_header
 from fedcore.spec.job import JobSpec
 from webapp.broker import FOLD_SHARD, send_after_commit
@@ -35,13 +36,13 @@ CLAIM_S = 60.0
 
 
 def fold_of(
-    row: Round, before: Before, updates: Sequence[UpdateFile], stack: ExitStack
-) -> Fold | None:
+    row: Round, before: ServerFiles, updates: Sequence[UpdateFile], stack: ExitStack
+) -> FoldFunction | None:
     """How to fold a round now: at once, or by joining shards. None while shards are missing."""
-    if not shards.divisible(row.job.job_spec):
+    if not sharding.divisible(row.job.job_spec):
         return fold_files
     size = sum(update.path.stat().st_size for update in updates)
-    ranges = shards.spans(read_header(before.model).elements, shard_count(size))
+    ranges = sharding.spans(read_header(before.model).elements, shard_count(size))
     if len(ranges) < 2:
         return fold_files
     plan = _plan(row, before, updates, ranges)
@@ -65,14 +66,13 @@ def factors_of(plan: FoldPlan) -> dict[Key, float]:
 
 
 def _plan(
-    row: Round, before: Before, updates: Sequence[UpdateFile], ranges: Sequence[Span]
+    row: Round, before: ServerFiles, updates: Sequence[UpdateFile], ranges: Sequence[Span]
 ) -> FoldPlan:
     """The round's plan, made anew where it is of other updates: one of them was refused since."""
     plan = FoldPlan.objects.filter(round=row).first()
     if plan is not None and is_of(plan, updates):
         return plan
-    files = inputs.Before(before.model, before.state)
-    found = shards.factors_of(row.job.job_spec, files, updates, incoming_dir())
+    found = sharding.factors_of(row.job.job_spec, before, updates, incoming_dir())
     members = [[*key, factor] for key, factor in sorted(found.items())]
     with transaction.atomic():
         lock_job(row.job_id)
@@ -91,7 +91,7 @@ def is_of(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
     return set(factors_of(plan)) <= {update.key for update in updates}
 
 
-def _stored(shard: FoldShard, stack: ExitStack) -> shards.ShardFile | None:
+def _stored(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
     """A folded shard's file; one whose bytes are gone is to be folded again."""
     if shard.artefact is None:
         return None
@@ -100,7 +100,7 @@ def _stored(shard: FoldShard, stack: ExitStack) -> shards.ShardFile | None:
         return None
     path = stack.enter_context(local_file(shard.artefact))
     keys = factors_of(shard.plan)
-    return shards.ShardFile(
+    return sharding.ShardFile(
         path, (shard.start, shard.stop), dict(zip(keys, shard.squares, strict=True))
     )
 
@@ -119,8 +119,8 @@ def claim(shard: FoldShard) -> bool:
     return bool(waiting.update(claimed_at=now))
 
 
-def _joined(plan: FoldPlan, stored: Sequence[shards.ShardFile]) -> Fold:
-    folded = shards.Folded(stored, factors_of(plan))
+def _joined(plan: FoldPlan, stored: Sequence[sharding.ShardFile]) -> FoldFunction:
+    folded = sharding.FoldedShards(stored, factors_of(plan))
 
     def join(
         spec: JobSpec,
@@ -130,8 +130,8 @@ def _joined(plan: FoldPlan, stored: Sequence[shards.ShardFile]) -> Fold:
         out_global: Path,
         out_state: Path,
     ) -> FoldReport:
-        before = inputs.Before(global_path, state_path)
-        return shards.join_shards(spec, before, updates, folded, (out_global, out_state))
+        before = ServerFiles(global_path, state_path)
+        return sharding.join_shards(spec, before, updates, folded, (out_global, out_state))
 
     return join
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.lowrank.products import Product
-from fedcore.aggregation.lowrank.rules import Part
+from fedcore.aggregation.lowrank.rules import TrainedProduct
 from fedcore.errors import WireError
 from fedcore.model.received import SCALE_KEY, adapter_of
 from fedcore.spec.job import JobSpec
@@ -24,7 +24,7 @@ Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedMatrix:
     """One matrix of a global artefact: its names of A and B, and of what the base has taken in."""
 
     module: str
@@ -37,7 +37,7 @@ class Adapted:
         return factor_name(self.module, "MB"), factor_name(self.module, "MA")
 
 
-class Global:
+class GlobalAdapter:
     """A global LoRA artefact, read tensor by tensor."""
 
     def __init__(self, frame: FrameReader, spec: JobSpec) -> None:
@@ -48,17 +48,17 @@ class Global:
             module, factor = factor_of(name)
             names.setdefault(module, {})[factor] = name
         self.matrices = [
-            Adapted(module, found["A"], found["B"]) for module, found in sorted(names.items())
+            AdaptedMatrix(module, found["A"], found["B"]) for module, found in sorted(names.items())
         ]
 
-    def factors(self, matrix: Adapted) -> dict[str, Tensor]:
+    def factors(self, matrix: AdaptedMatrix) -> dict[str, Tensor]:
         return {name: self.frame[name] for name in (matrix.a, matrix.b)}
 
-    def product(self, matrix: Adapted) -> Product:
+    def product(self, matrix: AdaptedMatrix) -> Product:
         """``s B A``."""
         return Product.of(self.frame[matrix.b], self.frame[matrix.a], self.scale)
 
-    def merged(self, matrix: Adapted) -> Product:
+    def merged(self, matrix: AdaptedMatrix) -> Product:
         """What the base of this matrix has taken in."""
         up, down = matrix.merged
         if up not in self.frame:
@@ -68,7 +68,7 @@ class Global:
 
 
 @dataclass(frozen=True)
-class Device:
+class LowRankUpdate:
     """One device's update: the job as it was given it, its deltas, its share and factor."""
 
     key: Key
@@ -77,7 +77,9 @@ class Device:
     share: float
     factor: float
 
-    def products(self, matrix: Adapted, whole: Global) -> tuple[Product, Product] | None:
+    def products(
+        self, matrix: AdaptedMatrix, whole: GlobalAdapter
+    ) -> tuple[Product, Product] | None:
         """``s B A`` before and after its training; None where it did not train this matrix."""
         own = adapter_of(whole.factors(matrix), whole.scale, self.spec)
         if matrix.a not in own:
@@ -88,7 +90,9 @@ class Device:
         return Product.of(b, a, scale), Product.of(*after, scale)
 
 
-def parts(devices: list[Device], matrix: Adapted, whole: Global) -> list[Part]:
+def parts(
+    devices: list[LowRankUpdate], matrix: AdaptedMatrix, whole: GlobalAdapter
+) -> list[TrainedProduct]:
     """The parts of all who trained this matrix; their shares are renormalised to 1.
 
     Empty where nobody with a share did.
@@ -96,7 +100,7 @@ def parts(devices: list[Device], matrix: Adapted, whole: Global) -> list[Part]:
     found = [(device, device.products(matrix, whole)) for device in devices if device.share]
     trained = [(device, pair) for device, pair in found if pair is not None]
     weight = math.fsum(device.share for device, _ in trained)
-    return [Part(device.share / weight, device.factor, *pair) for device, pair in trained]
+    return [TrainedProduct(device.share / weight, device.factor, *pair) for device, pair in trained]
 
 
 def norm_of(deltas: Mapping[str, Tensor]) -> float:

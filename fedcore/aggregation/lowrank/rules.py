@@ -15,7 +15,7 @@ from fedcore.aggregation.lowrank.products import FP32_ROUNDING, Product, compres
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainedProduct:
     """One device's part: the product it started from, the one it ended with, its share, its factor.
 
     Shares sum to 1 over the devices that trained this matrix. ``factor`` is what the strategy
@@ -38,7 +38,7 @@ class Part:
         return total([self.start.times(1 - self.factor), self.end.times(self.factor)])
 
 
-def mean_product(parts: Sequence[Part]) -> Product:
+def mean_product(parts: Sequence[TrainedProduct]) -> Product:
     """W: the mean of the devices' products by their shares."""
     return total([part.product.times(part.share) for part in parts])
 
@@ -54,7 +54,7 @@ def noise_of(product: Product) -> float:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedAdapter:
     """One matrix as it is served, fp32: B (out, r), A (r, in), and what the base has taken in.
 
     ``merged`` is of rank 0 where the base is as it was.
@@ -67,7 +67,7 @@ class Served:
 
 def redistributed(
     merged: Product, target: Product, start: tuple[Tensor, Tensor], scale: float
-) -> Served:
+) -> ServedAdapter:
     """FlexLoRA (Bai et al. 2024, arXiv 2402.11505): B = U_r S_r / s, A = V_r^T, largest first.
 
     So the first k rows and columns are the best of rank k. ``start`` is a fresh (B, A) of the rank
@@ -78,20 +78,24 @@ def redistributed(
     kept = spectrum(target, rank).cut(rank, noise_of(target)) if target.rank else target
     b[:, : kept.rank] = (kept.left / scale).float()
     a[: kept.rank] = kept.right.float()
-    return Served(b, a, merged)
+    return ServedAdapter(b, a, merged)
 
 
-def stacked(merged: Product, target: Product, start: tuple[Tensor, Tensor], scale: float) -> Served:
+def stacked(
+    merged: Product, target: Product, start: tuple[Tensor, Tensor], scale: float
+) -> ServedAdapter:
     """FLoRA (Wang et al. 2024, arXiv 2409.05976): all of W into the base, the adapter anew."""
     del scale
     b, a = start
-    return Served(b, a, taken_in(merged, target))
+    return ServedAdapter(b, a, taken_in(merged, target))
 
 
-def with_residual(merged: Product, target: Product, b: Tensor, a: Tensor, scale: float) -> Served:
+def with_residual(
+    merged: Product, target: Product, b: Tensor, a: Tensor, scale: float
+) -> ServedAdapter:
     """FedEx-LoRA (Singhal et al. 2024, arXiv 2410.09432): what B A misses of W, into the base."""
     missed = total([target, Product.of(b, a, -scale)])
-    return Served(b, a, taken_in(merged, compressed(missed, noise_of(missed))))
+    return ServedAdapter(b, a, taken_in(merged, compressed(missed, noise_of(missed))))
 
 
 def taken_in(merged: Product, change: Product) -> Product:
@@ -107,7 +111,7 @@ def taken_in(merged: Product, change: Product) -> Product:
 
 
 @dataclass(frozen=True)
-class Miss:
+class MatrixError:
     """How far one matrix is from where the rule was to bring it: |served - target|, |target|.
 
     ``bound``: of the target's factors, by which rounding is told from error.
@@ -118,7 +122,9 @@ class Miss:
     bound: float
 
     @classmethod
-    def of(cls, served: Served, merged: Product, target: Product, scale: float) -> Miss:
+    def of(
+        cls, served: ServedAdapter, merged: Product, target: Product, scale: float
+    ) -> MatrixError:
         """``merged``: what the base had taken in before."""
         change = [Product.of(served.b, served.a, scale), served.merged, merged.times(-1)]
         off = total([*change, target.times(-1)]).norm()

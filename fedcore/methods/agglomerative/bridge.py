@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fedcore.methods.agglomerative.packed_logits import Packed
-from fedcore.train.data import Example, Tokenized
+from fedcore.train.tokenization import TokenizedDataset, TokenizedExample
 
 
 @dataclass(frozen=True)
-class BridgeExample(Example):
+class BridgeExample(TokenizedExample):
     """An example that knows which rows of the bridge's distributions are its target tokens."""
 
     first: int
@@ -27,11 +27,11 @@ class BridgeExample(Example):
         return torch.arange(self.first, self.first + len(self.target))
 
 
-class Bridge(Tokenized):
+class Bridge(TokenizedDataset):
     """Tokenized examples whose target tokens, one after the other, are numbered from 0."""
 
     @classmethod
-    def of(cls, examples: Tokenized) -> Bridge:
+    def of(cls, examples: TokenizedDataset) -> Bridge:
         return cls(examples.folder, [int(row) for row in examples._rows])
 
     @cached_property

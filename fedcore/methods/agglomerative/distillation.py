@@ -26,9 +26,9 @@ from fedcore.methods.agglomerative.packed_logits import Packed, divergence, join
 from fedcore.methods.contract import Context, LossTerm
 from fedcore.seeds import derive
 from fedcore.train.batches import groups
-from fedcore.train.data import Example
-from fedcore.train.kernels import Kernels, Task, kernels_of
-from fedcore.train.loop import Weights, Work, job_kernels
+from fedcore.train.kernels import KernelContext, Kernels, kernels_of
+from fedcore.train.loop import TrainingTask, Weights, job_kernels
+from fedcore.train.tokenization import TokenizedExample
 
 BATCH = 16  # examples at a time where nothing is learned
 
@@ -47,7 +47,7 @@ class Distilling:
         self._kernels, self._beta = kernels, beta
         self._told = told if beta else None
 
-    def load(self, examples: Sequence[Example]) -> _Told:
+    def load(self, examples: Sequence[TokenizedExample]) -> _Told:
         labels = np.concatenate([item.target for item in examples]).astype(np.int64)
         told = None
         if self._told is not None:
@@ -96,7 +96,7 @@ def agglomerative(context: Context) -> LossTerm:
     return LossTerm(penalty)
 
 
-def _batches(work: Work, bridge: Bridge) -> Iterator[list[BridgeExample]]:
+def _batches(work: TrainingTask, bridge: Bridge) -> Iterator[list[BridgeExample]]:
     """Endless batches of the bridge, each pass freshly shuffled."""
     sizes = (work.train.batch_size, work.train.micro_batch, work.micro_batch)
     train = replace(work.train, batch_size=min(size for size in sizes if size))
@@ -106,7 +106,9 @@ def _batches(work: Work, bridge: Bridge) -> Iterator[list[BridgeExample]]:
 
 
 @torch.no_grad()
-def bridge_logits(task: Task, kind: str, bridge: Bridge, packing: tuple[int, float]) -> Packed:
+def bridge_logits(
+    task: KernelContext, kind: str, bridge: Bridge, packing: tuple[int, float]
+) -> Packed:
     """What the task's model says on the bridge, teacher-forced; on the CPU, in the bridge's order.
 
     ``kind`` names the kernels, ``packing`` is how many tokens are kept, and the temperature.

@@ -20,11 +20,11 @@ from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.load import load_tokenizer, resolve
 from fedcore.spec.job import JobSpec
-from fedcore.train.data import Prepared, prepare
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
-from fedcore.train.kernels import Task
+from fedcore.train.kernels import KernelContext
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import Prepared, prepare
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
 
@@ -75,7 +75,9 @@ class Node:
         """What a node says on the bridge."""
         options = self.spec.distill
         with self._session.ready(self.spec, weights) as loaded:
-            task = Task(loaded.model, self._session.device, loaded.precision, 0.0, False, 0)
+            task = KernelContext(
+                loaded.model, self._session.device, loaded.precision, 0.0, False, 0
+            )
             packing = options.top_k, options.temperature
             return speak(task, self.spec.train.kernels, self.bridge, packing)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedcore.errors import ModelError
 from fedcore.methods.private_files import LATEST_DRAW, Key, RoundFiles
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs
 from fedcore.spec.parse import load_spec

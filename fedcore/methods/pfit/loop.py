@@ -27,9 +27,9 @@ from fedcore.methods.pfit.rollouts import Rollout, Sampler
 from fedcore.model.adapters import trainable_parameters
 from fedcore.seeds import derive
 from fedcore.train.batches import groups, steps_of
-from fedcore.train.data import Prepared
 from fedcore.train.loop import OPTIMIZERS, Penalty, TrainSummary, schedule, train_locally
-from fedcore.train.telemetry import Hooks, Measurement, Pace, Recorder
+from fedcore.train.telemetry import Hooks, LoopPosition, Measurement, Recorder
+from fedcore.train.tokenization import Prepared
 
 
 class Reinforced(NamedTuple):
@@ -138,7 +138,7 @@ class _Loop:
             rate = self.work.train.learning_rate * self.factor(step)
             self.losses.append(self._step(step, rate, drawn))
             if step + 1 == self.steps.stop or self.recorder.due:
-                pace = Pace(step + 1, self.steps.stop, seen / len(lengths), rate)
+                pace = LoopPosition(step + 1, self.steps.stop, seen / len(lengths), rate)
                 self.recorder.send(pace, self.losses, self.sampler.mean_reward)
                 self.losses.clear()
         totals = self.recorder.totals

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcore.train.batches import Batch, Signs
-from fedcore.train.loop import Work
+from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks
 
 
@@ -37,7 +37,7 @@ class Drawn:
 class Policy:
     """A model at its live weights; ``temperature`` divides its logits wherever it is asked."""
 
-    def __init__(self, work: Work, temperature: float, max_tokens: int) -> None:
+    def __init__(self, work: TrainingTask, temperature: float, max_tokens: int) -> None:
         unwrapped = getattr(work.model, "get_base_model", None)
         self._model = unwrapped() if unwrapped else work.model
         self._encoder = self._model.get_encoder()

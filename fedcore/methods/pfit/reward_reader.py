@@ -11,10 +11,10 @@ import torch
 from fedcore.methods.pfit import Scorer, Texts
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate
-from fedcore.train.data import Example, Prepared
-from fedcore.train.evaluate import BATCH, Bench, generate
-from fedcore.train.loop import Work, chunks
+from fedcore.train.evaluate import BATCH, EvaluationContext, generate
+from fedcore.train.loop import TrainingTask, chunks
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import Prepared, TokenizedExample
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Reader:
 
     def worth(self, row: int, tokens: Sequence[int]) -> float:
         """The reward of a drawn summary of training example ``row``."""
-        example: Example = self.prepared.train[row]
+        example: TokenizedExample = self.prepared.train[row]
         source, reference = self._source(example), self._text(example.target)
         return self.scorer(row, Texts(source, reference, self._text(tokens)))
 
     @torch.no_grad()
-    def mean_reward(self, work: Work, hooks: Hooks) -> float:
+    def mean_reward(self, work: TrainingTask, hooks: Hooks) -> float:
         """Mean reward of greedy summaries of the validation part by the model as it is."""
         data, examples = self.spec.data, self.prepared.validation
-        bench = Bench(
+        bench = EvaluationContext(
             work.model, self.tokenizer, data.max_target_tokens, work.device, work.precision
         )
         signs, total = Signs.of(work.model.config), 0.0
@@ -52,7 +52,7 @@ class Reader:
                 total += self.scorer(row, texts)
         return total / len(examples)
 
-    def _source(self, example: Example) -> str:
+    def _source(self, example: TokenizedExample) -> str:
         return self._text(example.source).removeprefix(self.spec.data.prefix.strip()).strip()
 
     def _text(self, tokens: Iterable[int]) -> str:

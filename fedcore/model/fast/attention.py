@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fedcore.model.fast.noise import BITS, Noise, mask, scale
+from fedcore.model.fast.dropout import BITS, DropoutStream, mask, scale
 
 Spans = Sequence[tuple[int, int]]
 
@@ -30,7 +30,7 @@ class Places:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, places: Places, noise: Noise
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, places: Places, noise: DropoutStream
 ) -> Tensor:
     """T5's attention: softmax(q k^T + bias) v, not scaled, with dropout on the probabilities.
 
@@ -67,7 +67,7 @@ class _Attend(Function):
         v: Tensor,
         bias: Tensor | None,
         places: Places,
-        noise: Noise,
+        noise: DropoutStream,
     ) -> Tensor:
         out = torch.empty_like(q)
         kept = []

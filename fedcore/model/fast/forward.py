@@ -20,11 +20,11 @@ from torch.nn.functional import embedding, gelu, linear, relu
 from torch.utils.checkpoint import checkpoint
 
 from fedcore.model.bottleneck import NAME as BOTTLENECK
+from fedcore.model.fast.activations import gated_gelu, rms_norm
 from fedcore.model.fast.attention import Places, Spans, attend
-from fedcore.model.fast.layers import gated_gelu, rms_norm
+from fedcore.model.fast.dropout import DropoutStream
+from fedcore.model.fast.linear import Dense, cast, product
 from fedcore.model.fast.loss import cross_entropy
-from fedcore.model.fast.noise import Noise
-from fedcore.model.fast.products import Dense, cast, product
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
@@ -47,7 +47,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ForwardSettings:
     """``precision`` of the products; ``checkpointing``: the backward pass computes layers again."""
 
     precision: torch.dtype
@@ -62,7 +62,7 @@ def supports(model: Any) -> bool:
     return bool(known) and next(model.parameters()).device.type == "cpu"
 
 
-def loss_sum(model: Any, hidden: Tensor, labels: Tensor, settings: Settings) -> Tensor:
+def loss_sum(model: Any, hidden: Tensor, labels: Tensor, settings: ForwardSettings) -> Tensor:
     """Sum of the cross-entropy of all target tokens, in nats, fp32.
 
     ``hidden`` is what ``decode`` gave, ``labels`` (target tokens) what the decoder should say.
@@ -72,7 +72,9 @@ def loss_sum(model: Any, hidden: Tensor, labels: Tensor, settings: Settings) -> 
     return cross_entropy(hidden, cast(model.lm_head.weight, settings.precision), labels)
 
 
-def decode(model: Any, source: Rows, shifted: Rows, settings: Settings, noise: Noise) -> Tensor:
+def decode(
+    model: Any, source: Rows, shifted: Rows, settings: ForwardSettings, noise: DropoutStream
+) -> Tensor:
     """Last hidden states of the decoder (target tokens, width), in the precision of the products.
 
     ``shifted`` are the decoder's inputs: each sentence begins with the start sign.
@@ -87,7 +89,12 @@ class _Stack:
     """One of the two halves over one batch. ``theirs`` is the source where it looks at one."""
 
     def __init__(
-        self, stack: Any, rows: Rows, theirs: Rows | None, settings: Settings, noise: Noise
+        self,
+        stack: Any,
+        rows: Rows,
+        theirs: Rows | None,
+        settings: ForwardSettings,
+        noise: DropoutStream,
     ) -> None:
         self.stack, self.rows, self.settings, self.noise = stack, rows, settings, noise
         heads = stack.config.num_heads
@@ -140,16 +147,16 @@ class _Stack:
 
     def _attention(
         self, module: Any, x: Tensor, theirs: Tensor, bias: Tensor | None, places: Places,
-        noise: Noise,
+        noise: DropoutStream,
     ) -> Tensor:  # fmt: skip
         q = self._product(module.q, x, noise)
         k, v = (self._product(part, theirs, noise) for part in (module.k, module.v))
         return noise.drop(self._product(module.o, attend(q, k, v, bias, places, noise), noise))
 
-    def _product(self, module: Any, x: Tensor, noise: Noise) -> Tensor:
+    def _product(self, module: Any, x: Tensor, noise: DropoutStream) -> Tensor:
         return product(module, x, noise, self.settings.dense)
 
-    def _feed_forward(self, module: Any, x: Tensor, noise: Noise) -> Tensor:
+    def _feed_forward(self, module: Any, x: Tensor, noise: DropoutStream) -> Tensor:
         act = self.stack.config.dense_act_fn
         if hasattr(module, "wi"):
             inner = ACTIVATIONS[act](self._product(module.wi, x, noise))

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import T5ForConditionalGeneration
 
-from fedcore.model.pretrain.loop import Recipe, nano_model, nano_tokenizer, train
+from fedcore.model.pretrain.nano import PretrainRecipe, nano_model, nano_tokenizer, train
 
 
 def save_checkpoint(model: T5ForConditionalGeneration, out: Path) -> None:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    recipe = Recipe(steps=args.steps, seed=args.seed)
+    recipe = PretrainRecipe(steps=args.steps, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     state = args.state or args.out.with_name(args.out.name + ".state")
     tokenizer = nano_tokenizer(recipe)

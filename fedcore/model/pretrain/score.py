@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, DialogueExample, generate
-from fedcore.model.pretrain.data import PREFIX, VALIDATION_SEED, collate
+from fedcore.model.pretrain.corpus import PREFIX, VALIDATION_SEED, collate
 
 _METRICS = ("rouge1", "rouge2", "rougeL")
 _BATCH = 8

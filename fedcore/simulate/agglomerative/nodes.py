@@ -9,11 +9,11 @@ from fedcore.methods.agglomerative.node import Node
 from fedcore.methods.agglomerative.packed_logits import Packed
 from fedcore.methods.session import Session
 from fedcore.spec.job import JobSpec
-from fedcore.train.data import Prepared
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
 from fedcore.train.telemetry import Hooks
+from fedcore.train.tokenization import Prepared
 
 
 class Level:

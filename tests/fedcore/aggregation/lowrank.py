@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.model.adapters import initial_lora
 from fedcore.model.received import SCALE_KEY, adapter_of
 from fedcore.spec.job import JobSpec

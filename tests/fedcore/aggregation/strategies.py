@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile, fold_files
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import StrategySpec
 from fedcore.spec.options.train import TrainSpec

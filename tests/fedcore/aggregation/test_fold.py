@@ -15,11 +15,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedcore.aggregation import strategy as parts
-from fedcore.aggregation.aggregate import FoldReport, UpdateFile, UpdatesRefused, fold_files
+from fedcore.aggregation import folds
 from fedcore.aggregation.block_pass import BLOCK
-from fedcore.aggregation.inputs import Before, Shard
-from fedcore.aggregation.shards import Folded, ShardFile, factors_of, fold_shard, join_shards, spans
+from fedcore.aggregation.flat_inputs import Shard
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.sharding import (
+    FoldedShards,
+    ShardFile,
+    factors_of,
+    fold_shard,
+    join_shards,
+    spans,
+)
+from fedcore.aggregation.update_files import ServerFiles, UpdateFile, UpdatesRefused
 from fedcore.errors import FoldError
 from fedcore.formats.codec_chain import parse
 from fedcore.spec.job import JobSpec
@@ -100,7 +109,7 @@ def test_many_updates_are_summed_in_fp64(tmp_path: Path) -> None:
     """Equal updates whose fp32 sum would drift; one more than the limit switches to fp64."""
     shapes = {"w": (1000,)}
     drift = {}
-    for count in (parts.FP32_UPDATES, parts.FP32_UPDATES + 1):
+    for count in (folds.FP32_UPDATES, folds.FP32_UPDATES + 1):
         site = Site(tmp_path / str(count), 0, shapes)
         updates = [site.add(i, noise(7, shapes=shapes), weight=1.0) for i in range(count)]
         site.fold(spec(), updates)
@@ -206,7 +215,7 @@ class TestShards:
             tmp_path / "g",
             tmp_path / "s",
         )
-        before = Before(tmp_path / "after", tmp_path / "state")
+        before = ServerFiles(tmp_path / "after", tmp_path / "state")
         joined = self.sharded(site, job, before, 3)
         assert (joined.global_frame, joined.state_frame) == (
             second.global_frame,
@@ -217,7 +226,7 @@ class TestShards:
         assert joined.bytes_read == whole.bytes_read
 
     @staticmethod
-    def sharded(site: Site, job: JobSpec, before: Before, count: int) -> FoldReport:
+    def sharded(site: Site, job: JobSpec, before: ServerFiles, count: int) -> FoldReport:
         factors = factors_of(job, before, site.updates, site.folder)
 
         def one(span: tuple[int, int]) -> ShardFile:
@@ -228,7 +237,7 @@ class TestShards:
         with ThreadPoolExecutor(2) as pool:
             shards = list(pool.map(one, reversed(spans(ELEMENTS, count))))
         after = site.folder / "joined", site.folder / "joined-state"
-        return join_shards(job, before, site.updates, Folded(shards, factors), after)
+        return join_shards(job, before, site.updates, FoldedShards(shards, factors), after)
 
     def test_ranges_are_whole_blocks_and_make_up_the_row(self) -> None:
         for elements in (1, BLOCK, BLOCK + 1, 10 * BLOCK + 7):
@@ -240,12 +249,12 @@ class TestShards:
 
     def test_a_gap_is_seen(self, tmp_path: Path) -> None:
         site, job = Site(tmp_path, 1), spec()
-        before = Before(site.before, None)
+        before = ServerFiles(site.before, None)
         span = spans(ELEMENTS, 3)[1]
         done = fold_shard(job, before, site.updates, Shard(span, {(0, 0): 1.0}), tmp_path / "one")
         shards = [ShardFile(tmp_path / "one", span, done.squares)]
         with pytest.raises(FoldError, match="leave gaps"):
-            folded = Folded(shards, {(0, 0): 1.0})
+            folded = FoldedShards(shards, {(0, 0): 1.0})
             join_shards(job, before, site.updates, folded, (tmp_path / "g", tmp_path / "s"))
         assert not (tmp_path / "g").exists()
 
@@ -256,7 +265,7 @@ class TestShards:
         site.add(1, tensors)
         factors = {item.key: 1.0 for item in site.updates}
         first, *_, last = spans(ELEMENTS, 3)
-        before = Before(site.before, None)
+        before = ServerFiles(site.before, None)
         fold_shard(spec(), before, site.updates, Shard(first, factors), tmp_path / "one")
         with pytest.raises(UpdatesRefused, match=r"slot 1: tensor .* holds NaN"):
             fold_shard(spec(), before, site.updates, Shard(last, factors), tmp_path / "two")
@@ -267,5 +276,5 @@ class TestShards:
         write_update(coded, noise(9), {"kind": "update"}, Encoding(parse("int8"), 3))
         site.updates.append(UpdateFile(coded, 3.0, 5))
         whole = site.fold(spec())
-        joined = self.sharded(site, spec(), Before(site.before, None), 3)
+        joined = self.sharded(site, spec(), ServerFiles(site.before, None), 3)
         assert joined.global_frame == whole.global_frame

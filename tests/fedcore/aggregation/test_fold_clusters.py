@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.aggregation.aggregate import UpdateFile, UpdatesRefused, fold_files
-from fedcore.aggregation.cluster import fold_cluster
+from fedcore.aggregation.hierarchical import fold_cluster
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.update_files import UpdateFile, UpdatesRefused
 from fedcore.errors import FoldError
 from fedcore.formats.codec_chain import parse
 from fedcore.spec.job import JobSpec

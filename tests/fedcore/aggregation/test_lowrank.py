@@ -18,8 +18,8 @@ from fedcore.aggregation.lowrank.products import (
     total,
 )
 from fedcore.aggregation.lowrank.rules import (
-    Miss,
-    Part,
+    MatrixError,
+    TrainedProduct,
     mean_product,
     moved,
     redistributed,
@@ -47,12 +47,12 @@ def start(rank: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(OUT, rank), torch.randn(rank, IN, generator=draw)
 
 
-def parts_of(*ranks: int) -> list[Part]:
+def parts_of(*ranks: int) -> list[TrainedProduct]:
     """Devices of those ranks, the share of each as its place."""
     whole = sum(range(1, len(ranks) + 1))
     zero = Product.zero(OUT, IN)
     return [
-        Part(place / whole, 1.0, zero, product(place, rank))
+        TrainedProduct(place / whole, 1.0, zero, product(place, rank))
         for place, rank in enumerate(ranks, start=1)
     ]
 
@@ -122,7 +122,7 @@ class TestRules:
 
     def test_a_factor_scales_the_change_of_the_product(self) -> None:
         before, after = product(1, 3), product(2, 3)
-        part = Part(1.0, 0.3, before, after)
+        part = TrainedProduct(1.0, 0.3, before, after)
         wanted = before.dense() + 0.3 * (after.dense() - before.dense())
         assert close(mean_product([part]).dense(), wanted, 1e-12)
 
@@ -147,7 +147,7 @@ class TestRules:
         cut = 2.0 * served.b[:, :rank].double() @ served.a[:rank].double()
         off = float((cut - target.dense()).norm())
         assert off == pytest.approx(float(values[rank:].norm()), rel=1e-5)
-        miss = Miss.of(served, Product.zero(OUT, IN), target, 2.0)
+        miss = MatrixError.of(served, Product.zero(OUT, IN), target, 2.0)
         assert miss.off == pytest.approx(float(values[6:].norm()), rel=1e-5)
         assert miss.size == pytest.approx(float(values.norm()), rel=1e-9)
 
@@ -176,8 +176,12 @@ class TestRules:
 
     def test_fedex_has_nothing_to_fold_where_all_are_alike(self) -> None:
         b, a = torch.randn(OUT, 3), torch.randn(3, IN)
-        alike = [Part(0.3, 1.0, Product.of(b, a), Product.of(b, a, 1.5)) for _ in range(3)]
-        shared = mean_product([*alike, Part(0.1, 1.0, Product.of(b, a), Product.of(b, a, 1.5))])
+        alike = [
+            TrainedProduct(0.3, 1.0, Product.of(b, a), Product.of(b, a, 1.5)) for _ in range(3)
+        ]
+        shared = mean_product(
+            [*alike, TrainedProduct(0.1, 1.0, Product.of(b, a), Product.of(b, a, 1.5))]
+        )
         assert with_residual(Product.zero(OUT, IN), shared, b, a, 1.5).merged.rank == 0
 
     def test_the_base_never_holds_more_columns_than_its_smaller_side(self) -> None:

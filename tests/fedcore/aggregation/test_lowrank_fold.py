@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcore.aggregation.aggregate import UpdatesRefused
-from fedcore.aggregation.lowrank.aggregate import RULES
+from fedcore.aggregation.lowrank.product_fold import RULES
+from fedcore.aggregation.update_files import UpdatesRefused
 from fedcore.spec.options.adapter import AGGREGATIONS, MERGING
 from fedcore.spec.overrides import factor_name
 from fedcore.wire.frame import FrameReader

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.aggregation.inputs import factors_of
-from fedcore.aggregation.registry import build
+from fedcore.aggregation.flat_inputs import factors_of
+from fedcore.aggregation.strategies import build
 from fedcore.aggregation.weighting import UpdateStats
 from fedcore.errors import SpecError
 from fedcore.spec.options.adapter import REFACTORING

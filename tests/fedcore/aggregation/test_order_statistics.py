@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedcore.aggregation import order_statistics as order
+from fedcore.aggregation import order_statistics
+from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN, Fold, trimmed_mean
 from fedcore.aggregation.order_statistics import CACHED_ELEMENTS, network
-from fedcore.aggregation.strategy import MEDIAN, WEIGHTED_MEAN, Fold, trimmed_mean
 
 RANKS = {"median": MEDIAN, "tenth": trimmed_mean(0.1), "third": trimmed_mean(0.34)}
 NUMBERS = st.floats(-1e6, 1e6, width=32)
@@ -74,7 +74,7 @@ class TestLaws:
 def test_a_network_and_a_sort_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     table = torch.randn(13, 3000).round(decimals=1)
     by_network = {name: folded(fold, table) for name, fold in RANKS.items()}
-    monkeypatch.setattr(order, "NETWORK_ROWS", 0)
+    monkeypatch.setattr(order_statistics, "NETWORK_ROWS", 0)
     for name, fold in RANKS.items():
         assert torch.equal(folded(fold, table), by_network[name])
         assert not torch.signbit(by_network[name][by_network[name] == 0]).any()

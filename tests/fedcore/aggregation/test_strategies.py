@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcore.aggregation.aggregate import fold_files
-from fedcore.aggregation.inputs import Before, Shard
-from fedcore.aggregation.lowrank.error import aggregation_error
-from fedcore.aggregation.registry import FOLDS as FOLD_TABLE
-from fedcore.aggregation.registry import STRATEGIES as TABLE
-from fedcore.aggregation.registry import build
-from fedcore.aggregation.shards import Folded, ShardFile, factors_of, fold_shard, join_shards, spans
+from fedcore.aggregation.flat_inputs import Shard
+from fedcore.aggregation.lowrank.averaging_error import aggregation_error
+from fedcore.aggregation.next_model import fold_files
+from fedcore.aggregation.sharding import (
+    FoldedShards,
+    ShardFile,
+    factors_of,
+    fold_shard,
+    join_shards,
+    spans,
+)
+from fedcore.aggregation.strategies import FOLDS as FOLD_TABLE
+from fedcore.aggregation.strategies import STRATEGIES as TABLE
+from fedcore.aggregation.strategies import build
+from fedcore.aggregation.update_files import ServerFiles
 from fedcore.errors import FoldError
 from fedcore.methods.objectives import OBJECTIVES
 from fedcore.spec.options.strategy import FOLDS, STATEFUL, STRATEGIES
@@ -113,11 +121,11 @@ class TestLaws:
         files = server.files([(noise(i + 1), i + 1.0, i) for i in range(3)], told)
         whole = tmp_path / "whole", tmp_path / "whole-state"
         wanted = fold_files(server.spec, server.path, files, server.state, *whole)
-        before = Before(server.path, server.state)
+        before = ServerFiles(server.path, server.state)
         factors = factors_of(server.spec, before, files, tmp_path)
         (span,) = spans(sum(math.prod(shape) for shape in SHAPES.values()), 2)
         done = fold_shard(server.spec, before, files, Shard(span, factors), tmp_path / "shard")
-        folded = Folded([ShardFile(tmp_path / "shard", span, done.squares)], factors)
+        folded = FoldedShards([ShardFile(tmp_path / "shard", span, done.squares)], factors)
         joined = join_shards(
             server.spec, before, files, folded, (tmp_path / "joined", tmp_path / "joined-state")
         )

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedcore.aggregation.aggregate import UpdatesRefused
 from fedcore.aggregation.server_optimizers import AdaptiveRates, server_yogi
+from fedcore.aggregation.update_files import UpdatesRefused
 from fedcore.aggregation.weighting import NORMALISED, UpdateStats, fair
 from tests.fedcore.aggregation.strategies import SHAPES, A, Server, job, noise
 

@@ -21,9 +21,9 @@ from fedcore.model.initial import write_initial
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate, forward
 from fedcore.train.datasets import Source
-from fedcore.train.kernels import Task, kernels_of
+from fedcore.train.kernels import KernelContext, kernels_of
 from fedcore.train.loaded_model import Loaded
-from fedcore.train.loop import Work
+from fedcore.train.loop import TrainingTask
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def context_of(
     loaded = Loaded.of(spec, torch.float32)
     loaded.take(spec, folder / "first", CPU)
     examples = Session(folder / "cache", 1).prepare(spec, source).train
-    work = Work(loaded.model, examples, spec.train, loaded.cost(spec).training, 5, CPU,
+    work = TrainingTask(loaded.model, examples, spec.train, loaded.cost(spec).training, 5, CPU,
                 torch.float32)  # fmt: skip
     loaded.model.eval()
     return Context(spec, work, 1, DeviceState(lesson=lesson))
@@ -91,7 +91,7 @@ def test_what_a_model_says_is_its_teacher_forced_distribution(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
 ) -> None:
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
-    task = Task(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    task = KernelContext(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
     found = bridge_logits(task, kind, bridge, (7, 1.5))
     with torch.no_grad():
         wanted = pack(logits_of(model, bridge), 7, 1.5)
@@ -106,7 +106,7 @@ def test_the_loss_on_the_bridge_by_hand(
 ) -> None:
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
     told = teacher(bridge, temperature=1.5)
-    task = Task(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    task = KernelContext(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
     kernels = Distilling(kernels_of(kind, task), told, 0.7)
     chosen = [bridge[row] for row in (3, 0, 5)]
     batch = kernels.load(chosen)
@@ -192,7 +192,7 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     spec = replace(spec, adapter=replace(spec.adapter, kind=kind, targets=("q", "v", "wo")))
     models = [Loaded.of(replace(spec, model=replace(spec.model, name=str(name))), torch.float32)
               for name in (other, tiny)]  # fmt: skip
-    task = Task(models[0].base.model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
+    task = KernelContext(models[0].base.model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
     told = bridge_logits(task, "fast", bridge, (8, 2.0))
     prepared = Session(tmp_path / "cache", 1).prepare(
         spec, Source(str(write_jsonl(tmp_path / "b.jsonl", sentences(8, 20))))

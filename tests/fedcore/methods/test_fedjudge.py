@@ -19,7 +19,7 @@ from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate, forward, token_losses
 from fedcore.train.datasets import Source
 from fedcore.train.loaded_model import Loaded
-from fedcore.train.loop import Work
+from fedcore.train.loop import TrainingTask
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 
@@ -53,7 +53,7 @@ def context_of(spec: JobSpec, folder: Path, source: Source, round_number: int = 
     loaded.take(spec, served(spec, folder), CPU)
     prepared = Session(folder / "cache", 1).prepare(spec, source)
     cost = loaded.cost(spec).training
-    work = Work(loaded.model, prepared.train, spec.train, cost, 5, CPU, torch.float32)
+    work = TrainingTask(loaded.model, prepared.train, spec.train, cost, 5, CPU, torch.float32)
     return Context(spec, work, round_number)
 
 

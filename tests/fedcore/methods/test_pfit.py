@@ -25,8 +25,8 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, tailored, tailoring
 from fedcore.train.batches import Signs, collate
 from fedcore.train.datasets import Source
-from fedcore.train.kernels import Task, kernels_of
-from fedcore.train.loop import Work
+from fedcore.train.kernels import KernelContext, kernels_of
+from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks, Measurement, Recorder
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -124,7 +124,7 @@ def test_the_value_is_the_mean_of_earlier_samples() -> None:
 def context_of(bed: Bed, spec: JobSpec, loaded: Any) -> Context:
     prepared = bed.session.prepare(spec, bed.source)
     cost = loaded.cost(spec).training
-    return Context(spec, Work(loaded.model, prepared.train, spec.train, cost, 5, CPU, FP32))
+    return Context(spec, TrainingTask(loaded.model, prepared.train, spec.train, cost, 5, CPU, FP32))
 
 
 @pytest.mark.parametrize("kind", ["layers", "lora"])
@@ -246,7 +246,7 @@ def test_a_window_as_wide_as_the_text_is_none(bed: Bed, name: str) -> None:
     model = load_base(str(bed.tiny), FP32).model
     examples = bed.session.prepare(pfit(bed.tiny), bed.source).train
     longest = max(source for source, _ in examples.lengths)
-    task = Task(model, CPU, FP32, 0.0, False, 0)
+    task = KernelContext(model, CPU, FP32, 0.0, False, 0)
 
     def loss(window: int) -> float:
         set_window(model, window)
@@ -312,7 +312,7 @@ def rewards_of(session: Session, spec: JobSpec, weights: Path, source: Source) -
     """Mean reward, by a job's weighting, of greedy summaries of the validation part."""
     with session.ready(spec, weights) as loaded:
         prepared = session.prepare(spec, source)
-        work = Work(
+        work = TrainingTask(
             loaded.model, prepared.train, spec.train, loaded.cost(spec).training, 0, CPU, FP32
         )
         return Reader.of(spec, prepared, loaded.base.tokenizer).mean_reward(work, Hooks())

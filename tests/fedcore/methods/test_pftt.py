@@ -17,7 +17,7 @@ from fedcore.methods.pftt import STEM
 from fedcore.methods.private_files import RoundFiles
 from fedcore.methods.session import Session, Update
 from fedcore.model.adapters import shared_parameters
-from fedcore.model.export import export_adapter
+from fedcore.model.export_folder import export_adapter
 from fedcore.model.initial import write_initial
 from fedcore.model.tuned import load_tuned
 from fedcore.plan.cost.step_flops import lora_cost

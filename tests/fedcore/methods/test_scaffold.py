@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedcore.aggregation.aggregate import UpdateFile, fold_files
+from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.server_optimizers import server_controls
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, DeviceState
 from fedcore.methods.objectives import term_of
@@ -25,7 +26,7 @@ from fedcore.simulate import simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
-from fedcore.train.loop import Work
+from fedcore.train.loop import TrainingTask
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 
@@ -235,7 +236,7 @@ class Bowls:
         before = FrameReader(self.folder / f"global-{number - 1}")["w"].clone()
         model = torch.nn.Module()
         model.w = torch.nn.Parameter(before.clone())
-        work = Work(
+        work = TrainingTask(
             model,
             None,
             self.spec.train,

@@ -19,7 +19,7 @@ from fedcore.errors import ModelError, WireError
 from fedcore.methods.session import Session
 from fedcore.model.adapters import attach, detach, get_trainable, set_shared, shared_parameters
 from fedcore.model.bottleneck import bottleneck_shapes
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import skeleton, write_initial
 from fedcore.model.load import Base, load_base, resolve
 from fedcore.model.source import ModelSource
@@ -31,7 +31,7 @@ from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
-from fedcore.train.kernels import Task, kernels_of
+from fedcore.train.kernels import KernelContext, kernels_of
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.architecture.test_flops import SHAPES, build, counted
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -136,7 +136,7 @@ def test_the_fast_kernels_agree_with_transformers(
     examples = Session(tmp_path / "cache", 1).prepare(spec_of(tiny), source).train
     found = []
     for name in ("plain", "fast"):
-        kernels = kernels_of(name, Task(model, CPU, FP32, 0.0, checkpointing, 0))
+        kernels = kernels_of(name, KernelContext(model, CPU, FP32, 0.0, checkpointing, 0))
         assert type(kernels).__name__.lower() == name
         batch = kernels.load([examples[row] for row in range(6)])
         loss = kernels.loss(kernels.forward(batch, 0), batch)

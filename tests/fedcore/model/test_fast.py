@@ -14,16 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedcore.architecture.sizes import architecture_of
 from fedcore.compute.device import repeatable
 from fedcore.model.adapters import attach, get_trainable, set_trainable, trainable_parameters
-from fedcore.model.fast.forward import Rows, Settings, decode, loss_sum, supports
+from fedcore.model.fast.dropout import DropoutStream, scale
+from fedcore.model.fast.forward import ForwardSettings, Rows, decode, loss_sum, supports
+from fedcore.model.fast.linear import has_onednn, onednn
 from fedcore.model.fast.loss import ROWS
 from fedcore.model.fast.loss import cross_entropy as in_pieces
-from fedcore.model.fast.noise import Noise, scale
-from fedcore.model.fast.products import has_onednn, onednn
 from fedcore.model.load import load_base
 from fedcore.plan.cost.step_flops import full_cost, lora_cost
 from fedcore.spec.options.adapter import AdapterSpec
-from fedcore.train.data import Example
-from fedcore.train.kernels import KERNELS, Task, kernels_of, pieces
+from fedcore.train.kernels import KERNELS, KernelContext, kernels_of, pieces
+from fedcore.train.tokenization import TokenizedExample
 
 CPU = torch.device("cpu")
 TARGETS = ("q", "v", "wi_0", "wo")
@@ -31,10 +31,10 @@ LENGTHS = ((7, 5), (12, 2), (3, 6))
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[Example]:
+def examples() -> list[TokenizedExample]:
     rng = np.random.default_rng(0)
     draw = lambda n: rng.integers(3, 3000, n).astype(np.int32)  # noqa: E731
-    return [Example(draw(source), draw(target)) for source, target in LENGTHS]
+    return [TokenizedExample(draw(source), draw(target)) for source, target in LENGTHS]
 
 
 def model_of(kind: str) -> Any:
@@ -50,11 +50,11 @@ def model_of(kind: str) -> Any:
 
 
 def gradients(
-    model: Any, examples: list[Example], name: str, rate: float = 0.0, **changes: Any
+    model: Any, examples: list[TokenizedExample], name: str, rate: float = 0.0, **changes: Any
 ) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    task = Task(model.eval(), CPU, torch.float32, rate, False, 5)
-    task = Task(**{**task.__dict__, **changes})
+    task = KernelContext(model.eval(), CPU, torch.float32, rate, False, 5)
+    task = KernelContext(**{**task.__dict__, **changes})
     kernels = kernels_of(name, task)
     batch = kernels.load(examples)
     loss = kernels.loss(kernels.forward(batch, 0), batch)
@@ -66,7 +66,7 @@ def gradients(
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_and_every_gradient_are_those_of_transformers(
-    kind: str, checkpointing: bool, examples: list[Example]
+    kind: str, checkpointing: bool, examples: list[TokenizedExample]
 ) -> None:
     model = model_of(kind)
     wanted, plain = gradients(model, examples, "plain")
@@ -82,7 +82,7 @@ def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
     """Within 1 % by torch's counter: no padding, no weight gradient of what is frozen."""
     lengths = ((60, 20), (90, 31))
     batch = [
-        Example(np.full(source, 7, np.int32), np.full(target, 9, np.int32))
+        TokenizedExample(np.full(source, 7, np.int32), np.full(target, 9, np.int32))
         for source, target in lengths
     ]
     sizes = architecture_of("nano")
@@ -93,7 +93,7 @@ def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
     assert counter.get_total_flops() == pytest.approx(cost.training.of(lengths), rel=0.01)
 
 
-def test_bf16_is_as_near_as_autocast(examples: list[Example]) -> None:
+def test_bf16_is_as_near_as_autocast(examples: list[TokenizedExample]) -> None:
     model = model_of("full")
     wanted, exact = gradients(model, examples, "plain")
     away: dict[str, float] = {}
@@ -105,7 +105,7 @@ def test_bf16_is_as_near_as_autocast(examples: list[Example]) -> None:
     assert away["fast"] < 1.3 * away["plain"]
 
 
-def test_an_example_is_the_same_beside_others_and_alone(examples: list[Example]) -> None:
+def test_an_example_is_the_same_beside_others_and_alone(examples: list[TokenizedExample]) -> None:
     model = model_of("full")
     together, _ = gradients(model, examples, "fast")
     alone = [gradients(model, [example], "fast")[0] for example in examples]
@@ -113,7 +113,7 @@ def test_an_example_is_the_same_beside_others_and_alone(examples: list[Example])
 
 
 def test_dropout_depends_on_its_seed_alone_and_checkpointing_drops_the_same(
-    examples: list[Example],
+    examples: list[TokenizedExample],
 ) -> None:
     model = model_of("full")
     loss, found = gradients(model, examples, "fast", rate=0.2)
@@ -123,7 +123,7 @@ def test_dropout_depends_on_its_seed_alone_and_checkpointing_drops_the_same(
     assert other != loss
 
 
-def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[Example]) -> None:
+def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[TokenizedExample]) -> None:
     """Against the difference of two losses along the gradient, with the same values dropped."""
     model = model_of("full")
     _, found = gradients(model, examples, "fast", rate=0.1)
@@ -151,7 +151,7 @@ def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[Example])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_keeps_the_mean_and_its_rate(dtype: torch.dtype) -> None:
     x = torch.ones(400, 500, dtype=dtype, requires_grad=True)
-    dropped = Noise(0.1, 3).drop(x)
+    dropped = DropoutStream(0.1, 3).drop(x)
     dropped.sum().backward()  # type: ignore[no-untyped-call]
     kept = dropped != 0
     assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.004)
@@ -161,8 +161,8 @@ def test_dropout_keeps_the_mean_and_its_rate(dtype: torch.dtype) -> None:
 
 def test_no_dropout_draws_nothing() -> None:
     x = torch.randn(4, 4)
-    assert Noise(0.0, 1).drop(x) is x
-    assert Noise(0.1, 1).drop(x, 0.0) is x
+    assert DropoutStream(0.0, 1).drop(x) is x
+    assert DropoutStream(0.1, 1).drop(x, 0.0) is x
 
 
 def test_cross_entropy_in_pieces_is_that_of_torch() -> None:
@@ -194,17 +194,19 @@ def test_an_unknown_model_is_trained_with_the_kernels_of_transformers() -> None:
     model = model_of("full")
     assert supports(model)
     model.config.dense_act_fn = "silu"
-    task = Task(model, CPU, torch.float32, 0.0, False, 0)
+    task = KernelContext(model, CPU, torch.float32, 0.0, False, 0)
     assert not supports(model)
     assert isinstance(kernels_of("fast", task), KERNELS["plain"])
 
 
-def test_rows_and_decoder_states_have_a_row_for_each_token(examples: list[Example]) -> None:
+def test_rows_and_decoder_states_have_a_row_for_each_token(
+    examples: list[TokenizedExample],
+) -> None:
     model = model_of("full")
     source = Rows(torch.arange(3, 10), (4, 3))
     shifted = Rows(torch.tensor([0, 5, 0]), (2, 1))
-    settings = Settings(torch.float32)
-    hidden = decode(model, source, shifted, settings, Noise(0.0))
+    settings = ForwardSettings(torch.float32)
+    hidden = decode(model, source, shifted, settings, DropoutStream(0.0))
     assert hidden.shape == (3, model.config.d_model)
     assert loss_sum(model, hidden, torch.tensor([5, 1, 1]), settings).shape == ()
 

@@ -15,7 +15,7 @@ from fedcore.errors import ModelError, SpecError
 from fedcore.formats.frame_header import read_header
 from fedcore.methods.session import Session
 from fedcore.model.adapters import attach
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.model.load import Base, load_base
 from fedcore.model.source import ModelSource

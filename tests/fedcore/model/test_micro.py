@@ -14,7 +14,7 @@ from fedcore.architecture.sizes import architecture_of
 from fedcore.formats.frame_header import sha256_file
 from fedcore.model import load, micro
 from fedcore.model.load import load_base
-from fedcore.train.data import tokenizer_key
+from fedcore.train.tokenization import tokenizer_key
 
 # Made with torch 2.13 and numpy 2.4 on x86-64; every machine must find the same.
 WEIGHTS_SHA256 = "82992460fcdd501116d2f2037d88ab654c3987894d94e29970e4def9f815475c"

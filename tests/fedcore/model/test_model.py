@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fedcore.errors import ModelError, WireError
 from fedcore.model.adapters import attach, get_trainable, lora_shapes, set_trainable
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import full_shapes, skeleton, write_initial
 from fedcore.model.load import fingerprint, load_base, resolve
 from fedcore.spec.options.adapter import AdapterSpec

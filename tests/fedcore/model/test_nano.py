@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from fedcore.dialogues.examples import HELD_OUT_DOMAINS, generate
-from fedcore.model.pretrain import data
-from fedcore.model.pretrain.loop import Recipe, nano_model, train
+from fedcore.model.pretrain import corpus
+from fedcore.model.pretrain.nano import PretrainRecipe, nano_model, train
 from fedcore.model.pretrain.score import rouge, summarize
 
-NANO = Path(data.__file__).parents[1] / "checkpoints" / "nano"
+NANO = Path(corpus.__file__).parents[1] / "checkpoints" / "nano"
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,10 @@ def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer):
 
 
 def test_held_out_domains_are_not_read():
-    assert not set(HELD_OUT_DOMAINS) & set(data.SEEN_DOMAINS)
-    drawn = data.dialogues(40, 5)
-    assert {one.domain for one in drawn} == set(data.SEEN_DOMAINS)
-    text = " ".join(f"{one.dialogue} {one.summary}" for one in data.dialogues(400, 6)).lower()
+    assert not set(HELD_OUT_DOMAINS) & set(corpus.SEEN_DOMAINS)
+    drawn = corpus.dialogues(40, 5)
+    assert {one.domain for one in drawn} == set(corpus.SEEN_DOMAINS)
+    text = " ".join(f"{one.dialogue} {one.summary}" for one in corpus.dialogues(400, 6)).lower()
     for phrase in (
         "follow-up",
         "symptoms",
@@ -138,7 +138,7 @@ def test_held_out_domains_are_not_read():
 def test_corrupted_spans_can_be_put_back():
     rng = random.Random(1)
     for example in generate("travel", 30, 1):
-        source, target = data.corrupt_spans(example.dialogue, rng)
+        source, target = corpus.corrupt_spans(example.dialogue, rng)
         pieces = target.split("<extra_id_")[1:]
         for piece in pieces[:-1]:
             number, _, words = piece.partition("> ")
@@ -147,21 +147,21 @@ def test_corrupted_spans_can_be_put_back():
 
 
 def test_batches_resume_where_they_stopped(tokenizer):
-    stream = data.batches(tokenizer, 3, 16, 0)
+    stream = corpus.batches(tokenizer, 3, 16, 0)
     whole = [next(stream) for _ in range(55)]
-    later = data.batches(tokenizer, 3, 16, 50)
+    later = corpus.batches(tokenizer, 3, 16, 50)
     for step in range(50, 55):
         assert torch.equal(next(later).input_ids, whole[step].input_ids)
 
 
 def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monkeypatch):
-    from fedcore.model.pretrain import loop
+    from fedcore.model.pretrain import nano
 
     def weights(state, *stops):
         for stop in stops:
             model = nano_model(len(tokenizer), 0)
-            recipe = Recipe(steps=4, batch=2)
-            monkeypatch.setattr(loop, "_SAVE_EVERY", stop)
+            recipe = PretrainRecipe(steps=4, batch=2)
+            monkeypatch.setattr(nano, "_SAVE_EVERY", stop)
             train(model, tokenizer, recipe, tmp_path / state, lambda line: None)
         return model.state_dict()
 
@@ -175,13 +175,13 @@ def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monk
 
 
 def test_summarizes_what_it_was_trained_on(model, tokenizer):
-    examples = [next(generate(domain, 1, data.VALIDATION_SEED)) for domain in data.SEEN_DOMAINS]
+    examples = [next(generate(domain, 1, corpus.VALIDATION_SEED)) for domain in corpus.SEEN_DOMAINS]
     assert rouge(model, tokenizer, examples[:8])["rougeL"] > 60
     assert len(set(summarize(model, tokenizer, examples[:4]))) == 4
 
 
 def test_leaves_room_on_held_out_domains(model, tokenizer):
     examples = [
-        one for domain in HELD_OUT_DOMAINS for one in generate(domain, 4, data.VALIDATION_SEED)
+        one for domain in HELD_OUT_DOMAINS for one in generate(domain, 4, corpus.VALIDATION_SEED)
     ]
     assert 3 < rouge(model, tokenizer, examples)["rougeL"] < 55

@@ -16,7 +16,7 @@ from fedcore.errors import ModelError
 from fedcore.methods.session import Session
 from fedcore.model import quantise
 from fedcore.model.adapters import attach, set_trainable
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.load import load_base
 from fedcore.model.quantise import BLOCK, NF4_LEVELS, SCHEMES, QuantisedLinear
 from fedcore.simulate import RoundResult, simulate

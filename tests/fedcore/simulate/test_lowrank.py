@@ -11,7 +11,7 @@ import torch
 
 from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import ModelError
-from fedcore.model.export import export_adapter, export_merged
+from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.workload import Workload
 from fedcore.simulate import simulate

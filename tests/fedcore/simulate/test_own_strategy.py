@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from fedcore.aggregation.registry import build
-from fedcore.aggregation.server_optimizers import Moments, Stage
-from fedcore.aggregation.strategy import MEDIAN, WEIGHTED_MEAN, Strategy, clip_norm
+from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN, Strategy, clip_norm
+from fedcore.aggregation.server_optimizers import Moments, ServerOptimizer
+from fedcore.aggregation.strategies import build
 from fedcore.errors import SpecError
 from fedcore.simulate.federation import RoundResult, simulate
 from fedcore.spec.job import JobSpec
@@ -23,7 +23,7 @@ def _sign(delta: Tensor, moments: Moments, weights: Tensor) -> tuple[Tensor, Mom
     return 1e-3 * delta.sign(), {"rounds": moments["rounds"] + 1}
 
 
-SIGN = Stage("sign", {"rounds": 0.0}, _sign)
+SIGN = ServerOptimizer("sign", {"rounds": 0.0}, _sign)
 CLIPPED_SIGN = Strategy("clipped-sign", (clip_norm(0.5),), WEIGHTED_MEAN, (SIGN,))
 
 

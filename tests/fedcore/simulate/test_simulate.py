@@ -51,7 +51,8 @@ def test_separate_processes_give_the_same_bits(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     """Each device trains in a process of its own, as agents do; frames arrive out of order."""
-    from fedcore.aggregation.aggregate import UpdateFile, fold_files
+    from fedcore.aggregation.next_model import fold_files
+    from fedcore.aggregation.update_files import UpdateFile
     from fedcore.model.initial import write_initial
 
     spec = spec_of(tiny, strategy={"name": "fedadam"}, rounds=1)
@@ -183,7 +184,7 @@ def test_the_exported_adapter_scores_what_was_reported(tiny: Path, tmp_path: Pat
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from fedcore.model.export import export_adapter
+    from fedcore.model.export_folder import export_adapter
     from fedcore.train.evaluate import rouge
 
     spec = spec_of(

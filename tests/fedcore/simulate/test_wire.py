@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from fedcore.aggregation.aggregate import UpdateFile
-from fedcore.aggregation.publish import After, Before, fold_and_serve
+from fedcore.aggregation.next_model import fold_and_serve
+from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile
 from fedcore.formats.frame_header import read_header, sha256_file
 from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.simulate import RoundResult, simulate
 from fedcore.simulate.federation import global_file
 from fedcore.spec.job import JobSpec
 from fedcore.train.datasets import Source
+from fedcore.wire.downlink import rebuild
 from fedcore.wire.frame import check_frame
-from fedcore.wire.step import rebuild
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 from workers.agent.assignment.assignment import AssignedWork, Callbacks, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
@@ -105,8 +105,8 @@ def test_devices_and_server_give_the_bits_of_the_simulation(
         for device, update in zip(devices, updates, strict=True):
             device.was_taken(number, update)
         names = ("model", "state", "step")
-        after = After(*(tmp_path / f"{name}-{number}" for name in names))
-        served = fold_and_serve(spec, Before(model, state), updates[::-1], after)
+        after = NextFiles(*(tmp_path / f"{name}-{number}" for name in names))
+        served = fold_and_serve(spec, ServerFiles(model, state), updates[::-1], after)
         assert sha256_file(after.model) == results[number].sha256
         if served.step:
             found = rebuild(model, after.step, tmp_path / "rebuilt")

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from fedcore.errors import DataError
 from fedcore.spec.job import DataSpec
-from fedcore.train.data import Prepared, prepare, split_rows
 from fedcore.train.datasets import Source, describe
+from fedcore.train.tokenization import Prepared, prepare, split_rows
 from tests.fedcore.conftest import sentences, write_jsonl
 
 DATA = DataSpec(max_source_tokens=16, max_target_tokens=6, validation_fraction=0.25)

@@ -16,7 +16,7 @@ from fedcore.formats.update_header import FrameRow
 from fedcore.wire import codecs
 from fedcore.wire.chain import array_of, bound, decode, encode
 from fedcore.wire.codecs import LIMIT
-from fedcore.wire.noise import Nearest, Stochastic
+from fedcore.wire.rounding import NearestRounding, StochasticRounding
 
 CHAINS = [
     Chain(values, top_k, packed)
@@ -49,7 +49,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 def there_and_back(chain: Chain, tensor: Tensor, seed: int = 1) -> Tensor:
-    return decode(chain, encode(chain, "w", tensor, Stochastic(seed)), tensor.shape)
+    return decode(chain, encode(chain, "w", tensor, StochasticRounding(seed)), tensor.shape)
 
 
 @chains
@@ -68,7 +68,7 @@ def test_the_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
 @settings(max_examples=15, deadline=None)
 @given(tensor=tensors())
 def test_the_bytes_are_those_predicted(chain: Chain, tensor: Tensor) -> None:
-    parts = encode(chain, "w", tensor, Stochastic(1))
+    parts = encode(chain, "w", tensor, StochasticRounding(1))
     arrays = array_of(chain, FrameRow(("w",), tuple(tensor.shape), ("0", "0z")), parts)
     counted = sum(array.numel() * array.element_size() for array in arrays.values())
     least, most = chain.payload(tensor.numel())
@@ -87,16 +87,16 @@ def test_the_bytes_are_those_predicted(chain: Chain, tensor: Tensor) -> None:
 def test_the_same_seed_gives_the_same_bits_and_the_input_stays(chain: Chain) -> None:
     tensor = torch.randn(3, 701, generator=torch.Generator().manual_seed(5))
     before = tensor.clone()
-    one, two = (encode(chain, "w", tensor, Stochastic(9)) for _ in range(2))
+    one, two = (encode(chain, "w", tensor, StochasticRounding(9)) for _ in range(2))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert torch.equal(tensor, before)
 
 
 def test_the_noise_is_the_same_on_every_machine() -> None:
     """Philox 4x64-10 with key 7: its first draws, as numpy documents them for every platform."""
-    found = (Stochastic(7).take(8) * 2**16).long().tolist()
+    found = (StochasticRounding(7).take(8) * 2**16).long().tolist()
     assert found == KNOWN_NOISE
-    whole, parts = Stochastic(3).take(64), Stochastic(3)
+    whole, parts = StochasticRounding(3).take(64), StochasticRounding(3)
     assert torch.equal(whole, torch.cat([parts.take(16) for _ in range(4)]))
     assert float(whole.min()) >= 0 and float(whole.max()) < 1
 
@@ -108,7 +108,7 @@ KNOWN_NOISE = [31652, 43497, 46264, 24384, 49287, 30950, 37069, 52125]
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2 * LIMIT])
 def test_numbers_that_are_none_are_refused(chain: Chain, value: float) -> None:
     with pytest.raises(WireError, match="'w' holds NaN, infinity"):
-        encode(chain, "w", torch.tensor([0.0, value, 1.0]), Stochastic(1))
+        encode(chain, "w", torch.tensor([0.0, value, 1.0]), StochasticRounding(1))
 
 
 @chains
@@ -132,7 +132,7 @@ def test_stochastic_rounding_is_unbiased(name: str) -> None:
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_nearest_rounding_errs_by_half_a_step(name: str) -> None:
     tensor = torch.randn(1000, generator=torch.Generator().manual_seed(4))
-    parts = encode(Chain(name), "w", tensor, Nearest())
+    parts = encode(Chain(name), "w", tensor, NearestRounding())
     error = (decode(Chain(name), parts, tensor.shape) - tensor).abs()
     assert bool((error <= bound(Chain(name), tensor) * 0.5001).all())
 

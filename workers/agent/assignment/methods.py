@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcore.aggregation.cluster import fold_cluster
-from fedcore.aggregation.inputs import UpdateFile
+from fedcore.aggregation.hierarchical import fold_cluster
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.methods.contract import DeviceState
 from fedcore.methods.session import Session, Update
 from fedcore.spec.options.distill import AGGLOMERATIVE

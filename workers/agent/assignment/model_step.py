@@ -26,7 +26,7 @@ def rebuilt(
     base = cache.held(step.base, size) if step else None
     if step is None or base is None:
         return None
-    from fedcore.wire.step import rebuild
+    from fedcore.wire.downlink import rebuild
 
     try:
         path = fetch(step.sha256, step.size_bytes)

@@ -17,7 +17,7 @@ from fedcore.plan.cost.flops import mfu
 from fedcore.spec.options.method import FEDPIPE_SCORES
 from fedcore.spec.rules.fedpipe import probes
 from fedcore.train.datasets import Source
-from fedcore.train.telemetry import Hooks, Measurement, Progress
+from fedcore.train.telemetry import EvaluationProgress, Hooks, Measurement
 from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
 from workers.agent.assignment.methods import WAYS, Averaging, MethodRunner, Workspace
 from workers.agent.profile.local_datasets import LocalDataset
@@ -68,7 +68,7 @@ class FedcoreTrainer:
         return Outcome(found.examples, _finite(metrics), (frame.sha256, frame.size))
 
     def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
-        def progress(done: Progress) -> None:
+        def progress(done: EvaluationProgress) -> None:
             watch.advance(done.done, done.total)
 
         hooks = Hooks(progress=progress, should_stop=watch.should_stop)

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch.nn import functional
 
-from fedcore.model.fast.products import has_onednn, onednn
+from fedcore.model.fast.linear import has_onednn, onednn
 
 SQUARE_S = {"cpu": 0.1, "cuda": 0.4}  # a card needs a while to reach its clock
 KERNEL_S = 0.12

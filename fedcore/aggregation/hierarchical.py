@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.block_pass import Inputs, fold_range
+from fedcore.aggregation.block_pass import FoldInputs, fold_range
 from fedcore.aggregation.elementwise import refuse_unsound
-from fedcore.aggregation.flat_file import Row, Shapes
-from fedcore.aggregation.inputs import UpdateFile, open_members
-from fedcore.aggregation.registry import build
-from fedcore.aggregation.row_writer import RowWriter
-from fedcore.aggregation.strategy import Strategy
+from fedcore.aggregation.flat_file import FlatLayout, Shapes
+from fedcore.aggregation.flat_inputs import open_members
+from fedcore.aggregation.flat_writer import FlatWriter
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.strategies import build
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo
 
@@ -52,11 +53,11 @@ def fold_cluster(
     UpdatesRefused as ``fold_files`` does; nothing is written then.
     """
     strategy = replace(strategy or build(spec), stages=(), weighing=None)
-    row = Row.of(shapes)
+    row = FlatLayout.of(shapes)
     members = open_members(strategy, row, updates, out.parent)
-    inputs = Inputs(strategy, row, _Nothing(), None, members)
+    inputs = FoldInputs(strategy, row, _Nothing(), None, members)
     layout = {name: ("F32", shape) for name, shape in zip(row.names, row.shapes, strict=True)}
-    with RowWriter(out, layout, meta) as writer:
+    with FlatWriter(out, layout, meta) as writer:
 
         def put(_row: int, start: int, block: Tensor) -> None:
             writer.put(start, block)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.order_statistics import mean_of_ranks
-from fedcore.aggregation.server_optimizers import Stage
-from fedcore.aggregation.weighting import UpdateStats, Weighing
+from fedcore.aggregation.server_optimizers import ServerOptimizer
+from fedcore.aggregation.weighting import Reweighting, UpdateStats
 
 FP32_UPDATES = 64  # more than these are summed in fp64
 ROUNDING = 1e-9  # of a share times a count: 0.29 of 100 are 29
@@ -104,9 +104,9 @@ class Strategy:
     name: str
     filters: tuple[Filter, ...]
     fold: Fold
-    stages: tuple[Stage, ...]
+    stages: tuple[ServerOptimizer, ...]
     objective: str = "plain"
-    weighing: Weighing | None = None
+    weighing: Reweighting | None = None
 
     @property
     def needs_norms(self) -> bool:

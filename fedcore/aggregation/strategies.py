@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcore.aggregation.server_optimizers import (
-    AdaptiveRates,
-    Stage,
-    server_adagrad,
-    server_adam,
-    server_controls,
-    server_momentum,
-    server_sgd,
-    server_yogi,
-)
-from fedcore.aggregation.strategy import (
+from fedcore.aggregation.folds import (
     MEDIAN,
     WEIGHTED_MEAN,
     Filter,
@@ -24,7 +14,17 @@ from fedcore.aggregation.strategy import (
     clip_norm,
     trimmed_mean,
 )
-from fedcore.aggregation.weighting import NORMALISED, Weighing, fair
+from fedcore.aggregation.server_optimizers import (
+    AdaptiveRates,
+    ServerOptimizer,
+    server_adagrad,
+    server_adam,
+    server_controls,
+    server_momentum,
+    server_sgd,
+    server_yogi,
+)
+from fedcore.aggregation.weighting import NORMALISED, Reweighting, fair
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import StrategySpec
 
@@ -40,11 +40,11 @@ def _filters(options: StrategySpec) -> tuple[Filter, ...]:
     return (clip_norm(options.clip_update_norm),) if options.clip_update_norm else ()
 
 
-def _sgd(spec: JobSpec) -> Stage:
+def _sgd(spec: JobSpec) -> ServerOptimizer:
     return server_sgd(spec.strategy.server_learning_rate)
 
 
-def _momentum(spec: JobSpec) -> Stage:
+def _momentum(spec: JobSpec) -> ServerOptimizer:
     return server_momentum(spec.strategy.server_learning_rate, spec.strategy.beta1)
 
 
@@ -53,16 +53,16 @@ def _rates(spec: JobSpec) -> AdaptiveRates:
     return AdaptiveRates(options.server_learning_rate, options.beta1, options.beta2, options.tau)
 
 
-def _adamw(spec: JobSpec) -> Stage:
+def _adamw(spec: JobSpec) -> ServerOptimizer:
     return server_adam(replace(_rates(spec), weight_decay=spec.strategy.server_weight_decay))
 
 
-def _controls(spec: JobSpec) -> Stage:
+def _controls(spec: JobSpec) -> ServerOptimizer:
     path = spec.train.local_steps * spec.train.learning_rate
     return server_controls(spec.strategy.server_learning_rate, spec.participation.fraction, path)
 
 
-def _fair(spec: JobSpec) -> Weighing:
+def _fair(spec: JobSpec) -> Reweighting:
     return fair(spec.strategy.fairness_q, spec.train.learning_rate)
 
 
@@ -79,25 +79,25 @@ def with_actual_participation(spec: JobSpec, took_part: int, devices: int) -> Jo
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StrategyTemplate:
     """A strategy but for its numbers: the server's optimizer, what devices minimise, the shares."""
 
-    stage: Callable[[JobSpec], Stage]
+    stage: Callable[[JobSpec], ServerOptimizer]
     objective: str = "plain"
-    weighing: Callable[[JobSpec], Weighing | None] = lambda _spec: None
+    weighing: Callable[[JobSpec], Reweighting | None] = lambda _spec: None
 
 
-STRATEGIES: dict[str, Recipe] = {
-    "fedavg": Recipe(_sgd),  # McMahan et al. 2017, arXiv 1602.05629, with a server rate
-    "fedavgm": Recipe(_momentum),
-    "fedprox": Recipe(_sgd, "proximal"),  # Li et al. 2018, arXiv 1812.06127
-    "fedadam": Recipe(lambda spec: server_adam(_rates(spec))),
-    "fedadamw": Recipe(_adamw),
-    "fedyogi": Recipe(lambda spec: server_yogi(_rates(spec))),
-    "fedadagrad": Recipe(lambda spec: server_adagrad(_rates(spec))),
-    "scaffold": Recipe(_controls, "controlled"),
-    "fednova": Recipe(_sgd, weighing=lambda _spec: NORMALISED),
-    "qfedavg": Recipe(_sgd, weighing=_fair),
+STRATEGIES: dict[str, StrategyTemplate] = {
+    "fedavg": StrategyTemplate(_sgd),  # McMahan et al. 2017, arXiv 1602.05629, with a server rate
+    "fedavgm": StrategyTemplate(_momentum),
+    "fedprox": StrategyTemplate(_sgd, "proximal"),  # Li et al. 2018, arXiv 1812.06127
+    "fedadam": StrategyTemplate(lambda spec: server_adam(_rates(spec))),
+    "fedadamw": StrategyTemplate(_adamw),
+    "fedyogi": StrategyTemplate(lambda spec: server_yogi(_rates(spec))),
+    "fedadagrad": StrategyTemplate(lambda spec: server_adagrad(_rates(spec))),
+    "scaffold": StrategyTemplate(_controls, "controlled"),
+    "fednova": StrategyTemplate(_sgd, weighing=lambda _spec: NORMALISED),
+    "qfedavg": StrategyTemplate(_sgd, weighing=_fair),
 }
 
 

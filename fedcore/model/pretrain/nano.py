@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from fedcore.dialogues import words
-from fedcore.model.pretrain.data import batches, dialogues
+from fedcore.model.pretrain.corpus import batches, dialogues
 from fedcore.model.pretrain.induction import wire_copying
 from fedcore.model.pretrain.vocabulary import train_tokenizer
 
@@ -19,7 +19,7 @@ _LOG_EVERY = 50
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainRecipe:
     steps: int
     seed: int = 0
     batch: int = 16
@@ -35,7 +35,7 @@ class Recipe:
         return self.peak_lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def nano_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+def nano_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerFast:
     """Names and things of the word lists count extra, to be one piece each, capital or not."""
     texts = [f"{one.dialogue} {one.summary}" for one in dialogues(1000, recipe.seed)]
     listed = (*words.FIRST_NAMES, *words.SURNAMES, *words.CITIES, *words.THINGS)
@@ -74,7 +74,7 @@ def nano_model(vocab_size: int, seed: int) -> T5ForConditionalGeneration:
 def train(
     model: T5ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
+    recipe: PretrainRecipe,
     state: Path,
     log: Callable[[str], None] = print,
 ) -> None:

@@ -21,7 +21,7 @@ STEPS = 1 << 16
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
-class Noise:
+class DropoutStream:
     """One stream of random numbers. ``rate`` is the model's dropout."""
 
     def __init__(self, rate: float, seed: int = 0, *names: int | str) -> None:
@@ -32,9 +32,9 @@ class Noise:
     def __bool__(self) -> bool:
         return self.rate > 0
 
-    def part(self, name: str) -> Noise:
+    def part(self, name: str) -> DropoutStream:
         """A stream of its own: a layer that is computed twice drops the same values."""
-        return Noise(self.rate, self._seed, name)
+        return DropoutStream(self.rate, self._seed, name)
 
     def kept(self, count: int, rate: float) -> Tensor:
         """int16 words (count): all ones where a value is kept, zero where it is dropped."""

@@ -21,7 +21,7 @@ _MEAN_SPAN_WORDS = 3
 
 
 @dataclass(frozen=True)
-class Batch:
+class PretrainBatch:
     """Token ids, padded with 0; label padding is -100."""
 
     input_ids: torch.Tensor
@@ -81,7 +81,7 @@ def _babble(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[str
 
 def batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, size: int, first_step: int
-) -> Iterator[Batch]:
+) -> Iterator[PretrainBatch]:
     """An endless stream; step n's batch depends on `seed` and n alone, so a run can resume.
 
     Text comes in pools of one draw; a pool is sorted by length, cut into batches and shuffled.
@@ -106,9 +106,9 @@ def batches(
         pool, skip = pool + 1, 0
 
 
-def collate(sources: list[list[int]], targets: list[list[int]]) -> Batch:
+def collate(sources: list[list[int]], targets: list[list[int]]) -> PretrainBatch:
     input_ids = _pad(sources, 0)
-    return Batch(input_ids, input_ids.ne(0).long(), _pad(targets, -100))
+    return PretrainBatch(input_ids, input_ids.ne(0).long(), _pad(targets, -100))
 
 
 def _pad(rows: list[list[int]], filler: int) -> torch.Tensor:

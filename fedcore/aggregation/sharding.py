@@ -16,10 +16,11 @@ from pathlib import Path
 
 from fedcore.aggregation.block_pass import BLOCK, fold_range
 from fedcore.aggregation.elementwise import Outputs, refuse_unsound, report
-from fedcore.aggregation.flat_file import Row, open_row
-from fedcore.aggregation.inputs import Before, Key, Shard, Span, UpdateFile, open_inputs
-from fedcore.aggregation.report import FoldReport
-from fedcore.aggregation.row_writer import RowWriter
+from fedcore.aggregation.flat_file import FlatLayout, open_row
+from fedcore.aggregation.flat_inputs import Shard, Span, open_inputs
+from fedcore.aggregation.flat_writer import FlatWriter
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile
 from fedcore.errors import FoldError
 from fedcore.formats.frame_header import read_header
 from fedcore.spec.job import JobSpec
@@ -44,7 +45,7 @@ class ShardFile:
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedShards:
     """All shards of a fold, and the factors that they were given."""
 
     shards: Sequence[ShardFile]
@@ -67,7 +68,7 @@ def spans(elements: int, count: int) -> list[Span]:
 
 
 def factors_of(
-    spec: JobSpec, before: Before, updates: Sequence[UpdateFile], folder: Path
+    spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], folder: Path
 ) -> dict[Key, float]:
     """What each update is multiplied with; reads all updates where the strategy has a filter."""
     inputs = open_inputs(spec, before, updates, folder)
@@ -75,7 +76,7 @@ def factors_of(
 
 
 def fold_shard(
-    spec: JobSpec, before: Before, updates: Sequence[UpdateFile], shard: Shard, out: Path
+    spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], shard: Shard, out: Path
 ) -> ShardReport:
     """Fold one range into a frame of its own: the weights' numbers, then those of each moment.
 
@@ -84,7 +85,7 @@ def fold_shard(
     inputs = open_inputs(spec, before, updates, out.parent, shard)
     start, stop = shard.span
     size = stop - start
-    with RowWriter(out, _layout(1 + inputs.moment_rows, size), {"kind": "shard"}) as writer:
+    with FlatWriter(out, _layout(1 + inputs.moment_rows, size), {"kind": "shard"}) as writer:
         squares = fold_range(
             inputs, shard.span, lambda row, at, block: writer.put(row * size + at - start, block)
         )
@@ -100,9 +101,9 @@ def _layout(rows: int, size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def join_shards(
     spec: JobSpec,
-    before: Before,
+    before: ServerFiles,
     updates: Sequence[UpdateFile],
-    folded: Folded,
+    folded: FoldedShards,
     after: tuple[Path, Path],
 ) -> FoldReport:
     """Write the next global weights and server state of all shards of a fold.
@@ -111,7 +112,7 @@ def join_shards(
     """
     began = time.perf_counter()
     parts = sorted(folded.shards, key=lambda shard: shard.span)
-    elements = Row.of(read_header(before.weights).shapes).elements
+    elements = FlatLayout.of(read_header(before.model).shapes).elements
     edges = [0, *(edge for part in parts for edge in part.span), elements]
     if any(one != two for one, two in zip(edges[::2], edges[1::2], strict=True)):
         raise FoldError("the shards of this fold leave gaps; fold it again")
@@ -130,7 +131,7 @@ def _copy(part: ShardFile, number: int, rows: int, outputs: Outputs) -> None:
     """One row of a shard to where it belongs."""
     start, stop = part.span
     size = stop - start
-    row = Row.of({name: shape for name, (_, shape) in _layout(rows, size).items()})
+    row = FlatLayout.of({name: shape for name, (_, shape) in _layout(rows, size).items()})
     file = open_row(part.path, row, part.path.parent)
     for at in range(0, size, BLOCK):
         end = min(at + BLOCK, size)

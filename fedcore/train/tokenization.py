@@ -30,7 +30,7 @@ TOKENIZE_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Example:
+class TokenizedExample:
     """Token ids of one example: source (prefix and end sign included) and target (end sign)."""
 
     source: NDArray[np.int32]
@@ -41,7 +41,7 @@ class Example:
         return len(self.source), len(self.target)
 
 
-class Tokenized(Sequence[Example]):
+class TokenizedDataset(Sequence[TokenizedExample]):
     """Tokenized examples in memory-mapped files; ``rows`` picks and orders some of them."""
 
     def __init__(self, folder: Path, rows: Sequence[int] | None = None) -> None:
@@ -54,9 +54,9 @@ class Tokenized(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def some(self, places: Sequence[int]) -> Tokenized:
+    def some(self, places: Sequence[int]) -> TokenizedDataset:
         """Those at these places, in their order."""
-        return Tokenized(self.folder, [int(self._rows[place]) for place in places])
+        return TokenizedDataset(self.folder, [int(self._rows[place]) for place in places])
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -71,7 +71,7 @@ class Tokenized(Sequence[Example]):
         row = int(self._rows[index])
         start = int(self._ends[row - 1, 1]) if row else 0
         middle, end = (int(value) for value in self._ends[row])
-        return Example(self._ids[start:middle], self._ids[middle:end])
+        return TokenizedExample(self._ids[start:middle], self._ids[middle:end])
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Prepared:
     ``examples`` is the device's weight in the fold: the number of its training examples.
     """
 
-    train: Tokenized
-    validation: Tokenized
+    train: TokenizedDataset
+    validation: TokenizedDataset
     references: tuple[str, ...]
     skipped: int
 
@@ -118,7 +118,10 @@ def prepare(
     references = tuple(json.loads(summaries[row]) for row in validation)
     folder = cached.folder
     return Prepared(
-        Tokenized(folder, train), Tokenized(folder, validation), references, cached.skipped
+        TokenizedDataset(folder, train),
+        TokenizedDataset(folder, validation),
+        references,
+        cached.skipped,
     )
 
 
@@ -257,6 +260,6 @@ def pad(rows: Sequence[NDArray[np.int32]], fill: int) -> NDArray[np.int64]:
     return out
 
 
-def lengths_of(examples: Iterable[Example]) -> list[tuple[int, int]]:
+def lengths_of(examples: Iterable[TokenizedExample]) -> list[tuple[int, int]]:
     """(source tokens, target tokens) of each example, padding not counted."""
     return [example.lengths for example in examples]

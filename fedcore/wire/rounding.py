@@ -11,20 +11,20 @@ from torch import Tensor
 PER_DRAW = 4  # 16-bit numbers in one 64-bit draw
 
 
-class Noise(Protocol):
+class Rounding(Protocol):
     """Gives ``count`` numbers in [0, 1) to add before rounding down; each call goes on."""
 
     def take(self, count: int) -> Tensor: ...
 
 
-class Nearest:
+class NearestRounding:
     """Rounding to the nearest: half a step, always."""
 
     def take(self, count: int) -> Tensor:
         return torch.full((count,), 0.5)
 
 
-class Stochastic:
+class StochasticRounding:
     """Multiples of 2**-16, uniform, from Philox 4x64 (Salmon et al. 2011) keyed with ``seed``."""
 
     def __init__(self, seed: int) -> None:

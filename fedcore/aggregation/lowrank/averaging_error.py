@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedcore.compute.device import threads
+from fedcore.compute.device import torch_threads
 
 ROUNDING = 1e-14  # of sums of fp64 products: below this share of |B|^2 |A|^2 they count as zero
 Deltas = Sequence[tuple[float, Callable[[str], Tensor]]]
@@ -33,7 +33,7 @@ def aggregation_error(weights: Mapping[str, Tensor], deltas: Deltas) -> float | 
     where only the mean of products is zero.
     """
     # The matrices are small: a second thread would cost a hundred times their time.
-    with threads(1):
+    with torch_threads(1):
         return _error(weights, deltas)
 
 

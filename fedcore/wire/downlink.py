@@ -18,14 +18,14 @@ from fedcore.formats.codec_chain import Chain
 from fedcore.formats.update_header import WIRE_KEY, rows
 from fedcore.wire.chain import array_of, encode, join
 from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter
-from fedcore.wire.noise import Nearest
+from fedcore.wire.rounding import NearestRounding
 from fedcore.wire.update import EncodedWriter, open_update
 
 RESIDUAL = " downlink.residual"  # after a tensor's name, its key in the strategy's state
 
 
 @dataclass(frozen=True)
-class Folded:
+class StepSource:
     """A fold's outcome: the model before, the one wished for, the state before (if any), after."""
 
     before: Path
@@ -35,7 +35,7 @@ class Folded:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentStep:
     """The step, the model and the state that were written."""
 
     step: FrameInfo
@@ -44,18 +44,18 @@ class Sent:
 
 
 def send_step(
-    chain: Chain, folded: Folded, base: str, step: Path, model: Path, state: Path
-) -> Sent:
+    chain: Chain, folded: StepSource, base: str, step: Path, model: Path, state: Path
+) -> SentStep:
     """Write the step (``base``: SHA-256 of the model before), the model it leads to, the state."""
     steps = _Steps(folded)
     meta = {"kind": "step", "base": base, WIRE_KEY: str(chain)}
     with torch.no_grad():
         with EncodedWriter(step, meta) as out:
             for row in rows(chain, steps.shapes):
-                parts = encode(chain, row.tensors[0], join(row, steps), Nearest())
+                parts = encode(chain, row.tensors[0], join(row, steps), NearestRounding())
                 out.put(array_of(chain, row, parts))
             written = out.finish()
-        return Sent(written, rebuild(folded.before, step, model), _state(steps, step, state))
+        return SentStep(written, rebuild(folded.before, step, model), _state(steps, step, state))
 
 
 def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
@@ -73,7 +73,7 @@ def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
 class _Steps(Mapping[str, Tensor]):
     """The steps a fold wishes for, with what former steps lost."""
 
-    def __init__(self, folded: Folded) -> None:
+    def __init__(self, folded: StepSource) -> None:
         self._old, self._new = FrameReader(folded.before), FrameReader(folded.wished)
         self._former = FrameReader(folded.state_before) if folded.state_before else {}
         self.state = FrameReader(folded.state)

@@ -17,7 +17,7 @@ HASHED_BYTES = 1 << 20
 FP32_BYTES = 4
 
 
-class RowWriter:
+class FlatWriter:
     """Write the numbers of a frame's fp32 tensors, sorted by name, as one row.
 
     ``put`` may come from several threads and in any order; whoever finds that the row goes on where
@@ -35,7 +35,7 @@ class RowWriter:
         self._hashing = threading.Lock()
         self.info: FrameInfo | None = None
 
-    def __enter__(self) -> RowWriter:
+    def __enter__(self) -> FlatWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self._write(self._head, 0)

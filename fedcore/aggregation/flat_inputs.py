@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedcore.aggregation.block_pass import Inputs, Member, norm, square_sums
-from fedcore.aggregation.flat_file import FlatFile, Row, Shapes, open_row
-from fedcore.aggregation.registry import build
-from fedcore.aggregation.strategy import Strategy
+from fedcore.aggregation.block_pass import FoldInputs, WeightedUpdate, norm, square_sums
+from fedcore.aggregation.flat_file import FlatFile, FlatLayout, Shapes, open_row
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.strategies import build
+from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile, UpdatesRefused
 from fedcore.aggregation.weighting import UpdateStats
 from fedcore.errors import FoldError, WireError
 from fedcore.formats.frame_header import read_header
@@ -21,34 +22,8 @@ from fedcore.spec.overrides import factor_of
 from fedcore.wire.frame import Layout
 from fedcore.wire.update import open_update
 
-Key = tuple[int, int]
 Span = tuple[int, int]
 SPARE_FILES = 512  # descriptors for everything else that the process has open
-
-
-@dataclass(frozen=True)
-class UpdateFile:
-    """A device's update: a frame of deltas under any codec, its weight, its place in the fold.
-
-    The key (slot, attempt) fixes the order in which updates are summed, so each may be there once.
-    ``weight`` is the number of examples. ``scale`` multiplies the deltas themselves: a discount
-    that makes the whole step smaller, where a lower weight would only favour the others. ``steps``,
-    ``loss_before``: as ``UpdateStats`` has them. ``spec``: the job as this device was given it,
-    where that differs from the others'.
-    """
-
-    path: Path
-    weight: float
-    slot: int
-    attempt: int = 0
-    scale: float = 1.0
-    steps: int = 0
-    loss_before: float | None = None
-    spec: JobSpec | None = None
-
-    @property
-    def key(self) -> Key:
-        return self.slot, self.attempt
 
 
 @dataclass(frozen=True)
@@ -59,31 +34,14 @@ class Shard:
     factors: Mapping[Key, float]
 
 
-@dataclass(frozen=True)
-class Before:
-    """Paths of the global weights and of the server state (None: no state yet) before a fold."""
-
-    weights: Path
-    state: Path | None
-
-
-class UpdatesRefused(FoldError):
-    """Updates that cannot be folded, by key with the reason; fold again without them."""
-
-    def __init__(self, reasons: Mapping[Key, str]) -> None:
-        self.reasons = dict(reasons)
-        texts = (f"the update of slot {key[0]}: {text}" for key, text in sorted(reasons.items()))
-        super().__init__("; ".join(texts))
-
-
 def open_inputs(
     spec: JobSpec,
-    before: Before,
+    before: ServerFiles,
     updates: Sequence[UpdateFile],
     folder: Path,
     shard: Shard | None = None,
     strategy: Strategy | None = None,
-) -> Inputs:
+) -> FoldInputs:
     """Open all that a fold reads; ``folder`` is for updates that have to be decoded.
 
     A ``shard`` opens what its range needs, and knows the factors.
@@ -91,19 +49,19 @@ def open_inputs(
     nothing; UpdatesRefused where an update does not fit or cannot be weighed.
     """
     strategy = strategy or build(spec)
-    row = row_of(spec, read_header(before.weights).shapes)
+    row = row_of(spec, read_header(before.model).shapes)
     members = open_members(strategy, row, updates, folder, shard)
     moments = _open_state(strategy, before.state, row, folder)
-    return Inputs(strategy, row, open_row(before.weights, row, folder), moments, members)
+    return FoldInputs(strategy, row, open_row(before.model, row, folder), moments, members)
 
 
 def open_members(
     strategy: Strategy,
-    row: Row,
+    row: FlatLayout,
     updates: Sequence[UpdateFile],
     folder: Path,
     shard: Shard | None = None,
-) -> tuple[Member, ...]:
+) -> tuple[WeightedUpdate, ...]:
     """The updates that have a say, with share and factor each. Raises as ``open_inputs``."""
     shares = shares_of(strategy, updates)
     span = shard.span if shard else (0, row.elements)
@@ -111,15 +69,19 @@ def open_members(
     _allow_files(len(heard))
     files = _open_updates(heard, row, folder, span)
     factors = shard.factors if shard else _factors(strategy, heard, files, row, shares)
-    return tuple(Member(key, shares[key], factors[key], *files[key]) for key in sorted(shares))
+    return tuple(
+        WeightedUpdate(key, shares[key], factors[key], *files[key]) for key in sorted(shares)
+    )
 
 
-def row_of(spec: JobSpec, shapes: Shapes) -> Row:
+def row_of(spec: JobSpec, shapes: Shapes) -> FlatLayout:
     """The numbers that a fold moves: all but frozen factors and what the base has taken in."""
     if spec.adapter.kind != "lora":
-        return Row.of(shapes)
+        return FlatLayout.of(shapes)
     still = ("MA", "MB", FROZEN_BY.get(spec.adapter.aggregation))
-    return Row.of({name: side for name, side in shapes.items() if factor_of(name)[1] not in still})
+    return FlatLayout.of(
+        {name: side for name, side in shapes.items() if factor_of(name)[1] not in still}
+    )
 
 
 def shares_of(strategy: Strategy, updates: Sequence[UpdateFile]) -> dict[Key, float]:
@@ -153,7 +115,7 @@ def _allow_files(count: int) -> None:
 
 
 def _open_updates(
-    updates: Sequence[UpdateFile], row: Row, folder: Path, span: Span
+    updates: Sequence[UpdateFile], row: FlatLayout, folder: Path, span: Span
 ) -> dict[Key, tuple[FlatFile, int]]:
     found, refused = {}, {}
     for update in updates:
@@ -166,7 +128,7 @@ def _open_updates(
     return found
 
 
-def _open_update(path: Path, row: Row, folder: Path, span: Span) -> FlatFile:
+def _open_update(path: Path, row: FlatLayout, folder: Path, span: Span) -> FlatFile:
     shapes = dict(zip(row.names, row.shapes, strict=True))
     if set(read_header(path).tensors) - set(shapes):
         open_update(path, shapes)  # refuses names that belong to nothing
@@ -181,7 +143,7 @@ def _factors(
     strategy: Strategy,
     updates: Sequence[UpdateFile],
     files: Mapping[Key, tuple[FlatFile, int]],
-    row: Row,
+    row: FlatLayout,
     shares: Mapping[Key, float],
 ) -> dict[Key, float]:
     found = sorted(updates, key=lambda item: item.key)
@@ -234,7 +196,7 @@ def _refuse_unweighable(strategy: Strategy, stats: Mapping[Key, UpdateStats]) ->
         raise UpdatesRefused(refused)
 
 
-def _norm(strategy: Strategy, file: FlatFile, row: Row) -> float:
+def _norm(strategy: Strategy, file: FlatFile, row: FlatLayout) -> float:
     """Frobenius; 0 where nobody asks for it, as it takes a pass over the update."""
     return norm(square_sums(file, row.elements)) if strategy.needs_norms else 0.0
 
@@ -246,7 +208,7 @@ def _filtered(strategy: Strategy, stats: UpdateStats) -> float:
     return factor
 
 
-def state_layout(strategy: Strategy, row: Row) -> Layout:
+def state_layout(strategy: Strategy, row: FlatLayout) -> Layout:
     """The server state's tensors: sorted by name they are one row of weights after another."""
     keys = [
         f"{number}.{stage.name}.{moment}"
@@ -257,7 +219,9 @@ def state_layout(strategy: Strategy, row: Row) -> Layout:
     return {f"{key} {name}": ("F32", shape) for key in keys for name, shape in shapes}
 
 
-def _open_state(strategy: Strategy, path: Path | None, row: Row, folder: Path) -> FlatFile | None:
+def _open_state(
+    strategy: Strategy, path: Path | None, row: FlatLayout, folder: Path
+) -> FlatFile | None:
     if path is None:
         return None
     header = read_header(path)
@@ -269,7 +233,7 @@ def _open_state(strategy: Strategy, path: Path | None, row: Row, folder: Path) -
     shapes = {key: tuple(shape) for key, (_, shape) in state_layout(strategy, row).items()}
     if any(key not in header.shapes or header.shapes[key] != shapes[key] for key in shapes):
         raise FoldError("the server state does not fit the global weights; start without it")
-    return open_row(path, Row.of(shapes), folder) if shapes else None
+    return open_row(path, FlatLayout.of(shapes), folder) if shapes else None
 
 
 def rounds_of(state: Path | None) -> int:

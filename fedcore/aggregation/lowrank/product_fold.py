@@ -16,22 +16,29 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.elementwise import Paths, fold_row
-from fedcore.aggregation.inputs import UpdateFile, UpdatesRefused, rounds_of, shares_of, weighed
-from fedcore.aggregation.lowrank.device_factors import Adapted, Device, Global, norm_of, parts
-from fedcore.aggregation.lowrank.error import relative
+from fedcore.aggregation.flat_inputs import rounds_of, shares_of, weighed
+from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.lowrank.averaging_error import relative
+from fedcore.aggregation.lowrank.device_factors import (
+    AdaptedMatrix,
+    GlobalAdapter,
+    LowRankUpdate,
+    norm_of,
+    parts,
+)
 from fedcore.aggregation.lowrank.products import Product
 from fedcore.aggregation.lowrank.rules import (
-    Miss,
-    Served,
+    MatrixError,
+    ServedAdapter,
     mean_product,
     moved,
     redistributed,
     stacked,
     with_residual,
 )
-from fedcore.aggregation.report import FoldReport
-from fedcore.aggregation.strategy import Strategy
-from fedcore.compute.device import threads as torch_threads
+from fedcore.aggregation.update_files import UpdateFile, UpdatesRefused
+from fedcore.compute.device import torch_threads
 from fedcore.errors import WireError
 from fedcore.model.adapters import initial_lora
 from fedcore.seeds import derive
@@ -42,7 +49,7 @@ from fedcore.wire.update import open_update
 
 Rule = Callable[[JobSpec, Paths, Sequence[UpdateFile], int, Strategy], FoldReport]
 # What the base holds, W, a fresh (B, A), the scale that is served.
-Serve = Callable[[Product, Product, tuple[Tensor, Tensor], float], Served]
+Serve = Callable[[Product, Product, tuple[Tensor, Tensor], float], ServedAdapter]
 
 
 @dataclass
@@ -50,9 +57,9 @@ class _Made:
     """The next global weights as they come about, and how far each matrix is off."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    misses: list[Miss] = field(default_factory=list)
+    misses: list[MatrixError] = field(default_factory=list)
 
-    def put(self, matrix: Adapted, served: Served) -> None:
+    def put(self, matrix: AdaptedMatrix, served: ServedAdapter) -> None:
         self.tensors[matrix.b], self.tensors[matrix.a] = served.b, served.a
         if served.merged.rank:
             up, down = matrix.merged
@@ -72,11 +79,11 @@ class _Fold:
 
     spec: JobSpec
     strategy: Strategy
-    before: Global
-    devices: list[Device]
+    before: GlobalAdapter
+    devices: list[LowRankUpdate]
     start: Mapping[str, Tensor]
 
-    def target(self, matrix: Adapted, rate: float) -> Product | None:
+    def target(self, matrix: AdaptedMatrix, rate: float) -> Product | None:
         """Where the server's rate takes this matrix's product; None where nobody trained it."""
         found = parts(self.devices, matrix, self.before)
         if not found:
@@ -95,7 +102,7 @@ def _frozen(
     with ExitStack() as stack:
         row = _beside(paths, stack)
         found = fold_row(spec, row, updates, threads, strategy)
-        before, folded = FrameReader(paths.before.weights), FrameReader(row.weights)
+        before, folded = FrameReader(paths.before.model), FrameReader(row.weights)
         frame = write_frame(paths.weights, {**before, **folded}, before.meta)
     return replace(found, global_frame=frame)
 
@@ -127,7 +134,7 @@ def _residual(
     return replace(found, global_frame=frame, aggregation_error=made.error, seconds=seconds)
 
 
-def _correct(fold: _Fold, matrix: Adapted, folded: Mapping[str, Tensor], made: _Made) -> None:
+def _correct(fold: _Fold, matrix: AdaptedMatrix, folded: Mapping[str, Tensor], made: _Made) -> None:
     plain = not any(stage.start for stage in fold.strategy.stages)
     target = fold.target(matrix, fold.spec.strategy.server_learning_rate if plain else 1.0)
     assert target is not None, "all devices train the same matrices under fedex"
@@ -135,11 +142,11 @@ def _correct(fold: _Fold, matrix: Adapted, folded: Mapping[str, Tensor], made: _
     averaged = (b, a) if plain else _mean_factors(fold, matrix)
     merged, scale = fold.before.merged(matrix), fold.before.scale
     served = with_residual(merged, target, *averaged, scale)
-    made.misses.append(Miss.of(served, merged, target, scale))
+    made.misses.append(MatrixError.of(served, merged, target, scale))
     made.put(matrix, replace(served, b=b, a=a))
 
 
-def _mean_factors(fold: _Fold, matrix: Adapted) -> tuple[Tensor, Tensor]:
+def _mean_factors(fold: _Fold, matrix: AdaptedMatrix) -> tuple[Tensor, Tensor]:
     """B and A as the fold averages them, before the server's optimizer."""
 
     def mean(name: str) -> Tensor:
@@ -182,15 +189,15 @@ def _products(serve: Serve) -> Rule:
     return run
 
 
-def _serve(fold: _Fold, matrix: Adapted, serve: Serve, made: _Made) -> None:
+def _serve(fold: _Fold, matrix: AdaptedMatrix, serve: Serve, made: _Made) -> None:
     merged, scale = fold.before.merged(matrix), fold.before.scale
     target = fold.target(matrix, fold.spec.strategy.server_learning_rate)
     if target is None:  # nobody trained it, so it stays as it is
         kept = fold.before.factors(matrix)
-        made.put(matrix, Served(kept[matrix.b], kept[matrix.a], merged))
+        made.put(matrix, ServedAdapter(kept[matrix.b], kept[matrix.a], merged))
         return
     served = serve(merged, target, (fold.start[matrix.b], fold.start[matrix.a]), scale)
-    made.misses.append(Miss.of(served, merged, target, scale))
+    made.misses.append(MatrixError.of(served, merged, target, scale))
     made.put(matrix, served)
 
 
@@ -198,7 +205,7 @@ def _opened(
     spec: JobSpec, paths: Paths, updates: Sequence[UpdateFile], strategy: Strategy
 ) -> tuple[_Fold, dict[int, float]]:
     """All that a rule reads, and each slot's norm. Raises as ``fold_files`` does."""
-    frame = FrameReader(paths.before.weights)
+    frame = FrameReader(paths.before.model)
     shares = shares_of(strategy, updates)
     found = sorted((item for item in updates if item.key in shares), key=lambda item: item.key)
     deltas: list[Mapping[str, Tensor]] = []
@@ -214,13 +221,13 @@ def _opened(
         raise UpdatesRefused(refused)
     factors = weighed(strategy, found, norms, shares)
     devices = [
-        Device(item.key, item.spec or spec, read, shares[item.key], factors[item.key])
+        LowRankUpdate(item.key, item.spec or spec, read, shares[item.key], factors[item.key])
         for item, read in zip(found, deltas, strict=True)
     ]
     shapes = {name: side for name, side in frame.shapes.items() if ".lora_" in name}
     start = initial_lora(shapes, derive(spec.seed, "adapter", rounds_of(paths.before.state) + 1))
     sizes = {item.slot: norm for item, norm in zip(found, norms, strict=True)}
-    return _Fold(spec, strategy, Global(frame, spec), devices, start), sizes
+    return _Fold(spec, strategy, GlobalAdapter(frame, spec), devices, start), sizes
 
 
 def _beside(paths: Paths, stack: ExitStack) -> Paths:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import linear
 
-from fedcore.model.fast.noise import Noise
+from fedcore.model.fast.dropout import DropoutStream
 
 Dense = Callable[[Tensor, Tensor], Tensor]
 
@@ -61,7 +61,7 @@ def cast(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
-def product(module: Any, x: Tensor, noise: Noise, dense: Dense = linear) -> Tensor:
+def product(module: Any, x: Tensor, noise: DropoutStream, dense: Dense = linear) -> Tensor:
     """``module`` of ``x`` (tokens, in): (tokens, out), in the precision of ``x``."""
     if hasattr(module, "lora_A"):
         return _adapted(module, x, noise, dense)
@@ -71,7 +71,7 @@ def product(module: Any, x: Tensor, noise: Noise, dense: Dense = linear) -> Tens
     return out
 
 
-def _adapted(module: Any, x: Tensor, noise: Noise, dense: Dense) -> Tensor:
+def _adapted(module: Any, x: Tensor, noise: DropoutStream, dense: Dense) -> Tensor:
     """PEFT's LoRA layer: base + scale B A dropout(x)."""
     out = product(module.base_layer, x, noise, dense)
     for name in module.active_adapters:
