@@ -36,9 +36,9 @@ test-unit test-postgresql test-browser test-stack: ## one part of the tests; ARG
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts $(patsubst test-%,%,$@) -- $(ARGS)
 
-docs: ## write the pages that are made from code (docs/jobspec.md)
+docs: ## write the pages that are made from code (docs/reference/jobspec.md)
 	@deploy/venv.sh requirements.txt
-	$(PYTHON) -m fedcore.spec.reference >docs/jobspec.md
+	$(PYTHON) -m fedcore.spec.reference >docs/reference/jobspec.md
 
 constraints: ## pin every indirect dependency again, from a fresh installation
 	@deploy/pin.sh

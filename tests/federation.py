@@ -1,4 +1,4 @@
-"""A whole federation in one process: real rows, real tensors, the device calls of docs/protocol.md.
+"""A federation in one process: real rows, real tensors, the calls of docs/reference/protocol.md.
 
 ``Federation.work_off`` carries the outbox's messages to the coordinator and the aggregation worker;
 ``Pi`` is a device that trains by adding a number to every weight.

@@ -1,6 +1,6 @@
 """All settings of the web processes, read from the environment in this one file.
 
-Nonsense stops the start. ``docs/settings.md`` lists every variable; a test keeps it true.
+An invalid value stops the start. ``docs/reference/settings.md`` lists every variable.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [REDIS_URL], "prefix": "edgewise"},
     }
 }
-# What is kept, and for how long; see docs/recovery.md. Zero models would be a running job's base.
+# Retention (docs/explanation/recovery.md). Zero models would remove a running job's base.
 KEEP_MODELS = env.int("EDGEWISE_KEEP_MODELS", default=3)
 KEEP_UPDATES_H = env.float("EDGEWISE_KEEP_UPDATES_H", default=0.0)
 COLLECT_GRACE_H = env.float("EDGEWISE_COLLECT_GRACE_H", default=1.0)

@@ -1,4 +1,4 @@
-"""What the server tells a device of the wire when it hands work out, see docs/protocol.md."""
+"""The wire part of an offer: codec chain and error feedback (docs/reference/protocol.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m fedcore.spec.reference > docs/jobspec.md``: every option of a job."""
+"""``python -m fedcore.spec.reference > docs/reference/jobspec.md``: every option of a job."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from fedcore.spec.job import JobSpec, OptionInfo, options
 HEAD = """\
 # The job specification
 
-Written by `make docs` from `fedcore/spec/`; a test compares. The same specification is what the
-form fills in, what `POST /api/v1/jobs/` takes, what a device is sent and what
-`python -m fedcore.simulate` builds from its arguments. What is left out has its default; all faults
-of a specification are reported at once. What the methods behind the names do is in
-[methods.md](methods.md).
+`make docs` writes this page from `fedcore/spec/`. The form, `POST /api/v1/jobs/`, devices and
+`python -m fedcore.simulate` use the same specification. A missing option has its default. All
+errors of a specification are reported together. [Methods](methods/README.md) explains the names.
 
 ```json
 {"name": "law", "model": {"name": "google/flan-t5-small"}, "adapter": {"kind": "lora", "rank": 8},

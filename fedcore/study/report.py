@@ -73,8 +73,8 @@ def _setting(shelf: Shelf, found: Mapping[str, Sequence[Row]]) -> str:
         f"Data: `{study.data}` (SHA-256 `{shelf.data_sha256[:12]}`). Splits: {splits}. "
         f"Seeds: {seeds}.{missing}\n\nMean ± standard deviation over the seeds (n - 1); **bold** "
         "is the best mean of those over all seeds, which says little where deviations overlap. "
-        "Options that are not named here are the defaults of docs/jobspec.md; each run's file "
-        "holds all of them."
+        "Options that are not named here are the defaults of docs/reference/jobspec.md; each run's "
+        "file holds all of them."
     )
 
 

@@ -1,4 +1,4 @@
-"""A small server that keeps docs/protocol.md, for the agent to talk to in these tests.
+"""A small server with the calls of docs/reference/protocol.md, for the agent's tests.
 
 It holds everything in memory, runs in a thread, can be stopped and started again on its port, and
 offers work through a real broker as the real server does.

@@ -213,7 +213,8 @@ def test_the_parent_loads_neither_torch_nor_django() -> None:
 
 
 def test_the_documents_name_every_variable_and_command() -> None:
-    text = (ROOT / "docs" / "devices.md").read_text()
+    pages = ("reference/agent.md", "guides/datasets.md")
+    text = "".join((ROOT / "docs" / page).read_text() for page in pages)
     for name in agent_settings.VARIABLES:
         assert f"`{name}`" in text
     for command in ("enroll", "run", "status", "unenroll", "probe", "dataset add"):

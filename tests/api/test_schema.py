@@ -22,7 +22,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from fedcore.spec.job import JobSpec, options
 from webapp.accounts.models import create_token
 
-DOCS = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
     known = {re.sub(r"{\w+}", "{}", path) for path in document["paths"]}
     listed = {re.sub(r"<\w+>", "{}", path) for path in told}
     people = {path for path in known if not path.startswith(("/api/v1/device/", "/api/v1/enrol/"))}
-    assert people - listed == set(), "missing in docs/api.md"
-    assert listed - known == set(), "docs/api.md names what does not exist"
+    assert people - listed == set(), "missing in docs/reference/api.md"
+    assert listed - known == set(), "docs/reference/api.md names what does not exist"
 
 
 def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One job from launch to end, by the calls of docs/protocol.md alone."""
+"""One job from launch to end, by the calls of docs/reference/protocol.md alone."""
 
 from __future__ import annotations
 

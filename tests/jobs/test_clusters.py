@@ -1,4 +1,4 @@
-"""Devices that fold their cluster: real rows, real tensors, the calls of docs/protocol.md."""
+"""Devices that fold their cluster, by the calls of docs/reference/protocol.md."""
 
 from __future__ import annotations
 

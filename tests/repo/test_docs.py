@@ -23,9 +23,10 @@ from fedcore.spec.staleness import DISCOUNTS
 from tests.compose import FILE, ROOT, services, variables
 
 README = (ROOT / "README.md").read_text()
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if "studies" not in page.parts)
+METHOD_PAGES = sorted((ROOT / "docs" / "reference" / "methods").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
-# Read by others than webapp/settings.py, and explained in docs/settings.md all the same.
+# Read by others than webapp/settings.py, and explained in docs/reference/settings.md all the same.
 READ_ELSEWHERE = {
     "EDGEWISE_ADMIN_PASSWORD": "webapp/accounts/management/commands/ensure_admin.py",
     "EDGEWISE_CHROMIUM": "tests/chromium.py",
@@ -94,7 +95,7 @@ def _shell_lines(page: Path) -> list[str]:
     return [line.split(" #")[0].strip() for line in joined.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
 def test_commands_exist(doc: Path) -> None:
     targets = set(re.findall(r"^([a-z -]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {name for group in targets for name in group.split()}
@@ -113,7 +114,7 @@ def test_commands_exist(doc: Path) -> None:
             assert (ROOT / script).exists(), line
 
 
-@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
 def test_agent_and_simulation_take_the_options_shown(doc: Path) -> None:
     from fedcore.simulate.options import parser as simulation
     from workers.agent.cli import build_parser
@@ -143,7 +144,7 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
 def test_compose_commands_name_services(doc: Path) -> None:
     known = {"device", *services(dict.fromkeys(variables(), "x"))}
     verbs = r"(?:exec|run --rm|logs -f|restart|up -d|scale)"
@@ -153,7 +154,7 @@ def test_compose_commands_name_services(doc: Path) -> None:
             assert shlex.split(found[1])[0] in known, line
 
 
-@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: doc.name)
+@pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
 def test_links_lead_somewhere(doc: Path) -> None:
     for label, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", doc.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -169,8 +170,11 @@ def test_links_lead_somewhere(doc: Path) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
+    index += (ROOT / "docs" / "reference" / "methods" / "README.md").read_text()
     for page in DOCS:
-        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+        path = page.relative_to(ROOT / "docs")
+        names = (f"]({path})", f"]({page.name})")
+        assert page.name == "README.md" or any(name in index for name in names), path
 
 
 def _variables_of_settings() -> set[str]:
@@ -179,11 +183,11 @@ def _variables_of_settings() -> set[str]:
 
 
 def test_every_setting_is_documented_and_every_documented_one_is_read() -> None:
-    page = (ROOT / "docs" / "settings.md").read_text()
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
     cells = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
     told = {name for cell in cells for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", cell)}
     read = _variables_of_settings()
-    assert read - told == set(), "missing in docs/settings.md"
+    assert read - told == set(), "missing in docs/reference/settings.md"
     assert told - read - READ_ELSEWHERE.keys() - LIBRARIES == set(), "nothing reads these"
     for name, path in READ_ELSEWHERE.items():
         assert name in (ROOT / path).read_text(), f"{path} does not read {name}"
@@ -192,12 +196,12 @@ def test_every_setting_is_documented_and_every_documented_one_is_read() -> None:
 def test_every_variable_of_the_agent_is_documented() -> None:
     from workers.agent.agent_settings import VARIABLES
 
-    page = (ROOT / "docs" / "devices.md").read_text()
+    page = (ROOT / "docs" / "reference" / "agent.md").read_text()
     assert {name for name in VARIABLES if f"`{name}`" not in page} == set()
 
 
 def test_the_job_specification_is_what_the_code_declares() -> None:
-    written = (ROOT / "docs" / "jobspec.md").read_text()
+    written = (ROOT / "docs" / "reference" / "jobspec.md").read_text()
     assert written == document(), "run `make docs`"
     for option in job.options():
         assert f"`{option.path}`" in written
@@ -233,26 +237,26 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
     ],
 )
 def test_every_method_is_explained(names: tuple[str, ...]) -> None:
-    page = (ROOT / "docs" / "methods.md").read_text()
+    page = "".join(path.read_text() for path in METHOD_PAGES)
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_every_codec_is_explained() -> None:
-    page = (ROOT / "docs" / "wire.md").read_text()
+    page = (ROOT / "docs" / "reference" / "codecs.md").read_text()
     for name in (*VALUES, "top_k", "zstd"):
-        assert re.search(rf"^\| `{name}[`(]", page, re.MULTILINE), f"{name} has no row in wire.md"
+        assert re.search(rf"^\| `{name}[`(]", page, re.MULTILINE), f"{name} has no row in codecs.md"
 
 
 def test_every_catalogue_name_is_told() -> None:
     from fedcore.catalogue import CATALOGUE
 
-    pages = README + (ROOT / "docs" / "devices.md").read_text()
+    pages = README + (ROOT / "docs" / "guides" / "datasets.md").read_text()
     reachable = [name for name, entry in CATALOGUE.items() if entry.hub_id]
     assert [name for name in reachable if name not in pages] == []
 
 
 def test_the_drawn_states_are_those_of_the_code() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     drawings = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", page, re.DOTALL)
     drawn = [set(re.findall(r"\b([a-z]+)\b(?= -->|$|:)", text, re.MULTILINE)) for text in drawings]
     synchronous = (RoundPhase.BROADCASTING, RoundPhase.FOLDING)

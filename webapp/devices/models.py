@@ -27,7 +27,7 @@ def new_secret() -> str:
 
 
 class Device(models.Model):
-    """A machine. ``profile`` is what its agent reported of the hardware, see docs/protocol.md."""
+    """A machine. ``profile`` describes its hardware (docs/reference/protocol.md)."""
 
     name = models.CharField(max_length=100, unique=True)
     role = models.CharField(max_length=12, choices=DeviceRole.choices, default=DeviceRole.TRAINER)

@@ -22,7 +22,7 @@ VALID_FOR_S = 3600
 
 
 def sign(kind: str, device_id: int, assignment: str, **more: str) -> dict[str, str]:
-    """Return ``{"body", "signature"}`` as docs/protocol.md says."""
+    """Return ``{"body", "signature"}`` as docs/reference/protocol.md says."""
     body = json.dumps(
         {
             "kind": kind,

@@ -28,7 +28,7 @@ CHATTY = (
 # Celery's defaults to come.
 MUTE = ("celery.worker.request", "multiprocessing", "py.warnings")
 
-# Name -> what it does; docs/devices.md lists them all.
+# Name -> what it does; docs/reference/agent.md lists them all.
 VARIABLES: Mapping[str, str] = {
     "EDGEWISE_STATE_DIR": "folder for credential, outbox and caches",
     "EDGEWISE_THREADS": "CPU threads for training; 0: all cores",

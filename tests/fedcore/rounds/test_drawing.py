@@ -1,4 +1,4 @@
-"""docs/recovery.md draws and explains exactly the arrows that the machine can take."""
+"""docs/explanation/recovery.md draws and explains exactly the possible transitions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedcore.rounds.types import (
 from fedcore.topology import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs" / "recovery.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "recovery.md").read_text()
 DEVICES = ("a", "b")
 POLICY = RoundPolicy(target=2, quorum=1, deadline_s=600.0, lease_s=60.0, max_attempts=1)
 EVENTS: tuple[RoundEvent, ...] = (

@@ -1,4 +1,4 @@
-"""The calls a device makes, see docs/protocol.md. Each may be repeated."""
+"""The calls a device makes, see docs/reference/protocol.md. Each may be repeated."""
 
 from __future__ import annotations
 

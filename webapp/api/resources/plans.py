@@ -124,7 +124,7 @@ class Plans(Resource):
         stored.
 
         Without `devices` the enrolled ones that hold data for the job; else those described, with
-        the keys of a fleet file (docs/planner.md). `null` where a figure cannot be known.
+        the keys of a fleet file (docs/guides/estimate-cost.md). `null` is an unknown figure.
         """
         return Response(PlanSerializer(fleet_values(_planned(request.data))).data)
 

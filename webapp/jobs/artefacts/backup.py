@@ -127,7 +127,7 @@ def _run(tool: str, *words: str) -> None:
     if shutil.which(tool) is None:
         raise BackupRefused(
             f"{tool} is not installed here; install PostgreSQL's client programs, or run it on the "
-            "database's machine as docs/production.md says"
+            "database's machine as docs/guides/run-a-site.md says"
         )
     env = {**os.environ, "PGPASSWORD": str(connection.settings_dict.get("PASSWORD") or "")}
     done = subprocess.run([tool, *words], env=env, capture_output=True, text=True, check=False)

@@ -26,7 +26,7 @@ def removed_text(artefact: Artefact) -> str:
     """Why there is nothing to download."""
     return (
         f"these bytes were removed on {artefact.removed_at:%Y-%m-%d %H:%M} UTC, as nothing needed "
-        "them any more; pin the model of a round to keep it (see docs/recovery.md)"
+        "them any more; pin the model of a round to keep it (see docs/explanation/recovery.md)"
     )
 
 

@@ -46,7 +46,7 @@ class TooLarge(EdgewiseError):
 
 @dataclass(frozen=True)
 class AssignedWork:
-    """What the server handed out, see docs/protocol.md. ``deadline`` in seconds since 1970.
+    """An accepted assignment (docs/reference/protocol.md). ``deadline`` is a Unix time in seconds.
 
     ``spec`` is the job as this device was given it, ``state`` the server's state where the strategy
     lets devices see it (SHA-256 and bytes), ``cluster`` the updates it is to fold. ``draw`` counts

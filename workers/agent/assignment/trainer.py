@@ -127,7 +127,7 @@ class FedcoreTrainer:
 
 
 def values_of(measured: Measurement, peak: float) -> dict[str, float]:
-    """A sample's values, named as docs/protocol.md says; tokens and FLOPs of this sample's time."""
+    """A sample's values (docs/reference/protocol.md); tokens and FLOPs of its interval."""
     values: dict[str, float] = {
         "step": measured.step,
         "loss": measured.loss,

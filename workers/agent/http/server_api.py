@@ -1,4 +1,4 @@
-"""The HTTPS calls of docs/protocol.md, one method each. Retrying is the caller's (``backoff``)."""
+"""The HTTPS calls of docs/reference/protocol.md, one method each. Callers retry."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ GRANT = (
     "only root may read the processor's energy counters. To let the agent's group do so: "
     "`sudo chgrp edgewise /sys/class/powercap/intel-rapl:*/energy_uj && sudo chmod g+r "
     "/sys/class/powercap/intel-rapl:*/energy_uj`, and after each start of the machine by a line "
-    "in /etc/tmpfiles.d (docs/devices.md)"
+    "in /etc/tmpfiles.d (docs/guides/measure-power.md)"
 )
 
 

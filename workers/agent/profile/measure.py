@@ -48,7 +48,7 @@ class Notes:
 
 
 def profile(threads: int, folder: Path) -> dict[str, Any]:
-    """See docs/protocol.md; takes some seconds. ``folder`` is on the disk to measure."""
+    """See docs/reference/protocol.md; takes some seconds. ``folder`` is on the disk to measure."""
     began = time.perf_counter()
     if threads:
         torch.set_num_threads(threads)
