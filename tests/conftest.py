@@ -140,7 +140,7 @@ def own_site(
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     from django.core.cache import cache
 
-    from webapp import wake
+    from webapp.common import wake
 
     # The layer above lives in one event loop's memory: no other thread may use it.
     monkeypatch.setattr(wake, "sender", wake.at_once)
@@ -164,7 +164,7 @@ class Outbox:
 @pytest.fixture(autouse=True)
 def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
     """Messages are kept here instead of sent; no test talks to a broker by accident."""
-    from webapp import broker as site_broker
+    from webapp.common import task_queue as site_broker
 
     box = Outbox()
     monkeypatch.setattr(site_broker, "publisher", lambda name, args: box.site.append((name, args)))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.files.base import File
 
-from webapp.jobs.artefacts.storage import AtomicFileSystemStorage
+from webapp.jobs.artefacts.atomic_storage import AtomicFileSystemStorage
 
 DISK_BYTES = 4 * 2**20
 

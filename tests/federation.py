@@ -25,7 +25,7 @@ from fedcore.spec.parse import parse_spec
 from tests import asgi
 from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model
-from webapp import broker
+from webapp.common import task_queue
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Assignment, Event, FoldShard, Job, Round, Watch
@@ -273,12 +273,12 @@ class Federation:
         from workers.coordinator import tasks as coordinator
 
         do = {
-            broker.ADVANCE: coordinator.advance_job,
-            broker.RECONCILE: coordinator.reconcile_all,
-            broker.INITIALISE: aggregate.initialise,
-            broker.AGGREGATE: aggregate.aggregate,
-            broker.FOLD_SHARD: aggregate.fold_shard,
-            broker.EXPORT: aggregate.export,
+            task_queue.ADVANCE: coordinator.advance_job,
+            task_queue.RECONCILE: coordinator.reconcile_all,
+            task_queue.INITIALISE: aggregate.initialise,
+            task_queue.AGGREGATE: aggregate.aggregate,
+            task_queue.FOLD_SHARD: aggregate.fold_shard,
+            task_queue.EXPORT: aggregate.export,
         }
         for _ in range(MAX_MESSAGES):
             if not self.outbox.site:

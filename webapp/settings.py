@@ -12,7 +12,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from webapp.retention_check import check_retention
+from webapp.common.settings_checks import check_retention
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -44,7 +44,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "webapp.static.StaticFiles",
+    "webapp.common.static_files.StaticFiles",
     "django.contrib.humanize",
     "axes",
     "channels",
@@ -180,7 +180,7 @@ if X_ACCEL_PREFIX and not (X_ACCEL_PREFIX[0] == X_ACCEL_PREFIX[-1] == "/"):
 S3_REDIRECT = env.bool("EDGEWISE_S3_REDIRECT", default=False)
 _bucket = env.str("EDGEWISE_S3_BUCKET", default="")
 _artefacts: dict[str, object] = {
-    "BACKEND": "webapp.jobs.artefacts.storage.AtomicFileSystemStorage",
+    "BACKEND": "webapp.jobs.artefacts.atomic_storage.AtomicFileSystemStorage",
     "OPTIONS": {"location": str(VAR_DIR / "artefacts"), "base_url": None},
 }
 if _bucket:
@@ -265,7 +265,7 @@ REST_FRAMEWORK = {
         "webapp.api.authentication.PersonTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["webapp.api.permissions.RolePermission"],
+    "DEFAULT_PERMISSION_CLASSES": ["webapp.api.role_permission.RolePermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "webapp.api.pagination.Pages",

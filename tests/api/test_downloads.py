@@ -21,7 +21,7 @@ from fedcore.spec.parse import parse_spec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.models import create_token
 from webapp.jobs.artefacts import download
-from webapp.jobs.artefacts.download import Member, zip_parts
+from webapp.jobs.artefacts.download import ZipMember, zip_parts
 from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
@@ -178,7 +178,7 @@ def test_bottlenecks_come_with_their_loader_and_are_not_merged(
 
 def test_a_zip_is_made_without_holding_it() -> None:
     chunk = bytes(2**20)
-    weights = Member("weights", 64 * 2**20, lambda: (chunk for _ in range(64)))
+    weights = ZipMember("weights", 64 * 2**20, lambda: (chunk for _ in range(64)))
     tracemalloc.start()
     total = sum(len(part) for part in zip_parts([weights]))
     peak = tracemalloc.get_traced_memory()[1]
@@ -187,7 +187,7 @@ def test_a_zip_is_made_without_holding_it() -> None:
 
 
 def test_a_zip_of_more_than_four_gigabytes_is_announced_as_such() -> None:
-    parts = zip_parts([Member("weights", 5 * 2**30, lambda: [b"x"])])
+    parts = zip_parts([ZipMember("weights", 5 * 2**30, lambda: [b"x"])])
     content = io.BytesIO(b"".join(parts))
     assert zipfile.ZipFile(content).read("weights") == b"x"
     assert content.getvalue()[4:6] == b"\x2d\x00"  # needs version 4.5: zip64

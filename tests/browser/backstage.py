@@ -18,9 +18,9 @@ from django.utils import timezone  # noqa: E402
 
 from tests.web import factories, measured  # noqa: E402
 from webapp.accounts.models import Role  # noqa: E402
+from webapp.common.wake import wake_device, wake_fleet, wake_job  # noqa: E402
 from webapp.devices.models import Device, Enrolment  # noqa: E402
 from webapp.jobs.models import Job  # noqa: E402
-from webapp.wake import wake_device, wake_fleet, wake_job  # noqa: E402
 
 
 def user(name: str, role: str = "admin") -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from webapp.transfer.asgi_tools import Receive, Scope, Send, answer, header
-from webapp.transfer.socket_body import Incoming, exchange_of, send_file
+from webapp.transfer.asgi_tools import Receive, Scope, Send, header, send_response
+from webapp.transfer.socket_body import SocketReader, send_file, uvicorn_cycle
 
 SIZE = 5 * 2**20 + 321
 CONTENT = os.urandom(SIZE)
@@ -37,7 +37,7 @@ class Site:
             await self.give(send, header(scope, b"range"))
 
     async def take(self, receive: Receive, send: Send, length: int) -> None:
-        incoming = Incoming(exchange_of(receive), length)
+        incoming = SocketReader(uvicorn_cycle(receive), length)
         digest = hashlib.sha256()
         try:
             while not incoming.is_read and not incoming.is_cut:
@@ -47,7 +47,7 @@ class Site:
         if incoming.is_cut:
             self.seen.append("cut")
             return
-        await answer(send, 200, {"Connection": "close"}, digest.hexdigest().encode())
+        await send_response(send, 200, {"Connection": "close"}, digest.hexdigest().encode())
 
     async def give(self, send: Send, asked: str) -> None:
         start, stop = (int(text) for text in asked.split("-")) if asked else (0, SIZE)
@@ -55,7 +55,7 @@ class Site:
         await send({"type": "http.response.start", "status": 200, "headers": told})
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            await send_file(exchange_of(send), handle, start, stop)
+            await send_file(uvicorn_cycle(send), handle, start, stop)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ConnectionError as error:
             self.seen.append(type(error))
@@ -134,8 +134,8 @@ def test_elsewhere_there_is_no_exchange() -> None:
     async def send(message: Any) -> None:
         """An ASGI server's, but not uvicorn's."""
 
-    assert exchange_of(send) is None
-    assert exchange_of(asyncio.Event().set) is None
+    assert uvicorn_cycle(send) is None
+    assert uvicorn_cycle(asyncio.Event().set) is None
 
 
 def wait_for(what: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.federation import Federation, Pi, phase_of
 from webapp.devices.models import Device
 from webapp.telemetry.models import Sample
-from webapp.telemetry.pace import watch
+from webapp.telemetry.report_interval import watch
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from webapp.common.metrics import faults_of, report_faults
+from webapp.common.metric_definitions import faults_of, report_faults
 
 PARTS = {"compute_j": 80.0, "communication_j": 15.0, "waiting_j": 5.0}
 

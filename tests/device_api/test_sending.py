@@ -109,7 +109,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
 ) -> None:
     """Both ways, through all that stands before the views."""
     used = []
-    send, take = file_responses.send_file, bodies.Incoming
+    send, take = file_responses.send_file, bodies.SocketReader
 
     async def sending(exchange: Any, handle: int, start: int, stop: int) -> None:
         used.append((start, stop))
@@ -120,7 +120,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
         return take(exchange, length)
 
     monkeypatch.setattr(file_responses, "send_file", sending)
-    monkeypatch.setattr(bodies, "Incoming", taking)
+    monkeypatch.setattr(bodies, "SocketReader", taking)
     monkeypatch.setattr(bodies, "LEAST_BYTES", 1000)
     token = {"Authorization": f"Device {pi.enrolled.api_token}"}
     with httpx.Client(base_url=f"{served}{API}", headers=token) as client:

@@ -11,8 +11,8 @@ import pytest
 from django.utils import timezone
 
 from tests.federation import Federation, Pi, digest_of, phase_of
-from webapp.api.device.upload import Pace
-from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes
+from webapp.api.device.upload import UploadPace
+from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage
 from webapp.jobs.models import Artefact, Assignment
 
@@ -102,7 +102,9 @@ def test_a_wrong_offset_is_told_the_right_one(pi: Pi, work: Work, content: bytes
         answer = send(pi, work, content, start, 1500)
         assert (answer.status_code, answer["Upload-Offset"]) == (409, "1000")
         assert "1000 bytes are here" in answer.json()["detail"]
-    assert kept_bytes(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content)) == 1000
+    assert (
+        received_bytes(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content)) == 1000
+    )
     assert pi.upload(work["assignment"], content, offset=1000).status_code == 204
 
 
@@ -164,7 +166,7 @@ def test_an_update_of_another_round_is_not_taken_for_this_one(pi: Pi, work: Work
 
 def test_all_bytes_came_and_the_server_died(pi: Pi, work: Work, content: bytes) -> None:
     """An empty piece has it finish."""
-    part = Part(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
+    part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     part.take(content)
     part.close()
     assert offset(pi, work, content) == len(content)
@@ -232,7 +234,7 @@ def test_plain_http_where_the_site_has_tls(
 def test_a_device_that_runs_wild(
     pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from webapp.api.device.authentication import DeviceThrottle
+    from webapp.api.device.device_tokens import DeviceThrottle
 
     monkeypatch.setattr(DeviceThrottle, "allow_request", lambda *_: False)
     monkeypatch.setattr(DeviceThrottle, "wait", lambda _: 17.2)
@@ -241,7 +243,7 @@ def test_a_device_that_runs_wild(
 
 
 def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
-    part = Part(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
+    part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     answer = pi.upload(work["assignment"], content)
     assert answer.status_code == 423
     assert "come again" in answer.json()["detail"]
@@ -285,13 +287,13 @@ def test_too_slow(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
 
 
 def test_how_slow_is_too_slow() -> None:
-    pace = Pace(window_s=10.0, least_bps=100.0)
+    pace = UploadPace(window_s=10.0, least_bps=100.0)
     assert all(pace.saw(1.0, 0) for _ in range(9))
     assert pace.patience_s == 1.0
     assert pace.saw(1.0, 1000), "enough in this window"
     assert all(pace.saw(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
     assert not pace.saw(10.0, 999)
-    assert not Pace(10.0, 0.0).saw(10.0, 0), "nothing at all is too slow for any limit"
+    assert not UploadPace(10.0, 0.0).saw(10.0, 0), "nothing at all is too slow for any limit"
 
 
 def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(

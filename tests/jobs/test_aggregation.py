@@ -10,7 +10,7 @@ import torch
 from fedcore.errors import FoldError
 from tests.disk import SmallDisk, small_disk
 from tests.federation import Federation, weights
-from webapp import broker
+from webapp.common import task_queue
 from webapp.jobs.artefacts.store import incoming_dir
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Job, Round
@@ -29,7 +29,7 @@ def collected(federation: Federation, **changes: Any) -> tuple[Job, Round]:
         pi.work()
     while federation.outbox.site:
         name, args = federation.outbox.site.pop(0)
-        if name == broker.ADVANCE:
+        if name == task_queue.ADVANCE:
             advance_job(*args)
     current = federation.round(job)
     assert current.phase == "aggregating"

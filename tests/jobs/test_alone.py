@@ -11,7 +11,7 @@ from django.db import connection, connections
 from tests.federation import Federation
 from webapp.accounts.models import User
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis import local_baseline
+from webapp.jobs.analysis import baseline_comparison
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, Event, Job
 
@@ -49,11 +49,13 @@ def children(job: Job) -> list[Job]:
 
 
 def states(job: Job) -> dict[str, str]:
-    return {row["device"]: row["state"] for row in local_baseline.told(job)["devices"]}
+    return {
+        row["device"]: row["state"] for row in baseline_comparison.comparison_json(job)["devices"]
+    }
 
 
 def test_each_device_gets_a_job_with_its_own_place(done: Job, operator: User) -> None:
-    local_baseline.start_baseline(done.pk, operator)
+    baseline_comparison.start_baseline(done.pk, operator)
     made = children(done)
     assert [child.name for child in made] == [f"a job: {name} alone" for name in NAMES]
     assert {child.phase for child in made} == {"queued"}
@@ -72,14 +74,14 @@ def test_they_run_as_any_job_and_their_figures_are_compared(
     federation: Federation, done: Job
 ) -> None:
     assert states(done) == dict.fromkeys(NAMES, "not asked")
-    assert local_baseline.told(done)["cost_s"] == pytest.approx(2.0)
-    local_baseline.start_baseline(done.pk, None)
-    found = local_baseline.told(done)
+    assert baseline_comparison.comparison_json(done)["cost_s"] == pytest.approx(2.0)
+    baseline_comparison.start_baseline(done.pk, None)
+    found = baseline_comparison.comparison_json(done)
     assert found["open"] and found["asked"] and not found["can_ask"]
     assert found["summary"] == {"shared": None, "own": None}
     go_on(federation)
     assert {child.phase for child in children(done)} == {"completed"}
-    found = local_baseline.told(done)
+    found = baseline_comparison.comparison_json(done)
     assert not found["open"] and not found["can_ask"]
     for row in found["devices"]:
         assert row["state"] == "completed" and row["progress"] == 1.0
@@ -92,7 +94,7 @@ def test_they_run_as_any_job_and_their_figures_are_compared(
 def test_gains_are_of_the_last_round_on_the_same_examples(
     federation: Federation, done: Job
 ) -> None:
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
     attic, barn, pi = children(done)
     own = {"personal_rougeL": 31.0, "personal_loss": 1.0}
@@ -100,19 +102,19 @@ def test_gains_are_of_the_last_round_on_the_same_examples(
     measured(attic, "attic", {"rougeL": 28.0, "loss": 1.75})
     measured(barn, "barn", {"rougeL": 26.0, "loss": 2.5})
     measured(pi, "pi", {"rougeL": 99.0, "loss": 0.1}, examples=7)
-    rows = {row["device"]: row for row in local_baseline.told(done)["devices"]}
+    rows = {row["device"]: row for row in baseline_comparison.comparison_json(done)["devices"]}
     assert rows["attic"]["gain"] == {"rougeL": 2.0, "loss": 0.25}
     assert rows["attic"]["own_gain"] == {"rougeL": 3.0, "loss": 0.75}
     assert rows["barn"]["gain"] == {"rougeL": -1.0, "loss": 0.5}
     assert rows["pi"]["gain"] is None and rows["pi"]["alone"] is None
     assert "measured on 7 examples now, on 6 then" in rows["pi"]["reason"]
-    both = local_baseline.told(done)["summary"]
+    both = baseline_comparison.comparison_json(done)["summary"]
     assert both["shared"] == {
         "devices": 2, "mean": 0.5, "mean_loss": 0.375, "worst": -1.0, "worst_device": "barn",
         "gained": 1,
     }  # fmt: skip
     assert both["own"]["devices"] == 1
-    assert local_baseline.gains(done) == {0: 3.0, 1: -1.0}, "of the model a device uses"
+    assert baseline_comparison.gains(done) == {0: 3.0, 1: -1.0}, "of the model a device uses"
 
 
 def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6) -> None:
@@ -123,11 +125,11 @@ def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6)
 
 
 def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     before = [child.pk for child in children(done)]
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     assert [child.pk for child in children(done)] == before
     asked = Event.objects.filter(job=done, text__contains="asked for").count()
     assert asked == 1
@@ -136,16 +138,16 @@ def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
 def test_one_that_failed_is_retried_and_a_cancelled_one_is_launched_anew(
     federation: Federation, done: Job, operator: User
 ) -> None:
-    local_baseline.start_baseline(done.pk, operator)
+    baseline_comparison.start_baseline(done.pk, operator)
     attic, barn, pi = children(done)
     services.move(barn.pk, "cancel", operator)
     federation.work_off()
     Job.objects.filter(pk=attic.pk).update(phase="failed", reason="the disk is full")
-    found = local_baseline.told(done)
+    found = baseline_comparison.comparison_json(done)
     row = found["devices"][0]
     assert (row["state"], row["reason"], row["can_ask"]) == ("failed", "The disk is full", True)
     assert found["can_ask"] and states(done)["barn"] == "cancelled"
-    local_baseline.start_baseline(done.pk, operator)
+    baseline_comparison.start_baseline(done.pk, operator)
     made = children(done)
     assert [child.pk for child in made[:3]] == [attic.pk, barn.pk, pi.pk] and len(made) == 4
     assert [child.phase for child in made] == ["queued", "cancelled", made[2].phase, "queued"]
@@ -157,8 +159,8 @@ def test_devices_that_left_are_told_and_the_others_train(done: Job) -> None:
     gone, moved, _ = Device.objects.order_by("name")
     Device.objects.filter(pk=gone.pk).update(revoked_at=done.created_at)
     Dataset.objects.filter(device=moved).update(name="clinic")
-    local_baseline.start_baseline(done.pk, None)
-    rows = {row["device"]: row for row in local_baseline.told(done)["devices"]}
+    baseline_comparison.start_baseline(done.pk, None)
+    rows = {row["device"]: row for row in baseline_comparison.comparison_json(done)["devices"]}
     assert rows["attic"]["reason"] == "attic is revoked" and rows["attic"]["state"] == "gone"
     assert rows["barn"]["reason"] == "barn does not hold law any more"
     assert rows["pi"]["state"] == "queued" and len(children(done)) == 1
@@ -167,28 +169,28 @@ def test_devices_that_left_are_told_and_the_others_train(done: Job) -> None:
 def test_it_is_refused_where_nobody_is_left(done: Job) -> None:
     Device.objects.update(revoked_at=done.created_at)
     with pytest.raises(services.MoveRefused, match="attic is revoked; barn is revoked; pi is"):
-        local_baseline.start_baseline(done.pk, None)
-    assert not local_baseline.told(done)["can_ask"]
+        baseline_comparison.start_baseline(done.pk, None)
+    assert not baseline_comparison.comparison_json(done)["can_ask"]
 
 
 def test_jobs_that_cannot_be_compared_say_why(federation: Federation, done: Job) -> None:
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     child = children(done)[0]
     with pytest.raises(services.MoveRefused, match="this is itself a training alone"):
-        local_baseline.start_baseline(child.pk, None)
+        baseline_comparison.start_baseline(child.pk, None)
     other = federation.launch()
     other.refresh_from_db()
     with pytest.raises(services.MoveRefused, match="a running job cannot be compared"):
-        local_baseline.start_baseline(other.pk, None)
-    told = local_baseline.told(other)
+        baseline_comparison.start_baseline(other.pk, None)
+    told = baseline_comparison.comparison_json(other)
     assert told["refused"].startswith("a running job") and told["devices"] == []
     Job.objects.filter(pk=other.pk).update(phase="completed")
     with pytest.raises(services.MoveRefused, match="no device measured the model of the last"):
-        local_baseline.start_baseline(other.pk, None)
+        baseline_comparison.start_baseline(other.pk, None)
     spec = {**other.spec, "method": {"name": "agglomerative"}}
     Job.objects.filter(pk=other.pk).update(spec=spec)
     with pytest.raises(services.MoveRefused, match="agglomerative devices learn"):
-        local_baseline.start_baseline(other.pk, None)
+        baseline_comparison.start_baseline(other.pk, None)
     assert not children(other)
 
 
@@ -196,9 +198,9 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
     federation: Federation, done: Job
 ) -> None:
     done.rounds.get(number=1).assignments.filter(task="evaluate", device__name="pi").delete()
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
-    rows = {row["device"]: row for row in local_baseline.told(done)["devices"]}
+    rows = {row["device"]: row for row in baseline_comparison.comparison_json(done)["devices"]}
     assert rows["pi"]["gain"] is None and rows["pi"]["alone"] is not None
     assert rows["pi"]["reason"] == "Did not measure the model of the last round"
     assert rows["barn"]["gain"] is not None
@@ -207,7 +209,7 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
 def test_what_is_compared_is_deleted_with_the_job(
     federation: Federation, done: Job, admin: User
 ) -> None:
-    local_baseline.start_baseline(done.pk, None)
+    baseline_comparison.start_baseline(done.pk, None)
     with pytest.raises(services.MoveRefused, match="devices still train alone"):
         pinning.delete_job(done.pk, admin)
     go_on(federation)
@@ -227,7 +229,7 @@ def test_two_people_who_ask_at_once_launch_one_job_a_device(
     def person() -> None:
         start.wait()
         try:
-            local_baseline.start_baseline(done.pk, None)
+            baseline_comparison.start_baseline(done.pk, None)
         except Exception as error:  # told below, in the test's own thread
             wrong.append(error)
         finally:

@@ -233,7 +233,7 @@ def test_what_devices_still_work_on_is_not_collected(federation: Federation) -> 
     """A closed version is held by who trains from it, and by who evaluates it."""
     from django.utils import timezone
 
-    from webapp.jobs.artefacts.retention import facts
+    from webapp.jobs.artefacts.garbage_collection import facts
 
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9)

@@ -13,7 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 from tests.federation import Federation
-from webapp.jobs.artefacts import backup as backups
+from webapp.jobs.artefacts import site_backup as backups
 from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.conftest import Enrolled, RealBroker
-from webapp.jobs.lifecycle.events import fleet_event
+from webapp.jobs.lifecycle.event_log import fleet_event
 from webapp.jobs.models import Event
 from webapp.telemetry import rollup, series
 from webapp.telemetry.models import Sample

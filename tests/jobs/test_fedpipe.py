@@ -22,8 +22,8 @@ from fedcore.spec.options.method import FEDPIPE_SCORES
 from fedcore.spec.parse import parse_spec
 from tests.federation import SCORES as EVALUATED
 from tests.federation import Federation, Pi
-from webapp.jobs.lifecycle import fedpipe
 from webapp.jobs.models import Assignment, Job, Participant
+from webapp.jobs.planning import fedpipe_plans
 from workers.agent.assignment.assignment import AssignedWork
 
 CHANGES: dict[str, Any] = {
@@ -95,7 +95,7 @@ def test_a_launched_job_and_a_simulation_plan_alike(federation: Federation) -> N
     assert all(one.score < 1 for one in expected.values())
     for name, one in expected.items():
         assert f"{name}: planned: {one.why}" in federation.log(job)
-    page = render_to_string("jobs/_planned.html", {"planned": fedpipe.told(job)})
+    page = render_to_string("jobs/_planned.html", {"planned": fedpipe_plans.plan_texts(job)})
     assert page.count('scope="row"') == 3 and "of training" not in page  # no speed is known
     assert f"{expected['pi-a'].why}; at most " in page
 
@@ -109,7 +109,7 @@ def test_it_is_planned_once(federation: Federation) -> None:
     assert before["pi-a"]["adapter.pattern"]
     Assignment.objects.filter(round__job=job, task="evaluate").update(metrics=EVALUATED)
     with transaction.atomic():
-        fedpipe.settle(Job.objects.get(pk=job.pk), 1, list(job.participants.all()))
+        fedpipe_plans.assign_plans(Job.objects.get(pk=job.pk), 1, list(job.participants.all()))
     assert tailorings(job) == before
 
 

@@ -15,7 +15,7 @@ from fedcore.aggregation.next_model import fold_files
 from tests.federation import Federation, weights
 from tests.jobs.test_aggregation import collected
 from tests.jobs.test_races import at_once
-from webapp import broker
+from webapp.common import task_queue
 from webapp.jobs.artefacts.store import incoming_dir, storage
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Job, Round
@@ -43,8 +43,8 @@ def undivided(row: Round, folder: Path) -> str:
 
 def asked(federation: Federation) -> list[int]:
     """Takes the requests for shards out of the outbox."""
-    found = [args[0] for name, args in federation.outbox.site if name == broker.FOLD_SHARD]
-    kept = [item for item in federation.outbox.site if item[0] != broker.FOLD_SHARD]
+    found = [args[0] for name, args in federation.outbox.site if name == task_queue.FOLD_SHARD]
+    kept = [item for item in federation.outbox.site if item[0] != task_queue.FOLD_SHARD]
     federation.outbox.site[:] = kept
     return found
 

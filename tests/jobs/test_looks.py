@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.federation import Federation
-from webapp import broker
+from webapp.common import task_queue
 from webapp.jobs.lifecycle import transitions
 from workers.coordinator.tasks import advance_job
 
@@ -16,7 +16,9 @@ def test_many_reports_are_one_look(federation: Federation, monkeypatch: Any) -> 
     job = federation.started()
     for pi in pis:
         pi.work()
-    asked = [item for item in federation.outbox.site if item == (broker.ADVANCE, (str(job.pk),))]
+    asked = [
+        item for item in federation.outbox.site if item == (task_queue.ADVANCE, (str(job.pk),))
+    ]
     assert len(asked) == 1
     federation.work_off()
     assert federation.round(job).phase == "evaluating"
@@ -41,6 +43,6 @@ def test_what_happens_after_a_look_has_begun_is_asked_for(
     monkeypatch.setattr(tasks, "advance", slow_look)
     advance_job(str(job.pk))
     monkeypatch.setattr(tasks, "advance", look)
-    assert (broker.ADVANCE, (str(job.pk),)) in federation.outbox.site
+    assert (task_queue.ADVANCE, (str(job.pk),)) in federation.outbox.site
     federation.work_off()
     assert federation.round(job).phase == "evaluating"

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from tests.conftest import RealBroker
 from tests.federation import LEASE_S, Federation, phase_of
-from webapp import broker as site_broker
+from webapp.common import task_queue as site_broker
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle import transitions
 from webapp.jobs.models import Assignment, Event, Watch

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from tests.web import factories
 from webapp.devices.models import Device
-from webapp.jobs.analysis.prediction import Compared, prediction
 from webapp.jobs.models import Assignment, Job
+from webapp.jobs.planning.prediction import PredictionError, prediction
 
 MEASURED = {"seconds": 12.0, "steps": 24, "peak_memory_bytes": 9e8, "energy_j": 77.0}
 
@@ -43,7 +43,7 @@ def trainings(job: Job) -> list[Assignment]:
     return list(Assignment.objects.filter(round__job=job, task="train"))
 
 
-def figures(job: Job, place: int = 0) -> dict[str, Compared]:
+def figures(job: Job, place: int = 0) -> dict[str, PredictionError]:
     found = prediction(job)
     assert found is not None
     return {figure.name: figure for figure in found.devices[place].figures}

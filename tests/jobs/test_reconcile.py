@@ -11,7 +11,7 @@ import redis
 
 from tests.conftest import RealBroker
 from tests.federation import Federation, phase_of
-from webapp import broker as site_broker
+from webapp.common import task_queue as site_broker
 from webapp.devices import device_messages
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job

@@ -15,10 +15,10 @@ from django.db import connection
 from django.utils import timezone
 
 from tests.federation import Federation
-from webapp.jobs.artefacts import retention
+from webapp.common.settings_checks import check_retention
+from webapp.jobs.artefacts import garbage_collection
 from webapp.jobs.artefacts.store import claim, storage, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Round
-from webapp.retention_check import check_retention
 
 GRACE_H = 1.0
 
@@ -41,9 +41,9 @@ def _later(hours: float = 1.1 * GRACE_H) -> None:
 def _collect_all() -> int:
     """Both steps."""
     _later()
-    retention.collect()
+    garbage_collection.collect()
     _later()
-    return retention.collect().removed
+    return garbage_collection.collect().removed
 
 
 def _here(sha256: str) -> bool:
@@ -94,14 +94,14 @@ def test_nothing_goes_in_one_step(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     federation.run(federation.launch(rounds=2))
     _later()
-    assert retention.collect().removed == 0
+    assert garbage_collection.collect().removed == 0
     assert Artefact.objects.exclude(marked_at=None).exists()
-    assert retention.collect().removed == 0, "the grace period has not passed"
+    assert garbage_collection.collect().removed == 0, "the grace period has not passed"
 
 
 def test_what_was_just_stored_is_not_even_marked(tmp_path: Path, db: None) -> None:
     artefact = _stored(b"on its way to a row", tmp_path)
-    retention.collect()
+    garbage_collection.collect()
     artefact.refresh_from_db()
     assert artefact.marked_at is None
 
@@ -111,7 +111,7 @@ def test_an_artefact_of_nobody_goes_with_its_row(tmp_path: Path, transactional_d
     assert _collect_all() == 1
     assert not _here(artefact.pk)
     later = timezone.now() + timedelta(hours=2 * GRACE_H)
-    retention.collect(later)
+    garbage_collection.collect(later)
     assert not Artefact.objects.filter(pk=artefact.pk).exists()
 
 
@@ -133,10 +133,10 @@ def test_storing_the_same_bytes_again_takes_the_mark_off(
 ) -> None:
     artefact = _stored(b"twice", tmp_path)
     _later()
-    retention.collect()
+    garbage_collection.collect()
     _stored(b"twice", tmp_path)
     _later()
-    assert retention.collect().removed == 0
+    assert garbage_collection.collect().removed == 0
     artefact.refresh_from_db()
     assert _here(artefact.pk)
 
@@ -160,7 +160,7 @@ def test_an_upload_of_the_same_hash_at_the_same_time(
     content = f"raced {turn}".encode()
     artefact = _stored(content, tmp_path)
     _later()
-    retention.collect()
+    garbage_collection.collect()
     _later()
     start = threading.Barrier(2)
 
@@ -176,7 +176,7 @@ def test_an_upload_of_the_same_hash_at_the_same_time(
 
     uploads = tmp_path / "again"
     uploads.mkdir()
-    threads = [run(retention.collect), run(lambda: _stored(content, uploads))]
+    threads = [run(garbage_collection.collect), run(lambda: _stored(content, uploads))]
     for thread in threads:
         thread.join()
     row = Artefact.objects.get(pk=artefact.pk)
@@ -193,12 +193,12 @@ def test_a_job_that_names_it_at_the_last_moment_keeps_it(
     first = str(job.rounds.get(number=1).global_artefact_id)
     Round.objects.filter(job=job).update(evaluation={})
     _later()
-    retention.collect()
+    garbage_collection.collect()
     _later()
-    monkeypatch.setattr(retention, "needed", lambda now: {})
-    monkeypatch.setattr(retention, "_mark", lambda kept, now, before: 0)
+    monkeypatch.setattr(garbage_collection, "needed", lambda now: {})
+    monkeypatch.setattr(garbage_collection, "_mark", lambda kept, now, before: 0)
     Job.objects.filter(pk=job.pk).update(global_artefact=first)
-    retention.collect()
+    garbage_collection.collect()
     assert _here(first)
 
 

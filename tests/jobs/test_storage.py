@@ -21,14 +21,14 @@ from django.db import connection
 from django.test import RequestFactory
 
 from webapp.jobs.artefacts import store as artefacts
-from webapp.jobs.artefacts.locks import held
-from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes, part_path
+from webapp.jobs.artefacts.locks import locked
+from webapp.jobs.artefacts.partial_uploads import PartialUpload, part_path, received_bytes
 from webapp.jobs.artefacts.store import (
     ArtefactRefused,
-    full_disk_refused,
     incoming_dir,
     local_file,
     open_artefact,
+    refuse_full_disk,
     remove_leftovers,
     store,
 )
@@ -44,7 +44,7 @@ MEGABYTE = 2**20
 
 def put(content: bytes = CONTENT, origin: str = "test") -> Artefact:
     digest = hashlib.sha256(content).hexdigest()
-    part = Part(uuid4(), digest)
+    part = PartialUpload(uuid4(), digest)
     try:
         part.take(content)
         artefact = store(part.path, part.sha256, ArtefactKind.GLOBAL, origin)
@@ -117,7 +117,7 @@ def test_a_write_that_was_killed_leaves_nothing_under_the_name(tmp_path: Path) -
 
 def test_a_stored_file_is_not_copied() -> None:
     """It gets a second name; the first may go."""
-    part = Part(uuid4(), SHA256)
+    part = PartialUpload(uuid4(), SHA256)
     part.take(CONTENT)
     inode = part.path.stat().st_ino
     artefact = store(part.path, SHA256, ArtefactKind.UPDATE, "test")
@@ -144,11 +144,11 @@ def test_where_no_second_name_can_be_given_it_is_copied(
 def test_a_part_goes_on_where_it_was_left() -> None:
     pk = uuid4()
     for start in range(0, len(CONTENT), 999):
-        part = Part(pk, SHA256)
-        assert part.size == start == kept_bytes(pk, SHA256)
+        part = PartialUpload(pk, SHA256)
+        assert part.size == start == received_bytes(pk, SHA256)
         part.take(CONTENT[start : start + 500], memoryview(CONTENT)[start + 500 : start + 999])
         part.close()
-    part = Part(pk, SHA256)
+    part = PartialUpload(pk, SHA256)
     assert part.sha256 == SHA256
     part.discard()
     part.close()
@@ -157,7 +157,7 @@ def test_a_part_goes_on_where_it_was_left() -> None:
 
 def test_hashing_begins_at_any_byte() -> None:
     for start in (0, 1, 6999, 7000):
-        part = Part(uuid4(), SHA256)
+        part = PartialUpload(uuid4(), SHA256)
         part.take(CONTENT[:start])
         part.hash_along()
         part.take(CONTENT[start:])
@@ -171,16 +171,16 @@ def test_hashing_begins_at_any_byte() -> None:
 
 def test_one_at_a_time_and_one_upload_of_an_assignment() -> None:
     pk, other = uuid4(), "0" * 64
-    part = Part(pk, SHA256)
+    part = PartialUpload(pk, SHA256)
     part.take(CONTENT)
     for sha256 in (SHA256, other):
         with pytest.raises(ArtefactRefused) as caught:
-            Part(pk, sha256)
+            PartialUpload(pk, sha256)
         assert (caught.value.status, caught.value.retryable) == (423, True)
-    Part(uuid4(), SHA256).close()
+    PartialUpload(uuid4(), SHA256).close()
     part.close()
-    Part(pk, other).close()
-    assert kept_bytes(pk, SHA256) == 0, "another update replaces what had come of the former"
+    PartialUpload(pk, other).close()
+    assert received_bytes(pk, SHA256) == 0, "another update replaces what had come of the former"
     assert list(incoming_dir().iterdir()) == []
 
 
@@ -188,10 +188,10 @@ def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Pa
     pk = uuid4()
     pid = os.fork()
     if pid == 0:
-        Part(pk, SHA256).take(CONTENT[:100])
+        PartialUpload(pk, SHA256).take(CONTENT[:100])
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    part = Part(pk, SHA256)
+    part = PartialUpload(pk, SHA256)
     assert part.size == 100
     part.discard()
     part.close()
@@ -200,7 +200,7 @@ def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Pa
 def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
     gone, busy = uuid4(), uuid4()
     for pk in (gone, busy):
-        part = Part(pk, SHA256)
+        part = PartialUpload(pk, SHA256)
         part.take(CONTENT)
         if pk == gone:
             part.close()
@@ -212,7 +212,7 @@ def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
     half, writing = (tmp_path / "artefacts" / "ab" / f".{name}.part" for name in ("a", "b"))
     half.parent.mkdir(parents=True)
     past = time.time() - 7 * 3600
-    with writing.open("wb") as file, held(file.fileno()):
+    with writing.open("wb") as file, locked(file.fileno()):
         half.write_bytes(b"x")
         for path in (old / "global.safetensors", old, half, writing):
             os.utime(path, (past, past))
@@ -221,7 +221,7 @@ def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
         assert writing.exists()
     assert not half.exists() and not old.exists() and young.exists()
     assert part_path(busy, SHA256).exists(), "somebody writes to it"
-    assert kept_bytes(gone, SHA256) == 0
+    assert received_bytes(gone, SHA256) == 0
     with open_artefact(kept) as source:
         assert source.read() == CONTENT
     part.close()
@@ -229,13 +229,13 @@ def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_may_be_retried(number: int) -> None:
-    with pytest.raises(ArtefactRefused) as caught, full_disk_refused():
+    with pytest.raises(ArtefactRefused) as caught, refuse_full_disk():
         raise OSError(number, os.strerror(number))
     assert (caught.value.status, caught.value.retryable) == (507, True)
 
 
 def test_another_problem_of_the_disk_is_what_it_is() -> None:
-    with pytest.raises(PermissionError), full_disk_refused():
+    with pytest.raises(PermissionError), refuse_full_disk():
         raise PermissionError(errno.EACCES, "no")
 
 
@@ -256,7 +256,7 @@ def test_memory_does_not_grow_with_the_artefact() -> None:
     digest = hashlib.sha256(chunk * 32).hexdigest()
     tracemalloc.start()
     try:
-        part = Part(uuid4(), digest)
+        part = PartialUpload(uuid4(), digest)
         part.hash_along()
         for _ in range(32):
             part.take(chunk)

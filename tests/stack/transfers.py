@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from fedcore.rounds.types import RoundPolicy
 from tests.conftest import Enrolled, free_port
-from webapp.jobs.artefacts.partial_uploads import kept_bytes
+from webapp.jobs.artefacts.partial_uploads import received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Participant, Round
 from workers.agent.assignment.artefact_cache import ArtefactCache
@@ -124,7 +124,7 @@ class Case:
 
     @property
     def kept(self) -> int:
-        return kept_bytes(self.part.pk, self.digest)
+        return received_bytes(self.part.pk, self.digest)
 
     def assert_stored(self) -> None:
         self.part.refresh_from_db()

@@ -13,10 +13,10 @@ from django.utils import timezone
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role, User
+from webapp.common.wake import wake_job
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
 from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant, Round
 from webapp.telemetry.models import Sample
-from webapp.wake import wake_job
 
 PASSWORD = "correct horse battery staple"
 NAMES = ("pi-kitchen", "jetson-lab", "nuc-office", "pi-garage", "xavier-van", "laptop-anna")

@@ -10,9 +10,9 @@ from django.urls import reverse
 
 from tests.web import factories
 from webapp.devices.models import Device
-from webapp.jobs.analysis import local_baseline
+from webapp.jobs.analysis import baseline_comparison
 from webapp.jobs.models import Assignment, Job
-from webapp.jobs.report.report import report
+from webapp.jobs.report.job_report import report
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def done(fleet: list[Device]) -> Job:
 
 
 def ask(job: Job) -> list[Job]:
-    local_baseline.start_baseline(job.pk, None)
+    baseline_comparison.start_baseline(job.pk, None)
     return list(Job.objects.filter(alone_of=job).order_by("participants__slot"))
 
 
@@ -66,7 +66,7 @@ def test_asking_shows_states_that_redraw_themselves(
     assert answer.status_code == 302 and answer["Location"].endswith("#alone")
     shown = section(operator, done)
     assert shown.count('data-tone="wait">queued') == 3 and "every 3s" in shown
-    mark = local_baseline.etag(local_baseline.told(done))
+    mark = baseline_comparison.etag(baseline_comparison.comparison_json(done))
     path = reverse("job-alone", args=[done.pk])
     assert operator.get(path, {"was": mark}).status_code == 204
     child = Job.objects.filter(alone_of=done).first()
@@ -79,7 +79,10 @@ def test_asking_shows_states_that_redraw_themselves(
 
 def test_gains_stand_beside_the_scores(ada: Client, done: Job) -> None:
     children = ask(done)
-    mine = {row["slot"]: row["shared"]["rougeL"] for row in local_baseline.told(done)["devices"]}
+    mine = {
+        row["slot"]: row["shared"]["rougeL"]
+        for row in baseline_comparison.comparison_json(done)["devices"]
+    }
     for slot, child in enumerate(children):
         complete(child, rougeL=mine[slot] - (slot - 0.5), loss=3.0)
     shown = section(ada, done)
@@ -94,7 +97,10 @@ def test_gains_stand_beside_the_scores(ada: Client, done: Job) -> None:
 
 def test_the_report_says_whether_it_was_worth_it(done: Job) -> None:
     assert "gain_over_alone" not in {one.key for one in report(done).findings}
-    mine = {row["slot"]: row["shared"]["rougeL"] for row in local_baseline.told(done)["devices"]}
+    mine = {
+        row["slot"]: row["shared"]["rougeL"]
+        for row in baseline_comparison.comparison_json(done)["devices"]
+    }
     for slot, child in enumerate(ask(done)):
         complete(child, rougeL=mine[slot] - 2.0)
     found = {one.key: one for one in report(done).findings}

@@ -11,11 +11,11 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.web import factories, measured
+from webapp.common import csv_file
 from webapp.devices.models import Device
 from webapp.jobs.models import Job
 from webapp.pages.devices.columns import scale_of
 from webapp.pages.devices.comparison import compare
-from webapp.telemetry import csv_file
 
 PAGE = "devices-compare"
 
@@ -118,4 +118,4 @@ def test_files_carry_units_free_numbers_and_no_formulas(ada: Client, fleet: list
 
 
 def test_csv_cells() -> None:
-    assert csv_file.text_of([["a,b", None, -1.5, "-1"]]) == '"a,b",,-1.5,\'-1\r\n'
+    assert csv_file.csv_text([["a,b", None, -1.5, "-1"]]) == '"a,b",,-1.5,\'-1\r\n'

@@ -8,7 +8,7 @@ import pytest
 
 from tests.web import factories, measured
 from webapp.devices.models import Device
-from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.models import Assignment, Job
 from webapp.pages.live.readers import JobReader
@@ -37,7 +37,7 @@ def rich(fleet: list[Device]) -> Job:
 
 
 def test_quotients_name_what_they_divide() -> None:
-    work = work_of(told())
+    work = training_figures(told())
     assert work.granularity == pytest.approx(20 / 4)
     assert work.eta_e == pytest.approx(4000 / 400)
     assert work.tokens_per_s == pytest.approx(200)
@@ -46,13 +46,13 @@ def test_quotients_name_what_they_divide() -> None:
 
 
 def test_bytes_at_the_socket_win() -> None:
-    work = work_of(told(net_up_bytes=900, net_down_bytes=40))
+    work = training_figures(told(net_up_bytes=900, net_down_bytes=40))
     assert (work.up_bytes, work.down_bytes, work.at_socket) == (900, 40, True)
 
 
 def test_an_estimate_is_marked_and_gives_way_to_a_sensor() -> None:
-    assert work_of(told(energy_estimated_j=9.0)).is_estimated is False
-    alone = work_of(told(energy_j=None, energy_estimated_j=800.0, compute_j=None))
+    assert training_figures(told(energy_estimated_j=9.0)).is_estimated is False
+    alone = training_figures(told(energy_j=None, energy_estimated_j=800.0, compute_j=None))
     assert alone.is_estimated
     assert alone.eta_e == pytest.approx(5)
 
@@ -60,16 +60,16 @@ def test_an_estimate_is_marked_and_gives_way_to_a_sensor() -> None:
 @pytest.mark.parametrize("absurd", [-1, float("nan"), float("inf"), 1e31, "12", None, True, [1]])
 @pytest.mark.parametrize("name", ["seconds", "download_s", "tokens", "energy_j", "mfu"])
 def test_what_cannot_be_believed_is_not_known(name: str, absurd: object) -> None:
-    work = work_of(told(**{name: absurd}))
+    work = training_figures(told(**{name: absurd}))
     shown = {"seconds": "compute_s", "energy_j": "measured_j"}.get(name, name)
     assert getattr(work, shown) is None
 
 
 @pytest.mark.parametrize("odd", [None, 3, [], {}, {"load": -1}, {"forward": 1e9}, {"load": "x"}])
 def test_phases_that_do_not_fit_their_training_are_left_out(odd: object) -> None:
-    assert work_of(told(phase_s=odd)).phase_s is None
-    assert work_of(told(seconds=0.0)).granularity == 0
-    assert work_of(told(download_s=0.0, upload_s=0.0)).granularity is None
+    assert training_figures(told(phase_s=odd)).phase_s is None
+    assert training_figures(told(seconds=0.0)).granularity == 0
+    assert training_figures(told(download_s=0.0, upload_s=0.0)).granularity is None
 
 
 def test_snapshot_tells_energy_traffic_and_granularity(rich: Job) -> None:
@@ -106,7 +106,7 @@ def test_phases_of_what_runs_are_summed_from_its_samples(rich: Job) -> None:
 
 
 def test_samples_carry_efficiency_where_power_is_known(rich: Job) -> None:
-    found = series.history(series.of_job(rich), [1, 2, 3])
+    found = series.history(series.job_samples(rich), [1, 2, 3])
     kinds = {sample["device"]: set(sample["values"]) for sample in found.samples}
     pi, jetson, nuc = (person.device_id for person in rich.participants.all())
     assert not kinds[pi] & {"eta_e", "eta_e_estimated"}
@@ -120,6 +120,6 @@ def test_absurd_samples_are_holes(rich: Job) -> None:
     sample = Sample.objects.filter(assignment__round__job=rich).earliest("seq")
     sample.values |= {"mfu": 17.0, "tokens_per_s": -4.0, "watts": 0}
     sample.save()
-    found = series.history(series.of_job(rich), [sample.device_id]).samples
+    found = series.history(series.job_samples(rich), [sample.device_id]).samples
     values = next(s["values"] for s in found if s["seq"] == sample.seq)
     assert not {"mfu", "tokens_per_s", "eta_e"} & set(values)

@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from tests.web import factories
 from webapp.common import units
-from webapp.common.metrics import report_faults
+from webapp.common.metric_definitions import report_faults
 from webapp.devices.models import Device
-from webapp.jobs.analysis.snapshot import Memory, snapshot
+from webapp.jobs.analysis.snapshot import ClosedRounds, snapshot
 from webapp.jobs.lifecycle.round_rows import device_names, last_seen, to_round
 from webapp.jobs.models import Job, Round
 from webapp.pages.live.readers import FleetReader, JobReader
@@ -86,7 +86,7 @@ def test_snapshot_of_every_phase(fleet: list[Device]) -> None:
 def test_reader_with_a_memory_reads_ended_rounds_once(
     job: Job, django_assert_max_num_queries: Any
 ) -> None:
-    memory = Memory()
+    memory = ClosedRounds()
     first = snapshot(job, memory)
     again = snapshot(job, memory)
     assert first["rounds"] == again["rounds"]
@@ -140,11 +140,11 @@ def test_a_browser_that_reconnects_gets_what_it_missed_and_no_more(job: Job) -> 
 
 
 def test_many_missed_samples_come_in_order_over_several_reads(job: Job) -> None:
-    rows = series.of_job(job)
+    rows = series.job_samples(job)
     cursors = dict.fromkeys(Device.objects.values_list("pk", flat=True), 0)
     seen = []
     for _ in range(100):
-        found = series.newer(rows, cursors, limit=7)
+        found = series.samples_after(rows, cursors, limit=7)
         if not found.samples:
             break
         seen += [(sample["device"], sample["seq"]) for sample in found.samples]
@@ -166,7 +166,7 @@ def test_thinning_keeps_ends_and_extremes(job: Job) -> None:
 def test_long_history_is_thinned_and_says_so(job: Job) -> None:
     part = job.rounds.get(number=2).assignments.filter(task="train").first()
     factories.add_samples(part, 3000, timezone.now() - timedelta(hours=1))
-    found = series.history(series.of_job(job), [part.device_id], points=600)
+    found = series.history(series.job_samples(job), [part.device_id], points=600)
     assert found.thinned
     assert len(found.samples) < 900
     part.device.refresh_from_db()

@@ -17,8 +17,8 @@ from fedcore.spec.parse import parse_spec
 from tests.web import factories
 from webapp.devices.models import Device
 from webapp.jobs.analysis import device_history
-from webapp.jobs.analysis.estimate import estimate
 from webapp.jobs.models import Job
+from webapp.jobs.planning.job_estimate import estimate
 from webapp.pages.jobs import forms
 from webapp.pages.jobs.form_layout import ONLY_WITH
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from webapp.telemetry.pace import BATCHES_PER_S, WATCHED_S, interval_s, watch
+from webapp.telemetry.report_interval import BATCHES_PER_S, WATCHED_S, interval_s, watch
 
 
 def test_watching_a_job_or_device_asks_for_a_sample_each_second() -> None:

@@ -15,12 +15,12 @@ from django.utils import timezone
 
 from tests.web import factories, measured
 from webapp.devices.models import Device
-from webapp.jobs.analysis.device_metrics import Work
+from webapp.jobs.analysis.device_metrics import TrainingFigures
 from webapp.jobs.models import Assignment, Job
-from webapp.jobs.report.data import DeviceFigures, Figures, gather
-from webapp.jobs.report.report import CHECKS, judged, report
+from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, gather
+from webapp.jobs.report.job_report import CHECKS, judge, report
 
-WORK = Work(
+WORK = TrainingFigures(
     compute_s=60.0,
     download_s=8.0,
     upload_s=10.0,
@@ -55,26 +55,26 @@ LESS = replace(WORK, reward=0.4, reward_before=0.5, reward_after=0.45)
 PAID = replace(PI, works=(LESS, replace(WORK, reward_before=0.5, reward_after=0.6), WORK))
 NUC = replace(PI, name="nuc", last_in=2)
 # Nothing here is worth saying: shares in between, one update still out, no scores.
-CALM = Figures(
+CALM = JobFigures(
     devices=(PI, NUC),
     rounds_closed=3,
     spec={"train": {"kernels": "fast", "batching": "random", "batch_size": 8}},
 )
 
 
-def of(**change: Any) -> Figures:
+def of(**change: Any) -> JobFigures:
     """The calm job with another first device."""
     return replace(CALM, devices=(replace(PI, **change), NUC))
 
 
-def working(**change: Any) -> Figures:
+def working(**change: Any) -> JobFigures:
     work = replace(WORK, **change)
     return of(works=(work, work))
 
 
 LOSER = {"lost": 2, "offered": 4, "reasons": ("out of memory",)}
 # Of each check: where it fires, what its sentence says then, and a near case where it is silent.
-CASES: dict[str, tuple[Figures, str, Figures]] = {
+CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
     "used_well": (working(mfu=0.6), "On pi training reached 60.0 %", working(mfu=0.29)),
     "mostly_computing": (
         replace(CALM, devices=(replace(PI, works=(replace(WORK, compute_s=200.0),)),)),
@@ -191,18 +191,18 @@ def test_a_check_fires_on_what_it_is_for_only(check: Any) -> None:
 
 
 def test_a_failed_job_says_why() -> None:
-    told = judged(replace(CALM, phase="failed", reason="1 of 5 reported")).findings
+    told = judge(replace(CALM, phase="failed", reason="1 of 5 reported")).findings
     assert [one.sentence for one in told] == ["The job failed: 1 of 5 reported."]
 
 
 def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> None:
-    assert [finding.key for finding in judged(CALM).findings] == []
-    assert judged(CALM).thin == ""
-    assert "no round has ended" in judged(Figures()).thin
+    assert [finding.key for finding in judge(CALM).findings] == []
+    assert judge(CALM).thin == ""
+    assert "no round has ended" in judge(JobFigures()).thin
     once = replace(CALM, devices=(replace(PI, works=(WORK,)),))
-    assert "only 1 training was delivered" in judged(once).thin
-    failed = Figures(devices=(replace(PI, works=()),), rounds_failed=1)
-    assert {finding.key for finding in judged(failed).findings} == {
+    assert "only 1 training was delivered" in judge(once).thin
+    failed = JobFigures(devices=(replace(PI, works=()),), rounds_failed=1)
+    assert {finding.key for finding in judge(failed).findings} == {
         "never_delivered",
         "failed_rounds",
     }
@@ -210,9 +210,9 @@ def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> No
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_checks_stand_figures_that_are_not_known(check: Any) -> None:
-    blank = DeviceFigures(name="blank", works=(Work(), Work()))
-    check(Figures())
-    check(Figures(devices=(blank, blank), rounds_closed=2, spec={"train": 3}))
+    blank = DeviceFigures(name="blank", works=(TrainingFigures(), TrainingFigures()))
+    check(JobFigures())
+    check(JobFigures(devices=(blank, blank), rounds_closed=2, spec={"train": 3}))
 
 
 @pytest.fixture

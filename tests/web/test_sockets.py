@@ -14,10 +14,10 @@ from django.contrib.auth.models import AnonymousUser
 
 from tests.web import factories
 from webapp.accounts.models import Role, User
+from webapp.common.wake import job_group
 from webapp.jobs.models import Job
 from webapp.pages.live import consumers
 from webapp.pages.live.routing import websocket_urlpatterns
-from webapp.wake import job_group
 
 pytestmark = pytest.mark.django_db(transaction=True)
 START = json.dumps({"cursors": {"events": 0, "samples": {}}})

@@ -11,7 +11,7 @@ from django.urls import reverse
 from tests.web.factories import make_device
 from tests.web.test_new_job import filled
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis.data_distribution import SHOWN, spread_of
+from webapp.jobs.planning.data_distribution import SHOWN, spread_of
 
 
 def held(name: str, examples: int, domain: str = "", dataset: str = "notes") -> Any:

@@ -1,6 +1,6 @@
 """Roles: who may do what, and fetching an object together with the check of the right to it.
 
-The REST framework's permission classes are in ``webapp.api.permissions``.
+The REST framework's permission classes are in ``webapp.api.role_permission``.
 """
 
 from __future__ import annotations

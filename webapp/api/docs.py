@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from drf_spectacular.views import SpectacularAPIView
 
-from webapp.api.permissions import RolePermission
+from webapp.api.role_permission import RolePermission
 from webapp.api.schema import SETTINGS
 
 schema = SpectacularAPIView.as_view(permission_classes=[RolePermission], custom_settings=SETTINGS)

@@ -14,9 +14,9 @@ from webapp.api.resources.estimates import Estimates
 from webapp.api.resources.events import Events
 from webapp.api.resources.jobs import Jobs
 from webapp.api.resources.measurements import Measurements
+from webapp.api.resources.person_tokens import Tokens
 from webapp.api.resources.plans import Plans
 from webapp.api.resources.rounds import Assignments, Rounds
-from webapp.api.resources.tokens import Tokens
 from webapp.api.resources.users import Me, Users
 
 router = SimpleRouter(use_regex_path=False)

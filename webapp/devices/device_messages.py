@@ -25,7 +25,7 @@ from kombu.pidbox import Mailbox
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from webapp.broker import BROKER_ERRORS
+from webapp.common.task_queue import BROKER_ERRORS
 from webapp.devices.broker_users import key_prefix
 from webapp.devices.signing import sign
 

@@ -36,8 +36,8 @@ class ArtefactKind(models.TextChoices):
 class Artefact(models.Model):
     """Immutable bytes by SHA-256. The storage holds them under ``Artefact.path_of(sha256)``.
 
-    ``webapp.jobs.artefacts.retention`` removes bytes that nobody needs any more; the row stays for
-    as long as a round or an assignment tells of it.
+    ``webapp.jobs.artefacts.garbage_collection`` removes bytes that no job needs. The row stays for
+    as long as a round or an assignment refers to it.
     """
 
     sha256 = models.CharField(max_length=64, primary_key=True)
@@ -84,7 +84,7 @@ class Job(models.Model):
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     # The job that one device of it trains alone here to be compared with
-    # (webapp.jobs.analysis.local_baseline).
+    # (webapp.jobs.analysis.baseline_comparison).
     alone_of = models.ForeignKey(
         "self", on_delete=models.CASCADE, null=True, blank=True, related_name="alone_jobs"
     )
@@ -284,7 +284,7 @@ class Watch(models.Model):
     back_at = models.DateTimeField()
 
 
-class Level(models.TextChoices):
+class EventLevel(models.TextChoices):
     INFO = "info", "info"
     WARNING = "warning", "warning"
     ERROR = "error", "error"
@@ -296,7 +296,7 @@ class Event(models.Model):
     job = models.ForeignKey(Job, on_delete=models.CASCADE, null=True, related_name="events")
     device = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="events")
     seq = models.PositiveIntegerField(default=0)
-    level = models.CharField(max_length=8, choices=Level.choices, default=Level.INFO)
+    level = models.CharField(max_length=8, choices=EventLevel.choices, default=EventLevel.INFO)
     text = models.TextField()
     at = models.DateTimeField(auto_now_add=True, db_index=True)
 

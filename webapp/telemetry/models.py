@@ -9,13 +9,12 @@ from webapp.jobs.models import Assignment
 
 
 class Sample(models.Model):
-    """What a device measured over the last interval.
+    """Measurements of a device over one reporting interval.
 
-    ``seq`` is numbered by the device, has no gaps and is never used twice: (device, seq) makes a
-    repeated batch harmless and lets a page ask for what it missed. ``values`` are keyed by the
-    names of ``webapp.common.metrics``. Older samples stand for a longer time: ``span_s`` is 0 as
-    measured, 10 or 60 once ``webapp.telemetry.rollup`` made one of several; ``seq`` and ``at`` are
-    then those of the last.
+    The device numbers its samples: ``seq`` has no gaps and is never reused. (device, seq) makes a
+    repeated batch harmless and lets a page ask for the samples it missed. ``values`` are keyed by
+    the names in ``webapp.common.metric_definitions``. ``span_s`` is 0 for a sample as measured, 10
+    or 60 after ``webapp.telemetry.rollup`` merged several; ``seq`` and ``at`` are the last one's.
     """
 
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="samples")

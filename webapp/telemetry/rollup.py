@@ -15,7 +15,7 @@ from statistics import fmean
 from django.conf import settings
 from django.db import transaction
 
-from webapp.common.metrics import METRICS
+from webapp.common.metric_definitions import METRICS
 from webapp.jobs.models import Event
 from webapp.telemetry.models import Sample
 
@@ -23,7 +23,7 @@ AT_ONCE = 20_000  # samples read in one pass; the next one goes on
 
 
 @dataclass(frozen=True)
-class Level:
+class Resolution:
     """Samples of ``source_s`` that are older than ``after_h`` become one for each ``span_s``."""
 
     source_s: int
@@ -31,11 +31,14 @@ class Level:
     after_h: float
 
 
-def levels() -> tuple[Level, Level]:
-    return (Level(0, 10, settings.KEEP_SAMPLES_H), Level(10, 60, settings.KEEP_SAMPLES_10S_H))
+def resolutions() -> tuple[Resolution, Resolution]:
+    return (
+        Resolution(0, 10, settings.KEEP_SAMPLES_H),
+        Resolution(10, 60, settings.KEEP_SAMPLES_10S_H),
+    )
 
 
-def combined(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def combine(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """One sample's values for those of several, oldest first."""
     names = dict.fromkeys(name for item in values for name in item)
     return {name: _one(name, [item[name] for item in values if name in item]) for name in names}
@@ -50,10 +53,10 @@ def _one(name: str, numbers: list[float]) -> float:
 
 def roll_up(now: datetime) -> int:
     """One pass over what is old enough; returns how many samples went into others."""
-    return sum(_roll(level, now - timedelta(hours=level.after_h)) for level in levels())
+    return sum(_roll(level, now - timedelta(hours=level.after_h)) for level in resolutions())
 
 
-def _roll(level: Level, before: datetime) -> int:
+def _roll(level: Resolution, before: datetime) -> int:
     rows = Sample.objects.filter(span_s=level.source_s, at__lt=before)
     oldest = list(rows.order_by("at")[:AT_ONCE])
     kept, gone = _merged(oldest, level.span_s)
@@ -74,7 +77,7 @@ def _merged(rows: Iterable[Sample], span_s: int) -> tuple[list[Sample], list[int
     for group in stretches.values():
         group.sort(key=lambda row: row.seq)
         last = group[-1]
-        last.values, last.span_s = combined([row.values for row in group]), span_s
+        last.values, last.span_s = combine([row.values for row in group]), span_s
         kept.append(last)
         gone += [row.pk for row in group[:-1]]
     return kept, gone

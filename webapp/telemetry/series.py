@@ -16,7 +16,7 @@ from typing import Any
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Mod
 
-from webapp.common.metrics import METRICS
+from webapp.common.metric_definitions import METRICS
 from webapp.common.units import plausible
 from webapp.jobs.analysis import device_metrics
 from webapp.jobs.models import Job
@@ -80,11 +80,11 @@ class PhaseSums:
             held["phase_s"][phase] += self._each * (plausible(values.get(key)) or 0.0)
 
 
-def of_job(job: Job) -> QuerySet[Sample]:
+def job_samples(job: Job) -> QuerySet[Sample]:
     return Sample.objects.filter(assignment__round__job=job)
 
 
-def newer(rows: QuerySet[Sample], cursors: Mapping[int, int], limit: int = 5000) -> History:
+def samples_after(rows: QuerySet[Sample], cursors: Mapping[int, int], limit: int = 5000) -> History:
     """Samples behind each device's cursor, oldest first, ``limit`` a device group at most."""
     found: list[Json] = []
     sums = PhaseSums()

@@ -25,8 +25,8 @@ T = TypeVar("T")
 _THREADS = ThreadPoolExecutor(max_workers=8 + 2 * (os.cpu_count() or 1), thread_name_prefix="bulk")
 
 
-async def beside(call: Callable[..., T], *args: Any) -> T:
-    """Run what blocks (a disk, a hash) beside the event loop; it ends before its waiter does."""
+async def run_in_thread(call: Callable[..., T], *args: Any) -> T:
+    """Run a blocking call (disk, hash) in a thread; a cancelled caller waits for its end first."""
     running = asyncio.get_running_loop().run_in_executor(_THREADS, partial(call, *args))
     try:
         return await asyncio.shield(running)
@@ -35,7 +35,7 @@ async def beside(call: Callable[..., T], *args: Any) -> T:
         raise
 
 
-async def in_thread(call: Callable[..., T], *args: Any) -> T:
+async def run_database_call(call: Callable[..., T], *args: Any) -> T:
     """The same for what may look into the database."""
     done: T = await database_sync_to_async(call, thread_sensitive=False, executor=_THREADS)(*args)
     return done
@@ -45,16 +45,16 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-def announced(scope: Scope) -> int | None:
+def content_length(scope: Scope) -> int | None:
     """Content-Length; None where it is not said or nonsense."""
     text = header(scope, b"content-length")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-async def answer(
+async def send_response(
     send: Send, status: int, headers: Mapping[str, str], body: bytes = b"", more: bool = False
 ) -> None:
-    """Send a whole answer; ``more`` leaves the exchange open although all of it is on its way."""
+    """Send a complete response; ``more`` leaves the exchange open although all of it is sent."""
     told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     if status != 204:
         told.append((b"content-length", str(len(body)).encode()))

@@ -12,9 +12,9 @@ from typing import Any
 from django.core.files.storage import FileSystemStorage
 
 from webapp.jobs.artefacts.store import CHUNK, storage
-from webapp.jobs.artefacts.streaming import DIRECT, OFFERED, WANTED, Slice, pieces
-from webapp.transfer.asgi_tools import App, Message, Receive, Scope, Send, beside
-from webapp.transfer.socket_body import exchange_of, send_file
+from webapp.jobs.artefacts.streaming import DIRECT, OFFERED, WANTED, Slice, chunks_of
+from webapp.transfer.asgi_tools import App, Message, Receive, Scope, Send, run_in_thread
+from webapp.transfer.socket_body import send_file, uvicorn_cycle
 
 log = logging.getLogger(__name__)
 END = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -27,7 +27,7 @@ class SentFiles:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = {**scope, OFFERED: True, DIRECT: exchange_of(send) is not None}
+        scope = {**scope, OFFERED: True, DIRECT: uvicorn_cycle(send) is not None}
 
         async def sent(message: Message) -> None:
             wanted: Slice | None = scope.get(WANTED)
@@ -44,7 +44,7 @@ class SentFiles:
 async def _send(part: Slice, scope: Scope, send: Send) -> None:
     place = storage()
     if not isinstance(place, FileSystemStorage):
-        await _send_pieces(pieces(part), send)
+        await _send_pieces(chunks_of(part), send)
         return
     path = Path(place.path(part.name))
     extensions: dict[str, Any] = scope.get("extensions") or {}
@@ -55,9 +55,9 @@ async def _send(part: Slice, scope: Scope, send: Send) -> None:
 
 
 async def _send_from(path: Path, part: Slice, by_descriptor: bool, send: Send) -> None:
-    handle = await beside(os.open, path, os.O_RDONLY)
+    handle = await run_in_thread(os.open, path, os.O_RDONLY)
     try:
-        exchange = exchange_of(send)
+        exchange = uvicorn_cycle(send)
         if by_descriptor:
             place = {"file": handle, "offset": part.start, "count": part.stop - part.start}
             await send({"type": "http.response.zerocopysend", **place})
@@ -77,10 +77,10 @@ async def _send_from(path: Path, part: Slice, by_descriptor: bool, send: Send) -
 
 async def _send_pieces(source: Iterator[bytes], send: Send) -> None:
     """Read one piece ahead while the former is on its way."""
-    ahead = asyncio.ensure_future(beside(next, source, b""))
+    ahead = asyncio.ensure_future(run_in_thread(next, source, b""))
     try:
         while piece := await ahead:
-            ahead = asyncio.ensure_future(beside(next, source, b""))
+            ahead = asyncio.ensure_future(run_in_thread(next, source, b""))
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send(END)
     finally:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from webapp.transfer.asgi_tools import beside
+from webapp.transfer.asgi_tools import run_in_thread
 
 MODULE = "uvicorn.protocols.http.httptools_impl"
 LEAST_BYTES = 4 * 2**20  # below this, ASGI's messages cost less than a change of hands
@@ -30,7 +30,7 @@ STALLED_S = 120.0
 Write = Callable[[memoryview], None]
 
 
-def exchange_of(channel: object) -> Any | None:
+def uvicorn_cycle(channel: object) -> Any | None:
     """uvicorn's exchange behind ``receive`` or ``send``; None where it is no such thing."""
     cycle = getattr(channel, "__self__", None)
     known = getattr(sys.modules.get(MODULE), "RequestResponseCycle", None)
@@ -41,7 +41,7 @@ def exchange_of(channel: object) -> Any | None:
     return cycle
 
 
-class Incoming:
+class SocketReader:
     """The rest of a request's body, ``length`` bytes in all, read from its socket.
 
     The connection cannot be used for another request afterwards: answer with Connection: close.
@@ -64,11 +64,11 @@ class Incoming:
         """Hand what has come to ``write``, which runs in a thread; 0 after ``within_s``."""
         if self._early:
             early, self._early = self._early, b""
-            await beside(write, memoryview(early))
+            await run_in_thread(write, memoryview(early))
             return len(early)
         if not await _ready(self._socket, False, within_s):
             return 0
-        return await beside(self._burst, write)
+        return await run_in_thread(self._burst, write)
 
     def _burst(self, write: Write) -> int:
         moved = 0
@@ -115,7 +115,7 @@ async def _send_all(out: socket.socket, handle: int, start: int, stop: int) -> N
     while start < stop:
         if not await _ready(out, True, STALLED_S):
             raise ConnectionAbortedError("the other side takes nothing")
-        start += await beside(_send_burst, out, handle, start, stop)
+        start += await run_in_thread(_send_burst, out, handle, start, stop)
 
 
 def _send_burst(out: socket.socket, handle: int, start: int, stop: int) -> int:

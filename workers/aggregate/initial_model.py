@@ -14,10 +14,10 @@ from django.db import DatabaseError, transaction
 from fedcore.errors import EdgewiseError
 from fedcore.model.initial import InitialInfo, write_initial
 from fedcore.spec.options.distill import AGGLOMERATIVE
-from webapp.broker import ADVANCE, send_after_commit
-from webapp.jobs.artefacts.store import ArtefactRefused, full_disk_refused, incoming_dir, store
-from webapp.jobs.lifecycle.events import job_event
-from webapp.jobs.models import ArtefactKind, Job, Level
+from webapp.common.task_queue import ADVANCE, send_after_commit
+from webapp.jobs.artefacts.store import ArtefactRefused, incoming_dir, refuse_full_disk, store
+from webapp.jobs.lifecycle.event_log import job_event
+from webapp.jobs.models import ArtefactKind, EventLevel, Job
 from workers.aggregate import model_tree
 from workers.aggregate.result import First
 from workers.coordinator.advance import fail_job
@@ -33,7 +33,7 @@ def initialise_job(job_id: UUID) -> None:
     try:
         first = _first(job)
     except ArtefactRefused as error:  # the disk is full: reconcile asks again
-        job_event(job, f"the initial model could not be stored: {error}", Level.ERROR)
+        job_event(job, f"the initial model could not be stored: {error}", EventLevel.ERROR)
         return
     except EdgewiseError as error:
         fail_job(job_id, str(error))
@@ -62,7 +62,7 @@ def initialise_job(job_id: UUID) -> None:
 
 
 def _first(job: Job) -> First:
-    with full_disk_refused(), tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
+    with refuse_full_disk(), tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
         begin = BEGINNINGS.get(job.job_spec.method.name, _write)
         return begin(job, Path(folder))
 

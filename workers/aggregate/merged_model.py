@@ -12,8 +12,8 @@ from fedcore.formats.frame_header import sha256_file
 from fedcore.model.export_folder import export_merged
 from fedcore.spec.levels import taken_home
 from webapp.jobs.artefacts.store import incoming_dir, local_file, store
-from webapp.jobs.lifecycle.events import job_event
-from webapp.jobs.models import ArtefactKind, Job, Level
+from webapp.jobs.lifecycle.event_log import job_event
+from webapp.jobs.models import ArtefactKind, EventLevel, Job
 
 
 def export_merged_model(job_id: UUID) -> None:
@@ -31,7 +31,7 @@ def export_merged_model(job_id: UUID) -> None:
             origin = f"export:{weights.sha256}"
             artefact = store(archive, sha256_file(archive), ArtefactKind.MERGED, origin)
         except EdgewiseError as error:
-            job_event(job, f"the merged model could not be written: {error}", Level.ERROR)
+            job_event(job, f"the merged model could not be written: {error}", EventLevel.ERROR)
             return
     Job.objects.filter(pk=job_id, global_artefact=weights).update(merged_artefact=artefact)
     job_event(job, f"merged model ready, {artefact.size_bytes:,} bytes")

@@ -24,7 +24,7 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs, taken_home
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 from webapp.jobs.artefacts import logits_format, update_format
-from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, local_file, store
+from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_disk, store
 from webapp.jobs.lifecycle import clusters
 from webapp.jobs.models import ArtefactKind, Assignment, Job, Round
 from workers.aggregate import fold_inputs
@@ -68,7 +68,7 @@ def relay(row: Round) -> Result:
     item = _sent(row)
     model = logits_format.sends_model(item)
     assert item.update_artefact is not None and row.base_artefact is not None
-    with full_disk_refused(), ExitStack() as stack:
+    with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         try:
             sent = stack.enter_context(local_file(item.update_artefact))
@@ -85,7 +85,7 @@ def relay(row: Round) -> Result:
         kept,
         slots=[item.slot],
         weights={item.slot: 1.0},
-        clusters=clusters.figures(row),
+        clusters=clusters.fold_summaries(row),
         seconds=time.perf_counter() - began,
         bytes_read=item.update_artefact.size_bytes,
     )

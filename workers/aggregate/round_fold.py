@@ -24,16 +24,16 @@ from fedcore.wire.frame import FrameInfo, check_header
 from webapp.jobs.artefacts import update_format
 from webapp.jobs.artefacts.store import (
     ArtefactRefused,
-    full_disk_refused,
     incoming_dir,
     local_file,
+    refuse_full_disk,
     store,
 )
 from webapp.jobs.lifecycle import clusters
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import state_before
 from webapp.jobs.lifecycle.transitions import lock_job
-from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Level, Round
+from webapp.jobs.models import Artefact, ArtefactKind, Assignment, EventLevel, Job, Round
 from workers.aggregate import fold_inputs, model_tree, shard_plan
 from workers.aggregate.result import Result
 from workers.coordinator.advance import advance, apply
@@ -62,7 +62,7 @@ def failing(row: Round) -> Iterator[None]:
     try:
         yield
     except ArtefactRefused as error:
-        job_event(row.job, f"round {row.number}: {error}", Level.ERROR)
+        job_event(row.job, f"round {row.number}: {error}", EventLevel.ERROR)
     except EdgewiseError as error:
         log.warning("round %s cannot be folded: %s", row, error)
         apply(row.pk, AggregationFailed(time.time(), str(error)))
@@ -72,7 +72,7 @@ def failing(row: Round) -> Iterator[None]:
 
 def _fold(row: Round) -> Result | None:
     """None where the fold is shared out and not all shards are there."""
-    with full_disk_refused(), ExitStack() as stack:
+    with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         after = NextFiles(*(folder / f"{name}.safetensors" for name in ("global", "state", "step")))
         while True:
@@ -91,7 +91,7 @@ def _fold(row: Round) -> Result | None:
         state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
         step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
         told = fold_inputs.figures(row, fold_inputs.reported(row))
-        folded = clusters.figures(row) if row.clusters else []
+        folded = clusters.fold_summaries(row) if row.clusters else []
     slots = [update.slot for update in updates]
     return Result(
         kept,
@@ -182,7 +182,7 @@ def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
         reported = Assignment.objects.filter(pk=assignment.pk, phase=AssignmentPhase.REPORTED.value)
         if reported.update(phase=AssignmentPhase.REFUSED.value, reason=reason, retryable=False):
             text = f"{assignment.device.name}, round {row.number}: update refused: {reason}"
-            job_event(row.job, text, Level.ERROR, assignment.device)
+            job_event(row.job, text, EventLevel.ERROR, assignment.device)
 
 
 def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:

@@ -10,7 +10,7 @@ from fedcore.aggregation import sharding
 from fedcore.aggregation.flat_inputs import Shard
 from fedcore.aggregation.update_files import UpdatesRefused
 from fedcore.rounds.types import RoundPhase
-from webapp.jobs.artefacts.store import full_disk_refused, incoming_dir, store
+from webapp.jobs.artefacts.store import incoming_dir, refuse_full_disk, store
 from webapp.jobs.models import ArtefactKind, FoldShard
 from workers.aggregate import round_fold, shard_plan
 
@@ -40,7 +40,7 @@ def fold_one(shard_id: int) -> None:
 def _fold(shard: FoldShard) -> None:
     row = shard.plan.round
     factors = shard_plan.factors_of(shard.plan)
-    with full_disk_refused(), ExitStack() as stack:
+    with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         out = folder / "shard.safetensors"
         before, updates = round_fold.opened(row, stack)

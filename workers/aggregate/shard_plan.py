@@ -24,9 +24,9 @@ from fedcore.aggregation.next_model import FoldFunction, fold_files
 from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile
 from fedcore.formats.frame_header import read_header
 from fedcore.spec.job import JobSpec
-from webapp.broker import FOLD_SHARD, send_after_commit
+from webapp.common.task_queue import FOLD_SHARD, send_after_commit
 from webapp.jobs.artefacts.store import incoming_dir, local_file, storage
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Round
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from webapp.broker import AGGREGATE, EXPORT, FOLD_SHARD, INITIALISE, app
+from webapp.common.task_queue import AGGREGATE, EXPORT, FOLD_SHARD, INITIALISE, app
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from fedcore.rounds.buffered import step_buffered
 from fedcore.rounds.job_lifecycle import JobPhase, LastRound
 from fedcore.rounds.synchronous import step
 from fedcore.rounds.types import ENDED, Interrupted, RoundEvent, RoundPhase, Tick
-from webapp.broker import INITIALISE, send_after_commit
-from webapp.jobs.lifecycle.events import job_event
+from webapp.common.task_queue import INITIALISE, send_after_commit
+from webapp.common.wake import wake_job
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import device_names, is_buffered, open_rounds, to_round
-from webapp.jobs.models import Job, Level, Round
-from webapp.wake import wake_job
+from webapp.jobs.models import EventLevel, Job, Round
 from workers.coordinator import outages, planning
 from workers.coordinator.apply import StalePhase, give_up_revoked, online_names, save
 
@@ -185,7 +185,7 @@ def _end(job: Job, phase: JobPhase, reason: str) -> bool:
         phase=phase.value, reason=reason, ended_at=now, resumed=False
     )
     took = f" after {_minutes(job.started_at, now)}" if job.started_at else ""
-    level = Level.ERROR if phase is JobPhase.FAILED else Level.INFO
+    level = EventLevel.ERROR if phase is JobPhase.FAILED else EventLevel.INFO
     job_event(job, f"{phase.value}{took}{': ' + reason if reason else ''}", level)
     return False
 

@@ -13,7 +13,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 django.setup()
 
-from webapp.broker import app  # noqa: E402  (needs Django set up)
+from webapp.common.task_queue import app  # noqa: E402  (needs Django set up)
 from workers.coordinator import tasks  # noqa: E402
 
 app.set_current()

@@ -25,8 +25,8 @@ from fedcore.rounds.types import (
 )
 from webapp.devices import device_messages
 from webapp.jobs.analysis.scores import PERSONAL
-from webapp.jobs.lifecycle.events import job_event
-from webapp.jobs.models import Assignment, Job, Level, Participant, Round
+from webapp.jobs.lifecycle.event_log import job_event
+from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
 
 MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
 
@@ -198,7 +198,7 @@ def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> C
         round=row, slot=slots[effect.device], task=effect.task.value, attempt=effect.attempt
     )
     text = f"{effect.device}, round {row.number}: {effect.reason}"
-    job_event(job, text, Level.WARNING, assignment.device)
+    job_event(job, text, EventLevel.WARNING, assignment.device)
     if effect.silent:  # it may still be at work, behind an outage that it knows nothing of
         return lambda: True
     return partial(device_messages.cancel, assignment.device_id, str(assignment.pk), effect.reason)
@@ -210,7 +210,7 @@ def _ended(job: Job, row: Round, effect: Ended) -> None:
     score = f", ROUGE-L {means['rougeL']:.1f}, loss {means['loss']:.3f}" if means else ""
     outcome = "failed" if effect.failed else "closed"
     reason = f": {effect.reason}" if effect.reason else ""
-    level = Level.ERROR if effect.failed else Level.INFO
+    level = EventLevel.ERROR if effect.failed else EventLevel.INFO
     job_event(job, f"round {row.number} {outcome}{score}{reason}", level)
 
 

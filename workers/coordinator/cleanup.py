@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from django.utils import timezone
 
 from webapp.devices.broker_users import drop_orphans
-from webapp.jobs.artefacts import retention
+from webapp.jobs.artefacts import garbage_collection
 from webapp.jobs.artefacts.store import remove_leftovers
 from webapp.telemetry import rollup
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def _artefacts() -> int:
-    done = retention.collect()
+    done = garbage_collection.collect()
     if done.removed:
         log.info("%d artefacts were removed, %d bytes", done.removed, done.freed_bytes)
     return done.removed

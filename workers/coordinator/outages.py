@@ -19,8 +19,8 @@ from fedcore.rounds.clock_gaps import outage_s
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import ACTIVE, ENDED, RoundPhase
 from webapp.devices.models import Device
-from webapp.jobs.lifecycle.events import fleet_event
-from webapp.jobs.models import Assignment, Job, Level, Round, Watch
+from webapp.jobs.lifecycle.event_log import fleet_event
+from webapp.jobs.models import Assignment, EventLevel, Job, Round, Watch
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def record_heartbeat() -> None:
         first = Watch.objects.filter(pk=Watch.ONLY, looked_at=watch.looked_at).update(**changes)
         if first and away_s:
             _move_open(timedelta(seconds=away_s), now)
-            fleet_event(_told(away_s), Level.WARNING)
+            fleet_event(_told(away_s), EventLevel.WARNING)
 
 
 def ask_again() -> None:

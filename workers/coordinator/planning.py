@@ -15,11 +15,12 @@ from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.participation import ParticipationSpec
 from fedcore.spec.rules.distill import is_agglomerative, training_devices
-from webapp.broker import AGGREGATE, send_after_commit
+from webapp.common.task_queue import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.lifecycle import clusters, device_overrides, fedpipe
-from webapp.jobs.lifecycle.events import job_event
-from webapp.jobs.models import Assignment, Job, Level, Participant, Round
+from webapp.jobs.lifecycle import clusters, device_overrides
+from webapp.jobs.lifecycle.event_log import job_event
+from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
+from webapp.jobs.planning import fedpipe_plans
 from workers.coordinator import outages
 
 HISTORY_ROUNDS = 50  # how far back a device's last times are looked for
@@ -58,7 +59,7 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     if spec.participation.buffered and number:
         return _plan_version(spec, number, participants, online)
     try:
-        fedpipe.settle(job, number, participants)
+        fedpipe_plans.assign_plans(job, number, participants)
     except SpecError as error:
         return Wait(str(error), True)
     slots = {str(p.slot): p.slot for p in online}
@@ -144,7 +145,7 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
         device_overrides.assign_overrides(spec, rows)
         rows = clusters.assign_clusters(spec, rows)
         for text in device_overrides.unknown_devices(spec, rows):
-            job_event(job, text, Level.WARNING)
+            job_event(job, text, EventLevel.WARNING)
         Participant.objects.bulk_create(rows)
     return rows
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import ENDED, AssignmentPhase
-from webapp.broker import BROKER_ERRORS
+from webapp.common.task_queue import BROKER_ERRORS
 from webapp.devices import broker_users
 from webapp.jobs.models import Assignment, Job, Round
 from workers.coordinator import outages

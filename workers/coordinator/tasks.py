@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from webapp.broker import ADVANCE, COLLECT, RECONCILE, app
+from webapp.common.task_queue import ADVANCE, COLLECT, RECONCILE, app
 from webapp.jobs.lifecycle.transitions import start_advance
 from workers.coordinator import cleanup, reconcile
 from workers.coordinator.advance import advance

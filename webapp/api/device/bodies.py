@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from webapp.jobs.artefacts.partial_uploads import Part
-from webapp.transfer.asgi_tools import Receive, beside
-from webapp.transfer.socket_body import LEAST_BYTES, Incoming, exchange_of
+from webapp.jobs.artefacts.partial_uploads import PartialUpload
+from webapp.transfer.asgi_tools import Receive, run_in_thread
+from webapp.transfer.socket_body import LEAST_BYTES, SocketReader, uvicorn_cycle
 
 BATCH = 2**20  # bytes that are written and hashed at once
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The other side has closed the connection."""
 
 
-class Body(Protocol):
+class RequestBody(Protocol):
     """A request's body. ``keeps_open``: the connection may serve another request afterwards."""
 
     keeps_open: bool
@@ -25,8 +25,11 @@ class Body(Protocol):
     def is_read(self) -> bool:
         """Whether all of it was taken."""
 
-    async def move(self, part: Part | None, within_s: float) -> int:
-        """Bring what has come to ``part``, or throw it away; 0 where nothing came. Raises Gone."""
+    async def move(self, part: PartialUpload | None, within_s: float) -> int:
+        """Write what has arrived to ``part``, or drop it; returns the bytes moved, 0 on timeout.
+
+        Raises ClientDisconnected.
+        """
 
     async def settle(self) -> None:
         """Wait until all that was moved is written; what could not be written is raised."""
@@ -35,12 +38,12 @@ class Body(Protocol):
         """The body is not needed any more."""
 
 
-def body_of(receive: Receive, length: int | None) -> Body:
+def body_of(receive: Receive, length: int | None) -> RequestBody:
     """``length`` in bytes, where the request says it."""
-    cycle = exchange_of(receive) if length is not None and length >= LEAST_BYTES else None
+    cycle = uvicorn_cycle(receive) if length is not None and length >= LEAST_BYTES else None
     if cycle is None or length is None or cycle.waiting_for_100_continue:
         return MessageBody(receive)
-    return SocketBody(Incoming(cycle, length))
+    return SocketBody(SocketReader(cycle, length))
 
 
 class SocketBody:
@@ -48,16 +51,16 @@ class SocketBody:
 
     keeps_open = False
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: SocketReader) -> None:
         self._incoming = incoming
 
     @property
     def is_read(self) -> bool:
         return self._incoming.is_read
 
-    async def move(self, part: Part | None, within_s: float) -> int:
+    async def move(self, part: PartialUpload | None, within_s: float) -> int:
         if self._incoming.is_cut:
-            raise Gone
+            raise ClientDisconnected
         return await self._incoming.move(part.take if part else _drop, within_s)
 
     async def settle(self) -> None:
@@ -75,17 +78,17 @@ class MessageBody:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._waiting: list[bytes] = []
-        self._part: Part | None = None
+        self._part: PartialUpload | None = None
         self._writing: asyncio.Future[None] | None = None
         self.is_read = False
 
-    async def move(self, part: Part | None, within_s: float) -> int:
+    async def move(self, part: PartialUpload | None, within_s: float) -> int:
         try:
             message = await asyncio.wait_for(self._receive(), within_s)
         except asyncio.TimeoutError:
             return 0
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         self.is_read = not message.get("more_body", False)
         body: bytes = message.get("body", b"")
         if part is not None:
@@ -100,7 +103,7 @@ class MessageBody:
             await self._writing
         if self._part is not None and self._waiting:
             pieces, self._waiting = self._waiting, []
-            self._writing = asyncio.ensure_future(beside(self._part.take, *pieces))
+            self._writing = asyncio.ensure_future(run_in_thread(self._part.take, *pieces))
 
     async def settle(self) -> None:
         await self._write()

@@ -32,7 +32,7 @@ PATHS = re.compile(
 THREADS = 8
 
 
-class _Handler(BaseHandler):
+class _DeviceHandler(BaseHandler):
     """Django's handling of a request, with what a machine's call needs of the middleware."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class DeviceCalls:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._handler = _Handler()
+        self._handler = _DeviceHandler()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="device-calls")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

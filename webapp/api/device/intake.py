@@ -15,9 +15,9 @@ from webapp.transfer.asgi_tools import (
     Receive,
     Scope,
     Send,
-    announced,
-    answer,
+    content_length,
     problem_body,
+    send_response,
 )
 
 
@@ -30,7 +30,7 @@ class BoundedBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         reason = f"more than the {limit} bytes expected here"
-        if (announced(scope) or 0) > limit:
+        if (content_length(scope) or 0) > limit:
             await _refuse(send, 413, reason)
             return
         exchange = _Exchange(limit, receive, send)
@@ -45,7 +45,7 @@ class BoundedBodies:
 
 
 class _Exchange:
-    """One request as it comes and its answer as it goes, both watched."""
+    """One request as it comes and its response as it goes, both watched."""
 
     def __init__(self, limit: int, receive: Receive, send: Send) -> None:
         self._limit, self._receive, self._send = limit, receive, send
@@ -67,4 +67,4 @@ class _Exchange:
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
     headers, body = problem_body(status, reason)
-    await answer(send, status, {**headers, "connection": "close"}, body)
+    await send_response(send, status, {**headers, "connection": "close"}, body)

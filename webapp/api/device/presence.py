@@ -13,14 +13,14 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import AssignmentPhase
+from webapp.common.wake import wake_device, wake_job
 from webapp.devices.broker_users import public_address
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.enrolment import replace_datasets
-from webapp.jobs.lifecycle.transitions import expire_held, renew_lease, take_back
+from webapp.jobs.lifecycle.transitions import expire_assignments, renew_lease, take_back
 from webapp.jobs.models import Assignment
 from webapp.telemetry.models import Sample
-from webapp.telemetry.pace import interval_s
-from webapp.wake import wake_device, wake_job
+from webapp.telemetry.report_interval import interval_s
 
 ONLINE_COUNT_TTL_S = 5
 
@@ -35,7 +35,7 @@ def hello(
     """The agent has started: what its former start held is offered again at once."""
     with transaction.atomic():
         if boot_id != device.boot_id:
-            expire_held(device, "its agent was restarted")
+            expire_assignments(device, "its agent was restarted")
             # Offers it had fetched and not begun went with its former start.
             offered = Assignment.objects.filter(device=device, phase=AssignmentPhase.OFFERED.value)
             offered.update(sent_at=None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from webapp.common.metrics import faults_of, report_faults
+from webapp.common.metric_definitions import faults_of, report_faults
 
 MAX_SAMPLES = 500
 MAX_OBJECT_BYTES = 20_000
@@ -42,7 +43,8 @@ class SmallObject(serializers.JSONField):
         return value
 
 
-class DatasetSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="Dataset")
+class ReportedDatasetSerializer(serializers.Serializer[Any]):
     name = Text(max_length=100)
     domain = Text(max_length=100, allow_blank=True, default="")
     examples = serializers.IntegerField(min_value=0, max_value=2**31 - 1)
@@ -53,7 +55,7 @@ class DatasetSerializer(serializers.Serializer[Any]):
 class _Described(serializers.Serializer[Any]):
     agent_version = Text(max_length=40, allow_blank=True, default="")
     profile = SmallObject(default=dict)
-    datasets = DatasetSerializer(many=True, default=list)
+    datasets = ReportedDatasetSerializer(many=True, default=list)
 
     def validate_datasets(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [item["name"] for item in value]
@@ -110,7 +112,8 @@ class ActivitySerializer(serializers.Serializer[Any]):
     steps_total = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
 
 
-class SampleSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="Sample")
+class MeasuredSampleSerializer(serializers.Serializer[Any]):
     seq = serializers.IntegerField(min_value=1, max_value=2**62)
     at = serializers.DateTimeField()
     assignment = serializers.UUIDField(allow_null=True, default=None)
@@ -123,11 +126,12 @@ class SampleSerializer(serializers.Serializer[Any]):
         return value
 
 
-class MeasurementsSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="Measurements")
+class MeasurementBatchSerializer(serializers.Serializer[Any]):
     boot_id = Text(max_length=64, allow_blank=True, default="")
     sent_at = serializers.DateTimeField(required=False)
     activity = ActivitySerializer(default=dict)
-    samples = SampleSerializer(many=True, default=list)
+    samples = MeasuredSampleSerializer(many=True, default=list)
 
     def validate_samples(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(value) > MAX_SAMPLES:

@@ -13,10 +13,10 @@ from fedcore.errors import WireError
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import LEASED, AssignmentPhase
 from webapp.api.device import work
-from webapp.api.device.authentication import SCHEME, DeviceThrottle, device_of
+from webapp.api.device.device_tokens import SCHEME, DeviceThrottle, device_of
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
-from webapp.jobs.artefacts.partial_uploads import Part
+from webapp.jobs.artefacts.partial_uploads import PartialUpload
 from webapp.jobs.artefacts.store import ArtefactRefused, claim, local_file, store
 from webapp.jobs.lifecycle.transitions import AssignmentRefused, add_traffic, renew_lease, take_back
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
@@ -93,7 +93,7 @@ def still_held(intake: Intake) -> bool:
     return renew_lease(intake.assignment, intake.device, intake.lease_s)
 
 
-def keep(intake: Intake, part: Part) -> None:
+def keep(intake: Intake, part: PartialUpload) -> None:
     """Check all that came against its hash and the round's base, and store it.
 
     Raises ArtefactRefused (422) for other bytes than announced or a malformed frame,
@@ -107,7 +107,7 @@ def keep(intake: Intake, part: Part) -> None:
     part.discard()
 
 
-def _checked(intake: Intake, part: Part) -> Artefact:
+def _checked(intake: Intake, part: PartialUpload) -> Artefact:
     found = part.sha256
     if found != intake.sha256:
         text = f"{part.size} bytes arrived whose SHA-256 is {found}; send them again"

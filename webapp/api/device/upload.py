@@ -19,9 +19,9 @@ from django.http import Http404
 from rest_framework.exceptions import APIException
 
 from webapp.api.device import updates
-from webapp.api.device.bodies import Gone, body_of
+from webapp.api.device.bodies import ClientDisconnected, body_of
 from webapp.api.device.updates import Intake
-from webapp.jobs.artefacts.partial_uploads import Part, kept_bytes
+from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import ArtefactRefused
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
 from webapp.transfer.asgi_tools import (
@@ -29,11 +29,11 @@ from webapp.transfer.asgi_tools import (
     Receive,
     Scope,
     Send,
-    announced,
-    answer,
+    content_length,
     header,
-    in_thread,
     problem_body,
+    run_database_call,
+    send_response,
 )
 
 HEX = "[0-9a-f]"
@@ -47,14 +47,14 @@ LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Answer:
+class UploadResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
 
 
 @dataclass(frozen=True)
-class Piece:
+class PatchHeaders:
     """What one PATCH says of itself, in bytes. ``brings`` is None where it does not say."""
 
     offset: int
@@ -62,14 +62,14 @@ class Piece:
     brings: int | None
 
     @classmethod
-    def read(cls, scope: Scope) -> Piece:
+    def read(cls, scope: Scope) -> PatchHeaders:
         """Raises ArtefactRefused for headers that make no sense."""
         if header(scope, b"content-type") != CONTENT_TYPE:
             raise ArtefactRefused(f"send the bytes with Content-Type {CONTENT_TYPE}", 415)
         offset, length = (_whole(scope, name) for name in (b"upload-offset", b"upload-length"))
         if offset > length:
             raise ArtefactRefused(f"byte {offset} lies beyond the end of {length} bytes", 416)
-        piece = cls(offset, length, announced(scope))
+        piece = cls(offset, length, content_length(scope))
         if offset + (piece.brings or 0) > length:
             raise ArtefactRefused(f"more than the {length} bytes of Upload-Length", 413)
         return piece
@@ -86,7 +86,7 @@ def _whole(scope: Scope, name: bytes) -> int:
     return int(text)
 
 
-class Pace:
+class UploadPace:
     """Refuses a sender that is too slow: each ``window_s`` of waiting must bring enough bytes."""
 
     def __init__(self, window_s: float, least_bps: float) -> None:
@@ -123,7 +123,7 @@ class Uploads:
         call = Call(scope, receive, UUID(asked.group(1)), asked.group(2))
         try:
             await call.say(send, await call.answered())
-        except Gone:
+        except ClientDisconnected:
             return  # what came is kept
         finally:
             call.body.close()
@@ -137,9 +137,9 @@ class Call:
         self._assignment, self._sha256 = assignment, sha256
         self._received = 0
         patching = scope["method"] == "PATCH"
-        self.body = body_of(receive, announced(scope) if patching else None)
+        self.body = body_of(receive, content_length(scope) if patching else None)
 
-    async def answered(self) -> Answer:
+    async def answered(self) -> UploadResponse:
         do = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
         if do is None:
             return _problem(405, "use HEAD or PATCH", {"Allow": "HEAD, PATCH"})
@@ -150,22 +150,22 @@ class Call:
         except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
             return _refused(refusal)
 
-    async def _head(self) -> Answer:
-        held, size = await in_thread(self._there)
+    async def _head(self) -> UploadResponse:
+        held, size = await run_database_call(self._there)
         known = {"Upload-Length": str(size)} if held else {}
-        return Answer(200, {**TUS, "Upload-Offset": str(size), **known})
+        return UploadResponse(200, {**TUS, "Upload-Offset": str(size), **known})
 
-    async def _patch(self) -> Answer:
-        intake, piece, part = await in_thread(self._begun)
+    async def _patch(self) -> UploadResponse:
+        intake, piece, part = await run_database_call(self._begun)
         if part is None:
-            return Answer(204, {**TUS, "Upload-Offset": str(intake.held_bytes)})
+            return UploadResponse(204, {**TUS, "Upload-Offset": str(intake.held_bytes)})
         try:
             await self._take(intake, part, piece)
         except BaseException:
-            await in_thread(self._ended, intake, part, None)
+            await run_database_call(self._ended, intake, part, None)
             raise
-        await in_thread(self._ended, intake, part, piece)
-        return Answer(204, {**TUS, "Upload-Offset": str(part.size)})
+        await run_database_call(self._ended, intake, part, piece)
+        return UploadResponse(204, {**TUS, "Upload-Offset": str(part.size)})
 
     def _admitted(self) -> Intake:
         given = header(self._scope, b"authorization")
@@ -176,12 +176,12 @@ class Call:
         held = self._admitted().held_bytes
         if held is not None:
             return True, held
-        return False, kept_bytes(self._assignment, self._sha256)
+        return False, received_bytes(self._assignment, self._sha256)
 
-    def _begun(self) -> tuple[Intake, Piece, Part | None]:
+    def _begun(self) -> tuple[Intake, PatchHeaders, PartialUpload | None]:
         """Who sends what, and where it goes; no part where nothing needs to be sent."""
         intake = self._admitted()
-        piece = Piece.read(self._scope)
+        piece = PatchHeaders.read(self._scope)
         if intake.held_bytes is not None:
             updates.keep_held(intake)
             return intake, piece, None
@@ -189,7 +189,7 @@ class Call:
             raise ArtefactRefused(f"more than the {intake.max_bytes} bytes expected here", 413)
         return intake, piece, _opened(intake, piece)
 
-    def _ended(self, intake: Intake, part: Part, piece: Piece | None) -> None:
+    def _ended(self, intake: Intake, part: PartialUpload, piece: PatchHeaders | None) -> None:
         """Keep the update where the piece completes it; let go either way."""
         try:
             if piece is not None and part.size == piece.length:
@@ -199,9 +199,9 @@ class Call:
             if self._received:
                 updates.count(intake, self._received)
 
-    async def _take(self, intake: Intake, part: Part, piece: Piece) -> None:
+    async def _take(self, intake: Intake, part: PartialUpload, piece: PatchHeaders) -> None:
         """Receive the body into the part. What came before an error is kept."""
-        pace = Pace(settings.UPLOAD_WINDOW_S, settings.UPLOAD_MIN_BPS)
+        pace = UploadPace(settings.UPLOAD_WINDOW_S, settings.UPLOAD_MIN_BPS)
         renewed = time.monotonic()
         try:
             while not self.body.is_read:
@@ -215,21 +215,23 @@ class Call:
                     raise ArtefactRefused(f"slower than {least}; go on where it stopped", 408)
                 if time.monotonic() - renewed > intake.lease_s / 3:
                     renewed = time.monotonic()
-                    if not await in_thread(updates.still_held, intake):
+                    if not await run_database_call(updates.still_held, intake):
                         raise AssignmentRefused("this assignment is over; stop sending")
         finally:
             await self.body.settle()
 
-    async def say(self, send: Send, found: Answer) -> None:
-        """Answer. Before the body's end the rest of it is taken and thrown away for a while, or
-        the closing connection would take the answer with it."""
+    async def say(self, send: Send, found: UploadResponse) -> None:
+        """Send the response, then read and drop the rest of the body for a while.
+
+        Otherwise closing the connection could discard the response.
+        """
         wants_body = self._scope["method"] == "PATCH" and not self.body.is_read
         headers = dict(found.headers)
         if wants_body or not self.body.keeps_open:
             headers["Connection"] = "close"
-        await answer(send, found.status, headers, found.body, more=wants_body)
+        await send_response(send, found.status, headers, found.body, more=wants_body)
         if wants_body:
-            with suppress(Gone):
+            with suppress(ClientDisconnected):
                 await self._linger()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -239,9 +241,9 @@ class Call:
             left -= await self.body.move(None, max(0.0, until - time.monotonic()))
 
 
-def _opened(intake: Intake, piece: Piece) -> Part:
+def _opened(intake: Intake, piece: PatchHeaders) -> PartialUpload:
     """The upload's bytes so far, at the offset that the piece goes on from."""
-    part = Part(intake.assignment, intake.sha256)
+    part = PartialUpload(intake.assignment, intake.sha256)
     try:
         if part.size > piece.length:
             part.restart()
@@ -261,7 +263,7 @@ def _is_secure(scope: Scope) -> bool:
     return scope["scheme"] == "https" or header(scope, b"x-forwarded-proto") == "https"
 
 
-def _refused(refusal: Exception) -> Answer:
+def _refused(refusal: Exception) -> UploadResponse:
     if isinstance(refusal, ArtefactRefused):
         return _problem(refusal.status, str(refusal), refusal.headers)
     if isinstance(refusal, APIException):
@@ -273,6 +275,6 @@ def _refused(refusal: Exception) -> Answer:
     return _problem(409, str(refusal))
 
 
-def _problem(status: int, reason: str, headers: Mapping[str, Any] | None = None) -> Answer:
+def _problem(status: int, reason: str, headers: Mapping[str, Any] | None = None) -> UploadResponse:
     told, body = problem_body(status, reason)
-    return Answer(status, {**TUS, **told, **(headers or {})}, body)
+    return UploadResponse(status, {**TUS, **told, **(headers or {})}, body)

@@ -22,7 +22,7 @@ from rest_framework.serializers import Serializer
 from rest_framework.throttling import AnonRateThrottle
 
 from webapp.api.device import presence, work
-from webapp.api.device.authentication import (
+from webapp.api.device.device_tokens import (
     DeviceThrottle,
     DeviceTokenAuthentication,
     IsDevice,
@@ -32,7 +32,7 @@ from webapp.api.device.serializers import (
     EnrolSerializer,
     FailSerializer,
     HelloSerializer,
-    MeasurementsSerializer,
+    MeasurementBatchSerializer,
     ProgressSerializer,
     RefuseSerializer,
     ReportSerializer,
@@ -119,10 +119,10 @@ def hello(request: Request) -> Response:
     return Response(presence.hello(_device(request), **_read(HelloSerializer, request)))
 
 
-@device_call(["POST"], MeasurementsSerializer)
+@device_call(["POST"], MeasurementBatchSerializer)
 def measurements(request: Request) -> Response:
     """Presence, activity and samples; the answer says what the device should know now."""
-    return Response(presence.measure(_device(request), _read(MeasurementsSerializer, request)))
+    return Response(presence.measure(_device(request), _read(MeasurementBatchSerializer, request)))
 
 
 @device_call(["POST"])

@@ -14,11 +14,12 @@ from django.utils import timezone
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import ACTIVE, DELIVERED, AssignmentPhase, Task
 from fedcore.spec.rules.distill import is_agglomerative
+from webapp.common.wake import wake_job
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
 from webapp.jobs.artefacts.streaming import stream
 from webapp.jobs.lifecycle import clusters
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import is_buffered, state_before
 from webapp.jobs.lifecycle.transitions import (
     AssignmentRefused,
@@ -29,8 +30,7 @@ from webapp.jobs.lifecycle.transitions import (
     request_advance,
     take_back,
 )
-from webapp.jobs.models import Artefact, Assignment, Level, Participant, Round
-from webapp.wake import wake_job
+from webapp.jobs.models import Artefact, Assignment, EventLevel, Participant, Round
 
 SENDING = (Task.TRAIN.value, Task.FOLD.value)  # whose answer is an update
 
@@ -77,7 +77,7 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "deadline_at": _deadline(round_),
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
         "max_update_bytes": update_format.max_update_bytes(assignment, weights),
-        "fold": clusters.work_of(assignment),
+        "fold": clusters.fold_input(assignment),
     }
 
 
@@ -145,7 +145,7 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
     sending = assignment.task in SENDING
     if sending and (update is None or assignment.update_artefact_id != update):
         raise AssignmentRefused("upload the update before reporting it")
-    clusters.check_report(assignment, values["examples"])
+    clusters.check_fold_report(assignment, values["examples"])
     with transaction.atomic():
         lock_job(assignment.round.job_id)
         move_assignment(
@@ -202,7 +202,7 @@ def _end(
             assignment, phase, reason=reason, retryable=retryable, ended_at=timezone.now()
         )
         text = f"{device.name}, round {assignment.round.number}: {phase.value}: {reason}"
-        job_event(assignment.round.job, text, Level.WARNING, device)
+        job_event(assignment.round.job, text, EventLevel.WARNING, device)
         request_advance(assignment.round.job_id)
     return {}
 
@@ -226,7 +226,7 @@ def served(assignment: Assignment) -> tuple[Artefact, ...]:
     weights = job_weights(assignment)
     row = update_format.step_to(assignment.round.job, weights)
     found = (weights, row.step_artefact if row else None, server_state(assignment))
-    folded = (part.update_artefact for part in clusters.taken(assignment))
+    folded = (part.update_artefact for part in clusters.fold_input_rows(assignment))
     return tuple(item for item in (*found, *folded) if item is not None)
 
 

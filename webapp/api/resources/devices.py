@@ -21,11 +21,11 @@ from rest_framework.response import Response
 from webapp.accounts.access import EDIT_DEVICE, REVOKE_DEVICE
 from webapp.accounts.models import Role
 from webapp.api.base import AnyAccept, MomentFilter, Resource, StrictSerializer, WholeFilter, person
+from webapp.common import csv_file
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.lifecycle import enrolment
 from webapp.pages.devices.comparison import REFERENCES, csv_rows, to_json
 from webapp.pages.devices.comparison_query import SORTS, ComparisonQuery
-from webapp.telemetry import csv_file
 from webapp.telemetry.models import Sample
 
 COMPARED = [
@@ -148,7 +148,7 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def comparison_csv(self, request: Request) -> HttpResponse:
         """The same as a file for a spreadsheet."""
         comparison = ComparisonQuery.of(request.query_params.dict()).comparison()
-        return csv_file.answer(csv_rows(comparison), "devices")
+        return csv_file.csv_response(csv_rows(comparison), "devices")
 
     @extend_schema(responses=SampleSerializer(many=True))
     @action(detail=True, serializer_class=SampleSerializer, filterset_class=SampleFilter)

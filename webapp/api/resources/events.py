@@ -6,7 +6,7 @@ import django_filters
 from rest_framework import mixins, serializers
 
 from webapp.api.base import MomentFilter, Resource, WholeFilter
-from webapp.jobs.models import Event, Level
+from webapp.jobs.models import Event, EventLevel
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
@@ -26,7 +26,7 @@ class EventFilter(django_filters.FilterSet):  # type: ignore[misc]
     fleet = django_filters.BooleanFilter(
         field_name="job", lookup_expr="isnull", label="only what belongs to no job"
     )
-    level = django_filters.MultipleChoiceFilter(choices=Level.choices)
+    level = django_filters.MultipleChoiceFilter(choices=EventLevel.choices)
     after = WholeFilter(field_name="seq", lookup_expr="gt", label="newer than this seq of a job")
     since = MomentFilter(field_name="at", lookup_expr="gte")
     until = MomentFilter(field_name="at", lookup_expr="lt")

@@ -23,14 +23,14 @@ from webapp.api.base import AnyAccept, MomentFilter, Resource, person, read_spec
 from webapp.api.problems import Faulty
 from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
-from webapp.jobs.analysis import local_baseline
-from webapp.jobs.analysis import local_baseline as comparing
+from webapp.common import csv_file
+from webapp.jobs.analysis import baseline_comparison
+from webapp.jobs.analysis import baseline_comparison as comparing
 from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.lifecycle.pinning import delete_job
 from webapp.jobs.lifecycle.services import create_job, move
 from webapp.jobs.models import Event, Job, Participant, Round
-from webapp.jobs.report import report
-from webapp.telemetry import csv_file
+from webapp.jobs.report import job_report
 
 LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
 
@@ -151,7 +151,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @action(detail=True, filterset_class=None)
     def report(self, request: Request, **_: Any) -> Response:
         """Good, bad and ugly: findings with the figures they rest on; `thin` where too few."""
-        return Response(report.told(self.get_object()))
+        return Response(job_report.report_json(self.get_object()))
 
     @extend_schema(responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(
@@ -163,21 +163,21 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     def report_csv(self, request: Request, **_: Any) -> HttpResponse:
         """Every figure of every training, a row for each device and round."""
         job = self.get_object()
-        return csv_file.answer(report.rows(job), f"{job.name}-trainings")
+        return csv_file.csv_response(job_report.rows(job), f"{job.name}-trainings")
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, filterset_class=None)
     def alone(self, request: Request, **_: Any) -> Response:
         """What each device gained over training alone, as far as that was asked for."""
-        return Response(comparing.told(self.get_object()))
+        return Response(comparing.comparison_json(self.get_object()))
 
     @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
     @alone.mapping.post
     def ask_alone(self, request: Request, **_: Any) -> Response:
         """Have each device train alone: about the job's training time once more, on the devices."""
         job = self.get_object()
-        local_baseline.start_baseline(job.pk, person(request))
-        return Response(comparing.told(job))
+        baseline_comparison.start_baseline(job.pk, person(request))
+        return Response(comparing.comparison_json(job))
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, filterset_class=JobEventFilter)

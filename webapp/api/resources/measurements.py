@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from fedcore.errors import Fault
 from webapp.api.base import MomentFilter, Resource, WholeField, WholeFilter
 from webapp.api.problems import Faulty
-from webapp.common.metrics import METRICS
+from webapp.common.metric_definitions import METRICS
 from webapp.devices.models import Device
 from webapp.telemetry.models import Sample
 

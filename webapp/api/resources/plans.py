@@ -19,7 +19,7 @@ from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role
 from webapp.api.base import Resource
 from webapp.jobs.analysis.device_history import devices_with_data, last_trainings
-from webapp.jobs.analysis.estimate import eligible
+from webapp.jobs.planning.job_estimate import eligible
 
 Json = dict[str, Any]
 DEVICE: Json = {
@@ -40,7 +40,7 @@ REQUEST = {
 }
 
 
-class Figure(serializers.FloatField):
+class OptionalFloat(serializers.FloatField):
     """A figure that may not be known."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ class PlannedSerializer(serializers.Serializer[Any]):
     base = serializers.CharField(help_text="how its frozen weights are kept")
     score = serializers.FloatField(help_text="share of what everything at full rank is worth")
     memory_bytes = serializers.FloatField(help_text="at its peak, at most")
-    train_s = Figure(help_text="of local training in a round, at most")
+    train_s = OptionalFloat(help_text="of local training in a round, at most")
     why = serializers.CharField()
 
 
@@ -66,23 +66,23 @@ class DevicePlanSerializer(serializers.Serializer[Any]):
     precision = serializers.CharField()
     micro_batch = serializers.IntegerField(help_text="examples at a time")
     steps = serializers.IntegerField(help_text="of a round")
-    memory_bytes = Figure(help_text="at its peak")
+    memory_bytes = OptionalFloat(help_text="at its peak")
     memory_parts = serializers.DictField(child=serializers.FloatField())
-    step_s = Figure()
+    step_s = OptionalFloat()
     step_phases = serializers.DictField(child=serializers.FloatField())
-    mfu = Figure()
-    flops_per_byte = Figure()
-    round_s = Figure(help_text="without waiting for others")
-    round_phases = serializers.DictField(child=Figure())
+    mfu = OptionalFloat()
+    flops_per_byte = OptionalFloat()
+    round_s = OptionalFloat(help_text="without waiting for others")
+    round_phases = serializers.DictField(child=OptionalFloat())
     bytes_down = serializers.IntegerField(help_text="a mean of the rounds, where it grows")
     bytes_down_last = serializers.IntegerField(help_text="in the last round")
     bytes_up = serializers.IntegerField()
     codec = serializers.CharField(help_text="of its updates")
-    compute_j = Figure()
-    communication_j = Figure()
-    waiting_j = Figure()
-    granularity = Figure(help_text="seconds of training over seconds of transfers")
-    cost_usd = Figure(help_text="of the link, a round")
+    compute_j = OptionalFloat()
+    communication_j = OptionalFloat()
+    waiting_j = OptionalFloat()
+    granularity = OptionalFloat(help_text="seconds of training over seconds of transfers")
+    cost_usd = OptionalFloat(help_text="of the link, a round")
     notes = serializers.ListField(child=serializers.CharField())
     planned = PlannedSerializer(
         allow_null=True, help_text="by FedPipe, before the probe: every matrix counts alike"
@@ -92,7 +92,7 @@ class DevicePlanSerializer(serializers.Serializer[Any]):
 class BestChangeSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     text = serializers.CharField()
-    round_s = Figure()
+    round_s = OptionalFloat()
     fitting = serializers.IntegerField(help_text="devices that fit with it")
     saved = serializers.FloatField(help_text="share of a round")
 
@@ -102,9 +102,9 @@ class PlanSerializer(serializers.Serializer[Any]):
     fitting = serializers.IntegerField()
     rounds = serializers.IntegerField()
     updates = serializers.IntegerField(help_text="that make a model")
-    round_s = Figure()
-    total_s = Figure()
-    total_j = Figure()
+    round_s = OptionalFloat()
+    total_s = OptionalFloat()
+    total_j = OptionalFloat()
     total_bytes = serializers.IntegerField(
         allow_null=True, help_text="both ways, of all devices over all rounds"
     )

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 MADE = [RoundPhase.EVALUATING.value, RoundPhase.CLOSED.value]
 
 
-def told(job: Job) -> Json | None:
+def cluster_summary(job: Job) -> Json | None:
     """Each head with what it folded in all rounds that made a model; None without a tree.
 
     ``read``: bytes of updates that the server folded; ``sent``: of those that devices trained.

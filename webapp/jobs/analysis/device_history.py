@@ -10,14 +10,14 @@ from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
 
 from webapp.common.units import number, plausible
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.models import Assignment, Job
 
 PAGE = 50
 
 
 @dataclass(frozen=True)
-class Row:
+class DeviceRow:
     """A device with what its line in the table shows."""
 
     device: Device
@@ -31,16 +31,16 @@ class Row:
 
     @property
     def mfu(self) -> float | None:
-        return work_of(self.last).mfu if self.last else None
+        return training_figures(self.last).mfu if self.last else None
 
 
 def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
     """The highest measured peak and its precision."""
-    known = peaks_of(profile)
-    if not known:
+    peaks = peaks_of(profile)
+    if not peaks:
         return None, ""
-    precision = max(known, key=lambda name: known[name])
-    return known[precision], precision
+    precision = max(peaks, key=lambda name: peaks[name])
+    return peaks[precision], precision
 
 
 def peaks_of(profile: dict[str, Any]) -> dict[str, float]:
@@ -63,14 +63,14 @@ def link_bps(figures: dict[str, Any], down: int) -> float | None:
     return down / seconds if seconds > 0 and down > 0 else None
 
 
-def of_devices(devices: Iterable[Device], last: dict[int, Assignment]) -> list[Row]:
+def device_rows(devices: Iterable[Device], last: dict[int, Assignment]) -> list[DeviceRow]:
     rows = []
     for device in devices:
         profile, newest = device.profile, last.get(device.pk)
         peak, precision = best_peak(profile)
         link = link_bps(newest.metrics, newest.bytes_down) if newest else None
         rows.append(
-            Row(
+            DeviceRow(
                 device=device,
                 accelerator=str(profile.get("accelerator") or profile.get("cpu") or ""),
                 memory_bytes=memory_of(profile),
@@ -117,7 +117,7 @@ def devices_with_data() -> QuerySet[Device]:
     return Device.objects.prefetch_related(HELD)
 
 
-def not_revoked() -> list[Device]:
+def enrolled_devices() -> list[Device]:
     """Every device that may take part, by name, with its datasets.
 
     Grouped by hand: a prefetch makes a query object a device, which is slow for a thousand.
@@ -127,17 +127,17 @@ def not_revoked() -> list[Device]:
     for dataset in Dataset.objects.filter(device__revoked_at=None).order_by("id"):
         held.setdefault(dataset.device_id, []).append(dataset)
     for device in devices:
-        known(device, datasets=held[device.pk])
+        set_prefetched(device, datasets=held[device.pk])
     return devices
 
 
-def known(row: Model, **related: list[Any]) -> None:
+def set_prefetched(row: Model, **related: list[Any]) -> None:
     """Give a row related rows that have been read already, as a prefetch would."""
     cache: dict[str, Any] = row.__dict__.setdefault("_prefetched_objects_cache", {})
     cache.update(related)
 
 
-def select(query: str, presence: str, sort: str) -> list[Device]:
+def search_devices(query: str, presence: str, sort: str) -> list[Device]:
     """Devices whose name, hardware or data contains ``query``, in the state asked for, sorted."""
     words = query.lower().split()
     wanted = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.common.metrics import PHASES_KEY, REPORTED
+from webapp.common.metric_definitions import PHASES_KEY, REPORTED
 from webapp.common.units import plausible
 from webapp.jobs.models import Assignment
 
@@ -19,7 +19,7 @@ PHASES_AT_MOST = 1.2
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingFigures:
     """One training. Seconds, bytes, joules, FLOP; ``at_socket``: bytes with all headers.
 
     ``reward``: mean of the samples it drew; ``reward_before`` and ``reward_after``: of greedy
@@ -104,13 +104,13 @@ def ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def work_of(part: Assignment) -> Work:
+def training_figures(part: Assignment) -> TrainingFigures:
     """The figures of a training assignment."""
     told = part.metrics if isinstance(part.metrics, dict) else {}
     found = {name: _reported(told, name) for name in REPORTED}
     sent, received = found["net_up_bytes"], found["net_down_bytes"]
     at_socket = sent is not None and received is not None
-    return Work(
+    return TrainingFigures(
         compute_s=found["seconds"],
         download_s=found["download_s"],
         upload_s=found["upload_s"],

@@ -10,8 +10,8 @@ from fedcore.rounds.types import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.common.units import number
 from webapp.devices.models import Device
 from webapp.jobs.analysis.device_history import peaks_of
-from webapp.jobs.analysis.device_metrics import work_of
-from webapp.jobs.analysis.rewards import REWARDED
+from webapp.jobs.analysis.device_metrics import training_figures
+from webapp.jobs.analysis.device_rewards import REWARDED
 from webapp.jobs.analysis.scores import PERSONAL
 from webapp.jobs.models import Assignment, Round
 
@@ -33,7 +33,7 @@ REACHED = {
 }
 
 
-def told(row: Round) -> Json:
+def round_json(row: Round) -> Json:
     """A round with what each device did in it. ``assignments`` must be prefetched."""
     parts = list(row.assignments.all())
     train = [_trained(part, row) for part in parts if part.task == Task.TRAIN.value]
@@ -79,7 +79,7 @@ def _common(part: Assignment) -> Json:
 
 
 def _trained(part: Assignment, row: Round) -> Json:
-    work = work_of(part)
+    work = training_figures(part)
     rewards = {key: getattr(work, key) for key in REWARDED if key in part.metrics}
     return {
         **_common(part),
@@ -107,12 +107,12 @@ def _trained(part: Assignment, row: Round) -> Json:
 
 
 def _travelled(part: Assignment) -> Json:
-    work = work_of(part)
+    work = training_figures(part)
     return {**_common(part), "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
 
 
 def _scored(part: Assignment) -> Json:
-    work = work_of(part)
+    work = training_figures(part)
     named = (*SCORES, *(key for key in PERSONAL if key in part.metrics))
     scores = {key: _number(part.metrics, key) for key in named}
     return {**_common(part), **scores, "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}

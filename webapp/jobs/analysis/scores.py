@@ -14,7 +14,7 @@ SHARED, OWN = "rougeL", "personal_rougeL"
 NO_SCORE: Json = {SHARED: None, OWN: None, "round": None}
 
 
-def newest(told: Sequence[Json]) -> dict[int, Json]:
+def newest_scores(told: Sequence[Json]) -> dict[int, Json]:
     """ROUGE-L of each slot's last evaluation, F1 in percent. ``told`` are rounds in their order."""
     found: dict[int, Json] = {}
     for row in told:
@@ -25,7 +25,7 @@ def newest(told: Sequence[Json]) -> dict[int, Json]:
     return found
 
 
-def even(scores: Mapping[str, Json]) -> Json | None:
+def score_evenness(scores: Mapping[str, Json]) -> Json | None:
     """How evenly both kinds of model serve the devices; None with fewer than two devices.
 
     ``gain`` is what the own models have over the shared one: their mean, the least and the most.

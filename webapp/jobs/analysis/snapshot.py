@@ -1,7 +1,7 @@
 """What a page shows of a job now: one JSON value for the socket, the REST API and the first load.
 
 Rounds that have ended never change again, but for those of an asynchronous job that still have
-devices at work, so a reader that comes back keeps them in a ``Memory``
+devices at work, so a reader that comes back keeps them in a ``ClosedRounds``
 and only the newest are read from the database.
 """
 
@@ -17,7 +17,7 @@ from fedcore.rounds import job_lifecycle
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.queries import waiting_for_buffer
 from fedcore.rounds.types import ENDED, AssignmentPhase, RoundPhase, Task
-from webapp.jobs.analysis import rewards, round_snapshot, scores
+from webapp.jobs.analysis import device_rewards, round_snapshot, scores
 from webapp.jobs.artefacts.download import offered
 from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered, open_rounds, to_round
 from webapp.jobs.models import Assignment, Job, Participant, Round
@@ -31,13 +31,13 @@ ENDED_PHASES = tuple(phase.value for phase in ENDED)
 
 
 @dataclass
-class Memory:
+class ClosedRounds:
     """The first rounds, up to the last that nothing can change any more, by primary key."""
 
     ended: dict[int, Json] = field(default_factory=dict)
 
 
-def snapshot(job: Job, memory: Memory | None = None) -> Json:
+def snapshot(job: Job, memory: ClosedRounds | None = None) -> Json:
     """The state of a job with everything its page shows, samples and events apart."""
     people = list(Participant.objects.filter(job=job).select_related("device").order_by("slot"))
     rows = _rounds(job, len(people), memory)
@@ -121,7 +121,7 @@ def _buffer(current: Round | None) -> Json | None:
     return {"size": current.policy["buffering"]["size"], "held": held.count()}
 
 
-def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:
+def _rounds(job: Job, devices: int, memory: ClosedRounds | None) -> list[Round]:
     """The rounds to read: those that are not known to have ended, and the last."""
     wanted = Round.objects.filter(job=job)
     if memory is not None and memory.ended:
@@ -135,16 +135,16 @@ def _rounds(job: Job, devices: int, memory: Memory | None) -> list[Round]:
     return list(rows)
 
 
-def _told(rows: list[Round], memory: Memory | None) -> list[Json]:
+def _told(rows: list[Round], memory: ClosedRounds | None) -> list[Json]:
     if memory is None:
-        return [round_snapshot.told(row) for row in rows]
+        return [round_snapshot.round_json(row) for row in rows]
     settled, open_ = True, []
     for row in rows:
         settled = settled and row.phase in ENDED_PHASES and not _goes_on(row, rows)
         if settled:
-            memory.ended.setdefault(row.pk, round_snapshot.told(row))
+            memory.ended.setdefault(row.pk, round_snapshot.round_json(row))
         else:
-            open_.append(round_snapshot.told(row))
+            open_.append(round_snapshot.round_json(row))
     return [*memory.ended.values(), *open_]
 
 
@@ -224,8 +224,8 @@ def _energy(parts: list[Json]) -> Json:
 def _devices(job: Job, people: People, current: Round | None, told: list[Json]) -> list[Json]:
     examples = sum(person.examples for person in people) or 1
     newest = round_snapshot.held_assignments(_open(current) if current is not None else [])
-    traffic, scored = _traffic(told), scores.newest(told)
-    rewarded = rewards.newest(job, people, told)
+    traffic, scored = _traffic(told), scores.newest_scores(told)
+    rewarded = device_rewards.newest_rewards(job, people, told)
     names: dict[int | None, str] = {person.slot: person.device.name for person in people}
     reports: dict[int, Json] = {}
     for row in told:
@@ -254,8 +254,8 @@ def _devices(job: Job, people: People, current: Round | None, told: list[Json]) 
 def _evenness(people: list[Participant], told: list[Json]) -> Json | None:
     """How evenly the model serves the devices, by the last evaluation of each."""
     names = {person.slot: person.device.name for person in people}
-    found = scores.newest(told)
-    return scores.even({names[slot]: one for slot, one in found.items() if slot in names})
+    found = scores.newest_scores(told)
+    return scores.score_evenness({names[slot]: one for slot, one in found.items() if slot in names})
 
 
 def _traffic(told: list[Json]) -> dict[int, Json]:

@@ -96,7 +96,7 @@ class BeingMade(EdgewiseError):
 
 
 @dataclass(frozen=True)
-class Member:
+class ZipMember:
     """One file of a zip. ``parts`` opens its bytes, of which there are ``size_bytes``."""
 
     name: str
@@ -173,7 +173,7 @@ def model_after(job: Job, round_number: int | None) -> Artefact:
     return artefact
 
 
-def peft_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
+def peft_folder(spec: JobSpec, artefact: Artefact) -> list[ZipMember]:
     """The files that ``PeftModel.from_pretrained`` wants, and one for people."""
     config = json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
     base = PACKAGED_BASES.get(spec.model.name, spec.model.name)
@@ -185,11 +185,11 @@ def peft_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
         when=f"{artefact.created_at:%Y-%m-%d}",
         sha256=artefact.sha256,
     )
-    weights = Member(WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact))
+    weights = ZipMember(WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact))
     return [_text(CONFIG_FILE, config), _text("README.md", readme), weights]
 
 
-def bottleneck_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
+def bottleneck_folder(spec: JobSpec, artefact: Artefact) -> list[ZipMember]:
     """The files that ``fedcore.model.tuned.load_tuned`` wants, and one for people."""
     readme = BOTTLENECKS.format(
         name=spec.name,
@@ -199,16 +199,16 @@ def bottleneck_folder(spec: JobSpec, artefact: Artefact) -> list[Member]:
         when=f"{artefact.created_at:%Y-%m-%d}",
         sha256=artefact.sha256,
     )
-    weights = Member(
+    weights = ZipMember(
         bottleneck_config.WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact)
     )
     config = _text(bottleneck_config.CONFIG_FILE, bottleneck_config.config_text(spec))
     return [config, _text("README.md", readme), weights]
 
 
-def _text(name: str, text: str) -> Member:
+def _text(name: str, text: str) -> ZipMember:
     content = text.encode()
-    return Member(name, len(content), lambda: [content])
+    return ZipMember(name, len(content), lambda: [content])
 
 
 def bytes_of(artefact: Artefact) -> Iterator[bytes]:
@@ -235,7 +235,7 @@ class _Pipe:
         return held
 
 
-def zip_parts(members: Iterable[Member]) -> Iterator[bytes]:
+def zip_parts(members: Iterable[ZipMember]) -> Iterator[bytes]:
     """An uncompressed zip, piece by piece; weights do not compress."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
@@ -250,7 +250,7 @@ def zip_parts(members: Iterable[Member]) -> Iterator[bytes]:
     yield pipe.take()
 
 
-def send_zip(request: HttpRequest, members: Iterable[Member], name: str) -> HttpResponseBase:
+def send_zip(request: HttpRequest, members: Iterable[ZipMember], name: str) -> HttpResponseBase:
     parts = zip_parts(members)
     # Django gathers a synchronous iterator in memory before it answers over ASGI.
     content = _following(parts) if isinstance(request, ASGIRequest) else parts

@@ -1,4 +1,4 @@
-"""Locks on files: held by an open file, so they die with its process, however it ends."""
+"""File locks. An open file holds them, so they end with its process, however that ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def try_lock(handle: int) -> bool:
 
 
 @contextmanager
-def held(handle: int) -> Iterator[None]:
+def locked(handle: int) -> Iterator[None]:
     """Show that somebody is at work on an open file that has just been made."""
     try_lock(handle)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from webapp.jobs.artefacts.locks import drop_lock_file, lock_file
-from webapp.jobs.artefacts.store import CHUNK, ArtefactRefused, full_disk_refused, incoming_dir
+from webapp.jobs.artefacts.store import CHUNK, ArtefactRefused, incoming_dir, refuse_full_disk
 from webapp.jobs.artefacts.writeback import EVERY_BYTES, start_writing
 
 AT_ONCE = 256  # pieces for one write; the system's limit is 1024
@@ -22,7 +22,7 @@ def lock_path(assignment: UUID) -> Path:
     return incoming_dir() / f"{assignment.hex}.lock"
 
 
-def kept_bytes(assignment: UUID, sha256: str) -> int:
+def received_bytes(assignment: UUID, sha256: str) -> int:
     """How much of an upload is here; 0 where it has not begun."""
     try:
         return part_path(assignment, sha256).stat().st_size
@@ -30,7 +30,7 @@ def kept_bytes(assignment: UUID, sha256: str) -> int:
         return 0
 
 
-class Part:
+class PartialUpload:
     """The first ``size`` bytes of an upload, open for more; one holder at a time.
 
     An assignment has one upload: beginning another, with another hash, drops the former. Raises
@@ -41,7 +41,7 @@ class Part:
     def __init__(self, assignment: UUID, sha256: str) -> None:
         self.path = part_path(assignment, sha256)
         self._lock_path = lock_path(assignment)
-        with full_disk_refused():
+        with refuse_full_disk():
             lock = lock_file(self._lock_path)
         if lock is None:
             raise ArtefactRefused("this update is just being sent; come again in a moment", 423)
@@ -50,7 +50,7 @@ class Part:
             for other in self.path.parent.glob(f"{assignment.hex}-*.part"):
                 if other != self.path:
                     other.unlink(missing_ok=True)
-            with full_disk_refused():
+            with refuse_full_disk():
                 self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
         except BaseException:
             drop_lock_file(self._lock_path, lock)
@@ -94,7 +94,7 @@ class Part:
             for chunk in chunks:
                 self._digest.update(chunk)
         try:
-            with full_disk_refused():
+            with refuse_full_disk():
                 self._write([memoryview(chunk) for chunk in chunks if chunk])
         except ArtefactRefused:
             self.discard()

@@ -19,8 +19,8 @@ from django.core.files.storage import FileSystemStorage, Storage, storages
 
 from fedcore.errors import EdgewiseError
 from fedcore.rounds.types import LEASED
+from webapp.jobs.artefacts.atomic_storage import AtomicFileSystemStorage
 from webapp.jobs.artefacts.locks import drop_lock_file, lock_file, try_lock
-from webapp.jobs.artefacts.storage import AtomicFileSystemStorage
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
 
 CHUNK = 2**20
@@ -54,7 +54,7 @@ def incoming_dir() -> Path:
 
 
 @contextmanager
-def full_disk_refused() -> Iterator[None]:
+def refuse_full_disk() -> Iterator[None]:
     """Turn what a full disk raises into ArtefactRefused (507)."""
     try:
         yield
@@ -72,7 +72,7 @@ def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
     """
     name, place = Artefact.path_of(sha256), storage()
     claim(sha256)
-    with full_disk_refused():
+    with refuse_full_disk():
         if not place.exists(name) and not (
             isinstance(place, AtomicFileSystemStorage) and place.adopt(path, name)
         ):
@@ -91,7 +91,7 @@ def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
 def claim(sha256: str) -> bool:
     """Say that somebody is about to use these bytes, so that nobody removes them under the hands.
 
-    False where they are not here (any more). See ``webapp.jobs.artefacts.retention``.
+    False where they are not here (any more). See ``webapp.jobs.artefacts.garbage_collection``.
     """
     known = Artefact.objects.filter(pk=sha256)
     known.update(marked_at=None)

@@ -99,7 +99,7 @@ def _here(request: HttpRequest, part: Slice, partial: bool) -> HttpResponseBase:
         scope[WANTED] = part
         response = HttpResponse(status=status, content_type=kind)
     else:  # not over ASGI
-        response = StreamingHttpResponse(pieces(part), status=status, content_type=kind)
+        response = StreamingHttpResponse(chunks_of(part), status=status, content_type=kind)
     response["Content-Length"] = str(part.stop - part.start)
     if partial:
         response["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{part.size}"
@@ -119,7 +119,7 @@ def _range(header: str, size: int) -> tuple[int, int] | str:
     return (start, stop) if start < stop else "beyond"
 
 
-def pieces(part: Slice) -> Iterator[bytes]:
+def chunks_of(part: Slice) -> Iterator[bytes]:
     """The bytes, a piece at a time, from any storage."""
     left = part.stop - part.start
     with storage().open(part.name, "rb") as source:

@@ -146,7 +146,9 @@ def _open_jobs(device: Device) -> frozenset[str]:
 
 def shapes_of(job: UUID, slot: int) -> Shapes:
     """Names and shapes of what a device of a job sends; the job's model must be there."""
-    return _shapes_of(job, json.dumps(device_overrides.told(job).get(slot, {}), sort_keys=True))
+    return _shapes_of(
+        job, json.dumps(device_overrides.overrides_by_slot(job).get(slot, {}), sort_keys=True)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -54,7 +54,9 @@ def _star_faults(spec: JobSpec, parents: Mapping[str, str], training: Collection
     return star_faults(parents, training) if is_agglomerative(spec) else []
 
 
-def expected(spec: JobSpec, devices: Sequence[Device], training: Sequence[str]) -> list[Cluster]:
+def expected_clusters(
+    spec: JobSpec, devices: Sequence[Device], training: Sequence[str]
+) -> list[Cluster]:
     """The clusters as ``assign_clusters`` would set them before a launch; no device is changed.
 
     ``devices`` are those enrolled; ``training`` names those that would train.
@@ -134,7 +136,7 @@ def clusters_of(rows: Sequence[Participant]) -> list[tuple[int, list[int]]]:
     return [(slots[each.head], [slots[c] for c in each.children]) for each in clusters(parents)]
 
 
-def taken(assignment: Assignment) -> list[Assignment]:
+def fold_input_rows(assignment: Assignment) -> list[Assignment]:
     """The assignments whose updates a fold takes, by slot; none for other work.
 
     They are fixed when the collection closes, and do not change while a fold is open.
@@ -142,10 +144,10 @@ def taken(assignment: Assignment) -> list[Assignment]:
     if assignment.task != Task.FOLD.value:
         return []
     state = to_round(assignment.round)
-    return rows_of(assignment.round, inputs_of_fold(state, assignment.device.name))
+    return update_rows(assignment.round, inputs_of_fold(state, assignment.device.name))
 
 
-def rows_of(row: Round, items: Sequence[AssignmentState]) -> list[Assignment]:
+def update_rows(row: Round, items: Sequence[AssignmentState]) -> list[Assignment]:
     """The rows of assignments of a round that have an update, by slot."""
     wanted = {(item.device, item.task.value, item.attempt) for item in items}
     parts = row.assignments.exclude(update_artefact=None)
@@ -156,7 +158,7 @@ def rows_of(row: Round, items: Sequence[AssignmentState]) -> list[Assignment]:
     ]
 
 
-def leaves(row: Round, parts: Sequence[Assignment]) -> int:
+def count_leaf_updates(row: Round, parts: Sequence[Assignment]) -> int:
     """Of how many devices' own updates the updates of these assignments are made."""
     held = {(part.device.name, part.task, part.attempt) for part in parts}
     state = to_round(row)
@@ -167,7 +169,7 @@ def leaves(row: Round, parts: Sequence[Assignment]) -> int:
     )
 
 
-def figures(row: Round) -> list[dict[str, Any]]:
+def fold_summaries(row: Round) -> list[dict[str, Any]]:
     """What Round.fold keeps of each cluster that was folded by its device, by slot.
 
     ``level`` 1 sends to the server; ``bytes_in`` are those of the updates it folded, ``bytes_up``
@@ -177,7 +179,7 @@ def figures(row: Round) -> list[dict[str, Any]]:
     folds = row.assignments.filter(task=Task.FOLD.value, phase__in=DELIVERED_WORDS)
     found = []
     for part in folds.select_related("round__job", "device", "update_artefact").order_by("slot"):
-        parts = taken(part)
+        parts = fold_input_rows(part)
         found.append(
             {
                 "slot": part.slot,
@@ -191,7 +193,7 @@ def figures(row: Round) -> list[dict[str, Any]]:
     return found
 
 
-def work_of(assignment: Assignment) -> dict[str, Any] | None:
+def fold_input(assignment: Assignment) -> dict[str, Any] | None:
     """What a device is told of the cluster it folds; None for other work."""
     if assignment.task != Task.FOLD.value:
         return None
@@ -205,23 +207,23 @@ def work_of(assignment: Assignment) -> dict[str, Any] | None:
                 "slot": part.slot,
                 "examples": part.examples,
             }
-            for part in taken(assignment)
+            for part in fold_input_rows(assignment)
         ],
     }
 
 
-def check_report(assignment: Assignment, examples: int) -> None:
+def check_fold_report(assignment: Assignment, examples: int) -> None:
     """Raise AssignmentRefused where a cluster's update claims a weight that its parts have not."""
     if assignment.task != Task.FOLD.value:
         return
-    due = sum(part.examples for part in taken(assignment))
+    due = sum(part.examples for part in fold_input_rows(assignment))
     if examples != due:
         raise AssignmentRefused(f"the cluster's updates have {due} examples, not {examples}")
 
 
 def reported_text(assignment: Assignment) -> str:
     """What the job's log says of a fold that was reported."""
-    parts = taken(assignment)
+    parts = fold_input_rows(assignment)
     names = ", ".join(part.device.name for part in parts)
     read, sent = sum(map(_size, parts)), _size(assignment)
     if is_agglomerative(assignment.round.job.job_spec):

@@ -46,14 +46,14 @@ def assign_overrides(spec: JobSpec, participants: Sequence[Participant]) -> None
 
 
 @lru_cache(maxsize=256)
-def told(job: UUID) -> dict[int, dict[str, Any]]:
+def overrides_by_slot(job: UUID) -> dict[int, dict[str, Any]]:
     """What differs on each device of a job, by slot; call it once the job's devices train."""
     return dict(Participant.objects.filter(job=job).values_list("slot", "tailoring"))
 
 
 def spec_for(job: Job, slot: int) -> JobSpec | None:
     """The job as this device is given it; None where it is given it as it is."""
-    changes = told(job.pk).get(slot)
+    changes = overrides_by_slot(job.pk).get(slot)
     return tailored(job.job_spec, changes) if changes else None
 
 

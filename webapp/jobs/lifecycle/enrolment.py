@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from fedcore.errors import EdgewiseError
 from webapp.accounts.models import User
-from webapp.broker import BROKER_ERRORS
+from webapp.common.task_queue import BROKER_ERRORS
+from webapp.common.wake import wake_device
 from webapp.devices import broker_users
 from webapp.devices.models import (
     Credential,
@@ -22,10 +23,9 @@ from webapp.devices.models import (
     hashed,
     new_secret,
 )
-from webapp.jobs.lifecycle.events import fleet_event
-from webapp.jobs.lifecycle.transitions import expire_held
-from webapp.jobs.models import Level
-from webapp.wake import wake_device
+from webapp.jobs.lifecycle.event_log import fleet_event
+from webapp.jobs.lifecycle.transitions import expire_assignments
+from webapp.jobs.models import EventLevel
 
 PREFIX = "ew-"
 
@@ -168,15 +168,15 @@ def revoke(device: Device, user: User | None) -> None:
         ):
             return
         Credential.objects.filter(device=device).delete()
-        expire_held(device, "the device was revoked", retryable=False)
-        fleet_event(f"{device.name} was revoked by {who}", Level.WARNING, device)
+        expire_assignments(device, "the device was revoked", retryable=False)
+        fleet_event(f"{device.name} was revoked by {who}", EventLevel.WARNING, device)
     try:
         broker_users.drop_user(device.pk)
     except BROKER_ERRORS as error:
         # Its user cannot do harm beyond its own keys; the reconcile pass removes it later.
         fleet_event(
             f"the broker user of {device.name} is removed once the broker answers: {error}",
-            Level.WARNING,
+            EventLevel.WARNING,
             device,
         )
     wake_device(device.pk)

@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.accounts.models import User
-from webapp.jobs.artefacts.retention import artefacts_of
+from webapp.jobs.artefacts.garbage_collection import artefacts_of
 from webapp.jobs.artefacts.store import claim
-from webapp.jobs.lifecycle.events import fleet_event, job_event
+from webapp.jobs.lifecycle.event_log import fleet_event, job_event
 from webapp.jobs.lifecycle.services import MoveRefused
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round

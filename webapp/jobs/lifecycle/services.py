@@ -12,10 +12,10 @@ from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase, move_refusal
 from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.distill import launch_faults
 from webapp.accounts.models import User
-from webapp.broker import EXPORT, send_after_commit
+from webapp.common.task_queue import EXPORT, send_after_commit
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle import clusters, device_overrides
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.transitions import request_advance
 from webapp.jobs.models import Job
 

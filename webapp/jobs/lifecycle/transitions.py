@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import may_resume, move_refusal
 from fedcore.rounds.types import ACTIVE, LEASED, SILENT, AssignmentPhase, AssignmentState
-from webapp.broker import ADVANCE, send
+from webapp.common.task_queue import ADVANCE, send
+from webapp.common.wake import wake_job
 from webapp.devices.models import Device
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import to_round
-from webapp.jobs.models import Assignment, Job, Level, Round
-from webapp.wake import wake_job
+from webapp.jobs.models import Assignment, EventLevel, Job, Round
 
 # A message that was lost is made good by the reconcile pass, which comes about as soon.
 ASKED_FOR_S = 2
@@ -116,7 +116,7 @@ def _key(item: AssignmentState) -> tuple[str, str, int]:
     return (item.device, item.task.value, item.attempt)
 
 
-def expire_held(device: Device, reason: str, retryable: bool = True) -> int:
+def expire_assignments(device: Device, reason: str, retryable: bool = True) -> int:
     """Give up everything a device holds, or was offered where it will not come back."""
     phases = LEASED if retryable else ACTIVE
     held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
@@ -133,7 +133,7 @@ def expire_held(device: Device, reason: str, retryable: bool = True) -> int:
         )
         for assignment in lost:
             text = f"{device.name}, round {assignment.round.number}: {reason}"
-            job_event(assignment.round.job, text, Level.WARNING, device)
+            job_event(assignment.round.job, text, EventLevel.WARNING, device)
         for job_id in jobs:
             request_advance(job_id)
     return count

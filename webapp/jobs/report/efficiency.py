@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from webapp.common.units import duration, percent, plausible, significant
 from webapp.jobs.analysis.device_metrics import ratio
-from webapp.jobs.report.data import DeviceFigures, Figures, mean_mfu
 from webapp.jobs.report.findings import Check, Evidence, Finding, listed
+from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, mean_mfu
 
 # Bounds from which on something is worth saying; our choice.
 GOOD_MFU, LOW_MFU = 0.3, 0.1
@@ -18,7 +18,7 @@ ENERGY_ELSEWHERE = 0.3
 AGAIN = 0.05
 
 
-def used_well(job: Figures) -> Finding | None:
+def used_well(job: JobFigures) -> Finding | None:
     busy = [one for one in job.devices if one.mfu is not None and GOOD_MFU <= one.mfu <= 1.0]
     mfu = mean_mfu([work for one in busy for work in one.works])
     if mfu is None:
@@ -37,7 +37,7 @@ def _mfu_evidence(device: DeviceFigures) -> Evidence:
     return Evidence(f"{device.name}, of its measured peak", device.mfu or 0.0, "share")
 
 
-def low_mfu(job: Figures) -> Finding | None:
+def low_mfu(job: JobFigures) -> Finding | None:
     slow = [one for one in job.devices if one.mfu is not None and one.mfu < LOW_MFU]
     if not slow:
         return None
@@ -67,7 +67,7 @@ def _cause(device: DeviceFigures) -> str:
     return "batches too small to fill it, or memory bandwidth; its roofline tells"
 
 
-def impossible_mfu(job: Figures) -> Finding | None:
+def impossible_mfu(job: JobFigures) -> Finding | None:
     odd = [one for one in job.devices if one.mfu is not None and one.mfu > 1.0]
     if not odd:
         return None
@@ -81,7 +81,7 @@ def impossible_mfu(job: Figures) -> Finding | None:
     )
 
 
-def mostly_computing(job: Figures) -> Finding | None:
+def mostly_computing(job: JobFigures) -> Finding | None:
     share = ratio(job.total("compute_s"), _busy_s(job))
     idle = _idle_share(job) or 0.0
     if share is None or share < COMPUTING_WELL or idle >= WAITING:
@@ -99,20 +99,20 @@ def mostly_computing(job: Figures) -> Finding | None:
     )
 
 
-def _travelled_s(job: Figures) -> float:
+def _travelled_s(job: JobFigures) -> float:
     return job.total("download_s") + job.total("upload_s")
 
 
-def _busy_s(job: Figures) -> float:
+def _busy_s(job: JobFigures) -> float:
     return job.total("compute_s") + _travelled_s(job) + job.total("wait_s")
 
 
-def _idle_share(job: Figures) -> float | None:
+def _idle_share(job: JobFigures) -> float | None:
     idle = sum(device.idle_s for device in job.devices)
     return ratio(idle, sum(device.in_rounds_s for device in job.devices))
 
 
-def waiting_for_the_slowest(job: Figures) -> Finding | None:
+def waiting_for_the_slowest(job: JobFigures) -> Finding | None:
     share = _idle_share(job)
     active = [device for device in job.devices if device.works]
     if job.asynchronous or share is None or share < WAITING or len(active) < 2:
@@ -132,7 +132,7 @@ def waiting_for_the_slowest(job: Figures) -> Finding | None:
     )
 
 
-def communication(job: Figures) -> Finding | None:
+def communication(job: JobFigures) -> Finding | None:
     chatty = [d for d in job.devices if d.granularity is not None and d.granularity < CHATTY]
     if not chatty:
         return None
@@ -149,7 +149,7 @@ def communication(job: Figures) -> Finding | None:
     )
 
 
-def loading(job: Figures) -> Finding | None:
+def loading(job: JobFigures) -> Finding | None:
     slow = [one for one in job.devices if (one.phase_share("load") or 0.0) >= INPUT]
     if not slow:
         return None
@@ -165,7 +165,7 @@ def loading(job: Figures) -> Finding | None:
     )
 
 
-def padding(job: Figures) -> Finding | None:
+def padding(job: JobFigures) -> Finding | None:
     if job.option("train", "kernels") != "plain" or not job.works:
         return None
     if job.option("train", "batching") == "length":
@@ -181,7 +181,7 @@ def padding(job: Figures) -> Finding | None:
     )
 
 
-def memory_near_its_limit(job: Figures) -> Finding | None:
+def memory_near_its_limit(job: JobFigures) -> Finding | None:
     shares = [(one, ratio(one.peak_memory_bytes, one.memory_bytes)) for one in job.devices]
     full = [(one, share) for one, share in shares if share is not None and share >= NEAR_LIMIT]
     if not full:
@@ -196,7 +196,7 @@ def memory_near_its_limit(job: Figures) -> Finding | None:
     )
 
 
-def energy_elsewhere(job: Figures) -> Finding | None:
+def energy_elsewhere(job: JobFigures) -> Finding | None:
     known = [work for work in job.works if work.compute_j is not None]
     computing = sum(work.compute_j or 0.0 for work in known)
     other = sum((work.communication_j or 0.0) + (work.waiting_j or 0.0) for work in known)
@@ -216,7 +216,7 @@ def energy_elsewhere(job: Figures) -> Finding | None:
     )
 
 
-def sent_again(job: Figures) -> Finding | None:
+def sent_again(job: JobFigures) -> Finding | None:
     known = [work for work in job.works if work.retransfer_bytes is not None and work.at_socket]
     again = sum(work.retransfer_bytes or 0.0 for work in known)
     share = ratio(again, sum((w.up_bytes or 0.0) + (w.down_bytes or 0.0) for w in known))

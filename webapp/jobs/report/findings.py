@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from webapp.common.units import duration, percent, si, significant, size
-from webapp.jobs.report.data import Figures
+from webapp.jobs.report.job_figures import JobFigures
 
 Severity = Literal["good", "bad", "ugly"]
 FORMS: dict[str, Callable[[float], str]] = {
@@ -46,7 +46,7 @@ class Finding:
     key: str = ""
 
 
-Check = Callable[[Figures], Finding | None]
+Check = Callable[[JobFigures], Finding | None]
 
 
 def listed(names: list[str], most: int = 4) -> str:

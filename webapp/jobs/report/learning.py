@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from webapp.common.units import percent, si, significant
 from webapp.jobs.analysis.device_metrics import ratio
-from webapp.jobs.report.data import DeviceFigures, Figures
 from webapp.jobs.report.findings import Check, Evidence, Finding, listed
+from webapp.jobs.report.job_figures import DeviceFigures, JobFigures
 
 # Our choice of what is worth saying. Scores are ROUGE-L, F1 in percent.
 GAIN = 1.0
@@ -15,7 +15,7 @@ LOST = 0.1
 UNEVEN_FACTOR, UNEVEN_SHARE = 1.5, 0.1
 
 
-def learned(job: Figures) -> Finding | None:
+def learned(job: JobFigures) -> Finding | None:
     gain = _gain(job.first_score, job.last_score)
     if gain is None or gain < GAIN:
         return None
@@ -33,7 +33,7 @@ def learned(job: Figures) -> Finding | None:
     )
 
 
-def nothing_learned(job: Figures) -> Finding | None:
+def nothing_learned(job: JobFigures) -> Finding | None:
     gain = _gain(job.first_score, job.last_score)
     worse = (
         job.first_loss is not None and job.last_loss is not None and job.last_loss > job.first_loss
@@ -55,7 +55,7 @@ def _gain(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def everyone_delivered(job: Figures) -> Finding | None:
+def everyone_delivered(job: JobFigures) -> Finding | None:
     asked = [one for one in job.devices if one.offered]
     if not asked or any(len(one.works) < one.offered for one in asked) or job.rounds_failed:
         return None
@@ -67,7 +67,7 @@ def everyone_delivered(job: Figures) -> Finding | None:
     )
 
 
-def never_delivered(job: Figures) -> Finding | None:
+def never_delivered(job: JobFigures) -> Finding | None:
     silent = [one for one in job.devices if one.offered and not one.works]
     if not silent:
         return None
@@ -84,7 +84,7 @@ def never_delivered(job: Figures) -> Finding | None:
     )
 
 
-def work_was_lost(job: Figures) -> Finding | None:
+def work_was_lost(job: JobFigures) -> Finding | None:
     some = [one for one in job.devices if one.lost and one.works]
     share = ratio(sum(one.lost for one in job.devices), sum(one.offered for one in job.devices))
     if not some or share is None or share < LOST:
@@ -99,7 +99,7 @@ def work_was_lost(job: Figures) -> Finding | None:
     )
 
 
-def failed_rounds(job: Figures) -> Finding | None:
+def failed_rounds(job: JobFigures) -> Finding | None:
     if not job.rounds_failed and job.phase != "failed":
         return None
     many = f"{job.rounds_failed} round{'' if job.rounds_failed == 1 else 's'} had to be given up"
@@ -117,7 +117,7 @@ def failed_rounds(job: Figures) -> Finding | None:
     )
 
 
-def work_against_data(job: Figures) -> Finding | None:
+def work_against_data(job: JobFigures) -> Finding | None:
     """A device that trained far more or less than the share of the data that it holds."""
     work = sum(one.trained_examples for one in job.devices)
     data = sum(one.examples for one in job.devices)
@@ -150,7 +150,7 @@ def _apart(work: float, data: float) -> bool:
     return factor >= UNEVEN_FACTOR and abs(work - data) >= UNEVEN_SHARE
 
 
-def unequal_scores(job: Figures) -> Finding | None:
+def unequal_scores(job: JobFigures) -> Finding | None:
     scored = _scored(job)
     if len(scored) < 2:
         return None
@@ -168,7 +168,7 @@ def unequal_scores(job: Figures) -> Finding | None:
     )
 
 
-def equal_scores(job: Figures) -> Finding | None:
+def equal_scores(job: JobFigures) -> Finding | None:
     scored = _scored(job)
     if len(scored) < 2:
         return None
@@ -183,12 +183,12 @@ def equal_scores(job: Figures) -> Finding | None:
     )
 
 
-def _scored(job: Figures) -> list[DeviceFigures]:
+def _scored(job: JobFigures) -> list[DeviceFigures]:
     known = [one for one in job.devices if one.last_score is not None]
     return sorted(known, key=lambda one: one.last_score or 0.0)
 
 
-def own_models(job: Figures) -> Finding | None:
+def own_models(job: JobFigures) -> Finding | None:
     """Whether the models that devices keep for themselves serve them better than the shared one."""
     both = [
         (one, one.own_score - one.last_score)
@@ -208,7 +208,7 @@ def own_models(job: Figures) -> Finding | None:
     )
 
 
-def own_rewards(job: Figures) -> Finding | None:
+def own_rewards(job: JobFigures) -> Finding | None:
     """Whether the devices' own training served what each of them is paid for."""
     known = [(one.name, one.rewarded.reward_gain) for one in job.devices if one.rewarded]
     gains = [(name, gain) for name, gain in known if gain is not None]
@@ -228,7 +228,7 @@ def own_rewards(job: Figures) -> Finding | None:
     )
 
 
-def gain_over_alone(job: Figures) -> Finding | None:
+def gain_over_alone(job: JobFigures) -> Finding | None:
     """Whether the devices are better off than by training alone, where somebody asked for it."""
     known = [(one, one.over_alone) for one in job.devices if one.over_alone is not None]
     if not known:
@@ -247,7 +247,7 @@ def gain_over_alone(job: Figures) -> Finding | None:
     )
 
 
-def left_behind(job: Figures) -> Finding | None:
+def left_behind(job: JobFigures) -> Finding | None:
     falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
     fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
     if not fell:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedcore.hardware.machines import MachineProfile
 from fedcore.hardware.profile import Hardware
 from webapp.common.units import percent, plausible, si
-from webapp.jobs.analysis.device_metrics import Work
+from webapp.jobs.analysis.device_metrics import TrainingFigures
 
 # From this ratio of largest to smallest value, short bars would vanish on a linear scale.
 LOG_FROM = 20.0
@@ -67,7 +67,7 @@ COLUMNS = (
 )
 
 
-def values_of(hardware: Hardware, work: Work) -> dict[str, SourcedValue]:
+def values_of(hardware: Hardware, work: TrainingFigures) -> dict[str, SourcedValue]:
     """A device's value for each column, from its profile and its training."""
     peaks = {name: peak for name, peak in hardware.peak_flops.items() if name in ("fp32", "bf16")}
     precision = max(peaks, key=lambda name: peaks[name]) if peaks else ""

@@ -13,7 +13,7 @@ from fedcore.hardware.machines import MACHINES, MachineProfile
 from fedcore.hardware.profile import hardware_of
 from webapp.common.units import percent, si
 from webapp.devices.models import Device
-from webapp.jobs.analysis.device_metrics import Work, work_of
+from webapp.jobs.analysis.device_metrics import TrainingFigures, training_figures
 from webapp.jobs.models import Assignment, Job
 from webapp.pages.devices.columns import (
     COLUMNS,
@@ -146,7 +146,7 @@ def compare(
     rows = []
     for device in devices:
         training = trainings.get(device.pk)
-        work = work_of(training) if training is not None else Work()
+        work = training_figures(training) if training is not None else TrainingFigures()
         job = training.round.job if training is not None else None
         rows.append(ComparisonRow(device, values_of(hardware_of(device.profile), work), job))
     headers = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webapp.devices.models import Device
-from webapp.jobs.analysis.device_metrics import Work, ratio, work_of
+from webapp.jobs.analysis.device_metrics import TrainingFigures, ratio, training_figures
 from webapp.jobs.models import Assignment, Job
 
 TRAININGS = 200  # the newest ones, of which the jobs are summed
@@ -19,7 +19,7 @@ class JobTotals:
     """A device's work in one job; figures are None where nothing is known."""
 
     job: Job
-    works: list[Work] = field(default_factory=list)
+    works: list[TrainingFigures] = field(default_factory=list)
 
     @property
     def mfu(self) -> float | None:
@@ -62,5 +62,5 @@ def latest_jobs(device: Device) -> list[JobTotals]:
     totals: dict[Any, JobTotals] = {}
     for training in trainings:
         job = totals.setdefault(training.round.job_id, JobTotals(training.round.job))
-        job.works.append(work_of(training))
+        job.works.append(training_figures(training))
     return list(totals.values())[:JOBS]

@@ -11,9 +11,9 @@ from fedcore.hardware.roofline import Roofline, Verdict, roofline, verdict
 from fedcore.plan.cost.round import plan_devices
 from webapp.common.units import percent, plausible
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis.candidates import candidate
-from webapp.jobs.analysis.device_metrics import Work, ratio, work_of
+from webapp.jobs.analysis.device_metrics import TrainingFigures, ratio, training_figures
 from webapp.jobs.models import Assignment
+from webapp.jobs.planning.candidates import candidate
 
 # Below this share of the roof something else limits; our choice.
 FAR_BELOW = 0.2
@@ -59,7 +59,7 @@ def roofline_chart(
     profile: Mapping[str, Any], training: Assignment | None, intensity: float | None = None
 ) -> RooflineChart:
     """The chart of a device; ``intensity`` is the training's FLOPs per byte, where known."""
-    work = work_of(training) if training is not None else Work()
+    work = training_figures(training) if training is not None else TrainingFigures()
     roof = roofline(profile, work.precision or "auto")
     if intensity is not None:
         ceiling = roof.ceiling(intensity)
@@ -89,7 +89,7 @@ def roofline_chart(
     }
 
 
-def _verdict(roof: Roofline, work: Work, intensity: float | None) -> Verdict:
+def _verdict(roof: Roofline, work: TrainingFigures, intensity: float | None) -> Verdict:
     """What limits the training, where the roof alone does not say it."""
     # An old report has no phases: its whole training counts as forward passes.
     phases = work.phase_s or {"forward": work.compute_s or 0.0}

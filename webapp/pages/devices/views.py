@@ -15,8 +15,8 @@ from django.views.decorators.http import require_POST
 from fedcore.hardware.machines import MACHINES
 from webapp.accounts.access import ENROL, REVOKE_DEVICE, current_user, get_permitted_or_404, require
 from webapp.devices.models import Device, DeviceRole, Enrolment
-from webapp.jobs.analysis import device_history, heads
-from webapp.jobs.analysis.device_metrics import work_of
+from webapp.jobs.analysis import device_history, summaries
+from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.lifecycle.enrolment import create_enrolment, revoke
 from webapp.jobs.models import Assignment, Job
 from webapp.pages.devices import profile_facts
@@ -35,18 +35,18 @@ def device_list(request: HttpRequest) -> HttpResponse:
     query = request.GET.get("q", "")[:100]
     presence = request.GET.get("presence", "")
     sort = request.GET.get("sort", "name")
-    devices = device_history.select(query, presence, sort)
+    devices = device_history.search_devices(query, presence, sort)
     page = Paginator(devices, device_history.PAGE).get_page(request.GET.get("page"))
     on_page = list(page.object_list)
     prefetch_related_objects(on_page, device_history.HELD)
     fleet = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
     context = {
         "page": page,
-        "rows": device_history.of_devices(on_page, device_history.last_trainings(on_page)),
+        "rows": device_history.device_rows(on_page, device_history.last_trainings(on_page)),
         "query": query,
         "presence": presence,
         "sort": sort,
-        "counts": heads.counts({"presence": device.presence} for device in fleet),
+        "counts": summaries.presence_counts({"presence": device.presence} for device in fleet),
         "any": bool(devices) or Device.objects.exists(),
     }
     part = request.headers.get("HX-Target") == "devices"
@@ -75,7 +75,7 @@ def device_compare(request: HttpRequest) -> HttpResponse:
 def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
     device = get_permitted_or_404(request, device_history.devices_with_data(), pk=device_id)
     trainings = Assignment.objects.filter(device=device).select_related("round__job")
-    row = device_history.of_devices([device], device_history.last_trainings([device]))[0]
+    row = device_history.device_rows([device], device_history.last_trainings([device]))[0]
     intensity = arithmetic_intensity(device, row.last)
     context = {
         "device": device,
@@ -85,9 +85,11 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
         "roofline": roofline_chart(device.profile, row.last, intensity),
         "probe_gaps": profile_facts.probe_gaps(device.profile),
         "jobs": latest_jobs(device),
-        "work": [(part, work_of(part)) for part in trainings.order_by("-offered_at")[:ROUNDS]],
+        "work": [
+            (part, training_figures(part)) for part in trainings.order_by("-offered_at")[:ROUNDS]
+        ],
         "credential": getattr(device, "credential", None),
-        "head": heads.device_head(device),
+        "head": summaries.device_summary(device),
         "events": device.events.select_related("job").order_by("-at")[:30],
     }
     return render(request, "devices/page.html", context)
@@ -123,7 +125,7 @@ def enrolment_state(request: HttpRequest, enrolment_id: int) -> HttpResponse:
         "enrolment": enrolment,
         "device": device,
         "is_running": device is not None and device.last_seen_at is not None,
-        "row": device_history.of_devices([device], {})[0] if device is not None else None,
+        "row": device_history.device_rows([device], {})[0] if device is not None else None,
     }
     return render(request, "devices/_enrolment.html", context)
 

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from webapp.accounts.access import CREATE_JOB, current_user, get_permitted_or_404
-from webapp.jobs.analysis import local_baseline
+from webapp.jobs.analysis import baseline_comparison
 from webapp.jobs.lifecycle.services import MoveRefused
 from webapp.jobs.models import Job
 
@@ -34,7 +34,7 @@ def job_alone(request: HttpRequest, job_id: UUID) -> HttpResponse:
 def _ask(request: HttpRequest, job_id: UUID) -> HttpResponse:
     job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=job_id)
     try:
-        local_baseline.start_baseline(job.pk, current_user(request))
+        baseline_comparison.start_baseline(job.pk, current_user(request))
     except MoveRefused as refused:
         messages.error(request, f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
     return redirect(f"{reverse('job', args=[job.pk])}#alone")
@@ -42,5 +42,5 @@ def _ask(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 def shown(job: Job) -> dict[str, Any]:
     """What the template needs beside the job."""
-    told = local_baseline.told(job)
-    return {"alone": told, "alone_mark": local_baseline.etag(told)}
+    told = baseline_comparison.comparison_json(job)
+    return {"alone": told, "alone_mark": baseline_comparison.etag(told)}

@@ -11,11 +11,11 @@ from django.views.decorators.cache import never_cache
 
 from webapp.accounts.access import get_permitted_or_404
 from webapp.jobs.analysis.device_metrics import ratio
-from webapp.jobs.analysis.prediction import prediction
-from webapp.jobs.analysis.rewards import are_paid
+from webapp.jobs.analysis.device_rewards import has_rewards
 from webapp.jobs.models import Job
-from webapp.jobs.report.data import DeviceFigures, Figures, mean_mfu
-from webapp.jobs.report.report import Report, report
+from webapp.jobs.planning.prediction import prediction
+from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, mean_mfu
+from webapp.jobs.report.job_report import Report, report
 
 Json = dict[str, Any]
 
@@ -31,12 +31,12 @@ def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "lines": lines(made),
         "prediction": prediction(job),
         "over": job.is_over,
-        "rewarded": are_paid(job),
+        "rewarded": has_rewards(job),
     }
     return render(request, "jobs/report.html", context)
 
 
-def totals(job: Job, figures: Figures) -> Json:
+def totals(job: Job, figures: JobFigures) -> Json:
     """The tiles; None where nothing is known."""
     ended = job.ended_at or None
     works = figures.works

@@ -30,13 +30,14 @@ from webapp.accounts.access import (
 )
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.analysis import cluster_metrics, device_history
-from webapp.jobs.analysis import heads as fleet
-from webapp.jobs.analysis.estimate import estimate
-from webapp.jobs.analysis.prediction import prediction
-from webapp.jobs.analysis.rewards import are_paid
+from webapp.jobs.analysis import summaries as fleet
+from webapp.jobs.analysis.device_rewards import has_rewards
 from webapp.jobs.analysis.snapshot import snapshot
-from webapp.jobs.lifecycle import fedpipe, pinning, services
+from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import ArtefactKind, Event, Job, Round
+from webapp.jobs.planning import fedpipe_plans
+from webapp.jobs.planning.job_estimate import estimate
+from webapp.jobs.planning.prediction import prediction
 from webapp.pages.jobs import forms, local_baseline_views
 from webapp.pages.live.readers import told_event
 
@@ -56,9 +57,9 @@ def overview(request: HttpRequest) -> HttpResponse:
     # Of the fleet and of jobs, not of each device that trains alone.
     events = Event.objects.filter(job__alone_of=None).select_related("job", "device")
     context = {
-        "counts": fleet.counts({"presence": device.presence} for device in every),
-        "jobs": fleet.job_heads(under_way),
-        "ended": fleet.job_heads(ended.order_by("-created_at")[:5]),
+        "counts": fleet.presence_counts({"presence": device.presence} for device in every),
+        "jobs": fleet.job_summaries(under_way),
+        "ended": fleet.job_summaries(ended.order_by("-created_at")[:5]),
         "compared": jobs.filter(alone_jobs__phase__in=UNDER_WAY).annotate(n=Count("alone_jobs")),
         "events": events.order_by("-at", "-id")[:12],
         "has_device": bool(every),
@@ -83,7 +84,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
     context = {
         "page": page,
         "rows": zip(
-            page.object_list, _in_order(page.object_list, fleet.job_heads(shown)), strict=True
+            page.object_list, _in_order(page.object_list, fleet.job_summaries(shown)), strict=True
         ),
         "query": query,
         "phase": phase,
@@ -112,7 +113,7 @@ def job_new(request: HttpRequest) -> HttpResponse:
             faults = error.faults
         else:
             return redirect("job", job_id=job.pk)
-    devices = device_history.not_revoked()
+    devices = device_history.enrolled_devices()
     context = {
         "sections": forms.sections(values, faults, devices),
         "faults": forms.named(faults),
@@ -136,7 +137,7 @@ def _start(request: HttpRequest) -> dict[str, Any]:
 @require(CREATE_JOB)
 @require_POST
 def job_estimate(request: HttpRequest) -> HttpResponse:
-    context = _estimated(forms.read(request.POST), device_history.not_revoked())
+    context = _estimated(forms.read(request.POST), device_history.enrolled_devices())
     return render(request, "jobs/_estimate.html", context)
 
 
@@ -149,7 +150,7 @@ def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
     found = estimate(spec, devices, device_history.last_trainings(devices))
     return {
         "estimate": found,
-        "warnings": forms.named(fedpipe.budget_faults(spec, found.plan)),
+        "warnings": forms.named(fedpipe_plans.budget_faults(spec, found.plan)),
         "spec": spec,
         "spec_json": json.dumps(spec.to_dict(), indent=2),
     }
@@ -169,10 +170,10 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "spec_json": json.dumps(job.spec, indent=2),
         "changed": forms.changed(job.spec),
         "models": _models(job),
-        "planned": fedpipe.told(job),
+        "planned": fedpipe_plans.plan_texts(job),
         "prediction": prediction(job),
-        "clusters": cluster_metrics.told(job),
-        "rewarded": are_paid(job),
+        "clusters": cluster_metrics.cluster_summary(job),
+        "rewarded": has_rewards(job),
         **local_baseline_views.shown(job),
         "deletable": job.phase in pinning.DELETABLE,
     }
@@ -183,7 +184,7 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
 def job_clusters(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Who folded what so far; 204 while no other round was folded and the job goes on."""
     job = get_permitted_or_404(request, Job.objects.all(), pk=job_id)
-    told = cluster_metrics.told(job)
+    told = cluster_metrics.cluster_summary(job)
     if told is None or (not job.is_over and str(told["rounds"]) == request.GET.get("was")):
         return HttpResponse(status=204)
     return render(request, "jobs/_clusters.html", {"job": job, "clusters": told})

@@ -22,9 +22,9 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 
 from webapp.accounts.models import User
+from webapp.common.wake import FLEET_GROUP, device_group, job_group
 from webapp.pages.live.readers import DeviceReader, FleetReader, JobReader, SubjectDeleted
-from webapp.telemetry.pace import WATCH_TTL_S, watch
-from webapp.wake import FLEET_GROUP, device_group, job_group
+from webapp.telemetry.report_interval import WATCH_TTL_S, watch
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from django.db.models import QuerySet
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.devices.models import Device
-from webapp.jobs.analysis import heads
-from webapp.jobs.analysis.snapshot import Memory, snapshot
+from webapp.jobs.analysis import summaries
+from webapp.jobs.analysis.snapshot import ClosedRounds, snapshot
 from webapp.jobs.models import Event, Job, Participant
 from webapp.telemetry import series
 from webapp.telemetry.models import Sample
@@ -63,7 +63,7 @@ class JobReader:
 
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
-        self.memory = Memory()
+        self.memory = ClosedRounds()
         self.changes = Changes()
         self.events: int | None = None
         self.samples: dict[int, int] = {}
@@ -111,12 +111,12 @@ class JobReader:
         return [told_event(event) for event in newest]
 
     def _samples(self, job: Job) -> series.History:
-        rows = series.of_job(job)
+        rows = series.job_samples(job)
         devices = list(Participant.objects.filter(job=job).values_list("device_id", flat=True))
         if not any(self.samples.get(i) for i in devices):
             return series.history(rows, devices)
         cursors = {i: self.samples.get(i, 0) for i in devices}
-        return series.newer(rows, cursors, SAMPLES_AT_ONCE)
+        return series.samples_after(rows, cursors, SAMPLES_AT_ONCE)
 
 
 class DeviceReader:
@@ -137,11 +137,11 @@ class DeviceReader:
         device = Device.objects.filter(pk=self.device_id).first()
         if device is None:
             raise SubjectDeleted("this device does not exist any more")
-        told = self.changes.of(heads.device_head(device))
+        told = self.changes.of(summaries.device_summary(device))
         events = self._events()
         rows = Sample.objects.filter(device=device)
         if self.seq:
-            found = series.newer(rows, {device.pk: self.seq}, SAMPLES_AT_ONCE)
+            found = series.samples_after(rows, {device.pk: self.seq}, SAMPLES_AT_ONCE)
         else:
             recent = rows.filter(seq__gt=device.last_sample_seq - 20_000)
             found = series.history(recent, [device.pk], 3000)
@@ -182,9 +182,9 @@ class FleetReader:
         """Nothing to start behind: the first message tells everything."""
 
     def read(self) -> Json | None:
-        devices = {head["id"]: head for head in map(heads.device_head, _presence())}
+        devices = {head["id"]: head for head in map(summaries.device_summary, _presence())}
         running = Job.objects.filter(phase__in=[JobPhase.RUNNING.value, "queued"], alone_of=None)
-        jobs = {head["id"]: head for head in heads.job_heads(running)}
+        jobs = {head["id"]: head for head in summaries.job_summaries(running)}
         news = [head for key, head in devices.items() if self.devices.get(key) != head]
         moved = [head for key, head in jobs.items() if self.jobs.get(key) != head]
         left = [key for key in self.jobs if key not in jobs]
@@ -198,5 +198,5 @@ class FleetReader:
             "jobs": moved,
             "left": left,
             "gone": gone,
-            "counts": heads.counts(devices.values()),
+            "counts": summaries.presence_counts(devices.values()),
         }

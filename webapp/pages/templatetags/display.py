@@ -14,8 +14,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from webapp.common import units
+from webapp.pages.icons import ICONS
 from webapp.pages.jobs.forms import Field
-from webapp.telemetry.icons import ICONS
 
 register = template.Library()
 

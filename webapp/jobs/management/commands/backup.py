@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from webapp.jobs.artefacts.backup import BackupRefused, backup
+from webapp.jobs.artefacts.site_backup import BackupRefused, backup
 
 
 class Command(BaseCommand):

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from webapp.jobs.artefacts.backup import BackupRefused, restore, settle
+from webapp.jobs.artefacts.site_backup import BackupRefused, restore, settle
 
 
 class Command(BaseCommand):

@@ -1,4 +1,4 @@
-"""What PFIT's devices are paid for, and what their own training made of it."""
+"""Rewards of a PFIT job: each device's reward function, and rewards before and after training."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ BEFORE, AFTER = "reward_before", "reward_after"
 REWARDED = ("reward", BEFORE, AFTER)
 
 
-def are_paid(job: Job) -> bool:
+def has_rewards(job: Job) -> bool:
     """Whether the job's devices learn from rewards."""
     return bool(job.spec.get("method", {}).get("name") == PFIT)
 
 
-def newest(job: Job, people: Sequence[Participant], told: Sequence[Json]) -> dict[int, Json]:
-    """By slot: what a device is paid for, and its last rewards; nothing where none learns from any.
+def newest_rewards(
+    job: Job, people: Sequence[Participant], told: Sequence[Json]
+) -> dict[int, Json]:
+    """By slot: a device's reward function and its last rewards; {} in a job without rewards.
 
     ``of`` is the sum, ``least`` and ``most`` what it can be; ``before`` and ``after`` are of round
     ``round``, ``drawn`` the mean of the samples of the last training, evaluated or not.
     """
-    if not are_paid(job):
+    if not has_rewards(job):
         return {}
-    found = {person.slot: paid(job, person) for person in people}
+    found = {person.slot: reward_terms(job, person) for person in people}
     for row in told:
         for part in row["train"]:
             mine = found.get(part["slot"])
@@ -41,7 +43,7 @@ def newest(job: Job, people: Sequence[Participant], told: Sequence[Json]) -> dic
     return found
 
 
-def paid(job: Job, person: Participant) -> Json:
+def reward_terms(job: Job, person: Participant) -> Json:
     """The device's own weighting of the job's rewards, before anything is measured."""
     words = person.tailoring.get("method.rewards") or job.spec["method"]["rewards"]
     least, most = extremes(words)

@@ -19,14 +19,14 @@ from fedcore.plan.per_device import by_their_options
 from fedcore.spec.job import JobSpec
 from webapp.common import units
 from webapp.devices.models import Dataset
-from webapp.jobs.analysis.candidates import candidate
 from webapp.jobs.models import Assignment, Job, Participant
+from webapp.jobs.planning.candidates import candidate
 
 DELIVERED = ("reported", "folded")
 
 
 @dataclass(frozen=True)
-class Compared:
+class PredictionError:
     """One figure. ``kind`` is duration, size or joules; None where it is not known."""
 
     name: str
@@ -46,7 +46,7 @@ class Compared:
 class DevicePrediction:
     name: str
     rounds: int
-    figures: tuple[Compared, ...]
+    figures: tuple[PredictionError, ...]
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,17 @@ def _compared(plan: DevicePlan, device: Candidate, done: Sequence[Assignment]) -
         spent = energy(device.hardware, known[1], known[0] + known[2], 0.0)
         joules = None if spent.communication_j is None else spent.total_j
     figures = (
-        Compared("Step", "duration", plan.step_s, _median(_step_s(part) for part in done)),
-        Compared("Round", "duration", round_s, _median(_round_s(part) for part in done)),
-        Compared("Bytes", "size", plan.bytes_down + plan.bytes_up, _median(map(_bytes, done))),
-        Compared("Peak memory", "size", _seen(plan, device), _most(done, "peak_memory_bytes")),
-        Compared("Energy", "joules", joules, _median(_figure(part, "energy_j") for part in done)),
+        PredictionError("Step", "duration", plan.step_s, _median(_step_s(part) for part in done)),
+        PredictionError("Round", "duration", round_s, _median(_round_s(part) for part in done)),
+        PredictionError(
+            "Bytes", "size", plan.bytes_down + plan.bytes_up, _median(map(_bytes, done))
+        ),
+        PredictionError(
+            "Peak memory", "size", _seen(plan, device), _most(done, "peak_memory_bytes")
+        ),
+        PredictionError(
+            "Energy", "joules", joules, _median(_figure(part, "energy_j") for part in done)
+        ),
     )
     return DevicePrediction(plan.name, len(done), figures)
 

@@ -24,7 +24,7 @@ TOTALS = ("energy_j", "energy_estimated_j")
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricDefinition:
     """``low`` and ``high`` bound what is believed; ``unit`` is what an axis shows.
 
     ``rolled`` says what one value of several is: their mean, their sum or the highest.
@@ -37,80 +37,88 @@ class Metric:
     rolled: str = "mean"
 
 
-METRICS: dict[str, Metric] = {
-    "step": Metric("Step", "", rolled="highest"),
-    "loss": Metric("Training loss", "nats per token"),
-    "reward": Metric("Mean reward of the samples of this round", "", low=-MOST_REWARD),
-    "learning_rate": Metric("Learning rate", ""),
-    "tokens": Metric("Tokens, padding not counted", "tokens", rolled="sum"),
-    "tokens_per_s": Metric("Throughput, padding not counted", "tokens/s"),
-    "flops": Metric("Needed FLOPs", "FLOP", rolled="sum"),
-    "flops_per_s": Metric("Needed FLOPs per second", "FLOP/s"),
-    "mfu": Metric("MFU", "share of the measured peak", high=4.0),
-    "mfu_peak_flops": Metric("Peak the MFU refers to", "FLOP/s", rolled="highest"),
-    "load_s": Metric("Data loading", "s", rolled="sum"),
-    "forward_s": Metric("Forward", "s", rolled="sum"),
-    "loss_s": Metric("Loss", "s", rolled="sum"),
-    "backward_s": Metric("Backward", "s", rolled="sum"),
-    "optimizer_s": Metric("Optimizer", "s", rolled="sum"),
-    "peak_memory_bytes": Metric("Peak memory", "B", rolled="highest"),
-    "memory_bytes": Metric("Memory of the agent", "B"),
-    "cpu_percent": Metric("CPU of the agent", "% of one core"),
+METRICS: dict[str, MetricDefinition] = {
+    "step": MetricDefinition("Step", "", rolled="highest"),
+    "loss": MetricDefinition("Training loss", "nats per token"),
+    "reward": MetricDefinition("Mean reward of the samples of this round", "", low=-MOST_REWARD),
+    "learning_rate": MetricDefinition("Learning rate", ""),
+    "tokens": MetricDefinition("Tokens, padding not counted", "tokens", rolled="sum"),
+    "tokens_per_s": MetricDefinition("Throughput, padding not counted", "tokens/s"),
+    "flops": MetricDefinition("Needed FLOPs", "FLOP", rolled="sum"),
+    "flops_per_s": MetricDefinition("Needed FLOPs per second", "FLOP/s"),
+    "mfu": MetricDefinition("MFU", "share of the measured peak", high=4.0),
+    "mfu_peak_flops": MetricDefinition("Peak the MFU refers to", "FLOP/s", rolled="highest"),
+    "load_s": MetricDefinition("Data loading", "s", rolled="sum"),
+    "forward_s": MetricDefinition("Forward", "s", rolled="sum"),
+    "loss_s": MetricDefinition("Loss", "s", rolled="sum"),
+    "backward_s": MetricDefinition("Backward", "s", rolled="sum"),
+    "optimizer_s": MetricDefinition("Optimizer", "s", rolled="sum"),
+    "peak_memory_bytes": MetricDefinition("Peak memory", "B", rolled="highest"),
+    "memory_bytes": MetricDefinition("Memory of the agent", "B"),
+    "cpu_percent": MetricDefinition("CPU of the agent", "% of one core"),
     # Measured by a sensor; the second where there is none and the device's profile says its power.
-    "watts": Metric("Power", "W", high=MOST_WATTS),
-    "watts_estimated": Metric("Power, estimated from the profile", "W", high=MOST_WATTS),
-    "energy_j": Metric("Energy since the last sample", "J", high=MOST_JOULES, rolled="sum"),
-    "energy_estimated_j": Metric(
+    "watts": MetricDefinition("Power", "W", high=MOST_WATTS),
+    "watts_estimated": MetricDefinition("Power, estimated from the profile", "W", high=MOST_WATTS),
+    "energy_j": MetricDefinition(
+        "Energy since the last sample", "J", high=MOST_JOULES, rolled="sum"
+    ),
+    "energy_estimated_j": MetricDefinition(
         "Energy since the last sample, estimated", "J", high=MOST_JOULES, rolled="sum"
     ),
-    "rtt_s": Metric("Round-trip time to the server", "s", high=LONGEST_TRIP_S),
-    "retransfer_bytes": Metric("Sent or received again since the last sample", "B", rolled="sum"),
-    "net_up_bytes": Metric("Sent since the last sample", "B", rolled="sum"),
-    "net_down_bytes": Metric("Received since the last sample", "B", rolled="sum"),
-    "net_up_bps": Metric("Upload", "B/s"),
-    "net_down_bps": Metric("Download", "B/s"),
+    "rtt_s": MetricDefinition("Round-trip time to the server", "s", high=LONGEST_TRIP_S),
+    "retransfer_bytes": MetricDefinition(
+        "Sent or received again since the last sample", "B", rolled="sum"
+    ),
+    "net_up_bytes": MetricDefinition("Sent since the last sample", "B", rolled="sum"),
+    "net_down_bytes": MetricDefinition("Received since the last sample", "B", rolled="sum"),
+    "net_up_bps": MetricDefinition("Upload", "B/s"),
+    "net_down_bps": MetricDefinition("Download", "B/s"),
 }
 
 
 # What a device reports of a whole assignment; other names may carry a number or a short text.
-REPORTED: dict[str, Metric] = {
+REPORTED: dict[str, MetricDefinition] = {
     **{name: METRICS[name] for name in ("loss", "tokens", "flops", "mfu", "mfu_peak_flops")},
     "peak_memory_bytes": METRICS["peak_memory_bytes"],
-    "rouge1": Metric("ROUGE-1", "F1 in percent", high=100.0),
-    "rouge2": Metric("ROUGE-2", "F1 in percent", high=100.0),
-    "rougeL": Metric("ROUGE-L", "F1 in percent", high=100.0),
+    "rouge1": MetricDefinition("ROUGE-1", "F1 in percent", high=100.0),
+    "rouge2": MetricDefinition("ROUGE-2", "F1 in percent", high=100.0),
+    "rougeL": MetricDefinition("ROUGE-L", "F1 in percent", high=100.0),
     # Of the device's own model, where the method gives it one.
-    "personal_loss": Metric("Loss of the device's own model", "nats per token"),
-    "personal_rouge1": Metric("ROUGE-1 of its own model", "F1 in percent", high=100.0),
-    "personal_rouge2": Metric("ROUGE-2 of its own model", "F1 in percent", high=100.0),
-    "personal_rougeL": Metric("ROUGE-L of its own model", "F1 in percent", high=100.0),
+    "personal_loss": MetricDefinition("Loss of the device's own model", "nats per token"),
+    "personal_rouge1": MetricDefinition("ROUGE-1 of its own model", "F1 in percent", high=100.0),
+    "personal_rouge2": MetricDefinition("ROUGE-2 of its own model", "F1 in percent", high=100.0),
+    "personal_rougeL": MetricDefinition("ROUGE-L of its own model", "F1 in percent", high=100.0),
     # Of PFIT: of samples, and of the validation part by the received model and by the device's own.
     "reward": METRICS["reward"],
-    "reward_before": Metric("Reward of the received model", "", low=-MOST_REWARD),
-    "reward_after": Metric("Reward of the device's own model", "", low=-MOST_REWARD),
-    "steps": Metric("Steps", ""),
-    "examples": Metric("Examples", ""),
-    "seconds": Metric("Time", "s"),
-    "download_s": Metric("Download", "s"),
-    "upload_s": Metric("Upload", "s"),
-    "wait_s": Metric("Waiting for the server", "s"),
+    "reward_before": MetricDefinition("Reward of the received model", "", low=-MOST_REWARD),
+    "reward_after": MetricDefinition("Reward of the device's own model", "", low=-MOST_REWARD),
+    "steps": MetricDefinition("Steps", ""),
+    "examples": MetricDefinition("Examples", ""),
+    "seconds": MetricDefinition("Time", "s"),
+    "download_s": MetricDefinition("Download", "s"),
+    "upload_s": MetricDefinition("Upload", "s"),
+    "wait_s": MetricDefinition("Waiting for the server", "s"),
     # Energy of the whole assignment by a sensor, or estimated, and its parts by what was going on.
-    "energy_j": Metric("Energy", "J", high=MOST_JOULES),
-    "energy_estimated_j": Metric("Energy, estimated from the profile", "J", high=MOST_JOULES),
-    "compute_j": Metric("Energy while computing", "J", high=MOST_JOULES),
-    "communication_j": Metric("Energy while sending and receiving", "J", high=MOST_JOULES),
-    "waiting_j": Metric("Energy while waiting", "J", high=MOST_JOULES),
+    "energy_j": MetricDefinition("Energy", "J", high=MOST_JOULES),
+    "energy_estimated_j": MetricDefinition(
+        "Energy, estimated from the profile", "J", high=MOST_JOULES
+    ),
+    "compute_j": MetricDefinition("Energy while computing", "J", high=MOST_JOULES),
+    "communication_j": MetricDefinition(
+        "Energy while sending and receiving", "J", high=MOST_JOULES
+    ),
+    "waiting_j": MetricDefinition("Energy while waiting", "J", high=MOST_JOULES),
     # Bytes counted at the socket, headers included.
-    "net_up_bytes": Metric("Sent", "B"),
-    "net_down_bytes": Metric("Received", "B"),
-    "retransfer_bytes": Metric("Sent or received again", "B"),
+    "net_up_bytes": MetricDefinition("Sent", "B"),
+    "net_down_bytes": MetricDefinition("Received", "B"),
+    "retransfer_bytes": MetricDefinition("Sent or received again", "B"),
     "rtt_s": METRICS["rtt_s"],
 }
 PHASES_KEY = "phase_s"
 # Values by a name of their own each: seconds of a phase, FedPipe's score of a matrix.
-GROUPS: Mapping[str, tuple[str, Metric]] = {
+GROUPS: Mapping[str, tuple[str, MetricDefinition]] = {
     PHASES_KEY: ("seconds", METRICS["load_s"]),
-    FEDPIPE_SCORES: ("scores", Metric("Sensitivity of a matrix", "")),
+    FEDPIPE_SCORES: ("scores", MetricDefinition("Sensitivity of a matrix", "")),
 }
 
 
@@ -155,7 +163,7 @@ def _energy_faults(values: Mapping[str, Any]) -> list[str]:
     return [f"{told[0]} is {total:g} J where {', '.join(PARTS)} sum to {whole:g} J"]
 
 
-def _fault(name: str, value: object, metric: Metric) -> str:
+def _fault(name: str, value: object, metric: MetricDefinition) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"{name} must be a number"
     high = min(metric.high, LARGEST)

@@ -21,16 +21,16 @@ from fedcore.spec.rules.distill import training_devices
 from fedcore.topology import Cluster
 from webapp.common import units
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.analysis.candidates import ASSUMED_LINK, candidate
-from webapp.jobs.analysis.data_distribution import Spread, spread_of
-from webapp.jobs.lifecycle.clusters import expected
+from webapp.jobs.lifecycle.clusters import expected_clusters
 from webapp.jobs.models import Assignment
+from webapp.jobs.planning.candidates import ASSUMED_LINK, candidate
+from webapp.jobs.planning.data_distribution import Spread, spread_of
 
 PHASE_WORDS = dict(zip(PHASES, ("download", "train", "evaluate", "upload", "wait"), strict=True))
 
 
 @dataclass(frozen=True)
-class Part:
+class DeviceEstimate:
     """One device's part. ``why`` says why it does not fit, '' if it does."""
 
     name: str
@@ -71,7 +71,7 @@ class Estimate:
     ``payload`` is what trains, in fp32; ``device_bytes`` what a device moves in a round, both ways.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[DeviceEstimate, ...]
     per_round: int
     payload: int | None
     device_bytes: int | None
@@ -83,11 +83,11 @@ class Estimate:
     clusters: tuple[Cluster, ...] = ()
 
     @property
-    def fitting(self) -> list[Part]:
+    def fitting(self) -> list[DeviceEstimate]:
         return [part for part in self.parts if part.fits]
 
     @property
-    def left_out(self) -> list[Part]:
+    def left_out(self) -> list[DeviceEstimate]:
         return [part for part in self.parts if not part.fits]
 
     @property
@@ -124,7 +124,7 @@ class Estimate:
         return None if each is None else each * self.per_round * self.rounds
 
     @property
-    def slowest(self) -> Part | None:
+    def slowest(self) -> DeviceEstimate | None:
         """The device that the others wait for."""
         name = self.plan.slowest if self.plan else ""
         return next((part for part in self.parts if name and part.name == name), None)
@@ -145,7 +145,7 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
     plans = {row.name: row for row in plan.devices} if plan else {}
     parts = tuple(_part(d, why[d.pk], held[d.pk], plans.get(d.name)) for d in asked)
     fitting = {part.name for part in parts if part.fits}
-    clusters = tuple(expected(spec, devices, sorted(fitting)))
+    clusters = tuple(expected_clusters(spec, devices, sorted(fitting)))
     heads = {cluster.head for cluster in clusters}
     parts = tuple(part for part in parts if part.name in fitting or part.name not in heads)
     return Estimate(
@@ -197,12 +197,14 @@ def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
     return ""
 
 
-def _part(device: Device, why: str, held: Dataset | None, plan: DevicePlan | None) -> Part:
+def _part(
+    device: Device, why: str, held: Dataset | None, plan: DevicePlan | None
+) -> DeviceEstimate:
     if why or held is None:
-        return Part(device.name, why)
+        return DeviceEstimate(device.name, why)
     note = "" if device.is_online else device.presence
     why = plan.why if plan else ""
-    return Part(device.name, why, note, held.name, held.examples, plan, held.domain)
+    return DeviceEstimate(device.name, why, note, held.name, held.examples, plan, held.domain)
 
 
 def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from webapp.devices.models import Device
 from webapp.jobs.analysis import snapshot
-from webapp.jobs.analysis.device_history import known
+from webapp.jobs.analysis.device_history import set_prefetched
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
 Json = dict[str, Any]
@@ -19,7 +19,7 @@ R = TypeVar("R", Participant, Round)
 PRESENCES = ("online", "busy", "offline", "never seen", "revoked")
 
 
-def device_head(device: Device) -> Json:
+def device_summary(device: Device) -> Json:
     """What a list shows of a device and what changes by itself."""
     activity = device.activity if device.presence == "busy" else {}
     return {
@@ -33,13 +33,13 @@ def device_head(device: Device) -> Json:
     }
 
 
-def counts(heads: Iterable[Json]) -> dict[str, int]:
+def presence_counts(heads: Iterable[Json]) -> dict[str, int]:
     """How many devices are in each state, every state named."""
     found = Counter(head["presence"] for head in heads)
     return {presence: found.get(presence, 0) for presence in PRESENCES}
 
 
-def job_heads(jobs: QuerySet[Job]) -> list[Json]:
+def job_summaries(jobs: QuerySet[Job]) -> list[Json]:
     """State, round, progress and losses of these jobs, in four queries however many they are."""
     rows = list(jobs)
     keys = [job.pk for job in rows]
@@ -50,7 +50,7 @@ def job_heads(jobs: QuerySet[Job]) -> list[Json]:
     for part in Assignment.objects.filter(round__in=open_).order_by("slot", "attempt"):
         parts.setdefault(part.round_id, []).append(part)
     for found in cycles.values():
-        known(found[-1], assignments=parts.get(found[-1].pk, []))
+        set_prefetched(found[-1], assignments=parts.get(found[-1].pk, []))
     return [_job_head(job, people.get(job.pk, []), cycles.get(job.pk, [])) for job in rows]
 
 

@@ -13,7 +13,7 @@ from django.http import HttpResponse
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def text_of(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Comma-separated, CRLF, empty where a value is None."""
     out = io.StringIO()
     csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
@@ -26,9 +26,9 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def answer(rows: Iterable[Sequence[object]], name: str) -> HttpResponse:
+def csv_response(rows: Iterable[Sequence[object]], name: str) -> HttpResponse:
     """The file as a download; ``name`` without ending, made safe for every system."""
     safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "export"
-    made = HttpResponse(text_of(rows), content_type="text/csv; charset=utf-8")
+    made = HttpResponse(csv_text(rows), content_type="text/csv; charset=utf-8")
     made["Content-Disposition"] = f'attachment; filename="{safe}.csv"'
     return made

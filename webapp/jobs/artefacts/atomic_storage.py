@@ -11,7 +11,7 @@ from typing import Any
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
-from webapp.jobs.artefacts.locks import held
+from webapp.jobs.artefacts.locks import locked
 
 # Another disk, or one that knows no second name for a file: then the bytes are copied.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
@@ -46,7 +46,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
         temporary = target.with_name(f".{uuid.uuid4().hex}.part")
         try:
             # Held while it is written, so that whoever tidies up sees that its writer lives.
-            with temporary.open("wb") as out, held(out.fileno()):
+            with temporary.open("wb") as out, locked(out.fileno()):
                 for chunk in content.chunks(2**20):
                     out.write(chunk)
                 out.flush()

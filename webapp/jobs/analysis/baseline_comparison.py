@@ -23,9 +23,9 @@ from fedcore.spec.local_baseline import Compared, Score, alone_seat, alone_spec,
 from webapp.accounts.models import User
 from webapp.common.units import plausible
 from webapp.devices.models import DeviceRole
-from webapp.jobs.analysis import heads as fleet
-from webapp.jobs.analysis.device_metrics import work_of
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.analysis import summaries as fleet
+from webapp.jobs.analysis.device_metrics import training_figures
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.services import MoveRefused, create_job, move
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Assignment, Job, Participant
@@ -70,7 +70,7 @@ def _score(told: Mapping[str, Any], prefix: str = "") -> Score | None:
     return None if rouge is None or loss is None else Score(rouge, loss)
 
 
-def refused(job: Job) -> str:
+def why_not_comparable(job: Job) -> str:
     """Why this job cannot be compared with training alone; '' if it can."""
     if job.alone_of_id is not None:
         return "this is itself a training alone; ask the job that it is compared with"
@@ -95,7 +95,7 @@ def start_baseline(job_id: UUID, user: User | None) -> None:
     with transaction.atomic():
         lock_job(job_id)
         job = Job.objects.get(pk=job_id)
-        if why := refused(job):
+        if why := why_not_comparable(job):
             raise MoveRefused(why)
         list(Job.objects.select_for_update().filter(alone_of=job).values_list("pk"))
         people, children = _people(job), _newest(job)
@@ -155,16 +155,16 @@ def _gone(person: Participant) -> str:
     return ""
 
 
-def told(job: Job) -> Json:
+def comparison_json(job: Job) -> Json:
     """Each device's last scores, together and alone, with its state; and what all of them gained.
 
     ``open``: some still train or wait; ``can_ask``: something would be launched; ``cost_s``: of the
     slowest device, by its own last trainings (None: not known). ``refused`` says why there is none.
     """
-    why, children = refused(job), _newest(job)
+    why, children = why_not_comparable(job), _newest(job)
     people = _people(job) if not why or children else {}
     scores = last_scores([job, *children.values()])
-    heads = {head["id"]: head for head in fleet.job_heads(_rows(children.values()))}
+    heads = {head["id"]: head for head in fleet.job_summaries(_rows(children.values()))}
     lines = [
         _line(person, scores[job.pk].get(slot), children.get(slot), scores, heads)
         for slot, person in people.items()
@@ -266,7 +266,7 @@ def _cost(job: Job) -> float | None:
     )
     seconds: dict[int, list[float]] = {}
     for part in parts:
-        work = work_of(part)
+        work = training_figures(part)
         spent = (work.compute_s or 0.0) + (work.communication_s or 0.0)
         seconds.setdefault(part.slot, []).append(spent)
     means = [sum(mine) / len(mine) for mine in seconds.values()]

@@ -83,7 +83,7 @@ class DeviceThrottle(SimpleRateThrottle):
 
 
 class DeviceTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "webapp.api.device.authentication.DeviceTokenAuthentication"
+    target_class = "webapp.api.device.device_tokens.DeviceTokenAuthentication"
     name = "deviceToken"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from webapp.common.units import plausible
-from webapp.jobs.analysis import local_baseline
+from webapp.jobs.analysis import baseline_comparison
 from webapp.jobs.analysis.device_history import memory_of, peaks_of
-from webapp.jobs.analysis.device_metrics import Work, ratio, work_of
-from webapp.jobs.analysis.rewards import are_paid, paid
+from webapp.jobs.analysis.device_metrics import TrainingFigures, ratio, training_figures
+from webapp.jobs.analysis.device_rewards import has_rewards, reward_terms
 from webapp.jobs.analysis.scores import OWN, SHARED
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
@@ -35,7 +35,7 @@ class DeviceFigures:
     offered: int = 0
     lost: int = 0
     reasons: tuple[str, ...] = ()
-    works: tuple[Work, ...] = ()
+    works: tuple[TrainingFigures, ...] = ()
     trained_examples: int = 0
     idle_s: float = 0.0
     in_rounds_s: float = 0.0
@@ -57,13 +57,13 @@ class DeviceFigures:
         return mean_mfu(self.works)
 
     @property
-    def rewarded(self) -> Work | None:
+    def rewarded(self) -> TrainingFigures | None:
         """Its last training whose rewards were measured; None where it learned from none."""
         known = [work for work in self.works if work.reward_gain is not None]
         return known[-1] if known else None
 
     @property
-    def first_rewarded(self) -> Work | None:
+    def first_rewarded(self) -> TrainingFigures | None:
         """The first such training: it began from the model before the job, or near it."""
         return next((work for work in self.works if work.reward_gain is not None), None)
 
@@ -84,7 +84,7 @@ class DeviceFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
+class JobFigures:
     """A job's figures. Scores are ROUGE-L, F1 in percent; ``spec`` is its specification."""
 
     phase: str = "completed"
@@ -100,7 +100,7 @@ class Figures:
     last_loss: float | None = None
 
     @property
-    def works(self) -> list[Work]:
+    def works(self) -> list[TrainingFigures]:
         return [work for device in self.devices for work in device.works]
 
     def total(self, name: str) -> float:
@@ -116,12 +116,12 @@ class Figures:
         return found.get(name) if isinstance(found, dict) else None
 
 
-def total(works: Iterable[Work], name: str) -> float:
+def total(works: Iterable[TrainingFigures], name: str) -> float:
     """Sum of a figure over trainings; 0.0 where none knows it."""
     return sum(float(getattr(work, name) or 0.0) for work in works)
 
 
-def mean_mfu(works: Iterable[Work]) -> float | None:
+def mean_mfu(works: Iterable[TrainingFigures]) -> float | None:
     """Needed FLOPs over those the peaks allow in the same seconds."""
     known = [w for w in works if w.mfu is not None and w.peak_flops and w.compute_s]
     able = sum((w.peak_flops or 0) * (w.compute_s or 0) for w in known)
@@ -129,7 +129,7 @@ def mean_mfu(works: Iterable[Work]) -> float | None:
     return ratio(done, able) if known else None
 
 
-def gather(job: Job) -> Figures:
+def gather(job: Job) -> JobFigures:
     """A fixed number of queries, however many rounds and devices."""
     people = list(Participant.objects.filter(job=job).select_related("device").order_by("slot"))
     rounds = list(
@@ -138,16 +138,16 @@ def gather(job: Job) -> Figures:
     closed = [row for row in rounds if row.phase == RoundPhase.CLOSED.value and row.number]
     failed = [row for row in rounds if row.phase == RoundPhase.FAILED.value]
     scored = [row.evaluation for row in rounds if row.evaluation]
-    mine, gained = _by_slot(rounds), local_baseline.gains(job)
+    mine, gained = _by_slot(rounds), baseline_comparison.gains(job)
     ends = _last_ends(pair for pairs in mine.values() for pair in pairs)
-    return Figures(
+    return JobFigures(
         phase=job.phase,
         reason=job.reason,
         spec=job.spec,
         devices=tuple(
             replace(
                 _device(person, mine.get(person.slot, []), ends),
-                paid_for=paid(job, person)["of"] if are_paid(job) else "",
+                paid_for=reward_terms(job, person)["of"] if has_rewards(job) else "",
                 over_alone=gained.get(person.slot),
             )
             for person in people
@@ -202,7 +202,7 @@ def _device(
         offered=len(trained),
         lost=len(lost),
         reasons=tuple(dict.fromkeys(part.reason for part in lost if part.reason)),
-        works=tuple(work_of(part) for _, part in brought),
+        works=tuple(training_figures(part) for _, part in brought),
         trained_examples=sum(part.examples for _, part in brought),
         idle_s=sum(idle for idle, _, _ in waits),
         in_rounds_s=sum(span for _, span, _ in waits),

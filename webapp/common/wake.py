@@ -19,7 +19,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-from webapp.broker import BROKER_ERRORS
+from webapp.common.task_queue import BROKER_ERRORS
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from django.db import transaction
 from django.db.models import F
 
+from webapp.common.wake import wake_fleet, wake_job
 from webapp.devices.models import Device
-from webapp.jobs.models import Event, Job, Level
-from webapp.wake import wake_fleet, wake_job
+from webapp.jobs.models import Event, EventLevel, Job
 
 
-def job_event(job: Job, text: str, level: str = Level.INFO, device: Device | None = None) -> None:
+def job_event(
+    job: Job, text: str, level: str = EventLevel.INFO, device: Device | None = None
+) -> None:
     """Add a line to a job's log. Counting up the job row first makes ``seq`` free of gaps."""
     with transaction.atomic():
         Job.objects.filter(pk=job.pk).update(event_seq=F("event_seq") + 1)
@@ -19,7 +21,7 @@ def job_event(job: Job, text: str, level: str = Level.INFO, device: Device | Non
     wake_job(job.pk)
 
 
-def fleet_event(text: str, level: str = Level.INFO, device: Device | None = None) -> None:
+def fleet_event(text: str, level: str = EventLevel.INFO, device: Device | None = None) -> None:
     """Add a line that belongs to no job."""
     Event.objects.create(device=device, level=level, text=text)
     wake_fleet()

@@ -9,7 +9,7 @@ from typing import Protocol
 SHOWN = 12  # devices
 
 
-class Held(Protocol):
+class DatasetFigures(Protocol):
     """What is asked of a device: figures of the dataset it would train on."""
 
     @property
@@ -54,7 +54,7 @@ class Spread:
         return self.holdings[0].examples / max(1, self.smallest)
 
 
-def spread_of(devices: Sequence[Held]) -> Spread | None:
+def spread_of(devices: Sequence[DatasetFigures]) -> Spread | None:
     """The largest devices first; None where there is no device."""
     if not devices:
         return None
@@ -69,18 +69,18 @@ def spread_of(devices: Sequence[Held]) -> Spread | None:
     )
 
 
-def _holding(held: Held, total: int, largest: int) -> Holding:
+def _holding(held: DatasetFigures, total: int, largest: int) -> Holding:
     words = f"{held.dataset}, {held.domain}" if _apart(held) else held.dataset
     share, length = held.examples / max(1, total), held.examples / max(1, largest)
     return Holding(held.name, words, held.examples, share, length)
 
 
-def _apart(held: Held) -> bool:
+def _apart(held: DatasetFigures) -> bool:
     """Whether the domain says more than the dataset's name."""
     return bool(held.domain) and held.domain != held.dataset
 
 
-def _domains(devices: Sequence[Held]) -> tuple[tuple[str, int, int], ...]:
+def _domains(devices: Sequence[DatasetFigures]) -> tuple[tuple[str, int, int], ...]:
     sums: dict[str, tuple[int, int]] = {}
     for held in devices:
         examples, count = sums.get(held.domain, (0, 0))

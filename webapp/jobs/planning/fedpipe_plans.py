@@ -15,17 +15,17 @@ from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE
 from webapp.devices.models import Dataset
-from webapp.jobs.analysis.candidates import candidate
 from webapp.jobs.analysis.device_history import last_trainings
-from webapp.jobs.lifecycle.events import job_event
+from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, Event, Job, Participant
+from webapp.jobs.planning.candidates import candidate
 
 BUDGETS = ("memory_budget_mb", "time_budget_s")
 SHOWN = 3  # devices named for each reason
 PLANNED = ": planned: "  # between the device and the reason in a job's log
 
 
-def told(job: Job) -> list[tuple[str, str]]:
+def plan_texts(job: Job) -> list[tuple[str, str]]:
     """Device and plan, in words, of a job that was planned; by name."""
     if job.spec.get("method", {}).get("name") != FEDPIPE:
         return []
@@ -47,7 +47,7 @@ def budget_faults(spec: JobSpec, found: FleetPlan | None) -> list[Fault]:
     return [Fault(f"method.{name}", f"no device can be planned: {told}") for name in given]
 
 
-def settle(job: Job, number: int, participants: Sequence[Participant]) -> None:
+def assign_plans(job: Job, number: int, participants: Sequence[Participant]) -> None:
     """Set and store what each device trains, where the job leaves that to FedPipe and nobody has.
 
     To be called under the job's lock before round ``number`` starts. Before round 0, which brings

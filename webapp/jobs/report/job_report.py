@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from webapp.jobs.analysis.device_metrics import PHASES, work_of
+from webapp.jobs.analysis.device_metrics import PHASES, training_figures
 from webapp.jobs.models import Assignment, Job
 from webapp.jobs.report import efficiency, learning
-from webapp.jobs.report.data import Figures, gather
 from webapp.jobs.report.findings import Check, Finding, Severity
+from webapp.jobs.report.job_figures import JobFigures, gather
 
 Json = dict[str, Any]
 CHECKS: tuple[Check, ...] = (*efficiency.CHECKS, *learning.CHECKS)
@@ -27,7 +27,7 @@ HEADINGS: tuple[tuple[Severity, str, str, str], ...] = (
 class Report:
     """``thin`` says why there is too little evidence; then there are no findings."""
 
-    figures: Figures
+    figures: JobFigures
     findings: tuple[Finding, ...]
     thin: str = ""
 
@@ -41,16 +41,16 @@ class Report:
 
 def report(job: Job) -> Report:
     """Everything the checks find in a job's rows."""
-    return judged(gather(job))
+    return judge(gather(job))
 
 
-def judged(figures: Figures) -> Report:
+def judge(figures: JobFigures) -> Report:
     """The findings, or what is missing for them."""
     thin = _thin(figures)
     return Report(figures, () if thin else tuple(_found(figures)), thin)
 
 
-def _thin(figures: Figures) -> str:
+def _thin(figures: JobFigures) -> str:
     trainings = len(figures.works)
     if not figures.rounds_closed and not figures.rounds_failed:
         return "no round has ended yet"
@@ -61,14 +61,14 @@ def _thin(figures: Figures) -> str:
     return ""
 
 
-def _found(figures: Figures) -> Iterable[Finding]:
+def _found(figures: JobFigures) -> Iterable[Finding]:
     for check in CHECKS:
         finding = check(figures)
         if finding is not None:
             yield replace(finding, key=check.__name__)
 
 
-def told(job: Job) -> Json:
+def report_json(job: Job) -> Json:
     """The report as plain values."""
     found = report(job)
     return {
@@ -131,7 +131,7 @@ def rows(job: Job) -> list[list[Any]]:
 
 
 def _row(part: Assignment) -> list[Any]:
-    work = work_of(part)
+    work = training_figures(part)
     phases = work.phase_s or {}
     about = [part.round.number, part.attempt, part.device.name, part.phase, part.reason]
     figures = [getattr(work, name) for name in FIGURES]
