@@ -13,6 +13,8 @@ from webapp.accounts.models import PersonToken, User
 from webapp.devices.models import Credential, Device, Enrolment, hashed
 from webapp.jobs.models import Job
 
+pytestmark = pytest.mark.postgresql
+
 
 def test_a_job_is_created_and_launched(operator_api: Any, people: Any) -> None:
     answer = operator_api.post("/api/v1/jobs/", {"name": "first", "rounds": 3}, format="json")

@@ -12,6 +12,8 @@ from tests.api.conftest import V1, add_device, add_job
 from webapp.jobs.models import Artefact, Event, Job, Round
 from webapp.telemetry.models import Sample
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture
 def job(db: None) -> Job:

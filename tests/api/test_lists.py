@@ -13,6 +13,8 @@ from tests.api.conftest import add_device, add_job
 from webapp.devices.models import Device, Enrolment
 from webapp.jobs.models import Event, Job
 
+pytestmark = pytest.mark.postgresql
+
 LISTS = [
     "devices/",
     "enrolments/",

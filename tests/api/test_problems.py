@@ -8,6 +8,8 @@ import pytest
 
 from webapp.jobs.models import Job
 
+pytestmark = pytest.mark.postgresql
+
 NOBODYS = "52e8e6cb-12f6-4b2c-8c27-5af6f043ddd1"
 
 

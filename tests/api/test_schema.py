@@ -22,6 +22,8 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from fedcore.spec.job import JobSpec, options
 from webapp.accounts.models import create_token
 
+pytestmark = pytest.mark.postgresql
+
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 

@@ -15,6 +15,8 @@ from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment
 
+pytestmark = pytest.mark.postgresql
+
 VERBS: dict[str, dict[str, Any]] = {
     "accept": {"boot_id": ""},
     "progress": {"phase": "training"},

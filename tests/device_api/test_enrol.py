@@ -18,7 +18,7 @@ from webapp.devices import broker_users
 from webapp.devices.models import Credential, Device, Enrolment, hashed
 from webapp.jobs.lifecycle import enrolment
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
 DATA = {"name": "law", "domain": "law", "examples": 40, "size_bytes": 900, "columns": ["text"]}
 

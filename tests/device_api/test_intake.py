@@ -11,7 +11,7 @@ import pytest
 
 from tests import asgi
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 MEGABYTE = 2**20
 JSON = {"Content-Type": "application/json"}
 

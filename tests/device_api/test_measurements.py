@@ -13,6 +13,8 @@ from webapp.devices.models import Device
 from webapp.telemetry.models import Sample
 from webapp.telemetry.report_interval import watch
 
+pytestmark = pytest.mark.postgresql
+
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
 

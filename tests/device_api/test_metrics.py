@@ -8,6 +8,8 @@ import pytest
 
 from webapp.common.metric_definitions import faults_of, report_faults
 
+pytestmark = pytest.mark.postgresql
+
 PARTS = {"compute_j": 80.0, "communication_j": 15.0, "waiting_j": 5.0}
 
 

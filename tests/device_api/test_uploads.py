@@ -16,6 +16,8 @@ from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage
 from webapp.jobs.models import Artefact, Assignment
 
+pytestmark = pytest.mark.postgresql
+
 Work = dict[str, Any]
 
 

@@ -15,7 +15,7 @@ from webapp.jobs.analysis import baseline_comparison
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, Event, Job
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 NAMES = ("attic", "barn", "pi")
 
 

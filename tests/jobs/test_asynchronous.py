@@ -11,6 +11,8 @@ from webapp.jobs.analysis import snapshot
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Round
 
+pytestmark = pytest.mark.postgresql
+
 BUFFERED = {"mode": "buffered", "buffer_size": 2, "staleness_discount": "none"}
 
 

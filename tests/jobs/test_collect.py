@@ -16,6 +16,8 @@ from webapp.telemetry import rollup, series
 from webapp.telemetry.models import Sample
 from workers.coordinator import cleanup
 
+pytestmark = pytest.mark.postgresql
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 

@@ -23,6 +23,8 @@ from workers.aggregate import round_fold, shard_fold
 from workers.aggregate.round_fold import fold_round
 from workers.aggregate.shard_fold import fold_one
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture(autouse=True)
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from tests.federation import DEADLINE_S, LEASE_S, Federation, phase_of
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job
 
+pytestmark = pytest.mark.postgresql
+
 PAUSE_AND_ON = ("pause", "resume")
 
 

@@ -20,6 +20,8 @@ from webapp.jobs.lifecycle import transitions
 from webapp.jobs.models import Assignment, Event, Watch
 from workers.coordinator import outages, reconcile
 
+pytestmark = pytest.mark.postgresql
+
 HOUR_S = 3600.0
 
 

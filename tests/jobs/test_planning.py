@@ -11,6 +11,8 @@ from webapp.devices.models import Device
 from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.models import Job, Participant
 
+pytestmark = pytest.mark.postgresql
+
 
 def waiting(job: Job) -> str:
     job.refresh_from_db()

@@ -19,6 +19,8 @@ from workers.aggregate.round_fold import fold_round
 from workers.coordinator import reconcile
 from workers.coordinator.advance import advance
 
+pytestmark = pytest.mark.postgresql
+
 SIMULTANEOUS = 4
 
 

@@ -17,6 +17,8 @@ from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job
 from workers.coordinator import outages, reconcile
 
+pytestmark = pytest.mark.postgresql
+
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
 

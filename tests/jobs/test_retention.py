@@ -20,6 +20,8 @@ from webapp.jobs.artefacts import garbage_collection
 from webapp.jobs.artefacts.store import claim, storage, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Round
 
+pytestmark = pytest.mark.postgresql
+
 GRACE_H = 1.0
 
 

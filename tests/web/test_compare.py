@@ -17,6 +17,8 @@ from webapp.jobs.models import Job
 from webapp.pages.devices.columns import scale_of
 from webapp.pages.devices.comparison import compare
 
+pytestmark = pytest.mark.postgresql
+
 PAGE = "devices-compare"
 
 

@@ -21,6 +21,8 @@ from webapp.telemetry import series
 from webapp.telemetry.models import Sample
 from workers.coordinator.apply import evaluation_means
 
+pytestmark = pytest.mark.postgresql
+
 
 def test_snapshot_is_plain_json(job: Job) -> None:
     told = json.loads(json.dumps(snapshot(job), allow_nan=False))

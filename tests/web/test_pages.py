@@ -15,6 +15,8 @@ from tests.web import factories
 from webapp.devices.models import Device
 from webapp.jobs.models import Job
 
+pytestmark = pytest.mark.postgresql
+
 PAGES = ("overview", "devices", "jobs", "profile", "tokens")
 MAX_QUERIES = 16
 
