@@ -167,7 +167,7 @@ def free_bytes() -> float:
 
 def _disk_does(folder: Path, plan: Workload) -> bool:
     """The model, and the global weights and the update of full training."""
-    files = 2 if plan.full else 1
+    files = 2 if plan.trained == plan.parameters else 1
     folder.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(folder).free > (files + 0.5) * FP32_BYTES * plan.parameters
 

@@ -15,7 +15,8 @@ from fedcore.compute.memory_pages import default_pages, keep_pages, release_page
 from fedcore.methods.session import set_dropout
 from fedcore.model.adapters import attach, trainable_parameters
 from fedcore.model.load import load_base
-from fedcore.plan.cost.step_flops import StepCost, full_cost, lora_cost
+from fedcore.plan.cost.step_flops import StepCost
+from fedcore.plan.cost.workload import Workload
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate, groups, steps_of
@@ -65,10 +66,7 @@ class Task:
 
     @property
     def cost(self) -> StepCost:
-        adapter = self.spec.adapter
-        if adapter.kind == "full":
-            return full_cost(self.sizes)
-        return lora_cost(self.sizes, adapter.rank, adapter.targets)
+        return Workload.of(self.spec, self.sizes, self.spec.train.precision).cost
 
 
 def turn(variant: Variant, task: Task) -> Timed:
@@ -90,7 +88,7 @@ def turn(variant: Variant, task: Task) -> Timed:
 def build(variant: Variant, task: Task) -> Any:
     """The model to train. Edgewise keeps a frozen base in the precision of training."""
     adapter = task.spec.adapter
-    own = variant.loop == "own" and adapter.kind == "lora"
+    own = variant.loop == "own" and adapter.family.freezes_base
     base = load_base(task.spec.model.name, DTYPES[variant.precision] if own else torch.float32)
     model = attach(base, adapter, task.spec.seed)
     set_dropout(model, variant.dropout)

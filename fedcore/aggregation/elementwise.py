@@ -121,7 +121,7 @@ def report(
     seconds: float,
 ) -> FoldReport:
     error = None
-    if spec.adapter.kind == "lora" and inputs.strategy.fold.weighted:
+    if spec.adapter.family.trains_low_rank_factors and inputs.strategy.fold.weighted:
         weights_before = FrameReader(before.model)
         deltas = [
             (member.share, _delta(inputs, member, weights_before)) for member in inputs.members

@@ -16,7 +16,6 @@ from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile, Updat
 from fedcore.aggregation.weighting import UpdateStats
 from fedcore.errors import FoldError, WireError
 from fedcore.formats.frame_header import read_header
-from fedcore.model.adapters import FROZEN_BY
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import factor_of
 from fedcore.wire.frame import Layout
@@ -76,11 +75,9 @@ def open_members(
 
 def row_of(spec: JobSpec, shapes: Shapes) -> FlatLayout:
     """The numbers that a fold moves: all but frozen factors and what the base has taken in."""
-    if spec.adapter.kind != "lora":
-        return FlatLayout.of(shapes)
-    still = ("MA", "MB", FROZEN_BY.get(spec.adapter.aggregation))
+    frozen = ("MA", "MB", spec.adapter.averaging.frozen_factor)
     return FlatLayout.of(
-        {name: side for name, side in shapes.items() if factor_of(name)[1] not in still}
+        {name: side for name, side in shapes.items() if factor_of(name)[1] not in frozen}
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from fedcore.aggregation.elementwise import Paths, fold_row
+from fedcore.aggregation.elementwise import Paths
 from fedcore.aggregation.fold_outputs import FoldReport
 from fedcore.aggregation.folds import Strategy
 from fedcore.aggregation.lowrank.product_fold import RULES
@@ -46,7 +46,7 @@ def fold_files(
     """
     before = ServerFiles(Path(global_path), Path(state_path) if state_path else None)
     paths = Paths(before, Path(out_global), Path(out_state))
-    rule = RULES[spec.adapter.aggregation] if spec.adapter.kind == "lora" else fold_row
+    rule = RULES[spec.adapter.averaging.rule]
     return rule(spec, paths, updates, threads, strategy or build(spec))
 
 

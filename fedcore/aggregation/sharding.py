@@ -57,7 +57,7 @@ def divisible(spec: JobSpec) -> bool:
 
     Adapters under any rule but fedit are folded whole; they are small.
     """
-    return spec.adapter.kind != "lora" or spec.adapter.aggregation == "fedit"
+    return spec.adapter.averaging.divisible
 
 
 def spans(elements: int, count: int) -> list[Span]:
@@ -116,7 +116,9 @@ def join_shards(
     edges = [0, *(edge for part in parts for edge in part.span), elements]
     if any(one != two for one, two in zip(edges[::2], edges[1::2], strict=True)):
         raise FoldError("the shards of this fold leave gaps; fold it again")
-    whole = Shard((0, elements if spec.adapter.kind == "lora" else 0), folded.factors)
+    whole = Shard(
+        (0, elements if spec.adapter.family.trains_low_rank_factors else 0), folded.factors
+    )
     inputs = open_inputs(spec, before, updates, after[0].parent, whole)
     with Outputs(inputs, before, after) as outputs:
         for number in range(1 + inputs.moment_rows):

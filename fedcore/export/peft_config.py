@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import MERGING
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -24,7 +23,7 @@ BASE_CHANGED = (
 
 def folds_into_base(spec: JobSpec) -> bool:
     """Whether the adapter is only a part of what the job has learned."""
-    return spec.adapter.kind == "lora" and spec.adapter.aggregation in MERGING
+    return spec.adapter.averaging.merges_into_base
 
 
 def adapter_config(spec: JobSpec) -> dict[str, Any]:

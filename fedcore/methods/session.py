@@ -193,7 +193,7 @@ class Session:
     def _load(self, spec: JobSpec) -> Loaded:
         precision = pick_precision(spec.train.precision, self.device)
         layers = spec.adapter.last_layers  # training changes those of the base
-        key = (spec.model, spec.adapter.kind, layers, precision)
+        key = (spec.model, spec.adapter.family.kind, layers, precision)
         if self._loaded is None or key != self._key:
             self._loaded, self._prepared = None, {}
             self._loaded = Loaded.of(spec, precision)

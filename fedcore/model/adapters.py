@@ -23,8 +23,6 @@ from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.ranks import rank_of
 from fedcore.spec.overrides import PREFIX, factor_of
 
-FROZEN_BY = {"ffa": "A"}  # factors that keep their start
-
 
 def attach(base: Base, adapter: AdapterSpec, seed: int, own: AdapterSpec | None = None) -> Any:
     """Make the base trainable in place and return the model to train.
@@ -52,7 +50,7 @@ def _attach_lora(base: Base, adapter: AdapterSpec, seed: int) -> Any:
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
         model = _with_lora(base, adapter)
     set_adapter(model, initial_lora(shapes, seed))
-    frozen = FROZEN_BY.get(adapter.aggregation)
+    frozen = adapter.averaging.frozen_factor
     for name, parameter in adapter_parameters(model):
         parameter.requires_grad_(factor_of(name)[1] != frozen)
     return model

@@ -22,7 +22,6 @@ from fedcore.model.received import SCALE_KEY, merged_change
 from fedcore.model.source import ModelSource
 from fedcore.model.weights import WeightFiles
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import OF_THE_MODEL
 from fedcore.spec.overrides import factor_name
 from fedcore.wire.frame import FrameReader, FrameWriter
 
@@ -35,7 +34,7 @@ def export_adapter(spec: JobSpec, global_path: Path | str, out_dir: Path | str) 
     LoRA: one that ``PeftModel.from_pretrained`` loads. Bottlenecks: one that
     ``fedcore.model.tuned.load_tuned`` loads.
     """
-    if spec.adapter.kind in OF_THE_MODEL:
+    if spec.adapter.family.trains_base_weights:
         raise ModelError("this job trained every weight; there is no adapter: take the model")
     if folds_into_base(spec):
         raise ModelError(BASE_CHANGED)
@@ -58,7 +57,7 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
     Works tensor by tensor from the base's files: the memory needed is that of the largest matrix.
     Raises ModelError for bottlenecks, which no weight can take in.
     """
-    if spec.adapter.kind == "bottleneck":
+    if not spec.adapter.family.merges_into_base:
         raise ModelError(bottleneck_config.NOT_MERGED)
     source = resolve(spec.model.name)
     tuned = FrameReader(global_path)
@@ -75,7 +74,7 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
 
 
 def _merged(spec: JobSpec, name: str, files: WeightFiles, tuned: FrameReader) -> Tensor:
-    if spec.adapter.kind in OF_THE_MODEL:
+    if spec.adapter.family.trains_base_weights:
         return tuned[name] if name in tuned else files.tensor(name).float()
     weight, module = files.tensor(name).float(), name.removesuffix(".weight")
     a, b = (factor_name(module, factor) for factor in "AB")

@@ -59,11 +59,11 @@ def _bf16(spec: JobSpec, devices: Sequence[Candidate]) -> Changed | None:
 
 
 def _lora(spec: JobSpec) -> JobSpec | None:
-    return _with(spec, "adapter", kind="lora") if spec.adapter.kind == "full" else None
+    return None if spec.adapter.family.freezes_base else _with(spec, "adapter", kind="lora")
 
 
 def _rank(spec: JobSpec) -> JobSpec | None:
-    if spec.adapter.kind != "lora" or spec.adapter.rank < 2:
+    if not spec.adapter.family.trains_low_rank_factors or spec.adapter.rank < 2:
         return None
     return _with(spec, "adapter", rank=spec.adapter.rank // 2)
 

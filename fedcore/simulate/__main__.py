@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 refuse_fleet(fleet_options(args))
                 return _write(args.json, run_tree(spec, devices, workdir, not args.without_flat))
             print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
-            if spec.adapter.kind == "lora":
+            if spec.adapter.family.trains_low_rank_factors:
                 print(f"adapters of rank {_ranks(spec)}, averaged by {spec.adapter.aggregation}")
             print(
                 ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")

@@ -12,7 +12,8 @@ from fedcore.hardware.links import LINKS
 from fedcore.partition.kinds import SYNTAX
 from fedcore.simulate.fleet import FleetOptions, speeds_of
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
+from fedcore.spec.options.adapter import KIND_PATH, LORA_TARGETS, AdapterKind
+from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.method import METHODS
 from fedcore.spec.options.participation import MODES
 from fedcore.spec.options.strategy import STRATEGIES
@@ -30,7 +31,7 @@ PATHS = {
     "momentum": "strategy.beta1",
     "fairness_q": "strategy.fairness_q",
     "proximal_mu": "strategy.proximal_mu",
-    "adapter": "adapter.kind",
+    "adapter": KIND_PATH,
     "rank": "adapter.rank",
     "alpha": "adapter.alpha",
     "ranks": "adapter.ranks",
@@ -67,7 +68,7 @@ PATHS = {
 # What a method cannot do without; given where the command line and --spec say nothing else.
 METHOD_NEEDS: dict[str, dict[str, Any]] = {
     "fedpipe": {"adapter.aggregation": "flexlora", "adapter.targets": LORA_TARGETS},
-    "pftt": {"adapter.kind": "bottleneck"},
+    "pftt": {KIND_PATH: "bottleneck"},
 }
 
 
@@ -93,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
         "--step-seconds", type=float, default=1.0, help="of a step on a device of slowness 1"
     )
     choices = {
-        "adapter": ADAPTERS,
-        "adapter_rule": AGGREGATIONS,
+        "adapter": tuple(map(str, AdapterKind)),
+        "adapter_rule": tuple(map(str, LowRankRule)),
         "method": METHODS,
         "strategy": STRATEGIES,
         "optimizer": OPTIMIZERS,

@@ -27,7 +27,7 @@ from fedcore.simulate.results import Event, OnEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat
-from fedcore.spec.options.tree import EXACT_RULES
+from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.overrides import (
     Member,
     Tailoring,
@@ -85,8 +85,9 @@ def refuse_unsuitable(spec: JobSpec, strategy: Strategy) -> None:
         )
         faults.append(Fault("strategy.name", message))
     rule = spec.adapter.aggregation
-    if spec.adapter.kind == "lora" and rule not in EXACT_RULES:
-        message = f"{rule} averages products by a rule of its own; take {' or '.join(EXACT_RULES)}"
+    if spec.adapter.averaging.needs_products:
+        others = [name for name, row in LOW_RANK_RULES.items() if not row.needs_products]
+        message = f"{rule} averages products by a rule of its own; take {' or '.join(others)}"
         faults.append(Fault("adapter.aggregation", message))
     if faults:
         raise SpecError(faults)

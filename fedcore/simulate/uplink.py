@@ -25,7 +25,7 @@ class Uplink:
         self._spec, self._slot = spec, slot
         self._chain = spec.wire.chain or PLAIN
         self._residuals = None
-        owes = spec.wire.error_feedback and not spec.adapter.redistributes
+        owes = spec.wire.error_feedback and not spec.adapter.averaging.refactors
         if owes and self._chain.lossy:
             self._residuals = Residuals(folder / f"residuals-{slot}")
         self._taken: AcceptedUpdate | None = None

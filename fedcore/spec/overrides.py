@@ -72,7 +72,7 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
         found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *told)
     if spec.method.name == PFTT and (word := entry_for(spec.method.own_ranks, *told)):
         found["method.own_rank"] = int(word)
-    if adapter.kind != "lora" or not adapter.mixed:
+    if not adapter.family.trains_low_rank_factors or not adapter.mixed:
         return found
     rank = adapter.rank
     if word := entry_for(adapter.ranks, *told):
@@ -139,13 +139,13 @@ def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
     A (rank, in) to its first rows, B (out, rank) to its first columns.
     """
     adapter = spec.adapter
-    if adapter.kind != "lora":
+    if not adapter.family.trains_low_rank_factors:
         return {name: tuple(shape) for name, shape in shapes.items()}
     found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         module, factor = factor_of(name)
         rank = rank_of(adapter, module) if factor in "AB" else 0
-        if rank and not (factor == "A" and adapter.aggregation == "ffa"):
+        if rank and factor != adapter.averaging.frozen_factor:
             found[name] = (rank, shape[1]) if factor == "A" else (shape[0], rank)
     return found
 
@@ -159,7 +159,7 @@ def lora_of(spec: JobSpec) -> AdapterSpec | None:
         return AdapterSpec(
             rank=method.own_rank, alpha=alpha, targets=method.own_targets, dropout=dropout
         )
-    return spec.adapter if spec.adapter.kind == "lora" else None
+    return spec.adapter if spec.adapter.family.trains_low_rank_factors else None
 
 
 def factor_of(name: str) -> tuple[str, str]:

@@ -53,7 +53,7 @@ class Loaded:
     @classmethod
     def of(cls, spec: JobSpec, precision: torch.dtype) -> Loaded:
         """Load the base of a job that trains in ``precision``."""
-        kept = torch.float32 if spec.adapter.kind == "full" else precision
+        kept = precision if spec.adapter.family.freezes_base else torch.float32
         base = load_base(spec.model.name, kept, spec.model.base)
         sizes = Architecture.from_config(base.source.config)
         return cls(base, precision, sizes, float(base.model.config.dropout_rate))
@@ -77,7 +77,7 @@ class Loaded:
             )
         self._attach(spec, device)
         set_window(self.base.model, spec.method.window)
-        if spec.adapter.kind != "lora":
+        if not spec.adapter.family.trains_low_rank_factors:
             set_shared(self.model, spec.adapter.kind, frame)
             self._start_own(spec.seed)
             self.received = {}
@@ -89,7 +89,7 @@ class Loaded:
         self.received = own
 
     def _attach(self, spec: JobSpec, device: torch.device) -> None:
-        own = lora_of(spec) if spec.adapter.kind == "bottleneck" else None
+        own = lora_of(spec) if spec.adapter.family.takes_personal_lora else None
         if (self._adapter, self._own) == (spec.adapter, own):
             return
         if self._adapter is not None:

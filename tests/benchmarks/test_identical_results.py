@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.identical_results import CASES, TABLE, digest
-from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS
+from fedcore.spec.options.adapter import AdapterKind
+from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.method import METHODS
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES
 
@@ -26,9 +27,9 @@ def test_table_has_every_family_member() -> None:
     families = {
         "strategy": STRATEGIES,
         "fold": FOLDS,
-        "rule": AGGREGATIONS,
+        "rule": tuple(LowRankRule),
         "method": METHODS,
-        "adapter": ADAPTERS,
+        "adapter": tuple(AdapterKind),
     }
     expected = {f"{family} {name}" for family, names in families.items() for name in names}
     assert expected - CASES.keys() == set()

@@ -13,7 +13,8 @@ from fedcore.formats.codec_chain import VALUES
 from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase
 from fedcore.rounds.types import AssignmentPhase, RoundPhase
 from fedcore.spec import job
-from fedcore.spec.options.adapter import ADAPTERS, AGGREGATIONS, LORA_TARGETS
+from fedcore.spec.options.adapter import LORA_TARGETS, AdapterKind
+from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.method import METHODS
 from fedcore.spec.options.participation import MODES
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES
@@ -213,8 +214,8 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
         STRATEGIES,
         METHODS,
         FOLDS,
-        ADAPTERS,
-        AGGREGATIONS,
+        tuple(AdapterKind),
+        tuple(LowRankRule),
         SCHEDULES,
         KERNELS,
         BASES,

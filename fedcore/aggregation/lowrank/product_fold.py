@@ -43,6 +43,7 @@ from fedcore.errors import WireError
 from fedcore.model.adapters import initial_lora
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.overrides import trained_shapes
 from fedcore.wire.frame import FrameReader, write_frame
 from fedcore.wire.update import open_update
@@ -245,10 +246,10 @@ def _deterministic() -> ExitStack:
     return stack
 
 
-RULES: dict[str, Rule] = {
-    "fedit": fold_row,
-    "ffa": _frozen,
-    "fedex": _residual,
-    "flexlora": _products(redistributed),
-    "stack": _products(stacked),
+RULES: Mapping[LowRankRule, Rule] = {
+    LowRankRule.FEDIT: fold_row,
+    LowRankRule.FFA: _frozen,
+    LowRankRule.FEDEX: _residual,
+    LowRankRule.FLEXLORA: _products(redistributed),
+    LowRankRule.STACK: _products(stacked),
 }

@@ -42,7 +42,7 @@ def export(folder: Path, out: Path) -> Path:
         raise ModelError(f"{folder} is no private folder of such a job: {error}") from error
     if weights is None:
         raise ModelError(f"{folder} holds no model; its files begin with {STEM}-")
-    write = export_adapter if spec.adapter.kind == "bottleneck" else export_merged
+    write = export_merged if spec.adapter.family.merges_into_base else export_adapter
     return write(spec, weights, out)
 
 

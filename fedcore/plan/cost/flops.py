@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedcore.architecture.sizes import FP32_BYTES, Architecture
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -38,28 +36,6 @@ class Cost:
         for s, t in lengths:
             total += self.s * s + self.t * t + self.ss * s * s + self.tt * t * t + self.st * s * t
         return total
-
-
-def payload_bytes(
-    architecture: Architecture,
-    kind: str,
-    rank: int = 8,
-    targets: Iterable[str] = ("q", "v"),
-    width: int = 32,
-    last: int = 2,
-) -> int:
-    """Bytes of one artefact one way, fp32, its small header not counted.
-
-    ``kind``: lora (of ``rank`` on ``targets``), bottleneck (of ``width``), layers (the ``last``) or
-    full.
-    """
-    if kind == "full":
-        return FP32_BYTES * architecture.parameters()
-    if kind == "layers":
-        return FP32_BYTES * architecture.layers_parameters(last)
-    if kind == "bottleneck":
-        return FP32_BYTES * architecture.bottleneck_parameters(width)
-    return FP32_BYTES * architecture.lora_parameters(rank, targets)
 
 
 def mfu(flops: float, seconds: float, peak: float) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedcore.architecture.sizes import FP32_BYTES
 from fedcore.plan.cost.coefficients import MEMORY_SHARE, RUNTIME_BYTES, WORKSPACE_LAYERS
-from fedcore.plan.cost.workload import QUANTISED, WEIGHT_BYTES, BatchShape, Workload
+from fedcore.plan.cost.workload import QUANTISED, BatchShape, Workload
 
 MOMENTS = 2
 
@@ -50,7 +50,9 @@ def memory(
     ``runtime_bytes``: measured on this machine instead of the table's.
     """
     runtime = RUNTIME_BYTES[accelerator] if runtime_bytes is None else runtime_bytes
-    weights = method.weight_bytes + _copies(method) + _adapters(method)
+    beside = method.costs.beside_base(method)
+    copies = 0.0 if method.precision == "fp32" else method.costs.bf16_copies(method)
+    weights = method.weight_bytes + copies + beside
     trained = FP32_BYTES * method.trained
     activations = _activations(method, work)
     parts = {
@@ -62,7 +64,7 @@ def memory(
         "workspace": _workspace(method, work),
         "runtime": runtime,
     }
-    held = method.weight_bytes + _adapters(method) + runtime
+    held = method.weight_bytes + beside + runtime
     return Memory(parts, work.examples, _loading(method) + runtime, held + 2 * trained)
 
 
@@ -83,23 +85,6 @@ def usable(memory_bytes: float | None) -> float | None:
     return None if memory_bytes is None else MEMORY_SHARE * memory_bytes
 
 
-def _adapters(method: Workload) -> float:
-    """What fp32 copies of what trains take beside the base; layers stand in the base's place."""
-    if method.last:
-        return (FP32_BYTES - WEIGHT_BYTES[method.base]) * method.trained
-    return 0.0 if method.full else FP32_BYTES * method.trained
-
-
-def _copies(method: Workload) -> float:
-    """Weights that train themselves are fp32; bf16 multiplies with copies of them."""
-    if method.precision == "fp32" or not (method.full or method.last):
-        return 0.0
-    if method.last:
-        return WEIGHT_BYTES["bf16"] * method.trained
-    head = method.sizes.vocab * method.sizes.d_model
-    return WEIGHT_BYTES["bf16"] * (method.inner + head)
-
-
 def _loading(method: Workload) -> float:
     """fp32 weights are the files' own pages; others are made of them one tensor after another."""
     largest = FP32_BYTES * method.sizes.vocab * method.sizes.d_model
@@ -111,8 +96,7 @@ def layer_numbers(method: Workload, work: BatchShape) -> tuple[float, float]:
     sizes, kept = method.sizes, method.kept
     attention = kept.attention_d * sizes.d_model + kept.attention_inner * sizes.inner
     forward = kept.forward_d * sizes.d_model + kept.forward_ff * sizes.d_ff
-    if method.width:  # its input, and what is between its two matrices before and after GELU
-        forward += sizes.d_model + 2 * method.width
+    forward += method.costs.block_numbers(method)
     source, target = work.examples * work.source, work.examples * work.target
     crossed = 2 * sizes.inner * source
     encoded = work.of_encoder * work.source
@@ -146,7 +130,7 @@ def _logits(method: Workload, work: BatchShape) -> float:
     tuning, positions = method.tuning, work.examples * work.target
     if tuning.logits_in_flight:
         positions = min(positions, tuning.logits_in_flight)
-    heads = tuning.heads * method.sizes.d_model if method.full else 0.0
+    heads = tuning.heads * method.sizes.d_model if method.costs.trains_head else 0.0
     return FP32_BYTES * (tuning.logits * positions + heads) * method.sizes.vocab
 
 

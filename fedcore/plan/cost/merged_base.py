@@ -7,14 +7,15 @@ Each round adds to R until it is the smaller side of the matrix, where it stays 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcore.architecture.matrices import matrices
 from fedcore.architecture.sizes import FP32_BYTES, Architecture
 from fedcore.rounds.sampling import devices_needed
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import MERGING, AdapterSpec
+from fedcore.spec.options.adapter import AdapterSpec
+from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.ranks import rank_of
 
 
@@ -32,12 +33,14 @@ def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -
 
     Under ``fedex`` it is the most that can be: what averaging missed may be of a lower rank.
     """
-    merges = spec.adapter.kind == "lora" and spec.adapter.aggregation in MERGING
-    if not merges or not devices:
+    averaging = spec.adapter.averaging
+    if not averaging.merges_into_base or not devices:
         return Growth()
     mean = last = 0.0
     for row in matrices(sizes):
-        added = _added(spec, [rank_of(adapter, row.name) for adapter in devices])
+        added = ADDED_RANK[averaging.rule](
+            spec, [rank_of(adapter, row.name) for adapter in devices]
+        )
         bytes_of_rank = FP32_BYTES * row.per_rank
         most = min(row.inputs, row.outputs)
         mean += bytes_of_rank * _mean(added, most, spec.rounds)
@@ -45,11 +48,17 @@ def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -
     return Growth(mean, last)
 
 
-def _added(spec: JobSpec, ranks: Sequence[int]) -> float:
-    """What a round adds to R of one matrix, by the ranks that devices train on it."""
+def _no_rank(spec: JobSpec, ranks: Sequence[int]) -> float:
+    del spec, ranks
+    return 0.0
+
+
+def _stacked_ranks(spec: JobSpec, ranks: Sequence[int]) -> float:
+    return sum(ranks) * devices_needed(len(ranks), spec.participation) / len(ranks)
+
+
+def _residual_rank(spec: JobSpec, ranks: Sequence[int]) -> float:
     members = devices_needed(len(ranks), spec.participation)
-    if spec.adapter.aggregation == "stack":
-        return sum(ranks) * members / len(ranks)
     return ranks[0] * (members - 1 if _averages_exactly(spec) else members)
 
 
@@ -70,3 +79,13 @@ def _mean(added: float, most: float, rounds: int) -> float:
         return 0.0
     growing = min(rounds, int(most // added) + 1)
     return (added * growing * (growing - 1) / 2 + most * (rounds - growing)) / rounds
+
+
+# What a round adds to R of one matrix under each rule, by the ranks that devices train on it.
+ADDED_RANK: Mapping[LowRankRule, Callable[[JobSpec, Sequence[int]], float]] = {
+    LowRankRule.FEDIT: _no_rank,
+    LowRankRule.FFA: _no_rank,
+    LowRankRule.FEDEX: _residual_rank,
+    LowRankRule.FLEXLORA: _no_rank,
+    LowRankRule.STACK: _stacked_ranks,
+}

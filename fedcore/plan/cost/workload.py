@@ -14,8 +14,11 @@ from fedcore.plan.cost.coefficients import (
     KernelCoefficients,
     SavedActivations,
 )
-from fedcore.plan.cost.step_flops import StepCost, full_cost, layers_cost, lora_cost, ranked_cost
+from fedcore.plan.cost.kinds.contract import AdapterCost
+from fedcore.plan.cost.kinds.table import ADAPTER_COSTS
+from fedcore.plan.cost.step_flops import StepCost
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.ranks import ranks_of
 from fedcore.spec.overrides import lora_of
 
@@ -51,14 +54,14 @@ class BatchShape:
 class Workload:
     """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept.
 
-    ``rank`` and ``targets`` are those of LoRA, ``width`` that of bottlenecks, ``last`` the number
-    of decoder layers that train themselves; 0: there are none.
+    ``rank`` and ``targets`` are those of the LoRA that trains here, which may be the device's own;
+    ``rank`` is 0 where there is none.
     ``own`` are the ranks of ``matrices`` one by one where they differ, -1 for one without adapter.
     What is counted from them is kept: a fleet of thousands shares a method or two.
     """
 
     sizes: Architecture
-    full: bool
+    adapter: AdapterSpec
     rank: int
     targets: tuple[str, ...]
     precision: str
@@ -67,10 +70,7 @@ class Workload:
     checkpointing: bool
     dropout: float
     tuning: KernelCoefficients
-    width: int = 0
     own: tuple[int, ...] = ()
-    last: int = 0
-    only_b: bool = False  # of a LoRA B alone is sent back (ffa)
 
     @classmethod
     def of(
@@ -78,54 +78,52 @@ class Workload:
     ) -> Workload:
         """The fast kernels are a CPU's; an accelerator runs the plain ones."""
         kernels = "plain" if accelerator else spec.train.kernels
-        full, lora = spec.adapter.kind == "full", lora_of(spec)
+        lora = lora_of(spec)
         base = spec.model.base if spec.model.base != "auto" else precision
         rate = spec.train.dropout
         own = ranks_of(lora, [row.name for row in matrices(sizes)]) if lora else ()
         return cls(
             sizes=sizes,
-            full=full,
+            adapter=spec.adapter,
             rank=lora.rank if lora else 0,
             targets=lora.targets if lora else (),
             precision=precision,
-            base="fp32" if full else base,
+            base=base if spec.adapter.family.freezes_base else "fp32",
             kernels=kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
             tuning=KERNEL_COEFFICIENTS[kernels],
-            width=spec.adapter.width if spec.adapter.kind == "bottleneck" else 0,
             own=own,
-            last=spec.adapter.last_layers if spec.adapter.kind == "layers" else 0,
-            only_b=spec.adapter.kind == "lora" and spec.adapter.aggregation == "ffa",
         )
 
     @property
+    def costs(self) -> AdapterCost:
+        """The costs of its kind of adapter."""
+        return ADAPTER_COSTS[self.adapter.family.kind]
+
+    @property
+    def base_bytes(self) -> float:
+        """Bytes of one frozen weight of a matrix."""
+        return WEIGHT_BYTES[self.base]
+
+    @property
     def kept(self) -> SavedActivations:
-        kind = "full" if self.full or self.last else "lora" if self.rank else "bottleneck"
-        return self.tuning.kept[kind, self.precision]
+        return self.tuning.kept[self.costs.saved(self), self.precision]
 
     @property
     def encoder_is_fixed(self) -> bool:
         """Whether nothing in the encoder trains."""
-        if self.full or self.width:
-            return False
-        rows = zip(matrices(self.sizes), self.own)  # noqa: B905 - no row where all are alike
-        return bool(self.last) or (
-            bool(self.own) and not any(row.encodes and rank >= 0 for row, rank in rows)
-        )
+        return self.costs.encoder_is_fixed(self)
 
     @property
     def keeping(self) -> int:
         """Encoder layers of which the backward pass keeps something: none below all that trains."""
-        if self.last:
-            return 0
-        alone = self.width and not self.rank
-        return self.sizes.encoder_layers - (1 if alone else 0)
+        return self.costs.encoder_layers(self)
 
     @property
     def keeping_decoder(self) -> int:
         """The same of the decoder."""
-        return self.last or self.sizes.decoder_layers
+        return self.costs.decoder_layers(self)
 
     @property
     def reach(self) -> float:
@@ -146,33 +144,17 @@ class Workload:
     @cached_property
     def trained(self) -> int:
         """Weights that learn."""
-        if self.full:
-            return self.parameters
-        if self.last:
-            return self.sizes.layers_parameters(self.last)
-        lora = self._lora
-        return lora + self.sizes.bottleneck_parameters(self.width) if self.width else lora
-
-    @property
-    def _lora(self) -> int:
-        if not self.own:
-            return self.sizes.lora_parameters(self.rank, self.targets)
-        rows = zip(matrices(self.sizes), self.own, strict=True)
-        return sum(row.per_rank * max(0, rank) for row, rank in rows)
+        return self.costs.trained(self)
 
     @cached_property
     def sent(self) -> int:
         """Weights that travel: a LoRA beside bottlenecks stays on its device."""
-        return self.sizes.bottleneck_parameters(self.width) if self.width else self.trained
+        return self.costs.served(self)
 
     @cached_property
     def sent_up(self) -> int:
         """Weights of an update."""
-        if not self.only_b:
-            return self.sent
-        rows = matrices(self.sizes)
-        ranks = self.own or [self.rank * (row.kind in self.targets) for row in rows]
-        return sum(row.outputs * max(0, rank) for row, rank in zip(rows, ranks, strict=True))
+        return self.costs.update(self)
 
     @cached_property
     def inner(self) -> int:
@@ -190,13 +172,7 @@ class Workload:
 
     @cached_property
     def cost(self) -> StepCost:
-        if self.full:
-            return full_cost(self.sizes)
-        if self.last:
-            return layers_cost(self.sizes, self.last)
-        if self.own:
-            return ranked_cost(self.sizes, self.own, self.width)
-        return lora_cost(self.sizes, self.rank, self.targets, self.width)
+        return self.costs.step(self)
 
     @cached_property
     def weight_bytes(self) -> float:

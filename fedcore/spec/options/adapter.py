@@ -1,24 +1,105 @@
-"""What trains and how the devices' parts are averaged: the group ``adapter`` of a specification."""
+"""What trains, and how the devices' parts are averaged: the group ``adapter`` of a specification.
+
+``AdapterKind`` is the family of what trains. ``ADAPTERS`` says of each kind what a specification, a
+form and the planner need to know; its costs, its files and its tensors are in
+``fedcore.plan.cost.kinds``, ``fedcore.export`` and ``fedcore.model.kinds``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from fedcore.spec.checks import integer, names, number, one_of, option, string_list
+from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankFamily, LowRankRule
 
-ADAPTERS = ("lora", "bottleneck", "layers", "full")
-OF_THE_MODEL = ("layers", "full")  # no adapter beside the weights: these themselves train
-AVERAGING, REFACTORING = ("fedit", "ffa", "fedex"), ("flexlora", "stack")
-AGGREGATIONS = (*AVERAGING, *REFACTORING)
-MERGING = ("fedex", "stack")  # part of what was learned is folded into the base
 LORA_TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 AUTO_RANK = "auto"
+KIND_PATH = "adapter.kind"  # as errors and forms name the option
+
+
+class AdapterKind(StrEnum):
+    LORA = "lora"
+    BOTTLENECK = "bottleneck"
+    LAYERS = "layers"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class AdapterFamily:
+    """What is true of one kind of adapter.
+
+    ``options``: those of the group ``adapter`` that no other kind reads.
+    ``trains_low_rank_factors``: pairs A and B, averaged by a ``LowRankRule``.
+    ``trains_base_weights``: weights of the model itself train and travel, so there is no adapter
+    beside it. ``freezes_base``: some weights stay frozen and may be kept in fewer bytes.
+    ``merges_into_base``: the tuned model is a model of the same shape. ``takes_personal_lora``: a
+    device may train a LoRA of its own beside it. ``anchors_policy``: PPO can keep a copy of all
+    that trains as its anchor.
+    """
+
+    kind: AdapterKind
+    label: str
+    note: str
+    options: tuple[str, ...]
+    trains_low_rank_factors: bool = False
+    trains_base_weights: bool = False
+    freezes_base: bool = True
+    merges_into_base: bool = True
+    takes_personal_lora: bool = False
+    anchors_policy: bool = False
+
+
+ADAPTERS: Mapping[AdapterKind, AdapterFamily] = {
+    row.kind: row
+    for row in (
+        AdapterFamily(
+            AdapterKind.LORA,
+            "LoRA adapter",
+            "Train small matrices only: a hundredth of the bytes.",
+            (
+                *("rank", "alpha", "dropout", "targets", "aggregation"),
+                *("ranks", "alphas", "modules", "pattern"),
+            ),
+            trains_low_rank_factors=True,
+            anchors_policy=True,
+        ),
+        AdapterFamily(
+            AdapterKind.BOTTLENECK,
+            "Bottleneck adapters",
+            "Small layers after each feed-forward block; PFTT shares these.",
+            ("width",),
+            merges_into_base=False,
+            takes_personal_lora=True,
+        ),
+        AdapterFamily(
+            AdapterKind.LAYERS,
+            "Last decoder layers",
+            "Train these alone and whole; the rest stays as it is.",
+            ("last_layers",),
+            trains_base_weights=True,
+            anchors_policy=True,
+        ),
+        AdapterFamily(
+            AdapterKind.FULL,
+            "Every weight",
+            "Train the whole model: more memory, far more traffic.",
+            (),
+            trains_base_weights=True,
+            freezes_base=False,
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
     kind: str = option(
-        "lora", one_of(*ADAPTERS), "What trains", "LoRA, bottlenecks, layers, or every weight"
+        "lora",
+        one_of(*map(str, AdapterKind)),
+        "What trains",
+        "LoRA, bottlenecks, layers, or every weight",
     )
     width: int = option(
         32,
@@ -38,7 +119,7 @@ class AdapterSpec:
     )
     aggregation: str = option(
         "fedit",
-        one_of(*AGGREGATIONS),
+        one_of(*map(str, LowRankRule)),
         "Averaging of A and B",
         "fedit: each apart; ffa: B alone; fedex, flexlora, stack: their product",
         True,
@@ -73,14 +154,20 @@ class AdapterSpec:
     )
 
     @property
+    def family(self) -> AdapterFamily:
+        """What is true of its kind."""
+        return ADAPTERS[AdapterKind(self.kind)]
+
+    @property
+    def averaging(self) -> LowRankFamily:
+        """How its updates are averaged: entry by entry where no low-rank factors train."""
+        by_rule = self.family.trains_low_rank_factors
+        return LOW_RANK_RULES[LowRankRule(self.aggregation) if by_rule else LowRankRule.FEDIT]
+
+    @property
     def scale(self) -> float:
         """What an adapter's product is multiplied with."""
         return self.alpha / self.rank
-
-    @property
-    def redistributes(self) -> bool:
-        """Whether each round gives the factors new coordinates: nothing of a former one fits."""
-        return self.kind == "lora" and self.aggregation in REFACTORING
 
     @property
     def mixed(self) -> bool:

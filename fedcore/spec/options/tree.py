@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from fedcore.spec.checks import option, string_list
 from fedcore.topology import AUTO
 
-EXACT_RULES = ("fedit", "ffa")  # those whose average of averages is the average
-
 
 @dataclass(frozen=True)
 class TreeSpec:

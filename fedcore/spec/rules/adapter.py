@@ -7,16 +7,18 @@ from collections.abc import Callable
 from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import MERGING, REFACTORING, AdapterSpec
+from fedcore.spec.options.adapter import AdapterSpec
+from fedcore.spec.options.lowrank import LOW_RANK_RULES
 
 
 def _mixed_needs_products(spec: JobSpec) -> list[Fault]:
     adapter = spec.adapter
-    if adapter.kind != "lora" or adapter.aggregation in REFACTORING:
+    if not adapter.family.trains_low_rank_factors or adapter.averaging.refactors:
         return []
+    others = [rule for rule, row in LOW_RANK_RULES.items() if row.refactors]
     message = (
         f"may not differ under {adapter.aggregation}, which averages A and B entry by entry; "
-        f"take {' or '.join(REFACTORING)}"
+        f"take {' or '.join(others)}"
     )
     given = [name for name in ("ranks", "alphas", "modules") if getattr(adapter, name)]
     return [Fault(f"adapter.{name}", message) for name in given]
@@ -24,16 +26,16 @@ def _mixed_needs_products(spec: JobSpec) -> list[Fault]:
 
 def _lora_only(spec: JobSpec) -> list[Fault]:
     adapter, plain = spec.adapter, AdapterSpec()
-    if adapter.kind == "lora":
+    if adapter.family.trains_low_rank_factors:
         return []
     names = ("aggregation", "ranks", "alphas", "modules", "pattern")
     wrong = [name for name in names if getattr(adapter, name) != getattr(plain, name)]
-    message = f"is about LoRA, but what trains is {adapter.kind!r}; leave it out"
+    message = f"is about LoRA, but what trains is {str(adapter.family.kind)!r}; leave it out"
     return [Fault(f"adapter.{name}", message) for name in wrong]
 
 
 def _merging_needs_a_base(spec: JobSpec) -> list[Fault]:
-    if spec.adapter.aggregation in MERGING and spec.model.base in ("int8", "nf4"):
+    if spec.adapter.averaging.merges_into_base and spec.model.base in ("int8", "nf4"):
         message = (
             f"cannot take in what {spec.adapter.aggregation} folds into the base each round: "
             f"{spec.model.base} would round it away; take bf16 or fp32, or flexlora"
@@ -45,7 +47,7 @@ def _merging_needs_a_base(spec: JobSpec) -> list[Fault]:
 def _products_start_together(spec: JobSpec) -> list[Fault]:
     """What a rule on products cannot be joined with, each with the reason."""
     rule, faults = spec.adapter.aggregation, []
-    if spec.adapter.kind != "lora" or rule in ("fedit", "ffa"):
+    if not spec.adapter.averaging.needs_products:
         return []
     if spec.participation.buffered:
         message = f"is not possible with {rule}: its updates must come from one model"
@@ -53,7 +55,7 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
     if spec.wire.step_chain is not None:
         message = f"must be fp32 with {rule}: the model it serves is no step from the last one"
         faults.append(Fault("wire.downlink", message))
-    if spec.adapter.redistributes and spec.wire.top_k < 1:
+    if spec.adapter.averaging.refactors and spec.wire.top_k < 1:
         message = f"must be 1 with {rule}: what is left out fits no later update of its factors"
         faults.append(Fault("wire.top_k", message))
     if spec.strategy.fold != "mean":
@@ -64,7 +66,8 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
 
 def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
     """Layers that train are there, and in fp32."""
-    if spec.adapter.kind != "layers":
+    family = spec.adapter.family
+    if not (family.trains_base_weights and family.freezes_base):
         return []
     faults, sizes = [], architecture_of(spec.model.name)
     if sizes is not None and spec.adapter.last_layers > sizes.decoder_layers:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.distill import AGGLOMERATIVE, INSTEAD, PACKAGED_BRIDGE
 from fedcore.spec.options.wire import WireSpec
 from fedcore.topology import parents_of, star_faults
@@ -81,7 +82,8 @@ def _nothing_is_averaged(spec: JobSpec) -> list[Fault]:
     if spec.strategy.name != "fedavg":
         message = f"{spec.strategy.name} is about updates, and no update travels; take fedavg"
         faults.append(Fault("strategy.name", message))
-    if adapter.kind == "lora" and (adapter.aggregation != "fedit" or adapter.mixed):
+    plain = adapter.aggregation == AdapterSpec().aggregation and not adapter.mixed
+    if adapter.family.trains_low_rank_factors and not plain:
         message = "no adapters are averaged; leave rules, ranks, alphas and modules out"
         faults.append(Fault("adapter.aggregation", message))
     if spec.wire != WireSpec():

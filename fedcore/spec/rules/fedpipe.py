@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import KIND_PATH
 from fedcore.spec.options.method import FEDPIPE
 
 
 def _needs_lora(spec: JobSpec) -> list[Fault]:
-    if spec.adapter.kind == "lora":
+    if spec.adapter.family.trains_low_rank_factors:
         return []
     message = "must be lora with fedpipe, which chooses the ranks of LoRA adapters"
-    return [Fault("adapter.kind", message)]
+    return [Fault(KIND_PATH, message)]
 
 
 def _needs_products(spec: JobSpec) -> list[Fault]:
-    if spec.adapter.aggregation == "flexlora" or spec.adapter.kind != "lora":
+    adapter = spec.adapter
+    if adapter.averaging.fits_any_device or not adapter.family.trains_low_rank_factors:
         return []
     message = (
         "must be flexlora with fedpipe: its devices train unlike matrices at unlike ranks, which "

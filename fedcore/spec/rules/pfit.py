@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import ADAPTERS, KIND_PATH
 from fedcore.spec.options.method import PFIT
 from fedcore.spec.rewards import fault_of, weights_fault
 
@@ -44,9 +45,13 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     if spec.method.name != PFIT:
         return []
     faults = []
-    if spec.adapter.kind not in ("layers", "lora"):
-        message = f"must be layers or lora with pfit, not {spec.adapter.kind}: its anchor is a copy"
-        faults.append(Fault("adapter.kind", f"{message} of all that trains"))
+    family = spec.adapter.family
+    if not family.anchors_policy:
+        others = sorted(kind for kind, row in ADAPTERS.items() if row.anchors_policy)
+        message = (
+            f"must be {' or '.join(others)} with pfit, not {family.kind}: its anchor is a copy"
+        )
+        faults.append(Fault(KIND_PATH, f"{message} of all that trains"))
     if spec.participation.buffered:
         message = "must be synchronous with pfit: its anchor is the model that all started from"
         faults.append(Fault("participation.mode", message))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import KIND_PATH
 from fedcore.spec.options.method import MOST_RANK, PFTT
 
 
@@ -26,12 +27,12 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     if spec.method.name != PFTT:
         return []
     faults = []
-    if spec.adapter.kind != "bottleneck":
+    if not spec.adapter.family.takes_personal_lora:
         message = (
             "must be bottleneck with pftt: bottlenecks are what devices share, beside a LoRA that "
             "each keeps"
         )
-        faults.append(Fault("adapter.kind", message))
+        faults.append(Fault(KIND_PATH, message))
     if spec.strategy.name == "scaffold":
         message = (
             "scaffold finds a device's gradient from how far all that trains moved, and with pftt "

@@ -59,7 +59,7 @@ def _modules_fault(adapter: AdapterSpec, word: str) -> str:
 
 def _rank_within_matrix(spec: JobSpec) -> list[Fault]:
     sizes = architecture_of(spec.model.name)
-    if spec.adapter.kind != "lora" or sizes is None:
+    if not spec.adapter.family.trains_low_rank_factors or sizes is None:
         return []
     most = min(_sides(sizes, spec.adapter.targets))
     if spec.adapter.rank <= most:

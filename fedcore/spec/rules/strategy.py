@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import REFACTORING
 from fedcore.spec.options.strategy import REWEIGHTING, STATEFUL
 
 
 def _coordinates_must_stay(spec: JobSpec) -> list[Fault]:
     rule, name = spec.adapter.aggregation, spec.strategy.name
-    if spec.adapter.kind != "lora" or rule not in REFACTORING:
+    if not spec.adapter.averaging.refactors:
         return []
     if name in STATEFUL or name == "scaffold":
         message = (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.options.strategy import REWEIGHTING
-from fedcore.spec.options.tree import EXACT_RULES
 from fedcore.topology import entry_faults
 
 
@@ -30,9 +30,10 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
     if strategy.name in REWEIGHTING:
         message = f"{strategy.name} weighs each update apart, which a tree hides; take another"
         faults.append(Fault("strategy.name", message))
-    if spec.adapter.kind == "lora" and rule not in EXACT_RULES:
+    if spec.adapter.averaging.needs_products:
+        exact = [rule for rule, row in LOW_RANK_RULES.items() if not row.needs_products]
         why = "needs the product of each device's factors, which a tree hides"
-        message = f"{rule} {why}; take {' or '.join(EXACT_RULES)}"
+        message = f"{rule} {why}; take {' or '.join(exact)}"
         faults.append(Fault("adapter.aggregation", message))
     if spec.method.name != "none":
         message = f"{spec.method.name} was made without a tree; leave one of them out"

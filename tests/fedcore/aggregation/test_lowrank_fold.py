@@ -9,7 +9,7 @@ import torch
 
 from fedcore.aggregation.lowrank.product_fold import RULES
 from fedcore.aggregation.update_files import UpdatesRefused
-from fedcore.spec.options.adapter import AGGREGATIONS, MERGING
+from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
 from fedcore.spec.overrides import factor_name
 from fedcore.wire.frame import FrameReader
 from tests.fedcore.aggregation.lowrank import IN, MODULES, OUT, Server, close, job, means
@@ -18,10 +18,10 @@ EXACT = ("ffa", "flexlora", "stack", "fedex")  # with ranks enough
 
 
 def test_the_table_is_complete() -> None:
-    assert set(RULES) == set(AGGREGATIONS)
+    assert set(RULES) == set(LowRankRule)
 
 
-@pytest.fixture(params=AGGREGATIONS)
+@pytest.fixture(params=list(map(str, LowRankRule)))
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
     """After a first round, so that B is not zero."""
     made = Server(tmp_path / "all", job(request.param))
@@ -98,7 +98,7 @@ class TestEveryRule:
             assert shapes[factor_name(module, "A")] == (4, IN)
             assert shapes[factor_name(module, "B")] == (OUT, 4)
             assert (factor_name(module, "MA") in shapes) == (
-                server.spec.adapter.aggregation in MERGING
+                server.spec.adapter.averaging.merges_into_base
             )
 
 
@@ -110,7 +110,12 @@ def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> No
     for number in range(3):
         updates = [(server.delta(slot, 10 * number + slot), 1.0 + slot, slot) for slot in range(3)]
         wanted, held = means(server, updates), {m: server.effective(m) for m in MODULES}
-        adapter = {m: server.ended(9, {})[m] if rule in MERGING else held[m] for m in MODULES}
+        adapter = {
+            m: server.ended(9, {})[m]
+            if LOW_RANK_RULES[LowRankRule(rule)].merges_into_base
+            else held[m]
+            for m in MODULES
+        }
         report = server.fold(updates)
         assert report.aggregation_error is not None and report.aggregation_error < 1e-6
         for module in MODULES:

@@ -13,7 +13,7 @@ from fedcore.aggregation.flat_inputs import factors_of
 from fedcore.aggregation.strategies import build
 from fedcore.aggregation.weighting import UpdateStats
 from fedcore.errors import SpecError
-from fedcore.spec.options.adapter import REFACTORING
+from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.overrides import factor_name
 from fedcore.spec.parse import parse_spec
 from fedcore.wire.frame import FrameReader
@@ -27,6 +27,8 @@ from tests.fedcore.aggregation.lowrank import (
     job,
     means,
 )
+
+REFACTORING = [str(rule) for rule, row in LOW_RANK_RULES.items() if row.refactors]
 
 
 @pytest.mark.parametrize("rule", REFACTORING)

@@ -14,7 +14,8 @@ from fedcore.formats.frame_header import read_header
 from fedcore.model.adapters import attach
 from fedcore.model.load import Base
 from fedcore.model.source import ModelSource
-from fedcore.plan.cost.flops import mfu, payload_bytes
+from fedcore.plan.cost.flops import mfu
+from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.step_flops import full_cost, lora_cost
 from fedcore.spec.options.adapter import AdapterSpec
 
@@ -89,8 +90,8 @@ def test_the_closed_formula() -> None:
 )
 def test_published_payloads(name: str, lora_mb: float, full_mb: float) -> None:
     sizes = KNOWN[f"google/flan-t5-{name}"]
-    assert payload_bytes(sizes, "lora") / 1e6 == pytest.approx(lora_mb, abs=0.006)
-    assert payload_bytes(sizes, "full") / 1e6 == pytest.approx(full_mb, abs=0.6)
+    assert payload_bytes(sizes, AdapterSpec()) / 1e6 == pytest.approx(lora_mb, abs=0.006)
+    assert payload_bytes(sizes, AdapterSpec(kind="full")) / 1e6 == pytest.approx(full_mb, abs=0.6)
 
 
 @pytest.mark.parametrize("name", SHAPES)

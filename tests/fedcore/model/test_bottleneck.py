@@ -24,7 +24,7 @@ from fedcore.model.initial import skeleton, write_initial
 from fedcore.model.load import Base, load_base, resolve
 from fedcore.model.source import ModelSource
 from fedcore.model.tuned import load_tuned
-from fedcore.plan.cost.flops import payload_bytes
+from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import lora_cost
 from fedcore.plan.cost.workload import BatchShape, Workload
@@ -123,7 +123,7 @@ def test_flops_agree_with_torch_within_one_percent(name: str, targets: tuple[str
     assert cost.training.of([(s, t)] * 2) == pytest.approx(counted(tuned, s, t), rel=0.01)
     trained = sum(item.numel() for item in get_parameters(tuned).values())
     assert sizes.bottleneck_parameters(12) == trained
-    assert payload_bytes(sizes, "bottleneck", width=12) == 4 * trained
+    assert payload_bytes(sizes, AdapterSpec(kind="bottleneck", width=12)) == 4 * trained
 
 
 @pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])

@@ -19,7 +19,7 @@ from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.model.load import Base, load_base
 from fedcore.model.source import ModelSource
-from fedcore.plan.cost.flops import payload_bytes
+from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import layers_cost
 from fedcore.plan.cost.workload import BatchShape, Workload
@@ -47,7 +47,7 @@ def test_flops_and_sizes_agree_with_torch(name: str, last: int) -> None:
     assert training.of([(s, t)] * 2) == pytest.approx(counted(tuned, s, t), rel=0.01)
     trained = sum(item.numel() for item in tuned.parameters() if item.requires_grad)
     assert sizes.layers_parameters(last) == trained
-    assert payload_bytes(sizes, "layers", last=last) == 4 * trained
+    assert payload_bytes(sizes, AdapterSpec(kind="layers", last_layers=last)) == 4 * trained
 
 
 @pytest.mark.parametrize("last", [1, 2])

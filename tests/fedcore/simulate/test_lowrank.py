@@ -18,12 +18,15 @@ from fedcore.simulate import simulate
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.federation import global_file
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import AGGREGATIONS, MERGING, REFACTORING
+from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
 from fedcore.spec.overrides import PREFIX, factor_name, trained_shapes
 from fedcore.train.datasets import Source
 from fedcore.train.loaded_model import Loaded
 from fedcore.wire.frame import FrameReader
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
+
+REFACTORING = [str(rule) for rule, row in LOW_RANK_RULES.items() if row.refactors]
+MERGING = [str(rule) for rule, row in LOW_RANK_RULES.items() if row.merges_into_base]
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 NAMES = ("attic", "barn", "kitchen")
@@ -53,7 +56,7 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("rule", AGGREGATIONS)
+@pytest.mark.parametrize("rule", list(map(str, LowRankRule)))
 def test_a_federation_learns_and_its_merged_model_is_the_one_that_is_measured(
     tiny: Path, tmp_path: Path, rule: str
 ) -> None:

@@ -25,7 +25,6 @@ from fedcore.export.peft_config import (
 )
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import taken_home
-from fedcore.spec.options.adapter import OF_THE_MODEL
 from webapp.jobs.artefacts.store import CHUNK, storage
 from webapp.jobs.artefacts.streaming import stream
 from webapp.jobs.lifecycle.pinning import removed_text
@@ -111,12 +110,12 @@ def offered(job: Job) -> dict[str, Any]:
         return {"global": None, "adapter_url": None, "note": "", "merged_url": None}
     spec, base = taken_home(job.job_spec), f"/api/v1/jobs/{job.pk}/download"
     folds = folds_into_base(spec)
-    apart = spec.adapter.kind not in OF_THE_MODEL and not folds
+    apart = not spec.adapter.family.trains_base_weights and not folds
     return {
         "global": {"sha256": best.sha256, "size_bytes": best.size_bytes},
         "adapter_url": f"{base}/adapter/" if apart else None,
         "note": BASE_CHANGED if folds else "",
-        "merged_url": f"{base}/merged/" if spec.adapter.kind != "bottleneck" else None,
+        "merged_url": f"{base}/merged/" if spec.adapter.family.merges_into_base else None,
     }
 
 
@@ -131,7 +130,7 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
         if round_number is not None:
             raise NoModel(BASE_CHANGED)
         return merged(request, job)
-    if spec.adapter.kind in OF_THE_MODEL:
+    if spec.adapter.family.trains_base_weights:
         if round_number is not None:
             raise NoModel("this job trained the model's own weights; take a round's as an artefact")
         return merged(request, job)
@@ -144,7 +143,7 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
 def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The whole tuned model. Raises BeingMade, having asked for it, where nobody made it yet."""
     model_after(job, None)
-    if taken_home(job.job_spec).adapter.kind == "bottleneck":
+    if not taken_home(job.job_spec).adapter.family.merges_into_base:
         raise NoModel(bottleneck_config.NOT_MERGED)
     if job.merged_artefact is None:
         request_merged(job)

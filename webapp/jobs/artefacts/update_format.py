@@ -71,7 +71,7 @@ def offer(assignment: Assignment) -> WireOffer:
         else:
             assignment.refresh_from_db(fields=["wire"])
     chain, wire = chain_of(assignment), assignment.round.job.job_spec.wire
-    if not wire.error_feedback or assignment.round.job.job_spec.adapter.redistributes:
+    if not wire.error_feedback or assignment.round.job.job_spec.adapter.averaging.refactors:
         return WireOffer(chain)
     taken = _taken(assignment) if wire.chain is None or wire.chain.lossy else None
     return WireOffer(chain, taken, _open_jobs(assignment.device))

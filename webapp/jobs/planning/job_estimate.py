@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedcore.architecture.sizes import FP32_BYTES, Architecture, architecture_of
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.plan.cost.candidate import Candidate
-from fedcore.plan.cost.flops import payload_bytes
+from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.device_plan import PHASES, DevicePlan
 from fedcore.plan.planner import FleetPlan, Improvement, plan_fleet, updates_of
 from fedcore.spec.job import JobSpec
@@ -208,12 +208,7 @@ def _part(
 
 
 def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
-    adapter = spec.adapter
-    if sizes is None:
-        return None
-    return payload_bytes(
-        sizes, adapter.kind, adapter.rank, adapter.targets, adapter.width, adapter.last_layers
-    )
+    return None if sizes is None else payload_bytes(sizes, spec.adapter)
 
 
 def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from fedcore.spec.options.adapter import REFACTORING
+from fedcore.spec.options.adapter import ADAPTERS, KIND_PATH
+from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.options.method import OF_METHOD
 from fedcore.spec.options.strategy import ADAPTIVE
+
+# Options that differ by device, and the rules that average adapters of unlike ranks.
+PER_DEVICE = ("ranks", "alphas", "modules")
+REFACTORING = tuple(str(name) for name, row in LOW_RANK_RULES.items() if row.refactors)
 
 # Where an option stands; the longest prefix that fits wins.
 SECTIONS: dict[str, tuple[str, str]] = {
@@ -44,7 +49,7 @@ ELSEWHERE = "limits"
 # folded away; the others follow as they are declared.
 FIRST = (
     *("name", "rounds"),
-    *("adapter.kind", "adapter.width", "adapter.last_layers", "adapter.rank", "adapter.alpha"),
+    *(KIND_PATH, "adapter.width", "adapter.last_layers", "adapter.rank", "adapter.alpha"),
     *("adapter.aggregation", "adapter.ranks"),
     *("strategy.name", "strategy.proximal_mu", "strategy.fairness_q"),
     "strategy.server_learning_rate",
@@ -71,11 +76,7 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
         "scaffold": ("SCAFFOLD", "Correct each device's drift. Needs SGD and a number of steps."),
     },
     "adapter.aggregation": {
-        "fedit": ("FedIT", "A and B averaged apart: cheap, but not quite their product."),
-        "ffa": ("FFA-LoRA", "A stays as it was, B is averaged: exact, half the bytes."),
-        "fedex": ("FedEx-LoRA", "Apart, and what that misses goes into the base: exact."),
-        "flexlora": ("FlexLoRA", "Products averaged and cut to rank by SVD; ranks may differ."),
-        "stack": ("Stacked", "All factors side by side: exact; ranks may differ."),
+        str(name): (row.label, row.note) for name, row in LOW_RANK_RULES.items()
     },
     "method.name": {
         "none": ("No method", "Plain federated training. Start here."),
@@ -98,31 +99,18 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
             "A few updates make the next model; slow devices deliver when they are done.",
         ),
     },
-    "adapter.kind": {
-        "lora": ("LoRA adapter", "Train small matrices only: a hundredth of the bytes."),
-        "bottleneck": (
-            "Bottleneck adapters",
-            "Small layers after each feed-forward block; PFTT shares these.",
-        ),
-        "layers": ("Last decoder layers", "Train these alone and whole; the rest stays as it is."),
-        "full": ("Every weight", "Train the whole model: more memory, far more traffic."),
-    },
+    KIND_PATH: {str(name): (row.label, row.note) for name, row in ADAPTERS.items()},
 }
 # Of cards that are many, those seen at once; the others unfold.
 USUAL = {"strategy.name": ("fedavg", "fedprox", "fedadam")}
 # Options that matter only where another option has one of the values after it.
 ONLY_WITH: dict[str, tuple[str, ...]] = {
-    "adapter.width": ("adapter.kind", "bottleneck"),
-    "adapter.last_layers": ("adapter.kind", "layers"),
-    "adapter.rank": ("adapter.kind", "lora"),
-    "adapter.alpha": ("adapter.kind", "lora"),
-    "adapter.dropout": ("adapter.kind", "lora"),
-    "adapter.targets": ("adapter.kind", "lora"),
-    "adapter.aggregation": ("adapter.kind", "lora"),
-    "adapter.pattern": ("adapter.kind", "lora"),
-    "adapter.ranks": ("adapter.aggregation", *REFACTORING),
-    "adapter.alphas": ("adapter.aggregation", *REFACTORING),
-    "adapter.modules": ("adapter.aggregation", *REFACTORING),
+    **{
+        f"adapter.{name}": (KIND_PATH, str(kind))
+        for kind, row in ADAPTERS.items()
+        for name in row.options
+    },
+    **{f"adapter.{name}": ("adapter.aggregation", *REFACTORING) for name in PER_DEVICE},
     "strategy.beta1": ("strategy.name", "fedavgm", *ADAPTIVE),
     "strategy.beta2": ("strategy.name", "fedadam", "fedadamw", "fedyogi"),
     "strategy.tau": ("strategy.name", *ADAPTIVE),
