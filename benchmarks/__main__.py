@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "how right the planner is: predicted against measured step time, memory, transfers",
     "round": "seconds, bytes and memory of rounds over the real stack, with training switched off",
     "step": "a local step beside the plain loop: tokens/s, MFU, phases, memory; or losses of both",
+    "upgrade": "kill the version before in mid-job and complete the job with this one",
     "wire": "speed and bytes of the wire codecs, and what they cost in ROUGE",
 }
 

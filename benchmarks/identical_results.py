@@ -90,9 +90,8 @@ json.dump(codes, open(sys.argv[1], 'w'))
 DEMO = """
 import sys
 from workers.demo import __main__ as demo
-from workers.demo.fleet import SPEC
-SPEC['train']['precision'] = 'fp32'
-SPEC['deterministic'] = True
+demo.SPEC['train']['precision'] = 'fp32'
+demo.SPEC['deterministic'] = True
 sys.exit(demo.main())
 """
 
@@ -128,7 +127,7 @@ def simulations(root: Path, python: str, names: Sequence[str]) -> dict[str, str]
         ]
         command = [python, "-c", SIMULATE, str(folder / "codes.json")]
         subprocess.run(
-            command, cwd=root, input=json.dumps(tasks), text=True, check=True, env=_environment()
+            command, cwd=root, input=json.dumps(tasks), text=True, check=True, env=single_threaded()
         )
         codes = json.loads((folder / "codes.json").read_text())
         if failed := [case for case, code in codes.items() if code]:
@@ -136,7 +135,8 @@ def simulations(root: Path, python: str, names: Sequence[str]) -> dict[str, str]
         return {case: digest(json.loads(path.read_text())) for case, path in results.items()}
 
 
-def _environment() -> dict[str, str]:
+def single_threaded() -> dict[str, str]:
+    """The environment of runs whose bits are compared: one thread, no hub."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -145,7 +145,7 @@ def demo(root: Path, python: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as name:
         command = [python, "-c", DEMO, "--folder", name, "--port", "8123", "--exit"]
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=True, env=_environment()
+            command, cwd=root, capture_output=True, text=True, check=True, env=single_threaded()
         )
         result = json.loads(done.stdout.splitlines()[-1])
         return {"demo": adapter_digest(Path(result["artefact_path"]))}
