@@ -24,7 +24,7 @@ from typing import Any
 from fedcore.dialogues.examples import generate
 from fedcore.hardware.links import LINKS
 from fedcore.hardware.virtual_device import Machine
-from fedcore.simulate import RoundResult, simulate
+from fedcore.simulate.federation import RoundResult, simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -37,7 +37,7 @@ POINTS = 8  # evaluations of a run, besides the first
 
 
 @dataclass(frozen=True)
-class Way:
+class ParticipationMode:
     """``rounds`` take about as long as six synchronous ones; ``rate`` is the server's."""
 
     rounds: int
@@ -46,19 +46,19 @@ class Way:
 
 
 BUFFERED = {"mode": "buffered", "max_staleness": 50}
-WAYS = {
-    "synchronous": Way(6, {}),
-    "over-selection": Way(20, {"fraction": 0.66, "over_selection": 0.5}),
-    "deadline": Way(14, {"deadline_quantile": 0.66, "deadline_slack": 1.2}),
-    "tiers": Way(10, {"fraction": 0.33, "tiers": 3}),
-    "buffered, 3": Way(56, {**BUFFERED, "buffer_size": 3}),
+MODES = {
+    "synchronous": ParticipationMode(6, {}),
+    "over-selection": ParticipationMode(20, {"fraction": 0.66, "over_selection": 0.5}),
+    "deadline": ParticipationMode(14, {"deadline_quantile": 0.66, "deadline_slack": 1.2}),
+    "tiers": ParticipationMode(10, {"fraction": 0.33, "tiers": 3}),
+    "buffered, 3": ParticipationMode(56, {**BUFFERED, "buffer_size": 3}),
     # FedAsync's mixing rate is the server's rate; 0.6 as in its paper.
-    "buffered, 1": Way(168, {**BUFFERED, "buffer_size": 1}, rate=0.6),
+    "buffered, 1": ParticipationMode(168, {**BUFFERED, "buffer_size": 1}, rate=0.6),
 }
 
 
 @dataclass(frozen=True)
-class Run:
+class ModeRun:
     """One federation of the study."""
 
     way: str
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def spec(self) -> JobSpec:
-        way = WAYS[self.way]
+        way = MODES[self.way]
         return parse_spec(
             {
                 "model": {"name": "nano"},
@@ -98,7 +98,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Point:
+class LossPoint:
     """An evaluation: when its model was there by the fleet's clock, and how good it was."""
 
     virtual_s: float
@@ -108,19 +108,19 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class LossCurve:
     """A run's evaluations; ``updates`` were folded, the oldest ``oldest`` versions old."""
 
-    points: tuple[Point, ...]
+    points: tuple[LossPoint, ...]
     updates: int
     oldest: int
     bytes_moved: int
     seconds: float
 
     @classmethod
-    def read(cls, path: Path) -> Found:
+    def read(cls, path: Path) -> LossCurve:
         values = json.loads(path.read_text("utf-8"))
-        points = tuple(Point(**point) for point in values.pop("points"))
+        points = tuple(LossPoint(**point) for point in values.pop("points"))
         return cls(points=points, **values)
 
     def reached_s(self, loss: float) -> float | None:
@@ -130,14 +130,14 @@ class Found:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=Path("asynchronous-study"), help="figures")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=tuple(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=MODES, default=tuple(MODES))
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3))
     parser.add_argument("--processes", type=int, default=2)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what is missing, print the table of all that is there."""
-    runs = [Run(way, seed) for seed in args.seeds for way in args.ways]
+    runs = [ModeRun(way, seed) for seed in args.seeds for way in args.ways]
     args.folder.mkdir(parents=True, exist_ok=True)
     due = [item for item in runs if not (args.folder / item.file).exists()]
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
@@ -148,12 +148,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _perform(item: Run, folder: Path) -> Found:
+def _perform(item: ModeRun, folder: Path) -> LossCurve:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="asynchronous-study-") as place:
         devices = {name: _source(Path(place), name, item.seed) for name in SLOWNESS}
         results = simulate(item.spec, devices, Path(place) / "work", fleet=FLEET)
-    found = Found(
+    found = LossCurve(
         points=tuple(_point(result) for result in results if result.mean),
         updates=sum(len(result.staleness) for result in results),
         oldest=max(max(result.staleness, default=0) for result in results),
@@ -174,10 +174,10 @@ def _source(folder: Path, name: str, seed: int) -> Source:
     return Source(str(path), "dialogue", "summary", domain)
 
 
-def _point(result: RoundResult) -> Point:
+def _point(result: RoundResult) -> LossPoint:
     slowest = max(SLOWNESS, key=lambda name: SLOWNESS[name])
-    mean = result.mean
-    return Point(result.virtual_s, mean["loss"], mean["rougeL"], result.evaluations[slowest].loss)
+    mean, slowest_loss = result.mean, result.evaluations[slowest].loss
+    return LossPoint(result.virtual_s, mean["loss"], mean["rougeL"], slowest_loss)
 
 
 def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:
@@ -185,8 +185,8 @@ def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:
     base = _read(folder, "synchronous", seeds)
     targets = {seed: found.points[-1].loss for seed, found in base.items()}
     lines = [
-        f"Virtual seconds until the final loss of {WAYS['synchronous'].rounds} synchronous rounds, "
-        f"and what each way ends with; seeds {', '.join(map(str, seeds))}.",
+        f"Virtual seconds until the final loss of {MODES['synchronous'].rounds} synchronous "
+        f"rounds, and the figures each mode ends with; seeds {', '.join(map(str, seeds))}.",
         "",
         "| way | s to target | faster | end, s | loss | slowest's loss | ROUGE-L | updates "
         "| oldest | MB |",
@@ -199,13 +199,13 @@ def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def _read(folder: Path, way: str, seeds: Sequence[int]) -> dict[int, Found]:
-    paths = {seed: folder / Run(way, seed).file for seed in seeds}
-    return {seed: Found.read(path) for seed, path in paths.items() if path.exists()}
+def _read(folder: Path, way: str, seeds: Sequence[int]) -> dict[int, LossCurve]:
+    paths = {seed: folder / ModeRun(way, seed).file for seed in seeds}
+    return {seed: LossCurve.read(path) for seed, path in paths.items() if path.exists()}
 
 
 def _cells(
-    found: Mapping[int, Found], base: Mapping[int, Found], targets: Mapping[int, float]
+    found: Mapping[int, LossCurve], base: Mapping[int, LossCurve], targets: Mapping[int, float]
 ) -> list[str]:
     both = [seed for seed in found if seed in targets]
     reached = {seed: found[seed].reached_s(targets[seed]) for seed in both}

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Case:
+class FoldCase:
     """The files of one fold, and how it is done."""
 
     spec: JobSpec
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _made(args: argparse.Namespace, folder: Path) -> Case:
+def _made(args: argparse.Namespace, folder: Path) -> FoldCase:
     """Random frames, written tensor by tensor; each update is another view of the same noise."""
     noise = torch.randn(2 * TENSOR, generator=torch.Generator().manual_seed(0)) * 1e-3
     sizes = [TENSOR] * (args.parameters // TENSOR) + [args.parameters % TENSOR]
@@ -105,10 +105,10 @@ def _made(args: argparse.Namespace, folder: Path) -> Case:
         return UpdateFile(path, slot + 1.0, slot, steps=slot + 1, loss_before=slot + 1.0)
 
     updates = tuple(update(slot) for slot in range(args.updates))
-    return Case(spec, write(folder / "before", "F32", 0), updates, args.threads)
+    return FoldCase(spec, write(folder / "before", "F32", 0), updates, args.threads)
 
 
-def _fold(case: Case, threads: int = 0) -> str:
+def _fold(case: FoldCase, threads: int = 0) -> str:
     after, state = case.folder / "after", case.folder / "state"
     done = fold_files(
         case.spec, case.before, case.updates, None, after, state, threads or case.threads
@@ -116,7 +116,7 @@ def _fold(case: Case, threads: int = 0) -> str:
     return done.global_frame.sha256
 
 
-def _same_bits(case: Case) -> None:
+def _same_bits(case: FoldCase) -> None:
     shuffled = replace(case, updates=case.updates[::-1])
     hashes = {_fold(case), _fold(shuffled, 1), _fold(shuffled, 3)}
     print(f"1, {case.threads} and 3 threads, updates in two orders: {len(hashes)} different result")
@@ -124,7 +124,7 @@ def _same_bits(case: Case) -> None:
         raise SystemExit("the fold's bits depend on threads or order")
 
 
-def _extra_memory(case: Case) -> str:
+def _extra_memory(case: FoldCase) -> str:
     """Peak resident memory of one fold, mapped pages of files included, from /proc/self."""
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to now
@@ -140,7 +140,7 @@ def _status(field: str) -> int:
     raise KeyError(field)
 
 
-def _cases(case: Case) -> dict[str, Callable[[], object]]:
+def _cases(case: FoldCase) -> dict[str, Callable[[], object]]:
     """What is measured. Each reads all updates once, but for what is done to the output alone."""
     inputs = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
     rows = [member.row.read(0, inputs.row.elements) for member in inputs.members]
@@ -201,27 +201,27 @@ def _write(target: Tensor, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Taken:
+class FoldTiming:
     """Seconds on the clock, and on all cores together: the second suffers less from neighbours."""
 
     wall: float
     cores: float
 
 
-def _measure(cases: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, list[Taken]]:
+def _measure(cases: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, list[FoldTiming]]:
     """Each case in turns, so that all meet the same disturbances; one turn warms up."""
-    taken: dict[str, list[Taken]] = {name: [] for name in cases}
+    taken: dict[str, list[FoldTiming]] = {name: [] for name in cases}
     for turn in range(repeat + 1):
         for name, work in cases.items():
             began, busy = time.perf_counter(), time.process_time()
             work()
             if turn:
                 wall, cores = time.perf_counter() - began, time.process_time() - busy
-                taken[name].append(Taken(wall, cores))
+                taken[name].append(FoldTiming(wall, cores))
     return taken
 
 
-def _show(case: Case, taken: Mapping[str, list[Taken]]) -> None:
+def _show(case: FoldCase, taken: Mapping[str, list[FoldTiming]]) -> None:
     limit = min(item.wall for item in taken["memory copy (limit)"])
     print(f"{'':40}{'best s':>8}{'median':>8}{'core s':>8}{'GB/s in':>9}{'of copy':>9}")
     for name, found in taken.items():

@@ -45,7 +45,7 @@ SIGN = "estimated "
 
 
 @dataclass(frozen=True)
-class Cell:
+class MemoryCell:
     """One configuration: what the estimator says of it (bytes) and, where it ran, what it took."""
 
     model: str
@@ -98,7 +98,7 @@ def _print_foot(found: Sequence[Peaks]) -> None:
         )
 
 
-def _table(args: argparse.Namespace, models: Path, work: Path) -> Iterator[Cell]:
+def _table(args: argparse.Namespace, models: Path, work: Path) -> Iterator[MemoryCell]:
     source, target = args.lengths
     print(f"Batch {args.batch}, {source} source and {target} target tokens, {args.steps} steps.\n")
     print(f"| FLAN-T5 | method | examples at a time | {' | '.join(args.bases)} |")
@@ -138,7 +138,7 @@ def spec_of(args: argparse.Namespace, key: tuple[str, str, str, int], folder: Pa
 
 def _cell(
     args: argparse.Namespace, key: tuple[str, str, str, int], models: Path, work: Path
-) -> Cell | None:
+) -> MemoryCell | None:
     model, method, base, micro = key
     if method == "full" and base in ("int8", "nf4"):
         return None
@@ -151,7 +151,7 @@ def _cell(
     if model not in args.estimate and fits and _disk_does(models, plan):
         random_model(KNOWN[MODELS[model]], models / model)
         measured = _measure(spec, work, args.seconds)
-    return Cell(*key, expected.peak, measured)
+    return MemoryCell(*key, expected.peak, measured)
 
 
 def _accelerated() -> bool:

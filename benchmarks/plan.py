@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan_fit import Sample, fit
-from benchmarks.plan_run import Measured
+from benchmarks.plan_fit import CalibrationSample, fit
+from benchmarks.plan_run import StepMeasurement
 from benchmarks.random_model import random_model
 from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.errors import TrainingError
@@ -36,7 +36,7 @@ SMALL = "google/flan-t5-small"
 
 
 @dataclass(frozen=True)
-class Case:
+class PlanCase:
     """One configuration; ``options`` go into ``train`` beside the batch size."""
 
     model: str
@@ -79,41 +79,41 @@ PLAIN = (("kernels", "plain"),)
 AGAIN = (("checkpointing", True),)
 PARTS = (("micro_batch", 2),)
 CASES = (
-    Case(SMALL, "lora", "bf16", 4, 256, 32, calibrates=True),
-    Case(SMALL, "full", "fp32", 2, 128, 32, calibrates=True),
-    Case("nano", "lora", "fp32", 8, 128, 32, calibrates=True),
-    Case(SMALL, "lora", "fp32", 8, 128, 16, calibrates=True),
-    Case(SMALL, "lora", "bf16", 4, 256, 32, options=PLAIN, calibrates=True),
-    Case(SMALL, "full", "fp32", 2, 128, 32, options=PLAIN, calibrates=True),
-    Case("nano", "lora", "fp32", 8, 128, 32, options=PLAIN, calibrates=True),
-    Case(SMALL, "lora", "bf16", 8, 512, 64),
-    Case(SMALL, "lora", "bf16", 2, 512, 64),
-    Case(SMALL, "lora", "bf16", 8, 128, 64),
-    Case(SMALL, "lora", "fp32", 4, 256, 64),
-    Case(SMALL, "lora", "bf16", 8, 384, 48, base="int8"),
-    Case(SMALL, "lora", "bf16", 4, 256, 48, base="nf4"),
-    Case(SMALL, "lora", "bf16", 8, 512, 64, options=AGAIN),
-    Case(SMALL, "lora", "bf16", 8, 384, 48, options=PARTS),
-    Case(SMALL, "full", "bf16", 8, 256, 64),
-    Case(SMALL, "full", "fp32", 4, 256, 32),
-    Case(SMALL, "full", "bf16", 4, 384, 64, options=AGAIN),
-    Case("nano", "full", "fp32", 16, 256, 48),
-    Case("nano", "lora", "bf16", 32, 192, 48),
-    Case(SMALL, "lora", "bf16", 8, 256, 64, options=PLAIN),
-    Case(SMALL, "lora", "fp32", 4, 384, 32, options=PLAIN),
-    Case(SMALL, "full", "bf16", 4, 256, 64, options=PLAIN),
-    Case("nano", "full", "fp32", 8, 256, 32, options=PLAIN),
+    PlanCase(SMALL, "lora", "bf16", 4, 256, 32, calibrates=True),
+    PlanCase(SMALL, "full", "fp32", 2, 128, 32, calibrates=True),
+    PlanCase("nano", "lora", "fp32", 8, 128, 32, calibrates=True),
+    PlanCase(SMALL, "lora", "fp32", 8, 128, 16, calibrates=True),
+    PlanCase(SMALL, "lora", "bf16", 4, 256, 32, options=PLAIN, calibrates=True),
+    PlanCase(SMALL, "full", "fp32", 2, 128, 32, options=PLAIN, calibrates=True),
+    PlanCase("nano", "lora", "fp32", 8, 128, 32, options=PLAIN, calibrates=True),
+    PlanCase(SMALL, "lora", "bf16", 8, 512, 64),
+    PlanCase(SMALL, "lora", "bf16", 2, 512, 64),
+    PlanCase(SMALL, "lora", "bf16", 8, 128, 64),
+    PlanCase(SMALL, "lora", "fp32", 4, 256, 64),
+    PlanCase(SMALL, "lora", "bf16", 8, 384, 48, base="int8"),
+    PlanCase(SMALL, "lora", "bf16", 4, 256, 48, base="nf4"),
+    PlanCase(SMALL, "lora", "bf16", 8, 512, 64, options=AGAIN),
+    PlanCase(SMALL, "lora", "bf16", 8, 384, 48, options=PARTS),
+    PlanCase(SMALL, "full", "bf16", 8, 256, 64),
+    PlanCase(SMALL, "full", "fp32", 4, 256, 32),
+    PlanCase(SMALL, "full", "bf16", 4, 384, 64, options=AGAIN),
+    PlanCase("nano", "full", "fp32", 16, 256, 48),
+    PlanCase("nano", "lora", "bf16", 32, 192, 48),
+    PlanCase(SMALL, "lora", "bf16", 8, 256, 64, options=PLAIN),
+    PlanCase(SMALL, "lora", "fp32", 4, 384, 32, options=PLAIN),
+    PlanCase(SMALL, "full", "bf16", 4, 256, 64, options=PLAIN),
+    PlanCase("nano", "full", "fp32", 8, 256, 32, options=PLAIN),
 )
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """A measured case beside what the planner says of it."""
 
-    case: Case
+    case: PlanCase
     step_s: float
     peak_bytes: float
-    measured: Measured
+    measured: StepMeasurement
 
     @property
     def step_error(self) -> float:
@@ -164,20 +164,22 @@ def _profile(threads: int, folder: str) -> dict[str, Any]:
 
 def _links(seconds: float) -> Iterator[str]:
     """Transfers over emulated links, by the agent's own way of doing them, as a program."""
-    command = [sys.executable, "-m", "benchmarks.orchestration.links"]
+    command = [sys.executable, "-m", "benchmarks.links"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
         raise TrainingError(f"links cannot be emulated: {done.stderr.strip()[-300:]}")
     yield from ("", done.stdout.rstrip())
 
 
-def _sizes(case: Case) -> Architecture:
+def _sizes(case: PlanCase) -> Architecture:
     found = architecture_of(case.model)
     assert found is not None
     return found
 
 
-def _sample(case: Case, work: Path, args: argparse.Namespace, hardware: Hardware) -> Sample:
+def _sample(
+    case: PlanCase, work: Path, args: argparse.Namespace, hardware: Hardware
+) -> CalibrationSample:
     """Measure one case, and say how the planner sees it."""
     folder = random_model(_sizes(case), work / case.model.rpartition("/")[2])
     spec = replace(case.spec(str(folder), args.steps + 2), threads=args.threads)
@@ -187,10 +189,10 @@ def _sample(case: Case, work: Path, args: argparse.Namespace, hardware: Hardware
     print(f"{case.words}, {case.shape} …", file=sys.stderr, flush=True)
     measured = _measure(spec, work, args.seconds)
     method = Workload.of(spec, _sizes(case), precision, hardware.accelerator)
-    return Sample(method, shape, parts, measured)
+    return CalibrationSample(method, shape, parts, measured)
 
 
-def _measure(spec: JobSpec, work: Path, seconds: float) -> Measured:
+def _measure(spec: JobSpec, work: Path, seconds: float) -> StepMeasurement:
     weights, job = work / "global.safetensors", work / "spec.json"
     write_initial(spec, weights)
     job.write_text(json.dumps(spec.to_dict()), "utf-8")
@@ -199,13 +201,13 @@ def _measure(spec: JobSpec, work: Path, seconds: float) -> Measured:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise TrainingError(f"the measured process ended with {done.returncode}: {last[0]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    return StepMeasurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 Tuned = dict[str, tuple[KernelCoefficients, float]]
 
 
-def _calibrated(samples: Sequence[Sample], hardware: Hardware) -> Tuned:
+def _calibrated(samples: Sequence[CalibrationSample], hardware: Hardware) -> Tuned:
     """Coefficients and the process's bytes for each set of kernels that has a calibration."""
     kernels = {sample.method.kernels for sample in samples}
     return {
@@ -214,7 +216,7 @@ def _calibrated(samples: Sequence[Sample], hardware: Hardware) -> Tuned:
     }
 
 
-def _row(case: Case, sample: Sample, hardware: Hardware, tuned: Tuned) -> Row:
+def _row(case: PlanCase, sample: CalibrationSample, hardware: Hardware, tuned: Tuned) -> PlanRow:
     method, runtime = sample.method, float(sample.measured.imported)
     if method.kernels in tuned:
         coefficients, runtime = tuned[method.kernels]
@@ -222,7 +224,7 @@ def _row(case: Case, sample: Sample, hardware: Hardware, tuned: Tuned) -> Row:
     said = step(method, hardware, sample.work, None, sample.parts)
     assert said is not None
     held = memory(method, sample.work, hardware.accelerator, runtime)
-    return Row(case, said.seconds, held.peak, sample.measured)
+    return PlanRow(case, said.seconds, held.peak, sample.measured)
 
 
 def _machine(profile: dict[str, Any]) -> str:
@@ -230,7 +232,7 @@ def _machine(profile: dict[str, Any]) -> str:
     return f"{name}, {profile.get('threads')} threads, torch {profile.get('torch')}\n"
 
 
-def _table(rows: Sequence[Row]) -> Iterator[str]:
+def _table(rows: Sequence[PlanRow]) -> Iterator[str]:
     yield (
         "| configuration | batch | step, predicted | measured | error "
         "| peak, predicted | measured | error |"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.plan_run import Measured
+from benchmarks.plan_run import StepMeasurement
 from fedcore.hardware.profile import Hardware
 from fedcore.plan.cost.coefficients import KernelCoefficients
 from fedcore.plan.cost.memory import memory
@@ -24,16 +24,18 @@ LEAST, MOST = 0.2, 5.0  # times its former value
 
 
 @dataclass(frozen=True)
-class Sample:
+class CalibrationSample:
     """One configuration of ``parts`` micro-batches of ``work`` a step, and what it took."""
 
     method: Workload
     work: BatchShape
     parts: int
-    measured: Measured
+    measured: StepMeasurement
 
 
-def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[KernelCoefficients, float]:
+def fit(
+    samples: Sequence[CalibrationSample], hardware: Hardware
+) -> tuple[KernelCoefficients, float]:
     """The coefficients of one set of kernels, and the bytes of the process itself."""
     old = samples[0].method.tuning
     product, passes, call_s = _times(samples, hardware, old)
@@ -43,7 +45,7 @@ def fit(samples: Sequence[Sample], hardware: Hardware) -> tuple[KernelCoefficien
 
 
 def _times(
-    samples: Sequence[Sample], hardware: Hardware, old: KernelCoefficients
+    samples: Sequence[CalibrationSample], hardware: Hardware, old: KernelCoefficients
 ) -> tuple[float, float, float]:
     rows, measured = [], []
     for sample in samples:
@@ -59,7 +61,7 @@ def _times(
 
 
 def _memory(
-    samples: Sequence[Sample], hardware: Hardware, old: KernelCoefficients
+    samples: Sequence[CalibrationSample], hardware: Hardware, old: KernelCoefficients
 ) -> tuple[float, float]:
     """The factor on what is kept, and the process's bytes, from cases whose peak is training."""
     rows, measured = [], []

@@ -23,7 +23,7 @@ BATCHES = 2  # of examples that are there; steps go round
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepMeasurement:
     """``step_s`` is the median; bytes are of the whole process, on an accelerator what torch
     allocated there (``imported`` is 0 then)."""
 
@@ -33,7 +33,7 @@ class Measured:
     peak_bytes: int
 
 
-def measure(spec: JobSpec, weights: Path, folder: Path) -> Measured:
+def measure(spec: JobSpec, weights: Path, folder: Path) -> StepMeasurement:
     """Train as a device does, on examples that are all as long as the job allows."""
     import peft  # noqa: F401 - all that a device imports, so that it counts as such
     import torch
@@ -68,7 +68,7 @@ def measure(spec: JobSpec, weights: Path, folder: Path) -> Measured:
     session.train(spec, weights, examples, 0, 0, Hooks(should_stop=between))
     peaks.append(resident_peak() if on_cpu else peak_memory_bytes(session.device))
     steps = [after - before for before, after in pairwise(times)][FIRST:]
-    return Measured(statistics.median(steps), len(steps), imported, max(peaks))
+    return StepMeasurement(statistics.median(steps), len(steps), imported, max(peaks))
 
 
 def main(arguments: list[str]) -> int:

@@ -44,14 +44,14 @@ NAMES = ("attention_d", "attention_inner", "forward_d", "forward_ff", "ends_d", 
 
 
 @dataclass(frozen=True)
-class Found:
+class ActivationFit:
     """Coefficients by name, and the largest relative error of the fit."""
 
     values: dict[str, float]
     error: float
 
 
-def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
+def kept(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit:
     """The coefficients of one way to train."""
     rows, counted = [], []
     alone = kind == "bottleneck"  # nothing is kept below the first one
@@ -71,7 +71,7 @@ def kept(kernels: str, kind: str, precision: str, folder: Path) -> Found:
     table, right = np.array(rows), np.array(counted)
     found, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
     error = float(np.abs(table @ found / right - 1).max())
-    return Found(dict(zip(NAMES, map(float, found), strict=True)), error)
+    return ActivationFit(dict(zip(NAMES, map(float, found), strict=True)), error)
 
 
 def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:

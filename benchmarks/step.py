@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import step_curves
 from benchmarks.random_model import random_model, varied_examples
-from benchmarks.step_loops import Task, Timed, Variant, turn
+from benchmarks.step_loops import StepTask, Timed, Variant, turn
 from fedcore.architecture.sizes import KNOWN
 from fedcore.compute.speed import peak_flops, prefers_bf16
 from fedcore.plan.cost.flops import mfu
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task(args: argparse.Namespace, adapter: str, folder: Path) -> Task:
+def _task(args: argparse.Namespace, adapter: str, folder: Path) -> StepTask:
     sizes = KNOWN[f"google/flan-t5-{args.model}"]
     rng = random.Random(0)
     lengths = [(rng.randint(*SOURCE), TARGET) for _ in range(BATCH * args.steps)]
@@ -101,7 +101,7 @@ def _task(args: argparse.Namespace, adapter: str, folder: Path) -> Task:
             "train": {"batch_size": BATCH, "learning_rate": 1e-4},
         }
     )
-    return Task(spec, prepared.train, sizes)
+    return StepTask(spec, prepared.train, sizes)
 
 
 def _print(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.step_loops import CPU, DTYPES, LOOPS, Task, Variant, build
+from benchmarks.step_loops import CPU, DTYPES, LOOPS, StepTask, Variant, build
 from fedcore.architecture.sizes import architecture_of
 from fedcore.compute.speed import prefers_bf16
 from fedcore.dialogues.examples import generate
@@ -86,14 +86,14 @@ def _source(data: str | None, folder: Path) -> Source:
     return Source(str(made), "dialogue", "summary")
 
 
-def _task(spec: JobSpec, prepared: Prepared) -> Task:
+def _task(spec: JobSpec, prepared: Prepared) -> StepTask:
     """The first batches of a shuffle that the seed decides: both loops see the same."""
     rows = list(range(len(prepared.train)))
     random.Random(spec.seed).shuffle(rows)
     places = (rows * 10)[: STEPS * BATCH]
     sizes = architecture_of(spec.model.name)
     assert sizes is not None
-    return Task(spec, prepared.train.some(places), sizes)
+    return StepTask(spec, prepared.train.some(places), sizes)
 
 
 @torch.no_grad()

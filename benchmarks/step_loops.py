@@ -54,7 +54,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Task:
+class StepTask:
     """What every variant trains on: the same examples, in the same order."""
 
     spec: JobSpec
@@ -69,7 +69,7 @@ class Task:
         return Workload.of(self.spec, self.sizes, self.spec.train.precision).cost
 
 
-def turn(variant: Variant, task: Task) -> Timed:
+def turn(variant: Variant, task: StepTask) -> Timed:
     """Build the model, warm up with a step, time the rest; everything is given back."""
     (keep_pages if variant.pages else default_pages)()
     release_pages()
@@ -85,7 +85,7 @@ def turn(variant: Variant, task: Task) -> Timed:
     return timed
 
 
-def build(variant: Variant, task: Task) -> Any:
+def build(variant: Variant, task: StepTask) -> Any:
     """The model to train. Edgewise keeps a frozen base in the precision of training."""
     adapter = task.spec.adapter
     own = variant.loop == "own" and adapter.family.freezes_base
@@ -95,7 +95,7 @@ def build(variant: Variant, task: Task) -> Any:
     return model
 
 
-def _plain(model: Any, variant: Variant, task: Task) -> Timed:
+def _plain(model: Any, variant: Variant, task: StepTask) -> Timed:
     """transformers, padded to the longest of a batch, torch's AdamW, as in its own examples."""
     train, flops, tokens = task.spec.train, 0, 0
     phase_s = dict.fromkeys(("forward", "backward", "optimizer"), 0.0)
@@ -129,7 +129,7 @@ def _plain(model: Any, variant: Variant, task: Task) -> Timed:
     return Timed(len(losses), tokens, sum(phase_s.values()), flops, 0, phase_s, losses)
 
 
-def _own(model: Any, variant: Variant, task: Task) -> Timed:
+def _own(model: Any, variant: Variant, task: StepTask) -> Timed:
     """What a device runs, its measurements at every step included."""
     losses: list[float] = []
     train = replace(task.spec.train, kernels=variant.kernels)
@@ -142,4 +142,4 @@ def _own(model: Any, variant: Variant, task: Task) -> Timed:
     return Timed(done.steps, done.tokens, done.seconds, done.flops, 0, done.phase_s, losses)
 
 
-LOOPS: dict[str, Callable[[Any, Variant, Task], Timed]] = {"plain": _plain, "own": _own}
+LOOPS: dict[str, Callable[[Any, Variant, StepTask], Timed]] = {"plain": _plain, "own": _own}

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class Figures:
+class CodecTimings:
     """Seconds, bytes and |x - decoded| / |x| of one pass over the update."""
 
     encode_s: float
@@ -71,16 +71,16 @@ def _made() -> dict[str, Tensor]:
     return {f"w{number}": noise[:size] for number, size in enumerate(SIZES)}
 
 
-def _best(text: str, update: Mapping[str, Tensor], repeat: int) -> Figures:
+def _best(text: str, update: Mapping[str, Tensor], repeat: int) -> CodecTimings:
     passes = [_pass(text, update) for _ in range(repeat)]
     encode_s, decode_s = (
         min(getattr(item, name) for item in passes) for name in ("encode_s", "decode_s")
     )
-    return Figures(encode_s, decode_s, passes[0].size, passes[0].error)
+    return CodecTimings(encode_s, decode_s, passes[0].size, passes[0].error)
 
 
-def _pass(text: str, update: Mapping[str, Tensor]) -> Figures:
-    chain, total = parse(text), Figures(0.0, 0.0, 0, 0.0)
+def _pass(text: str, update: Mapping[str, Tensor]) -> CodecTimings:
+    chain, total = parse(text), CodecTimings(0.0, 0.0, 0, 0.0)
     lost = given = 0.0
     for name, tensor in update.items():
         marks = [time.perf_counter()]
@@ -96,7 +96,7 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> Figures:
         marks.append(time.perf_counter())
         lost += float((found - tensor).square().sum())
         given += float(tensor.square().sum())
-        total = Figures(
+        total = CodecTimings(
             total.encode_s + marks[1] - marks[0],
             total.decode_s + marks[2] - marks[1],
             total.size + array.numel() * array.element_size(),
@@ -105,7 +105,7 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> Figures:
     return total
 
 
-def _row(text: str, found: Figures, count: int) -> str:
+def _row(text: str, found: CodecTimings, count: int) -> str:
     speeds = [
         f"{seconds:.2f} | {4 * count / seconds / GB:.2f}"
         for seconds in (found.encode_s, found.decode_s)

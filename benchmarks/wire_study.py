@@ -21,7 +21,7 @@ from typing import Any
 
 from fedcore.dialogues.examples import generate
 from fedcore.formats.codec_chain import parse
-from fedcore.simulate import simulate
+from fedcore.simulate.federation import simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -42,7 +42,7 @@ EXAMPLES, ROUNDS, STEPS, VALIDATION = 480, 6, 12, 96
 
 
 @dataclass(frozen=True)
-class Run:
+class CodecRun:
     """One federation of the study."""
 
     adapter: str
@@ -83,7 +83,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class CodecResult:
     """What a run ended with; ``up`` is bytes per device and round."""
 
     up: float
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runs = [
-        Run(adapter, codec, seed)
+        CodecRun(adapter, codec, seed)
         for seed in args.seeds
         for adapter in args.adapters
         for codec in args.codecs
@@ -120,14 +120,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _perform(item: Run, folder: Path) -> Found:
+def _perform(item: CodecRun, folder: Path) -> CodecResult:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="wire-study-") as place:
         devices = {domain: _source(Path(place), domain, item.seed) for domain in DOMAINS}
         results = simulate(item.spec, devices, Path(place) / "work")
     last, members = results[-1], len(devices)
     up = statistics.fmean(result.bytes_up for result in results[1:]) / members
-    found = Found(up, last.mean["loss"], last.mean["rougeL"], time.perf_counter() - began)
+    found = CodecResult(up, last.mean["loss"], last.mean["rougeL"], time.perf_counter() - began)
     part = folder / f".{item.file}.part"
     part.write_text(json.dumps(asdict(found)) + "\n", "utf-8")
     part.replace(folder / item.file)
@@ -160,12 +160,12 @@ def _table(adapter: str, args: argparse.Namespace) -> None:
         print(f"| {codec} | {' | '.join(cells)} |")
 
 
-def _read(adapter: str, codec: str, args: argparse.Namespace) -> list[Found]:
-    paths = [args.folder / Run(adapter, codec, seed).file for seed in args.seeds]
-    return [Found(**json.loads(path.read_text("utf-8"))) for path in paths if path.exists()]
+def _read(adapter: str, codec: str, args: argparse.Namespace) -> list[CodecResult]:
+    paths = [args.folder / CodecRun(adapter, codec, seed).file for seed in args.seeds]
+    return [CodecResult(**json.loads(path.read_text("utf-8"))) for path in paths if path.exists()]
 
 
-def _fewer(whole: Sequence[Found], items: Sequence[Found]) -> str:
+def _fewer(whole: Sequence[CodecResult], items: Sequence[CodecResult]) -> str:
     if not whole:
         return "-"
     up = statistics.fmean(item.up for item in items)

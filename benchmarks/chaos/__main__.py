@@ -9,9 +9,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.chaos import report, victims
-from benchmarks.chaos.plan import Schedule, draw
-from benchmarks.chaos.run import Chaos, Ran, start
+from benchmarks.chaos import outcomes, victims
+from benchmarks.chaos.disturbed_jobs import Chaos, JobOutcome, start
+from benchmarks.chaos.strikes import Schedule, draw
 from workers.stack.stack import Stack
 
 
@@ -38,14 +38,14 @@ def compare(chaos: Chaos, kills: int, seed: int) -> int:
         print(f"the undisturbed job: {reference.problem}")
         return 1
     print(f"undisturbed: {reference.seconds:.1f} s, ends with {reference.weights[-1][1]}")
-    jobs: list[Ran] = []
-    while schedule.strikes and not report.faults(reference, jobs):
+    jobs: list[JobOutcome] = []
+    while schedule.strikes and not outcomes.faults(reference, jobs):
         chaos.settle()
         print(f"job {len(jobs) + 1}, {len(schedule.strikes)} kills to go", flush=True)
         jobs.append(chaos.run(f"chaos {len(jobs) + 1}", schedule))
-    print(f"\n{report.table(targets, reference, jobs)}")
+    print(f"\n{outcomes.table(targets, reference, jobs)}")
     print(f"seed {seed}, {time.monotonic() - began:.0f} s in all")
-    faults = report.faults(reference, jobs)
+    faults = outcomes.faults(reference, jobs)
     for fault in faults:
         print(f"DIFFERENT: {fault}", file=sys.stderr)
     return 1 if faults else 0

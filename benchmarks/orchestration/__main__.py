@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.orchestration import report
+from benchmarks.orchestration import tables
+from benchmarks.orchestration.echo_site import echoing_site
+from benchmarks.orchestration.measured_job import WARM_UP, RoundTimings, run_job, spec_of
 from benchmarks.orchestration.payloads import PAYLOADS, model_name
-from benchmarks.orchestration.rounds import WARM_UP, Figures, run_job, spec_of
-from benchmarks.orchestration.site import echoing_site
 from benchmarks.peers import PEERS, is_there, round_seconds
 
 
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     args.cache.mkdir(parents=True, exist_ok=True)
-    found: list[Figures] = []
-    print(report.HEAD, flush=True)
+    found: list[RoundTimings] = []
+    print(tables.HEAD, flush=True)
     for devices in args.devices:
         with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as temporary:
             folder = (args.folder or Path(temporary)) / f"{devices}-devices"
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     spec = spec_of(name, payload, model_name(payload, args.cache), args)
                     figures = run_job(bench, name, spec)
                     found.append(figures)
-                    print(report.row(figures), flush=True)
+                    print(tables.row(figures), flush=True)
                     if args.steps:
-                        print(report.steps(figures), flush=True)
-    print(report.memory(found))
+                        print(tables.steps(figures), flush=True)
+    print(tables.memory(found))
     for name, python in args.peer:
         _run_peer(name, Path(python), found, args.rounds)
     if args.json:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run_peer(name: str, python: Path, found: Sequence[Figures], rounds: int) -> None:
+def _run_peer(name: str, python: Path, found: Sequence[RoundTimings], rounds: int) -> None:
     """The same bytes and devices through another system, one job after the other."""
     if name not in PEERS or not is_there(python, name):
         print(f"{name} is not installed for {python}; known: {', '.join(PEERS)}", file=sys.stderr)
@@ -78,7 +78,7 @@ def _run_peer(name: str, python: Path, found: Sequence[Figures], rounds: int) ->
         with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as folder:
             floats = ours.model_bytes // 4
             moments = PEERS[name](python, Path(folder), floats, ours.devices, rounds)
-        print(report.peer_row(name, ours, round_seconds(moments, WARM_UP)), flush=True)
+        print(tables.peer_row(name, ours, round_seconds(moments, WARM_UP)), flush=True)
 
 
 if __name__ == "__main__":

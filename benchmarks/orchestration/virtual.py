@@ -44,7 +44,7 @@ DATASETS = [
 ]
 
 
-class Silent:
+class SilentRecorder:
     """The recorder of a device that measures nothing; it knows what the device does now."""
 
     def __init__(self, assignment: str) -> None:
@@ -75,7 +75,7 @@ class VirtualDevice:
             known.device_id, known.public_key, self._see, self._server.clock.now
         )
         self._over = threading.Event()
-        self._does: Silent | None = None
+        self._does: SilentRecorder | None = None
 
     def _see(self, nonce: str, expires_at: float, now: float) -> bool:
         del expires_at, now
@@ -108,13 +108,13 @@ class VirtualDevice:
         ((envelope,), _, _) = json.loads(base64.b64decode(message["body"]))
         assignment = self._gate.admit(envelope, "work").assignment
         work = AssignedWork.read(self._server.accept(assignment, self._boot_id))
-        self._does = Silent(assignment)
+        self._does = SilentRecorder(assignment)
         try:
             AssignmentRunner(work, self._tools(self._does)).perform()
         finally:
             self._does = None
 
-    def _tools(self, recorder: Silent) -> Dependencies:
+    def _tools(self, recorder: SilentRecorder) -> Dependencies:
         return Dependencies(
             self._server,
             self._cache,

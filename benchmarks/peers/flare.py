@@ -17,7 +17,7 @@ def run(python: Path, folder: Path, floats: int, devices: int, rounds: int) -> l
     """Run the job to its end and return when its rounds ended."""
     app = folder / "app"
     shutil.copytree(APP, app)
-    command = [str(python), "job.py", str(floats), str(devices), str(rounds)]
+    command = [str(python), "flare_job.py", str(floats), str(devices), str(rounds)]
     env = {**os.environ, "PYTHONPATH": str(app)}
     done = subprocess.run(
         command, cwd=app, env=env, capture_output=True, text=True, timeout=LIMIT_S

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fedcore.methods.distillation.bridge import TeacherSignal
 from fedcore.model.adapters import shared_parameters
 from fedcore.spec.job import JobSpec
 from fedcore.train.kernels import Kernels
 from fedcore.train.loop import Penalty, TrainingTask, Weights, no_penalty
 from fedcore.train.telemetry import Hooks
-
-if TYPE_CHECKING:
-    from fedcore.methods.agglomerative.bridge import TeacherSignal
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class DeviceState:
 
     folder: Path | None = None
     state: Path | None = None
-    lesson: TeacherSignal | None = None
+    teacher: TeacherSignal | None = None
 
 
 Finish = Callable[[Weights, int], None]
@@ -51,7 +48,7 @@ class Context:
     spec: JobSpec
     work: TrainingTask
     round_number: int = 1
-    own: DeviceState = field(default_factory=DeviceState)
+    device_state: DeviceState = field(default_factory=DeviceState)
     hooks: Hooks = field(default_factory=Hooks)
     draw: int = 0
 

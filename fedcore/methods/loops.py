@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedcore.methods.contract import Context, LossTerm
-from fedcore.methods.pfit.loop import reinforce
+from fedcore.methods.pfit.ppo_loop import reinforce
 from fedcore.spec.options.method import PFIT
 from fedcore.train.loop import TrainSummary, train_locally
 from fedcore.train.tokenization import Prepared

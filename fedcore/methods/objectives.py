@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.strategies import build
-from fedcore.methods.agglomerative.distillation import agglomerative
+from fedcore.methods.bridge_loss import agglomerative
 from fedcore.methods.contract import Context, DeviceState, LossTerm, Objective
 from fedcore.methods.fedjudge import restraint
 from fedcore.methods.pftt import load_personal_lora, personal_lora_term

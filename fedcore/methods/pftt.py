@@ -14,7 +14,7 @@ from typing import Any
 
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, DeviceState, LossTerm
-from fedcore.methods.private_files import LATEST_DRAW, Key, RoundFiles
+from fedcore.methods.round_files import LATEST_DRAW, Key, RoundFiles
 from fedcore.model.adapters import adapter_parameters, set_adapter
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import lora_of
@@ -29,7 +29,7 @@ def personal_lora_term(context: Context) -> LossTerm:
 
     Raises TrainingError where the device has no folder of its own.
     """
-    folder, model = context.own.folder, context.work.model
+    folder, model = context.device_state.folder, context.work.model
     if folder is None:
         raise TrainingError(
             "pftt keeps a LoRA on each device from round to round; give it a private folder"

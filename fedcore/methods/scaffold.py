@@ -30,13 +30,13 @@ def controlled(context: Context) -> LossTerm:
     part for the first time begins at c_i = 0, as in the paper.
     Raises TrainingError where the device has no folder of its own.
     """
-    folder, number = context.own.folder, context.round_number
+    folder, number = context.device_state.folder, context.round_number
     if folder is None:
         raise TrainingError(
             "scaffold keeps a file on each device from round to round; give it a private folder"
         )
     live = dict(trainable_parameters(context.work.model))
-    old, server = _held(folder, number, live), _served(context.own.state, live)
+    old, server = _held(folder, number, live), _served(context.device_state.state, live)
     push = {name: server[name] - old[name] for name in live}
     rate = context.spec.train.learning_rate
 

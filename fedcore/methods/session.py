@@ -83,7 +83,7 @@ class Session:
         slot: int,
         hooks: Hooks | None = None,
         draw: int = 0,
-        own: DeviceState | None = None,
+        device_state: DeviceState | None = None,
     ) -> Update:
         """Train from the global weights on one device's examples; return the difference.
 
@@ -108,7 +108,7 @@ class Session:
                 self.micro_batch(spec, loaded, prepared),
             )
             before = mean_loss(work, told) if spec.strategy.measures_loss else None
-            context = Context(spec, work, round_number, own or DeviceState(), told, draw)
+            context = Context(spec, work, round_number, device_state or DeviceState(), told, draw)
             term = term_of(context)
             train = LOOPS.get(spec.method.name, supervised)
             summary, measured = train(context, prepared, loaded.base.tokenizer, term)
@@ -138,7 +138,7 @@ class Session:
         source: Source | Prepared,
         hooks: Hooks | None = None,
         round_number: int = 0,
-        own: DeviceState | None = None,
+        device_state: DeviceState | None = None,
     ) -> Evaluation:
         """Loss and ROUGE of the global weights on one device's validation part.
 
@@ -159,7 +159,7 @@ class Session:
             wear = PERSONAL.get(spec.method.name)
             if wear is None:
                 return found
-            wear(loaded.model, own or DeviceState(), round_number)
+            wear(loaded.model, device_state or DeviceState(), round_number)
             return with_personal(found, evaluate(bench, prepared, hooks or Hooks()))
 
     def prepare(self, spec: JobSpec, source: Source | Prepared) -> Prepared:
@@ -202,7 +202,7 @@ class Session:
 
 
 def set_dropout(model: Any, rate: float) -> None:
-    """Set the base model's dropout (not LoRA's own)."""
+    """Set the base model's dropout (not LoRA's device_state)."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
             module.p = rate

@@ -13,11 +13,11 @@ from typing import Any
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition.split import SplitConfig
 from fedcore.plan.fedpipe.types import Allocation
-from fedcore.simulate import local_baseline
+from fedcore.simulate import baselines
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
-from fedcore.simulate.fairness import even_lines, own_rows
-from fedcore.simulate.federation import Event, RoundResult, simulate
-from fedcore.simulate.fleet import fleet_of
+from fedcore.simulate.device_scores import even_lines, own_rows
+from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
+from fedcore.simulate.fleet_options import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
 from fedcore.simulate.partitioning import deal
 from fedcore.simulate.results import OnEvent
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = spec_from(args)
         if args.alone:
-            local_baseline.refuse(spec)
+            baselines.refuse(spec)
         with _workdir(args.workdir) as workdir:
             whole = Source(args.data, args.text_column, args.summary_column)
             wanted = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_change(results)
             found = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
             if args.alone:
-                found["alone"] = local_baseline.run_alone(spec, devices, workdir, results, planned)
+                found["alone"] = baselines.run_alone(spec, devices, workdir, results, planned)
     except SpecError as error:
         return _refuse(str(fault) for fault in error.faults)
     except EdgewiseError as error:
@@ -96,7 +96,7 @@ def _ranks(spec: JobSpec) -> str:
 def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
     """Prints what happens, and notes in ``planned`` what FedPipe has a device train."""
 
-    def hear(event: Event) -> None:
+    def hear(event: SimulationEvent) -> None:
         if isinstance(event.value, Allocation):
             planned[event.device] = event.value.tailoring(spec)
         _print_event(event)
@@ -104,7 +104,7 @@ def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
     return hear
 
 
-def _print_event(event: Event) -> None:
+def _print_event(event: SimulationEvent) -> None:
     if isinstance(event.value, Allocation):
         print(f"plan   {event.device}: {event.value.why} ({event.value.memory / 1e6:.0f} MB)")
     if not isinstance(event.value, RoundResult):

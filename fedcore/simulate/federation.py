@@ -41,13 +41,18 @@ from fedcore.rounds.types import (
 )
 from fedcore.simulate.results import (
     MEASURES,
-    Event,
     OnEvent,
     RoundResult,
+    SimulationEvent,
     global_file,
     weighted_mean,
 )
-from fedcore.simulate.round_runner import Made, Piece, Workshop, refuse_unsuitable
+from fedcore.simulate.round_runner import (
+    AggregatedRound,
+    RoundRunner,
+    ScheduledUpdate,
+    refuse_unsuitable,
+)
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat, alone_spec
 from fedcore.train.datasets import Source
@@ -55,9 +60,9 @@ from fedcore.train.telemetry import Hooks
 
 __all__ = [
     "MEASURES",
-    "Event",
     "OnEvent",
     "RoundResult",
+    "SimulationEvent",
     "global_file",
     "simulate",
     "simulate_alone",
@@ -87,7 +92,9 @@ def simulate(
     if strategy:
         refuse_unsuitable(spec, strategy)
     report = on_event or _ignore
-    workshop = Workshop(spec, devices, Path(workdir), report, hooks or Hooks(), strategy=strategy)
+    workshop = RoundRunner(
+        spec, devices, Path(workdir), report, hooks or Hooks(), strategy=strategy
+    )
     return _Federation(spec, workshop, fleet or {}, report).run()
 
 
@@ -96,17 +103,17 @@ def simulate_alone(
 ) -> list[RoundResult]:
     """The rounds of a job as one of its devices runs it alone (``fedcore.spec.local_baseline``)."""
     mine = alone_spec(spec, name)
-    workshop = Workshop(mine, {name: data}, Path(workdir), _ignore, Hooks(), {name: seat})
+    workshop = RoundRunner(mine, {name: data}, Path(workdir), _ignore, Hooks(), {name: seat})
     return _Federation(mine, workshop, {}, _ignore).run()
 
 
-def _ignore(event: Event) -> None:
+def _ignore(event: SimulationEvent) -> None:
     del event
 
 
 class _Federation:
     def __init__(
-        self, spec: JobSpec, workshop: Workshop, fleet: Mapping[str, Machine], on_event: OnEvent
+        self, spec: JobSpec, workshop: RoundRunner, fleet: Mapping[str, Machine], on_event: OnEvent
     ) -> None:
         self.spec, self.workshop, self.fleet, self.on_event = spec, workshop, fleet, on_event
         self.now = 0.0
@@ -204,13 +211,13 @@ class _Federation:
         self.rounds[number - 1] = replace(before, assignments=items)
         return True
 
-    def _pieces(self) -> list[Piece]:
+    def _pieces(self) -> list[ScheduledUpdate]:
         """The updates that the newest round folds, in the order of the sum."""
         slots = self.workshop.slots
         part, number = self.spec.participation, self.rounds[-1].number
         if not part.buffered:
             found = unfolded_updates(self.rounds[-1])
-            return [Piece(item.device, slots[item.device], number) for item in found]
+            return [ScheduledUpdate(item.device, slots[item.device], number) for item in found]
         held = [
             (each.number, item)
             for each in self._window()
@@ -218,7 +225,7 @@ class _Federation:
             if item.buffered_in == number
         ]
         return [
-            Piece(
+            ScheduledUpdate(
                 item.device,
                 slots[item.device],
                 base,
@@ -230,7 +237,12 @@ class _Federation:
         ]
 
     def _result(
-        self, number: int, sha256: str, made: Made | None, stale: tuple[int, ...], began: float
+        self,
+        number: int,
+        sha256: str,
+        made: AggregatedRound | None,
+        stale: tuple[int, ...],
+        began: float,
     ) -> RoundResult:
         found = self.workshop.evaluate(number)
         result = RoundResult(
@@ -248,7 +260,7 @@ class _Federation:
             staleness=stale,
             levels=made.levels if made else (),
         )
-        self.on_event(Event("round", number, "", result))
+        self.on_event(SimulationEvent("round", number, "", result))
         return result
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedcore.errors import Fault, SpecError
 from fedcore.hardware.links import LINKS
 from fedcore.partition.kinds import SYNTAX
-from fedcore.simulate.fleet import FleetOptions, speeds_of
+from fedcore.simulate.fleet_options import FleetOptions, speeds_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import KIND_PATH, LORA_TARGETS, AdapterKind
 from fedcore.spec.options.lowrank import LowRankRule

@@ -47,7 +47,7 @@ class RoundResult:
 
 
 @dataclass(frozen=True)
-class Event:
+class SimulationEvent:
     """Something that happened: ``kind`` is evaluated, planned, trained or round."""
 
     kind: str
@@ -56,7 +56,7 @@ class Event:
     value: object
 
 
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[SimulationEvent], None]
 
 
 def global_file(workdir: Path, number: int) -> Path:

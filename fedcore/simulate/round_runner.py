@@ -21,9 +21,9 @@ from fedcore.methods.contract import DeviceState
 from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
 from fedcore.plan.fedpipe.types import Allocation
-from fedcore.simulate.fedpipe import by_fedpipe
+from fedcore.simulate.fedpipe_plans import by_fedpipe
 from fedcore.simulate.hierarchy import Hierarchy
-from fedcore.simulate.results import Event, OnEvent, global_file
+from fedcore.simulate.results import OnEvent, SimulationEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat
@@ -45,7 +45,7 @@ from fedcore.train.telemetry import Hooks
 
 
 @dataclass(frozen=True)
-class Piece:
+class ScheduledUpdate:
     """An update to fold: its device's name and slot, the round it started in, its place in the sum.
 
     ``draw`` counts former pieces of the same device in the same round, ``scale`` is the discount.
@@ -60,7 +60,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Made:
+class AggregatedRound:
     """A new version of the model and what it took; ``levels`` as ``RoundResult`` has them."""
 
     report: FoldReport
@@ -93,7 +93,7 @@ def refuse_unsuitable(spec: JobSpec, strategy: Strategy) -> None:
         raise SpecError(faults)
 
 
-class Workshop:
+class RoundRunner:
     """Devices, server and files of one simulated job.
 
     A device's slot is its place by name, where ``seats`` does not say another.
@@ -148,7 +148,7 @@ class Workshop:
         )
 
     def _tell_plan(self, name: str, choice: Allocation) -> None:
-        self._on_event(Event("planned", 0, name, choice))
+        self._on_event(SimulationEvent("planned", 0, name, choice))
 
     def _spec_of(self, name: str) -> JobSpec:
         """The job as a device trains it."""
@@ -170,7 +170,7 @@ class Workshop:
         shapes = trained_shapes(self._spec_of(name), served)
         return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
 
-    def make(self, number: int, pieces: Sequence[Piece]) -> Made:
+    def make(self, number: int, pieces: Sequence[ScheduledUpdate]) -> AggregatedRound:
         """Train all pieces and fold them into the model of round ``number``."""
         training: dict[str, TrainSummary] = {}
         measured: dict[str, Mapping[str, float]] = {}
@@ -203,7 +203,7 @@ class Workshop:
             )
             training[piece.name] = update.summary
             measured[piece.name] = update.measured
-            self._on_event(Event("trained", number, piece.name, update.summary))
+            self._on_event(SimulationEvent("trained", number, piece.name, update.summary))
         size = sum(item.path.stat().st_size for item in updates)
         names = [piece.name for piece in pieces]
         gathered = self._hierarchy.gather(
@@ -215,7 +215,7 @@ class Workshop:
             item.path.unlink()
         if gathered.made:  # of clusters' means it says nothing of the devices' own factors
             report = replace(report, aggregation_error=None)
-        return Made(report, training, size, gathered.levels, measured)
+        return AggregatedRound(report, training, size, gathered.levels, measured)
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -253,5 +253,5 @@ class Workshop:
             spec = tailored(self._spec, for_evaluation(self._changes[name]))
             own = DeviceState(self._own(self.slots[name]))
             found[name] = self._session.evaluate(spec, weights, source, self._hooks, number, own)
-            self._on_event(Event("evaluated", number, name, found[name]))
+            self._on_event(SimulationEvent("evaluated", number, name, found[name]))
         return found

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedcore.errors import EdgewiseError, Fault, SpecError
-from fedcore.study.config import read_study
-from fedcore.study.data import data_file, made_here
+from fedcore.study.markdown_report import write_report, write_values
 from fedcore.study.plots import draw_study
-from fedcore.study.progress import Progress
-from fedcore.study.report import write_report, write_values
-from fedcore.study.runs import Run, Shelf, compared, count, tries, wanted
+from fedcore.study.progress import StudyProgress
+from fedcore.study.runs import RunStore, StudyRun, compared, count, tries, wanted
+from fedcore.study.study_data import data_file, made_here
+from fedcore.study.study_file import read_study
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _shelf(args: argparse.Namespace) -> Shelf:
+def _shelf(args: argparse.Namespace) -> RunStore:
     study = read_study(Path(args.study))
     if args.threads < 0:
         raise SpecError([Fault("--threads", "give 0 (all cores) or more")])
     out = Path(args.out)
     data = data_file(study.data, Path(args.data_dir), out / ".data")
-    return Shelf(study, out / "runs", data)
+    return RunStore(study, out / "runs", data)
 
 
 def _refuse(reasons: Sequence[str]) -> int:
@@ -73,7 +73,7 @@ def _refuse(reasons: Sequence[str]) -> int:
     return 2
 
 
-def _list(shelf: Shelf, only: Sequence[str]) -> None:
+def _list(shelf: RunStore, only: Sequence[str]) -> None:
     runs = [*tries(shelf.study), *compared(shelf)]
     for run in wanted(runs, only):
         print(f"{_state(shelf, run):8}  {run.id}")
@@ -81,21 +81,21 @@ def _list(shelf: Shelf, only: Sequence[str]) -> None:
         print(f"{later} more when tuning is done")
 
 
-def _state(shelf: Shelf, run: Run) -> str:
+def _state(shelf: RunStore, run: StudyRun) -> str:
     if record := shelf.get(run):
         return "failed" if record.failure else "done"
     return "outdated" if shelf.path(run).exists() else "missing"
 
 
-def _run_all(shelf: Shelf, args: argparse.Namespace) -> None:
+def _run_all(shelf: RunStore, args: argparse.Namespace) -> None:
     """Tries first: what they choose decides the runs that are compared."""
-    progress = Progress(shelf, args.only)
+    progress = StudyProgress(shelf, args.only)
     _run_missing(shelf, tries(shelf.study), args, progress)
     _run_missing(shelf, compared(shelf), args, progress)
 
 
 def _run_missing(
-    shelf: Shelf, runs: Sequence[Run], args: argparse.Namespace, progress: Progress
+    shelf: RunStore, runs: Sequence[StudyRun], args: argparse.Namespace, progress: StudyProgress
 ) -> None:
     from fedcore.study.execute import execute  # torch is not needed for a list or a report
 
@@ -123,7 +123,7 @@ def _workdir(above: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(shelf: Shelf, args: argparse.Namespace) -> None:
+def _write(shelf: RunStore, args: argparse.Namespace) -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = draw_study(shelf, out / "plots")

@@ -13,11 +13,11 @@ import torch
 from fedcore.errors import FoldError, TrainingError
 from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
-from fedcore.simulate.federation import Event, RoundResult, simulate
+from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
 from fedcore.simulate.partitioning import deal
 from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.study.metrics import Record
-from fedcore.study.runs import Run, Shelf
+from fedcore.study.runs import RunStore, StudyRun
 from fedcore.train.datasets import Source
 
 SIMULATIONS = {AGGLOMERATIVE: simulate_leaves}  # of methods that have one of their own
@@ -25,7 +25,9 @@ SIMULATIONS = {AGGLOMERATIVE: simulate_leaves}  # of methods that have one of th
 OnRound = Callable[[int, int], None]  # rounds done, of how many
 
 
-def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRound) -> Record:
+def execute(
+    shelf: RunStore, run: StudyRun, workdir: Path, threads: int, on_round: OnRound
+) -> Record:
     """Simulate it. Training that diverges is a result too, and recorded as the failure it is.
 
     ``threads`` 0: all cores. Raises EdgewiseError for what another try may mend: data that cannot
@@ -38,7 +40,7 @@ def execute(shelf: Shelf, run: Run, workdir: Path, threads: int, on_round: OnRou
     rounds: list[dict[str, Any]] = []
     plans: dict[str, dict[str, Any]] = {}
 
-    def listen(event: Event) -> None:
+    def listen(event: SimulationEvent) -> None:
         if isinstance(event.value, RoundResult):
             rounds.append(kept(event.value))
             on_round(event.round_number, spec.rounds)

@@ -27,7 +27,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """What metrics look at: a run's rounds and plans, and the loss that rounds are counted to."""
 
     rounds: Sequence[Round]
@@ -43,13 +43,13 @@ class Metric:
     unit: str
     better: str
     digits: int
-    points: Callable[[Measured], Points]
+    points: Callable[[MeasuredRun], Points]
     reduce: Callable[[Sequence[float]], float] = lambda values: values[-1]
     over_rounds: bool = True
 
     def value(self, record: Record, target: float) -> float | None:
         """The number of a whole run; None where it failed or has none."""
-        run = Measured(record.rounds, target, record.plans)
+        run = MeasuredRun(record.rounds, target, record.plans)
         found = [] if record.failure else self.points(run)
         return self.reduce([value for _, value in found]) if found else None
 
@@ -58,19 +58,19 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-def _mean(key: str) -> Callable[[Measured], Points]:
+def _mean(key: str) -> Callable[[MeasuredRun], Points]:
     """A measure of the global model, weighted by validation examples."""
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         return [(each["number"], each["mean"][key]) for each in run.rounds if each["mean"]]
 
     return points
 
 
-def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[Measured], Points]:
+def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[MeasuredRun], Points]:
     """How evenly the devices are served, by a measure of their own; each counts alike."""
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         return [
             (each["number"], of(found))
             for each in run.rounds
@@ -80,13 +80,13 @@ def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[Mea
     return points
 
 
-def _used(measure: str) -> Callable[[Measured], Points]:
+def _used(measure: str) -> Callable[[MeasuredRun], Points]:
     """What a device works with: its own model where it has one, else the shared one.
 
     Each device counts alike.
     """
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         return [
             (each["number"], statistics.fmean(_own(row, measure) for row in rows))
             for each in run.rounds
@@ -100,7 +100,7 @@ def _own(row: Mapping[str, Any], measure: str) -> float:
     return float(row.get("more", {}).get(f"personal_{measure}", row[measure]))
 
 
-def _worst_used_loss(run: Measured) -> Points:
+def _worst_used_loss(run: MeasuredRun) -> Points:
     return [
         (each["number"], max(_own(row, "loss") for row in each["devices"].values()))
         for each in run.rounds
@@ -108,10 +108,10 @@ def _worst_used_loss(run: Measured) -> Points:
     ]
 
 
-def _told(key: str) -> Callable[[Measured], Points]:
+def _told(key: str) -> Callable[[MeasuredRun], Points]:
     """What the devices tell of their training, by name; the mean of those that do."""
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         told = [(each["number"], each.get("measured", {}).values()) for each in run.rounds]
         found = [(number, [row[key] for row in rows if key in row]) for number, rows in told]
         return [(number, statistics.fmean(values)) for number, values in found if values]
@@ -119,22 +119,22 @@ def _told(key: str) -> Callable[[Measured], Points]:
     return points
 
 
-def _gained(run: Measured) -> Points:
+def _gained(run: MeasuredRun) -> Points:
     before, after = (dict(_told(f"reward_{when}")(run)) for when in ("before", "after"))
     return [(number, after[number] - value) for number, value in before.items()]
 
 
-def _planned(key: str) -> Callable[[Measured], Points]:
+def _planned(key: str) -> Callable[[MeasuredRun], Points]:
     """A figure of the devices' plans, the mean over them: one point, of round 1."""
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         values = [plan[key] for plan in run.plans.values()]
         return [(1, statistics.fmean(values))] if values else []
 
     return points
 
 
-def _worst_loss(run: Measured) -> Points:
+def _worst_loss(run: MeasuredRun) -> Points:
     return [
         (each["number"], max(found["loss"] for found in each["devices"].values()))
         for each in run.rounds
@@ -142,10 +142,10 @@ def _worst_loss(run: Measured) -> Points:
     ]
 
 
-def _total(key: str) -> Callable[[Measured], Points]:
+def _total(key: str) -> Callable[[MeasuredRun], Points]:
     """Megabytes (10**6) until each round, of all devices together."""
 
-    def points(run: Measured) -> Points:
+    def points(run: MeasuredRun) -> Points:
         sums = _running(each[key] for each in run.rounds)
         return [(each["number"], total / 1e6) for each, total in zip(run.rounds, sums, strict=True)]
 
@@ -160,18 +160,18 @@ def _running(values: Iterable[float]) -> list[float]:
     return found
 
 
-def _errors(run: Measured) -> Points:
+def _errors(run: MeasuredRun) -> Points:
     found = [(each["number"], each["aggregation_error"]) for each in run.rounds]
     return [(number, error) for number, error in found if error is not None]
 
 
-def _reached(run: Measured) -> Points:
+def _reached(run: MeasuredRun) -> Points:
     """The first evaluated round whose mean loss is at the target or below; none: no point."""
     found = [number for number, loss in _mean("loss")(run) if loss <= run.target]
     return [(found[0], float(found[0]))] if found else []
 
 
-def _seconds(run: Measured) -> Points:
+def _seconds(run: MeasuredRun) -> Points:
     return [(each["number"], each["seconds"]) for each in run.rounds]
 
 

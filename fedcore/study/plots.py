@@ -9,9 +9,9 @@ from typing import Any
 from fedcore.partition.__main__ import split_of
 from fedcore.partition.drawing import draw, new_figure, save
 from fedcore.study.metrics import METRICS
-from fedcore.study.runs import Shelf
+from fedcore.study.runs import RunStore
 from fedcore.study.study import slug
-from fedcore.study.summary import Row, rows, spread
+from fedcore.study.summary import SummaryRow, rows, spread
 
 # Okabe-Ito, the dark ones first; then again with dashes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -19,7 +19,7 @@ DASHES = ("-", "--", ":")
 ACROSS = 3  # panels in a row
 
 
-def draw_study(shelf: Shelf, folder: Path) -> list[Path]:
+def draw_study(shelf: RunStore, folder: Path) -> list[Path]:
     """Draw whatever there is into ``folder``; the files, curves first."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: each for name, each in rows(shelf).items() if each}
@@ -51,7 +51,7 @@ def _panels(names: Sequence[str], wide: float, high: float) -> tuple[Any, list[A
     return figure, panels[: len(names)]
 
 
-def _curves(each: Sequence[Row], names: Sequence[str], title: str, path: Path) -> None:
+def _curves(each: Sequence[SummaryRow], names: Sequence[str], title: str, path: Path) -> None:
     figure, panels = _panels(names, 4.2, 3.2)
     for panel, name in zip(panels, names, strict=True):
         for number, row in enumerate(each):
@@ -70,7 +70,7 @@ def _curves(each: Sequence[Row], names: Sequence[str], title: str, path: Path) -
     _explained(figure, panels[0], f"{title}: mean and standard deviation over seeds", path)
 
 
-def _bars(found: Mapping[str, Sequence[Row]], names: Sequence[str], path: Path) -> None:
+def _bars(found: Mapping[str, Sequence[SummaryRow]], names: Sequence[str], path: Path) -> None:
     """A group for each split, a bar for each method."""
     methods = list(dict.fromkeys(row.method.name for each in found.values() for row in each))
     figure, panels = _panels(names, 4.2, 2.8)

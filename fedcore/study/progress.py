@@ -7,20 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 
 from fedcore.study.metrics import Record
-from fedcore.study.runs import Run, Shelf, compared, tries, wanted
+from fedcore.study.runs import RunStore, StudyRun, compared, tries, wanted
 
 
-class Progress:
+class StudyProgress:
     """Counts the runs of a study; those that are there already count as done."""
 
-    def __init__(self, shelf: Shelf, only: Sequence[str]) -> None:
+    def __init__(self, shelf: RunStore, only: Sequence[str]) -> None:
         self._shelf, self._only = shelf, only
         self._seconds: dict[str, list[float]] = {}  # of each method's runs
         for run in self._known():
             if record := shelf.get(run):
                 self._note(run, record)
 
-    def round_of(self, run: Run) -> Callable[[int, int], None]:
+    def round_of(self, run: StudyRun) -> Callable[[int, int], None]:
         """Says which round a run is in, where somebody looks."""
 
         def say(number: int, of: int) -> None:
@@ -29,7 +29,7 @@ class Progress:
 
         return say
 
-    def done(self, run: Run, record: Record) -> None:
+    def done(self, run: StudyRun, record: Record) -> None:
         """One line about a run that is over."""
         self._note(run, record)
         done, left = self._counts()
@@ -40,17 +40,17 @@ class Progress:
             flush=True,
         )
 
-    def _known(self) -> list[Run]:
+    def _known(self) -> list[StudyRun]:
         return wanted([*tries(self._shelf.study), *compared(self._shelf)], self._only)
 
-    def _note(self, run: Run, record: Record) -> None:
+    def _note(self, run: StudyRun, record: Record) -> None:
         self._seconds.setdefault(run.method.name, []).append(record.seconds)
 
-    def _left(self) -> list[Run]:
+    def _left(self) -> list[StudyRun]:
         """Runs to come; those that wait for tuning stand in with settings that do not matter."""
         study = self._shelf.study
         grid = [
-            Run(method, split, seed, {})
+            StudyRun(method, split, seed, {})
             for split in study.splits
             for method in study.methods
             for seed in study.seeds

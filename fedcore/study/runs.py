@@ -21,7 +21,7 @@ NAME = "study"  # of every run's job: what a method is called changes no result
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One simulation. ``tuning``: a try on a seed that decides nothing else."""
 
     method: Method
@@ -44,7 +44,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class RunStore:
     """The runs that are there, one JSON file each. ``data``: the study's file of examples."""
 
     study: Study
@@ -55,7 +55,7 @@ class Shelf:
     def data_sha256(self) -> str:
         return sha256_file(self.data)
 
-    def inputs(self, run: Run) -> dict[str, Any]:
+    def inputs(self, run: StudyRun) -> dict[str, Any]:
         """Whatever decides the run's result, as plain values; threads and names do not."""
         return {
             "spec": replace(run.spec(self.study), name=NAME).to_dict(),
@@ -65,10 +65,10 @@ class Shelf:
             "columns": [self.study.text_column, self.study.summary_column],
         }
 
-    def path(self, run: Run) -> Path:
+    def path(self, run: StudyRun) -> Path:
         return self.folder / f"{run.id}.json"
 
-    def get(self, run: Run) -> Record | None:
+    def get(self, run: StudyRun) -> Record | None:
         """The record of a run that was made from the same inputs; None where there is none."""
         wanted_inputs = _comparable(self.inputs(run))
         try:
@@ -78,7 +78,7 @@ class Shelf:
             return None  # missing, cut off, or of a version with other options
         return record if same else None
 
-    def put(self, run: Run, record: Record) -> None:
+    def put(self, run: StudyRun, record: Record) -> None:
         """Keep it; whoever is killed half-way leaves the former file or none."""
         self.folder.mkdir(parents=True, exist_ok=True)
         half = self.path(run).with_suffix(".part")
@@ -91,10 +91,10 @@ def _comparable(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**inputs, "spec": parse_spec(inputs["spec"])}
 
 
-def tries(study: Study) -> list[Run]:
+def tries(study: Study) -> list[StudyRun]:
     """The runs that tuning needs."""
     return [
-        Run(method, split, seed, settings, tuning=True)
+        StudyRun(method, split, seed, settings, tuning=True)
         for split in study.splits
         for method in study.methods
         if method.tune
@@ -103,13 +103,13 @@ def tries(study: Study) -> list[Run]:
     ]
 
 
-def score(shelf: Shelf, method: Method, split: SplitRow, settings: Settings) -> float | None:
+def score(shelf: RunStore, method: Method, split: SplitRow, settings: Settings) -> float | None:
     """The tuning metric's mean over its seeds, infinitely bad where a run failed; None: not yet."""
     study, metric = shelf.study, METRICS[shelf.study.tuning_metric]
     bad = float("inf") if metric.better == "lower" else float("-inf")
     found = []
     for seed in study.tuning_seeds:
-        record = shelf.get(Run(method, split, seed, settings, tuning=True))
+        record = shelf.get(StudyRun(method, split, seed, settings, tuning=True))
         if record is None:
             return None
         value = metric.value(record, study.target_loss)
@@ -117,7 +117,7 @@ def score(shelf: Shelf, method: Method, split: SplitRow, settings: Settings) -> 
     return statistics.fmean(found)
 
 
-def chosen(shelf: Shelf, method: Method, split: SplitRow) -> Settings | None:
+def chosen(shelf: RunStore, method: Method, split: SplitRow) -> Settings | None:
     """The best of the grid, the first of equals; None while a try is missing."""
     if not method.tune:
         return {}
@@ -129,14 +129,14 @@ def chosen(shelf: Shelf, method: Method, split: SplitRow) -> Settings | None:
     return method.grid[known.index(best)]
 
 
-def compared(shelf: Shelf) -> list[Run]:
+def compared(shelf: RunStore) -> list[StudyRun]:
     """The runs that the table is made of, as far as tuning has chosen their settings."""
     found = []
     for split in shelf.study.splits:
         for method in shelf.study.methods:
             settings = chosen(shelf, method, split)
             for seed in shelf.study.seeds if settings is not None else ():
-                found.append(Run(method, split, seed, settings or {}))
+                found.append(StudyRun(method, split, seed, settings or {}))
     return found
 
 
@@ -145,6 +145,6 @@ def count(study: Study) -> int:
     return len(tries(study)) + len(study.splits) * len(study.methods) * len(study.seeds)
 
 
-def wanted(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:
+def wanted(runs: Sequence[StudyRun], only: Sequence[str]) -> list[StudyRun]:
     """Those whose id holds one of the texts; all where none is given."""
     return [run for run in runs if not only or any(text in run.id for text in only)]

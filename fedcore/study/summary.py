@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcore.study.metrics import METRICS, Measured, Metric, Record
-from fedcore.study.runs import Shelf, compared
+from fedcore.study.metrics import METRICS, MeasuredRun, Metric, Record
+from fedcore.study.runs import RunStore, compared
 from fedcore.study.study import Method, Settings, SplitRow
 
 Spread = tuple[float, float | None]  # mean and sample standard deviation (None of one value)
@@ -18,7 +18,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One row of a table: a method on a split, with its record for each seed that is there."""
 
     method: Method
@@ -38,20 +38,20 @@ class Row:
         """A metric over rounds: those rounds that every run which did not fail has."""
         metric: Metric = METRICS[name]
         curves = [
-            dict(metric.points(Measured(record.rounds, self.target, record.plans)))
+            dict(metric.points(MeasuredRun(record.rounds, self.target, record.plans)))
             for record in self.records.values()
             if not record.failure
         ]
         shared = set(curves[0]).intersection(*curves) if curves else set[int]()
         return [(number, spread([each[number] for each in curves])) for number in sorted(shared)]
 
-    def gaps_to(self, other: Row, name: str) -> list[float]:
+    def gaps_to(self, other: SummaryRow, name: str) -> list[float]:
         """The differences to another method, one for each seed on which both have a value."""
         own, others = self.values(name), other.values(name)
         return [own[seed] - others[seed] for seed in own if seed in others]
 
 
-def rows(shelf: Shelf) -> dict[str, list[Row]]:
+def rows(shelf: RunStore) -> dict[str, list[SummaryRow]]:
     """The rows of each split by its name, in the study's order; without a run: no row."""
     found: dict[tuple[str, str], dict[int, Record]] = {}
     runs = compared(shelf)
@@ -61,7 +61,7 @@ def rows(shelf: Shelf) -> dict[str, list[Row]]:
     settings = {(run.split.name, run.method.name): run.settings for run in runs}
     return {
         split.name: [
-            Row(method, split, settings[key], found[key], shelf.study.target_loss)
+            SummaryRow(method, split, settings[key], found[key], shelf.study.target_loss)
             for method in shelf.study.methods
             if (key := (split.name, method.name)) in found
         ]
@@ -69,7 +69,7 @@ def rows(shelf: Shelf) -> dict[str, list[Row]]:
     }
 
 
-def best(rows_: Sequence[Row], name: str) -> Row | None:
+def best(rows_: Sequence[SummaryRow], name: str) -> SummaryRow | None:
     """The row with the best mean as shown; None for a tie and where the metric has no better.
 
     A row without a value for each seed that any row has run is not it: its mean is of the seeds

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import asynchronous as study
-from benchmarks.asynchronous import FLEET, SLOWNESS, STEPS, WAYS, Found, Point, Run
+from benchmarks.asynchronous import FLEET, MODES, SLOWNESS, STEPS, LossCurve, LossPoint, ModeRun
 from fedcore.aggregation.fold_outputs import FoldReport
 from fedcore.simulate.federation import _Federation
-from fedcore.simulate.round_runner import Made, Piece
+from fedcore.simulate.round_runner import AggregatedRound, ScheduledUpdate
 from fedcore.train.evaluate import Evaluation
 from fedcore.wire.frame import FrameInfo
 
@@ -41,9 +41,9 @@ class Idle:
     def up_bytes(self, name: str) -> int:
         return 230_000
 
-    def make(self, number: int, pieces: Sequence[Piece]) -> Made:
+    def make(self, number: int, pieces: Sequence[ScheduledUpdate]) -> AggregatedRound:
         frame = FrameInfo(str(number), 0)
-        return Made(FoldReport({}, {}, None, 0.0, 0, frame, frame), {}, 0)
+        return AggregatedRound(FoldReport({}, {}, None, 0.0, 0, frame, frame), {}, 0)
 
     def evaluate(self, number: int) -> dict[str, Evaluation]:
         return {}
@@ -53,13 +53,13 @@ def end_of(way: str) -> float:
     """Virtual seconds of a run, the mean of three seeds."""
     idle: object = Idle()
     runs = [
-        _Federation(Run(way, seed).spec, idle, FLEET, lambda _: None)  # type: ignore[arg-type]
+        _Federation(ModeRun(way, seed).spec, idle, FLEET, lambda _: None)  # type: ignore[arg-type]
         for seed in (1, 2, 3)
     ]
     return statistics.fmean(item.run()[-1].virtual_s for item in runs)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "synchronous"])
+@pytest.mark.parametrize("way", [way for way in MODES if way != "synchronous"])
 def test_every_way_gets_the_time_of_the_synchronous_rounds(way: str) -> None:
     assert end_of(way) == pytest.approx(end_of("synchronous"), rel=0.12)
 
@@ -69,15 +69,14 @@ def test_the_fleet_spreads_tenfold() -> None:
 
 
 def test_every_run_has_a_file_of_its_own() -> None:
-    files = {Run(way, seed).file for way in WAYS for seed in (1, 2, 3)}
-    assert len(files) == 3 * len(WAYS)
+    files = {ModeRun(way, seed).file for way in MODES for seed in (1, 2, 3)}
+    assert len(files) == 3 * len(MODES)
 
 
 def kept(folder: Path, way: str, seed: int, *points: tuple[float, float]) -> None:
-    found = Found(
-        tuple(Point(at, loss, 20.0 + at, loss + 0.1) for at, loss in points), 36, 9, 2_000_000, 5.0
-    )
-    (folder / Run(way, seed).file).write_text(json.dumps(asdict(found)))
+    curve = tuple(LossPoint(at, loss, 20.0 + at, loss + 0.1) for at, loss in points)
+    found = LossCurve(curve, 36, 9, 2_000_000, 5.0)
+    (folder / ModeRun(way, seed).file).write_text(json.dumps(asdict(found)))
 
 
 def test_the_table_compares_within_each_seed(tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_the_table_compares_within_each_seed(tmp_path: Path) -> None:
         kept(tmp_path, "buffered, 3", seed, (0, 4 + shift), (60, 2 + shift), (240, 1 + shift))
         kept(tmp_path, "tiers", seed, (0, 4 + shift), (240, 2.5 + shift))
     kept(tmp_path, "tiers", 1, (0, 4.0), (120, 1.9))
-    rows = {line.split(" | ")[0]: line for line in study.table(tmp_path, list(WAYS), (1, 2, 3))}
+    rows = {line.split(" | ")[0]: line for line in study.table(tmp_path, list(MODES), (1, 2, 3))}
     assert "| 60 ± 0 | 4.0 ± 0.0 x | 240 ± 0 | 1.500 ± 0.707 |" in rows["| buffered, 3"]
     assert "| 240 ± 0 | 1.0 ± 0.0 x |" in rows["| synchronous"]
     assert "| 120 (1 never) | 2.0 x |" in rows["| tiers"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from benchmarks.chaos.plan import MOMENTS, STRIKES_A_VISIT, Schedule, draw
-from benchmarks.chaos.report import faults, table
-from benchmarks.chaos.run import Kill, Ran
+from benchmarks.chaos.disturbed_jobs import JobOutcome, Kill
+from benchmarks.chaos.outcomes import faults, table
+from benchmarks.chaos.strikes import MOMENTS, STRIKES_A_VISIT, Schedule, draw
 from fedcore.rounds.types import RoundPhase
 
 TARGETS = ("web", "coordinator", "agent")
@@ -47,20 +47,20 @@ def test_what_missed_its_moment_comes_again_after_half_the_wait() -> None:
 
 def test_other_bits_a_missing_round_and_a_job_that_stuck_are_faults() -> None:
     same = [(0, "aa"), (1, "bb")]
-    reference = Ran(1.0, same)
-    assert faults(reference, [Ran(2.0, same)]) == []
-    (other,) = faults(reference, [Ran(2.0, [(0, "aa"), (1, "cc")])])
+    reference = JobOutcome(1.0, same)
+    assert faults(reference, [JobOutcome(2.0, same)]) == []
+    (other,) = faults(reference, [JobOutcome(2.0, [(0, "aa"), (1, "cc")])])
     assert "round 1" in other and "cc" in other
-    (fewer,) = faults(reference, [Ran(2.0, same[:1])])
+    (fewer,) = faults(reference, [JobOutcome(2.0, same[:1])])
     assert "1 rounds closed, 2 undisturbed" in fewer
-    (stuck,) = faults(reference, [Ran(2.0, same, [], "the job is running")])
+    (stuck,) = faults(reference, [JobOutcome(2.0, same, [], "the job is running")])
     assert stuck.endswith("the job is running")
 
 
 def test_the_table_counts_kills_by_target_and_state() -> None:
     strikes = draw(0, PAIRS, TARGETS)
     kills = [Kill(strike, 1, 2.0) for strike in strikes]
-    shown = table(TARGETS, Ran(1.0, [(0, "aa")]), [Ran(4.0, [(0, "aa")], kills)])
+    shown = table(TARGETS, JobOutcome(1.0, [(0, "aa")]), [JobOutcome(4.0, [(0, "aa")], kills)])
     assert f"pairs covered        {PAIRS} of {PAIRS}" in shown
     assert f"kills                {PAIRS}" in shown
     assert "equal bit for bit: 1" in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.orchestration.links import main, transfers
+from benchmarks.links import main, transfers
 from fedcore.hardware.links import Link
 
 FAST = Link(4e6, 8e6, 0.02, name="fast")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plan as bench
-from benchmarks.plan_fit import Sample, fit
-from benchmarks.plan_run import Measured, measure
+from benchmarks.plan_fit import CalibrationSample, fit
+from benchmarks.plan_run import StepMeasurement, measure
 from fedcore.architecture.sizes import KNOWN, architecture_of
 from fedcore.hardware.profile import Hardware
 from fedcore.model.initial import write_initial
@@ -35,7 +35,9 @@ def test_at_least_twelve_cases_calibrate_nothing() -> None:
         assert architecture_of(case.model) is not None
 
 
-def sample(case: bench.Case, known: Workload | None = None, runtime: float = 6e8) -> Sample:
+def sample(
+    case: bench.PlanCase, known: Workload | None = None, runtime: float = 6e8
+) -> CalibrationSample:
     """What a machine that is exactly as the given coefficients say would measure."""
     spec = case.spec("nano", 3)
     method = Workload.of(spec, SMALL, case.precision)
@@ -44,7 +46,8 @@ def sample(case: bench.Case, known: Workload | None = None, runtime: float = 6e8
     found = step(true, HARDWARE, work)
     assert found is not None
     peak = memory(true, work, False, runtime).peak
-    return Sample(method, work, 1, Measured(found.seconds, 3, round(runtime), round(peak)))
+    measured = StepMeasurement(found.seconds, 3, round(runtime), round(peak))
+    return CalibrationSample(method, work, 1, measured)
 
 
 def test_calibration_finds_the_coefficients_of_a_machine() -> None:
@@ -73,7 +76,8 @@ def test_coefficients_stay_positive() -> None:
 
 
 def test_the_table_marks_what_calibrates_and_counts_the_rest() -> None:
-    rows = [bench.Row(case, 1.0, 2e9, Measured(1.25, 3, 5e8, 2e9)) for case in bench.CASES]
+    measured = StepMeasurement(1.25, 3, 5e8, 2e9)
+    rows = [bench.PlanRow(case, 1.0, 2e9, measured) for case in bench.CASES]
     lines = list(bench._table(rows))
     marked = [line for line in lines if "(calibrates)" in line]
     assert len(marked) == sum(case.calibrates for case in bench.CASES)
@@ -83,7 +87,7 @@ def test_the_table_marks_what_calibrates_and_counts_the_rest() -> None:
 
 
 def test_a_case_is_really_trained(tmp_path: Path) -> None:
-    case = bench.Case("nano", "lora", "fp32", 2, 16, 8)
+    case = bench.PlanCase("nano", "lora", "fp32", 2, 16, 8)
     spec = case.spec("nano", 4)
     write_initial(spec, tmp_path / "global.safetensors")
     found = measure(spec, tmp_path / "global.safetensors", tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import step_curves
 from benchmarks.random_model import random_model, varied_examples
 from benchmarks.step import variants
-from benchmarks.step_loops import Task, Variant, turn
+from benchmarks.step_loops import StepTask, Variant, turn
 from fedcore.architecture.sizes import Architecture
 from fedcore.spec.parse import parse_spec
 
@@ -17,7 +17,7 @@ SIZES = Architecture(32, 8, 4, 64, 2, 2, 3159)
 LENGTHS = [(20, 6), (9, 4), (31, 5), (12, 6), (25, 3), (17, 6)]
 
 
-def task_of(folder: Path, kind: str) -> Task:
+def task_of(folder: Path, kind: str) -> StepTask:
     spec = parse_spec(
         {
             "model": {"name": str(random_model(SIZES, folder / "model"))},
@@ -25,7 +25,7 @@ def task_of(folder: Path, kind: str) -> Task:
             "train": {"batch_size": 2, "learning_rate": 1e-3},
         }
     )
-    return Task(spec, varied_examples(folder / "examples", LENGTHS, SIZES.vocab).train, SIZES)
+    return StepTask(spec, varied_examples(folder / "examples", LENGTHS, SIZES.vocab).train, SIZES)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])

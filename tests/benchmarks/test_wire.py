@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import wire
 from benchmarks.__main__ import main
-from benchmarks.wire_study import CODECS, Run
+from benchmarks.wire_study import CODECS, CodecRun
 from fedcore.formats.codec_chain import parse
 
 
@@ -35,7 +35,7 @@ def test_a_study_that_is_complete_is_only_printed(
     for seed in (1, 2):
         for codec, up, rouge in (("fp32", 8000.0, 20.0 + seed), ("int4", 1000.0, 19.0 + 2 * seed)):
             values = {"up": up, "loss": 1.0 + seed, "rougeL": rouge, "seconds": 1.0}
-            (tmp_path / Run("lora", codec, seed).file).write_text(json.dumps(values))
+            (tmp_path / CodecRun("lora", codec, seed).file).write_text(json.dumps(values))
     arguments = ["--study", "--folder", str(tmp_path), "--adapters", "lora", "--seeds", "1", "2"]
     assert main(["wire", *arguments, "--codecs", "fp32", "int4"]) == 0
     text = capsys.readouterr().out
@@ -48,6 +48,6 @@ def test_a_study_that_is_complete_is_only_printed(
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_run_of_the_study_is_a_job(codec: str) -> None:
     for adapter in ("lora", "full"):
-        spec = Run(adapter, codec, 3).spec
+        spec = CodecRun(adapter, codec, 3).spec
         assert str(spec.wire.chain) == codec and spec.adapter.kind == adapter
         assert spec.wire.error_feedback and spec.seed == 3

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fedcore.simulate.agglomerative import simulate_tree
-from fedcore.simulate.agglomerative.results import TreeRound
+from fedcore.simulate.agglomerative.tree_results import TreeRound
+from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
 from fedcore.topology import parents_of
 from fedcore.train.datasets import Source
 from tests.conftest import Enrolled, Outbox

@@ -12,9 +12,9 @@ import pytest
 from fedcore.partition.__main__ import parser as partition
 from fedcore.partition.kinds import KINDS
 from fedcore.study.__main__ import parser as study
-from fedcore.study.config import read_study, study_of
+from fedcore.study.markdown_report import interpretation
 from fedcore.study.metrics import METRICS
-from fedcore.study.report import interpretation
+from fedcore.study.study_file import read_study, study_of
 from tests.compose import ROOT
 
 PAGE = ROOT / "docs" / "studies" / "README.md"

@@ -16,7 +16,7 @@ from tests.stack.conftest import Running
 SIMULATION = """
 import json, sys
 from pathlib import Path
-from fedcore.simulate import simulate
+from fedcore.simulate.federation import simulate
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 
@@ -42,8 +42,8 @@ def simulated(
 ALONE = """
 import json, sys
 from pathlib import Path
-from fedcore.simulate import simulate
-from fedcore.simulate.local_baseline import run_alone
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.baselines import run_alone
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 

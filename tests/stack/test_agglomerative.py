@@ -34,7 +34,7 @@ SPEC: dict[str, Any] = {
 SIMULATION = """
 import hashlib, json, sys
 from pathlib import Path
-from fedcore.simulate.agglomerative import simulate_tree
+from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
 from fedcore.spec.job import JobSpec
 from fedcore.train.datasets import Source
 from fedcore.topology import parents_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.plan import Schedule
-from benchmarks.chaos.run import Chaos, start
-from benchmarks.chaos.watch import Watch
+from benchmarks.chaos.disturbed_jobs import Chaos, start
+from benchmarks.chaos.job_database import JobDatabase
+from benchmarks.chaos.strikes import Schedule
 from fedcore.rounds.types import RoundPhase
 from tests.stack import services
 from workers.stack.stack import Stack
@@ -49,7 +49,7 @@ def test_a_job_goes_on_from_a_backup_to_the_same_bits(tmp_path: Path, servers: s
         again.start()
         for device in chaos.devices:
             again.start_agent(device)
-        watch = Watch(again.env["DATABASE_URL"])
+        watch = JobDatabase(again.env["DATABASE_URL"])
         deadline = time.monotonic() + LIMIT_S
         while not watch.state(job).is_over and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import report, victims
-from benchmarks.chaos.plan import MOMENTS, Schedule, draw
-from benchmarks.chaos.run import Ran, start
+from benchmarks.chaos import outcomes, victims
+from benchmarks.chaos.disturbed_jobs import JobOutcome, start
+from benchmarks.chaos.strikes import MOMENTS, Schedule, draw
 from tests.stack import services
 from workers.stack.stack import Stack
 
@@ -38,13 +38,13 @@ def test_a_job_ends_with_the_same_bits_whatever_is_killed(tmp_path: Path, server
         schedule = Schedule(draw(SEED, KILLS, victims.targets(stack)))
         reference = chaos.run("undisturbed", Schedule([]))
         assert not reference.problem
-        jobs: list[Ran] = []
-        while schedule.strikes and not report.faults(reference, jobs):
+        jobs: list[JobOutcome] = []
+        while schedule.strikes and not outcomes.faults(reference, jobs):
             chaos.settle()
             jobs.append(chaos.run(f"chaos {len(jobs) + 1}", schedule))
-        shown = report.table(victims.targets(stack), reference, jobs)
+        shown = outcomes.table(victims.targets(stack), reference, jobs)
         print(shown)
-        assert report.faults(reference, jobs) == []
+        assert outcomes.faults(reference, jobs) == []
     kills = [kill for job in jobs for kill in job.kills]
     assert len(kills) == KILLS
     assert {kill.strike.moment for kill in kills} == set(MOMENTS)

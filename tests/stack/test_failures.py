@@ -13,8 +13,8 @@ import psycopg
 import pytest
 import redis
 
-from benchmarks.chaos.plan import Schedule
-from benchmarks.chaos.run import Chaos, Ran, start
+from benchmarks.chaos.disturbed_jobs import Chaos, JobOutcome, start
+from benchmarks.chaos.strikes import Schedule
 from fedcore.rounds.types import RoundPhase
 from tests.stack import services
 from workers.stack.stack import Stack
@@ -29,7 +29,7 @@ AWAY_S, PATIENCE_S = 6.0, 2.0
 @dataclass
 class Site:
     chaos: Chaos
-    reference: Ran
+    reference: JobOutcome
 
     def during(self, moment: RoundPhase, trouble: Callable[[], None]) -> None:
         """A job in whose first round of training there is trouble; its bits are the same."""

@@ -16,8 +16,8 @@ from fedcore.errors import FoldError, WireError
 from fedcore.formats.frame_header import read_header
 from fedcore.formats.logits_header import BRIDGE_KIND, MODEL_KIND
 from fedcore.methods.agglomerative.bridge_data import bridge_source
-from fedcore.methods.agglomerative.logits_frame import read_packed
 from fedcore.methods.agglomerative.node import check_bridges, expected, read_bridge, vocabulary_of
+from fedcore.methods.distillation.logits_frame import read_packed
 from fedcore.model.initial import write_initial
 from fedcore.rounds.types import Task
 from fedcore.spec.job import JobSpec

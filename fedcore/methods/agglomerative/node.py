@@ -12,10 +12,10 @@ from pathlib import Path
 
 from fedcore.errors import Fault, ModelError, SpecError
 from fedcore.formats.logits_header import ExpectedLogits
-from fedcore.methods.agglomerative.bridge import Bridge, TeacherSignal
-from fedcore.methods.agglomerative.distillation import bridge_logits as speak
-from fedcore.methods.agglomerative.packed_logits import Packed
 from fedcore.methods.contract import DeviceState
+from fedcore.methods.distillation.bridge import Bridge, TeacherSignal
+from fedcore.methods.distillation.bridge_kernels import bridge_logits as speak
+from fedcore.methods.distillation.packed_logits import PackedLogits
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.load import load_tokenizer, resolve
@@ -54,7 +54,7 @@ class Node:
         weights: tuple[Path, Path],
         place: tuple[int, int],
         source: Source | None,
-        told: Packed | None,
+        told: PackedLogits | None,
         hooks: Hooks | None = None,
     ) -> tuple[Update, FrameInfo]:
         """One round: from the first file of ``weights`` into the second, which may be the same.
@@ -63,15 +63,15 @@ class Node:
         its teachers say on the bridge (None: nobody has taught yet).
         """
         before, after = weights
-        own = DeviceState(lesson=TeacherSignal(self.bridge, told, alone=source is None))
+        device_state = DeviceState(teacher=TeacherSignal(self.bridge, told, alone=source is None))
         update = self._session.train(
-            self.spec, before, self.prepare(source), *place, hooks, own=own
+            self.spec, before, self.prepare(source), *place, hooks, device_state=device_state
         )
         frame = FrameReader(before)
         tensors = {name: frame[name] + change for name, change in update.tensors.items()}
         return update, write_frame(after, tensors, dict(frame.meta))
 
-    def speak(self, weights: Path) -> Packed:
+    def speak(self, weights: Path) -> PackedLogits:
         """What a node says on the bridge."""
         options = self.spec.distill
         with self._session.ready(self.spec, weights) as loaded:

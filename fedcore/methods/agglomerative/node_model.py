@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from fedcore.errors import ModelError
-from fedcore.methods.private_files import LATEST_DRAW, Key, RoundFiles
+from fedcore.methods.round_files import LATEST_DRAW, Key, RoundFiles
 from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedcore.methods.pfit import Scorer, Texts
+from fedcore.methods.pfit.reward_table import Scorer, Texts
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate
 from fedcore.train.evaluate import BATCH, EvaluationContext, generate
@@ -18,7 +18,7 @@ from fedcore.train.tokenization import Prepared, TokenizedExample
 
 
 @dataclass(frozen=True)
-class Reader:
+class RewardReader:
     """A device's examples as its rewards read them. ``spec`` is the job as the device got it."""
 
     spec: JobSpec
@@ -27,7 +27,7 @@ class Reader:
     scorer: Scorer
 
     @classmethod
-    def of(cls, spec: JobSpec, prepared: Prepared, tokenizer: Any) -> Reader:
+    def of(cls, spec: JobSpec, prepared: Prepared, tokenizer: Any) -> RewardReader:
         return cls(spec, prepared, tokenizer, Scorer(spec.method.rewards))
 
     def worth(self, row: int, tokens: Sequence[int]) -> float:

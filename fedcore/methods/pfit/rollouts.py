@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedcore.architecture.sizes import Architecture
 from fedcore.methods.contract import Context
-from fedcore.methods.pfit.policy import Drawn, Policy, standing_at
 from fedcore.methods.pfit.ppo import BASELINES
-from fedcore.methods.pfit.reward_reader import Reader
+from fedcore.methods.pfit.reward_reader import RewardReader
+from fedcore.methods.pfit.summary_policy import SampledSummaries, SummaryPolicy, standing_at
 from fedcore.model.adapters import trainable_parameters
 from fedcore.plan.cost.ppo_flops import PpoFlops
 from fedcore.seeds import derive
@@ -31,7 +31,7 @@ class Rollout:
 
     batch: Batch
     hidden: Tensor | None
-    drawn: Drawn
+    drawn: SampledSummaries
     before: Tensor
     anchor: Tensor | None
 
@@ -46,7 +46,7 @@ class Rollout:
 class Sampler:
     """Draws and scores; the weights the model holds when this is made are the anchor's."""
 
-    def __init__(self, context: Context, reader: Reader) -> None:
+    def __init__(self, context: Context, reader: RewardReader) -> None:
         self._work, self._method = context.work, context.spec.method
         self._hooks, self._reader = context.hooks, reader
         self._live: Mapping[str, torch.nn.Parameter] = dict(
@@ -54,7 +54,7 @@ class Sampler:
         )
         self._received = context.received() if self._method.anchor else {}
         most = context.spec.data.max_target_tokens
-        self.policy = Policy(context.work, self._method.temperature, most)
+        self.policy = SummaryPolicy(context.work, self._method.temperature, most)
         sizes = Architecture.from_config(context.work.model.config.to_dict())
         self.effort = PpoFlops.of(sizes, context.work.cost, self.policy.encoder_is_fixed)
         self._baseline = BASELINES[self._method.baseline]()
@@ -101,12 +101,12 @@ class Sampler:
         recorder.clock.mark("forward")
         return made
 
-    def _anchor(self, batch: Batch, hidden: Tensor | None, drawn: Drawn) -> Tensor:
+    def _anchor(self, batch: Batch, hidden: Tensor | None, drawn: SampledSummaries) -> Tensor:
         with standing_at(self._live, self._received):
             seen = self.policy.encode(batch) if hidden is None else hidden
             return self.policy.log_probs(seen, batch, drawn)
 
-    def _worth(self, rows: Sequence[int], drawn: Drawn) -> Tensor:
+    def _worth(self, rows: Sequence[int], drawn: SampledSummaries) -> Tensor:
         """Rewards (prompts, samples) in fp64."""
         samples, found = self._method.samples, []
         for place, tokens in enumerate(drawn.tokens.tolist()):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
-from fedcore.simulate.agglomerative.results import LevelResult, TreeRound
-from fedcore.simulate.agglomerative.rounds import simulate_tree
+from fedcore.simulate.agglomerative.tree_results import LevelResult, TreeRound
+from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
 from fedcore.simulate.federation import RoundResult, simulate
-from fedcore.simulate.fleet import FleetOptions
-from fedcore.simulate.results import Event
+from fedcore.simulate.fleet_options import FleetOptions
+from fedcore.simulate.results import SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.tree import TreeSpec
 from fedcore.topology import parents_of
@@ -58,7 +58,7 @@ def _flat(spec: JobSpec, devices: Mapping[str, Source], workdir: Path) -> list[R
     return simulate(plain, devices, workdir)
 
 
-def _print_event(event: Event) -> None:
+def _print_event(event: SimulationEvent) -> None:
     if not isinstance(event.value, TreeRound):
         return
     for level in event.value.levels:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedcore.simulate.agglomerative.results import TreeRound
-from fedcore.simulate.agglomerative.rounds import simulate_tree
-from fedcore.simulate.results import Event, OnEvent, RoundResult
+from fedcore.simulate.agglomerative.tree_results import TreeRound
+from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
+from fedcore.simulate.results import OnEvent, RoundResult, SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.topology import parents_of
 from fedcore.train.datasets import Source
@@ -25,10 +25,10 @@ def simulate_leaves(
     """
     results: list[RoundResult] = []
 
-    def listen(event: Event) -> None:
+    def listen(event: SimulationEvent) -> None:
         if isinstance(event.value, TreeRound):
             results.append(seen_below(event.value))
-            on_event(Event("round", event.round_number, "", results[-1]))
+            on_event(SimulationEvent("round", event.round_number, "", results[-1]))
 
     simulate_tree(spec, devices, workdir, listen, parents_of(spec.tree.parents))
     return results

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedcore.formats.logits_header import ExpectedLogits
 from fedcore.methods.agglomerative.node import Node
-from fedcore.methods.agglomerative.packed_logits import Packed
+from fedcore.methods.distillation.packed_logits import PackedLogits
 from fedcore.methods.session import Session
 from fedcore.spec.job import JobSpec
 from fedcore.train.datasets import Source
@@ -16,7 +16,7 @@ from fedcore.train.telemetry import Hooks
 from fedcore.train.tokenization import Prepared
 
 
-class Level:
+class NodeLevel:
     """Nodes that hold one model each, of the same kind."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Level:
         return self.node.prepare(source)
 
     def train(
-        self, slot: int, number: int, source: Source | None, told: Packed | None
+        self, slot: int, number: int, source: Source | None, told: PackedLogits | None
     ) -> TrainSummary:
         """One round of a node; ``told`` is what its teachers say on the bridge."""
         weights = self._weights(slot), self._weights(slot)
@@ -44,7 +44,7 @@ class Level:
         self._sha256[slot] = frame.sha256
         return update.summary
 
-    def speak(self, slot: int) -> Packed:
+    def speak(self, slot: int) -> PackedLogits:
         """What a node says on the bridge."""
         return self.node.speak(self._weights(slot))
 

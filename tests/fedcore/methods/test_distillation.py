@@ -12,10 +12,14 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from fedcore.compute.device import seed_torch
 from fedcore.errors import TrainingError
-from fedcore.methods.agglomerative.bridge import Bridge, TeacherSignal
-from fedcore.methods.agglomerative.distillation import Distilling, agglomerative, bridge_logits
-from fedcore.methods.agglomerative.packed_logits import Packed, pack
+from fedcore.methods.bridge_loss import agglomerative
 from fedcore.methods.contract import Context, DeviceState
+from fedcore.methods.distillation.bridge import Bridge, TeacherSignal
+from fedcore.methods.distillation.bridge_kernels import (
+    DistillationKernels,
+    bridge_logits,
+)
+from fedcore.methods.distillation.packed_logits import PackedLogits, pack
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.spec.job import JobSpec
@@ -47,7 +51,7 @@ def leaf(tiny: Path, **changes: object) -> JobSpec:
                    **changes)  # fmt: skip
 
 
-def teacher(bridge: Bridge, kept: int = VOCABULARY, temperature: float = 2.0) -> Packed:
+def teacher(bridge: Bridge, kept: int = VOCABULARY, temperature: float = 2.0) -> PackedLogits:
     logits = torch.randn(bridge.rows, VOCABULARY, generator=torch.Generator().manual_seed(4))
     return pack(3 * logits, kept, temperature)
 
@@ -75,7 +79,7 @@ def context_of(
     work = TrainingTask(loaded.model, examples, spec.train, loaded.cost(spec).training, 5, CPU,
                 torch.float32)  # fmt: skip
     loaded.model.eval()
-    return Context(spec, work, 1, DeviceState(lesson=lesson))
+    return Context(spec, work, 1, DeviceState(teacher=lesson))
 
 
 def test_rows_of_the_bridge(bridge: Bridge, tiny: Path, tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_the_loss_on_the_bridge_by_hand(
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
     told = teacher(bridge, temperature=1.5)
     task = KernelContext(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
-    kernels = Distilling(kernels_of(kind, task), told, 0.7)
+    kernels = DistillationKernels(kernels_of(kind, task), told, 0.7)
     chosen = [bridge[row] for row in (3, 0, 5)]
     batch = kernels.load(chosen)
     found = kernels.loss(kernels.forward(batch, 0), batch)
@@ -154,7 +158,7 @@ def test_batches_of_the_bridge_come_in_turn_and_respect_the_memory(
 def train(spec: JobSpec, folder: Path, source: Source, lesson: TeacherSignal | None) -> Update:
     write_initial(spec, folder / "first")
     return Session(folder / "cache", 1).train(
-        spec, folder / "first", source, 2, 0, own=DeviceState(lesson=lesson)
+        spec, folder / "first", source, 2, 0, device_state=DeviceState(teacher=lesson)
     )
 
 
@@ -206,10 +210,11 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
         replace(prepared, train=bridge),
         1,
         0,
-        own=DeviceState(lesson=lesson),
+        device_state=DeviceState(teacher=lesson),
     )
     seed_torch(0)
-    before = Distilling(kernels_of("fast", replace(task, model=models[1].base.model)), told, 5.0)
+    student = kernels_of("fast", replace(task, model=models[1].base.model))
+    before = DistillationKernels(student, told, 5.0)
     batch = before.load([bridge[row] for row in range(len(bridge))])
     first = before.loss(before.forward(batch, 0), batch).item() / bridge.rows
     assert found.summary.loss < first  # a mean over the steps is below where it began

@@ -14,14 +14,14 @@ from torch.nn.functional import kl_div, log_softmax
 
 from fedcore.errors import ModelError, WireError
 from fedcore.formats.frame_header import read_header
-from fedcore.methods.agglomerative.logits_frame import (
+from fedcore.methods.distillation.logits_frame import (
     ExpectedLogits,
     payload_bytes,
     place_bytes,
     read_packed,
     write_packed,
 )
-from fedcore.methods.agglomerative.packed_logits import Packed, divergence, mean, pack
+from fedcore.methods.distillation.packed_logits import PackedLogits, divergence, mean, pack
 
 VOCABULARY = 40
 
@@ -144,7 +144,7 @@ def test_certain_teachers_and_far_students_stay_finite() -> None:
         assert torch.isfinite(torch.autograd.grad(found, student)[0]).all()
 
 
-def expected(told: Packed, **changes: object) -> ExpectedLogits:
+def expected(told: PackedLogits, **changes: object) -> ExpectedLogits:
     like = ExpectedLogits("b", len(told), told.kept, told.vocabulary, told.temperature)
     return replace(like, **changes)  # type: ignore[arg-type]
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from fedcore.dialogues.examples import generate
 from fedcore.errors import SpecError, Stopped
 from fedcore.methods.contract import Context
-from fedcore.methods.pfit.policy import Policy, standing_at
 from fedcore.methods.pfit.ppo import BASELINES, clipped_surrogate, kl_penalty
-from fedcore.methods.pfit.reward_reader import Reader
+from fedcore.methods.pfit.reward_reader import RewardReader
 from fedcore.methods.pfit.rollouts import Sampler
+from fedcore.methods.pfit.summary_policy import SummaryPolicy, standing_at
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.load import load_base
@@ -135,7 +135,7 @@ def test_a_policy_has_ratio_1_to_itself_and_no_distance_from_the_received(
     with bed.session.ready(spec, bed.start(spec)) as loaded:
         context = context_of(bed, spec, loaded)
         prepared = bed.session.prepare(spec, bed.source)
-        reader = Reader.of(spec, prepared, loaded.base.tokenizer)
+        reader = RewardReader.of(spec, prepared, loaded.base.tokenizer)
         sampler = Sampler(context, reader)
         assert sampler.policy.encoder_is_fixed is (kind == "layers")
         [(one, advantages)] = sampler.draw([0, 1, 2], Recorder(CPU, Hooks()))
@@ -155,7 +155,7 @@ def test_drawing_says_what_the_model_says(bed: Bed) -> None:
         batch = collate(
             [work.examples[row] for row in range(3)], Signs.of(loaded.model.config), CPU
         )
-        policy = Policy(work, 1e-4, 6)
+        policy = SummaryPolicy(work, 1e-4, 6)
         hidden = policy.encode(batch)
         drawn = policy.draw(hidden, batch, 2, torch.Generator().manual_seed(1), Hooks())
         greedy = loaded.model.generate(
@@ -315,7 +315,7 @@ def rewards_of(session: Session, spec: JobSpec, weights: Path, source: Source) -
         work = TrainingTask(
             loaded.model, prepared.train, spec.train, loaded.cost(spec).training, 0, CPU, FP32
         )
-        return Reader.of(spec, prepared, loaded.base.tokenizer).mean_reward(work, Hooks())
+        return RewardReader.of(spec, prepared, loaded.base.tokenizer).mean_reward(work, Hooks())
 
 
 @pytest.mark.slow

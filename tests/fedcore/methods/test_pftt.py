@@ -14,7 +14,7 @@ from fedcore.errors import SpecError, TrainingError
 from fedcore.formats.frame_header import read_header
 from fedcore.methods.contract import DeviceState
 from fedcore.methods.pftt import STEM
-from fedcore.methods.private_files import RoundFiles
+from fedcore.methods.round_files import RoundFiles
 from fedcore.methods.session import Session, Update
 from fedcore.model.adapters import shared_parameters
 from fedcore.model.export_folder import export_adapter
@@ -22,8 +22,8 @@ from fedcore.model.initial import write_initial
 from fedcore.model.tuned import load_tuned
 from fedcore.plan.cost.step_flops import lora_cost
 from fedcore.plan.cost.workload import Workload
-from fedcore.simulate import simulate
-from fedcore.simulate.results import Event, global_file
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import SimulationEvent, global_file
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, lora_of, tailored, tailoring
 from fedcore.spec.parse import parse_spec
@@ -176,7 +176,7 @@ def test_a_simulation_sends_no_lora_and_keeps_one_of_each_size(tiny: Path, tmp_p
     }
     sent: list[tuple[int, set[str]]] = []
 
-    def look(event: Event) -> None:
+    def look(event: SimulationEvent) -> None:
         """At the update a device has just written, as it would be uploaded."""
         if event.kind == "trained":
             slot = list(devices).index(event.device)

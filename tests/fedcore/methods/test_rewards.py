@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fedcore.errors import ModelError, TrainingError
-from fedcore.methods.pfit import MEASURES, Scorer, Texts
+from fedcore.methods.pfit.reward_table import MEASURES, Scorer, Texts
 from fedcore.spec.rewards import (
     REWARDS,
     described,

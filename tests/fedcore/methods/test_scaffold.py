@@ -22,7 +22,7 @@ from fedcore.methods.scaffold import SERVER_KEY
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.flops import Cost
-from fedcore.simulate import simulate
+from fedcore.simulate.federation import simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -68,7 +68,7 @@ class Device:
 
     def train(self, number: int, served: bool = False) -> Update:
         own = DeviceState(self.folder / "own", self.folder / "state" if served else None)
-        return self.session.train(self.spec, self.model, self.source, number, 0, own=own)
+        return self.session.train(self.spec, self.model, self.source, number, 0, device_state=own)
 
     def control(self, number: int) -> dict[str, Tensor]:
         return frame(self.folder / "own" / f"control-{number:06}.safetensors")

@@ -19,8 +19,7 @@ from fedcore.model.adapters import attach, set_trainable
 from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.load import load_base
 from fedcore.model.quantise import BLOCK, NF4_LEVELS, SCHEMES, QuantisedLinear
-from fedcore.simulate import RoundResult, simulate
-from fedcore.simulate.federation import global_file
+from fedcore.simulate.federation import RoundResult, global_file, simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.train.datasets import Source

@@ -10,14 +10,14 @@ import pytest
 from fedcore.dialogues.examples import generate
 from fedcore.errors import DataError, ModelError, SpecError
 from fedcore.formats.frame_header import read_header
-from fedcore.methods.agglomerative.bridge import Bridge
 from fedcore.methods.agglomerative.bridge_data import SEED, SEEN, bridge_source
-from fedcore.methods.agglomerative.logits_frame import payload_bytes
+from fedcore.methods.distillation.bridge import Bridge
+from fedcore.methods.distillation.logits_frame import payload_bytes
 from fedcore.methods.session import Session
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.agglomerative import simulate_tree
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
-from fedcore.simulate.results import Event
+from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
+from fedcore.simulate.results import SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs
 from fedcore.spec.options.distill import DistillSpec
@@ -79,7 +79,7 @@ def test_two_levels_send_packed_logits_and_nothing_else(
     assert [(link.bytes_up, link.bytes_down) for link in results[2].links] == [(size, size)] * 3
     assert results[2].bytes_up == 3 * size
     assert json.loads(json.dumps(results[2].to_dict()))["levels"][1]["mean"]["loss"] > 0
-    seen: list[Event] = []
+    seen: list[SimulationEvent] = []
     below = simulate_leaves(spec, sources, tmp_path / "again", seen.append)
     assert [item.bytes_up for item in below] == [0, 3 * size, 3 * size]
     assert below[2].evaluations.keys() == set(DEVICES) == below[2].training.keys()

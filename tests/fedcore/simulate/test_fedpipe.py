@@ -15,7 +15,7 @@ from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.allocate import choose
 from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import Event, RoundResult, simulate
+from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.parse import parse_spec
@@ -53,7 +53,7 @@ Run = tuple[list[RoundResult], dict[str, Allocation]]
 def run(spec: JobSpec, devices: Mapping[str, Source], folder: Path) -> Run:
     plans: dict[str, Allocation] = {}
 
-    def keep(event: Event) -> None:
+    def keep(event: SimulationEvent) -> None:
         if isinstance(event.value, Allocation):
             plans[event.device] = event.value
 

@@ -12,9 +12,8 @@ import pytest
 
 from fedcore.formats.frame_header import sha256_file
 from fedcore.methods.session import Session
-from fedcore.simulate import RoundResult, simulate
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import Event, global_file
+from fedcore.simulate.federation import RoundResult, SimulationEvent, global_file, simulate
 from fedcore.train.datasets import Source
 from tests.fedcore.conftest import WORDS, sentences, spec_of, write_jsonl
 
@@ -76,7 +75,7 @@ def test_separate_processes_give_the_same_bits(
 
 def test_rounds_events_and_files(tiny: Path, tmp_path: Path, sources: dict[str, Source]) -> None:
     spec = spec_of(tiny, participation={"fraction": 0.6})
-    events: list[Event] = []
+    events: list[SimulationEvent] = []
     results = simulate(spec, sources, tmp_path / "sim", events.append)
     assert [item.number for item in results] == [0, 1, 2]
     assert results[0].training == {} and results[0].fold is None and results[0].bytes_up == 0

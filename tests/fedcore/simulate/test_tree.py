@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from fedcore.errors import SpecError
-from fedcore.simulate import RoundResult, simulate
-from fedcore.simulate.federation import global_file
+from fedcore.simulate.federation import RoundResult, global_file, simulate
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 from fedcore.wire.frame import FrameReader

@@ -12,10 +12,9 @@ from fedcore.errors import EdgewiseError, SpecError
 from fedcore.formats.frame_header import read_header
 from fedcore.hardware.links import LINKS, Link
 from fedcore.hardware.virtual_device import Machine
-from fedcore.simulate import RoundResult, simulate
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import Event, global_file
-from fedcore.simulate.fleet import FleetOptions, fleet_of
+from fedcore.simulate.federation import RoundResult, SimulationEvent, global_file, simulate
+from fedcore.simulate.fleet_options import FleetOptions, fleet_of
 from fedcore.train.datasets import Source
 from fedcore.train.loop import TrainSummary
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -162,7 +161,7 @@ def test_training_again_on_the_same_weights_draws_another_order(site: Site) -> N
         evaluation=LAST_ONLY,
         train={"local_steps": 3},
     )
-    events: list[Event] = []
+    events: list[SimulationEvent] = []
     simulate(spec, site.sources, site.folder / "twice", events.append, fleet=fleet)
     trained = [event for event in events if event.kind == "trained"]
     assert [event.device for event in trained] == ["attic", "attic"]

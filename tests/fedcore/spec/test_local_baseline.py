@@ -200,7 +200,7 @@ def test_the_command_refuses_agglomerative(
 
 
 def test_an_evaluation_becomes_a_comparison() -> None:
-    from fedcore.simulate.local_baseline import compared
+    from fedcore.simulate.baselines import compared
 
     def scored(rouge: float, loss: float, **more: float) -> Evaluation:
         return Evaluation(loss, 0.0, 0.0, rouge, 4, 40, 0.1, more)

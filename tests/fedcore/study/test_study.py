@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from fedcore.errors import SpecError
-from fedcore.study import report
+from fedcore.study import markdown_report
 from fedcore.study.__main__ import main
-from fedcore.study.config import read_study, study_of
-from fedcore.study.data import EACH, data_file
-from fedcore.study.metrics import METRICS, Measured, Record
-from fedcore.study.runs import Shelf, chosen, compared, count, tries, wanted
+from fedcore.study.metrics import METRICS, MeasuredRun, Record
+from fedcore.study.runs import RunStore, chosen, compared, count, tries, wanted
+from fedcore.study.study_data import EACH, data_file
+from fedcore.study.study_file import read_study, study_of
 from fedcore.study.summary import best, rows
 from tests.compose import ROOT
 
@@ -62,14 +62,14 @@ SILENT = {**round_(1, 0.0), "mean": {}, "devices": {}}  # a round that did not e
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path) -> RunStore:
     data = tmp_path / "rows.jsonl"
     lines = [json.dumps({"text": "t", "summary": "s", "kind": kind}) for kind in "aabbcc"]
     data.write_text("\n".join(lines) + "\n")
-    return Shelf(study_of(STUDY), tmp_path / "runs", data)
+    return RunStore(study_of(STUDY), tmp_path / "runs", data)
 
 
-def keep(shelf: Shelf, run: Any, loss: float, failure: str = "") -> None:
+def keep(shelf: RunStore, run: Any, loss: float, failure: str = "") -> None:
     made = [round_(0, 9.0), round_(1, loss)]
     shelf.put(run, Record(shelf.inputs(run), made, 3.0, failure, {}))
 
@@ -165,24 +165,24 @@ def test_a_value_of_every_metric() -> None:
     silent = Record({}, [round_(0, 4.0)], 8.0)
     assert all(METRICS[name].value(silent, 3.5) is None for name in ("reward_gain", "plan_rank"))
     assert METRICS["used_loss"].value(silent, 3.5) == 4.5
-    assert METRICS["spread"].points(Measured(made)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
+    assert METRICS["spread"].points(MeasuredRun(made)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
 
 
-def test_a_kept_run_counts_until_its_inputs_change(shelf: Shelf) -> None:
+def test_a_kept_run_counts_until_its_inputs_change(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     assert shelf.get(run) is None
     keep(shelf, run, 5.0)
     kept = shelf.get(run)
     assert kept is not None and kept.rounds[1]["mean"]["loss"] == 5.0
-    other = Shelf(study_of(changed(spec={"rounds": 3})), shelf.folder, shelf.data)
+    other = RunStore(study_of(changed(spec={"rounds": 3})), shelf.folder, shelf.data)
     assert other.get(tries(other.study)[0]) is None
-    renamed = Shelf(study_of(changed(title="Other", seeds=[4, 5])), shelf.folder, shelf.data)
+    renamed = RunStore(study_of(changed(title="Other", seeds=[4, 5])), shelf.folder, shelf.data)
     assert renamed.get(tries(renamed.study)[0]) == kept
     shelf.data.write_text(shelf.data.read_text() * 2)
-    assert Shelf(shelf.study, shelf.folder, shelf.data).get(run) is None
+    assert RunStore(shelf.study, shelf.folder, shelf.data).get(run) is None
 
 
-def test_a_new_option_at_its_default_outdates_nothing(shelf: Shelf) -> None:
+def test_a_new_option_at_its_default_outdates_nothing(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     keep(shelf, run, 5.0)
     values = json.loads(shelf.path(run).read_text())
@@ -194,7 +194,7 @@ def test_a_new_option_at_its_default_outdates_nothing(shelf: Shelf) -> None:
     assert shelf.get(run) is None
 
 
-def test_a_file_cut_off_is_no_run(shelf: Shelf) -> None:
+def test_a_file_cut_off_is_no_run(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     keep(shelf, run, 5.0)
     text = shelf.path(run).read_text()
@@ -203,7 +203,7 @@ def test_a_file_cut_off_is_no_run(shelf: Shelf) -> None:
         assert shelf.get(run) is None
 
 
-def test_tuning_chooses_what_is_compared(shelf: Shelf) -> None:
+def test_tuning_chooses_what_is_compared(shelf: RunStore) -> None:
     study, tune = shelf.study, tries(shelf.study)
     adam, (alike, _) = study.methods[1], study.splits
     assert len(tune) == 4 and count(study) == 12
@@ -218,7 +218,7 @@ def test_tuning_chooses_what_is_compared(shelf: Shelf) -> None:
     assert chosen(shelf, adam, alike) == {"strategy.server_learning_rate": 0.1}
 
 
-def test_only_looks_into_names(shelf: Shelf) -> None:
+def test_only_looks_into_names(shelf: RunStore) -> None:
     runs = tries(shelf.study)
     assert [run.id for run in wanted(runs, ["by-kind--tune-server_learning_rate=0.1-"])] == [
         "fedadam--by-kind--tune-server_learning_rate=0.1--seed7"
@@ -227,7 +227,7 @@ def test_only_looks_into_names(shelf: Shelf) -> None:
 
 
 @pytest.fixture
-def full(shelf: Shelf) -> Shelf:
+def full(shelf: RunStore) -> RunStore:
     """All runs: FedAdam's losses are 1 above and 2 below FedAvg's, its second one failed."""
     for run in tries(shelf.study):
         keep(shelf, run, 5.0)
@@ -238,9 +238,9 @@ def full(shelf: Shelf) -> Shelf:
     return shelf
 
 
-def test_a_table_has_mean_deviation_and_difference(full: Shelf, tmp_path: Path) -> None:
+def test_a_table_has_mean_deviation_and_difference(full: RunStore, tmp_path: Path) -> None:
     out = tmp_path / "report.md"
-    report.write_report(full, out, "python -m fedcore.study x.toml", [])
+    markdown_report.write_report(full, out, "python -m fedcore.study x.toml", [])
     text = out.read_text()
     assert "| FedAvg | 5.0000 ± 1.4142 | 20.00 ± 0.00 | 1.00 ± 0.00 |" in text
     assert "| FedAdam (server_learning_rate 0.1) | **3.5000 ± 0.7071** |" in text
@@ -253,8 +253,8 @@ def test_a_table_has_mean_deviation_and_difference(full: Shelf, tmp_path: Path) 
     assert str(tmp_path) not in text and "missing" not in text
 
 
-def test_every_run_is_a_line_of_values(full: Shelf, tmp_path: Path) -> None:
-    report.write_values(full, tmp_path / "values.csv")
+def test_every_run_is_a_line_of_values(full: RunStore, tmp_path: Path) -> None:
+    markdown_report.write_values(full, tmp_path / "values.csv")
     head, *lines = (tmp_path / "values.csv").read_text().splitlines()
     assert head == "split,method,settings,seed,loss,rougeL,bytes_up,failure"
     assert len(lines) == 8
@@ -262,14 +262,14 @@ def test_every_run_is_a_line_of_values(full: Shelf, tmp_path: Path) -> None:
     assert "by kind,FedAdam,strategy.server_learning_rate 0.1,2,,,,the loss is nan" in lines
 
 
-def test_the_best_is_marked_where_there_is_one(full: Shelf) -> None:
+def test_the_best_is_marked_where_there_is_one(full: RunStore) -> None:
     each = rows(full)["alike"]
     winner = best(each, "loss")
     assert winner is not None and winner.method.name == "FedAdam"
     assert best(each, "bytes_up") is None and best(each[:1], "loss") is None
 
 
-def test_a_mean_of_the_seeds_that_went_well_is_not_the_best(full: Shelf) -> None:
+def test_a_mean_of_the_seeds_that_went_well_is_not_the_best(full: RunStore) -> None:
     """FedAdam's one loss is lower than FedAvg's mean of two, and its second training diverged."""
     whole, part = rows(full)["by kind"]
     assert list(part.values("loss").values()) == [3.0] and len(whole.values("loss")) == 2
@@ -277,31 +277,31 @@ def test_a_mean_of_the_seeds_that_went_well_is_not_the_best(full: Shelf) -> None
     assert part.gaps_to(whole, "loss") == [-1.0]
 
 
-def test_a_report_lists_plans(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_report_lists_plans(shelf: RunStore, tmp_path: Path) -> None:
     run = compared(shelf)[0]
     plans = {"pi": {"why": "a base in int8 (480 MB)"}}
     shelf.put(run, Record(shelf.inputs(run), [round_(0, 9.0)], 3.0, plans=plans))
-    report.write_report(shelf, tmp_path / "report.md", "one", [])
+    markdown_report.write_report(shelf, tmp_path / "report.md", "one", [])
     assert "- FedAvg, pi: a base in int8 (480 MB)" in (tmp_path / "report.md").read_text()
 
 
-def test_words_of_a_person_stay(full: Shelf, tmp_path: Path) -> None:
+def test_words_of_a_person_stay(full: RunStore, tmp_path: Path) -> None:
     out = tmp_path / "report.md"
-    report.write_report(full, out, "one", [])
-    assert report.interpretation(out) == report.EMPTY
+    markdown_report.write_report(full, out, "one", [])
+    assert markdown_report.interpretation(out) == markdown_report.EMPTY
     words = "FedAdam won.\n\nBut | not \\1 by much."
-    out.write_text(out.read_text().replace(report.EMPTY, words))
-    report.write_report(full, out, "two", [])
-    assert report.interpretation(out) == words and "two" in out.read_text()
+    out.write_text(out.read_text().replace(markdown_report.EMPTY, words))
+    markdown_report.write_report(full, out, "two", [])
+    assert markdown_report.interpretation(out) == words and "two" in out.read_text()
 
 
-def test_a_report_says_what_is_missing(shelf: Shelf, tmp_path: Path) -> None:
-    report.write_report(shelf, tmp_path / "report.md", "one", [])
+def test_a_report_says_what_is_missing(shelf: RunStore, tmp_path: Path) -> None:
+    markdown_report.write_report(shelf, tmp_path / "report.md", "one", [])
     text = (tmp_path / "report.md").read_text()
     assert "**8 of 8 runs are missing.**" in text and "not yet" in text
 
 
-def test_pictures_of_what_is_there(full: Shelf, tmp_path: Path) -> None:
+def test_pictures_of_what_is_there(full: RunStore, tmp_path: Path) -> None:
     from fedcore.study.plots import draw_study
 
     made = draw_study(full, tmp_path / "plots")
@@ -310,7 +310,7 @@ def test_pictures_of_what_is_there(full: Shelf, tmp_path: Path) -> None:
         "split-by-kind.png",
     ]  # fmt: skip
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made)
-    nothing = Shelf(full.study, tmp_path / "empty", full.data)
+    nothing = RunStore(full.study, tmp_path / "empty", full.data)
     assert [path.name for path in draw_study(nothing, tmp_path)] == [path.name for path in made[3:]]
 
 

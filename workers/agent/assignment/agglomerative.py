@@ -16,11 +16,11 @@ from fedcore.errors import TrainingError, WireError
 from fedcore.formats.frame_header import read_header
 from fedcore.formats.logits_header import BRIDGE_KIND, MODEL_KIND, check_meta
 from fedcore.methods.agglomerative.bridge_data import bridge_source
-from fedcore.methods.agglomerative.logits_frame import read_packed, write_packed
 from fedcore.methods.agglomerative.node import Node
 from fedcore.methods.agglomerative.node_model import STEM, note
-from fedcore.methods.agglomerative.packed_logits import Packed, mean
-from fedcore.methods.private_files import LATEST_DRAW, RoundFiles
+from fedcore.methods.distillation.logits_frame import read_packed, write_packed
+from fedcore.methods.distillation.packed_logits import PackedLogits, mean
+from fedcore.methods.round_files import LATEST_DRAW, RoundFiles
 from fedcore.methods.session import Session, Update
 from fedcore.spec.levels import level_specs
 from fedcore.train.datasets import Source
@@ -44,7 +44,7 @@ class NodeRunner:
         self._files = RoundFiles(folder, STEM)
 
     def learn(
-        self, source: Source | None, told: Packed | None, hooks: Hooks
+        self, source: Source | None, told: PackedLogits | None, hooks: Hooks
     ) -> tuple[Update, Path]:
         """Train this round's model from that of the round before; returns its file too."""
         work, key = self._work, (self._work.round, 0)
@@ -63,7 +63,7 @@ class NodeRunner:
         told = self.node.speak(weights)
         return write_packed(out, told, self.node.bridge.digest, self._work.update_meta)
 
-    def heard(self, path: Path) -> Packed | None:
+    def heard(self, path: Path) -> PackedLogits | None:
         """What a frame says; None for the job's first artefact, which only names the bridge.
 
         Raises TrainingError where another bridge is meant than the one that is made here.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcore.methods.agglomerative.packed_logits import Packed
+from fedcore.methods.distillation.packed_logits import PackedLogits
 from fedcore.train.tokenization import TokenizedDataset, TokenizedExample
 
 
@@ -67,5 +67,5 @@ class TeacherSignal:
     """
 
     bridge: Bridge
-    told: Packed | None = None
+    told: PackedLogits | None = None
     alone: bool = False

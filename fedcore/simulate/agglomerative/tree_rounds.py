@@ -18,12 +18,12 @@ from pathlib import Path
 
 from fedcore.errors import DataError
 from fedcore.methods.agglomerative.bridge_data import bridge_source
-from fedcore.methods.agglomerative.logits_frame import read_packed, write_packed
 from fedcore.methods.agglomerative.node import check_bridges, vocabulary_of
-from fedcore.methods.agglomerative.packed_logits import Packed, mean
-from fedcore.simulate.agglomerative.nodes import Level
-from fedcore.simulate.agglomerative.results import LevelResult, Link, TreeRound
-from fedcore.simulate.results import Event, OnEvent
+from fedcore.methods.distillation.logits_frame import read_packed, write_packed
+from fedcore.methods.distillation.packed_logits import PackedLogits, mean
+from fedcore.simulate.agglomerative.nodes import NodeLevel
+from fedcore.simulate.agglomerative.tree_results import LevelResult, TreeLink, TreeRound
+from fedcore.simulate.results import OnEvent, SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import Levels, grown, level_names, level_specs, planted
 from fedcore.train.datasets import Source
@@ -48,7 +48,7 @@ def simulate_tree(
     return _Tree(spec, devices, Path(workdir), on_event or _ignore, parents or {}).run()
 
 
-def _ignore(event: Event) -> None:
+def _ignore(event: SimulationEvent) -> None:
     del event
 
 
@@ -67,7 +67,7 @@ class _Tree:
         vocabulary_of(specs)
         bridge = bridge_source(spec.distill, workdir)
         self.levels = [
-            Level(item, bridge, workdir / f"level-{number}", workdir / "cache", Hooks())
+            NodeLevel(item, bridge, workdir / f"level-{number}", workdir / "cache", Hooks())
             for number, item in enumerate(specs)
         ]
         check_bridges(specs, [level.node.bridge for level in self.levels])
@@ -104,10 +104,10 @@ class _Tree:
             told = self._teacher(name, number)
             training[name] = nodes.train(slot, number, source, told)
             write_packed(self._said(name), nodes.speak(slot), nodes.expected.bridge)
-            self.on_event(Event("trained", number, name, training[name]))
+            self.on_event(SimulationEvent("trained", number, name, training[name]))
         return self._result(number, training, began)
 
-    def _teacher(self, name: str, number: int) -> Packed | None:
+    def _teacher(self, name: str, number: int) -> PackedLogits | None:
         """What a node learns from: its children's mean, its parent, or half of each."""
         children = self.tree.children(name)
         told = [self._read(child, name, child, "up") for child in children]
@@ -120,7 +120,7 @@ class _Tree:
             return told[0] if told else None
         return mean(told, weights)
 
-    def _read(self, speaker: str, listener: str, link: str, way: str) -> Packed:
+    def _read(self, speaker: str, listener: str, link: str, way: str) -> PackedLogits:
         """The speaker's frame as the listener reads it; its bytes are counted on the link."""
         path = self._said(speaker)
         self.moved[link][way] += path.stat().st_size
@@ -143,14 +143,14 @@ class _Tree:
             for level, row in enumerate(self.tree.rows)
         )
         links = tuple(
-            Link(name, self.tree.parents[name], way["up"], way["down"])
+            TreeLink(name, self.tree.parents[name], way["up"], way["down"])
             for name, way in self.moved.items()
         )
         sha256 = {
             name: self.levels[level].sha256(slot) for name, (level, slot) in self.places.items()
         }
         result = TreeRound(number, levels, links, sha256, time.perf_counter() - began)
-        self.on_event(Event("round", number, "", result))
+        self.on_event(SimulationEvent("round", number, "", result))
         return result
 
     def _evaluate(self, number: int, row: tuple[str, ...]) -> dict[str, Evaluation]:
@@ -158,7 +158,7 @@ class _Tree:
         for name in row:
             level, slot = self.places[name]
             found[name] = self.levels[level].evaluate(slot, self.devices.get(name))
-            self.on_event(Event("evaluated", number, name, found[name]))
+            self.on_event(SimulationEvent("evaluated", number, name, found[name]))
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedcore.methods.private_files import LATEST_DRAW, RoundFiles
+from fedcore.methods.round_files import LATEST_DRAW, RoundFiles
 
 
 def written(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.errors import Fault, SpecError
-from fedcore.simulate.fairness import own_scores
+from fedcore.simulate.device_scores import own_scores
 from fedcore.simulate.federation import simulate_alone
 from fedcore.simulate.results import RoundResult
 from fedcore.spec.job import JobSpec

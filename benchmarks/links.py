@@ -1,4 +1,4 @@
-"""``python -m benchmarks.orchestration.links``: transfers over links, predicted and measured.
+"""``python -m benchmarks.links``: transfers over links, predicted and measured.
 
 The agent's own client sends and fetches over loopback, at the pace of each link (``--link`` of the
 agent), on a connection that is open already.
@@ -27,20 +27,20 @@ SIZE = 1_376_256  # LoRA r = 8 on q and v of FLAN-T5-small in fp32
 PIECE = 1 << 16
 
 
-class _Site(ThreadingHTTPServer):
+class _TransferSite(ThreadingHTTPServer):
     """Hands out so many bytes, and takes as many as are sent."""
 
     daemon_threads = True
 
     def __init__(self, size: int) -> None:
         self.content = os.urandom(size)
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _TransferHandler)
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _TransferHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Site
+    server: _TransferSite
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[float, float]:
     """Median seconds of fetching and of sending so many bytes over the emulated link."""
-    site = _Site(size)
+    site = _TransferSite(size)
     host, port = site.server_address[0], site.server_address[1]
     server = ServerApi(Address(f"http://{host!s}:{port}", "token", pace=LinkThrottle(link)))
     file = folder / "update"
@@ -115,9 +115,7 @@ def rows(names: Sequence[str], size: int) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.orchestration.links", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
     parser.add_argument("--links", nargs="+", choices=sorted(LINKS), default=DEFAULT)
     parser.add_argument("--bytes", type=int, default=SIZE)
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Packed distributions as a frame: what a node of a tree sends to its parent and its children.
+"""PackedLogits logits as a frame: what a node of a tree sends to its parent and its children.
 
 Log-probabilities travel in fp16, which holds everything down to log 0's stand-in; token ids as
 little-endian integers of as few bytes as the vocabulary needs. Equal content, equal bytes.
@@ -21,14 +21,14 @@ from fedcore.formats.logits_header import (
     payload_bytes,
     place_bytes,
 )
-from fedcore.methods.agglomerative.packed_logits import FLOOR, Packed
+from fedcore.methods.distillation.packed_logits import FLOOR, PackedLogits
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
 __all__ = ["ExpectedLogits", "payload_bytes", "place_bytes", "read_packed", "write_packed"]
 
 
 def write_packed(
-    path: Path | str, told: Packed, bridge: str, more: Mapping[str, str] | None = None
+    path: Path | str, told: PackedLogits, bridge: str, more: Mapping[str, str] | None = None
 ) -> FrameInfo:
     """Write what a model says on the bridge samples whose digest is ``bridge``.
 
@@ -50,7 +50,7 @@ def write_packed(
     return write_frame(path, tensors, {**(more or {}), **meta})
 
 
-def read_packed(path: Path | str, like: ExpectedLogits) -> Packed:
+def read_packed(path: Path | str, like: ExpectedLogits) -> PackedLogits:
     """Read a frame; each row's mass is made 1 again, which rounding to fp16 had moved.
 
     Raises WireError for another bridge, vocabulary, temperature, number of rows or tokens, ids that
@@ -69,7 +69,7 @@ def read_packed(path: Path | str, like: ExpectedLogits) -> Packed:
     mass = both.logsumexp(1)
     if bool((mass.abs() > 0.1).any()):
         raise WireError("a row's probabilities do not add up to 1")
-    return Packed(
+    return PackedLogits(
         _scaled(values, mass.unsqueeze(1)),
         places,
         _scaled(rest, mass),

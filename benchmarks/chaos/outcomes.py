@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from benchmarks.chaos.plan import MOMENTS
-from benchmarks.chaos.run import Kill, Ran
+from benchmarks.chaos.disturbed_jobs import JobOutcome, Kill
+from benchmarks.chaos.strikes import MOMENTS
 
 
-def faults(reference: Ran, jobs: Sequence[Ran]) -> list[str]:
+def faults(reference: JobOutcome, jobs: Sequence[JobOutcome]) -> list[str]:
     """What must not be: jobs that did not complete, or that ended with other bits."""
     found = []
     for number, job in enumerate(jobs, 1):
@@ -21,7 +21,7 @@ def faults(reference: Ran, jobs: Sequence[Ran]) -> list[str]:
     return found
 
 
-def _difference(reference: Ran, job: Ran) -> str:
+def _difference(reference: JobOutcome, job: JobOutcome) -> str:
     pairs = zip(reference.weights, job.weights, strict=False)
     other = [mine for theirs, mine in pairs if theirs != mine]
     if not other:
@@ -31,7 +31,7 @@ def _difference(reference: Ran, job: Ran) -> str:
     )
 
 
-def table(targets: Sequence[str], reference: Ran, jobs: Sequence[Ran]) -> str:
+def table(targets: Sequence[str], reference: JobOutcome, jobs: Sequence[JobOutcome]) -> str:
     kills = [kill for job in jobs for kill in job.kills]
     counts = Counter((kill.strike.target, kill.strike.moment) for kill in kills)
     head = f"{'killed':<17}" + "".join(f"{moment.value:>14}" for moment in MOMENTS)
@@ -52,7 +52,7 @@ def _took(kills: Sequence[Kill]) -> str:
 
 
 def _summary(
-    targets: Sequence[str], kills: Sequence[Kill], reference: Ran, jobs: Sequence[Ran]
+    targets: Sequence[str], kills: Sequence[Kill], reference: JobOutcome, jobs: Sequence[JobOutcome]
 ) -> list[str]:
     pairs = {(kill.strike.target, kill.strike.moment) for kill in kills}
     states = {kill.strike.moment for kill in kills}

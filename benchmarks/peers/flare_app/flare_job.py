@@ -1,4 +1,4 @@
-"""``python job.py FLOATS DEVICES ROUNDS``, run inside FLARE's own environment."""
+"""``python flare_job.py FLOATS DEVICES ROUNDS``, run inside FLARE's own environment."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,6 @@ if __name__ == "__main__":
     job = FedJob(name="echo", min_clients=devices)
     job.to_server(Echo(num_clients=devices, num_rounds=rounds, floats=floats))
     for number in range(devices):
-        runner = ScriptRunner(script=str(HERE / "client.py"), framework=FrameworkType.NUMPY)
+        runner = ScriptRunner(script=str(HERE / "flare_client.py"), framework=FrameworkType.NUMPY)
         job.to(runner, f"site-{number + 1}")
     job.simulator_run(str(HERE.parent / "work"), threads=devices)

@@ -10,9 +10,9 @@ from typing import Any
 
 from fedcore.errors import DataError, Fault, SpecError
 from fedcore.partition.kinds import parse_partition
-from fedcore.study.data import data_fault
 from fedcore.study.metrics import CURVES, METRICS
 from fedcore.study.study import DEFAULT_METRICS, Method, SplitRow, Study, slug
+from fedcore.study.study_data import data_fault
 
 OWN = ("name", "seed", "threads")  # options that the study sets itself
 
@@ -32,7 +32,7 @@ def read_study(path: Path) -> Study:
 
 def study_of(values: Mapping[str, Any]) -> Study:
     """A study from plain values. Raises SpecError with every fault."""
-    reader = _Reader()
+    reader = _StudyReader()
     study = reader.study(values)
     reader.faults += _faults(study) if not reader.faults else []
     if reader.faults:
@@ -40,7 +40,7 @@ def study_of(values: Mapping[str, Any]) -> Study:
     return study
 
 
-class _Reader:
+class _StudyReader:
     """Takes values out of tables and collects what is wrong with them."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ ONLINE_WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)
-class Bench:
+class EchoSite:
     stack: Stack
     site: Site
     devices: int
@@ -41,7 +41,7 @@ class Bench:
 
 
 @contextmanager
-def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[Bench]:
+def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[EchoSite]:
     """Start all of it and wait until ``devices`` are online.
 
     They are processes of their own, or, where ``virtual``, the threads of one process.
@@ -64,7 +64,7 @@ def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[
         names = [f"echo-{number:03d}" for number in range(devices)]
         (_start_virtual if virtual else _start_agents)(stack, site, names)
         _wait_online(site, devices)
-        yield Bench(stack, site, devices)
+        yield EchoSite(stack, site, devices)
     finally:
         stack.stop()
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, LossTerm
 from fedcore.methods.pfit.ppo import clipped_surrogate, kl_penalty
-from fedcore.methods.pfit.reward_reader import Reader
+from fedcore.methods.pfit.reward_reader import RewardReader
 from fedcore.methods.pfit.rollouts import Rollout, Sampler
 from fedcore.model.adapters import trainable_parameters
 from fedcore.seeds import derive
@@ -51,7 +51,7 @@ def reinforce(context: Context, prepared: Prepared, tokenizer: Any, term: LossTe
     Raises TrainingError for a reward, loss or gradient that is not finite, Stopped when asked to.
     """
     spec, work = context.spec, context.work
-    reader = Reader.of(spec, prepared, tokenizer)
+    reader = RewardReader.of(spec, prepared, tokenizer)
     work.model.eval()  # no dropout
     due = spec.evaluation.due(context.round_number, spec.rounds)
     rewards = {"reward_before": reader.mean_reward(work, context.hooks)} if due else {}
@@ -61,7 +61,7 @@ def reinforce(context: Context, prepared: Prepared, tokenizer: Any, term: LossTe
     first = _teach(context, term, taught, total) if taught else None
     try:
         hooks = _later(context.hooks, first)
-        loop = _Loop(replace(context, hooks=hooks), sampler, term.penalty, range(taught, total))
+        loop = _PpoLoop(replace(context, hooks=hooks), sampler, term.penalty, range(taught, total))
         summary = loop.run()
     finally:
         work.model.zero_grad(set_to_none=True)
@@ -110,7 +110,7 @@ def _joined(first: TrainSummary | None, second: TrainSummary) -> TrainSummary:
     )
 
 
-class _Loop:
+class _PpoLoop:
     """PPO's steps of a round, numbered as in the whole of it."""
 
     def __init__(self, context: Context, sampler: Sampler, penalty: Penalty, steps: range) -> None:

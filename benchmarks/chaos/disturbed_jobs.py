@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.chaos import victims
-from benchmarks.chaos.plan import Schedule, Strike
-from benchmarks.chaos.watch import State, Watch
+from benchmarks.chaos.job_database import JobDatabase, State
+from benchmarks.chaos.strikes import Schedule, Strike
 from workers.demo.scenario import FLEET, write_dialogues
 from workers.stack.processes import StartError
 from workers.stack.site import Site, make_token
@@ -44,7 +44,7 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Ran:
+class JobOutcome:
     """One job. ``weights`` are its rounds' global SHA-256; ``problem`` is '' where it completed."""
 
     seconds: float
@@ -59,13 +59,13 @@ class Chaos:
 
     stack: Stack
     site: Site
-    watch: Watch
+    watch: JobDatabase
     devices: Sequence[str]
     rounds: int
     job_limit_s: float
     say: Callable[[str], None] = print
 
-    def run(self, name: str, schedule: Schedule) -> Ran:
+    def run(self, name: str, schedule: Schedule) -> JobOutcome:
         """One job to its end, struck by what the schedule has for its states."""
         job = str(self.site.launch(self.spec(name))["id"])
         began = time.monotonic()
@@ -87,7 +87,7 @@ class Chaos:
                     open_.append((len(kills) - 1, state, at))
             time.sleep(LOOK_S)
         seconds = time.monotonic() - began
-        return Ran(seconds, self.watch.globals(job), kills, self._problem(job, state))
+        return JobOutcome(seconds, self.watch.globals(job), kills, self._problem(job, state))
 
     def spec(self, name: str) -> Mapping[str, Any]:
         participation = {**PARTICIPATION, "minimum": len(self.devices)}
@@ -139,7 +139,7 @@ def start(stack: Stack, devices: int, rounds: int, job_limit_s: float) -> Chaos:
         given = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
         stack.enrol_agent(device.name, site.enrolment_token(device.name), given)
         stack.start_agent(device.name)
-    watch = Watch(stack.env["DATABASE_URL"])
+    watch = JobDatabase(stack.env["DATABASE_URL"])
     chaos = Chaos(stack, site, watch, [device.name for device in fleet], rounds, job_limit_s)
     chaos.settle()
     return chaos

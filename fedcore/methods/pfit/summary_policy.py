@@ -20,8 +20,8 @@ from fedcore.train.telemetry import Hooks
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Drawn summaries, ``tokens`` (rows, longest); ``counted`` is True up to the end sign.
+class SampledSummaries:
+    """Summaries drawn from a policy: ``tokens`` (rows, longest), ``counted`` up to the end sign.
 
     The samples of one prompt are neighbours: row ``prompt * samples + number``.
     """
@@ -34,7 +34,7 @@ class Drawn:
         return [int(count) for count in self.counted.sum(1)]
 
 
-class Policy:
+class SummaryPolicy:
     """A model at its live weights; ``temperature`` divides its logits wherever it is asked."""
 
     def __init__(self, work: TrainingTask, temperature: float, max_tokens: int) -> None:
@@ -61,7 +61,7 @@ class Policy:
     @torch.no_grad()
     def draw(
         self, hidden: Tensor, batch: Batch, samples: int, generator: torch.Generator, hooks: Hooks
-    ) -> Drawn:
+    ) -> SampledSummaries:
         """``samples`` summaries of each prompt. Raises Stopped when asked to stop."""
         memory, mask = _repeated(hidden, batch, samples)
         rows = memory.shape[0]
@@ -80,9 +80,9 @@ class Policy:
             going = going & (last != self._end)
             if not bool(going.any()):
                 break
-        return Drawn(torch.cat(tokens, 1), torch.cat(counted, 1))
+        return SampledSummaries(torch.cat(tokens, 1), torch.cat(counted, 1))
 
-    def log_probs(self, hidden: Tensor, batch: Batch, drawn: Drawn) -> Tensor:
+    def log_probs(self, hidden: Tensor, batch: Batch, drawn: SampledSummaries) -> Tensor:
         """Log-probability of each drawn token, (rows, longest) in fp32; 0 where none counts."""
         memory, mask = _repeated(hidden, batch, len(drawn.tokens) // len(hidden))
         shifted = torch.full_like(drawn.tokens, self._signs.start)

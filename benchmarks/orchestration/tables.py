@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.orchestration.rounds import Figures
+from benchmarks.orchestration.measured_job import RoundTimings
 
 HEAD = (
     "| payload | devices | model MB | s a round (median) | 10 % | 90 % | MB up | MB down | "
@@ -14,7 +14,7 @@ HEAD = (
 )
 
 
-def row(found: Figures) -> str:
+def row(found: RoundTimings) -> str:
     tenth, *_, ninetieth = statistics.quantiles(found.round_s, n=10, method="inclusive")
     cells = [
         found.payload,
@@ -31,7 +31,7 @@ def row(found: Figures) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def peer_row(name: str, ours: Figures, seconds: Sequence[float]) -> str:
+def peer_row(name: str, ours: RoundTimings, seconds: Sequence[float]) -> str:
     """A peer's round beside ours."""
     theirs = statistics.median(seconds)
     return (
@@ -40,13 +40,13 @@ def peer_row(name: str, ours: Figures, seconds: Sequence[float]) -> str:
     )
 
 
-def steps(found: Figures) -> str:
+def steps(found: RoundTimings) -> str:
     shown = ", ".join(f"{name} {seconds:.3f}" for name, seconds in found.steps_s.items())
     used = ", ".join(f"{name} {seconds:.3f}" for name, seconds in sorted(found.cpu_s.items()))
     return f"  steps of the last device, s: {shown}\n  CPU a round, s: {used}"
 
 
-def memory(found: Sequence[Figures]) -> str:
+def memory(found: Sequence[RoundTimings]) -> str:
     """Each server process before and at its peak, in the most demanding job."""
     worst = max(found, key=lambda item: item.above_idle_bytes)
     lines = [f"\nServer processes, {worst.payload} x {worst.devices}, resident MB (idle -> peak):"]

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks.orchestration import meters
+from benchmarks.orchestration.echo_site import EchoSite
 from benchmarks.orchestration.payloads import Payload
-from benchmarks.orchestration.site import Bench
 from workers.stack.processes import StartError
 
 WARM_UP = 2
@@ -23,7 +23,7 @@ STEPS = ("offered", "accepted", "reported", "collected", "aggregated", "ended")
 
 
 @dataclass(frozen=True)
-class Figures:
+class RoundTimings:
     """One job. Seconds per round are from end to end of the rounds after the warm-up.
 
     Bytes are one device's in one round, as counted at its socket (median). ``server_peak_bytes``
@@ -77,7 +77,7 @@ def spec_of(name: str, payload: Payload, model: str, args: argparse.Namespace) -
     return spec
 
 
-def run_job(bench: Bench, name: str, spec: dict[str, Any]) -> Figures:
+def run_job(bench: EchoSite, name: str, spec: dict[str, Any]) -> RoundTimings:
     """Run a job to its end. Raises StartError with its log where it does not complete."""
     spec = {**spec, "participation": {**spec["participation"], "minimum": bench.devices}}
     server, agents = bench.server_pids(), bench.agent_pids()
@@ -96,7 +96,7 @@ def run_job(bench: Bench, name: str, spec: dict[str, Any]) -> Figures:
     ends = [_at(row["ended_at"]) for row in rounds if row["number"] >= WARM_UP]
     numbers = {row["number"] for row in counted}
     mine = [part for part in parts if part["round_number"] in numbers]
-    return Figures(
+    return RoundTimings(
         name,
         bench.devices,
         [later - sooner for sooner, later in pairwise(ends)],

@@ -20,7 +20,7 @@ PIECE = 1 << 23  # numbers of a dense distribution that exist at a time
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedLogits:
     """Distributions over ``vocabulary`` tokens, made at ``temperature``.
 
     ``values`` (rows, k): log-probabilities, fp32; ``places`` (rows, k): their token ids, int64,
@@ -45,12 +45,12 @@ class Packed:
         """Whether every token is there, so that nothing remains."""
         return self.kept == self.vocabulary
 
-    def some(self, rows: Tensor) -> Packed:
+    def some(self, rows: Tensor) -> PackedLogits:
         """Those rows, in their order."""
         at = self.values[rows], self.places[rows], self.rest[rows]
         return replace(self, values=at[0], places=at[1], rest=at[2])
 
-    def to(self, device: torch.device) -> Packed:
+    def to(self, device: torch.device) -> PackedLogits:
         at = self.values.to(device), self.places.to(device), self.rest.to(device)
         return replace(self, values=at[0], places=at[1], rest=at[2])
 
@@ -62,7 +62,7 @@ class Packed:
         return dense.scatter_(1, self.places, self.values.exp())
 
 
-def pack(logits: Tensor, kept: int, temperature: float) -> Packed:
+def pack(logits: Tensor, kept: int, temperature: float) -> PackedLogits:
     """The ``kept`` likeliest tokens of each row of logits (rows, vocabulary), in their precision.
 
     Raises ModelError for a temperature not above 0, or more tokens than the vocabulary has.
@@ -71,7 +71,7 @@ def pack(logits: Tensor, kept: int, temperature: float) -> Packed:
     check(kept, temperature, vocabulary)
     scores = torch.log_softmax(logits / temperature, -1)
     places = scores.topk(kept, -1).indices.sort(-1).values
-    return Packed(
+    return PackedLogits(
         scores.gather(1, places).clamp(FLOOR, 0.0),
         places,
         remainder(scores, places).clamp(FLOOR, 0.0),
@@ -98,7 +98,7 @@ def remainder(scores: Tensor, places: Tensor) -> Tensor:
     return scores.scatter(1, places, -torch.inf).logsumexp(-1)
 
 
-def divergence(told: Packed, logits: Tensor) -> Tensor:
+def divergence(told: PackedLogits, logits: Tensor) -> Tensor:
     """T^2 times the sum over the rows of ``KL(told || softmax(logits / T))``, in nats.
 
     Exact where every token was kept; else all others are one outcome on both sides, which never
@@ -122,7 +122,7 @@ def _outcome(wanted: Tensor, found: Tensor) -> Tensor:
     return wanted.exp() * (wanted - found)
 
 
-def mean(parts: Sequence[Packed], weights: Sequence[float]) -> Packed:
+def mean(parts: Sequence[PackedLogits], weights: Sequence[float]) -> PackedLogits:
     """The mixture of several teachers, packed with as many tokens as the first keeps.
 
     Our choice: a teacher that did not name a token gives it an even share of its remainder. Exact
@@ -148,13 +148,13 @@ def mean(parts: Sequence[Packed], weights: Sequence[float]) -> Packed:
     return joined(found, first.temperature)
 
 
-def _about(part: Packed) -> tuple[int, int, float]:
+def _about(part: PackedLogits) -> tuple[int, int, float]:
     return len(part), part.vocabulary, part.temperature
 
 
-def joined(parts: Sequence[Packed], temperature: float) -> Packed:
+def joined(parts: Sequence[PackedLogits], temperature: float) -> PackedLogits:
     """Rows one after the other."""
-    return Packed(
+    return PackedLogits(
         torch.cat([part.values for part in parts]),
         torch.cat([part.places for part in parts]),
         torch.cat([part.rest for part in parts]),

@@ -12,7 +12,7 @@ from fedcore.train.loop import TrainSummary
 
 
 @dataclass(frozen=True)
-class Link:
+class TreeLink:
     """What travelled between a child and its parent in a round: packed logits, nothing else."""
 
     child: str
@@ -44,7 +44,7 @@ class TreeRound:
 
     number: int
     levels: tuple[LevelResult, ...]
-    links: tuple[Link, ...]
+    links: tuple[TreeLink, ...]
     sha256: Mapping[str, str]
     seconds: float
 

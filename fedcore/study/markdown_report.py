@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedcore.study.metrics import METRICS
-from fedcore.study.runs import Shelf, chosen, count, score, tries
+from fedcore.study.runs import RunStore, chosen, count, score, tries
 from fedcore.study.study import Settings, SplitRow
-from fedcore.study.summary import Row, Spread, best, rows, spread
+from fedcore.study.summary import Spread, SummaryRow, best, rows, spread
 
 OPENED = "<!-- interpretation: yours; it stays when the study is run again -->"
 CLOSED = "<!-- end of the interpretation -->"
 EMPTY = "Not written yet."
 
 
-def write_report(shelf: Shelf, path: Path, command: str, pictures: Sequence[Path]) -> None:
+def write_report(shelf: RunStore, path: Path, command: str, pictures: Sequence[Path]) -> None:
     """Write it. ``command`` is how to run the study again; pictures lie beside the report."""
     found = rows(shelf)
     parts = [
@@ -36,7 +36,7 @@ def write_report(shelf: Shelf, path: Path, command: str, pictures: Sequence[Path
     path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
 
 
-def write_values(shelf: Shelf, path: Path) -> None:
+def write_values(shelf: RunStore, path: Path) -> None:
     """Every run's metrics as CSV, a line for each: what the report's means are made of."""
     names = shelf.study.metrics
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -62,7 +62,7 @@ def interpretation(path: Path) -> str:
     return held[1] if held else EMPTY
 
 
-def _setting(shelf: Shelf, found: Mapping[str, Sequence[Row]]) -> str:
+def _setting(shelf: RunStore, found: Mapping[str, Sequence[SummaryRow]]) -> str:
     study = shelf.study
     made = sum(len(row.records) for each in found.values() for row in each)
     wanted = count(study) - len(tries(study))
@@ -83,7 +83,7 @@ def _devices(row: SplitRow) -> str:
     return f"{labels}, {row.devices} devices" if row.devices else labels
 
 
-def _table(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
+def _table(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
     names = shelf.study.metrics
     winners = {metric: best(each, metric) for metric in names}
     heads = ["Method", *(f"{METRICS[metric].label}{_arrow(metric)}" for metric in names)]
@@ -94,7 +94,7 @@ def _table(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
     return f"## {name}\n\n{_markdown(lines)}"
 
 
-def _named(row: Row) -> str:
+def _named(row: SummaryRow) -> str:
     chose = ", ".join(f"{path.split('.')[-1]} {value}" for path, value in row.settings.items())
     words = "; ".join(text for text in (row.method.note, chose) if text)
     return f"{row.method.name} ({words})" if words else row.method.name
@@ -104,7 +104,7 @@ def _arrow(metric: str) -> str:
     return {"lower": " ↓", "higher": " ↑", "": ""}[METRICS[metric].better]
 
 
-def _cell(row: Row, metric: str, is_best: bool) -> str:
+def _cell(row: SummaryRow, metric: str, is_best: bool) -> str:
     values = list(row.values(metric).values())
     if not values:
         return "–"
@@ -124,7 +124,7 @@ def shown(value: Spread, digits: int, sign: bool = False) -> str:
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
-def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
+def _differences(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
     """Seed by seed, so that what a seed makes harder for everybody cancels out."""
     first = each[0]
     names = [metric for metric in shelf.study.metrics if METRICS[metric].better]
@@ -135,7 +135,7 @@ def _differences(shelf: Shelf, name: str, each: Sequence[Row]) -> str:
     return f"### {name}: less {first.method.name}, seed by seed\n\n{_markdown(lines)}"
 
 
-def _gap(row: Row, first: Row, metric: str) -> str:
+def _gap(row: SummaryRow, first: SummaryRow, metric: str) -> str:
     gaps = row.gaps_to(first, metric)
     if not gaps:
         return "–"
@@ -143,7 +143,7 @@ def _gap(row: Row, first: Row, metric: str) -> str:
     return f"{text}{_of(len(gaps), len({*row.records, *first.records}))}"
 
 
-def _plans(found: Mapping[str, Sequence[Row]]) -> str:
+def _plans(found: Mapping[str, Sequence[SummaryRow]]) -> str:
     """What FedPipe planned for each device, of the first seed that is there."""
     lines = [
         f"- {row.method.name}, {name}: {plan['why']}"
@@ -155,7 +155,7 @@ def _plans(found: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(["## Plans, first seed", "", *lines]) if lines else ""
 
 
-def _failures(found: Mapping[str, Sequence[Row]]) -> str:
+def _failures(found: Mapping[str, Sequence[SummaryRow]]) -> str:
     lines = [
         f"- {row.method.name} on {name}, seed {seed}, after round {len(record.rounds) - 1}: "
         f"{record.failure}"
@@ -167,7 +167,7 @@ def _failures(found: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(["## Runs that failed", "", *lines]) if lines else ""
 
 
-def _tuning(shelf: Shelf) -> str:
+def _tuning(shelf: RunStore) -> str:
     """What was tried, on which seeds, and what was chosen."""
     study, metric = shelf.study, METRICS[shelf.study.tuning_metric]
     lines = [["Split", "Method", "Tried", metric.label], ["---", "---", "---", "---:"]]

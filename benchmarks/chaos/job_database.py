@@ -35,7 +35,7 @@ class State:
         return self.round if open_ and self.round is not None else RoundPhase.PLANNED
 
 
-class Watch:
+class JobDatabase:
     """``url`` as DATABASE_URL has it."""
 
     def __init__(self, url: str) -> None:
