@@ -7,10 +7,10 @@ function sift() {
   for (const field of form.querySelectorAll("[data-only-with]")) {
     const [path, wanted] = field.dataset.onlyWith.split("=");
     const fits = wanted.split("|").includes(values.get(path)) && !hidden.has(path);
-    field.hidden = !fits && !field.querySelector(".fault");
+    field.hidden = !fits && !field.querySelector(".field-error");
     if (field.hidden) for (const one of field.querySelectorAll("[name]")) hidden.add(one.name);
   }
-  form.elements["left-out"].value = [...hidden].join(",");
+  form.elements["hidden-options"].value = [...hidden].join(",");
   for (const part of form.querySelectorAll("details.advanced:not(.rare)")) {
     const shown = part.querySelectorAll(":scope > .fields > :not([hidden])").length;
     part.hidden = shown === 0;
@@ -18,7 +18,7 @@ function sift() {
   }
 }
 
-// A fault's link leads to its field, folded away or not.
+// A link in the error summary opens the folds around its field and focuses it.
 form.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#o-"]');
   const field = link && document.getElementById(link.hash.slice(1));

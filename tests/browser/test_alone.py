@@ -18,14 +18,14 @@ def test_gains_appear_by_themselves(
     job = site.do("finished_job", devices=fleet)
     made = window()
     page = made.go(f"/jobs/{job}/")
-    assert "about the job's training time again" in page.locator("#alone").inner_text()
+    assert "about as long as the job's training" in page.locator("#alone").inner_text()
     page.click("text=Compare with training alone")
     page.wait_for_selector("#alone tbody tr:nth-child(3) .state:has-text('queued')")
     site.do("train_alone", job=job, fails="the disk is full")
-    page.wait_for_selector("#alone:has-text('gained by the shared model')")
+    page.wait_for_selector("#alone:has-text('gained from the shared model')")
     told = page.locator("#alone").inner_text()
     assert "The disk is full" in told and "of 2 devices" in told
-    page.wait_for_selector("text=Ask again where it is missing")
+    page.wait_for_selector("text=Retry missing devices")
 
 
 def test_it_fits_a_phone(window: Callable[..., Window], site: Site, fleet: list[int]) -> None:

@@ -101,9 +101,9 @@ def test_faults_of_the_form_are_accessible(window: Callable[..., Window]) -> Non
     page.fill("[name='train.batch_size']", "0")
     made.away = True  # 422 is an error to the console
     page.click("text=Launch job")
-    page.wait_for_selector(".fault")
+    page.wait_for_selector(".field-error")
     made.away = False
-    expect(page.locator(".fault")).to_have_count(2)
+    expect(page.locator(".field-error")).to_have_count(2)
     expect(page.locator("[aria-invalid=true]")).to_have_count(2)
     assert not serious(page)
 

@@ -90,7 +90,7 @@ def test_the_roofline_is_logarithmic_with_its_products(
     assert len(chart["sets"]["products"]) == 5
     assert "last training" in chart["sets"]
     expect(page.locator("main")).to_contain_text("INA3221")
-    expect(page.locator("main")).to_contain_text("What would help most")
+    expect(page.locator("main")).to_contain_text("Best improvement")
 
 
 def test_choosing_a_job_compares_its_trainings(window: Callable[..., Window], rich: str) -> None:

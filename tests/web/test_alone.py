@@ -46,14 +46,14 @@ def section(client: Client, job: Job, was: str = "") -> str:
 
 def test_before_anybody_asks_it_says_what_it_costs(ada: Client, done: Job) -> None:
     page = ada.get(reverse("job", args=[done.pk])).content.decode()
-    assert "about the job's training time again" in page and "on the slowest" in page
+    assert "about as long as the job's training" in page and "on the slowest device" in page
     assert "Compare with training alone</button>" in page and "every 3s" not in page
     assert "Nothing is averaged" in page
 
 
 def test_a_viewer_sees_no_button_and_may_not_ask(as_role: Callable[..., Client], done: Job) -> None:
     viewer = as_role("viewer")
-    assert "An operator can ask for it" in section(viewer, done)
+    assert "An operator can start it" in section(viewer, done)
     assert viewer.post(reverse("job-alone", args=[done.pk])).status_code == 403
     assert not Job.objects.filter(alone_of=done).exists()
 
@@ -74,7 +74,7 @@ def test_asking_shows_states_that_redraw_themselves(
     factories.finish(child, "failed", "the disk is full")
     changed = operator.get(path, {"was": mark})
     assert changed.status_code == 200 and "The disk is full" in changed.content.decode()
-    assert "Ask again where it is missing" in changed.content.decode()
+    assert "Retry missing devices" in changed.content.decode()
 
 
 def test_gains_stand_beside_the_scores(ada: Client, done: Job) -> None:
@@ -86,13 +86,13 @@ def test_gains_stand_beside_the_scores(ada: Client, done: Job) -> None:
     for slot, child in enumerate(children):
         complete(child, rougeL=mine[slot] - (slot - 0.5), loss=3.0)
     shown = section(ada, done)
-    assert "2 of 3 devices gained by the shared model" in shown
-    assert "+0.5 points in the mean, worst -0.5 on pi-kitchen" in shown
+    assert "2 of 3 devices gained from the shared model" in shown
+    assert "mean ROUGE-L +0.5 points, worst -0.5 (pi-kitchen)" in shown
     assert '<span class="gain">+1.5</span>' in shown and "every 3s" not in shown
     own = ada.get(reverse("job", args=[children[0].pk])).content.decode()
-    assert "to be compared with" in own and reverse("job", args=[done.pk]) in own
+    assert "for comparison with" in own and reverse("job", args=[done.pk]) in own
     told = ada.get(reverse("job-report", args=[done.pk])).content.decode()
-    assert "+1.5 over alone" in told
+    assert "+1.5 over training alone" in told
 
 
 def test_the_report_says_whether_it_was_worth_it(done: Job) -> None:
@@ -113,8 +113,8 @@ def test_lists_hold_the_compared_job_alone_with_a_mark(ada: Client, done: Job) -
     for path in ("jobs", "overview", "devices-compare"):
         page = ada.get(reverse(path)).content.decode()
         assert not any(f">{name}<" in page for name in names), path
-    assert "compared with training alone" in ada.get(reverse("jobs")).content.decode()
-    assert "3 devices train alone" in ada.get(reverse("overview")).content.decode()
+    assert "local-only baseline" in ada.get(reverse("jobs")).content.decode()
+    assert "3 devices are training alone" in ada.get(reverse("overview")).content.decode()
 
 
 def test_a_job_that_is_not_over_shows_nothing_until_it_is(ada: Client, job: Job) -> None:

@@ -45,7 +45,7 @@ def test_the_page_tells_who_folds_whom(ada: Client, grown: Job, fleet: list[Devi
 def test_before_the_first_fold_nothing_is_counted(ada: Client, grown: Job) -> None:
     Round.objects.filter(job=grown, number__gt=0).update(phase="collecting")
     text = ada.get(reverse("job-clusters", args=[grown.pk])).content.decode()
-    assert "no round is folded yet" in text
+    assert "no round is complete yet" in text
     assert "The server folded" not in text
 
 

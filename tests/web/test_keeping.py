@@ -77,9 +77,9 @@ def test_only_a_job_that_is_over_can_be_deleted(ada: Client, job: Job) -> None:
     Job.objects.filter(pk=job.pk).update(phase="completed")
     Round.objects.filter(job=job).update(phase="closed")
     page = _page(ada, job)
-    assert delete in page and "gone for good" in page
+    assert delete in page and "deleted permanently" in page
     answer = ada.post(delete, follow=True)
-    assert "is deleted" in answer.content.decode()
+    assert "has been deleted" in answer.content.decode()
     assert not Job.objects.filter(pk=job.pk).exists()
 
 

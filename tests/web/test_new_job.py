@@ -19,7 +19,7 @@ from webapp.devices.models import Device
 from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Job
 from webapp.jobs.planning.job_estimate import estimate
-from webapp.pages.jobs import forms
+from webapp.pages.jobs import form_values, forms
 from webapp.pages.jobs.form_layout import ONLY_WITH
 
 
@@ -54,18 +54,18 @@ def test_form_has_every_option_once() -> None:
 
 
 def test_untouched_form_is_the_default_specification() -> None:
-    assert parse_spec(forms.read(post())) == JobSpec()
+    assert parse_spec(form_values.read(post())) == JobSpec()
 
 
 def test_lists_are_typed_with_commas_between() -> None:
     typed = {"adapter.aggregation": "flexlora", "adapter.rank": "8"}
-    spec = parse_spec(forms.read(post(**typed, **{"adapter.ranks": ["4, 8,,pi=2 "]})))
+    spec = parse_spec(form_values.read(post(**typed, **{"adapter.ranks": ["4, 8,,pi=2 "]})))
     assert spec.adapter.ranks == ("4", "8", "pi=2")
     assert drawn(spec.to_dict())["adapter.ranks"].value == "4, 8, pi=2"
     assert drawn(JobSpec().to_dict())["adapter.ranks"].value == ""
 
 
-def drawn(values: dict[str, Any]) -> dict[str, forms.Field]:
+def drawn(values: dict[str, Any]) -> dict[str, forms.OptionField]:
     made = forms.sections(values, [], [])
     return {field.name: field for part in made for field in part.fields + part.advanced}
 
@@ -98,12 +98,12 @@ def test_what_belongs_to_another_choice_is_no_fault_where_the_page_hid_it() -> N
     """Rewards were typed for PFIT, and then another method was chosen."""
     typed = {"method.rewards": ["leak"], "adapter.rank": "many", "rounds": "many"}
     hidden = "method.rewards,adapter.rank,rounds,no.such"
-    values = forms.read(post(**typed, **{forms.LEFT_OUT: hidden}))
+    values = form_values.read(post(**typed, **{form_values.HIDDEN_OPTIONS: hidden}))
     assert "rewards" not in values["method"] and "rank" not in values["adapter"]
     assert values["rounds"] == "many", "an option of no other choice is never hidden"
     del values["rounds"]
     assert parse_spec(values) == JobSpec()
-    assert forms.read(post(**typed))["method"]["rewards"] == "leak"
+    assert form_values.read(post(**typed))["method"]["rewards"] == "leak"
 
 
 def test_choices_are_cards_and_what_belongs_to_them_is_not_folded_away() -> None:
@@ -150,9 +150,9 @@ def test_all_faults_at_once_beside_their_fields(ada: Client) -> None:
     answer = ada.post(reverse("job-new"), filled(**wrong))
     text = answer.content.decode()
     assert answer.status_code == 422
-    assert "6 things to mend" in text
+    assert "Fix 6 settings before launching" in text
     for path in wrong:
-        assert f"{'o-' + path.replace('.', '-').replace('_', '-')}-fault" in text, path
+        assert f"{'o-' + path.replace('.', '-').replace('_', '-')}-error" in text, path
     assert 'value="many"' in text
     assert not Job.objects.exists()
 
@@ -169,7 +169,7 @@ def test_a_rank_of_an_unknown_device_is_a_fault_of_its_field(ada: Client) -> Non
     assert answer.status_code == 422
     text = answer.content.decode()
     assert "no device of this job is called" in text and "ghost" in text
-    assert "o-adapter-ranks-fault" in text
+    assert "o-adapter-ranks-error" in text
 
 
 def test_launch_again_starts_from_the_former(ada: Client, job: Job) -> None:
@@ -190,18 +190,17 @@ def test_estimate_follows_what_is_typed(ada: Client, fleet: list[Device]) -> Non
     few = ada.post(address, filled(**{"data.min_examples": "300"})).content.decode()
     assert "Fits 2 of 3 devices" in few
     assert "law has 180 of 300 examples" in few
-    assert "to mend" in ada.post(address, filled(rounds="x")).content.decode()
-    assert "1 thing to mend" in ada.post(address, filled(rounds="x")).content.decode()
+    assert "1 setting to fix" in ada.post(address, filled(rounds="x")).content.decode()
 
 
 def test_the_estimate_tells_what_the_launch_would_refuse(ada: Client, fleet: list[Device]) -> None:
     """All at once: devices that are not there, in the list and in the tree."""
     wrong = {"participation.devices": ["ghost"], "tree.parents": ["a=b"]}
     text = ada.post(reverse("job-estimate"), filled(**wrong)).content.decode()
-    assert "3 things to mend" in text and 'href="#o-tree-parents"' in text
+    assert "3 settings to fix" in text and 'href="#o-tree-parents"' in text
     assert "no device is called ghost" in text and "is called &#x27;b&#x27;" in text
     refused = ada.post(reverse("job-new"), filled(**wrong)).content.decode()
-    assert "3 things to mend before it can start" in refused
+    assert "Fix 3 settings before launching" in refused
     sent = {"participation": {"devices": ["ghost"]}}
     answer = ada.post(reverse("api-job-estimate"), sent, content_type="application/json")
     assert answer.status_code == 400
@@ -263,7 +262,7 @@ def test_estimate_tells_who_folds_for_whom(ada: Client, fleet: list[Device]) -> 
     assert [part.name for part in found.left_out] == ["spare"]
     assert len(found.parts) == len(names) + 1
     text = ada.post(reverse("job-estimate"), filled(**{"tree.parents": tree})).content.decode()
-    assert "<b>hub</b> folds " in text
+    assert "<b>hub</b> merges " in text
     shared = of(factories.make_spec(tree={"parents": ["auto"]}))
     assert {name for one in shared.clusters for name in one.children} == {*names}
     assert not shared.left_out
@@ -283,7 +282,7 @@ def test_a_budget_that_nothing_fits_into_is_said_at_its_option(
     assert 'href="#o-method-memory-budget-mb">Memory budget, MB</a>: no device can' in text
     least = re.search(r"needs at least (\S+ \SB) of memory and may use 100 MB", text)
     assert least, text
-    assert "no watts of" not in text, "of nobody"
+    assert "no power figures for" not in text, "no device lacks them"
     enough = ada.post(
         reverse("job-estimate"), filled(**{**sent, "method.memory_budget_mb": "0"})
     ).content.decode()
@@ -303,8 +302,8 @@ def test_an_asynchronous_job_is_not_as_slow_as_its_slowest_device(fleet: list[De
 def test_the_estimate_shows_what_the_planner_says(ada: Client, fleet: list[Device]) -> None:
     sent = filled(**{"model.name": "google/flan-t5-base"})
     text = ada.post(reverse("job-estimate"), sent).content.decode()
-    for words in ("Slowest device", "a step,", "Granularity G", "MFU expected", "of memory",
-                  "What would help most", "no watts of nuc-office"):  # fmt: skip
+    for words in ("Slowest device", "steps of", "Compute : network", "Expected MFU", " memory",
+                  "Biggest saving", "no power figures for nuc-office"):  # fmt: skip
         assert words in text, words
 
 

@@ -44,7 +44,7 @@ def test_empty_site_says_how_to_begin(ada: Client) -> None:
     assert "Enrol a device" in text
     assert "Launch a job" in text
     assert "No devices yet" in ada.get(reverse("devices")).content.decode()
-    assert "No job yet" in ada.get(reverse("jobs")).content.decode()
+    assert "No jobs yet" in ada.get(reverse("jobs")).content.decode()
 
 
 def test_strangers_are_sent_to_log_in(db: None, job: Job, client: Client) -> None:
@@ -73,7 +73,7 @@ def test_viewers_see_no_buttons_that_would_be_refused(
 ) -> None:
     text = as_role("viewer").get(reverse("job", args=[job.pk])).content.decode()
     assert "data-move" not in text
-    assert "Launch again" not in text
+    assert "Duplicate" not in text
 
 
 def test_unknown_things_are_404(ada: Client) -> None:

@@ -278,7 +278,7 @@ def test_queries_do_not_grow(
     for page, most in (("job-report", 13), ("job", 18)):
         with django_assert_max_num_queries(most):
             text = ada.get(reverse(page, args=[job.pk])).content.decode()
-        assert "Prediction and reality" in text
+        assert "Predicted and measured" in text
 
 
 def test_rest_tells_the_same(done: Job, ada: Client) -> None:

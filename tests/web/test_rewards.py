@@ -50,7 +50,7 @@ def test_a_job_without_rewards_tells_of_none(job: Job, ada: Client) -> None:
     assert all(device["reward"] is None for device in told["devices"])
     assert not any("reward" in part for row in told["rounds"] for part in row["train"])
     for page in ("job", "job-report"):
-        assert "Own rewards" not in ada.get(reverse(page, args=[job.pk])).content.decode()
+        assert "Rewards per device" not in ada.get(reverse(page, args=[job.pk])).content.decode()
 
 
 def test_the_report_and_its_csv_tell_them(paid: Job, ada: Client) -> None:

@@ -154,7 +154,7 @@ async def test_bytes_repeats_and_endless_nonsense() -> None:
     closed = await line.receive_output(5)
     while closed["type"] != "websocket.close":
         closed = await line.receive_output(5)
-    assert closed["code"] == consumers.CLOSE_NONSENSE
+    assert closed["code"] == consumers.CLOSE_BAD_MESSAGES
 
 
 async def test_a_huge_message_closes_the_line() -> None:
@@ -170,7 +170,7 @@ async def test_a_job_that_is_gone_says_so() -> None:
     line = dial("/ws/jobs/00000000-0000-0000-0000-000000000000/", user)
     await line.connect()
     await line.send_to(START)
-    assert "does not exist" in (await hear(line, "error"))["message"]
+    assert "has been deleted" in (await hear(line, "error"))["message"]
     assert (await line.receive_output(5))["code"] == consumers.CLOSE_DELETED
 
 
@@ -186,7 +186,7 @@ async def test_a_failing_database_is_said_and_tried_again(monkeypatch: pytest.Mo
         return real(reader)
 
     monkeypatch.setattr(consumers.JobReader, "read", flaky)
-    monkeypatch.setattr(consumers, "LOOK_ANYWAY_S", 0.1)
+    monkeypatch.setattr(consumers, "POLL_INTERVAL_S", 0.1)
     line = dial(f"/ws/jobs/{job.pk}/", user)
     await line.connect()
     await line.send_to(START)
@@ -199,7 +199,7 @@ async def test_a_failing_database_is_said_and_tried_again(monkeypatch: pytest.Mo
 async def test_logging_out_ends_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     user, job = await scene()
     monkeypatch.setattr(consumers, "CHECK_ACCESS_S", 0.0)
-    monkeypatch.setattr(consumers, "LOOK_ANYWAY_S", 0.1)
+    monkeypatch.setattr(consumers, "POLL_INTERVAL_S", 0.1)
     line = dial(f"/ws/jobs/{job.pk}/", user)
     await line.connect()
     await line.send_to(START)

@@ -54,8 +54,8 @@ def test_the_page_shows_those_that_were_ticked(ada: Client, fleet: list[Device])
     names = [fleet[0].name, fleet[1].name]
     sent = filled(**{"participation.devices": names})
     text = ada.post(reverse("job-estimate"), sent).content.decode()
-    block = text[text.index("Where the examples are") : text.index("</section>")]
-    assert "400 examples on 2 devices; the largest holds 3 times" in block.replace("3.00", "3")
+    block = text[text.index("Data distribution") : text.index("</section>")]
+    assert "400 examples on 2 devices; the largest device has 3 times" in block.replace("3.00", "3")
     assert "ward, clinic" in block and "court, law" in block and "75.0" in block
     assert fleet[2].name not in block
     assert block.count('aria-hidden="true"') == 2

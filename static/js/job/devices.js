@@ -70,7 +70,7 @@ function score(set, told) {
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 
 function sayEvenness(even) {
-  const line = document.querySelector('[data-job="evenness"]');
+  const line = document.querySelector('[data-job="fairness"]');
   if (!even) return setText(line, "");
   const { worst, worst_device: name, spread, jain } = even.shared;
   const parts = [`ROUGE-L: lowest ${worst.toFixed(1)} on ${name}, spread ${spread.toFixed(1)}, Jain ${jain.toFixed(3)}`];

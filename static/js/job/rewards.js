@@ -36,5 +36,5 @@ function fill(row, { slot, reward }) {
   set("after", points(reward.after));
   const change = reward.before == null ? null : reward.after - reward.before;
   set("change", change > 0 ? `+${points(change)}` : points(change));
-  set("drawn", points(reward.drawn));
+  set("sampled", points(reward.drawn));
 }

@@ -1,4 +1,4 @@
-"""The comparison with training alone on a job's page: asked for by a button, redrawn by itself."""
+"""The local-only baseline on a job's page: started by a button, refreshed by polling."""
 
 from __future__ import annotations
 
@@ -21,26 +21,22 @@ from webapp.jobs.models import Job
 @never_cache
 @require_http_methods(["GET", "POST"])
 def job_alone(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """The section; 204 while nothing has changed, so that nothing is drawn anew. POST asks."""
+    """The section as a fragment, 204 while nothing has changed; POST starts the baseline."""
     if request.method == "POST":
-        return _ask(request, job_id)
+        job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=job_id)
+        try:
+            baseline_comparison.start_baseline(job.pk, current_user(request))
+        except MoveRefused as error:
+            messages.error(request, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        return redirect(f"{reverse('job', args=[job.pk])}#alone")
     job = get_permitted_or_404(request, Job.objects.all(), pk=job_id)
-    context = shown(job)
-    if context["alone_mark"] == request.GET.get("was"):
+    context = baseline_context(job)
+    if context["alone_etag"] == request.GET.get("was"):
         return HttpResponse(status=204)
     return render(request, "jobs/_alone.html", {"job": job, **context})
 
 
-def _ask(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=job_id)
-    try:
-        baseline_comparison.start_baseline(job.pk, current_user(request))
-    except MoveRefused as refused:
-        messages.error(request, f"{str(refused)[:1].upper()}{str(refused)[1:]}.")
-    return redirect(f"{reverse('job', args=[job.pk])}#alone")
-
-
-def shown(job: Job) -> dict[str, Any]:
-    """What the template needs beside the job."""
-    told = baseline_comparison.comparison_json(job)
-    return {"alone": told, "alone_mark": baseline_comparison.etag(told)}
+def baseline_context(job: Job) -> dict[str, Any]:
+    """Template variables of the section."""
+    baseline = baseline_comparison.comparison_json(job)
+    return {"alone": baseline, "alone_etag": baseline_comparison.etag(baseline)}

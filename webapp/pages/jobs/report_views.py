@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -15,20 +15,46 @@ from webapp.jobs.analysis.device_rewards import has_rewards
 from webapp.jobs.models import Job
 from webapp.jobs.planning.prediction import prediction
 from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, mean_mfu
-from webapp.jobs.report.job_report import Report, report
+from webapp.jobs.report.job_report import report
 
-Json = dict[str, Any]
+
+class Totals(TypedDict):
+    """The tiles; figures are None where nothing is known."""
+
+    seconds: float | None
+    score: float | None
+    gain: float | None
+    mfu: float | None
+    tokens: float | None
+    bytes: float | None
+    joules: float | None
+    estimated: bool
+    metered: int
+    trainings: int
+
+
+class DeviceRow(TypedDict):
+    """A device over the whole job; ``of_data`` and ``of_work`` are shares of all devices."""
+
+    device: DeviceFigures
+    of_data: float | None
+    of_work: float | None
+    compute_s: float | None
+    travel_s: float | None
+    joules: float | None
+    estimated: bool
+    eta_e: float | None
 
 
 @never_cache
 def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
     job = get_permitted_or_404(request, Job.objects.select_related("created_by"), pk=job_id)
-    made = report(job)
+    result = report(job)
     context = {
         "job": job,
-        "report": made,
-        "totals": totals(job, made.figures),
-        "lines": lines(made),
+        "report": result,
+        "totals": job_totals(job, result.figures),
+        "rows": device_rows(result.figures),
         "prediction": prediction(job),
         "over": job.is_over,
         "rewarded": has_rewards(job),
@@ -36,8 +62,7 @@ def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
     return render(request, "jobs/report.html", context)
 
 
-def totals(job: Job, figures: JobFigures) -> Json:
-    """The tiles; None where nothing is known."""
+def job_totals(job: Job, figures: JobFigures) -> Totals:
     ended = job.ended_at or None
     works = figures.works
     gain = None
@@ -57,25 +82,25 @@ def totals(job: Job, figures: JobFigures) -> Json:
     }
 
 
-def lines(made: Report) -> list[Json]:
-    """One for each device, with its shares of data and work."""
-    devices = made.figures.devices
-    data = sum(device.examples for device in devices)
-    work = sum(device.trained_examples for device in devices)
-    return [_line(device, data, work) for device in devices]
-
-
-def _line(device: DeviceFigures, data: int, work: int) -> Json:
-    bought = [one for one in device.works if one.eta_e]
-    tokens = sum(one.tokens or 0.0 for one in bought)
-    travelled = device.total("download_s") + device.total("upload_s")
-    return {
-        "device": device,
-        "of_data": ratio(device.examples, data),
-        "of_work": ratio(device.trained_examples, work),
-        "compute_s": device.total("compute_s") or None,
-        "travel_s": travelled or None,
-        "joules": device.total("joules") or None,
-        "estimated": any(one.is_estimated for one in device.works),
-        "eta_e": ratio(tokens, sum((one.tokens or 0) / (one.eta_e or 1) for one in bought)),
-    }
+def device_rows(figures: JobFigures) -> list[DeviceRow]:
+    """A row per device, with its shares of data and work."""
+    examples = sum(device.examples for device in figures.devices)
+    trained = sum(device.trained_examples for device in figures.devices)
+    rows: list[DeviceRow] = []
+    for device in figures.devices:
+        metered = [work for work in device.works if work.eta_e]
+        tokens = sum(work.tokens or 0.0 for work in metered)
+        joules = sum((work.tokens or 0) / (work.eta_e or 1) for work in metered)
+        rows.append(
+            {
+                "device": device,
+                "of_data": ratio(device.examples, examples),
+                "of_work": ratio(device.trained_examples, trained),
+                "compute_s": device.total("compute_s") or None,
+                "travel_s": device.total("download_s") + device.total("upload_s") or None,
+                "joules": device.total("joules") or None,
+                "estimated": any(work.is_estimated for work in device.works),
+                "eta_e": ratio(tokens, joules),
+            }
+        )
+    return rows

@@ -1,4 +1,4 @@
-"""Pages of jobs: overview, list, new job with its estimate, one job and its moves."""
+"""Job pages: overview, list, new job with its estimate, one job and its actions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from webapp.accounts.access import (
     require,
 )
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis import cluster_metrics, device_history
-from webapp.jobs.analysis import summaries as fleet
+from webapp.jobs.analysis import cluster_metrics, device_history, summaries
 from webapp.jobs.analysis.device_rewards import has_rewards
 from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.lifecycle import pinning, services
@@ -38,31 +37,31 @@ from webapp.jobs.models import ArtefactKind, Event, Job, Round
 from webapp.jobs.planning import fedpipe_plans
 from webapp.jobs.planning.job_estimate import estimate
 from webapp.jobs.planning.prediction import prediction
-from webapp.pages.jobs import forms, local_baseline_views
-from webapp.pages.live.readers import told_event
+from webapp.pages.jobs import form_values, forms, local_baseline_views
+from webapp.pages.live.readers import event_json
 
-PAGE = 30
-MODELS = 20  # of a job's page
-# With more devices than this the estimate is asked for after the form has been shown.
-AT_ONCE = 200
-UNDER_WAY = ("queued", "running", "paused")
+JOBS_PER_PAGE = 30
+MODELS = 20  # on a job's page
+# With more devices than this, the page requests the estimate after it has loaded.
+ESTIMATE_INLINE = 200
+IN_PROGRESS = ("queued", "running", "paused")
 
 
 @never_cache
 def overview(request: HttpRequest) -> HttpResponse:
-    every = list(Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity"))
+    fleet = list(Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity"))
     jobs = Job.objects.filter(alone_of=None)
-    under_way = jobs.filter(phase__in=UNDER_WAY).order_by("-created_at")[:12]
-    ended = jobs.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=UNDER_WAY)
-    # Of the fleet and of jobs, not of each device that trains alone.
+    in_progress = jobs.filter(phase__in=IN_PROGRESS).order_by("-created_at")[:12]
+    ended = jobs.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=IN_PROGRESS)
+    # Events of local-only baselines would drown the others.
     events = Event.objects.filter(job__alone_of=None).select_related("job", "device")
     context = {
-        "counts": fleet.presence_counts({"presence": device.presence} for device in every),
-        "jobs": fleet.job_summaries(under_way),
-        "ended": fleet.job_summaries(ended.order_by("-created_at")[:5]),
-        "compared": jobs.filter(alone_jobs__phase__in=UNDER_WAY).annotate(n=Count("alone_jobs")),
+        "counts": summaries.presence_counts({"presence": device.presence} for device in fleet),
+        "jobs": summaries.job_summaries(in_progress),
+        "ended": summaries.job_summaries(ended.order_by("-created_at")[:5]),
+        "compared": jobs.filter(alone_jobs__phase__in=IN_PROGRESS).annotate(n=Count("alone_jobs")),
         "events": events.order_by("-at", "-id")[:12],
-        "has_device": bool(every),
+        "has_device": bool(fleet),
         "has_data": Dataset.objects.filter(device__revoked_at=None).exists(),
         "has_job": Job.objects.exists(),
         "attention": Device.objects.filter(revoked_at=None).count(),
@@ -79,13 +78,15 @@ def job_list(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(Q(name__icontains=query) | Q(created_by__username__icontains=query))
     if phase in {item.value for item in JobPhase}:
         rows = rows.filter(phase=phase)
-    page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
-    shown = Job.objects.filter(pk__in=[job.pk for job in page.object_list])
+    page = Paginator(rows, JOBS_PER_PAGE).get_page(request.GET.get("page"))
+    jobs = list(page.object_list)
+    by_id = {
+        head["id"]: head
+        for head in summaries.job_summaries(Job.objects.filter(pk__in=[job.pk for job in jobs]))
+    }
     context = {
         "page": page,
-        "rows": zip(
-            page.object_list, _in_order(page.object_list, fleet.job_summaries(shown)), strict=True
-        ),
+        "rows": [(job, by_id[str(job.pk)]) for job in jobs],
         "query": query,
         "phase": phase,
         "phases": [item.value for item in JobPhase],
@@ -95,17 +96,13 @@ def job_list(request: HttpRequest) -> HttpResponse:
     return render(request, "jobs/_table.html" if part else "jobs/list.html", context)
 
 
-def _in_order(jobs: Any, heads: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_id = {head["id"]: head for head in heads}
-    return [by_id[str(job.pk)] for job in jobs]
-
-
 @require(CREATE_JOB)
 @never_cache
 def job_new(request: HttpRequest) -> HttpResponse:
-    values = forms.read(request.POST) if request.method == "POST" else _start(request)
+    is_post = request.method == "POST"
+    values = form_values.read(request.POST) if is_post else _initial_values(request)
     faults: tuple[Fault, ...] = ()
-    if request.method == "POST":
+    if is_post:
         try:
             launch = request.POST.get("then") != "draft"
             job = services.create_job(parse_spec(values), current_user(request), launch)
@@ -114,16 +111,17 @@ def job_new(request: HttpRequest) -> HttpResponse:
         else:
             return redirect("job", job_id=job.pk)
     devices = device_history.enrolled_devices()
+    is_inline = len(devices) <= ESTIMATE_INLINE
     context = {
         "sections": forms.sections(values, faults, devices),
-        "faults": forms.named(faults),
-        **(_estimated(values, devices) if len(devices) <= AT_ONCE else {"later": True}),
+        "errors": forms.error_links(faults),
+        **(_estimate_context(values, devices) if is_inline else {"later": True}),
     }
     return render(request, "jobs/new.html", context, status=422 if faults else 200)
 
 
-def _start(request: HttpRequest) -> dict[str, Any]:
-    """What the form begins with: the defaults, or another job's specification."""
+def _initial_values(request: HttpRequest) -> dict[str, Any]:
+    """The defaults, or the specification of the job in ``?from=``."""
     source = request.GET.get("from", "")
     if not source:
         return JobSpec().to_dict()
@@ -137,20 +135,22 @@ def _start(request: HttpRequest) -> dict[str, Any]:
 @require(CREATE_JOB)
 @require_POST
 def job_estimate(request: HttpRequest) -> HttpResponse:
-    context = _estimated(forms.read(request.POST), device_history.enrolled_devices())
+    values = form_values.read(request.POST)
+    context = _estimate_context(values, device_history.enrolled_devices())
     return render(request, "jobs/_estimate.html", context)
 
 
-def _estimated(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
+def _estimate_context(values: dict[str, Any], devices: list[Device]) -> dict[str, Any]:
+    """The estimate, or the errors that a launch would report."""
     try:
         spec = parse_spec(values)
         services.check_devices(spec)
     except SpecError as error:
-        return {"estimate": None, "wrong": forms.named(error.faults)}
-    found = estimate(spec, devices, device_history.last_trainings(devices))
+        return {"estimate": None, "estimate_errors": forms.error_links(error.faults)}
+    result = estimate(spec, devices, device_history.last_trainings(devices))
     return {
-        "estimate": found,
-        "warnings": forms.named(fedpipe_plans.budget_faults(spec, found.plan)),
+        "estimate": result,
+        "warnings": forms.error_links(fedpipe_plans.budget_faults(spec, result.plan)),
         "spec": spec,
         "spec_json": json.dumps(spec.to_dict(), indent=2),
     }
@@ -163,18 +163,21 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
     )
     job = get_permitted_or_404(request, rows, pk=job_id)
     events = Event.objects.filter(job=job).order_by("-seq")[:200]
+    with_model = Round.objects.filter(job=job, global_artefact__kind=ArtefactKind.GLOBAL)
+    newest = with_model.order_by("-number", "-attempt").values_list("pk", flat=True)[:MODELS]
+    models = with_model.filter(Q(pk__in=list(newest)) | Q(pinned_at__isnull=False))
     context = {
         "job": job,
         "snapshot": snapshot(job),
-        "events": [told_event(event) for event in events],
+        "events": [event_json(event) for event in events],
         "spec_json": json.dumps(job.spec, indent=2),
-        "changed": forms.changed(job.spec),
-        "models": _models(job),
+        "changed": forms.changed_options(job.spec),
+        "models": list(models.select_related("global_artefact").order_by("-number", "-attempt")),
         "planned": fedpipe_plans.plan_texts(job),
         "prediction": prediction(job),
         "clusters": cluster_metrics.cluster_summary(job),
         "rewarded": has_rewards(job),
-        **local_baseline_views.shown(job),
+        **local_baseline_views.baseline_context(job),
         "deletable": job.phase in pinning.DELETABLE,
     }
     return render(request, "jobs/page.html", context)
@@ -182,20 +185,12 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @never_cache
 def job_clusters(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """Who folded what so far; 204 while no other round was folded and the job goes on."""
+    """The clusters as a fragment; 204 while no further round has been merged."""
     job = get_permitted_or_404(request, Job.objects.all(), pk=job_id)
-    told = cluster_metrics.cluster_summary(job)
-    if told is None or (not job.is_over and str(told["rounds"]) == request.GET.get("was")):
+    clusters = cluster_metrics.cluster_summary(job)
+    if clusters is None or (not job.is_over and str(clusters["rounds"]) == request.GET.get("was")):
         return HttpResponse(status=204)
-    return render(request, "jobs/_clusters.html", {"job": job, "clusters": told})
-
-
-def _models(job: Job) -> list[Round]:
-    """The newest rounds that made a model, and every pinned one."""
-    made = Round.objects.filter(job=job, global_artefact__kind=ArtefactKind.GLOBAL)
-    newest = made.order_by("-number", "-attempt").values_list("pk", flat=True)[:MODELS]
-    shown = made.filter(Q(pk__in=list(newest)) | Q(pinned_at__isnull=False))
-    return list(shown.select_related("global_artefact").order_by("-number", "-attempt"))
+    return render(request, "jobs/_clusters.html", {"job": job, "clusters": clusters})
 
 
 @require_POST
@@ -218,7 +213,7 @@ def job_delete(request: HttpRequest, job_id: UUID) -> HttpResponse:
     except services.MoveRefused as refused:
         messages.error(request, _sentence(refused))
         return redirect("job", job_id=job_id)
-    messages.success(request, f"The job “{job.name}” is deleted.")
+    messages.success(request, f"Job “{job.name}” has been deleted.")
     return redirect("jobs")
 
 

@@ -1,8 +1,8 @@
-"""The sockets of the live pages.
+"""WebSocket consumers of the live pages.
 
-The channel layer only says "look": what is sent is read from the database behind the reader's own
-cursors, at most four times a second, and every two seconds without being told, so that presence
-ages and a lost wake-up costs little.
+A channel-layer message only wakes a consumer. What it sends is read from the database behind the
+reader's own cursors, at most four times a second. Without a wake-up it reads every two seconds, so
+that presence stays current and a lost wake-up costs little.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -29,29 +30,29 @@ from webapp.telemetry.report_interval import WATCH_TTL_S, watch
 log = logging.getLogger(__name__)
 
 SEND_INTERVAL_S = 0.25
-LOOK_ANYWAY_S = 2.0
-# A browser that hears nothing for three beats knows that the connection is dead.
-BEAT_S = 10.0
+POLL_INTERVAL_S = 2.0
+# A browser that receives nothing for three heartbeats treats the connection as dead.
+HEARTBEAT_S = 10.0
 CHECK_ACCESS_S = 30.0
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_SEQ = 2**62
-MAX_NONSENSE = 5
-# Close codes: 4000 to 4999 are ours to give a meaning.
-CLOSE_NONSENSE, CLOSE_SIGNED_OUT, CLOSE_DELETED, CLOSE_TOO_BIG = 4400, 4401, 4404, 1009
+MAX_BAD_MESSAGES = 5
+# Close codes from 4000 to 4999 are for private use.
+CLOSE_BAD_MESSAGES, CLOSE_SIGNED_OUT, CLOSE_DELETED, CLOSE_TOO_BIG = 4400, 4401, 4404, 1009
 
 
 class BadMessage(Exception):
-    """What the browser sent makes no sense; the text says what is expected."""
+    """A malformed message from the browser; the text says what is expected."""
 
 
 class LiveReader(Protocol):
-    def start_at(self, cursors: dict[str, Any]) -> None: ...
+    def start_at(self, cursors: Mapping[str, Any]) -> None: ...
 
-    def read(self) -> dict[str, Any] | None: ...
+    def read(self) -> Mapping[str, object] | None: ...
 
 
 def cursors_of(text: str) -> dict[str, Any]:
-    """``{"cursors": {"events": 12, "samples": {"7": 1041}}}`` with whole numbers only."""
+    """``{"cursors": {"events": 12, "samples": {"7": 1041}}}`` with integers only."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
@@ -62,30 +63,30 @@ def cursors_of(text: str) -> dict[str, Any]:
     samples = cursors.get("samples", {})
     if not isinstance(samples, dict):
         raise BadMessage("samples must be an object of device ids and sequence numbers")
-    pairs = {_whole(key, "a device id"): _whole(seq, "a seq") for key, seq in samples.items()}
+    pairs = {_integer(key, "a device id"): _integer(seq, "a seq") for key, seq in samples.items()}
     events = cursors.get("events")
     return {
-        "events": None if events is None else _whole(events, "events"),
+        "events": None if events is None else _integer(events, "events"),
         "samples": pairs,
     }
 
 
-def _whole(value: object, what: str) -> int:
+def _integer(value: object, name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQ:
-        raise BadMessage(f"{what} must be a whole number from 0, not {value!r:.40}")
+        raise BadMessage(f"{name} must be an integer of 0 or more, not {value!r:.40}")
     return value
 
 
-class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """One browser that follows one thing. Subclasses say which group and which reader."""
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One browser that follows one subject; subclasses name its group and its reader."""
 
     groups: list[str] = []
     reader: LiveReader
     task: asyncio.Task[None] | None = None
-    nonsense = 0
-    told_at = 0.0
+    bad_messages = 0
+    sent_at = 0.0
 
     def group(self) -> str:
         raise NotImplementedError
@@ -94,7 +95,7 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
         raise NotImplementedError
 
     def watched(self) -> UUID | int | None:
-        """The job or device whose samples are wanted each second while this page is open."""
+        """The job or device that reports samples every second while this page is open."""
         return None
 
     async def connect(self) -> None:
@@ -126,20 +127,17 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
             if self.task is not None:
                 raise BadMessage("cursors are sent once; connect again to change them")
         except BadMessage as error:
-            await self._complain(str(error))
+            self.bad_messages += 1
+            await self._send({"type": "error", "message": str(error)})
+            if self.bad_messages >= MAX_BAD_MESSAGES:
+                await self.close(CLOSE_BAD_MESSAGES)
             return
         self.reader.start_at(cursors)
         self.task = asyncio.create_task(self._follow())
 
     async def wake(self, event: dict[str, Any]) -> None:
-        """The channel layer's message: something changed."""
+        """Handler of the channel-layer message "wake": something has changed."""
         self.woken.set()
-
-    async def _complain(self, message: str) -> None:
-        self.nonsense += 1
-        await self._tell({"type": "error", "message": message})
-        if self.nonsense >= MAX_NONSENSE:
-            await self.close(CLOSE_NONSENSE)
 
     async def _follow(self) -> None:
         checked, noted = time.monotonic(), -math.inf
@@ -147,48 +145,45 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
             started = time.monotonic()
             if started - noted > WATCH_TTL_S / 3:
                 noted = started
-                await self._note_watched()
+                subject = self.watched()
+                if subject is not None:
+                    await database_sync_to_async(watch)(subject)
             if started - checked > CHECK_ACCESS_S:
                 checked = started
-                if not await database_sync_to_async(self._still_allowed)():
+                if not await database_sync_to_async(self._has_access)():
                     await self.close(CLOSE_SIGNED_OUT)
                     return
             self.woken.clear()
-            if not await self._look():
+            if not await self._send_news():
                 return
             await asyncio.sleep(max(0.0, SEND_INTERVAL_S - (time.monotonic() - started)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.woken.wait(), LOOK_ANYWAY_S)
+                await asyncio.wait_for(self.woken.wait(), POLL_INTERVAL_S)
 
-    async def _note_watched(self) -> None:
-        subject = self.watched()
-        if subject is not None:
-            await database_sync_to_async(watch)(subject)
-
-    async def _look(self) -> bool:
-        """Read and send what is new; False where there is nothing left to follow."""
+    async def _send_news(self) -> bool:
+        """Read and send what is new; False if the subject has been deleted."""
         try:
             message = await database_sync_to_async(self.reader.read)()
         except SubjectDeleted as error:
-            await self._tell({"type": "error", "message": str(error)})
+            await self._send({"type": "error", "message": str(error)})
             await self.close(CLOSE_DELETED)
             return False
         except Exception:
-            log.exception("a live page could not be read")
-            text = "the server could not read this; it tries again by itself"
-            await self._tell({"type": "error", "message": text})
+            log.exception("reading for a live page failed")
+            text = "the server could not read this data and will retry"
+            await self._send({"type": "error", "message": text})
             return True
         if message is not None:
-            await self._tell(message)
-        elif time.monotonic() - self.told_at > BEAT_S:
-            await self._tell({"type": "beat"})
+            await self._send(message)
+        elif time.monotonic() - self.sent_at > HEARTBEAT_S:
+            await self._send({"type": "beat"})
         return True
 
-    async def _tell(self, message: dict[str, Any]) -> None:
-        self.told_at = time.monotonic()
+    async def _send(self, message: Mapping[str, object]) -> None:
+        self.sent_at = time.monotonic()
         await self.send(json.dumps(message, separators=(",", ":"), allow_nan=False))
 
-    def _still_allowed(self) -> bool:
+    def _has_access(self) -> bool:
         session = self.scope.get("session")
         key = getattr(session, "session_key", None)
         if session is not None and key and not session.exists(key):
@@ -196,11 +191,11 @@ class Follow(AsyncWebsocketConsumer):  # type: ignore[misc]
         return User.objects.filter(pk=self.user.pk, is_active=True).exists()
 
 
-class FollowJob(Follow):
+class JobConsumer(LiveConsumer):
     @property
     def job_id(self) -> UUID:
-        found: UUID = self.scope["url_route"]["kwargs"]["job_id"]
-        return found
+        job_id: UUID = self.scope["url_route"]["kwargs"]["job_id"]
+        return job_id
 
     def group(self) -> str:
         return job_group(self.job_id)
@@ -212,11 +207,11 @@ class FollowJob(Follow):
         return self.job_id
 
 
-class FollowDevice(Follow):
+class DeviceConsumer(LiveConsumer):
     @property
     def device_id(self) -> int:
-        found: int = self.scope["url_route"]["kwargs"]["device_id"]
-        return found
+        device_id: int = self.scope["url_route"]["kwargs"]["device_id"]
+        return device_id
 
     def group(self) -> str:
         return device_group(self.device_id)
@@ -228,7 +223,7 @@ class FollowDevice(Follow):
         return self.device_id
 
 
-class FollowFleet(Follow):
+class FleetConsumer(LiveConsumer):
     def group(self) -> str:
         return FLEET_GROUP
 

@@ -1,15 +1,13 @@
-"""What the live pages follow: each reader knows what it told last and tells only what is new.
+"""What the sockets of the live pages send: each reader remembers its last message and returns news.
 
-Readers are plain synchronous objects; ``webapp.pages.live.consumers`` calls them from its sockets.
+Readers are plain synchronous objects; ``webapp.pages.live.consumers`` calls them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
-
-from django.db.models import QuerySet
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.devices.models import Device
@@ -20,16 +18,53 @@ from webapp.telemetry import series
 from webapp.telemetry.models import Sample
 
 Json = dict[str, Any]
-EVENTS_AT_FIRST = 200
+FIRST_EVENTS = 200
 # A reader that is further behind gets the rest with its next messages.
-SAMPLES_AT_ONCE = 5000
+MAX_SAMPLES = 5000
 
 
 class SubjectDeleted(Exception):
-    """What the page follows does not exist any more."""
+    """The job or device of the page has been deleted."""
 
 
-def told_event(event: Event) -> Json:
+class EventJson(TypedDict):
+    """One line of an event log."""
+
+    seq: int
+    id: int
+    at: str
+    level: str
+    text: str
+    device: int | None
+
+
+class PageUpdate(TypedDict):
+    """A message to the page of a job or a device; ``snapshot`` holds only what has changed."""
+
+    type: str
+    snapshot: Json
+    events: list[EventJson]
+    samples: list[Json]
+    thinned: bool
+    phase_s: NotRequired[dict[int, Json]]
+    cursors: Json
+
+
+class FleetUpdate(TypedDict):
+    """A message to pages that list devices or jobs; ``left`` and ``gone`` are ids no longer there.
+
+    ``left``: jobs that are not running any more; ``gone``: devices that were deleted.
+    """
+
+    type: str
+    devices: list[Json]
+    jobs: list[Json]
+    left: list[str]
+    gone: list[int]
+    counts: Json
+
+
+def event_json(event: Event) -> EventJson:
     return {
         "seq": event.seq,
         "id": event.pk,
@@ -40,22 +75,22 @@ def told_event(event: Event) -> Json:
     }
 
 
-class Changes:
-    """Remembers what was told and returns only the parts of a value that differ now."""
+class ChangeTracker:
+    """Remembers the values sent so far and returns the parts of a new one that differ."""
 
     def __init__(self) -> None:
-        self._told: Json = {}
+        self._sent: Json = {}
         self._rounds: dict[int, Json] = {}
 
-    def of(self, value: Json) -> Json:
-        """The keys whose value is new; of ``rounds`` only the rounds that are."""
-        news = {k: v for k, v in value.items() if k != "rounds" and self._told.get(k, ...) != v}
+    def changes(self, value: Json) -> Json:
+        """The keys whose value has changed; of ``rounds``, the rounds that have."""
+        changed = {k: v for k, v in value.items() if k != "rounds" and self._sent.get(k, ...) != v}
         rounds = [row for row in value.get("rounds", ()) if self._rounds.get(row["id"]) != row]
-        if rounds or ("rounds" in value and not self._told):
-            news["rounds"] = rounds
-        self._told.update(news)
+        if rounds or ("rounds" in value and not self._sent):
+            changed["rounds"] = rounds
+        self._sent.update(changed)
         self._rounds.update({row["id"]: row for row in rounds})
-        return news
+        return changed
 
 
 class JobReader:
@@ -64,59 +99,59 @@ class JobReader:
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         self.memory = ClosedRounds()
-        self.changes = Changes()
+        self.tracker = ChangeTracker()
         self.events: int | None = None
         self.samples: dict[int, int] = {}
         self.started = False
 
     def start_at(self, cursors: Mapping[str, Any]) -> None:
-        """Begin behind what the browser has."""
+        """Skip what the browser already has."""
         self.events = cursors.get("events")
         self.samples = dict(cursors.get("samples", {}))
 
-    def read(self) -> Json | None:
-        """The next message; None where nothing is new."""
+    def read(self) -> PageUpdate | None:
+        """The next message; None if nothing is new."""
         job = (
             Job.objects.select_related("global_artefact", "merged_artefact")
             .filter(pk=self.job_id)
             .first()
         )
         if job is None:
-            raise SubjectDeleted("this job does not exist any more")
-        told = self.changes.of(snapshot(job, self.memory))
-        events = self._events(job)
-        found = self._samples(job)
-        if not (told or events or found.samples or not self.started):
+            raise SubjectDeleted("this job has been deleted")
+        changes = self.tracker.changes(snapshot(job, self.memory))
+        events = self._new_events(job)
+        history = self._new_samples(job)
+        if not (changes or events or history.samples or not self.started):
             return None
         self.started = True
-        self.samples = found.cursors
+        self.samples = history.cursors
         return {
             "type": "update",
-            "snapshot": told,
+            "snapshot": changes,
             "events": events,
-            "samples": found.samples,
-            "thinned": found.thinned,
-            "phase_s": found.phase_s,
-            "cursors": {"events": self.events or 0, "samples": found.cursors},
+            "samples": history.samples,
+            "thinned": history.thinned,
+            "phase_s": history.phase_s,
+            "cursors": {"events": self.events or 0, "samples": history.cursors},
         }
 
-    def _events(self, job: Job) -> list[Json]:
+    def _new_events(self, job: Job) -> list[EventJson]:
         rows = Event.objects.filter(job=job)
         if self.events is None:
-            newest = list(rows.order_by("-seq")[:EVENTS_AT_FIRST])[::-1]
+            newest = list(rows.order_by("-seq")[:FIRST_EVENTS])[::-1]
         else:
             newest = list(rows.filter(seq__gt=self.events).order_by("seq")[:500])
         if newest:
             self.events = newest[-1].seq
-        return [told_event(event) for event in newest]
+        return [event_json(event) for event in newest]
 
-    def _samples(self, job: Job) -> series.History:
+    def _new_samples(self, job: Job) -> series.History:
         rows = series.job_samples(job)
         devices = list(Participant.objects.filter(job=job).values_list("device_id", flat=True))
         if not any(self.samples.get(i) for i in devices):
             return series.history(rows, devices)
         cursors = {i: self.samples.get(i, 0) for i in devices}
-        return series.samples_after(rows, cursors, SAMPLES_AT_ONCE)
+        return series.samples_after(rows, cursors, MAX_SAMPLES)
 
 
 class DeviceReader:
@@ -124,54 +159,52 @@ class DeviceReader:
 
     def __init__(self, device_id: int) -> None:
         self.device_id = device_id
-        self.changes = Changes()
+        self.tracker = ChangeTracker()
         self.seq = 0
         self.event = 0
         self.started = False
 
     def start_at(self, cursors: Mapping[str, Any]) -> None:
+        """Skip what the browser already has."""
         self.seq = dict(cursors.get("samples", {})).get(self.device_id, 0)
         self.event = cursors.get("events") or 0
 
-    def read(self) -> Json | None:
+    def read(self) -> PageUpdate | None:
+        """The next message; None if nothing is new."""
         device = Device.objects.filter(pk=self.device_id).first()
         if device is None:
-            raise SubjectDeleted("this device does not exist any more")
-        told = self.changes.of(summaries.device_summary(device))
-        events = self._events()
+            raise SubjectDeleted("this device has been deleted")
+        changes = self.tracker.changes(summaries.device_summary(device))
+        events = self._new_events()
         rows = Sample.objects.filter(device=device)
         if self.seq:
-            found = series.samples_after(rows, {device.pk: self.seq}, SAMPLES_AT_ONCE)
+            history = series.samples_after(rows, {device.pk: self.seq}, MAX_SAMPLES)
         else:
             recent = rows.filter(seq__gt=device.last_sample_seq - 20_000)
-            found = series.history(recent, [device.pk], 3000)
-        if not (told or events or found.samples or not self.started):
+            history = series.history(recent, [device.pk], 3000)
+        if not (changes or events or history.samples or not self.started):
             return None
         self.started = True
-        self.seq = found.cursors[device.pk]
+        self.seq = history.cursors[device.pk]
         return {
             "type": "update",
-            "snapshot": told,
+            "snapshot": changes,
             "events": events,
-            "samples": found.samples,
-            "thinned": found.thinned,
-            "cursors": {"events": self.event, "samples": found.cursors},
+            "samples": history.samples,
+            "thinned": history.thinned,
+            "cursors": {"events": self.event, "samples": history.cursors},
         }
 
-    def _events(self) -> list[Json]:
+    def _new_events(self) -> list[EventJson]:
         rows = Event.objects.filter(device_id=self.device_id, pk__gt=self.event)
         newest = list(rows.order_by("-pk")[:100])[::-1]
         if newest:
             self.event = newest[-1].pk
-        return [told_event(event) for event in newest]
-
-
-def _presence() -> QuerySet[Device]:
-    return Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+        return [event_json(event) for event in newest]
 
 
 class FleetReader:
-    """Follows the presence of every device and the heads of the jobs under way."""
+    """Follows the presence of every device and the running and queued jobs."""
 
     def __init__(self) -> None:
         self.devices: dict[int, Json] = {}
@@ -179,24 +212,24 @@ class FleetReader:
         self.started = False
 
     def start_at(self, cursors: Mapping[str, Any]) -> None:
-        """Nothing to start behind: the first message tells everything."""
+        """Nothing to skip: the first message holds everything."""
 
-    def read(self) -> Json | None:
-        devices = {head["id"]: head for head in map(summaries.device_summary, _presence())}
+    def read(self) -> FleetUpdate | None:
+        """The next message; None if nothing is new."""
+        rows = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+        devices = {head["id"]: head for head in map(summaries.device_summary, rows)}
         running = Job.objects.filter(phase__in=[JobPhase.RUNNING.value, "queued"], alone_of=None)
         jobs = {head["id"]: head for head in summaries.job_summaries(running)}
-        news = [head for key, head in devices.items() if self.devices.get(key) != head]
-        moved = [head for key, head in jobs.items() if self.jobs.get(key) != head]
-        left = [key for key in self.jobs if key not in jobs]
-        gone = [key for key in self.devices if key not in devices]
-        if not (news or moved or left or gone or not self.started):
-            return None
-        self.devices, self.jobs, self.started = devices, jobs, True
-        return {
+        update: FleetUpdate = {
             "type": "update",
-            "devices": news,
-            "jobs": moved,
-            "left": left,
-            "gone": gone,
+            "devices": [head for key, head in devices.items() if self.devices.get(key) != head],
+            "jobs": [head for key, head in jobs.items() if self.jobs.get(key) != head],
+            "left": [key for key in self.jobs if key not in jobs],
+            "gone": [key for key in self.devices if key not in devices],
             "counts": summaries.presence_counts(devices.values()),
         }
+        is_news = update["devices"] or update["jobs"] or update["left"] or update["gone"]
+        if self.started and not is_news:
+            return None
+        self.devices, self.jobs, self.started = devices, jobs, True
+        return update

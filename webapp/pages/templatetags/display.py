@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from webapp.common import units
 from webapp.pages.icons import ICONS
-from webapp.pages.jobs.forms import Field
+from webapp.pages.jobs.forms import OptionField
 
 register = template.Library()
 
@@ -86,7 +86,7 @@ def state(word: str, label: str = "") -> SafeString:
 
 
 @register.simple_tag
-def device_checks(field: Field) -> SafeString:
+def device_checks(field: OptionField) -> SafeString:
     """A checkbox per device; joined here, since a template is slow for a thousand of them."""
     rows = (
         (
