@@ -6,13 +6,17 @@ An invalid value stops the start. ``docs/reference/settings.md`` lists every var
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from webapp.common.settings_checks import check_retention
+from webapp.common.settings_checks import (
+    check_public_url,
+    check_retention,
+    verified_redis_url,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -23,19 +27,16 @@ VAR_DIR = Path(env.str("EDGEWISE_VAR_DIR", default=str(BASE_DIR / "var")))
 SECRET_KEY = env.str("EDGEWISE_SECRET_KEY", default="")
 if not SECRET_KEY:
     if not DEBUG and env.str("DATABASE_URL", default=""):
-        raise ImproperlyConfigured("set EDGEWISE_SECRET_KEY to a long random text")
+        raise ImproperlyConfigured("set EDGEWISE_SECRET_KEY to a long random string")
     SECRET_KEY = "insecure-for-development-and-tests-only-never-for-a-real-site-0123456789"
 
-# The address devices and people reach this site under; printed in the enrolment command.
+# Public address of this site, for devices and people; printed in the enrolment command.
 PUBLIC_URL = env.str("EDGEWISE_URL", default="http://127.0.0.1:8000").rstrip("/")
-if urlsplit(PUBLIC_URL).scheme not in ("http", "https") or not urlsplit(PUBLIC_URL).hostname:
-    raise ImproperlyConfigured(
-        f"EDGEWISE_URL must be an address such as https://edgewise.example, not {PUBLIC_URL!r}"
-    )
+check_public_url(PUBLIC_URL)
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 TLS = PUBLIC_URL.startswith("https://")
-_here = ["localhost", "127.0.0.1", "[::1]"]
-ALLOWED_HOSTS = env.list("EDGEWISE_HOSTS", default=[*_here, str(urlsplit(PUBLIC_URL).hostname)])
+_local = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = env.list("EDGEWISE_HOSTS", default=[*_local, str(urlsplit(PUBLIC_URL).hostname)])
 
 INSTALLED_APPS = [
     "daphne",
@@ -94,20 +95,20 @@ TEMPLATES = [
     }
 ]
 
-# How long a process waits for a database that is busy or away; then it gives up and tries later.
-_patience_s = env.float("EDGEWISE_DATABASE_TIMEOUT_S", default=20.0)
+# How long a process waits for a busy or unreachable database before it gives up.
+_database_timeout_s = env.float("EDGEWISE_DATABASE_TIMEOUT_S", default=20.0)
 _sqlite = f"sqlite:///{VAR_DIR / 'edgewise.sqlite3'}"
 DATABASES = {"default": env.db_url("DATABASE_URL", default=_sqlite)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
-        "timeout": _patience_s,
+        "timeout": _database_timeout_s,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     DATABASES["default"]["OPTIONS"] = {
-        "pool": {"min_size": 0, "max_size": 16, "timeout": _patience_s}
+        "pool": {"min_size": 0, "max_size": 16, "timeout": _database_timeout_s}
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -164,16 +165,16 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-# An image carries its static files; elsewhere they stand beside the data.
+# A container image brings its static files; elsewhere they lie beside the data.
 STATIC_ROOT = Path(env.str("EDGEWISE_STATIC_ROOT", default=str(VAR_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 # Artefacts: a local folder, or any S3-compatible bucket.
 ARTEFACT_MAX_BYTES = env.int("EDGEWISE_ARTEFACT_MAX_BYTES", default=20 * 2**30)
-# A device that sends less than this on average, for so many seconds of waiting, is answered 408.
+# An upload slower than UPLOAD_MIN_BPS over a window of UPLOAD_WINDOW_S is refused with 408.
 UPLOAD_WINDOW_S = env.float("EDGEWISE_UPLOAD_WINDOW_S", default=30.0)
 UPLOAD_MIN_BPS = env.float("EDGEWISE_UPLOAD_MIN_BPS", default=1000.0)
-# Who sends the bytes in the web process's place: the proxy, from a local folder, or the bucket.
+# Send downloads by the proxy (from a local folder) or the bucket, not by the web process.
 X_ACCEL_PREFIX = env.str("EDGEWISE_X_ACCEL_PREFIX", default="")
 if X_ACCEL_PREFIX and not (X_ACCEL_PREFIX[0] == X_ACCEL_PREFIX[-1] == "/"):
     raise ImproperlyConfigured("EDGEWISE_X_ACCEL_PREFIX must begin and end with a slash")
@@ -191,11 +192,11 @@ if _bucket:
             "endpoint_url": env.str("EDGEWISE_S3_ENDPOINT", default=None),
             "signature_version": "s3v4",
             "file_overwrite": True,
-            # What is read through this process waits on the disk, not in memory.
+            # Larger downloads through this process are buffered on disk.
             "max_memory_size": 2**20,
         },
     }
-# Compressing costs a minute of a small machine's time: an image does it once, when it is built.
+# Compressing takes a minute on a small machine, so only image builds do it.
 _static_backend = "django.contrib.staticfiles.storage.StaticFilesStorage"
 if env.bool("EDGEWISE_COMPRESS_STATIC", default=False):
     _static_backend = "whitenoise.storage.CompressedManifestStaticFilesStorage"
@@ -211,23 +212,15 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
 FILE_UPLOAD_TEMP_DIR = env.str("EDGEWISE_UPLOAD_TEMP_DIR", default=None)
 
 
-def _verified(url: str, ca_file: str) -> str:
-    """``url`` with the check of the certificate spelled out; kombu makes none unless asked."""
-    if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
-        return url
-    authority = f"&ssl_ca_certs={quote(ca_file)}" if ca_file else ""
-    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required{authority}"
-
-
-# The site's broker: coordinator queues, cache, live pages. The devices' broker stands apart, since
-# nobody trusts a device and no broker has a memory quota per user.
+# The site's broker: coordinator queues, cache, live pages. Devices have a broker of their own:
+# they are not trusted, and no broker has a memory quota per user.
 _device_redis = env.str("DEVICE_REDIS_URL", default="redis://127.0.0.1:6379/1")
-REDIS_URL = _verified(
+REDIS_URL = verified_redis_url(
     env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"),
     env.str("REDIS_CA_FILE", default=""),
 )
-DEVICE_REDIS_URL = _verified(_device_redis, env.str("DEVICE_REDIS_CA_FILE", default=""))
-# Where devices reach their broker; the same address unless a proxy stands between.
+DEVICE_REDIS_URL = verified_redis_url(_device_redis, env.str("DEVICE_REDIS_CA_FILE", default=""))
+# The devices' broker as devices reach it; differs where a proxy is in between.
 DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=_device_redis)
 CACHES = {"default": {"BACKEND": "webapp.common.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {
@@ -241,7 +234,7 @@ KEEP_MODELS = env.int("EDGEWISE_KEEP_MODELS", default=3)
 KEEP_UPDATES_H = env.float("EDGEWISE_KEEP_UPDATES_H", default=0.0)
 COLLECT_GRACE_H = env.float("EDGEWISE_COLLECT_GRACE_H", default=1.0)
 COLLECT_INTERVAL_S = env.float("EDGEWISE_COLLECT_INTERVAL_S", default=300.0)
-# Ages at which samples become one for 10 s, one for a minute, and are dropped.
+# Ages at which samples are merged to one per 10 s, to one per minute, and dropped.
 KEEP_SAMPLES_H = env.float("EDGEWISE_KEEP_SAMPLES_H", default=24.0)
 KEEP_SAMPLES_10S_H = env.float("EDGEWISE_KEEP_SAMPLES_10S_H", default=24.0 * 7)
 KEEP_SAMPLES_1MIN_H = env.float("EDGEWISE_KEEP_SAMPLES_1MIN_H", default=24.0 * 365)
@@ -250,12 +243,12 @@ check_retention(
     (KEEP_MODELS, KEEP_UPDATES_H, COLLECT_GRACE_H, COLLECT_INTERVAL_S),
     (KEEP_SAMPLES_H, KEEP_SAMPLES_10S_H, KEEP_SAMPLES_1MIN_H),
 )
-# A fold of more bytes than a shard's is shared out, where several aggregation workers run.
+# With several aggregation workers, a larger aggregation is split into shards of this size.
 AGGREGATE_WORKERS = env.int("EDGEWISE_AGGREGATE_WORKERS", default=1)
 FOLD_SHARD_BYTES = env.int("EDGEWISE_FOLD_SHARD_BYTES", default=8 * 2**30)
 RECONCILE_INTERVAL_S = env.float("EDGEWISE_RECONCILE_INTERVAL_S", default=2.0)
 OFFLINE_AFTER_S = env.float("EDGEWISE_OFFLINE_AFTER_S", default=15.0)
-# Tasks for devices are signed with this Ed25519 key; made at first use where the file is missing.
+# Ed25519 key that signs tasks for devices; created at first use.
 SIGNING_KEY_FILE = Path(
     env.str("EDGEWISE_SIGNING_KEY_FILE", default=str(VAR_DIR / "signing-key.pem"))
 )
@@ -280,10 +273,11 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "webapp.api.problems.problem_response",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
+# ``webapp.api.schema`` adds hooks and enum names.
 SPECTACULAR_SETTINGS = {
     "TITLE": "Edgewise",
     "DESCRIPTION": "Federated fine-tuning of FLAN-T5 on edge devices. "
-    "Everything a page does can be done here.",
+    "Everything the pages do can be done here.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -291,14 +285,6 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    # Names of the choices that more than one field has.
-    "ENUM_NAME_OVERRIDES": {
-        "PersonRole": "webapp.accounts.models.Role",
-        "DeviceRole": "webapp.devices.models.DeviceRole",
-        "JobPhase": "webapp.api.schema.JOB_PHASES",
-        "RoundPhase": "webapp.api.schema.ROUND_PHASES",
-        "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
-    },
 }
 KNOX_TOKEN_MODEL = "accounts.PersonToken"
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}

@@ -80,7 +80,7 @@ def test_the_parents_model_is_taken_home_once_it_is_there(
     job = federation.run(job)
     urls = snapshot.snapshot(job)["artefacts"]
     assert urls["merged_url"] and urls["adapter_url"] is None  # every weight of the parent trains
-    services.request_merged(job)
+    download.request_merged(job)
     federation.work_off()
     job.refresh_from_db()
     assert job.merged_artefact is not None

@@ -11,6 +11,7 @@ from fedcore.errors import FoldError
 from tests.disk import SmallDisk, small_disk
 from tests.federation import Federation, weights
 from webapp.common import task_queue
+from webapp.jobs.artefacts import download
 from webapp.jobs.artefacts.store import incoming_dir
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Job, Round
@@ -271,8 +272,8 @@ def test_the_merged_model_is_made_on_request(federation: Federation) -> None:
 
     federation.devices("pi-a")
     job = federation.run(federation.launch())
-    services.request_merged(job)
-    services.request_merged(job)
+    download.request_merged(job)
+    download.request_merged(job)
     federation.work_off()
     job.refresh_from_db()
     assert job.merged_artefact is not None

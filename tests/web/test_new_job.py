@@ -18,6 +18,7 @@ from tests.web import factories
 from webapp.devices.models import Device
 from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Job
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.jobs.planning.job_estimate import estimate
 from webapp.pages.jobs import form_values, forms
 from webapp.pages.jobs.form_layout import ONLY_WITH
@@ -209,7 +210,7 @@ def test_the_estimate_tells_what_the_launch_would_refuse(ada: Client, fleet: lis
 
 def of(spec: JobSpec) -> Any:
     devices = list(device_history.devices_with_data())
-    return estimate(spec, devices, device_history.last_trainings(devices))
+    return estimate(spec, devices, last_trainings(devices))
 
 
 def test_estimate_of_known_model(fleet: list[Device]) -> None:

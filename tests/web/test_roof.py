@@ -11,8 +11,8 @@ from django.urls import reverse
 
 from tests.web import measured
 from webapp.devices.models import Device
-from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Assignment, Job
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.pages.devices.job_totals import latest_jobs
 from webapp.pages.devices.profile_facts import peak_facts, power_fact, probe_gaps
 from webapp.pages.devices.roofline_chart import arithmetic_intensity, roofline_chart
@@ -21,7 +21,7 @@ SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
 
 
 def newest(device: Device) -> Assignment:
-    return device_history.last_trainings([device])[device.pk]
+    return last_trainings([device])[device.pk]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the views say themselves."""
+"""Additions to the OpenAPI document that drf-spectacular makes from the views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOOKS = [
 JOB_PHASES = [(phase.value, phase.value) for phase in JobPhase]
 ROUND_PHASES = [(phase.value, phase.value) for phase in RoundPhase]
 ASSIGNMENT_PHASES = [(phase.value, phase.value) for phase in AssignmentPhase]
-# Names of the choices that more than one field has.
+# Component names of enums that several fields share.
 ENUMS = {
     "PersonRole": "webapp.accounts.models.Role",
     "DeviceRole": "webapp.devices.models.DeviceRole",

@@ -1,36 +1,55 @@
-"""Refuses settings of what is kept that would take something from a running job."""
+"""Checks of environment variables, called by ``webapp.settings`` before Django is set up."""
 
 from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from fedcore.rounds.retention import RetentionPolicy
 
-SHORTEST_GRACE_H = 0.02  # a fold stores its result before it names it in a row
+MIN_GRACE_H = 0.02  # an aggregation stores its result before a row refers to it
+
+
+def check_public_url(url: str) -> None:
+    """Raises ImproperlyConfigured unless ``url`` is an absolute HTTP(S) address."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ImproperlyConfigured(
+            f"EDGEWISE_URL must be an address such as https://edgewise.example, not {url!r}"
+        )
+
+
+def verified_redis_url(url: str, ca_file: str) -> str:
+    """``url`` with certificate verification switched on; kombu verifies nothing by default."""
+    if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
+        return url
+    authority = f"&ssl_ca_certs={quote(ca_file)}" if ca_file else ""
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required{authority}"
 
 
 def check_retention(
-    kept: tuple[int, float, float, float], sample_ages_h: tuple[float, float, float]
+    retention: tuple[int, float, float, float], sample_ages_h: tuple[float, float, float]
 ) -> None:
-    """``kept``: models, hours of updates, hours of grace, seconds between two collections.
+    """``retention``: models, hours of updates, hours of grace, seconds between two collections.
 
-    Raises ImproperlyConfigured that names the variable and what to set instead.
+    Raises ImproperlyConfigured naming the variable and the value to set instead.
     """
-    models, updates_h, grace_h, interval_s = kept
+    models, updates_h, grace_h, interval_s = retention
     try:
         RetentionPolicy(models, updates_h * 3600.0)
     except ValueError as error:
         name = "EDGEWISE_KEEP_MODELS" if models < 1 else "EDGEWISE_KEEP_UPDATES_H"
         raise ImproperlyConfigured(f"{name}: {error}") from error
-    if grace_h < SHORTEST_GRACE_H:
+    if grace_h < MIN_GRACE_H:
         raise ImproperlyConfigured(
-            f"EDGEWISE_COLLECT_GRACE_H={grace_h:g} could delete what a running job is just "
-            f"storing; set at least {SHORTEST_GRACE_H:g}"
+            f"EDGEWISE_COLLECT_GRACE_H={grace_h:g} could delete an artefact that a running job is "
+            f"just storing; set at least {MIN_GRACE_H:g}"
         )
     if interval_s < 1:
         raise ImproperlyConfigured("EDGEWISE_COLLECT_INTERVAL_S must be at least 1 second")
     if not 0 < sample_ages_h[0] <= sample_ages_h[1] <= sample_ages_h[2]:
         raise ImproperlyConfigured(
-            "EDGEWISE_KEEP_SAMPLES_H, _10S_H and _1MIN_H must be above 0, and none below the one "
-            "before it: samples are rolled up step by step"
+            "EDGEWISE_KEEP_SAMPLES_H, _10S_H and _1MIN_H must be above 0 and in ascending order: "
+            "samples are rolled up step by step"
         )

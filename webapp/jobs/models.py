@@ -1,6 +1,6 @@
-"""Jobs, rounds, assignments, artefacts, events: the rows that are the state.
+"""Jobs, rounds, assignments, artefacts and events: the state of the federation.
 
-A phase changes by one guarded UPDATE only (``webapp.jobs.lifecycle.transitions``); never through
+A phase changes only by a guarded UPDATE (``webapp.jobs.lifecycle.transitions``), never through
 ``save()``.
 """
 
@@ -30,7 +30,7 @@ class ArtefactKind(models.TextChoices):
     STRATEGY_STATE = "strategy_state", "strategy state"
     MERGED = "merged", "merged model"
     SHARD = "shard", "shard of a fold"
-    LOGITS = "logits", "what a model says"
+    LOGITS = "logits", "logits"
 
 
 class Artefact(models.Model):
@@ -43,10 +43,10 @@ class Artefact(models.Model):
     sha256 = models.CharField(max_length=64, primary_key=True)
     size_bytes = models.BigIntegerField()
     kind = models.CharField(max_length=16, choices=ArtefactKind.choices)
-    # Who made it: "device:<name>", "aggregate", "export".
+    # Producer: "device:<name>", "aggregate", "export".
     origin = models.CharField(max_length=120, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    # Since when nobody needs it, and when its bytes were removed.
+    # When it was found unneeded, and when its bytes were removed.
     marked_at = models.DateTimeField(null=True, blank=True, db_index=True)
     removed_at = models.DateTimeField(null=True, blank=True)
 
@@ -58,12 +58,12 @@ class Artefact(models.Model):
 
     @staticmethod
     def path_of(sha256: str) -> str:
-        """Its name in the artefact storage."""
+        """File name in the artefact storage."""
         return f"{sha256[:2]}/{sha256}"
 
 
 class Job(models.Model):
-    """A JobSpec and its life."""
+    """A JobSpec and its lifecycle."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120)
@@ -72,10 +72,10 @@ class Job(models.Model):
         max_length=12, choices=_choices(JobPhase), default=JobPhase.DRAFT.value, db_index=True
     )
     reason = models.TextField(blank=True)
-    # Set by resume and retry: the interrupted round is started once more.
+    # Set by resume and retry: the interrupted round starts again.
     resumed = models.BooleanField(default=False)
     model_fingerprint = models.CharField(max_length=64, blank=True)
-    # Parameters, trainable parameters and architecture figures, from the initial model.
+    # Parameter counts and architecture of the initial model.
     model_info = models.JSONField(default=dict, blank=True)
     global_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
@@ -83,8 +83,7 @@ class Job(models.Model):
     merged_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # The job that one device of it trains alone here to be compared with
-    # (webapp.jobs.analysis.baseline_comparison).
+    # Set in a local-only baseline: the job it is compared with (analysis.baseline_comparison).
     alone_of = models.ForeignKey(
         "self", on_delete=models.CASCADE, null=True, blank=True, related_name="alone_jobs"
     )
@@ -114,9 +113,9 @@ class Job(models.Model):
 
 
 class Participant(models.Model):
-    """A device of a job. ``slot`` numbers them in name order and is the device in every seed.
+    """A device of a job. ``slot`` numbers them in name order and identifies the device in seeds.
 
-    Devices that only fold for others have no dataset, and stand behind those that train.
+    Devices that only aggregate have no dataset; their slots follow those of the training devices.
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="participants")
@@ -124,9 +123,9 @@ class Participant(models.Model):
     slot = models.PositiveIntegerField()
     dataset = models.CharField(max_length=100)
     examples = models.PositiveIntegerField()
-    # Options of the job that differ on this device, by dotted path (fedcore.spec.overrides).
+    # Per-device overrides of job options, by dotted path (fedcore.spec.overrides).
     tailoring = models.JSONField(default=dict, blank=True)
-    # Slot of the device that folds its updates; empty: the server (fedcore.topology).
+    # Slot of the device that aggregates its updates; None: the server (fedcore.topology).
     parent = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
@@ -142,7 +141,7 @@ class Participant(models.Model):
 
 
 class Round(models.Model):
-    """One cycle; ``attempt`` counts how often this number was started (resume and retry)."""
+    """One training round. Resume and retry start a number again with the next ``attempt``."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()
@@ -155,7 +154,7 @@ class Round(models.Model):
     members = models.JSONField(default=list)
     evaluators = models.JSONField(default=list)
     policy = models.JSONField(default=dict)
-    # [slot, slots of its children] of each device that folds for others, the inner ones first.
+    # [slot, slots of its children] of each aggregating device, the inner ones first.
     clusters = models.JSONField(default=list, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
     aggregation_requested_at = models.DateTimeField(null=True, blank=True)
@@ -168,11 +167,11 @@ class Round(models.Model):
     state_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # What leads from base_artefact to global_artefact, where steps travel instead of whole models.
+    # The difference of global_artefact and base_artefact, where the wire options send steps.
     step_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # A person wants the model of this round kept, and does since then.
+    # Since when a person keeps the model of this round.
     pinned_at = models.DateTimeField(null=True, blank=True)
     # fold: FoldReport; evaluation: weighted means of loss, rouge1, rouge2, rougeL, examples.
     fold = models.JSONField(default=dict, blank=True)
@@ -196,11 +195,10 @@ class Round(models.Model):
 
 
 class FoldPlan(models.Model):
-    """How a round's fold is shared out among aggregation workers; gone once it is done."""
+    """Division of a round's aggregation among workers; deleted when it is done."""
 
     round = models.OneToOneField(Round, on_delete=models.CASCADE, related_name="fold_plan")
-    # [slot, attempt, factor] of each update, in the order of the sum; see
-    # fedcore.aggregation.sharding.
+    # [slot, attempt, factor] of each update in summation order (fedcore.aggregation.sharding).
     members = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -209,7 +207,7 @@ class FoldPlan(models.Model):
 
 
 class FoldShard(models.Model):
-    """Places [start, stop) of the model's row of numbers. It is folded when it has an artefact."""
+    """Elements [start, stop) of the flattened model. It is done once it has an artefact."""
 
     plan = models.ForeignKey(FoldPlan, on_delete=models.CASCADE, related_name="shards")
     start = models.BigIntegerField()
@@ -230,7 +228,7 @@ class FoldShard(models.Model):
 
 
 class Assignment(models.Model):
-    """One device's part of one round. Its id fences: an answer to an older one is refused."""
+    """One device's task in one round. The id fences: a report on an older attempt is refused."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="assignments")
@@ -251,13 +249,12 @@ class Assignment(models.Model):
     update_artefact = models.ForeignKey(
         Artefact, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    # The codecs its update is written with (fedcore.formats.codec_chain); empty until it is
-    # accepted.
+    # Codec chain of its update (fedcore.formats.codec_chain); empty until it is accepted.
     wire = models.CharField(max_length=80, blank=True, default="")
     examples = models.PositiveIntegerField(default=0)
-    # What the device reported: for train the summary of fedcore.train, for evaluate the Evaluation.
+    # As reported: the summary of fedcore.train after training, the Evaluation after evaluating.
     metrics = models.JSONField(default=dict, blank=True)
-    # Number of the round that folds its update, in an asynchronous job (fedcore.rounds.buffered).
+    # In an asynchronous job: the round that aggregates its update (fedcore.rounds.buffered).
     buffered_in = models.PositiveIntegerField(null=True, blank=True)
     bytes_up = models.BigIntegerField(default=0)
     bytes_down = models.BigIntegerField(default=0)
@@ -276,7 +273,7 @@ class Assignment(models.Model):
 
 
 class Watch(models.Model):
-    """One row: when a coordinator last looked, and since when it has done so without a gap."""
+    """Heartbeat of the coordinator, in one row: the last one, and the first since an outage."""
 
     ONLY = 1
 
@@ -291,7 +288,7 @@ class EventLevel(models.TextChoices):
 
 
 class Event(models.Model):
-    """One line of a job's log, or of the fleet's (no job). ``seq`` has no gaps within a job."""
+    """One line of the log of a job, or of the fleet (no job). ``seq`` has no gaps within a job."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, null=True, related_name="events")
     device = models.ForeignKey(Device, on_delete=models.SET_NULL, null=True, related_name="events")

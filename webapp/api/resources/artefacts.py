@@ -17,8 +17,8 @@ from webapp.accounts.access import READ_UPDATES, may, refusal
 from webapp.accounts.models import Role
 from webapp.api.base import AnyAccept, Resource, person
 from webapp.api.problems import problem
+from webapp.jobs.artefacts.store import removed_text
 from webapp.jobs.artefacts.streaming import stream
-from webapp.jobs.lifecycle.pinning import removed_text
 from webapp.jobs.models import Artefact, ArtefactKind
 
 # What one device sent alone says more about its data than what was averaged.

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 from webapp.accounts.models import Role
 from webapp.api.base import Resource, read_spec
 from webapp.api.schema import SPEC_REF
-from webapp.jobs.analysis.device_history import devices_with_data, last_trainings
+from webapp.jobs.analysis.device_history import devices_with_data
 from webapp.jobs.lifecycle.services import check_devices
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.jobs.planning.job_estimate import estimate
 
 

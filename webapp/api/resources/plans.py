@@ -18,7 +18,8 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role
 from webapp.api.base import Resource
-from webapp.jobs.analysis.device_history import devices_with_data, last_trainings
+from webapp.jobs.analysis.device_history import devices_with_data
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.jobs.planning.job_estimate import eligible
 
 Json = dict[str, Any]

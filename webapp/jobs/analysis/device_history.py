@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Model, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import Model, Prefetch, QuerySet
 
 from webapp.common.units import number, plausible
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.analysis.device_metrics import training_figures
-from webapp.jobs.models import Assignment, Job
+from webapp.jobs.models import Assignment
 
 PAGE = 50
 
@@ -82,19 +82,6 @@ def device_rows(devices: Iterable[Device], last: dict[int, Assignment]) -> list[
             )
         )
     return rows
-
-
-def last_trainings(devices: Iterable[Device], job: Job | None = None) -> dict[int, Assignment]:
-    """Each device's newest delivered training, with its job; of one job where it is named."""
-    done = Assignment.objects.filter(
-        device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
-    )
-    of_job = done.filter(round__job=job) if job is not None else done
-    newest = of_job.order_by("-ended_at").values("pk")[:1]
-    wanted = Device.objects.filter(pk__in=[device.pk for device in devices])
-    keys = wanted.order_by().annotate(newest=Subquery(newest)).values_list("newest", flat=True)
-    found = Assignment.objects.filter(pk__in=[key for key in keys if key])
-    return {part.device_id: part for part in found.select_related("round__job")}
 
 
 def _presence(device: Device) -> Any:

@@ -25,10 +25,9 @@ from fedcore.export.peft_config import (
 )
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import taken_home
-from webapp.jobs.artefacts.store import CHUNK, storage
+from webapp.common.task_queue import EXPORT, send_after_commit
+from webapp.jobs.artefacts.store import CHUNK, removed_text, storage
 from webapp.jobs.artefacts.streaming import stream
-from webapp.jobs.lifecycle.pinning import removed_text
-from webapp.jobs.lifecycle.services import request_merged
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
 README = """# {name}
@@ -149,6 +148,11 @@ def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
         request_merged(job)
         raise BeingMade("the model is being merged; ask again in a few seconds")
     return stream(request, job.merged_artefact, f"{file_stem(job)}-model.zip")
+
+
+def request_merged(job: Job) -> None:
+    """Queue the export of the merged model; ``Job.merged_artefact`` is set when it is done."""
+    send_after_commit(EXPORT, str(job.pk))
 
 
 def model_after(job: Job, round_number: int | None) -> Artefact:

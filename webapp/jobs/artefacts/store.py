@@ -98,6 +98,14 @@ def claim(sha256: str) -> bool:
     return known.filter(removed_at=None).exists()
 
 
+def removed_text(artefact: Artefact) -> str:
+    """Why a removed artefact cannot be downloaded."""
+    return (
+        f"these bytes were removed on {artefact.removed_at:%Y-%m-%d %H:%M} UTC because nothing "
+        "needed them; pin the model of a round to keep it (see docs/explanation/recovery.md)"
+    )
+
+
 def open_artefact(artefact: Artefact) -> IO[bytes]:
     return cast("IO[bytes]", storage().open(Artefact.path_of(artefact.sha256), "rb"))
 

@@ -27,7 +27,6 @@ from webapp.common.units import number
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import logits_format
 from webapp.jobs.artefacts.store import local_file
-from webapp.jobs.lifecycle import device_overrides
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 
 FORMER = 5  # transfers of a device that say how fast its link is
@@ -144,11 +143,15 @@ def _open_jobs(device: Device) -> frozenset[str]:
     return frozenset(str(job) for job in rows.values_list("job_id", flat=True))
 
 
+@lru_cache(maxsize=256)
+def overrides_by_slot(job: UUID) -> dict[int, dict[str, Any]]:
+    """Each device's option overrides, cached for good: call it once the job's devices train."""
+    return dict(Participant.objects.filter(job=job).values_list("slot", "tailoring"))
+
+
 def shapes_of(job: UUID, slot: int) -> Shapes:
     """Names and shapes of what a device of a job sends; the job's model must be there."""
-    return _shapes_of(
-        job, json.dumps(device_overrides.overrides_by_slot(job).get(slot, {}), sort_keys=True)
-    )
+    return _shapes_of(job, json.dumps(overrides_by_slot(job).get(slot, {}), sort_keys=True))
 
 
 @lru_cache(maxsize=256)

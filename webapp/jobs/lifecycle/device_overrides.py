@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
-from uuid import UUID
 
 from fedcore.errors import Fault
 from fedcore.hardware.profile import hardware_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, auto_ranks, differs, stranger_faults, tailored, tailoring
 from webapp.devices.models import Device, DeviceRole
+from webapp.jobs.artefacts.update_format import overrides_by_slot
 from webapp.jobs.models import Job, Participant
 
 
@@ -43,12 +41,6 @@ def assign_overrides(spec: JobSpec, participants: Sequence[Participant]) -> None
     for row in participants:
         row.tailoring = tailoring(spec, _member(row.slot, row.device), ranks[row.slot])
         tailored(spec, row.tailoring)
-
-
-@lru_cache(maxsize=256)
-def overrides_by_slot(job: UUID) -> dict[int, dict[str, Any]]:
-    """What differs on each device of a job, by slot; call it once the job's devices train."""
-    return dict(Participant.objects.filter(job=job).values_list("slot", "tailoring"))
 
 
 def spec_for(job: Job, slot: int) -> JobSpec | None:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.accounts.models import User
 from webapp.jobs.artefacts.garbage_collection import artefacts_of
-from webapp.jobs.artefacts.store import claim
+from webapp.jobs.artefacts.store import claim, removed_text
 from webapp.jobs.lifecycle.event_log import fleet_event, job_event
 from webapp.jobs.lifecycle.services import MoveRefused
 from webapp.jobs.lifecycle.transitions import lock_job
@@ -20,14 +20,6 @@ DELETABLE = tuple(
     phase.value
     for phase in (JobPhase.DRAFT, JobPhase.COMPLETED, JobPhase.FAILED, JobPhase.CANCELLED)
 )
-
-
-def removed_text(artefact: Artefact) -> str:
-    """Why there is nothing to download."""
-    return (
-        f"these bytes were removed on {artefact.removed_at:%Y-%m-%d %H:%M} UTC, as nothing needed "
-        "them any more; pin the model of a round to keep it (see docs/explanation/recovery.md)"
-    )
 
 
 def pin(round_id: int, user: User) -> Round:

@@ -12,7 +12,6 @@ from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase, move_refusal
 from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.distill import launch_faults
 from webapp.accounts.models import User
-from webapp.common.task_queue import EXPORT, send_after_commit
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle import clusters, device_overrides
 from webapp.jobs.lifecycle.event_log import job_event
@@ -92,11 +91,6 @@ def move(job_id: UUID, name: str, user: User | None) -> Job:
         job_event(job, f"{PAST_TENSE[name]} by {_who(user)}")
         request_advance(job.pk)
     return job
-
-
-def request_merged(job: Job) -> None:
-    """Ask for the merged model to be made; ``Job.merged_artefact`` appears when it is."""
-    send_after_commit(EXPORT, str(job.pk))
 
 
 def _who(user: User | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from django.db.models import OuterRef, Subquery
 
 from fedcore.errors import SpecError
 from fedcore.hardware.links import Link
@@ -12,7 +14,7 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import PFIT
 from webapp.common import units
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.models import Assignment
+from webapp.jobs.models import Assignment, Job
 
 ASSUMED_LINK = Link(5e6, 5e6, 0.0, name="assumed")
 BYTES_PER_TOKEN = 4.0
@@ -76,3 +78,17 @@ def _mfu(figures: Mapping[str, object]) -> float | None:
     """The share it reached; None where it cannot be."""
     found = units.number(figures.get("mfu"))
     return found if found is not None and 0 < found <= 1 else None
+
+
+def last_trainings(devices: Iterable[Device], job: Job | None = None) -> dict[int, Assignment]:
+    """Each device's newest delivered training with its job, optionally of one job only."""
+    delivered = Assignment.objects.filter(
+        device=OuterRef("pk"), phase__in=("reported", "folded"), task="train"
+    )
+    if job is not None:
+        delivered = delivered.filter(round__job=job)
+    newest = delivered.order_by("-ended_at").values("pk")[:1]
+    rows = Device.objects.filter(pk__in=[device.pk for device in devices])
+    keys = rows.order_by().annotate(newest=Subquery(newest)).values_list("newest", flat=True)
+    trainings = Assignment.objects.filter(pk__in=[key for key in keys if key])
+    return {row.device_id: row for row in trainings.select_related("round__job")}

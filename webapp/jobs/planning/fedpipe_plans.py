@@ -15,10 +15,9 @@ from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import FEDPIPE
 from webapp.devices.models import Dataset
-from webapp.jobs.analysis.device_history import last_trainings
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, Event, Job, Participant
-from webapp.jobs.planning.candidates import candidate
+from webapp.jobs.planning.candidates import candidate, last_trainings
 
 BUDGETS = ("memory_budget_mb", "time_budget_s")
 SHOWN = 3  # devices named for each reason

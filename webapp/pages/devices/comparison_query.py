@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from webapp.devices.models import Device
-from webapp.jobs.analysis import device_history
 from webapp.jobs.models import Job
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.pages.devices.columns import COLUMNS
 from webapp.pages.devices.comparison import REFERENCES, Comparison, compare
 
@@ -46,5 +46,5 @@ class ComparisonQuery:
     def comparison(self) -> Comparison:
         """Compare every device that is not revoked, in a fixed number of queries."""
         devices = list(Device.objects.filter(revoked_at=None))
-        trainings = device_history.last_trainings(devices, self.job)
+        trainings = last_trainings(devices, self.job)
         return compare(devices, trainings, self.reference, self.sort)

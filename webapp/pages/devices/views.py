@@ -19,6 +19,7 @@ from webapp.jobs.analysis import device_history, summaries
 from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.lifecycle.enrolment import create_enrolment, revoke
 from webapp.jobs.models import Assignment, Job
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.pages.devices import profile_facts
 from webapp.pages.devices.comparison import REFERENCES
 from webapp.pages.devices.comparison_query import ComparisonQuery
@@ -42,7 +43,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
     fleet = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
     context = {
         "page": page,
-        "rows": device_history.device_rows(on_page, device_history.last_trainings(on_page)),
+        "rows": device_history.device_rows(on_page, last_trainings(on_page)),
         "query": query,
         "presence": presence,
         "sort": sort,
@@ -75,7 +76,7 @@ def device_compare(request: HttpRequest) -> HttpResponse:
 def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
     device = get_permitted_or_404(request, device_history.devices_with_data(), pk=device_id)
     trainings = Assignment.objects.filter(device=device).select_related("round__job")
-    row = device_history.device_rows([device], device_history.last_trainings([device]))[0]
+    row = device_history.device_rows([device], last_trainings([device]))[0]
     intensity = arithmetic_intensity(device, row.last)
     context = {
         "device": device,

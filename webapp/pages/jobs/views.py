@@ -35,6 +35,7 @@ from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import ArtefactKind, Event, Job, Round
 from webapp.jobs.planning import fedpipe_plans
+from webapp.jobs.planning.candidates import last_trainings
 from webapp.jobs.planning.job_estimate import estimate
 from webapp.jobs.planning.prediction import prediction
 from webapp.pages.jobs import form_values, forms, local_baseline_views
@@ -147,7 +148,7 @@ def _estimate_context(values: dict[str, Any], devices: list[Device]) -> dict[str
         services.check_devices(spec)
     except SpecError as error:
         return {"estimate": None, "estimate_errors": forms.error_links(error.faults)}
-    result = estimate(spec, devices, device_history.last_trainings(devices))
+    result = estimate(spec, devices, last_trainings(devices))
     return {
         "estimate": result,
         "warnings": forms.error_links(fedpipe_plans.budget_faults(spec, result.plan)),
