@@ -87,7 +87,7 @@ def test_nobody_left_is_409_and_one_who_left_is_told(operator_api: Any, done: Jo
 def test_an_admin_deletes_the_job_with_what_it_is_compared_with(admin_api: Any, done: Job) -> None:
     admin_api.post(address(done))
     answer = admin_api.delete(f"/api/v1/jobs/{done.pk}/")
-    assert answer.status_code == 409 and "train alone to compare with it" in answer.json()["detail"]
+    assert answer.status_code == 409 and "local-only baselines still run" in answer.json()["detail"]
     Job.objects.filter(alone_of=done).update(phase="cancelled")
     assert admin_api.delete(f"/api/v1/jobs/{done.pk}/").status_code == 204
     assert not Job.objects.exists()

@@ -69,7 +69,7 @@ def test_an_unknown_token() -> None:
 
 def test_a_used_token(token: str) -> None:
     assert enrol(token).status_code == 201
-    assert "has been used; make a new one" in refused(enrol(token, "pi-porch"), 403)
+    assert "was used; create a new one" in refused(enrol(token, "pi-porch"), 403)
     assert Device.objects.count() == 1
 
 
@@ -180,7 +180,7 @@ def test_all_faults_at_once(token: str) -> None:
 
 def test_a_broker_that_is_down_costs_no_token(token: str, device_broker: RealBroker) -> None:
     device_broker.stop()
-    assert "the devices' broker does not answer; start it and enrol again" in refused(
+    assert "the devices' broker does not respond; start it and enrol again" in refused(
         enrol(token), 503
     )
     assert not Device.objects.exists()

@@ -52,7 +52,7 @@ def test_a_launched_tree_makes_the_simulations_bits(
     sent = Artefact.objects.filter(kind=ArtefactKind.UPDATE)
     shapes = [set(read_stored(item.pk)) for item in sent]
     assert len(shapes) == 6 and shapes.count({"values", "places", "rest"}) == 5
-    assert "hub, round 2: learned from pi-a, pi-b: " in federation.log(job)
+    assert "hub, round 2: distilled pi-a, pi-b: " in federation.log(job)
 
 
 def read_stored(sha256: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_the_parents_model_is_taken_home_once_it_is_there(
     assert snapshot.snapshot(job)["artefacts"]["merged_url"] is None
     with pytest.raises(download.NoModel, match="parent sends its model in the last round"):
         download.model_after(job, None)
-    with pytest.raises(services.MoveRefused, match="has made no model"):
+    with pytest.raises(services.MoveRefused, match="has no model to keep"):
         pinning.pin(job.rounds.get(number=1).pk, User.objects.create_user("anna"))
 
     job = federation.run(job)

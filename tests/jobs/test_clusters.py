@@ -119,7 +119,7 @@ def test_clusters_are_folded_by_their_devices(
     assert told == [(4, 1, [0, 1], 30), (5, 1, [2, 3], 70)]
     assert all(one["bytes_in"] > 1.9 * one["bytes_up"] > 0 for one in row.fold["clusters"])
     log = federation.log(job)
-    assert "hub-x, round 1: folded pi-a, pi-b: " in log
+    assert "hub-x, round 1: aggregated pi-a, pi-b: " in log
     assert set(federation.parts(job, "fold").values()) == {"folded"}
     assert set(federation.parts(job).values()) == {"folded"}
 
@@ -258,7 +258,7 @@ def test_a_report_twice_is_once_and_another_weight_is_refused(
     assert head.report_fold(work, content).status_code == 200
     head.done.add(work["assignment"])
     federation.run(job)
-    assert federation.log(job).count("hub-x, round 1: folded pi-a, pi-b") == 1
+    assert federation.log(job).count("hub-x, round 1: aggregated pi-a, pi-b") == 1
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
@@ -340,7 +340,7 @@ def test_a_tree_that_the_site_cannot_grow_is_refused_at_the_launch(
         federation.launch(tree={"parents": ["pi-a=pi-b", "pi-b=nobody"]})
     text = str(refused.value)
     assert "'nobody'" in text and "pi-b may not fold for others; give it the role" in text
-    with pytest.raises(SpecError, match="no device may fold for others"):
+    with pytest.raises(SpecError, match="no device may aggregate"):
         federation.launch(tree={"parents": ["auto"]})
     hub("hub")
     federation.launch(tree={"parents": ["auto"]})

@@ -115,7 +115,7 @@ def test_a_device_that_was_only_silent_goes_on_where_it_was(federation: Federati
     answer = kitchen.presence(work["assignment"])
     assert answer.json()["cancel"] == []
     assert phase_of(work["assignment"]) == "training"
-    assert "is back and goes on" in federation.log(federation.job)
+    assert "reconnected, resumes its work" in federation.log(federation.job)
     reconcile.run()
     kitchen.finish(work)
     assert federation.run(federation.job).phase == "completed"

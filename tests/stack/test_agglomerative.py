@@ -118,7 +118,7 @@ def test_leaves_and_their_parent_make_the_simulations_bits(
     leaf = [row for row in rows if row["device_name"] == LEAVES[0] and row["task"] == "train"]
     assert [row["bytes_up"] < 50_000 for row in leaf] == [True, True]
     log = [event["text"] for event in parent.site.events_after(job["id"], 0)]
-    assert any(t.startswith(f"{PARENT}, round 1: learned from {', '.join(LEAVES)}: ") for t in log)
+    assert any(t.startswith(f"{PARENT}, round 1: distilled {', '.join(LEAVES)}: ") for t in log)
 
 
 def test_a_leaf_and_the_parent_are_killed_with_their_models_written(

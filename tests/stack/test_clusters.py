@@ -62,8 +62,10 @@ def test_two_levels_of_clusters_make_the_simulations_weights(hubs: Running, tmp_
     job = hubs.done(hubs.site.launch(TREE))
     assert folds(hubs, job) == [(number, name, "folded") for number in (1, 2) for name in HUBS]
     log = [event["text"] for event in hubs.site.events_after(job["id"], 0)]
-    assert any(t.startswith("hub-x, round 1: folded clinic-tablet, law-office-pc: ") for t in log)
-    assert any(t.startswith("hub-y, round 2: folded workshop-pi, hub-x: ") for t in log)
+    assert any(
+        t.startswith("hub-x, round 1: aggregated clinic-tablet, law-office-pc: ") for t in log
+    )
+    assert any(t.startswith("hub-y, round 2: aggregated workshop-pi, hub-x: ") for t in log)
     assert [sha for sha, _ in simulated(hubs, TREE, tmp_path)] == shas(hubs, job)
 
 

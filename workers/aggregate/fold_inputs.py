@@ -11,7 +11,7 @@ from fedcore.aggregation.update_files import Key, UpdateFile
 from fedcore.rounds.clusters import server_inputs
 from fedcore.rounds.types import AssignmentPhase, Task
 from webapp.common.units import number
-from webapp.jobs.lifecycle import clusters, device_overrides
+from webapp.jobs.lifecycle import cluster_folds, device_overrides
 from webapp.jobs.lifecycle.round_rows import is_buffered, to_round
 from webapp.jobs.models import Assignment, Round
 
@@ -31,7 +31,7 @@ def reported(row: Round) -> dict[Key, Assignment]:
     may bring several; the one from the oldest model comes first, whatever arrived first.
     """
     if row.clusters:
-        topmost = clusters.update_rows(row, server_inputs(to_round(row)))
+        topmost = cluster_folds.update_rows(row, server_inputs(to_round(row)))
         return {(item.slot, 0): item for item in topmost}
     rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
     found = rows.select_related("update_artefact", "device", "round__base_artefact")
@@ -46,7 +46,7 @@ def trained(row: Round, updates: Sequence[UpdateFile]) -> int:
     if not row.clusters:
         return len(updates)
     found = reported(row)
-    return clusters.count_leaf_updates(row, [found[update.key] for update in updates])
+    return cluster_folds.count_leaf_updates(row, [found[update.key] for update in updates])
 
 
 def staleness(row: Round, item: Assignment) -> int:

@@ -25,7 +25,7 @@ from fedcore.spec.levels import level_specs, taken_home
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 from webapp.jobs.artefacts import logits_format, update_format
 from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_disk, store
-from webapp.jobs.lifecycle import clusters
+from webapp.jobs.lifecycle import cluster_folds
 from webapp.jobs.models import ArtefactKind, Assignment, Job, Round
 from workers.aggregate import fold_inputs
 from workers.aggregate.result import First, Result
@@ -85,7 +85,7 @@ def relay(row: Round) -> Result:
         kept,
         slots=[item.slot],
         weights={item.slot: 1.0},
-        clusters=clusters.fold_summaries(row),
+        clusters=cluster_folds.fold_summaries(row),
         seconds=time.perf_counter() - began,
         bytes_read=item.update_artefact.size_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedcore.model.initial import InitialInfo
@@ -34,7 +35,7 @@ class Result:
     weights: dict[int, float] = field(default_factory=dict)
     update_norms: dict[int, float] = field(default_factory=dict)
     updates: list[dict[str, object]] = field(default_factory=list)
-    clusters: list[dict[str, object]] = field(default_factory=list)
+    clusters: Sequence[Mapping[str, object]] = ()
     aggregation_error: float | None = None
     seconds: float = 0.0
     bytes_read: int = 0

@@ -29,7 +29,7 @@ from webapp.jobs.artefacts.store import (
     refuse_full_disk,
     store,
 )
-from webapp.jobs.lifecycle import clusters
+from webapp.jobs.lifecycle import cluster_folds
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import state_before
 from webapp.jobs.lifecycle.transitions import lock_job
@@ -91,7 +91,7 @@ def _fold(row: Round) -> Result | None:
         state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
         step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
         told = fold_inputs.figures(row, fold_inputs.reported(row))
-        folded = clusters.fold_summaries(row) if row.clusters else []
+        folded = cluster_folds.fold_summaries(row) if row.clusters else []
     slots = [update.slot for update in updates]
     return Result(
         kept,

@@ -17,7 +17,7 @@ from fedcore.spec.options.participation import ParticipationSpec
 from fedcore.spec.rules.distill import is_agglomerative, training_devices
 from webapp.common.task_queue import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.lifecycle import clusters, device_overrides
+from webapp.jobs.lifecycle import cluster_setup, device_overrides
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
 from webapp.jobs.planning import fedpipe_plans
@@ -70,7 +70,7 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
         tuple(slots[name] for name in chosen.members) if number else (),
         tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),
         asdict(policy),
-        tuple(clusters.clusters_of(everybody)) if number else (),
+        tuple(cluster_setup.clusters_of(everybody)) if number else (),
     )
 
 
@@ -143,7 +143,7 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     ready = [row for row in rows if row.device.is_online]
     if len(ready) >= max(1, spec.participation.minimum):
         device_overrides.assign_overrides(spec, rows)
-        rows = clusters.assign_clusters(spec, rows)
+        rows = cluster_setup.assign_clusters(spec, rows)
         for text in device_overrides.unknown_devices(spec, rows):
             job_event(job, text, EventLevel.WARNING)
         Participant.objects.bulk_create(rows)

@@ -18,7 +18,7 @@ from webapp.common.wake import wake_job
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
 from webapp.jobs.artefacts.streaming import stream
-from webapp.jobs.lifecycle import clusters
+from webapp.jobs.lifecycle import cluster_folds
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import is_buffered, state_before
 from webapp.jobs.lifecycle.transitions import (
@@ -77,7 +77,7 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "deadline_at": _deadline(round_),
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
         "max_update_bytes": update_format.max_update_bytes(assignment, weights),
-        "fold": clusters.fold_input(assignment),
+        "fold": cluster_folds.fold_input(assignment),
     }
 
 
@@ -145,7 +145,7 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
     sending = assignment.task in SENDING
     if sending and (update is None or assignment.update_artefact_id != update):
         raise AssignmentRefused("upload the update before reporting it")
-    clusters.check_fold_report(assignment, values["examples"])
+    cluster_folds.check_fold_report(assignment, values["examples"])
     with transaction.atomic():
         lock_job(assignment.round.job_id)
         move_assignment(
@@ -175,7 +175,7 @@ def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
         score = metrics.get("rougeL")
         return f"{where}: evaluated, ROUGE-L {score:.1f}" if score is not None else where
     if assignment.task == Task.FOLD.value:
-        return f"{where}: {clusters.reported_text(assignment)}"
+        return f"{where}: {cluster_folds.reported_text(assignment)}"
     text = f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
     before, after = metrics.get("reward_before"), metrics.get("reward_after")
     rewarded = before is not None and after is not None
@@ -226,7 +226,7 @@ def served(assignment: Assignment) -> tuple[Artefact, ...]:
     weights = job_weights(assignment)
     row = update_format.step_to(assignment.round.job, weights)
     found = (weights, row.step_artefact if row else None, server_state(assignment))
-    folded = (part.update_artefact for part in clusters.fold_input_rows(assignment))
+    folded = (part.update_artefact for part in cluster_folds.fold_input_rows(assignment))
     return tuple(item for item in (*found, *folded) if item is not None)
 
 

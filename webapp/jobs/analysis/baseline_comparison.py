@@ -118,7 +118,7 @@ def start_baseline(job_id: UUID, user: User | None) -> None:
 def _launch(job: Job, person: Participant, user: User | None) -> None:
     """One device's job: its place in it is fixed now, so that no look can choose another."""
     seat = alone_seat(person.slot, person.tailoring)
-    child = create_job(alone_spec(job.job_spec, person.device.name), user, seated=True)
+    child = create_job(alone_spec(job.job_spec, person.device.name), user, overrides_known=True)
     Job.objects.filter(pk=child.pk).update(alone_of=job)
     Participant.objects.create(
         job=child,

@@ -1,4 +1,4 @@
-"""What a job's options are on each of its devices, fixed when its devices are."""
+"""Per-device overrides of a job's options, assigned when the job gets its devices."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from webapp.jobs.artefacts.update_format import overrides_by_slot
 from webapp.jobs.models import Job, Participant
 
 
-def faults(spec: JobSpec) -> list[Fault]:
-    """Entries about a device or machine that the job cannot have now."""
+def override_faults(spec: JobSpec) -> list[Fault]:
+    """Overrides for a device or machine that this site does not have now."""
     if not differs(spec):
         return []
     chosen = set(spec.participation.devices)
@@ -24,35 +24,33 @@ def faults(spec: JobSpec) -> list[Fault]:
 
 
 def unknown_devices(spec: JobSpec, participants: Sequence[Participant]) -> list[str]:
-    """The same of the devices that a job then has, in words for its log."""
+    """Event texts: overrides for a device or machine that is not among a job's participants."""
     members = [_member(row.slot, row.device) for row in participants]
     return [str(fault) for fault in stranger_faults(spec, members)]
 
 
 def assign_overrides(spec: JobSpec, participants: Sequence[Participant]) -> None:
-    """Set ``tailoring`` of a job's devices, which are not stored yet.
+    """Set ``tailoring`` of a job's unsaved participants.
 
-    Raises SpecError where an option cannot be what it says on one of them.
+    Raises SpecError where an override is invalid on its device.
     """
     if not differs(spec):
         return
-    speeds = {row.slot: _peak(row.device) for row in participants}
-    ranks = auto_ranks(spec.adapter.rank, speeds)
+    peaks = {
+        row.slot: max(hardware_of(row.device.profile).peak_flops.values(), default=0.0)
+        for row in participants
+    }
+    ranks = auto_ranks(spec.adapter.rank, peaks)
     for row in participants:
         row.tailoring = tailoring(spec, _member(row.slot, row.device), ranks[row.slot])
         tailored(spec, row.tailoring)
 
 
 def spec_for(job: Job, slot: int) -> JobSpec | None:
-    """The job as this device is given it; None where it is given it as it is."""
-    changes = overrides_by_slot(job.pk).get(slot)
-    return tailored(job.job_spec, changes) if changes else None
+    """The job's specification with this device's overrides; None where it has none."""
+    overrides = overrides_by_slot(job.pk).get(slot)
+    return tailored(job.job_spec, overrides) if overrides else None
 
 
 def _member(slot: int, device: Device) -> Member:
     return Member(slot, device.name, hardware_of(device.profile).board)
-
-
-def _peak(device: Device) -> float:
-    """The device's best measured FLOP/s of any precision; 0 where nothing was measured."""
-    return max(hardware_of(device.profile).peak_flops.values(), default=0.0)

@@ -1,4 +1,4 @@
-"""Letting devices in and out."""
+"""Enrolment and revocation of devices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREFIX = "ew-"
 
 
 class EnrolmentRefused(EdgewiseError):
-    """The token or the name does not let this machine in. ``status`` is the HTTP status."""
+    """The token or the name is not valid for an enrolment. ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -39,14 +39,14 @@ class EnrolmentRefused(EdgewiseError):
 
 
 class BrokerDown(EdgewiseError):
-    """The devices' broker could not be told."""
+    """The devices' broker cannot be reached."""
 
     retryable = True
 
 
 @dataclass(frozen=True)
 class Admission:
-    """What a device gets at its enrolment; the secrets are stored nowhere in the clear."""
+    """A device's credentials. The secrets are stored only as hashes."""
 
     device: Device
     api_token: str
@@ -56,7 +56,7 @@ class Admission:
 def create_enrolment(
     user: User, name: str, role: str, valid_for: timedelta
 ) -> tuple[Enrolment, str]:
-    """Make a one-time token. Returns the row and the token, which is shown once."""
+    """Create a one-time token. Returns the row and the token, which is not stored."""
     token = PREFIX + new_secret()
     enrolment = Enrolment.objects.create(
         token_hash=hashed(token),
@@ -77,27 +77,35 @@ def enrol(
 ) -> Admission:
     """Exchange a one-time token for a credential.
 
-    Raises EnrolmentRefused with 403 for a token that is unknown, used or expired, 400 without a
-    name, 409 for a name that is taken; BrokerDown leaves the token unused.
+    Raises EnrolmentRefused: 403 for an unknown, used or expired token, 400 without a name, 409
+    for a name in use. BrokerDown leaves the token unused.
     """
     with transaction.atomic():
-        enrolment = _claim(token)
-        device = _new_device(enrolment.name or name, enrolment.role)
+        enrolment = _use_token(token)
+        device = _create_device(enrolment.name or name, enrolment.role)
         Device.objects.filter(pk=device.pk).update(profile=profile, agent_version=agent_version)
         replace_datasets(device, datasets)
-        admission, credential = _credential(device)
+        api_token, password = new_secret(), broker_users.new_password()
+        credential = Credential.objects.create(
+            device=device,
+            token_hash=hashed(api_token),
+            broker_user=broker_users.user_name(device.pk),
+            broker_password_hash=hashed(password),
+        )
         Enrolment.objects.filter(pk=enrolment.pk).update(device=device)
         fleet_event(f"{device.name} enrolled", device=device)
         try:
             broker_users.set_user(device.pk, credential.broker_password_hash)
         except BROKER_ERRORS as error:
-            text = "the devices' broker does not answer; start it and enrol again"
+            text = "the devices' broker does not respond; start it and enrol again"
             raise BrokerDown(f"{text} ({error})") from error
     wake_device(device.pk)
-    return admission
+    url = broker_users.device_url(credential.broker_user, password)
+    return Admission(device, api_token, url)
 
 
-def _claim(token: str) -> Enrolment:
+def _use_token(token: str) -> Enrolment:
+    """Mark a waiting token as used. Raises EnrolmentRefused."""
     now = timezone.now()
     waiting = Enrolment.objects.filter(token_hash=hashed(token), used_at=None, expires_at__gt=now)
     if waiting.update(used_at=now) == 1:
@@ -105,47 +113,36 @@ def _claim(token: str) -> Enrolment:
     known = Enrolment.objects.filter(token_hash=hashed(token)).first()
     if known is None:
         raise EnrolmentRefused("this token is unknown; copy the whole command again", 403)
-    text = "has been used" if known.used_at else f"expired at {known.expires_at:%Y-%m-%d %H:%M} UTC"
-    raise EnrolmentRefused(f"this token {text}; make a new one on the page 'Enrol a device'", 403)
+    text = "was used" if known.used_at else f"expired at {known.expires_at:%Y-%m-%d %H:%M} UTC"
+    raise EnrolmentRefused(f"this token {text}; create a new one on the page 'Enrol a device'", 403)
 
 
-def _new_device(name: str, role: str) -> Device:
+def _create_device(name: str, role: str) -> Device:
+    """A new device, or a revoked one of that name enrolled again. Raises EnrolmentRefused."""
     if not name:
         raise EnrolmentRefused("give the device a name with --name", 400)
-    held = Device.objects.select_for_update().filter(name=name).first()
-    if held is not None and held.revoked_at is None:
-        raise _taken(name)
-    if held is not None:
-        Credential.objects.filter(device=held).delete()
-        Device.objects.filter(pk=held.pk).update(revoked_at=None, role=role, activity={})
-        held.refresh_from_db()
-        return held
+    existing = Device.objects.select_for_update().filter(name=name).first()
+    if existing is not None and existing.revoked_at is None:
+        raise _name_in_use(name)
+    if existing is not None:
+        Credential.objects.filter(device=existing).delete()
+        Device.objects.filter(pk=existing.pk).update(revoked_at=None, role=role, activity={})
+        existing.refresh_from_db()
+        return existing
     try:
         with transaction.atomic():
             return Device.objects.create(name=name, role=role)
-    except IntegrityError:  # another enrolment took it at this very moment
-        raise _taken(name) from None
+    except IntegrityError:  # a concurrent enrolment uses the name
+        raise _name_in_use(name) from None
 
 
-def _taken(name: str) -> EnrolmentRefused:
-    text = f"the name {name!r} is taken; choose another with --name, or revoke that device"
+def _name_in_use(name: str) -> EnrolmentRefused:
+    text = f"the name {name!r} is in use; choose another with --name, or revoke that device"
     return EnrolmentRefused(text, 409)
 
 
-def _credential(device: Device) -> tuple[Admission, Credential]:
-    api_token, password = new_secret(), broker_users.new_password()
-    credential = Credential.objects.create(
-        device=device,
-        token_hash=hashed(api_token),
-        broker_user=broker_users.user_name(device.pk),
-        broker_password_hash=hashed(password),
-    )
-    url = broker_users.device_url(credential.broker_user, password)
-    return Admission(device, api_token, url), credential
-
-
 def replace_datasets(device: Device, datasets: list[dict[str, Any]]) -> None:
-    """Store what a device says it holds now."""
+    """Store the datasets that a device reports now; others of it are deleted."""
     names = [item["name"] for item in datasets]
     device.datasets.exclude(name__in=names).delete()
     for item in datasets:
@@ -159,7 +156,7 @@ def replace_datasets(device: Device, datasets: list[dict[str, Any]]) -> None:
 
 
 def revoke(device: Device, user: User | None) -> None:
-    """Shut one device out: its token and broker user stop working, what it holds is given up."""
+    """Revoke a device: its token and broker user stop working, its assignments expire."""
     who = user.get_username() if user is not None else "the device itself"
     with transaction.atomic():
         now = timezone.now()
@@ -173,9 +170,9 @@ def revoke(device: Device, user: User | None) -> None:
     try:
         broker_users.drop_user(device.pk)
     except BROKER_ERRORS as error:
-        # Its user cannot do harm beyond its own keys; the reconcile pass removes it later.
+        # The user can only reach the device's own keys; the reconcile pass removes it later.
         fleet_event(
-            f"the broker user of {device.name} is removed once the broker answers: {error}",
+            f"the broker user of {device.name} will be removed once the broker responds: {error}",
             EventLevel.WARNING,
             device,
         )

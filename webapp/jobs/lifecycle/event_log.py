@@ -1,4 +1,4 @@
-"""The log that people read: one line per thing that happened, with its reason."""
+"""Event log for people: one line per event, with its reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webapp.jobs.models import Event, EventLevel, Job
 def job_event(
     job: Job, text: str, level: str = EventLevel.INFO, device: Device | None = None
 ) -> None:
-    """Add a line to a job's log. Counting up the job row first makes ``seq`` free of gaps."""
+    """Add a line to a job's log. The counter in the job's row keeps ``seq`` free of gaps."""
     with transaction.atomic():
         Job.objects.filter(pk=job.pk).update(event_seq=F("event_seq") + 1)
         seq = Job.objects.values_list("event_seq", flat=True).get(pk=job.pk)
@@ -22,6 +22,6 @@ def job_event(
 
 
 def fleet_event(text: str, level: str = EventLevel.INFO, device: Device | None = None) -> None:
-    """Add a line that belongs to no job."""
+    """Add a line that belongs to no job, optionally about a device."""
     Event.objects.create(device=device, level=level, text=text)
     wake_fleet()

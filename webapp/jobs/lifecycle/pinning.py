@@ -1,4 +1,4 @@
-"""What a person decides about keeping: pin a round's model, delete a job that is over."""
+"""Retention decisions of people: pin a round's model, delete a finished job."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ DELETABLE = tuple(
 
 
 def pin(round_id: int, user: User) -> Round:
-    """Keep the model of a round for as long as the job. Raises MoveRefused where it is gone."""
+    """Keep the model of a round as long as the job. Raises MoveRefused where it was removed."""
     row = Round.objects.select_related("job", "global_artefact").get(pk=round_id)
     artefact = row.global_artefact
     if artefact is None or artefact.kind != ArtefactKind.GLOBAL:
-        raise MoveRefused(f"round {row.number} has made no model that could be kept")
+        raise MoveRefused(f"round {row.number} has no model to keep")
     if not claim(artefact.pk):
         artefact.refresh_from_db()
         raise MoveRefused(removed_text(artefact))
-    return _note(row, user, pinned=True)
+    return _set_pinned(row, user, pinned=True)
 
 
 def unpin(round_id: int, user: User) -> Round:
-    """Let the model of a round go when its time comes; pinning it again before that is fine."""
-    return _note(Round.objects.select_related("job").get(pk=round_id), user, pinned=False)
+    """Leave the model of a round to normal retention again."""
+    return _set_pinned(Round.objects.select_related("job").get(pk=round_id), user, pinned=False)
 
 
-def _note(row: Round, user: User, pinned: bool) -> Round:
-    """Store it and log it, once however often it is asked for."""
+def _set_pinned(row: Round, user: User, pinned: bool) -> Round:
+    """Store and log the change; repeating it does nothing."""
     changed = Round.objects.filter(pk=row.pk, pinned_at__isnull=pinned)
     with transaction.atomic():
         lock_job(row.job_id)
@@ -52,11 +52,9 @@ def _note(row: Round, user: User, pinned: bool) -> Round:
 
 
 def delete_job(job_id: UUID, user: User) -> None:
-    """Delete a job that is over, with all it tells of; its artefacts go after the grace period.
+    """Delete a finished job with its rounds, events and local-only baselines.
 
-    So go the trainings alone that were compared with it.
-
-    Raises MoveRefused where it is not over.
+    Its artefacts are removed after the grace period. Raises MoveRefused where it is not over.
     """
     with transaction.atomic():
         lock_job(job_id)
@@ -64,11 +62,11 @@ def delete_job(job_id: UUID, user: User) -> None:
         if job.phase not in DELETABLE:
             raise MoveRefused(f"a {job.phase} job cannot be deleted; cancel it first")
         if job.rounds.exclude(phase__in=("closed", "failed")).exists():
-            raise MoveRefused("its devices are just being told to stop; ask again in a moment")
-        alone = list(job.alone_jobs.all())
-        if any(child.phase not in DELETABLE for child in alone):
-            raise MoveRefused("devices still train alone to compare with it; cancel that first")
-        freed = artefacts_of(job).union(*(artefacts_of(child) for child in alone))
+            raise MoveRefused("its devices are just stopping; try again in a moment")
+        baselines = list(job.alone_jobs.all())
+        if any(child.phase not in DELETABLE for child in baselines):
+            raise MoveRefused("its local-only baselines still run; cancel them first")
+        freed = artefacts_of(job).union(*(artefacts_of(child) for child in baselines))
         name = job.name
         job.delete()
         Artefact.objects.filter(pk__in=freed, marked_at=None).update(marked_at=timezone.now())

@@ -1,4 +1,4 @@
-"""What a person can do with jobs; pages, REST API and admin all call these."""
+"""Actions of people on jobs, shared by the pages, the REST API and the admin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.distill import launch_faults
 from webapp.accounts.models import User
 from webapp.devices.models import Device
-from webapp.jobs.lifecycle import clusters, device_overrides
+from webapp.jobs.lifecycle.cluster_setup import tree_faults
+from webapp.jobs.lifecycle.device_overrides import override_faults
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.transitions import request_advance
 from webapp.jobs.models import Job
@@ -28,17 +29,18 @@ PAST_TENSE = {
 
 
 class MoveRefused(EdgewiseError):
-    """The job is in no state for this; the text says what it would need."""
+    """The job's phase does not allow this move; the text says which would."""
 
 
-def create_job(spec: JobSpec, user: User | None, launch: bool = True, seated: bool = False) -> Job:
-    """Store a job, and launch it unless it is to stay a draft.
+def create_job(
+    spec: JobSpec, user: User | None, launch: bool = True, overrides_known: bool = False
+) -> Job:
+    """Store a job, and launch it unless it stays a draft.
 
-    ``seated``: what differs on its devices is known already, whomever the options name.
-    Raises SpecError where the specification names devices or machines that this site does not have,
-    or whose role is another one, and for a method that only a simulation runs.
+    ``overrides_known``: the participant's overrides are set already, so they are not checked.
+    Raises SpecError as ``check_devices`` does.
     """
-    check_devices(spec, seated)
+    check_devices(spec, overrides_known)
     phase = JobPhase.QUEUED if launch else JobPhase.DRAFT
     with transaction.atomic():
         job = Job.objects.create(
@@ -48,50 +50,51 @@ def create_job(spec: JobSpec, user: User | None, launch: bool = True, seated: bo
             created_by=user,
             queued_at=timezone.now() if launch else None,
         )
-        job_event(job, f"{'launched' if launch else 'saved'} by {_who(user)}")
+        job_event(job, f"{'launched' if launch else 'saved'} by {user_name(user)}")
         request_advance(job.pk)
     return job
 
 
-def check_devices(spec: JobSpec, seated: bool = False) -> None:
-    """Raise SpecError with all that the enrolled devices are not what a job says of them.
+def check_devices(spec: JobSpec, overrides_known: bool = False) -> None:
+    """Raises SpecError with every device or machine that this site does not have in that role.
 
-    And where a simulation alone runs such a job, whatever devices there are.
+    It does so too for a method that only the simulation runs.
     """
-    own = [] if seated else device_overrides.faults(spec)
-    if faults := launch_faults(spec) or [*_unknown_devices(spec), *clusters.faults(spec), *own]:
+    if faults := launch_faults(spec):
+        raise SpecError(faults)
+    names = spec.participation.devices
+    enrolled = Device.objects.filter(name__in=names, revoked_at=None)
+    known = set(enrolled.values_list("name", flat=True))
+    if missing := [name for name in names if name not in known]:
+        message = f"no device is called {', '.join(missing)}; see the list of devices"
+        faults.append(Fault("participation.devices", message))
+    faults += tree_faults(spec)
+    if not overrides_known:
+        faults += override_faults(spec)
+    if faults:
         raise SpecError(faults)
 
 
-def _unknown_devices(spec: JobSpec) -> list[Fault]:
-    named = spec.participation.devices
-    known = set(
-        Device.objects.filter(name__in=named, revoked_at=None).values_list("name", flat=True)
-    )
-    missing = [name for name in named if name not in known]
-    message = f"no device is called {', '.join(missing)}; see the list of devices"
-    return [Fault("participation.devices", message)] if missing else []
-
-
 def move(job_id: UUID, name: str, user: User | None) -> Job:
-    """Make a person's move (launch, pause, resume, retry, cancel). Raises MoveRefused."""
+    """Launch, pause, resume, retry or cancel a job. Raises MoveRefused."""
     sources, target = PERSON_MOVES[name]
     changes: dict[str, object] = {"phase": target.value, "reason": ""}
     if target is JobPhase.QUEUED:
         changes |= {"queued_at": timezone.now(), "ended_at": None, "resumed": name != "launch"}
         changes["initialise_requested_at"] = None
     if target is JobPhase.CANCELLED:
-        changes |= {"ended_at": timezone.now(), "reason": f"cancelled by {_who(user)}"}
+        changes |= {"ended_at": timezone.now(), "reason": f"cancelled by {user_name(user)}"}
     with transaction.atomic():
         movable = Job.objects.filter(pk=job_id, phase__in=[source.value for source in sources])
         moved = movable.update(**changes)
         job = Job.objects.get(pk=job_id)
         if not moved:
             raise MoveRefused(move_refusal(JobPhase(job.phase), name))
-        job_event(job, f"{PAST_TENSE[name]} by {_who(user)}")
+        job_event(job, f"{PAST_TENSE[name]} by {user_name(user)}")
         request_advance(job.pk)
     return job
 
 
-def _who(user: User | None) -> str:
+def user_name(user: User | None) -> str:
+    """For event texts."""
     return user.get_username() if user is not None else "the system"

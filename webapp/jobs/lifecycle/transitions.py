@@ -1,4 +1,8 @@
-"""Guarded updates: a phase moves only from the one it was seen in; the count tells who won."""
+"""Guarded updates of assignments.
+
+A phase moves only from the phase that was read; the number of updated rows shows which of two
+concurrent writers won.
+"""
 
 from __future__ import annotations
 
@@ -12,126 +16,121 @@ from django.db.models import F
 from django.utils import timezone
 
 from fedcore.rounds.queries import may_resume, move_refusal
-from fedcore.rounds.types import ACTIVE, LEASED, SILENT, AssignmentPhase, AssignmentState
+from fedcore.rounds.types import ACTIVE, LEASED, SILENT, AssignmentPhase
 from webapp.common.task_queue import ADVANCE, send
 from webapp.common.wake import wake_job
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.event_log import job_event
-from webapp.jobs.lifecycle.round_rows import to_round
+from webapp.jobs.lifecycle.round_rows import assignment_key, to_round
 from webapp.jobs.models import Assignment, EventLevel, Job, Round
 
-# A message that was lost is made good by the reconcile pass, which comes about as soon.
-ASKED_FOR_S = 2
+# As long as a lost message can delay a job: the reconcile pass comes about as soon.
+REQUEST_TTL_S = 2
+_EXPIRED = AssignmentPhase.EXPIRED.value
 
 
 class AssignmentRefused(Exception):
-    """The device may not do this to this assignment; the text says why."""
+    """The assignment's phase does not allow this call of its device; the text says why."""
 
 
 def request_advance(job_id: UUID) -> None:
-    """Have the coordinator look at a job and live pages look at it too, after the commit."""
-    transaction.on_commit(partial(_ask, job_id))
+    """Have the coordinator advance a job and live pages refresh, after the commit."""
+    transaction.on_commit(partial(_send_advance, job_id))
     wake_job(job_id)
 
 
-def _ask(job_id: UUID) -> None:
-    """Ask once: a look that nobody has begun yet will see this change as well.
+def _send_advance(job_id: UUID) -> None:
+    """Send one message until a coordinator starts: it will read this change as well.
 
-    Else a thousand devices that report at once would have the round decided on a thousand times.
+    Otherwise a thousand devices that report at once would queue a thousand decisions.
     """
-    if cache.add(_asked_key(job_id), 1, ASKED_FOR_S):
+    if cache.add(_request_key(job_id), 1, REQUEST_TTL_S):
         send(ADVANCE, str(job_id))
 
 
 def start_advance(job_id: UUID) -> None:
-    """The coordinator reads the job's rows from now on; what comes later is to be asked for."""
-    cache.delete(_asked_key(job_id))
+    """The coordinator reads the job's rows now; a later change needs a message of its own."""
+    cache.delete(_request_key(job_id))
 
 
-def _asked_key(job_id: UUID) -> str:
+def _request_key(job_id: UUID) -> str:
     return f"asked-to-look:{job_id}"
 
 
 def lock_job(job_id: UUID) -> None:
-    """Hold a job's row until the transaction ends.
+    """Lock a job's row until the transaction ends.
 
-    Whoever changes assignments and the job's log in one transaction takes this first, as the
-    coordinator does; taken in the other order, two of them would wait for each other for ever.
+    A transaction that changes assignments and the job's log must take this lock first, as the
+    coordinator does. The other order would deadlock.
     """
     list(Job.objects.select_for_update().filter(pk=job_id).values_list("pk"))
 
 
-def move_assignment(assignment: Assignment, wanted: AssignmentPhase, **changes: object) -> None:
-    """Move an assignment as its device asks. Raises AssignmentRefused with the reason.
+def move_assignment(assignment: Assignment, target: AssignmentPhase, **changes: object) -> None:
+    """Move an assignment at its device's request. Raises AssignmentRefused with the reason.
 
-    A measurement of the same device may move it at the same moment: then it is looked at again.
+    A measurement of the same device may move it concurrently; then the phase is read again.
     """
     for _ in range(len(AssignmentPhase)):  # phases only go forward
-        refusal = move_refusal(AssignmentPhase(assignment.phase), wanted)
+        refusal = move_refusal(AssignmentPhase(assignment.phase), target)
         if refusal:
             raise AssignmentRefused(refusal)
-        seen = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
-        if seen.update(phase=wanted.value, **changes):
-            assignment.phase = wanted.value
+        unmoved = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
+        if unmoved.update(phase=target.value, **changes):
+            assignment.phase = target.value
             return
         assignment.refresh_from_db(fields=["phase"])
-    raise AssignmentRefused("this assignment changes all the time; ask again")
+    raise AssignmentRefused("this assignment keeps changing; try again")
 
 
 def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
-    """Whether the device still holds the assignment; if so it does for ``lease_s`` more."""
+    """Extend the lease by ``lease_s``; False where the device no longer holds the assignment."""
     until = timezone.now() + timedelta(seconds=lease_s)
-    held = Assignment.objects.filter(
+    leased = Assignment.objects.filter(
         pk=assignment_id, device=device, phase__in=[phase.value for phase in LEASED]
     )
-    return bool(held.update(lease_until=until))
+    return bool(leased.update(lease_until=until))
 
 
 def take_back(assignment: Assignment) -> None:
-    """Give a device back what was taken from it for its silence alone, if that is still of use."""
+    """Resume an assignment that expired only because its device was silent, if it still helps."""
     if not (assignment.phase == _EXPIRED and assignment.reason.startswith(SILENT)):
         return
     with transaction.atomic():
         lock_job(assignment.round.job_id)
         row = Round.objects.select_related("job").get(pk=assignment.round_id)
-        now = to_round(row)
+        state = to_round(row)
         key = (assignment.device.name, assignment.task, assignment.attempt)
-        mine = (item for item in now.assignments if _key(item) == key)
-        if not any(may_resume(now, item) for item in mine):
+        expired = (item for item in state.assignments if assignment_key(item) == key)
+        if not any(may_resume(state, item) for item in expired):
             return
         lease_s = row.policy.get("lease_s", 60.0)
         phase = AssignmentPhase.TRAINING.value
         until = timezone.now() + timedelta(seconds=lease_s)
-        held = Assignment.objects.filter(pk=assignment.pk, phase=_EXPIRED)
-        held.update(phase=phase, reason="", lease_until=until, ended_at=None)
-        text = f"{assignment.device.name}, round {row.number}: is back and goes on"
+        Assignment.objects.filter(pk=assignment.pk, phase=_EXPIRED).update(
+            phase=phase, reason="", lease_until=until, ended_at=None
+        )
+        text = f"{assignment.device.name}, round {row.number}: reconnected, resumes its work"
         job_event(row.job, text, device=assignment.device)
     assignment.phase, assignment.reason = phase, ""
 
 
-_EXPIRED = AssignmentPhase.EXPIRED.value
-
-
-def _key(item: AssignmentState) -> tuple[str, str, int]:
-    return (item.device, item.task.value, item.attempt)
-
-
 def expire_assignments(device: Device, reason: str, retryable: bool = True) -> int:
-    """Give up everything a device holds, or was offered where it will not come back."""
+    """Expire all assignments that a device works on, and its offers unless ``retryable``."""
     phases = LEASED if retryable else ACTIVE
-    held = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
+    active = Assignment.objects.filter(device=device, phase__in=[p.value for p in phases])
     with transaction.atomic():
-        jobs = sorted(set(held.values_list("round__job_id", flat=True)))
+        jobs = sorted(set(active.values_list("round__job_id", flat=True)))
         for job_id in jobs:
             lock_job(job_id)
-        lost = list(held.select_related("round__job"))
-        count = held.update(
-            phase=AssignmentPhase.EXPIRED.value,
+        expired = list(active.select_related("round__job"))
+        count = active.update(
+            phase=_EXPIRED,
             reason=reason,
             retryable=retryable,
             ended_at=timezone.now(),
         )
-        for assignment in lost:
+        for assignment in expired:
             text = f"{device.name}, round {assignment.round.number}: {reason}"
             job_event(assignment.round.job, text, EventLevel.WARNING, device)
         for job_id in jobs:
@@ -140,7 +139,7 @@ def expire_assignments(device: Device, reason: str, retryable: bool = True) -> i
 
 
 def add_traffic(assignment_id: UUID, up: int = 0, down: int = 0) -> None:
-    """Count artefact bytes of an assignment as the server saw them."""
+    """Add artefact bytes that the server received from, or sent to, the device."""
     Assignment.objects.filter(pk=assignment_id).update(
         bytes_up=F("bytes_up") + up, bytes_down=F("bytes_down") + down
     )

@@ -21,7 +21,7 @@ from fedcore.spec.rules.distill import training_devices
 from fedcore.topology import Cluster
 from webapp.common import units
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.lifecycle.clusters import expected_clusters
+from webapp.jobs.lifecycle.cluster_setup import expected_clusters
 from webapp.jobs.models import Assignment
 from webapp.jobs.planning.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.planning.data_distribution import Spread, spread_of
