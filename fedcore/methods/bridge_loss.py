@@ -25,24 +25,25 @@ from fedcore.train.loop import TrainingTask, Weights, job_kernels
 
 def agglomerative(context: Context) -> LossTerm:
     """A leaf's term on the bridge, or an inner node's whole loss. ``gamma`` 0: plain training."""
-    lesson, options = context.device_state.teacher, context.spec.distill
-    if lesson is None:
+    teacher, options = context.device_state.teacher, context.spec.distill
+    if teacher is None:
         raise TrainingError(
             "agglomerative training needs the bridge samples; "
             "train through fedcore.methods.agglomerative.node"
         )
-    kernels = DistillationKernels(job_kernels(context.work, "bridge"), lesson.told, options.beta)
-    if lesson.alone:
+    kernels = DistillationKernels(job_kernels(context.work, "bridge"), teacher.logits, options.beta)
+    if teacher.bridge_only:
         return LossTerm(kernels=kernels)
     if options.gamma == 0:
         return LossTerm()
-    drawn = enumerate(_batches(context.work, lesson.bridge))
+    bridge = teacher.bridge
+    batches = enumerate(_batches(context.work, bridge))
 
     def penalty(weights: Weights) -> Tensor:
         del weights
-        number, examples = next(drawn)
+        number, examples = next(batches)
         batch = kernels.load(examples)
-        loss = kernels.loss(kernels.forward(batch, number * len(lesson.bridge)), batch)
+        loss = kernels.loss(kernels.forward(batch, number * len(bridge)), batch)
         tokens = sum(len(item.target) for item in examples)
         return options.gamma * loss / tokens
 

@@ -112,7 +112,7 @@ def test_a_leafs_model_is_taken_out_of_its_private_folder(
     name = "encoder.block.0.layer.0.SelfAttention.q.weight"  # adapted
     assert model.config.d_model == 32
     assert not torch.equal(model.state_dict()[name], base.state_dict()[name])
-    with pytest.raises(ModelError, match="no private folder of such a job"):
+    with pytest.raises(ModelError, match="not the private folder of an agglomerative job"):
         export(tmp_path, tmp_path / "other")
 
 

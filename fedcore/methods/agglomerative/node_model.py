@@ -1,4 +1,4 @@
-"""The model that a node of a tree keeps for itself, and how its person takes it out of the folder.
+"""The model that a node of a tree keeps on its device, and its export.
 
 ``python -m fedcore.methods.agglomerative.node_model FOLDER --out MODEL`` writes a model folder from
 the private folder of a job on a device.
@@ -18,12 +18,12 @@ from fedcore.spec.levels import level_specs
 from fedcore.spec.parse import load_spec
 
 STEM = "own-model"
-NOTE = f"{STEM}.json"  # what the weights are of: the job, and the node's level
+NOTE = f"{STEM}.json"  # the job and the node's level
 NEWEST: Key = (10**9, LATEST_DRAW)
 
 
-def note(folder: Path, spec: JobSpec, level: int) -> None:
-    """Say beside the weights what they are of."""
+def write_note(folder: Path, spec: JobSpec, level: int) -> None:
+    """Write the job and the node's level beside the weights."""
     text = json.dumps({"level": level, "spec": spec.to_dict()}, indent=2, sort_keys=True)
     (folder / NOTE).write_text(text + "\n", "utf-8")
 
@@ -31,17 +31,19 @@ def note(folder: Path, spec: JobSpec, level: int) -> None:
 def export(folder: Path, out: Path) -> Path:
     """Write the newest model of a private folder for use without Edgewise; returns ``out``.
 
-    Bottleneck adapters, which no model can take in, become a folder for
-    ``fedcore.model.tuned.load_tuned``. Raises ModelError where the folder holds no such model.
+    Bottleneck adapters cannot be merged; they become a folder for
+    ``fedcore.model.tuned.load_tuned``. Raises ModelError if the folder contains no such model.
     """
     weights = RoundFiles(folder, STEM).newest(NEWEST)
     try:
-        told = json.loads((folder / NOTE).read_text("utf-8"))
-        spec = level_specs(load_spec(told["spec"]))[int(told["level"])]
+        note = json.loads((folder / NOTE).read_text("utf-8"))
+        spec = level_specs(load_spec(note["spec"]))[int(note["level"])]
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelError(f"{folder} is no private folder of such a job: {error}") from error
+        raise ModelError(
+            f"{folder} is not the private folder of an agglomerative job: {error}"
+        ) from error
     if weights is None:
-        raise ModelError(f"{folder} holds no model; its files begin with {STEM}-")
+        raise ModelError(f"{folder} contains no model; name a folder with {STEM}-* files")
     write = export_merged if spec.adapter.family.merges_into_base else export_adapter
     return write(spec, weights, out)
 
@@ -50,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fedcore.methods.agglomerative.node_model")
     parser.add_argument("folder", type=Path, help="private/JOB in the device's state folder")
     parser.add_argument("--out", type=Path, required=True, help="where the model folder is written")
-    given = parser.parse_args()
-    print(export(given.folder, given.out))
+    args = parser.parse_args()
+    print(export(args.folder, args.out))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bridge samples: text that all nodes of a tree share, over which models speak to each other."""
+"""Bridge samples: the text that all nodes of a tree share and distil over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedcore.train.tokenization import TokenizedDataset, TokenizedExample
 
 @dataclass(frozen=True)
 class BridgeExample(TokenizedExample):
-    """An example that knows which rows of the bridge's distributions are its target tokens."""
+    """An example and the row of the bridge's logits at which its target tokens begin."""
 
     first: int
 
@@ -28,7 +28,7 @@ class BridgeExample(TokenizedExample):
 
 
 class Bridge(TokenizedDataset):
-    """Tokenized examples whose target tokens, one after the other, are numbered from 0."""
+    """Tokenized examples whose target tokens are numbered consecutively from 0."""
 
     @classmethod
     def of(cls, examples: TokenizedDataset) -> Bridge:
@@ -40,12 +40,12 @@ class Bridge(TokenizedDataset):
 
     @property
     def rows(self) -> int:
-        """Target tokens of all examples."""
+        """Number of target tokens of all examples."""
         return self._firsts[-1]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the token ids: equal where nodes hold the same text and tokenizer."""
+        """SHA-256 over the token ids: equal where nodes have the same text and tokenizer."""
         digest = hashlib.sha256()
         for number in range(len(self)):
             example = self[number]
@@ -61,11 +61,11 @@ class Bridge(TokenizedDataset):
 
 @dataclass(frozen=True)
 class TeacherSignal:
-    """The shared bridge and what the teacher says on it (None: nobody has taught yet).
+    """The bridge and the teacher's logits on it (None: no teacher has trained yet).
 
-    ``alone``: an inner node, whose only examples are the bridge's.
+    ``bridge_only``: the node is an inner one, whose only examples are the bridge's.
     """
 
     bridge: Bridge
-    told: PackedLogits | None = None
-    alone: bool = False
+    logits: PackedLogits | None = None
+    bridge_only: bool = False

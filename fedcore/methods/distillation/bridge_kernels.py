@@ -20,41 +20,40 @@ from fedcore.methods.distillation.packed_logits import PackedLogits, divergence,
 from fedcore.train.kernels import KernelContext, Kernels, kernels_of
 from fedcore.train.tokenization import TokenizedExample
 
-BATCH = 16  # examples at a time where nothing is learned
+BATCH = 16  # examples at a time in inference
 
 
 @dataclass(frozen=True)
 class _BridgeBatch:
     batch: Any
     labels: Tensor
-    told: PackedLogits | None
+    teacher: PackedLogits | None
 
 
 class DistillationKernels:
-    """Kernels for bridge samples: their loss is the sum of ``CE + beta KL`` over target tokens."""
+    """Kernels for bridge samples: the loss is the sum of ``CE + beta KL`` over target tokens."""
 
-    def __init__(self, kernels: Kernels, told: PackedLogits | None, beta: float) -> None:
+    def __init__(self, kernels: Kernels, teacher: PackedLogits | None, beta: float) -> None:
         self._kernels, self._beta = kernels, beta
-        self._told = told if beta else None
+        self._teacher = teacher if beta else None
 
     def load(self, examples: Sequence[TokenizedExample]) -> _BridgeBatch:
         labels = np.concatenate([item.target for item in examples]).astype(np.int64)
-        told = None
-        if self._told is not None:
+        teacher = None
+        if self._teacher is not None:
             rows = [item.rows for item in examples if isinstance(item, BridgeExample)]
-            told = self._told.some(torch.cat(rows))
-        return _BridgeBatch(self._kernels.load(examples), torch.from_numpy(labels), told)
+            teacher = self._teacher.select(torch.cat(rows))
+        return _BridgeBatch(self._kernels.load(examples), torch.from_numpy(labels), teacher)
 
     def forward(self, batch: _BridgeBatch, draw: int) -> Tensor:
         return self._kernels.forward(batch.batch, draw)
 
     def loss(self, out: Tensor, batch: _BridgeBatch) -> Tensor:
-        if batch.told is None:
+        if batch.teacher is None:
             return self._kernels.loss(out, batch.batch)
         logits = self.logits(out, batch)
-        told = batch.told.to(logits.device)
         hard = cross_entropy(logits, batch.labels.to(logits.device), reduction="sum")
-        return hard + self._beta * divergence(told, logits)
+        return hard + self._beta * divergence(batch.teacher.to(logits.device), logits)
 
     def logits(self, out: Tensor, batch: _BridgeBatch) -> Tensor:
         return self._kernels.logits(out, batch.batch)
@@ -62,14 +61,14 @@ class DistillationKernels:
 
 @torch.no_grad()
 def bridge_logits(
-    task: KernelContext, kind: str, bridge: Bridge, packing: tuple[int, float]
+    context: KernelContext, kind: str, bridge: Bridge, packing: tuple[int, float]
 ) -> PackedLogits:
-    """What the task's model says on the bridge, teacher-forced; on the CPU, in the bridge's order.
+    """Teacher-forced logits of the context's model on the bridge: on the CPU, in bridge order.
 
-    ``kind`` names the kernels, ``packing`` is how many tokens are kept, and the temperature.
+    ``kind`` names the kernels; ``packing`` is (top_k, temperature).
     """
-    task.model.eval()
-    kernels = kernels_of(kind, replace(task, dropout=0.0))
+    context.model.eval()
+    kernels = kernels_of(kind, replace(context, dropout=0.0))
     parts = []
     for first in range(0, len(bridge), BATCH):
         examples = [bridge[row] for row in range(first, min(first + BATCH, len(bridge)))]

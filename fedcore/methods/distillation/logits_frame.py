@@ -1,7 +1,8 @@
-"""PackedLogits logits as a frame: what a node of a tree sends to its parent and its children.
+"""Packed logits as a frame, sent by a node of a tree to its parent and its children.
 
-Log-probabilities travel in fp16, which holds everything down to log 0's stand-in; token ids as
-little-endian integers of as few bytes as the vocabulary needs. Equal content, equal bytes.
+Log-probabilities travel in fp16, whose range includes FLOOR, the stand-in for log 0. Token ids
+travel as little-endian integers of as few bytes as the vocabulary needs. Equal content gives equal
+bytes.
 """
 
 from __future__ import annotations
@@ -18,50 +19,50 @@ from fedcore.formats.logits_header import (
     KIND,
     ExpectedLogits,
     check_packed_header,
-    payload_bytes,
     place_bytes,
 )
 from fedcore.methods.distillation.packed_logits import FLOOR, PackedLogits
 from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
-__all__ = ["ExpectedLogits", "payload_bytes", "place_bytes", "read_packed", "write_packed"]
-
 
 def write_packed(
-    path: Path | str, told: PackedLogits, bridge: str, more: Mapping[str, str] | None = None
+    path: Path | str,
+    logits: PackedLogits,
+    bridge: str,
+    extra_meta: Mapping[str, str] | None = None,
 ) -> FrameInfo:
-    """Write what a model says on the bridge samples whose digest is ``bridge``.
+    """Write a model's logits on the bridge whose digest is ``bridge``.
 
-    ``more``: what else the frame is to say of itself, such as whose it is.
+    ``extra_meta``: further metadata of the frame, such as its device.
     """
-    width = place_bytes(told.vocabulary)
+    width = place_bytes(logits.vocabulary)
     shifts = 8 * torch.arange(width)
     tensors = {
-        "values": told.values.to("cpu", torch.float16),
-        "rest": told.rest.to("cpu", torch.float16),
-        "places": ((told.places.cpu().unsqueeze(-1) >> shifts) & 0xFF).to(torch.uint8),
+        "values": logits.values.to("cpu", torch.float16),
+        "rest": logits.rest.to("cpu", torch.float16),
+        "places": ((logits.places.cpu().unsqueeze(-1) >> shifts) & 0xFF).to(torch.uint8),
     }
     meta = {
         "kind": KIND,
         "bridge": bridge,
-        "vocabulary": str(told.vocabulary),
-        "temperature": repr(told.temperature),
+        "vocabulary": str(logits.vocabulary),
+        "temperature": repr(logits.temperature),
     }
-    return write_frame(path, tensors, {**(more or {}), **meta})
+    return write_frame(path, tensors, {**(extra_meta or {}), **meta})
 
 
-def read_packed(path: Path | str, like: ExpectedLogits) -> PackedLogits:
-    """Read a frame; each row's mass is made 1 again, which rounding to fp16 had moved.
+def read_packed(path: Path | str, expected: ExpectedLogits) -> PackedLogits:
+    """Read a frame and renormalise each row, whose mass rounding to fp16 has changed.
 
-    Raises WireError for another bridge, vocabulary, temperature, number of rows or tokens, ids that
-    are no tokens or come twice, and numbers that are no log-probabilities.
+    Raises WireError if the bridge, vocabulary, temperature, number of rows or number of tokens
+    differ, if token ids repeat or do not exist, and if values are not log-probabilities.
     """
-    check_packed_header(read_header(path), like)
+    check_packed_header(read_header(path), expected)
     frame = FrameReader(path)
     values, rest = frame["values"].float(), frame["rest"].float()
-    shifts = 8 * torch.arange(place_bytes(like.vocabulary))
+    shifts = 8 * torch.arange(place_bytes(expected.vocabulary))
     places = (frame["places"].long() << shifts).sum(-1)
-    if bool((places >= like.vocabulary).any()) or bool((places.diff(dim=1) <= 0).any()):
+    if bool((places >= expected.vocabulary).any()) or bool((places.diff(dim=1) <= 0).any()):
         raise WireError("a row names a token twice or one that does not exist")
     both = torch.cat((values, rest.unsqueeze(1)), 1)
     if not bool((torch.isfinite(both) & (both <= 0)).all()):
@@ -73,8 +74,8 @@ def read_packed(path: Path | str, like: ExpectedLogits) -> PackedLogits:
         _scaled(values, mass.unsqueeze(1)),
         places,
         _scaled(rest, mass),
-        like.vocabulary,
-        like.temperature,
+        expected.vocabulary,
+        expected.temperature,
     )
 
 

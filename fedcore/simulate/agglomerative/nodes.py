@@ -46,7 +46,7 @@ class NodeLevel:
 
     def speak(self, slot: int) -> PackedLogits:
         """What a node says on the bridge."""
-        return self.node.speak(self._weights(slot))
+        return self.node.bridge_logits(self._weights(slot))
 
     def evaluate(self, slot: int, source: Source | None) -> Evaluation:
         """On the node's own validation part, or on the held-back part of the bridge."""

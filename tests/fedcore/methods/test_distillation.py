@@ -51,9 +51,11 @@ def leaf(tiny: Path, **changes: object) -> JobSpec:
                    **changes)  # fmt: skip
 
 
-def teacher(bridge: Bridge, kept: int = VOCABULARY, temperature: float = 2.0) -> PackedLogits:
+def random_teacher(
+    bridge: Bridge, top_k: int = VOCABULARY, temperature: float = 2.0
+) -> PackedLogits:
     logits = torch.randn(bridge.rows, VOCABULARY, generator=torch.Generator().manual_seed(4))
-    return pack(3 * logits, kept, temperature)
+    return pack(3 * logits, top_k, temperature)
 
 
 def logits_of(model: object, bridge: Bridge) -> Tensor:
@@ -109,16 +111,16 @@ def test_the_loss_on_the_bridge_by_hand(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
 ) -> None:
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
-    told = teacher(bridge, temperature=1.5)
+    teacher = random_teacher(bridge, temperature=1.5)
     task = KernelContext(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
-    kernels = DistillationKernels(kernels_of(kind, task), told, 0.7)
+    kernels = DistillationKernels(kernels_of(kind, task), teacher, 0.7)
     chosen = [bridge[row] for row in (3, 0, 5)]
     batch = kernels.load(chosen)
     found = kernels.loss(kernels.forward(batch, 0), batch)
     rows = torch.cat([example.rows for example in chosen])
     logits = logits_of(model, bridge)[rows]
     wanted = cross_entropy(logits, labels_of(bridge)[rows], reduction="sum")
-    p = told.probabilities()[rows]
+    p = teacher.probabilities()[rows]
     wanted = wanted + 0.7 * 1.5**2 * kl_div(log_softmax(logits / 1.5, -1), p, reduction="sum")
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
@@ -127,7 +129,7 @@ def test_a_leafs_term_is_gamma_times_the_mean_loss_of_a_batch_of_the_bridge(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge
 ) -> None:
     """With a batch as large as the bridge it is the whole bridge's loss."""
-    lesson = TeacherSignal(bridge, teacher(bridge))
+    lesson = TeacherSignal(bridge, random_teacher(bridge))
     values = {}
     for gamma in (0.5, 2.0):
         spec = leaf(tiny, distill={"gamma": gamma, "beta": 0.3},
@@ -138,7 +140,7 @@ def test_a_leafs_term_is_gamma_times_the_mean_loss_of_a_batch_of_the_bridge(
         assert found is not None and term.kernels is None
         values[gamma] = found.item()
     logits = logits_of(context.work.model, bridge)
-    p = lesson.told.probabilities()  # type: ignore[union-attr]
+    p = lesson.logits.probabilities()  # type: ignore[union-attr]
     wanted = cross_entropy(logits, labels_of(bridge)) + 0.3 * 4 * kl_div(
         log_softmax(logits / 2, -1), p, reduction="batchmean"
     )
@@ -171,7 +173,7 @@ def test_without_gamma_a_leaf_trains_alone_bit_for_bit(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kernels: str
 ) -> None:
     train_options = {"dropout": 0.1, "kernels": kernels}
-    lesson = TeacherSignal(bridge, teacher(bridge))
+    lesson = TeacherSignal(bridge, random_teacher(bridge))
     wanted = train(spec_of(tiny, adapter={"rank": 2, "dropout": 0.0}, train=train_options),
                    tmp_path, source, None)  # fmt: skip
     alone = leaf(tiny, distill={"gamma": 0}, train=train_options)
@@ -197,11 +199,11 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     models = [Loaded.of(replace(spec, model=replace(spec.model, name=str(name))), torch.float32)
               for name in (other, tiny)]  # fmt: skip
     task = KernelContext(models[0].base.model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
-    told = bridge_logits(task, "fast", bridge, (8, 2.0))
+    teacher = bridge_logits(task, "fast", bridge, (8, 2.0))
     prepared = Session(tmp_path / "cache", 1).prepare(
         spec, Source(str(write_jsonl(tmp_path / "b.jsonl", sentences(8, 20))))
     )
-    lesson = TeacherSignal(bridge, told, alone=True)
+    lesson = TeacherSignal(bridge, teacher, bridge_only=True)
     write_initial(spec, tmp_path / "first")
     session = Session(tmp_path / "cache", 1)
     found = session.train(
@@ -214,7 +216,7 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     )
     seed_torch(0)
     student = kernels_of("fast", replace(task, model=models[1].base.model))
-    before = DistillationKernels(student, told, 5.0)
+    before = DistillationKernels(student, teacher, 5.0)
     batch = before.load([bridge[row] for row in range(len(bridge))])
     first = before.loss(before.forward(batch, 0), batch).item() / bridge.rows
     assert found.summary.loss < first  # a mean over the steps is below where it began

@@ -14,13 +14,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from fedcore.errors import ModelError, WireError
 from fedcore.formats.frame_header import read_header
-from fedcore.methods.distillation.logits_frame import (
-    ExpectedLogits,
-    payload_bytes,
-    place_bytes,
-    read_packed,
-    write_packed,
-)
+from fedcore.formats.logits_header import ExpectedLogits, payload_bytes, place_bytes
+from fedcore.methods.distillation.logits_frame import read_packed, write_packed
 from fedcore.methods.distillation.packed_logits import PackedLogits, divergence, mean, pack
 
 VOCABULARY = 40
@@ -63,9 +58,9 @@ def test_it_is_zero_for_equal_models_positive_for_others_and_never_above_the_den
     one: int, two: int, kept: int, temperature: float
 ) -> None:
     teacher, student = logits(one), logits(two)
-    told = pack(teacher, kept, temperature)
-    assert divergence(told, teacher).item() == pytest.approx(0.0, abs=2e-5 * temperature**2)
-    found = divergence(told, student).item()
+    packed = pack(teacher, kept, temperature)
+    assert divergence(packed, teacher).item() == pytest.approx(0.0, abs=2e-5 * temperature**2)
+    found = divergence(packed, student).item()
     if one != two:
         assert found > 0
     assert found <= dense(teacher, student, temperature).item() * (1 + 1e-4) + 1e-4
@@ -78,13 +73,13 @@ def test_its_gradient_is_torchs_on_the_same_outcomes(
 ) -> None:
     """Below the vocabulary: all other tokens as one outcome, written out densely."""
     teacher, student = logits(one).double(), logits(two).double().requires_grad_()
-    told = pack(teacher, kept, temperature)
-    (found,) = torch.autograd.grad(divergence(told, student), student)
+    packed = pack(teacher, kept, temperature)
+    (found,) = torch.autograd.grad(divergence(packed, student), student)
     p, q = (log_softmax(item / temperature, -1) for item in (teacher, student))
-    outside = torch.ones_like(p, dtype=torch.bool).scatter(1, told.places, False)
+    outside = torch.ones_like(p, dtype=torch.bool).scatter(1, packed.places, False)
 
     def outcomes(scores: Tensor) -> Tensor:
-        named = scores.gather(1, told.places).exp()
+        named = scores.gather(1, packed.places).exp()
         others = (scores.exp() * outside).sum(1, keepdim=True)
         return named if kept == VOCABULARY else torch.cat((named, others), 1)
 
@@ -93,9 +88,9 @@ def test_its_gradient_is_torchs_on_the_same_outcomes(
 
 
 def test_gradcheck() -> None:
-    told = pack(logits(1, 2, 7).double(), 3, 2.0)
+    teacher = pack(logits(1, 2, 7).double(), 3, 2.0)
     assert torch.autograd.gradcheck(
-        lambda x: divergence(told, x), logits(2, 2, 7).double().requires_grad_()
+        lambda x: divergence(teacher, x), logits(2, 2, 7).double().requires_grad_()
     )
 
 
@@ -104,12 +99,12 @@ def test_gradcheck() -> None:
 def test_its_mass_is_one_and_its_tokens_are_the_likeliest(
     seed: int, kept: int, temperature: float
 ) -> None:
-    told = pack(logits(seed), kept, temperature)
-    mass = told.values.exp().sum(1) + told.rest.exp()
+    teacher = pack(logits(seed), kept, temperature)
+    mass = teacher.values.exp().sum(1) + teacher.rest.exp()
     assert torch.allclose(mass, torch.ones(5), atol=1e-5)
-    assert torch.allclose(told.probabilities().sum(1), torch.ones(5), atol=1e-5)
+    assert torch.allclose(teacher.probabilities().sum(1), torch.ones(5), atol=1e-5)
     wanted = logits(seed).topk(kept).indices.sort(1).values
-    assert torch.equal(told.places, wanted)
+    assert torch.equal(teacher.places, wanted)
 
 
 @few
@@ -144,8 +139,8 @@ def test_certain_teachers_and_far_students_stay_finite() -> None:
         assert torch.isfinite(torch.autograd.grad(found, student)[0]).all()
 
 
-def expected(told: PackedLogits, **changes: object) -> ExpectedLogits:
-    like = ExpectedLogits("b", len(told), told.kept, told.vocabulary, told.temperature)
+def expected(teacher: PackedLogits, **changes: object) -> ExpectedLogits:
+    like = ExpectedLogits("b", len(teacher), teacher.top_k, teacher.vocabulary, teacher.temperature)
     return replace(like, **changes)  # type: ignore[arg-type]
 
 
@@ -155,15 +150,15 @@ def test_a_frame_has_the_bytes_of_the_formula_and_says_the_same(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: tuple[int, int]
 ) -> None:
     kept, vocabulary = sizes
-    told = pack(logits(seed, 4, vocabulary), kept, 1.5)
+    teacher = pack(logits(seed, 4, vocabulary), kept, 1.5)
     folder = tmp_path_factory.mktemp("packed")
-    info = write_packed(folder / "a", told, "b")
-    assert info.sha256 == write_packed(folder / "b", told, "b").sha256
+    info = write_packed(folder / "a", teacher, "b")
+    assert info.sha256 == write_packed(folder / "b", teacher, "b").sha256
     header = read_header(folder / "a")
     assert info.size - header.data_start == payload_bytes(4, kept, vocabulary)
-    read = read_packed(folder / "a", expected(told))
-    assert torch.equal(read.places, told.places)
-    assert torch.allclose(read.values.exp(), told.values.exp(), rtol=2e-2, atol=1e-6)
+    read = read_packed(folder / "a", expected(teacher))
+    assert torch.equal(read.places, teacher.places)
+    assert torch.allclose(read.values.exp(), teacher.values.exp(), rtol=2e-2, atol=1e-6)
     assert torch.allclose(read.values.exp().sum(1) + read.rest.exp(), torch.ones(4), atol=1e-5)
 
 
@@ -187,25 +182,25 @@ FOREIGN = [
 def test_frames_that_do_not_fit_are_refused(
     tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
-    told = pack(logits(1), 3, 2.0)
-    write_packed(tmp_path / "a", told, "b")
+    teacher = pack(logits(1), 3, 2.0)
+    write_packed(tmp_path / "a", teacher, "b")
     with pytest.raises(WireError, match=said):
-        read_packed(tmp_path / "a", expected(told, **changes))
+        read_packed(tmp_path / "a", expected(teacher, **changes))
 
 
 def test_frames_that_hold_nonsense_are_refused(tmp_path: Path) -> None:
-    told = pack(logits(1), 3, 2.0)
+    teacher = pack(logits(1), 3, 2.0)
     wrong = [
-        (replace(told, places=told.places.flip(1)), "names a token twice"),
-        (replace(told, places=told.places + VOCABULARY), "names a token twice"),
-        (replace(told, values=told.values.clone().fill_(torch.nan)), "no log-probabilities"),
-        (replace(told, values=told.values + 50), "no log-probabilities"),
-        (replace(told, values=told.values - 9, rest=told.rest - 9), "do not add up to 1"),
+        (replace(teacher, places=teacher.places.flip(1)), "names a token twice"),
+        (replace(teacher, places=teacher.places + VOCABULARY), "names a token twice"),
+        (replace(teacher, values=teacher.values.clone().fill_(torch.nan)), "no log-probabilities"),
+        (replace(teacher, values=teacher.values + 50), "no log-probabilities"),
+        (replace(teacher, values=teacher.values - 9, rest=teacher.rest - 9), "do not add up to 1"),
     ]
     for number, (item, said) in enumerate(wrong):
         write_packed(tmp_path / str(number), item, "b")
         with pytest.raises(WireError, match=said):
-            read_packed(tmp_path / str(number), expected(told))
+            read_packed(tmp_path / str(number), expected(teacher))
 
 
 def test_bad_packing_is_refused() -> None:

@@ -10,9 +10,9 @@ import pytest
 from fedcore.dialogues.examples import generate
 from fedcore.errors import DataError, ModelError, SpecError
 from fedcore.formats.frame_header import read_header
+from fedcore.formats.logits_header import payload_bytes
 from fedcore.methods.agglomerative.bridge_data import SEED, SEEN, bridge_source
 from fedcore.methods.distillation.bridge import Bridge
-from fedcore.methods.distillation.logits_frame import payload_bytes
 from fedcore.methods.session import Session
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.agglomerative.leaves import simulate_leaves

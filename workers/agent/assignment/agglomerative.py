@@ -17,7 +17,7 @@ from fedcore.formats.frame_header import read_header
 from fedcore.formats.logits_header import BRIDGE_KIND, MODEL_KIND, check_meta
 from fedcore.methods.agglomerative.bridge_data import bridge_source
 from fedcore.methods.agglomerative.node import Node
-from fedcore.methods.agglomerative.node_model import STEM, note
+from fedcore.methods.agglomerative.node_model import STEM, write_note
 from fedcore.methods.distillation.logits_frame import read_packed, write_packed
 from fedcore.methods.distillation.packed_logits import PackedLogits, mean
 from fedcore.methods.round_files import LATEST_DRAW, RoundFiles
@@ -60,7 +60,7 @@ class NodeRunner:
 
     def say(self, weights: Path, out: Path) -> FrameInfo:
         """Write what a model says on the bridge, as this round's update."""
-        told = self.node.speak(weights)
+        told = self.node.bridge_logits(weights)
         return write_packed(out, told, self.node.bridge.digest, self._work.update_meta)
 
     def heard(self, path: Path) -> PackedLogits | None:
@@ -81,7 +81,7 @@ class NodeRunner:
     def _begin(self) -> Path:
         path = self._files.path(FIRST)
         self.node.begin(path)
-        note(path.parent, self._work.spec, self._level)
+        write_note(path.parent, self._work.spec, self._level)
         return path
 
 
