@@ -23,8 +23,9 @@ from torch import Tensor
 
 from fedcore.aggregation.block_pass import fold_range
 from fedcore.aggregation.flat_inputs import open_inputs
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
-from fedcore.aggregation.update_files import ServerFiles, UpdateFile
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.compute.device import torch_threads
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
@@ -109,10 +110,9 @@ def _made(args: argparse.Namespace, folder: Path) -> FoldCase:
 
 
 def _fold(case: FoldCase, threads: int = 0) -> str:
-    after, state = case.folder / "after", case.folder / "state"
-    done = fold_files(
-        case.spec, case.before, case.updates, None, after, state, threads or case.threads
-    )
+    after = NextFiles(case.folder / "after", case.folder / "state")
+    before = ServerFiles(case.before, None)
+    done = fold_files(case.spec, before, case.updates, after, threads or case.threads)
     return done.global_frame.sha256
 
 
@@ -143,10 +143,10 @@ def _status(field: str) -> int:
 def _cases(case: FoldCase) -> dict[str, Callable[[], object]]:
     """What is measured. Each reads all updates once, but for what is done to the output alone."""
     inputs = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
-    rows = [member.row.read(0, inputs.row.elements) for member in inputs.members]
-    shares = [member.share for member in inputs.members]
-    target = torch.empty(inputs.row.elements)
-    parts = torch.arange(case.threads + 1) * inputs.row.elements // case.threads
+    rows = [update.data.read(0, inputs.layout.elements) for update in inputs.updates]
+    shares = [update.share for update in inputs.updates]
+    target = torch.empty(inputs.layout.elements)
+    parts = torch.arange(case.threads + 1) * inputs.layout.elements // case.threads
 
     def each(work: Callable[[slice], object]) -> None:
         with ThreadPoolExecutor(case.threads) as pool, torch_threads(1):
@@ -161,7 +161,7 @@ def _cases(case: FoldCase) -> dict[str, Callable[[], object]]:
 
     def fold_in_memory() -> None:
         opened = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
-        fold_range(opened, (0, opened.row.elements), lambda *_: None, case.threads)
+        fold_range(opened, (0, opened.layout.elements), lambda *_: None, case.threads)
 
     return {
         "memory copy (limit)": copy,

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.flat_file import FlatFile, FlatLayout, Numbers
-from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.flat_file import FlatFile, FlatLayout, Numbers, Span
+from fedcore.aggregation.strategies import Strategy
+from fedcore.aggregation.update_files import UpdatesRefused, WeightedUpdate
 from fedcore.compute.device import torch_threads
 
 # 1 MiB of fp32: an update's block and the sum fit a core's cache together, and work on one takes
@@ -29,79 +30,89 @@ MAPPED_BYTES = 64 << 20  # of all files together, before pages are handed back
 # Beyond these a sum of squares in fp32 may have lost numbers or overflowed: it is taken again.
 TRUSTED = (1e-30, 3e38)
 
-Put = Callable[[int, int, Tensor], None]  # row (0: weights, then moments), first place, numbers
-
-
-@dataclass(frozen=True)
-class WeightedUpdate:
-    """An update in a fold: its key, its share of the weight (sum 1), its filters' factor."""
-
-    key: tuple[int, int]
-    share: float
-    factor: float
-    row: FlatFile
-    size_bytes: int
+Put = Callable[[int, int, Tensor], None]  # row (0: model, then moments), first place, numbers
 
 
 @dataclass(frozen=True)
 class FoldInputs:
-    """All that one fold reads. ``moments``: the rows of the server state, None before it."""
+    """All that an elementwise fold reads. ``moments``: rows of the server state, None before it."""
 
     strategy: Strategy
-    row: FlatLayout
+    layout: FlatLayout
     before: Numbers
     moments: FlatFile | None
-    members: tuple[WeightedUpdate, ...]
+    updates: tuple[WeightedUpdate[FlatFile], ...]
 
     @property
-    def rows(self) -> int:
+    def open_rows(self) -> int:
         """How many rows are read next to each other."""
-        return 1 + len(self.members) + self.moment_rows * (self.moments is not None)
+        return 1 + len(self.updates) + self.moment_rows * (self.moments is not None)
 
     @property
     def moment_rows(self) -> int:
-        return sum(len(stage.start) for stage in self.strategy.stages)
+        return sum(len(optimizer.start) for optimizer in self.strategy.optimizers)
+
+    def moment(self, row: int, span: Span, initial: float) -> Tensor:
+        """A block of a moment's row; ``initial`` everywhere where there is no state yet."""
+        if self.moments is None:
+            return torch.full((span[1] - span[0],), initial)
+        first = row * self.layout.elements
+        return self.moments.read(first + span[0], first + span[1])
 
     def release(self, start: int, stop: int) -> None:
-        for file in (self.before, *(member.row for member in self.members)):
+        for file in (self.before, *(update.data for update in self.updates)):
             file.release(start, stop)
-        for number in range(self.moment_rows if self.moments else 0):
-            skipped = number * self.row.elements
-            assert self.moments is not None
-            self.moments.release(skipped + start, skipped + stop)
+        if self.moments is not None:
+            for row in range(self.moment_rows):
+                first = row * self.layout.elements
+                self.moments.release(first + start, first + stop)
 
 
-def fold_range(
-    inputs: FoldInputs, span: tuple[int, int], put: Put, threads: int = 0
-) -> list[list[float]]:
-    """Fold places [start, stop) of the row; returns each member's sum of squares of each block.
+def fold_range(inputs: FoldInputs, span: Span, put: Put, threads: int = 0) -> list[list[float]]:
+    """Fold places [start, stop) of the row; returns each update's sum of squares of each block.
 
-    ``start`` must be a multiple of BLOCK. A sum that is not finite tells that the update is not;
-    what was put is then worthless.
+    ``start`` must be a multiple of BLOCK. Raises UpdatesRefused for updates that hold NaN or
+    infinity; what was put is then worthless.
     """
-    squares = [[0.0] * block_count(span) for _ in inputs.members]
+    squares = [[0.0] * block_count(span) for _ in inputs.updates]
 
     def work(number: int, start: int, stop: int) -> None:
-        for member, found in enumerate(_fold_block(inputs, start, stop, put)):
-            squares[member][number] = found
+        for place, total in enumerate(_fold_block(inputs, start, stop, put)):
+            squares[place][number] = total
 
-    _each_block(span, work, _Release(inputs.release, inputs.rows), threads)
+    _each_block(span, work, _Release(inputs.release, inputs.open_rows), threads)
+    _refuse_not_finite(inputs, squares, span[0])
     return squares
 
 
+def _refuse_not_finite(inputs: FoldInputs, squares: Sequence[Sequence[float]], first: int) -> None:
+    reasons = {}
+    for update, sums in zip(inputs.updates, squares, strict=True):
+        number = next((n for n, total in enumerate(sums) if not math.isfinite(total)), None)
+        if number is None:
+            continue
+        start = first + number * BLOCK
+        block = update.data.read(start, min(start + BLOCK, inputs.layout.elements))
+        place = start + int(torch.isfinite(block).logical_not().nonzero()[0])
+        name = inputs.layout.name_at(place)
+        reasons[update.key] = f"tensor {name!r} holds NaN or infinity; the update is refused"
+    if reasons:
+        raise UpdatesRefused(reasons)
+
+
 def square_sums(row: FlatFile, elements: int, threads: int = 0) -> list[float]:
-    """The sum of squares of each block, in fp64; what a filter asks for before the fold."""
+    """The sum of squares of each block, in fp64; what a filter needs before the fold."""
     span = (0, elements)
-    found = [0.0] * block_count(span)
+    sums = [0.0] * block_count(span)
 
     def work(number: int, start: int, stop: int) -> None:
-        found[number] = _square_sum(row.read(start, stop).double())
+        sums[number] = _square_sum(row.read(start, stop).double())
 
     _each_block(span, work, _Release(row.release, 1), threads)
-    return found
+    return sums
 
 
-def block_count(span: tuple[int, int]) -> int:
+def block_count(span: Span) -> int:
     return -(-(span[1] - span[0]) // BLOCK)
 
 
@@ -112,7 +123,7 @@ class _Release:
     run: Callable[[int, int], None]
     rows: int
 
-    def behind(self, number: int, span: tuple[int, int]) -> None:
+    def behind(self, number: int, span: Span) -> None:
         """After block ``number`` of the span: the piece before the one it ends, if it ends one."""
         piece = max(1, MAPPED_BYTES // (self.rows * BLOCK * 4))
         stop = span[0] + (number + 1 - piece) * BLOCK
@@ -121,7 +132,7 @@ class _Release:
 
 
 def _each_block(
-    span: tuple[int, int], work: Callable[[int, int, int], None], release: _Release, threads: int
+    span: Span, work: Callable[[int, int, int], None], release: _Release, threads: int
 ) -> None:
     """Call ``work(number, start, stop)`` for every block of a range, on ``threads`` threads.
 
@@ -140,55 +151,46 @@ def _each_block(
             stopped.set()
             raise
 
+    count = min(threads or len(os.sched_getaffinity(0)), block_count(span))
     with torch_threads(1), torch.no_grad():
-        _run_threads(run, min(threads or len(os.sched_getaffinity(0)), block_count(span)))
-
-
-def _run_threads(run: Callable[[], None], count: int) -> None:
-    if count <= 1:
-        run()
-        return
-    with ThreadPoolExecutor(count) as pool:
-        for running in [pool.submit(run) for _ in range(count)]:
-            running.result()
+        if count <= 1:
+            run()
+            return
+        with ThreadPoolExecutor(count) as pool:
+            for running in [pool.submit(run) for _ in range(count)]:
+                running.result()
 
 
 def _fold_block(inputs: FoldInputs, start: int, stop: int, put: Put) -> list[float]:
+    """Fold one block and put its rows; returns each update's sum of squares."""
     squares: list[float] = []
-    out = torch.empty(stop - start)
-    shares = [member.share for member in inputs.members]
-    inputs.strategy.fold.run(shares, _read(inputs.members, start, stop, squares), out)
+    step = torch.empty(stop - start)
+    shares = [update.share for update in inputs.updates]
+    inputs.strategy.fold.run(shares, _filtered_blocks(inputs, start, stop, squares), step)
     weights = inputs.before.read(start, stop)
-    step = out
-    number = 0
-    for stage in inputs.strategy.stages:
-        names = sorted(stage.start)
+    row = 0
+    for optimizer in inputs.strategy.optimizers:
+        names = sorted(optimizer.start)
         moments = {
-            name: _moment(inputs, number + place, start, stop, stage.start[name])
+            name: inputs.moment(row + place, (start, stop), optimizer.start[name])
             for place, name in enumerate(names)
         }
-        step, after = stage.run(step, moments, weights)
+        step, new_moments = optimizer.run(step, moments, weights)
         for name in names:
-            number += 1
-            put(number, start, after[name])
+            row += 1
+            put(row, start, new_moments[name])
     put(0, start, weights + step)
     return squares
 
 
-def _read(
-    members: Sequence[WeightedUpdate], start: int, stop: int, squares: list[float]
+def _filtered_blocks(
+    inputs: FoldInputs, start: int, stop: int, squares: list[float]
 ) -> Iterator[Tensor]:
-    for member in members:
-        block = member.row.read(start, stop)
+    """One block of each update times its factor; appends its sum of squares to ``squares``."""
+    for update in inputs.updates:
+        block = update.data.read(start, stop)
         squares.append(_square_sum(block))
-        yield block if member.factor == 1 else block * member.factor
-
-
-def _moment(inputs: FoldInputs, number: int, start: int, stop: int, first: float) -> Tensor:
-    if inputs.moments is None:
-        return torch.full((stop - start,), first)
-    skipped = number * inputs.row.elements
-    return inputs.moments.read(skipped + start, skipped + stop)
+        yield block if update.factor == 1 else block * update.factor
 
 
 def _square_sum(block: Tensor) -> float:

@@ -28,6 +28,7 @@ from fedcore.wire.dtypes import DTYPES
 from fedcore.wire.frame import FrameReader
 
 Shapes = Mapping[str, tuple[int, ...]]
+Span = tuple[int, int]  # [start, stop) of a row
 FLAT_TYPES = ("F32", "BF16")  # what a row may be made of; every other frame is decoded first
 FLAT_CHAINS = ("fp32", "bf16")
 
@@ -51,7 +52,12 @@ class FlatLayout:
     def name_at(self, place: int) -> str:
         return self.names[bisect_right(self.starts, place) - 1]
 
-    def span(self, name: str) -> tuple[int, int]:
+    @property
+    def frame_layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of each tensor of an fp32 frame of this row, by name."""
+        return {n: ("F32", shape) for n, shape in zip(self.names, self.shapes, strict=True)}
+
+    def span(self, name: str) -> Span:
         """First place of a tensor and the place after its last."""
         number = self.names.index(name)
         return self.starts[number], self.starts[number] + math.prod(self.shapes[number])
@@ -92,54 +98,54 @@ class FlatFile:
 Opener = Callable[[Path], Mapping[str, Tensor]]
 
 
-def open_row(
+def open_flat(
     path: Path,
-    row: FlatLayout,
+    layout: FlatLayout,
     folder: Path,
     opener: Opener = FrameReader,
-    span: tuple[int, int] | None = None,
+    span: Span | None = None,
 ) -> FlatFile:
     """A file of the row's numbers: a frame of fp32 or bf16 as it is, any other by ``opener``.
 
     Decoding goes tensor by tensor into a nameless file in ``folder``: it costs the room of one fp32
     model on the disk while the fold runs, and no memory. With a ``span`` only tensors that have a
-    number in it are decoded. Raises WireError where the frame does not fit the row.
+    number in it are decoded. Raises WireError where the frame does not fit the layout.
     """
     header = read_header(path)
-    offset = flat_offset(header, row)
+    offset = flat_offset(header, layout)
     if offset is not None:
-        dtype = DTYPES[header.tensors[row.names[0]].dtype]
-        return FlatFile(path, dtype, header.data_start + offset, row.elements)
+        dtype = DTYPES[header.tensors[layout.names[0]].dtype]
+        return FlatFile(path, dtype, header.data_start + offset, layout.elements)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".row") as out:
-        _write_row(out, opener(path), row, span or (0, row.elements))
-        return FlatFile(Path(out.name), torch.float32, 0, row.elements)
+        _write_decoded(out, opener(path), layout, span or (0, layout.elements))
+        return FlatFile(Path(out.name), torch.float32, 0, layout.elements)
 
 
-def flat_offset(header: FrameHeader, row: FlatLayout) -> int | None:
-    """Where the row stands in a frame's data; None where it is not there as one piece.
+def flat_offset(header: FrameHeader, layout: FlatLayout) -> int | None:
+    """Where the row starts in a frame's data; None where it is not there as one piece.
 
-    It must be in the row's order, without gaps, of one type, and under no codec.
+    It must be in the layout's order, without gaps, of one type, and under no codec.
     """
-    shapes = dict(zip(row.names, row.shapes, strict=True))
-    found = [(entry, name) for name, entry in header.tensors.items() if name in shapes]
-    found.sort(key=lambda pair: (pair[0].start, pair[0].end, pair[1]))
-    types = {entry.dtype for entry, _ in found}
+    shapes = dict(zip(layout.names, layout.shapes, strict=True))
+    entries = [(entry, name) for name, entry in header.tensors.items() if name in shapes]
+    entries.sort(key=lambda pair: (pair[0].start, pair[0].end, pair[1]))
+    types = {entry.dtype for entry, _ in entries}
     if (
         header.meta.get(WIRE_KEY, FLAT_CHAINS[0]) not in FLAT_CHAINS
         or len(types) != 1
         or not types <= set(FLAT_TYPES)
-        or [name for _, name in found] != list(row.names)
-        or any(entry.shape != shapes[name] for entry, name in found)
-        or any(one.end != two.start for (one, _), (two, _) in pairwise(found))
+        or [name for _, name in entries] != list(layout.names)
+        or any(entry.shape != shapes[name] for entry, name in entries)
+        or any(one.end != two.start for (one, _), (two, _) in pairwise(entries))
     ):
         return None
-    return found[0][0].start
+    return entries[0][0].start
 
 
-def _write_row(
-    out: IO[bytes], tensors: Mapping[str, Tensor], row: FlatLayout, span: tuple[int, int]
+def _write_decoded(
+    out: IO[bytes], tensors: Mapping[str, Tensor], layout: FlatLayout, span: Span
 ) -> None:
-    for name, shape, start in zip(row.names, row.shapes, row.starts, strict=True):
+    for name, shape, start in zip(layout.names, layout.shapes, layout.starts, strict=True):
         if start >= span[1] or start + math.prod(shape) <= span[0]:
             continue
         if name not in tensors or tuple(tensors[name].shape) != shape:
@@ -147,4 +153,4 @@ def _write_row(
         out.seek(start * 4)
         out.write(tensors[name].float().contiguous().reshape(-1).numpy().data)
     out.flush()
-    out.truncate(row.elements * 4)
+    out.truncate(layout.elements * 4)

@@ -1,7 +1,7 @@
-"""What strategies are made of: filters and a weighing before the fold, the fold, stages after it.
+"""Folds: many updates to one, by mean, trimmed mean or median.
 
-All work on one block of numbers at a time, in fp32 and coordinate by coordinate, so that a server
-never holds a whole update and any cut into blocks gives the same bits.
+A fold works on one block of numbers at a time, in fp32 and coordinate by coordinate, so that a
+server never holds a whole update and any cut into blocks gives the same bits.
 """
 
 from __future__ import annotations
@@ -14,27 +14,9 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.order_statistics import mean_of_ranks
-from fedcore.aggregation.server_optimizers import ServerOptimizer
-from fedcore.aggregation.weighting import Reweighting, UpdateStats
 
 FP32_UPDATES = 64  # more than these are summed in fp64
 ROUNDING = 1e-9  # of a share times a count: 0.29 of 100 are 29
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A change to each update by itself: from its stats, the number it is multiplied with.
-
-    With a filter every update is read twice, as its norm must be known before it is folded.
-    """
-
-    name: str
-    factor: Callable[[UpdateStats], float]
-
-
-def clip_norm(limit: float) -> Filter:
-    """Scale an update down to the norm ``limit``; shorter ones pass untouched."""
-    return Filter("clip_norm", lambda stats: min(1.0, limit / stats.norm) if stats.norm else 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,20 +77,3 @@ def _median(shares: Sequence[float], blocks: Iterable[Tensor], out: Tensor) -> N
 
 
 MEDIAN = Fold("median", _median, weighted=False)
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A federated strategy as a value. ``objective`` is what its devices minimise (by name)."""
-
-    name: str
-    filters: tuple[Filter, ...]
-    fold: Fold
-    stages: tuple[ServerOptimizer, ...]
-    objective: str = "plain"
-    weighing: Reweighting | None = None
-
-    @property
-    def needs_norms(self) -> bool:
-        """Whether every update is read once before it is folded."""
-        return bool(self.filters) or (self.weighing is not None and self.weighing.needs_norms)

@@ -1,9 +1,9 @@
-"""The fold of a cluster: its updates become one update, which weighs as much as all of them.
+"""Hierarchical averaging: the mean of a cluster is one update that weighs as much as all of them.
 
 The mean of a cluster's updates by weight, with the sum of their weights, is to every further mean
 what the updates themselves are: sum_c (W_c / W) sum_{i in c} (w_i / W_c) d_i = sum_i (w_i / W) d_i.
-So folding over any tree is folding at once, up to the rounding of fp32 (hierarchical averaging,
-Liu et al. 2020, arXiv 1905.06641, with one local round for each level).
+So folding over any tree equals folding at once, up to the rounding of fp32 (Liu et al. 2020, arXiv
+1905.06641, with one local round for each level).
 """
 
 from __future__ import annotations
@@ -16,25 +16,23 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.block_pass import FoldInputs, fold_range
-from fedcore.aggregation.elementwise import refuse_unsound
 from fedcore.aggregation.flat_file import FlatLayout, Shapes
-from fedcore.aggregation.flat_inputs import open_members
+from fedcore.aggregation.flat_inputs import open_flat_updates
 from fedcore.aggregation.flat_writer import FlatWriter
-from fedcore.aggregation.folds import Strategy
-from fedcore.aggregation.strategies import build
+from fedcore.aggregation.strategies import Strategy, build
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameInfo
 
 
-class _Nothing:
+class _Zeros:
     """What a cluster's mean is added to: an update is a difference already."""
 
     def read(self, start: int, stop: int) -> Tensor:
         return torch.zeros(stop - start)
 
     def release(self, start: int, stop: int) -> None:
-        """Nothing is held."""
+        """Nothing is mapped."""
 
 
 def fold_cluster(
@@ -52,17 +50,13 @@ def fold_cluster(
     in the order of their keys, so the bytes depend on nothing else. Raises FoldError and
     UpdatesRefused as ``fold_files`` does; nothing is written then.
     """
-    strategy = replace(strategy or build(spec), stages=(), weighing=None)
-    row = FlatLayout.of(shapes)
-    members = open_members(strategy, row, updates, out.parent)
-    inputs = FoldInputs(strategy, row, _Nothing(), None, members)
-    layout = {name: ("F32", shape) for name, shape in zip(row.names, row.shapes, strict=True)}
-    with FlatWriter(out, layout, meta) as writer:
-
-        def put(_row: int, start: int, block: Tensor) -> None:
-            writer.put(start, block)
-
-        squares = fold_range(inputs, (0, row.elements), put, threads)
-        refuse_unsound(inputs, squares)
+    strategy = replace(strategy or build(spec), optimizers=(), reweighting=None)
+    layout = FlatLayout.of(shapes)
+    opened = open_flat_updates(strategy, layout, updates, out.parent)
+    inputs = FoldInputs(strategy, layout, _Zeros(), None, opened)
+    with FlatWriter(out, layout.frame_layout, meta) as writer:
+        fold_range(
+            inputs, (0, layout.elements), lambda _, start, block: writer.put(start, block), threads
+        )
     assert writer.info is not None
     return writer.info

@@ -1,25 +1,29 @@
-"""One round's aggregation on files: updates in, next global weights and server state out.
+"""The next global model of a round, from its updates: the whole path of an aggregation.
 
-What trains in full and what is averaged entry by entry is folded as rows of numbers
-(``fedcore.aggregation.elementwise``); the rules of low-rank averaging that look at products come
-after that, or take its place (``fedcore.aggregation.lowrank.product_fold``). Either way updates are
-taken in the order of their keys, never of their arrival: a fold repeated after a crash gives the
-same bytes.
+1. ``update_files``: the updates are opened and weighted, by shares, filters and reweighting.
+2. The fold, in pieces that need little memory. What trains in full, and factors that are averaged
+   entry by entry: block by block (``elementwise``). Adapters whose products are averaged: matrix by
+   matrix (``lowrank.product_fold``).
+3. The server optimizer moves the model, in the same pass.
+4. Model and server state are written as frames, with a report.
+5. Where the job sends steps instead of models, the step is encoded, and the model is the one that
+   the step leads to (``fold_and_serve``).
+
+Updates are taken in the order of their keys, never of their arrival: a fold repeated after a crash
+gives the same bytes.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-from fedcore.aggregation.elementwise import Paths
-from fedcore.aggregation.fold_outputs import FoldReport
-from fedcore.aggregation.folds import Strategy
-from fedcore.aggregation.lowrank.product_fold import RULES
-from fedcore.aggregation.strategies import build
-from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile
+from fedcore.aggregation.fold_task import FoldReport, FoldTask, NextFiles, ServerFiles
+from fedcore.aggregation.lowrank.product_fold import RULE_FOLDS
+from fedcore.aggregation.strategies import Strategy, build
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.compute.device import torch_threads
 from fedcore.formats.frame_header import sha256_file
 from fedcore.spec.job import JobSpec
@@ -29,25 +33,22 @@ from fedcore.wire.frame import FrameInfo
 
 def fold_files(
     spec: JobSpec,
-    global_path: Path | str,
+    before: ServerFiles,
     updates: Sequence[UpdateFile],
-    state_path: Path | str | None,
-    out_global: Path | str,
-    out_state: Path | str,
+    after: NextFiles,
     threads: int = 0,
     strategy: Strategy | None = None,
 ) -> FoldReport:
-    """Fold updates into the next global weights, on ``threads`` threads (0: all cores).
+    """Fold updates into the next global model, on ``threads`` threads (0: all cores).
 
-    ``strategy`` takes the place of the one that the job names.
-    Headers must have passed ``check_header``; numbers need no check before. Raises FoldError as
-    ``open_inputs`` does, and UpdatesRefused where an update holds NaN or infinity: nothing is
-    written then.
+    ``strategy`` takes the place of the one that the job names. Headers must have passed
+    ``check_header``; numbers need no check before. Raises FoldError as ``open_updates`` does, and
+    UpdatesRefused where an update holds NaN or infinity: nothing is written then.
     """
-    before = ServerFiles(Path(global_path), Path(state_path) if state_path else None)
-    paths = Paths(before, Path(out_global), Path(out_state))
-    rule = RULES[spec.adapter.averaging.rule]
-    return rule(spec, paths, updates, threads, strategy or build(spec))
+    began = time.perf_counter()
+    task = FoldTask(spec, strategy or build(spec), before, updates, after, threads)
+    report = RULE_FOLDS[spec.adapter.averaging.rule](task)
+    return replace(report, seconds=time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,7 @@ class FoldFunction(Protocol):
     """``fold_files``, or what stands for it where the work is done already."""
 
     def __call__(
-        self,
-        spec: JobSpec,
-        global_path: Path,
-        updates: Sequence[UpdateFile],
-        state_path: Path | None,
-        out_global: Path,
-        out_state: Path,
+        self, spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
     ) -> FoldReport: ...
 
 
@@ -85,19 +80,19 @@ def fold_and_serve(
     """
     chain = spec.wire.step_chain
     if chain is None:
-        return PublishedModel(
-            fold(spec, before.model, updates, before.state, after.model, after.state), None
-        )
-    wished, state = (path.with_name(f"{path.name}.folded") for path in (after.model, after.state))
+        return PublishedModel(fold(spec, before, updates, after), None)
+    assert after.step is not None, "a job that sends steps needs a file for them"
+    folded = NextFiles(
+        *(path.with_name(f"{path.name}.folded") for path in (after.model, after.state))
+    )
     try:
-        report = fold(spec, before.model, updates, before.state, wished, state)
-        folded = StepSource(before.model, wished, before.state, state)
+        report = fold(spec, before, updates, folded)
+        source = StepSource(before.model, folded.model, before.state, folded.state)
         base = sha256_file(before.model)
         with torch_threads(1):
-            sent = send_step(chain, folded, base, after.step, after.model, after.state)
+            sent = send_step(chain, source, base, after.step, after.model, after.state)
     finally:
-        wished.unlink(missing_ok=True)
-        state.unlink(missing_ok=True)
-    return PublishedModel(
-        replace(report, global_frame=sent.model, state_frame=sent.state), sent.step
-    )
+        folded.model.unlink(missing_ok=True)
+        folded.state.unlink(missing_ok=True)
+    report = replace(report, global_frame=sent.model, state_frame=sent.state)
+    return PublishedModel(report, sent.step)

@@ -1,19 +1,14 @@
-"""Every strategy by name: the one place where a specification becomes a strategy."""
+"""Strategies: filters and reweighting before the fold, the fold, server optimizers after it.
+
+``build`` is the one place where a specification becomes a strategy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcore.aggregation.folds import (
-    MEDIAN,
-    WEIGHTED_MEAN,
-    Filter,
-    Fold,
-    Strategy,
-    clip_norm,
-    trimmed_mean,
-)
+from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN, Fold, trimmed_mean
 from fedcore.aggregation.server_optimizers import (
     AdaptiveRates,
     ServerOptimizer,
@@ -24,9 +19,43 @@ from fedcore.aggregation.server_optimizers import (
     server_sgd,
     server_yogi,
 )
-from fedcore.aggregation.weighting import NORMALISED, Reweighting, fair
+from fedcore.aggregation.weighting import NORMALISED, Reweighting, UpdateStats, fair
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import StrategySpec
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A change to each update by itself: from its stats, the number it is multiplied with.
+
+    With a filter every update is read twice, as its norm must be known before it is folded.
+    """
+
+    name: str
+    factor: Callable[[UpdateStats], float]
+
+
+def clip_norm(limit: float) -> Filter:
+    """Scale an update down to the norm ``limit``; shorter ones pass untouched."""
+    return Filter("clip_norm", lambda stats: min(1.0, limit / stats.norm) if stats.norm else 1.0)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A federated strategy as a value. ``objective`` is what its devices minimise (by name)."""
+
+    name: str
+    filters: tuple[Filter, ...]
+    fold: Fold
+    optimizers: tuple[ServerOptimizer, ...]
+    objective: str = "plain"
+    reweighting: Reweighting | None = None
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether every update is read once before it is folded."""
+        return bool(self.filters) or (self.reweighting is not None and self.reweighting.needs_norms)
+
 
 # All folds work coordinate by coordinate: adapters are folded as under fedit, A and B each apart.
 FOLDS: dict[str, Callable[[StrategySpec], Fold]] = {
@@ -34,10 +63,6 @@ FOLDS: dict[str, Callable[[StrategySpec], Fold]] = {
     "median": lambda _options: MEDIAN,
     "trimmed_mean": lambda options: trimmed_mean(options.trim),
 }
-
-
-def _filters(options: StrategySpec) -> tuple[Filter, ...]:
-    return (clip_norm(options.clip_update_norm),) if options.clip_update_norm else ()
 
 
 def _sgd(spec: JobSpec) -> ServerOptimizer:
@@ -67,11 +92,10 @@ def _fair(spec: JobSpec) -> Reweighting:
 
 
 def with_actual_participation(spec: JobSpec, took_part: int, devices: int) -> JobSpec:
-    """The job as one round of it was: so many of all its devices sent what is folded.
+    """The job with the share of its devices whose updates one round folds.
 
-    SCAFFOLD's server needs that share, and rounding up, ``participation.minimum`` and devices that
-    are away all make it another than the one asked for. Other strategies fold alike whoever is
-    there.
+    SCAFFOLD's server needs that share. It differs from the configured one by rounding up, by
+    ``participation.minimum`` and by devices that are away. Other strategies do not depend on it.
     """
     if not spec.strategy.serves_state:
         return spec
@@ -80,11 +104,11 @@ def with_actual_participation(spec: JobSpec, took_part: int, devices: int) -> Jo
 
 @dataclass(frozen=True)
 class StrategyTemplate:
-    """A strategy but for its numbers: the server's optimizer, what devices minimise, the shares."""
+    """A strategy without its numbers: server optimizer, client objective, reweighting."""
 
-    stage: Callable[[JobSpec], ServerOptimizer]
+    optimizer: Callable[[JobSpec], ServerOptimizer]
     objective: str = "plain"
-    weighing: Callable[[JobSpec], Reweighting | None] = lambda _spec: None
+    reweighting: Callable[[JobSpec], Reweighting | None] = lambda _spec: None
 
 
 STRATEGIES: dict[str, StrategyTemplate] = {
@@ -96,16 +120,20 @@ STRATEGIES: dict[str, StrategyTemplate] = {
     "fedyogi": StrategyTemplate(lambda spec: server_yogi(_rates(spec))),
     "fedadagrad": StrategyTemplate(lambda spec: server_adagrad(_rates(spec))),
     "scaffold": StrategyTemplate(_controls, "controlled"),
-    "fednova": StrategyTemplate(_sgd, weighing=lambda _spec: NORMALISED),
-    "qfedavg": StrategyTemplate(_sgd, weighing=_fair),
+    "fednova": StrategyTemplate(_sgd, reweighting=lambda _spec: NORMALISED),
+    "qfedavg": StrategyTemplate(_sgd, reweighting=_fair),
 }
 
 
 def build(spec: JobSpec) -> Strategy:
     """The strategy a job asks for."""
-    name, options = spec.strategy.name, spec.strategy
-    recipe = STRATEGIES[name]
-    stages = (recipe.stage(spec),)
-    fold = FOLDS[options.fold](options)
-    weighing = recipe.weighing(spec)
-    return Strategy(name, _filters(options), fold, stages, recipe.objective, weighing)
+    options = spec.strategy
+    template = STRATEGIES[options.name]
+    return Strategy(
+        options.name,
+        (clip_norm(options.clip_update_norm),) if options.clip_update_norm else (),
+        FOLDS[options.fold](options),
+        (template.optimizer(spec),),
+        template.objective,
+        template.reweighting(spec),
+    )

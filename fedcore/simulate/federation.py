@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.strategies import Strategy
 from fedcore.errors import EdgewiseError
 from fedcore.hardware.virtual_device import Machine
 from fedcore.rounds import durations

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcore.aggregation.flat_file import Shapes
-from fedcore.aggregation.folds import Strategy
 from fedcore.aggregation.hierarchical import fold_cluster
+from fedcore.aggregation.strategies import Strategy
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import Fault, SpecError
 from fedcore.rounds.clusters import inputs_of_fold, server_inputs, updates_from

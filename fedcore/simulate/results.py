@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.fold_task import FoldReport
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
 

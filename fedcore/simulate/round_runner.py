@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from fedcore.aggregation.fold_outputs import FoldReport
-from fedcore.aggregation.folds import Strategy
+from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_and_serve, fold_files
-from fedcore.aggregation.strategies import build, with_actual_participation
-from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile
+from fedcore.aggregation.strategies import Strategy, build, with_actual_participation
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import DataError, Fault, SpecError
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.formats.frame_header import read_header

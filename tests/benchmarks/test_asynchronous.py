@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import asynchronous as study
 from benchmarks.asynchronous import FLEET, MODES, SLOWNESS, STEPS, LossCurve, LossPoint, ModeRun
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.fold_task import FoldReport
 from fedcore.simulate.federation import _Federation
 from fedcore.simulate.round_runner import AggregatedRound, ScheduledUpdate
 from fedcore.train.evaluate import Evaluation

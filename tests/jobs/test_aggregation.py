@@ -195,14 +195,14 @@ def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
     job, current = collected(federation)
 
     def cannot(*_: Any) -> None:
-        raise FoldError("the server state is of fedadam, not of fedavg; start without it")
+        raise FoldError("the server state belongs to fedadam, not of fedavg; start without it")
 
     monkeypatch.setattr(round_fold, "fold_and_serve", cannot)
     fold_round(current.pk)
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert job.reason.startswith("the server state is of fedadam")
+    assert job.reason.startswith("the server state belongs to fedadam")
     assert list(incoming_dir().iterdir()) == []
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.aggregation import block_pass, elementwise, sharding
+from fedcore.aggregation import block_pass, sharding
+from fedcore.aggregation.fold_task import NextFiles
 from fedcore.aggregation.next_model import fold_files
 from tests.federation import Federation, weights
 from tests.jobs.test_aggregation import collected
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.postgresql
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards so small that a tiny model has several."""
     settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = 2, 3_000
-    for module in (block_pass, elementwise, sharding):
+    for module in (block_pass, sharding):
         monkeypatch.setattr(module, "BLOCK", 256)
 
 
@@ -38,8 +39,8 @@ def undivided(row: Round, folder: Path) -> str:
     """SHA-256 of what the round's fold gives in one piece."""
     with ExitStack() as stack:
         before, updates = round_fold.opened(row, stack)
-        spec, after = row.job.job_spec, folder / "after"
-        done = fold_files(spec, before.model, updates, before.state, after, folder / "state")
+        after = NextFiles(folder / "after", folder / "state")
+        done = fold_files(row.job.job_spec, before, updates, after)
     return done.global_frame.sha256
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from django.db import transaction
 from django.utils import timezone
 
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_and_serve
 from fedcore.aggregation.strategies import with_actual_participation
-from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile, UpdatesRefused
+from fedcore.aggregation.update_files import UpdateFile, UpdatesRefused
 from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.formats.update_header import WIRE_KEY
 from fedcore.rounds.types import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
@@ -89,7 +90,7 @@ def _fold(row: Round) -> Result | None:
         report, step = served.report, served.step
         kept = _stored(after.model, report.global_frame, ArtefactKind.GLOBAL)
         state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
-        step_kept = _stored(after.step, step, ArtefactKind.STEP) if step else None
+        step_kept = _stored(after.step, step, ArtefactKind.STEP) if step and after.step else None
         told = fold_inputs.figures(row, fold_inputs.reported(row))
         folded = cluster_folds.fold_summaries(row) if row.clusters else []
     slots = [update.slot for update in updates]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from math import ceil
-from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
@@ -18,10 +17,10 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from fedcore.aggregation import sharding
-from fedcore.aggregation.flat_inputs import Span
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.flat_file import Span
+from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import FoldFunction, fold_files
-from fedcore.aggregation.update_files import Key, ServerFiles, UpdateFile
+from fedcore.aggregation.update_files import Key, UpdateFile
 from fedcore.formats.frame_header import read_header
 from fedcore.spec.job import JobSpec
 from webapp.common.task_queue import FOLD_SHARD, send_after_commit
@@ -72,7 +71,7 @@ def _plan(
     plan = FoldPlan.objects.filter(round=row).first()
     if plan is not None and is_of(plan, updates):
         return plan
-    found = sharding.factors_of(row.job.job_spec, before, updates, incoming_dir())
+    found = sharding.shard_factors(row.job.job_spec, before, updates, incoming_dir())
     members = [[*key, factor] for key, factor in sorted(found.items())]
     with transaction.atomic():
         lock_job(row.job_id)
@@ -123,15 +122,9 @@ def _joined(plan: FoldPlan, stored: Sequence[sharding.ShardFile]) -> FoldFunctio
     folded = sharding.FoldedShards(stored, factors_of(plan))
 
     def join(
-        spec: JobSpec,
-        global_path: Path,
-        updates: Sequence[UpdateFile],
-        state_path: Path | None,
-        out_global: Path,
-        out_state: Path,
+        spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
     ) -> FoldReport:
-        before = ServerFiles(global_path, state_path)
-        return sharding.join_shards(spec, before, updates, folded, (out_global, out_state))
+        return sharding.join_shards(spec, before, updates, folded, after)
 
     return join
 

@@ -1,4 +1,4 @@
-"""What devices ended with, read from their updates matrix by matrix.
+"""The low-rank factors that devices ended with, read from their updates matrix by matrix.
 
 One matrix of all devices is in memory at a time, whatever the number of matrices.
 """
@@ -6,7 +6,7 @@ One matrix of all devices is in memory at a time, whatever the number of matrice
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from fedcore.aggregation.lowrank.products import Product
 from fedcore.aggregation.lowrank.rules import TrainedProduct
+from fedcore.aggregation.update_files import UpdateFile, WeightedUpdate
 from fedcore.errors import WireError
 from fedcore.model.received import SCALE_KEY, adapter_of
 from fedcore.spec.job import JobSpec
-from fedcore.spec.overrides import factor_name, factor_of
+from fedcore.spec.overrides import factor_name, factor_of, trained_shapes
 from fedcore.wire.frame import FrameReader
-
-Key = tuple[int, int]
+from fedcore.wire.update import open_update
 
 
 @dataclass(frozen=True)
 class AdaptedMatrix:
-    """One matrix of a global artefact: its names of A and B, and of what the base has taken in."""
+    """One matrix of a global artefact: the names of its A and B, and of its merged base update."""
 
     module: str
     a: str
@@ -48,7 +48,8 @@ class GlobalAdapter:
             module, factor = factor_of(name)
             names.setdefault(module, {})[factor] = name
         self.matrices = [
-            AdaptedMatrix(module, found["A"], found["B"]) for module, found in sorted(names.items())
+            AdaptedMatrix(module, factors["A"], factors["B"])
+            for module, factors in sorted(names.items())
         ]
 
     def factors(self, matrix: AdaptedMatrix) -> dict[str, Tensor]:
@@ -59,7 +60,7 @@ class GlobalAdapter:
         return Product.of(self.frame[matrix.b], self.frame[matrix.a], self.scale)
 
     def merged(self, matrix: AdaptedMatrix) -> Product:
-        """What the base of this matrix has taken in."""
+        """The update that was merged into the base of this matrix in earlier rounds."""
         up, down = matrix.merged
         if up not in self.frame:
             rows, columns = self.frame.shapes[matrix.b][0], self.frame.shapes[matrix.a][1]
@@ -69,48 +70,47 @@ class GlobalAdapter:
 
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """One device's update: the job as it was given it, its deltas, its share and factor."""
+    """One device's deltas by tensor name, and the job with its overrides (rank, scale, modules)."""
 
-    key: Key
     spec: JobSpec
     deltas: Mapping[str, Tensor]
-    share: float
-    factor: float
 
     def products(
-        self, matrix: AdaptedMatrix, whole: GlobalAdapter
+        self, matrix: AdaptedMatrix, adapter: GlobalAdapter
     ) -> tuple[Product, Product] | None:
         """``s B A`` before and after its training; None where it did not train this matrix."""
-        own = adapter_of(whole.factors(matrix), whole.scale, self.spec)
-        if matrix.a not in own:
+        received = adapter_of(adapter.factors(matrix), adapter.scale, self.spec)
+        if matrix.a not in received:
             return None
         scale = self.spec.adapter.scale
-        a, b = own[matrix.a], own[matrix.b]
+        a, b = received[matrix.a], received[matrix.b]
         after = b + self.deltas[matrix.b].float(), a + self.deltas[matrix.a].float()
         return Product.of(b, a, scale), Product.of(*after, scale)
 
 
-def parts(
-    devices: list[LowRankUpdate], matrix: AdaptedMatrix, whole: GlobalAdapter
-) -> list[TrainedProduct]:
-    """The parts of all who trained this matrix; their shares are renormalised to 1.
-
-    Empty where nobody with a share did.
-    """
-    found = [(device, device.products(matrix, whole)) for device in devices if device.share]
-    trained = [(device, pair) for device, pair in found if pair is not None]
-    weight = math.fsum(device.share for device, _ in trained)
-    return [TrainedProduct(device.share / weight, device.factor, *pair) for device, pair in trained]
-
-
-def norm_of(deltas: Mapping[str, Tensor]) -> float:
-    """Frobenius norm of an update. Raises WireError where a number of it is not finite."""
-    return math.sqrt(math.fsum(_squares(deltas)))
-
-
-def _squares(deltas: Mapping[str, Tensor]) -> Iterator[float]:
+def open_lowrank(
+    update: UpdateFile, spec: JobSpec, adapter: GlobalAdapter
+) -> tuple[LowRankUpdate, float]:
+    """Open a device's update, and its Frobenius norm. Raises WireError where it is not finite."""
+    device_spec = update.spec or spec
+    deltas = open_update(update.path, trained_shapes(device_spec, adapter.frame.shapes))
+    squares = []
     for name in sorted(deltas):
-        wide = deltas[name].double().reshape(-1)
-        if not bool(torch.isfinite(wide).all()):
+        numbers = deltas[name].double().reshape(-1)
+        if not bool(torch.isfinite(numbers).all()):
             raise WireError(f"tensor {name!r} holds NaN or infinity; the update is refused")
-        yield float(torch.dot(wide, wide))
+        squares.append(float(torch.dot(numbers, numbers)))
+    return LowRankUpdate(device_spec, deltas), math.sqrt(math.fsum(squares))
+
+
+def trained_products(
+    updates: Sequence[WeightedUpdate[LowRankUpdate]], matrix: AdaptedMatrix, adapter: GlobalAdapter
+) -> list[TrainedProduct]:
+    """The products of all devices that trained this matrix; their shares are renormalised to 1.
+
+    Empty where no device with a share did.
+    """
+    pairs = [(update, update.data.products(matrix, adapter)) for update in updates if update.share]
+    trained = [(update, pair) for update, pair in pairs if pair is not None]
+    total = math.fsum(update.share for update, _ in trained)
+    return [TrainedProduct(update.share / total, update.factor, *pair) for update, pair in trained]

@@ -97,8 +97,8 @@ class Spectrum:
 
         Singular values up to ``noise`` count as zero.
         """
-        kept = min(rank, int((self.values > noise).sum()))
-        return Product(self.u[:, :kept] * self.values[:kept], self.v[:kept])
+        terms = min(rank, int((self.values > noise).sum()))
+        return Product(self.u[:, :terms] * self.values[:terms], self.v[:terms])
 
 
 def spectrum(product: Product, rank: int | None = None) -> Spectrum:
@@ -143,6 +143,6 @@ def compressed(product: Product, noise: float = 0.0) -> Product:
     """The same matrix at its own rank: what is at most ``noise``, or fp32 cannot hold, is zero."""
     if not product.rank:
         return product
-    found = spectrum(product)
-    top = float(found.values[0]) if len(found.values) else 0.0
-    return found.cut(product.rank, max(noise, FP32_ROUNDING * top))
+    svd = spectrum(product)
+    top = float(svd.values[0]) if len(svd.values) else 0.0
+    return svd.cut(product.rank, max(noise, FP32_ROUNDING * top))

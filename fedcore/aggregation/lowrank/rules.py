@@ -75,9 +75,9 @@ def redistributed(
     """
     b, a = (factor.clone() for factor in start)
     rank = a.shape[0]
-    kept = spectrum(target, rank).cut(rank, noise_of(target)) if target.rank else target
-    b[:, : kept.rank] = (kept.left / scale).float()
-    a[: kept.rank] = kept.right.float()
+    best = spectrum(target, rank).cut(rank, noise_of(target)) if target.rank else target
+    b[:, : best.rank] = (best.left / scale).float()
+    a[: best.rank] = best.right.float()
     return ServedAdapter(b, a, merged)
 
 
@@ -87,7 +87,7 @@ def stacked(
     """FLoRA (Wang et al. 2024, arXiv 2409.05976): all of W into the base, the adapter anew."""
     del scale
     b, a = start
-    return ServedAdapter(b, a, taken_in(merged, target))
+    return ServedAdapter(b, a, merged_with(merged, target))
 
 
 def with_residual(
@@ -95,10 +95,10 @@ def with_residual(
 ) -> ServedAdapter:
     """FedEx-LoRA (Singhal et al. 2024, arXiv 2410.09432): what B A misses of W, into the base."""
     missed = total([target, Product.of(b, a, -scale)])
-    return ServedAdapter(b, a, taken_in(merged, compressed(missed, noise_of(missed))))
+    return ServedAdapter(b, a, merged_with(merged, compressed(missed, noise_of(missed))))
 
 
-def taken_in(merged: Product, change: Product) -> Product:
+def merged_with(merged: Product, change: Product) -> Product:
     """What the base holds with one more change, as fp32 holds it.
 
     Factors stand side by side until they are more than the smaller side of the matrix; then they

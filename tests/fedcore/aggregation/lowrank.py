@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.model.adapters import initial_lora
@@ -99,7 +99,8 @@ class Server:
             files.append(UpdateFile(path, weight, slot, spec=own, **given))
         number = self.round + 1
         after, state = self.folder / f"global-{number}", self.folder / f"state-{number}"
-        report = fold_files(self.spec, self.path, files, self.state, after, state)
+        before = ServerFiles(self.path, self.state)
+        report = fold_files(self.spec, before, files, NextFiles(after, state))
         self.round, self.state = number, state
         return report
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.spec.job import JobSpec
@@ -72,7 +72,8 @@ class Server:
     ) -> FoldReport:
         files = self.files(updates, told)
         after, state = self.folder / f"global-{self.round + 1}", self.folder / f"s-{self.round + 1}"
-        report = fold_files(self.spec, self.path, files, self.state, after, state)
+        before = ServerFiles(self.path, self.state)
+        report = fold_files(self.spec, before, files, NextFiles(after, state))
         self.round, self.state = self.round + 1, state
         return report
 

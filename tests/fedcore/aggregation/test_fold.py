@@ -18,17 +18,17 @@ from torch import Tensor
 from fedcore.aggregation import folds
 from fedcore.aggregation.block_pass import BLOCK
 from fedcore.aggregation.flat_inputs import Shard
-from fedcore.aggregation.fold_outputs import FoldReport
+from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.sharding import (
     FoldedShards,
     ShardFile,
-    factors_of,
     fold_shard,
     join_shards,
+    shard_factors,
     spans,
 )
-from fedcore.aggregation.update_files import ServerFiles, UpdateFile, UpdatesRefused
+from fedcore.aggregation.update_files import UpdateFile, UpdatesRefused
 from fedcore.errors import FoldError
 from fedcore.formats.codec_chain import parse
 from fedcore.spec.job import JobSpec
@@ -69,8 +69,9 @@ class Site:
     def fold(
         self, job: JobSpec, updates: Sequence[UpdateFile] | None = None, threads: int = 0
     ) -> FoldReport:
-        after, state = self.folder / "after", self.folder / "state"
-        return fold_files(job, self.before, updates or self.updates, None, after, state, threads)
+        before = ServerFiles(self.before, None)
+        after = NextFiles(self.folder / "after", self.folder / "state")
+        return fold_files(job, before, updates or self.updates, after, threads)
 
     @property
     def after(self) -> dict[str, Tensor]:
@@ -207,15 +208,8 @@ class TestShards:
         site = Site(tmp_path, 3)
         job = spec(name=strategy, fold=fold, clip_update_norm=300.0)
         whole = site.fold(job)
-        second = fold_files(
-            job,
-            tmp_path / "after",
-            site.updates,
-            tmp_path / "state",
-            tmp_path / "g",
-            tmp_path / "s",
-        )
         before = ServerFiles(tmp_path / "after", tmp_path / "state")
+        second = fold_files(job, before, site.updates, NextFiles(tmp_path / "g", tmp_path / "s"))
         joined = self.sharded(site, job, before, 3)
         assert (joined.global_frame, joined.state_frame) == (
             second.global_frame,
@@ -227,7 +221,7 @@ class TestShards:
 
     @staticmethod
     def sharded(site: Site, job: JobSpec, before: ServerFiles, count: int) -> FoldReport:
-        factors = factors_of(job, before, site.updates, site.folder)
+        factors = shard_factors(job, before, site.updates, site.folder)
 
         def one(span: tuple[int, int]) -> ShardFile:
             out = site.folder / f"shard-{span[0]}"
@@ -236,7 +230,7 @@ class TestShards:
 
         with ThreadPoolExecutor(2) as pool:
             shards = list(pool.map(one, reversed(spans(ELEMENTS, count))))
-        after = site.folder / "joined", site.folder / "joined-state"
+        after = NextFiles(site.folder / "joined", site.folder / "joined-state")
         return join_shards(job, before, site.updates, FoldedShards(shards, factors), after)
 
     def test_ranges_are_whole_blocks_and_make_up_the_row(self) -> None:
@@ -255,7 +249,8 @@ class TestShards:
         shards = [ShardFile(tmp_path / "one", span, done.squares)]
         with pytest.raises(FoldError, match="leave gaps"):
             folded = FoldedShards(shards, {(0, 0): 1.0})
-            join_shards(job, before, site.updates, folded, (tmp_path / "g", tmp_path / "s"))
+            after = NextFiles(tmp_path / "g", tmp_path / "s")
+            join_shards(job, before, site.updates, folded, after)
         assert not (tmp_path / "g").exists()
 
     def test_the_shard_that_holds_it_names_what_is_not_finite(self, tmp_path: Path) -> None:

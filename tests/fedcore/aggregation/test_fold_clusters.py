@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.hierarchical import fold_cluster
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile, UpdatesRefused
@@ -53,7 +54,8 @@ def hierarchical(
 
 
 def served(job: JobSpec, folder: Path, updates: Sequence[UpdateFile]) -> dict[str, torch.Tensor]:
-    fold_files(job, folder / "global", updates, None, folder / "after", folder / "state")
+    before = ServerFiles(folder / "global", None)
+    fold_files(job, before, updates, NextFiles(folder / "after", folder / "state"))
     reader = FrameReader(folder / "after")
     return {name: reader[name].clone() for name in reader}
 

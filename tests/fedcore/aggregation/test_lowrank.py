@@ -21,10 +21,10 @@ from fedcore.aggregation.lowrank.rules import (
     MatrixError,
     TrainedProduct,
     mean_product,
+    merged_with,
     moved,
     redistributed,
     stacked,
-    taken_in,
     with_residual,
 )
 
@@ -188,7 +188,7 @@ class TestRules:
         held, wanted = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
         for number in range(12):
             change = product(number, 6).times(0.1)
-            held, wanted = taken_in(held, change), wanted + change.dense()
+            held, wanted = merged_with(held, change), wanted + change.dense()
             assert held.rank <= min(OUT, IN)
         assert close(held.dense(), wanted, 1e-6)
         assert torch.equal(held.left, held.left.float().double()), "as fp32 holds it"

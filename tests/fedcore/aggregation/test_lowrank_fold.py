@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcore.aggregation.lowrank.product_fold import RULES
+from fedcore.aggregation.lowrank.product_fold import RULE_FOLDS
 from fedcore.aggregation.update_files import UpdatesRefused
 from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
 from fedcore.spec.overrides import factor_name
@@ -18,7 +18,7 @@ EXACT = ("ffa", "flexlora", "stack", "fedex")  # with ranks enough
 
 
 def test_the_table_is_complete() -> None:
-    assert set(RULES) == set(LowRankRule)
+    assert set(RULE_FOLDS) == set(LowRankRule)
 
 
 @pytest.fixture(params=list(map(str, LowRankRule)))

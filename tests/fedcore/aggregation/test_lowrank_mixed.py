@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedcore.aggregation.flat_inputs import factors_of
 from fedcore.aggregation.strategies import build
+from fedcore.aggregation.update_files import strategy_factors
 from fedcore.aggregation.weighting import UpdateStats
 from fedcore.errors import SpecError
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
@@ -109,7 +109,7 @@ def test_rates_clipping_and_weighings_work_on_products(
         )
         for slot, norm in enumerate(norms)
     ]  # fmt: skip
-    factors = factors_of(build(server.spec), stats)
+    factors = strategy_factors(build(server.spec), stats)
     rate = server.spec.strategy.server_learning_rate
     assert any(factor != 1 for factor in factors) or rate != 1
     held = {m: server.effective(m) for m in MODULES}

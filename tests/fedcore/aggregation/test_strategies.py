@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from fedcore.aggregation.flat_inputs import Shard
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.lowrank.averaging_error import aggregation_error
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.sharding import (
     FoldedShards,
     ShardFile,
-    factors_of,
     fold_shard,
     join_shards,
+    shard_factors,
     spans,
 )
 from fedcore.aggregation.strategies import FOLDS as FOLD_TABLE
 from fedcore.aggregation.strategies import STRATEGIES as TABLE
 from fedcore.aggregation.strategies import build
-from fedcore.aggregation.update_files import ServerFiles
 from fedcore.errors import FoldError
 from fedcore.methods.objectives import OBJECTIVES
 from fedcore.spec.options.strategy import FOLDS, STATEFUL, STRATEGIES
@@ -119,16 +119,15 @@ class TestLaws:
         server.fold([(noise(7), 1, 0)])
         told = {i: {"steps": i + 1, "loss_before": 1.0 + i} for i in range(3)}
         files = server.files([(noise(i + 1), i + 1.0, i) for i in range(3)], told)
-        whole = tmp_path / "whole", tmp_path / "whole-state"
-        wanted = fold_files(server.spec, server.path, files, server.state, *whole)
+        whole = NextFiles(tmp_path / "whole", tmp_path / "whole-state")
         before = ServerFiles(server.path, server.state)
-        factors = factors_of(server.spec, before, files, tmp_path)
+        wanted = fold_files(server.spec, before, files, whole)
+        factors = shard_factors(server.spec, before, files, tmp_path)
         (span,) = spans(sum(math.prod(shape) for shape in SHAPES.values()), 2)
         done = fold_shard(server.spec, before, files, Shard(span, factors), tmp_path / "shard")
         folded = FoldedShards([ShardFile(tmp_path / "shard", span, done.squares)], factors)
-        joined = join_shards(
-            server.spec, before, files, folded, (tmp_path / "joined", tmp_path / "joined-state")
-        )
+        after = NextFiles(tmp_path / "joined", tmp_path / "joined-state")
+        joined = join_shards(server.spec, before, files, folded, after)
         assert joined.global_frame == wanted.global_frame
         assert joined.state_frame == wanted.state_frame
 
@@ -175,7 +174,7 @@ def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedadam"))
     server.fold([(noise(1), 1, 0)])
     server.spec = job("fedavg")
-    with pytest.raises(FoldError, match="the server state is of fedadam"):
+    with pytest.raises(FoldError, match="the server state belongs to fedadam"):
         server.fold([(noise(1), 1, 0)])
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.server_optimizers import server_controls
 from fedcore.aggregation.update_files import UpdateFile
@@ -267,9 +268,8 @@ class Bowls:
                 write_frame(path, self.local(number, slot), {"kind": "update"})
                 files.append(UpdateFile(path, 1.0, slot))
             out, state = self.folder / f"global-{number}", self.folder / f"state-{number}"
-            fold_files(
-                self.spec, self.folder / f"global-{number - 1}", files, self.state, out, state
-            )
+            before = ServerFiles(self.folder / f"global-{number - 1}", self.state)
+            fold_files(self.spec, before, files, NextFiles(out, state))
             self.state = state
         return FrameReader(self.folder / f"global-{rounds}")["w"].clone()
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN, Strategy, clip_norm
+from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN
 from fedcore.aggregation.server_optimizers import Moments, ServerOptimizer
-from fedcore.aggregation.strategies import build
+from fedcore.aggregation.strategies import Strategy, build, clip_norm
 from fedcore.errors import SpecError
 from fedcore.simulate.federation import RoundResult, simulate
 from fedcore.spec.job import JobSpec
@@ -65,7 +65,7 @@ def test_own_filters_apply_within_clusters(
 ) -> None:
     tree = {"parents": ["attic=hall", "barn=hall"]}
     spec = spec_of(tiny, tree=tree, rounds=1)
-    stages = build(spec).stages
+    stages = build(spec).optimizers
     clipped = Strategy("clipped", (clip_norm(1e-3),), WEIGHTED_MEAN, stages)
     flat = run(replace(spec, tree=replace(spec.tree, parents=())), sources, tmp_path / "a", clipped)
     assert run(spec, sources, tmp_path / "b", clipped)[1].mean["loss"] == pytest.approx(
@@ -93,6 +93,6 @@ def test_own_strategy_may_use_a_median(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     spec = spec_of(tiny, rounds=1)
-    median = Strategy("median", (), MEDIAN, build(spec).stages)
+    median = Strategy("median", (), MEDIAN, build(spec).optimizers)
     named = run(replace(spec, strategy=replace(spec.strategy, fold="median")), sources, tmp_path)
     assert run(spec, sources, tmp_path, median)[1].sha256 == named[1].sha256

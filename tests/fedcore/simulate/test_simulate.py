@@ -50,6 +50,7 @@ def test_separate_processes_give_the_same_bits(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     """Each device trains in a process of its own, as agents do; frames arrive out of order."""
+    from fedcore.aggregation.fold_task import NextFiles, ServerFiles
     from fedcore.aggregation.next_model import fold_files
     from fedcore.aggregation.update_files import UpdateFile
     from fedcore.model.initial import write_initial
@@ -69,7 +70,8 @@ def test_separate_processes_give_the_same_bits(
             capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "2"},
         )  # fmt: skip
         updates.insert(0, UpdateFile(out, int(done.stdout), slot))
-    fold_files(spec, tmp_path / "g0", updates, None, tmp_path / "g1", tmp_path / "s1")
+    after = NextFiles(tmp_path / "g1", tmp_path / "s1")
+    fold_files(spec, ServerFiles(tmp_path / "g0", None), updates, after)
     assert sha256_file(tmp_path / "g1") == results[1].sha256
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_and_serve
-from fedcore.aggregation.update_files import NextFiles, ServerFiles, UpdateFile
+from fedcore.aggregation.update_files import UpdateFile
 from fedcore.formats.frame_header import read_header, sha256_file
 from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.simulate.federation import RoundResult, global_file, simulate
