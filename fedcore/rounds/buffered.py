@@ -1,16 +1,22 @@
-"""The step function of an asynchronous job: one buffer of updates, many models they started from.
+"""The step function of an asynchronous job: a buffer of updates that started from several models.
 
-FedBuff (Nguyen et al. 2022, arXiv 2106.06639): a round is one version of the model. It collects
-until ``Buffering.size`` updates are in its buffer, whatever version they started from, and nobody
-waits for it: a device that has reported gets new work on the newest model at once. FedAsync (Xie et
-al. 2019, arXiv 1903.03934) is the buffer of one.
+FedBuff (Nguyen et al. 2022, arXiv 2106.06639). A round is one version of the model. It collects
+until ``Buffering.size`` updates are in its buffer, whatever version they started from. Nobody waits
+for it: a device gets new work on the newest model as soon as it reports. FedAsync (Xie et al. 2019,
+arXiv 1903.03934) is a buffer of one.
 
-A ``Window`` is every round with something open, oldest first; the newest is the one that collects.
-An assignment stays with the round whose base it trains from; ``buffered_in`` says who folds it.
-Our choices: while a fold runs, who reports waits the moment for its outcome rather than start from
-a model about to be old; a device evaluates the newest version that is due before it trains again,
-so versions in between are measured by fewer devices; at the deadline a buffer is folded as full as
-it is. ``tests/fedcore/rounds/test_buffered.py`` walks every arrow.
+A ``Window`` holds every round with work in flight, oldest first; only the newest collects. An
+assignment stays with the round whose model it trains from; ``buffered_in`` names the round that
+folds its update.
+
+Our choices:
+
+- While an aggregation runs, a device that reports waits for the new model.
+- A device evaluates the newest version that is due before it trains again, so fewer devices measure
+  the versions in between.
+- At the deadline the buffer is folded however full it is.
+
+``tests/fedcore/rounds/test_buffered.py`` covers every transition.
 """
 
 from __future__ import annotations
@@ -18,11 +24,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedcore.rounds.queries import (
-    failure_reasons,
     latest_attempts,
     may_retry,
+    missing_evaluations,
     train_attempts,
     unfolded_updates,
+    with_reasons,
 )
 from fedcore.rounds.round_builder import RoundBuilder, due, expire_silent
 from fedcore.rounds.types import (
@@ -31,7 +38,6 @@ from fedcore.rounds.types import (
     ENDED,
     Aggregate,
     Aggregated,
-    AggregationFailed,
     AssignmentPhase,
     AssignmentState,
     Buffering,
@@ -55,146 +61,155 @@ MEASURABLE = (RoundPhase.CLOSED, RoundPhase.EVALUATING)
 def step_buffered(
     window: Window, event: RoundEvent
 ) -> tuple[tuple[RoundState, tuple[Effect, ...]], ...]:
-    """Apply one event; each round of the window with its effects, in the window's order."""
-    drafts = [RoundBuilder(each) for each in window]
-    current = drafts[-1]
+    """Apply one event. Returns each round of the window with its effects, in the window's order."""
+    builders = [RoundBuilder(each) for each in window]
+    newest = builders[-1]
     if isinstance(event, Interrupted):
-        _interrupt(drafts, event.reason)
-    elif current.round.phase in ENDED:
+        _interrupt(builders, event.reason)
+    elif newest.state.phase in ENDED:
         pass
-    elif isinstance(event, AggregationFailed):
-        _aggregation_failed(drafts, event)
+    elif isinstance(event, Tick):
+        _tick(builders, event)
+    elif newest.state.phase is not RoundPhase.AGGREGATING:
+        pass
     elif isinstance(event, Aggregated):
-        _aggregated(drafts, event.now)
-    else:
-        _tick(drafts, event)
-    return tuple((draft.round, tuple(draft.effects)) for draft in drafts)
+        _aggregated(builders, event.now)
+    elif _in_buffer(builders):
+        _fail(builders, event.reason)
+    else:  # every update of the buffer was refused: fill it again
+        deadline_at = event.now + newest.state.policy.deadline_s
+        newest.move(RoundPhase.COLLECTING, event.reason, deadline_at=deadline_at)
+    return tuple((builder.state, tuple(builder.effects)) for builder in builders)
 
 
-def _tick(drafts: list[RoundBuilder], tick: Tick) -> None:
-    current = drafts[-1]
-    for draft in drafts:
-        expire_silent(draft, tick)
-        _take_evaluations(draft)
-    if current.round.phase is RoundPhase.PLANNED:
-        limit = tick.now + current.round.policy.deadline_s
-        current.move(RoundPhase.COLLECTING, deadline_at=limit)
-    _drop_stale(drafts)
-    if current.round.phase is RoundPhase.COLLECTING:
-        _close_collection(drafts, tick.now)
-    elif current.round.phase is RoundPhase.EVALUATING:
-        _close_evaluation(drafts, tick.now)
-    elif due(current.round, tick.now):
-        limit = current.round.policy.aggregation_s
-        _fail(drafts, f"no worker aggregated the updates within {limit:.0f} s")
-    if current.round.phase not in ENDED:
-        _offer_work(drafts, tick)
+def _interrupt(builders: list[RoundBuilder], reason: str) -> None:
+    """Stop every device. Reported updates wait for the round that replaces this one."""
+    newest = builders[-1]
+    aggregated = newest.state.phase is RoundPhase.EVALUATING
+    for builder in builders:
+        builder.revoke_active(reason)
+    if newest.state.phase in ENDED:  # between two versions
+        return
+    for builder, item in _in_buffer(builders):
+        builder.put(replace(item, buffered_in=None))
+    newest.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
 
 
-def _take_evaluations(draft: RoundBuilder) -> None:
+def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
+    newest, now = builders[-1], tick.now
+    for builder in builders:
+        expire_silent(builder, tick)
+        _accept_evaluations(builder)
+    if newest.state.phase is RoundPhase.PLANNED:
+        deadline_at = now + newest.state.policy.deadline_s
+        newest.move(RoundPhase.COLLECTING, deadline_at=deadline_at)
+    _drop_stale(builders)
+    if newest.state.phase is RoundPhase.COLLECTING:
+        _close_collection(builders, now)
+    elif newest.state.phase is RoundPhase.EVALUATING:
+        _close_evaluation(builders, now)
+    elif due(newest.state, now):
+        limit_s = newest.state.policy.aggregation_s
+        _fail(builders, f"no worker aggregated the updates within {limit_s:.0f} s")
+    if newest.state.phase not in ENDED:
+        _offer_work(builders, tick)
+
+
+def _accept_evaluations(builder: RoundBuilder) -> None:
     reported = [
         item
-        for item in draft.round.assignments
-        if (item.task, item.phase) == (Task.EVALUATE, AssignmentPhase.REPORTED)
+        for item in builder.state.assignments
+        if item.task is Task.EVALUATE and item.phase is AssignmentPhase.REPORTED
     ]
     for item in reported:
-        draft.put(replace(item, phase=AssignmentPhase.FOLDED))
+        builder.put(replace(item, phase=AssignmentPhase.FOLDED))
     if reported:
-        draft.effects.append(EvaluationArrived())
+        builder.effects.append(EvaluationArrived())
 
 
-def _drop_stale(drafts: list[RoundBuilder]) -> None:
-    """Refuse what is too old for the buffer, and stop who trains in vain."""
-    newest = drafts[-1].round.number
-    limit = _buffering(drafts).max_staleness
-    for draft in drafts:
-        age = newest - draft.round.number
-        if age <= limit:
-            continue
-        reason = f"it started {age} versions ago; at most {limit} are allowed"
-        for item in draft.round.assignments:
-            if item.task is Task.TRAIN and item.phase in ACTIVE:
-                draft.revoke(item, reason)
-        _refuse(draft, reason)
+def _drop_stale(builders: list[RoundBuilder]) -> None:
+    """Refuse updates that are too old for the buffer, and stop training that would be."""
+    newest_number = builders[-1].state.number
+    limit = _buffering(builders).max_staleness
+    for builder in builders:
+        age = newest_number - builder.state.number
+        if age > limit:
+            reason = f"it started {age} versions ago; at most {limit} are allowed"
+            _stop_training(builder, reason)
 
 
-def _close_collection(drafts: list[RoundBuilder], now: float) -> None:
-    current = drafts[-1]
-    waiting = _waiting(drafts)
-    size = _buffering(drafts).size
-    over = due(current.round, now) or _nobody_left(drafts)
-    if len(waiting) >= size or (waiting and over):
-        chosen = waiting[:size]
-        for draft, item in chosen:
-            draft.put(replace(item, buffered_in=current.round.number))
-        limit = now + current.round.policy.aggregation_s
-        current.move(RoundPhase.AGGREGATING, deadline_at=limit)
-        current.effects.append(Aggregate(tuple(item.device for _, item in chosen)))
-    elif over:
-        why = "by the deadline" if due(current.round, now) else "and nobody is left who could"
-        reasons = failure_reasons(current.round, Task.TRAIN)
-        _fail(drafts, f"no device delivered an update {why}{': ' + reasons if reasons else ''}")
-
-
-def _nobody_left(drafts: list[RoundBuilder]) -> bool:
-    """Nobody trains, and nobody may be asked once more for this version."""
-    busy = any(
+def _close_collection(builders: list[RoundBuilder], now: float) -> None:
+    """Aggregate a full buffer; at the deadline, or when no device can train, one update will do."""
+    newest = builders[-1]
+    waiting = _waiting(builders)
+    size = _buffering(builders).size
+    late = due(newest.state, now)
+    training = any(
         item.task is Task.TRAIN and item.phase in ACTIVE
-        for draft in drafts
-        for item in draft.round.assignments
+        for builder in builders
+        for item in builder.state.assignments
     )
-    current = drafts[-1].round
-    return not busy and all(_spent(current, device) for device in current.members)
+    idle = not training and all(_exhausted(newest.state, device) for device in newest.state.members)
+    if len(waiting) >= size or (waiting and (late or idle)):
+        chosen = waiting[:size]
+        for builder, item in chosen:
+            builder.put(replace(item, buffered_in=newest.state.number))
+        deadline_at = now + newest.state.policy.aggregation_s
+        newest.move(RoundPhase.AGGREGATING, deadline_at=deadline_at)
+        newest.effects.append(Aggregate(tuple(item.device for _, item in chosen)))
+    elif late or idle:
+        why = "by the deadline" if late else "and no other device can"
+        text = f"no device delivered an update {why}"
+        _fail(builders, with_reasons(text, newest.state, Task.TRAIN))
 
 
-def _spent(current: RoundState, device: str) -> bool:
-    """Whether a device is not to be asked again for this version."""
-    lost = [item for item in train_attempts(current, device) if item.phase in LOST]
-    return len(lost) >= current.policy.max_attempts or any(not item.retryable for item in lost)
+def _exhausted(version: RoundState, device: str) -> bool:
+    """Whether a device has used up its attempts to train on this version."""
+    lost = [item for item in train_attempts(version, device) if item.phase in LOST]
+    return len(lost) >= version.policy.max_attempts or any(not item.retryable for item in lost)
 
 
-def _offer_work(drafts: list[RoundBuilder], tick: Tick) -> None:
-    """Free devices evaluate the newest version they owe, or else train on the newest model."""
-    current = drafts[-1]
-    active = [item for d in drafts for item in d.round.assignments if item.phase in ACTIVE]
+def _offer_work(builders: list[RoundBuilder], tick: Tick) -> None:
+    """Offer free devices the newest evaluation they owe, or else training on the newest model."""
+    newest = builders[-1]
+    active = [item for each in builders for item in each.state.assignments if item.phase in ACTIVE]
     busy = {item.device for item in active}
-    places = _buffering(drafts).concurrency - sum(item.task is Task.TRAIN for item in active)
-    version = next((d for d in reversed(drafts) if _to_measure(d.round)), None)
-    for device in _in_turn(drafts):
+    places = _buffering(builders).concurrency - sum(item.task is Task.TRAIN for item in active)
+    trainable = newest.state.members if newest.state.phase is RoundPhase.COLLECTING else ()
+    measured = [
+        builder
+        for builder in builders
+        if builder.state.evaluators and builder.state.phase in MEASURABLE
+    ]
+    for device in _in_turn(builders):
         if device in busy or device not in tick.online:
             continue
-        if version is not None and device in pending_evaluators(version.round):
-            attempt = latest_attempts(version.round, Task.EVALUATE).get(device)
-            number = attempt.attempt + 1 if attempt else 1
-            version.offer(device, Task.EVALUATE, number, tick.now)
-        elif places > 0 and _may_train(current.round, device):
-            attempts = len(train_attempts(current.round, device))
-            current.offer(device, Task.TRAIN, attempts + 1, tick.now)
+        if measured and device in pending_evaluators(measured[-1].state):
+            version = measured[-1]
+            former = latest_attempts(version.state, Task.EVALUATE).get(device)
+            version.offer(device, Task.EVALUATE, former.attempt + 1 if former else 1, tick.now)
+        elif places > 0 and device in trainable and not _exhausted(newest.state, device):
+            attempts = len(train_attempts(newest.state, device))
+            newest.offer(device, Task.TRAIN, attempts + 1, tick.now)
             places -= 1
 
 
-def _may_train(current: RoundState, device: str) -> bool:
-    collecting = current.phase is RoundPhase.COLLECTING
-    return collecting and device in current.members and not _spent(current, device)
+def _in_turn(builders: list[RoundBuilder]) -> list[str]:
+    """Every device that may be offered work, in random order.
 
-
-def _in_turn(drafts: list[RoundBuilder]) -> list[str]:
-    """Everybody who may be asked, in an order drawn anew for each version and delivery."""
-    current, buffering = drafts[-1].round, _buffering(drafts)
-    everybody = dict.fromkeys((*current.members, *current.evaluators))
-    if buffering.concurrency >= len(current.members):
-        return list(everybody)
+    The order is derived anew for each version and each update that a device has delivered to it.
+    """
+    newest, buffering = builders[-1].state, _buffering(builders)
+    devices = dict.fromkeys((*newest.members, *newest.evaluators))
+    if buffering.concurrency >= len(newest.members):
+        return list(devices)
     turns = {
         device: derive(
-            buffering.seed, "turn", current.number, device, len(train_attempts(current, device))
+            buffering.seed, "turn", newest.number, device, len(train_attempts(newest, device))
         )
-        for device in everybody
+        for device in devices
     }
-    return sorted(everybody, key=lambda device: turns[device])
-
-
-def _to_measure(version: RoundState) -> bool:
-    return bool(version.evaluators) and version.phase in MEASURABLE
+    return sorted(devices, key=lambda device: turns[device])
 
 
 def pending_evaluators(version: RoundState) -> list[str]:
@@ -209,97 +224,75 @@ def pending_evaluators(version: RoundState) -> list[str]:
     ]
 
 
-def _close_evaluation(drafts: list[RoundBuilder], now: float) -> None:
-    """The last version closes the job when everybody has evaluated it, or at its deadline."""
-    current = drafts[-1]
-    newest = latest_attempts(current.round, Task.EVALUATE)
+def _close_evaluation(builders: list[RoundBuilder], now: float) -> None:
+    """End the job once every device has evaluated its last version, or at the deadline."""
+    current = builders[-1]
+    newest = latest_attempts(current.state, Task.EVALUATE)
     evaluating = any(item.phase in ACTIVE for item in newest.values())
-    if (evaluating or pending_evaluators(current.round)) and not due(current.round, now):
+    if (evaluating or pending_evaluators(current.state)) and not due(current.state, now):
         return
-    for draft in drafts:
-        draft.revoke_active("the evaluation closed without it")
-    done = sum(item.phase in DELIVERED for item in newest.values())
-    missing = len(current.round.evaluators) - done
-    current.move(RoundPhase.CLOSED, f"{missing} evaluations are missing" if missing else "")
+    for builder in builders:
+        builder.revoke_active("the evaluation closed without it")
+    reported = sum(item.phase in DELIVERED for item in newest.values())
+    current.move(RoundPhase.CLOSED, missing_evaluations(current.state, reported))
 
 
-def _aggregated(drafts: list[RoundBuilder], now: float) -> None:
-    current = drafts[-1]
-    if current.round.phase is not RoundPhase.AGGREGATING:
+def _aggregated(builders: list[RoundBuilder], now: float) -> None:
+    """Close the version whose model is stored. The last one is evaluated before the job ends."""
+    newest = builders[-1]
+    for builder, item in _in_buffer(builders):
+        builder.put(replace(item, phase=AssignmentPhase.FOLDED))
+    if not _buffering(builders).last:
+        newest.move(RoundPhase.CLOSED)
         return
-    for draft, item in _in_buffer(drafts):
-        draft.put(replace(item, phase=AssignmentPhase.FOLDED))
-    if not _buffering(drafts).last:
-        current.move(RoundPhase.CLOSED)
+    for builder in builders:
+        _stop_training(builder, "the final version was aggregated without it")
+    if newest.state.evaluators:
+        deadline_at = now + newest.state.policy.evaluation_limit_s
+        newest.move(RoundPhase.EVALUATING, deadline_at=deadline_at)
         return
-    for draft in drafts:
-        for item in draft.round.assignments:
-            if item.task is Task.TRAIN and item.phase in ACTIVE:
-                draft.revoke(item, "the last version was made without it")
-        _refuse(draft, "the last version was made without it")
-    if current.round.evaluators:
-        limit = now + current.round.policy.evaluation_limit_s
-        current.move(RoundPhase.EVALUATING, deadline_at=limit)
-        return
-    for draft in drafts:
-        draft.revoke_active("the job is complete")
-    current.move(RoundPhase.CLOSED)
+    for builder in builders:
+        builder.revoke_active("the job is complete")
+    newest.move(RoundPhase.CLOSED)
 
 
-def _aggregation_failed(drafts: list[RoundBuilder], event: AggregationFailed) -> None:
-    """A buffer without a sound update is filled again; any other fault ends the round."""
-    current = drafts[-1]
-    if current.round.phase is not RoundPhase.AGGREGATING:
-        return
-    if _in_buffer(drafts):
-        _fail(drafts, event.reason)
-        return
-    limit = event.now + current.round.policy.deadline_s
-    current.move(RoundPhase.COLLECTING, event.reason, deadline_at=limit)
+def _stop_training(builder: RoundBuilder, reason: str) -> None:
+    """Revoke a round's training, and refuse those of its updates that are not folded."""
+    for item in builder.state.assignments:
+        if item.task is Task.TRAIN and item.phase in ACTIVE:
+            builder.revoke(item, reason)
+    _refuse(builder, reason)
 
 
-def _interrupt(drafts: list[RoundBuilder], reason: str) -> None:
-    """Everybody stops; what was reported is kept for the round that takes this one's place."""
-    current = drafts[-1]
-    aggregated = current.round.phase is RoundPhase.EVALUATING
-    for draft in drafts:
-        draft.revoke_active(reason)
-    if current.round.phase in ENDED:  # between two versions
-        return
-    for draft, item in _in_buffer(drafts):
-        draft.put(replace(item, buffered_in=None))
-    current.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
+def _fail(builders: list[RoundBuilder], reason: str) -> None:
+    for builder in builders:
+        builder.revoke_active("the round failed")
+        _refuse(builder, "the round failed")
+    builders[-1].move(RoundPhase.FAILED, reason)
 
 
-def _fail(drafts: list[RoundBuilder], reason: str) -> None:
-    for draft in drafts:
-        draft.revoke_active("the round failed")
-        _refuse(draft, "the round failed")
-    drafts[-1].move(RoundPhase.FAILED, reason)
-
-
-def _refuse(draft: RoundBuilder, reason: str) -> None:
-    """Give up the updates of a round that were not folded."""
-    for item in unfolded_updates(draft.round):
+def _refuse(builder: RoundBuilder, reason: str) -> None:
+    """Refuse a round's updates that are not folded."""
+    for item in unfolded_updates(builder.state):
         refused = replace(item, phase=AssignmentPhase.REFUSED, reason=reason, retryable=False)
-        draft.put(replace(refused, buffered_in=None))
+        builder.put(replace(refused, buffered_in=None))
 
 
-def _waiting(drafts: list[RoundBuilder], buffered_in: int | None = None) -> Waiting:
-    """Updates of no buffer yet, or of one: oldest model first, then by device, then by attempt."""
+def _waiting(builders: list[RoundBuilder], buffered_in: int | None = None) -> Waiting:
+    """Unfolded updates of one buffer, or of none; oldest model first, then device, then attempt."""
     return [
-        (draft, item)
-        for draft in drafts
-        for item in unfolded_updates(draft.round)
+        (builder, item)
+        for builder in builders
+        for item in unfolded_updates(builder.state)
         if item.buffered_in == buffered_in
     ]
 
 
-def _in_buffer(drafts: list[RoundBuilder]) -> Waiting:
-    return _waiting(drafts, drafts[-1].round.number)
+def _in_buffer(builders: list[RoundBuilder]) -> Waiting:
+    return _waiting(builders, builders[-1].state.number)
 
 
-def _buffering(drafts: list[RoundBuilder]) -> Buffering:
-    buffering = drafts[-1].round.policy.buffering
-    assert buffering is not None, "a synchronous round came to the buffered machine"
+def _buffering(builders: list[RoundBuilder]) -> Buffering:
+    buffering = builders[-1].state.policy.buffering
+    assert buffering is not None, "a synchronous round came to the buffered step function"
     return buffering

@@ -1,7 +1,7 @@
-"""Predicted times: how long a device's next round takes, and the deadline that follows from it.
+"""Predicted round times of devices, and the deadlines that follow from them. All in seconds.
 
-Seconds throughout. A device that has not reported yet has no prediction; where an order is needed
-it counts as slower than every other.
+A device that has not reported yet has no prediction. Where an order is needed, it counts as slower
+than every other device.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-REMEMBERED = 3  # reports; their median forgives one hiccup
+RECENT_REPORTS = 3  # the median of three ignores one outlier
 SHORTEST_DEADLINE_S = 1.0
-PARTS = ("download_s", "seconds", "upload_s")
+ROUND_PARTS = ("download_s", "seconds", "upload_s")
 
 
 def round_seconds(metrics: Mapping[str, Any]) -> float | None:
-    """Training and both transfers, from a report's metrics; None where it does not say."""
-    parts = [metrics.get(name, 0.0) for name in PARTS]
+    """Seconds of training and both transfers in a report's metrics; None if they are unusable."""
+    parts = [metrics.get(name, 0.0) for name in ROUND_PARTS]
     if any(isinstance(part, bool) or not isinstance(part, (int, float)) for part in parts):
         return None
     total = float(sum(parts))
@@ -26,13 +26,16 @@ def round_seconds(metrics: Mapping[str, Any]) -> float | None:
 
 
 def predict(history: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Each device's next round from (device, seconds) of former ones, the newest first."""
+    """Each device's next round: the median of its recent ones.
+
+    ``history``: (device, seconds) of former rounds, newest first.
+    """
     times: dict[str, list[float]] = {}
     for device, seconds in history:
-        held = times.setdefault(device, [])
-        if len(held) < REMEMBERED:
-            held.append(seconds)
-    return {device: statistics.median(held) for device, held in times.items()}
+        recent = times.setdefault(device, [])
+        if len(recent) < RECENT_REPORTS:
+            recent.append(seconds)
+    return {device: statistics.median(recent) for device, recent in times.items()}
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -42,10 +45,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def version_s(times: Sequence[float], size: int, together: int) -> float:
-    """Seconds between two versions of an asynchronous job, on average.
+    """Mean seconds between two versions of an asynchronous job.
 
-    Devices that take ``times`` deliver at the sum of their rates, where all of them work at once;
-    ``together`` of them do, and ``size`` updates make a version.
+    Devices that need ``times`` seconds for an update deliver at the sum of their rates if all train
+    at once. ``together`` of them do, and ``size`` updates make a version.
     """
     per_s = sum(1 / seconds for seconds in times) * min(1.0, together / len(times))
     return size / per_s
@@ -58,10 +61,10 @@ def deadline_s(
     slack: float,
     longest_s: float,
 ) -> float:
-    """How long a round collects: ``slack`` times the ``share``-quantile of its members' times.
+    """How long a round collects updates: ``slack`` times the ``share``-quantile of its times.
 
-    Never more than ``longest_s``, which also holds where the quantile falls on a device that has
-    not reported yet; so everybody is waited for until enough of them are known.
+    At most ``longest_s``, which also applies if the quantile falls on a device without a
+    prediction: until enough devices have reported, the round waits for all of them.
     """
     if not members or share <= 0:
         return longest_s

@@ -1,4 +1,4 @@
-"""The life of a job: which moves a person may make, and what the coordinator does next."""
+"""Life cycle of a job: the moves a person may make, and the coordinator's next step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JobPhase(str, Enum):
 
 OVER = frozenset({JobPhase.COMPLETED, JobPhase.FAILED, JobPhase.CANCELLED})
 
-# What a person may ask for, from where, and where it leads.
+# Each move: the phases it is allowed in, and the phase it leads to.
 PERSON_MOVES: Mapping[str, tuple[frozenset[JobPhase], JobPhase]] = {
     "launch": (frozenset({JobPhase.DRAFT}), JobPhase.QUEUED),
     "pause": (frozenset({JobPhase.QUEUED, JobPhase.RUNNING}), JobPhase.PAUSED),
@@ -36,7 +36,7 @@ PERSON_MOVES: Mapping[str, tuple[frozenset[JobPhase], JobPhase]] = {
 
 @dataclass(frozen=True)
 class LastRound:
-    """The newest round of a job. ``tries`` counts the rounds of this number that were started."""
+    """The newest round of a job. ``tries`` counts how often this number was started."""
 
     number: int
     phase: RoundPhase
@@ -46,7 +46,7 @@ class LastRound:
 
 @dataclass(frozen=True)
 class Initialise:
-    """The first global model is missing: have it written."""
+    """Have the initial global model written."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class StartRound:
 
 @dataclass(frozen=True)
 class StepRound:
-    """The newest round is under way: step it."""
+    """Advance the round in progress."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ NextMove = Initialise | StartRound | StepRound | Complete | Fail
 
 
 def move_refusal(phase: JobPhase, move: str) -> str:
-    """Why a person may not make this move now; '' if they may."""
+    """Why this move is not allowed now; '' if it is."""
     sources, _ = PERSON_MOVES[move]
     if phase in sources:
         return ""
@@ -82,10 +82,10 @@ def move_refusal(phase: JobPhase, move: str) -> str:
 
 
 def next_move(rounds: int, initialised: bool, last: LastRound | None, resumed: bool) -> NextMove:
-    """What a queued or running job does next.
+    """The next step of a queued or running job.
 
-    ``resumed`` says that a person resumed or retried the job after its newest round had failed or
-    had been interrupted: that round is then started once more from the model before it.
+    ``resumed``: a person has resumed or retried the job since its newest round failed or was
+    interrupted. That round is then started again from the model before it.
     """
     if not initialised:
         return Initialise()

@@ -1,4 +1,4 @@
-"""Questions about a round that coordinator, pages and API ask; none of them changes anything."""
+"""Read-only queries on a round, for the coordinator, the pages and the API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from fedcore.rounds.types import (
 )
 
 BUSY_WITH = {RoundPhase.FOLDING: Task.FOLD, RoundPhase.EVALUATING: Task.EVALUATE}
-VERBS = {Task.TRAIN: "train", Task.FOLD: "fold their clusters", Task.EVALUATE: "evaluate"}
+ACTIVITIES = {
+    Task.TRAIN: "training",
+    Task.FOLD: "folding their clusters",
+    Task.EVALUATE: "evaluating",
+}
+LISTED_DEVICES = 3  # named in a sentence; the others are counted
 
 
 def may_retry(current: RoundState, item: AssignmentState) -> bool:
@@ -27,91 +32,106 @@ def may_retry(current: RoundState, item: AssignmentState) -> bool:
 
 
 def may_resume(current: RoundState, item: AssignmentState) -> bool:
-    """Whether a device that is heard of again goes on with an attempt given up for its silence.
+    """Whether a device that calls again may resume an attempt that expired while it was silent.
 
-    Its work is not lost: after an outage of the server or of the network it may even be done. Not
-    where the round has gone on without it, nor where a newer attempt was offered.
+    After an outage its work may even be complete. The attempt is lost once the round has moved on
+    or a newer attempt was offered.
     """
-    evaluating = current.phase is RoundPhase.EVALUATING
-    collecting = current.phase in (RoundPhase.BROADCASTING, RoundPhase.COLLECTING)
-    open_ = {Task.TRAIN: collecting, Task.EVALUATE: evaluating}.get(item.task, False)
+    if item.task is Task.TRAIN:
+        phases: tuple[RoundPhase, ...] = (RoundPhase.BROADCASTING, RoundPhase.COLLECTING)
+    else:
+        phases = (RoundPhase.EVALUATING,) if item.task is Task.EVALUATE else ()
     silent = item.phase is AssignmentPhase.EXPIRED and item.reason.startswith(SILENT)
-    return open_ and silent and latest_attempts(current, item.task).get(item.device) == item
+    newest = latest_attempts(current, item.task).get(item.device)
+    return current.phase in phases and silent and newest == item
 
 
 def latest_attempts(current: RoundState, task: Task) -> dict[str, AssignmentState]:
-    """The newest attempt of every device, in the order the devices were asked."""
+    """The newest attempt of each device, in the order of the round's lists of devices."""
     newest: dict[str, AssignmentState] = {}
     for item in current.assignments:
-        held = newest.get(item.device)
-        if item.task is task and (held is None or item.attempt > held.attempt):
+        former = newest.get(item.device)
+        if item.task is task and (former is None or item.attempt > former.attempt):
             newest[item.device] = item
-    order = _asked(current, task)
-    return {device: newest[device] for device in order if device in newest}
+    return {device: newest[device] for device in _devices(current, task) if device in newest}
 
 
-def _asked(current: RoundState, task: Task) -> Sequence[str]:
+def _devices(current: RoundState, task: Task) -> Sequence[str]:
     if task is Task.FOLD:
         return [cluster.head for cluster in current.clusters]
     return current.members if task is Task.TRAIN else current.evaluators
 
 
 def tally(current: RoundState, task: Task) -> tuple[list[str], list[str]]:
-    """Devices that delivered, and devices that still may."""
+    """(devices that have delivered, devices that still may)."""
     items = latest_attempts(current, task).items()
     delivered = [device for device, item in items if item.phase in DELIVERED]
     lost = (AssignmentPhase.EXPIRED, AssignmentPhase.FAILED)
-    still = [
+    pending = [
         device
         for device, item in items
         if item.phase in ACTIVE or (item.phase in lost and may_retry(current, item))
     ]
-    return delivered, still
+    return delivered, pending
 
 
 def train_attempts(current: RoundState, device: str) -> list[AssignmentState]:
-    """A device's pieces of training in a round."""
+    """A device's attempts to train in a round."""
     items = current.assignments
     return [item for item in items if item.task is Task.TRAIN and item.device == device]
 
 
 def unfolded_updates(current: RoundState) -> list[AssignmentState]:
-    """Updates that were reported and not folded, by device in the members' order, by attempt."""
+    """Updates that are reported and not folded, in the members' order, then by attempt."""
     place = {device: index for index, device in enumerate(current.members)}
     reported = [
         item
         for item in current.assignments
-        if (item.task, item.phase) == (Task.TRAIN, AssignmentPhase.REPORTED)
+        if item.task is Task.TRAIN and item.phase is AssignmentPhase.REPORTED
     ]
     return sorted(reported, key=lambda item: (place[item.device], item.attempt))
 
 
 def failure_reasons(current: RoundState, task: Task) -> str:
-    """One line naming each device that failed for good and why."""
+    """One line that names each device that failed, and why."""
     ended = (AssignmentPhase.FAILED, AssignmentPhase.REFUSED, AssignmentPhase.EXPIRED)
-    lines = [
+    reasons = [
         f"{device}: {item.reason}"
         for device, item in latest_attempts(current, task).items()
         if item.phase in ended and item.reason
     ]
-    return "; ".join(lines)
+    return "; ".join(reasons)
 
 
-def move_refusal(phase: AssignmentPhase, wanted: AssignmentPhase) -> str:
-    """Why a device may not move its assignment from ``phase`` to ``wanted``; '' if it may."""
-    if phase in DEVICE_MOVES.get(wanted, frozenset()):
+def with_reasons(text: str, current: RoundState, task: Task) -> str:
+    """``text``, followed by the devices' reasons where they gave any."""
+    reasons = failure_reasons(current, task)
+    return f"{text}: {reasons}" if reasons else text
+
+
+def missing_evaluations(current: RoundState, reported: int) -> str:
+    """How many evaluations a round closes without; '' if all have ``reported``."""
+    missing = len(current.evaluators) - reported
+    if missing < 1:
+        return ""
+    return "1 evaluation is missing" if missing == 1 else f"{missing} evaluations are missing"
+
+
+def move_refusal(phase: AssignmentPhase, target: AssignmentPhase) -> str:
+    """Why a device may not move its assignment from ``phase`` to ``target``; '' if it may."""
+    if phase in DEVICE_MOVES.get(target, frozenset()):
         return ""
     if phase in DELIVERED:
-        return "this assignment has already been answered; the first answer counts"
-    if phase is wanted:
+        return "this assignment already has a result; the first result counts"
+    if phase is target:
         return f"this assignment is already {phase.value}"
     if phase not in ACTIVE:
         return f"this assignment is over ({phase.value}); wait for the next offer"
-    return f"an assignment that is {phase.value} cannot become {wanted.value}"
+    return f"an assignment that is {phase.value} cannot become {target.value}"
 
 
 def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float]) -> str:
-    """One sentence that says what the round is waiting for. ``last_seen`` are epoch seconds."""
+    """What the round waits for, as one sentence; '' if it has ended. ``last_seen``: epoch s."""
     if current.phase is RoundPhase.PLANNED:
         return "waiting for the coordinator to offer the round"
     if current.phase is RoundPhase.AGGREGATING:
@@ -119,36 +139,39 @@ def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float])
     if current.phase in ENDED:
         return ""
     task = BUSY_WITH.get(current.phase, Task.TRAIN)
-    open_ = tally(current, task)[1]
-    total = len(_asked(current, task))
-    verb = VERBS[task]
-    shown = ", ".join(_seen(device, now, last_seen) for device in open_[:3])
-    more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
-    return f"waiting for {len(open_)} of {total} to {verb}: {shown}{more}"
+    pending = tally(current, task)[1]
+    total = len(_devices(current, task))
+    names = _list_devices(pending, now, last_seen)
+    return f"{len(pending)} of {total} devices still {ACTIVITIES[task]}: {names}"
 
 
 def waiting_for_buffer(
     window: Sequence[RoundState], now: float, last_seen: Mapping[str, float]
 ) -> str:
-    """The same of an asynchronous job, from all its open rounds; the newest comes last."""
+    """The same for an asynchronous job, from its rounds with work in flight, oldest first."""
     current = window[-1]
     buffering = current.policy.buffering
     if buffering is None or current.phase is not RoundPhase.COLLECTING:
         return waiting_for(current, now, last_seen)
-    held = sum(len(unfolded_updates(each)) for each in window)
+    buffered = sum(len(unfolded_updates(each)) for each in window)
     training = [
         item.device
         for each in window
         for item in each.assignments
         if item.task is Task.TRAIN and item.phase in ACTIVE
     ]
-    shown = ", ".join(_seen(device, now, last_seen) for device in training[:3])
-    more = f" and {len(training) - 3} more" if len(training) > 3 else ""
-    who = f"{len(training)} devices train: {shown}{more}" if training else "no device trains"
-    return f"{held} of {buffering.size} updates in the buffer; {who}"
+    names = _list_devices(training, now, last_seen)
+    activity = f"{len(training)} training: {names}" if training else "no device is training"
+    return f"{buffered} of {buffering.size} updates in the buffer; {activity}"
 
 
-def _seen(device: str, now: float, last_seen: Mapping[str, float]) -> str:
-    if device not in last_seen:
-        return f"{device}, never seen"
-    return f"{device}, last seen {max(0, round(now - last_seen[device]))} s ago"
+def _list_devices(devices: Sequence[str], now: float, last_seen: Mapping[str, float]) -> str:
+    texts = []
+    for device in devices[:LISTED_DEVICES]:
+        if device in last_seen:
+            age_s = max(0, round(now - last_seen[device]))
+            texts.append(f"{device}, last seen {age_s} s ago")
+        else:
+            texts.append(f"{device}, never seen")
+    others = len(devices) - LISTED_DEVICES
+    return ", ".join(texts) + (f" and {others} more" if others > 0 else "")

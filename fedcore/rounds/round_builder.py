@@ -1,4 +1,4 @@
-"""A round while it is being stepped: what the synchronous and the buffered machine share."""
+"""A round under construction, shared by the synchronous and the buffered step function."""
 
 from __future__ import annotations
 
@@ -24,49 +24,52 @@ from fedcore.rounds.types import (
 
 @dataclass
 class RoundBuilder:
-    """A round being stepped: the one mutable thing, never seen outside a step function."""
+    """A round and its effects while one event is applied. Never leaves a step function."""
 
-    round: RoundState
+    state: RoundState
     effects: list[Effect] = field(default_factory=list)
 
     def move(self, phase: RoundPhase, reason: str = "", deadline_at: float | None = None) -> None:
-        self.round = replace(self.round, phase=phase, reason=reason, deadline_at=deadline_at)
+        self.state = replace(self.state, phase=phase, reason=reason, deadline_at=deadline_at)
         if phase in ENDED:
             self.effects.append(Ended(phase is RoundPhase.FAILED, reason))
 
     def put(self, assignment: AssignmentState) -> None:
-        others = tuple(a for a in self.round.assignments if _key(a) != _key(assignment))
-        self.round = replace(self.round, assignments=(*others, assignment))
+        """Store an attempt in place of the one with its device, task and number."""
+        key = (assignment.device, assignment.task, assignment.attempt)
+        others = [
+            item for item in self.state.assignments if (item.device, item.task, item.attempt) != key
+        ]
+        self.state = replace(self.state, assignments=(*others, assignment))
 
     def offer(self, device: str, task: Task, attempt: int, now: float) -> None:
-        lease_until = now + self.round.policy.lease_s
+        lease_until = now + self.state.policy.lease_s
         self.put(AssignmentState(device, task, attempt, lease_until=lease_until))
         self.effects.append(Offer(device, task, attempt))
 
     def revoke(self, item: AssignmentState, reason: str) -> None:
-        """Stop an attempt for good: nothing is offered in its place."""
+        """End an attempt for good: the device is offered no other."""
         self.put(replace(item, phase=AssignmentPhase.EXPIRED, reason=reason, retryable=False))
         self.effects.append(Revoke(item.device, item.task, item.attempt, reason))
 
     def revoke_active(self, reason: str) -> None:
-        for item in self.round.assignments:
+        for item in self.state.assignments:
             if item.phase in ACTIVE:
                 self.revoke(item, reason)
 
 
-def expire_silent(draft: RoundBuilder, tick: Tick) -> None:
-    """Give up attempts whose lease ran out; the device may be asked again."""
-    for item in draft.round.assignments:
+def expire_silent(builder: RoundBuilder, tick: Tick) -> None:
+    """Expire attempts whose lease has run out. The device may be offered another one."""
+    for item in builder.state.assignments:
         if item.phase in LEASED and item.lease_until < tick.now:
-            reason = f"{SILENT} of {draft.round.policy.lease_s:g} s"
-            draft.put(replace(item, phase=AssignmentPhase.EXPIRED, reason=reason))
-            away = item.device not in tick.online
-            draft.effects.append(Revoke(item.device, item.task, item.attempt, reason, silent=away))
+            reason = f"{SILENT} of {builder.state.policy.lease_s:g} s"
+            builder.put(replace(item, phase=AssignmentPhase.EXPIRED, reason=reason))
+            offline = item.device not in tick.online
+            builder.effects.append(
+                Revoke(item.device, item.task, item.attempt, reason, silent=offline)
+            )
 
 
-def due(round: RoundState, now: float) -> bool:
-    return round.deadline_at is not None and now >= round.deadline_at
-
-
-def _key(item: AssignmentState) -> tuple[str, Task, int]:
-    return (item.device, item.task, item.attempt)
+def due(state: RoundState, now: float) -> bool:
+    """Whether the deadline has passed."""
+    return state.deadline_at is not None and now >= state.deadline_at

@@ -1,4 +1,4 @@
-"""The limits of one round, from a job's options: the same for the coordinator and a simulation."""
+"""The limits of a round, from a job's options; used by the coordinator and by simulations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def round_policy(
     predicted: Mapping[str, float],
     heads_only: bool = False,
 ) -> RoundPolicy:
-    """Limits of a synchronous round of these members; ``predicted`` are their seconds.
+    """Limits of a synchronous round. ``predicted``: seconds that each member is expected to take.
 
-    ``heads_only``: a cluster's head alone can fold it.
+    ``heads_only``: only its head can fold a cluster.
     """
     share, slack = part.deadline_quantile, part.deadline_slack
     return RoundPolicy(
@@ -34,10 +34,10 @@ def round_policy(
 
 
 def version_policy(spec: JobSpec, number: int, devices: int) -> RoundPolicy:
-    """Limits of version ``number`` of an asynchronous job of so many devices.
+    """Limits of version ``number`` of an asynchronous job with that many devices.
 
-    A buffer never wants more updates than devices may train at a time, which
-    ``participation.fraction`` and ``minimum`` decide.
+    ``participation.fraction`` and ``minimum`` set how many devices train at a time; the buffer is
+    never larger than that.
     """
     part = spec.participation
     together = devices_needed(devices, part)

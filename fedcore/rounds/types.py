@@ -1,4 +1,11 @@
-"""What a round is made of: phases, assignments, events that come in, effects that go out."""
+"""Value types of the round state machine: phases, assignments, limits, events and effects.
+
+A step function (``fedcore.rounds.synchronous``, ``fedcore.rounds.buffered``) maps a state and an
+event to the next state and effects. It is pure: events carry the time in seconds since the epoch,
+and nothing here reads a clock, draws a random number or touches a database row. The coordinator
+(``workers.coordinator``) loads a ``RoundState``, applies an event, stores the difference and
+carries out the effects. An effect may be carried out twice; the second time must do nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +58,10 @@ LEASED = ACTIVE - {AssignmentPhase.OFFERED}
 DELIVERED = frozenset({AssignmentPhase.REPORTED, AssignmentPhase.FOLDED})
 ENDED = frozenset({RoundPhase.CLOSED, RoundPhase.FAILED})
 
-# How the reason of an attempt begins that was given up for its device's silence alone.
+# Prefix of the reason when a lease expired because the device went silent.
 SILENT = "silent for longer than its lease"
 
-# What a device may do to its assignment, and from where. Everything else is refused with a reason.
+# The phases from which a device may move its assignment to another; the rest is refused.
 DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
     AssignmentPhase.ACCEPTED: frozenset({AssignmentPhase.OFFERED}),
     AssignmentPhase.TRAINING: frozenset({AssignmentPhase.ACCEPTED}),
@@ -67,9 +74,9 @@ DEVICE_MOVES: Mapping[AssignmentPhase, frozenset[AssignmentPhase]] = {
 
 @dataclass(frozen=True)
 class AssignmentState:
-    """One device's part of one round. ``attempt`` counts from 1 and fences older attempts off.
+    """One device's task in one round. ``attempt`` counts from 1 and invalidates older attempts.
 
-    ``buffered_in`` is the number of the round that folds its update, in a job with a buffer.
+    ``buffered_in``: number of the round that folds its update, in an asynchronous job.
     """
 
     device: str
@@ -84,11 +91,11 @@ class AssignmentState:
 
 @dataclass(frozen=True)
 class Buffering:
-    """Limits of a round that is one version of an asynchronous job.
+    """Limits of one version of an asynchronous job.
 
-    ``size`` updates make the version, ``concurrency`` devices train at a time, an update may be
-    ``max_staleness`` versions old; ``last`` is the version the job ends with. ``seed`` decides
-    whose turn it is where more devices are free than may train.
+    ``size`` updates make the version, ``concurrency`` devices train at a time, and an update may be
+    ``max_staleness`` versions old. ``last``: the job ends with this version. ``seed`` orders the
+    free devices where more are free than may train.
     """
 
     size: int
@@ -100,11 +107,11 @@ class Buffering:
 
 @dataclass(frozen=True)
 class RoundPolicy:
-    """Limits of one round; seconds are durations.
+    """Limits of one round; all times are durations.
 
-    ``target`` updates close the collection at once, ``quorum`` suffice when the deadline comes.
-    ``evaluation_s`` is the evaluation's own deadline (None: ``deadline_s`` holds for both).
-    ``heads_only``: nobody but its head can fold a cluster, so a head is waited for.
+    ``target`` updates close the collection at once; ``quorum`` suffice at the deadline.
+    ``evaluation_s`` limits the evaluation (None: ``deadline_s`` does). ``heads_only``: only
+    its head can fold a cluster, so the round waits for it.
     """
 
     target: int
@@ -123,17 +130,17 @@ class RoundPolicy:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoundPolicy:
-        """Back from ``dataclasses.asdict``."""
+        """The inverse of ``dataclasses.asdict``."""
         nested = values.get("buffering")
         return cls(**{**values, "buffering": Buffering(**nested) if nested else None})
 
 
 @dataclass(frozen=True)
 class RoundState:
-    """One cycle. Number 0 only evaluates the model as it is before any training.
+    """One round. Number 0 only evaluates the initial model.
 
-    A round without ``evaluators`` closes as soon as its model is stored. ``clusters`` are folded
-    by their heads before the server folds, the inner ones first (see ``fedcore.topology``).
+    A round without ``evaluators`` closes as soon as its model is stored. Heads fold their
+    ``clusters`` before the server aggregates, the inner ones first (see ``fedcore.topology``).
     """
 
     number: int
@@ -149,7 +156,7 @@ class RoundState:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed or something was recorded: look again. ``online`` are reachable devices."""
+    """Time has passed or a row has changed. ``online``: devices that can be reached."""
 
     now: float
     online: frozenset[str] = frozenset()
@@ -170,7 +177,7 @@ class AggregationFailed:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A person paused or cancelled the job, or the job failed."""
+    """The job was paused or cancelled, or it failed."""
 
     now: float
     reason: str
@@ -188,8 +195,8 @@ class Offer:
 
 @dataclass(frozen=True)
 class Revoke:
-    """``silent``: the device has not been heard of, so nobody tells it; it may take its work back
-    (see ``may_take_back``) or is told when it speaks again."""
+    """Withdraw an attempt. ``silent``: the device cannot be reached, so no cancel message is sent.
+    It may resume the attempt (``may_resume``), or learns of the end on its next call."""
 
     device: str
     task: Task

@@ -55,7 +55,7 @@ def test_head_tiles_and_devices(window: Callable[..., Window], site: Site, job: 
     page = made.go(f"/jobs/{job}/")
     until_points(made, 1)
     assert "round 2 of 10, collecting" in page.locator("[data-job=round]").inner_text()
-    assert "Waiting for 1 of 3 to train: nuc-office" in page.locator(".waiting").inner_text()
+    assert "1 of 3 devices still training: nuc-office" in page.locator(".waiting").inner_text()
     assert "+" in page.locator("[data-tile=rougeL-sub]").inner_text()
     expect(page.locator("#device-rows tr")).to_have_count(3)
     assert "GFLOP/s" in page.locator("#device-rows").inner_text()

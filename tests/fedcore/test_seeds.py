@@ -21,7 +21,7 @@ def test_a_seed_fits_every_generator(seed: int, labels: list[str | int]) -> None
     assert derive(seed, *labels) == derive(seed, *labels)
 
 
-def test_a_known_answer() -> None:
+def test_derive_known_answer() -> None:
     """The first 8 bytes of SHA-256 over the parts joined by the unit separator, halved."""
     digest = hashlib.sha256(b"7\x1ftrain\x1f3\x1f0").digest()
     assert derive(7, "train", 3, 0) == int.from_bytes(digest[:8], "big") // 2

@@ -144,7 +144,7 @@ def test_a_parent_that_stays_away_ends_the_job_and_a_retry_gives_the_same_bits(
     federation.reconcile()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert "nobody but hub can fold" in job.reason and "by the deadline" in job.reason
+    assert "only hub can fold" in job.reason and "by the deadline" in job.reason
     hub.start()
     hub.hello("boot-again")
     for leaf in LEAVES:

@@ -221,7 +221,7 @@ def test_the_page_says_how_full_the_buffer_is(federation: Federation) -> None:
     attic.presence(held["assignment"])
     job.refresh_from_db()
     told = snapshot.snapshot(job)
-    assert told["headline"].startswith("2 of 3 updates in the buffer; 3 devices train: pi-")
+    assert told["headline"].startswith("2 of 3 updates in the buffer; 3 training: pi-")
     assert told["buffer"] == {"size": 3, "held": 2}
     assert told["progress"] == pytest.approx(0.75 * 2 / 3 / 2)
     attic.finish(held)

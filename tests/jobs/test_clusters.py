@@ -161,7 +161,7 @@ def test_a_tree_of_three_levels(federation: Federation, hub: Callable[..., Hub])
     assert federation.round(job).fold["slots"] == [3, 5]
 
 
-def test_a_head_that_trains_folds_its_own_update_too(
+def test_training_head_folds_its_own_update(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation, "ab")
@@ -201,7 +201,8 @@ def test_a_head_that_is_away_leaves_its_cluster_to_the_server(
     federation.run(job)
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
     assert federation.round(job).fold["slots"] == [0, 1, 5]
-    assert "hub-x, round 1: it is away; the updates go up one by one" in federation.log(job)
+    line = "hub-x, round 1: it is offline; its cluster's updates go up one by one"
+    assert line in federation.log(job)
 
 
 def test_a_head_that_dies_in_mid_fold_is_asked_again(
@@ -370,7 +371,7 @@ def test_the_jobs_page_says_who_folded_whom(
     job = at_the_folds(federation)
     client.force_login(viewer)
     page = client.get(f"/jobs/{job.pk}/").content.decode()
-    assert "to fold their clusters" in page
+    assert "still folding their clusters" in page
     federation.run(job)
     told = client.get(f"/api/v1/jobs/{job.pk}/live/").json()
     folded_by = {one["name"]: (one["parent"], one["dataset"]) for one in told["devices"]}

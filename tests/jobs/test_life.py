@@ -218,7 +218,7 @@ def test_a_device_that_never_comes_back(federation: Federation) -> None:
     assert job.phase == "completed"
     last = job.rounds.get(number=1)
     assert last.fold["slots"] == [1]
-    assert last.reason == "1 evaluations are missing"
+    assert last.reason == "1 evaluation is missing"
 
 
 def test_a_device_that_keeps_failing_is_given_up(federation: Federation) -> None:
@@ -231,7 +231,7 @@ def test_a_device_that_keeps_failing_is_given_up(federation: Federation) -> None
     job.refresh_from_db()
     assert job.phase == "failed"
     assert job.reason == (
-        "0 of 1 needed devices reported and nobody is left who could: pi-kitchen: disk full there"
+        "0 of 1 needed devices reported and no other device can: pi-kitchen: disk full there"
     )
     assert Assignment.objects.filter(round__job=job, task="train").count() == 3
 

@@ -33,7 +33,7 @@ def test_snapshot_is_plain_json(job: Job) -> None:
         "attempt": 1,
         "deadline_at": told["round"]["deadline_at"],
     }
-    assert told["headline"].startswith("waiting for 1 of 3 to train: nuc-office, last seen")
+    assert told["headline"].startswith("1 of 3 devices still training: nuc-office, last seen")
     assert told["moves"] == ["pause", "cancel"]
     assert 0.1 < told["progress"] < 0.2
     assert told["tiles"]["rougeL"] > told["tiles"]["rougeL_base"]

@@ -1,4 +1,4 @@
-"""Rounds of an asynchronous job in the states that the tests need."""
+"""Builders for versions of an asynchronous job in any state."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fedcore.rounds.types import AssignmentState, Buffering, RoundState
 from tests.fedcore.rounds.rounds import NOW, POLICY, a_round, part
 
 BUFFERING = Buffering(size=2, concurrency=3, max_staleness=2, seed=0, last=False)
-HELD = {"lease_until": NOW + 1000}
+LEASED = {"lease_until": NOW + 1000}
 
 
 def version(phase: str, *parts: AssignmentState, number: int = 3, **changes: Any) -> RoundState:
-    """A round of an asynchronous job of the devices a, b and c; evaluated only where asked."""
+    """A version of a job with devices a, b and c; without evaluators unless given."""
     buffering = replace(BUFFERING, **changes.pop("buffering", {}))
     values = {
         "members": ("a", "b", "c"),
@@ -29,9 +29,9 @@ def older(*parts: AssignmentState, number: int = 2, **changes: Any) -> RoundStat
 
 
 def buffered(device: str, attempt: int = 1, number: int = 3) -> AssignmentState:
-    """An update that is in the buffer of a round."""
+    """An update in the buffer of version ``number``."""
     return part(device, "reported", attempt, buffered_in=number)
 
 
 LAST: dict[str, Any] = {"buffering": {"last": True}}
-BUSY = (part("b", "training", **HELD), part("c", "training", **HELD))
+BUSY = (part("b", "training", **LEASED), part("c", "training", **LEASED))

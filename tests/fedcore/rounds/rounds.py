@@ -1,4 +1,4 @@
-"""Rounds in the states that the tests need."""
+"""Builders for rounds in any state."""
 
 from __future__ import annotations
 

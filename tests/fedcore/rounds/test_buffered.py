@@ -1,4 +1,4 @@
-"""Every arrow of an asynchronous job's rounds."""
+"""Every transition of an asynchronous job's rounds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedcore.rounds.types import (
     RoundEvent,
     RoundPhase,
 )
-from tests.fedcore.rounds.buffered import BUSY, HELD, LAST, buffered, older, version
+from tests.fedcore.rounds.buffered import BUSY, LAST, LEASED, buffered, older, version
 from tests.fedcore.rounds.rounds import BROKEN, DONE, DUE, SILENT, STOP, part, scored, tick
 
 
 @dataclass(frozen=True)
-class Arrow:
+class Transition:
     """``effects`` in short, the number of their round before them, as in '3 offer a'."""
 
     window: Window
@@ -31,56 +31,56 @@ class Arrow:
     reason: str = ""
 
 
-ARROWS = {
-    "a planned version is offered to everybody who is free": Arrow(
+TRANSITIONS = {
+    "a planned version is offered to every free device": Transition(
         (version("planned"),), tick(), "collecting", ("3 offer a", "3 offer b", "3 offer c")
     ),
-    "who is away is asked when back": Arrow(
+    "an offline device is offered work when it returns": Transition(
         (version("planned"),), tick(online=frozenset("b")), "collecting", ("3 offer b",)
     ),
-    "who still trains on an older model is left in peace": Arrow(
-        (older(part("a", "training", **HELD)), version("planned")),
+    "a device that trains on an older model gets no offer": Transition(
+        (older(part("a", "training", **LEASED)), version("planned")),
         tick(),
         "collecting",
         ("3 offer b", "3 offer c"),
     ),
-    "no more devices train than may": Arrow(
+    "concurrency limits the devices that train": Transition(
         (
-            older(part("a", "training", **HELD)),
+            older(part("a", "training", **LEASED)),
             version("planned", buffering={"concurrency": 2, "seed": 1}),
         ),
         tick(),
         "collecting",
         ("3 offer b",),
     ),
-    "a planned version can be stopped": Arrow(
+    "a planned version can be stopped": Transition(
         (version("planned"),), STOP, "failed", ("3 failed",), "the job was paused"
     ),
-    "one update does not fill the buffer, and its device goes on": Arrow(
+    "one update does not fill the buffer; its device trains again": Transition(
         (version("collecting", part("a", "reported"), *BUSY),),
         tick(),
         "collecting",
         ("3 offer a",),
     ),
-    "who waits for the model gets the next one": Arrow(
+    "a device that waited for the model gets the next one": Transition(
         (version("collecting", part("a", "reported"), part("b", "reported"), BUSY[1]),),
         tick(),
         "aggregating",
         ("3 aggregate a b",),
     ),
-    "an update of an older model counts, before newer ones": Arrow(
+    "an update of an older model counts, before newer ones": Transition(
         (older(part("c", "reported")), version("collecting", part("a", "reported"), BUSY[0])),
         tick(),
         "aggregating",
         ("3 aggregate c a",),
     ),
-    "the same device twice": Arrow(
+    "one device fills the buffer twice": Transition(
         (version("collecting", part("a", "reported"), part("a", "reported", 2), *BUSY),),
         tick(),
         "aggregating",
         ("3 aggregate a a",),
     ),
-    "what does not fit waits for the next version": Arrow(
+    "an update beyond the size waits for the next version": Transition(
         (
             version(
                 "collecting", part("a", "reported"), part("b", "reported"), part("c", "reported")
@@ -90,50 +90,50 @@ ARROWS = {
         "aggregating",
         ("3 aggregate a b",),
     ),
-    "an update that is too old is discarded, and its device trains on": Arrow(
+    "a stale update is refused; its device trains again": Transition(
         (older(part("a", "reported"), number=0), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("3 offer a",),
     ),
-    "who trains in vain is stopped, and trains on": Arrow(
-        (older(part("a", "training", **HELD), number=0), version("collecting", *BUSY)),
+    "stale training is revoked; its device trains again": Transition(
+        (older(part("a", "training", **LEASED), number=0), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("0 revoke a", "3 offer a"),
     ),
-    "as old as allowed is not too old": Arrow(
-        (older(part("a", "training", **HELD), number=1), version("collecting", *BUSY)),
+    "an update at the staleness limit counts": Transition(
+        (older(part("a", "training", **LEASED), number=1), version("collecting", *BUSY)),
         tick(),
         "collecting",
     ),
-    "a silent device loses its lease and is asked again": Arrow(
+    "a silent device loses its lease and gets another offer": Transition(
         (version("collecting", part("a", "training", **SILENT), *BUSY),),
         tick(),
         "collecting",
         ("3 revoke a", "3 offer a"),
     ),
-    "a silent device on an older model gets the newest": Arrow(
+    "a silent device on an older model gets the newest": Transition(
         (older(part("a", "training", **SILENT)), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("2 revoke a", "3 offer a"),
     ),
-    "after so many losses a device is left alone until the next version": Arrow(
+    "a device that used its attempts waits for the next version": Transition(
         (version("collecting", part("a", "failed"), part("a", "expired", 2), *BUSY),),
         tick(),
         "collecting",
     ),
-    "as is one that refused": Arrow(
+    "a device that refused waits for the next version": Transition(
         (version("collecting", part("a", "refused", retryable=False), *BUSY),), tick(), "collecting"
     ),
-    "at the deadline the buffer is folded as full as it is": Arrow(
+    "a partly filled buffer is aggregated at the deadline": Transition(
         (version("collecting", part("a", "reported"), *BUSY),),
         tick(DUE, online=frozenset()),
         "aggregating",
         ("3 aggregate a",),
     ),
-    "and when nobody is left who could fill it": Arrow(
+    "a partly filled buffer is aggregated when no device can train": Transition(
         (
             version(
                 "collecting",
@@ -147,14 +147,14 @@ ARROWS = {
         "aggregating",
         ("3 aggregate a",),
     ),
-    "an empty buffer fails at the deadline": Arrow(
-        (older(part("a", "training", **HELD)), version("collecting", *BUSY)),
+    "an empty buffer fails at the deadline": Transition(
+        (older(part("a", "training", **LEASED)), version("collecting", *BUSY)),
         tick(DUE),
         "failed",
         ("2 revoke a", "3 revoke b", "3 revoke c", "3 failed"),
         "no device delivered an update by the deadline",
     ),
-    "an empty buffer fails when nobody is left": Arrow(
+    "an empty buffer fails when no device can train": Transition(
         (
             version(
                 "collecting",
@@ -164,56 +164,56 @@ ARROWS = {
         tick(),
         "failed",
         ("3 failed",),
-        "nobody is left who could: a: NaN; b: NaN; c: NaN",
+        "and no other device can: a: NaN; b: NaN; c: NaN",
     ),
-    "who reports during a fold waits for its outcome": Arrow(
+    "a device that reports during an aggregation waits": Transition(
         (version("aggregating", buffered("a"), buffered("b"), part("c", "reported")),),
         tick(),
         "aggregating",
     ),
-    "the fold is not waited for for ever": Arrow(
+    "an aggregation has a time limit": Transition(
         (version("aggregating", buffered("a"), BUSY[0]),),
         tick(DUE),
         "failed",
         ("3 revoke b", "3 failed"),
         "no worker aggregated the updates within 50 s",
     ),
-    "a stored version is closed, and nobody is stopped": Arrow(
+    "a stored version is closed; training goes on": Transition(
         (
-            older(part("c", "training", **HELD)),
+            older(part("c", "training", **LEASED)),
             version("aggregating", buffered("a"), buffered("b")),
         ),
         DONE,
         "closed",
         ("3 closed",),
     ),
-    "nothing was aggregated before the buffer was full": Arrow(
+    "an aggregation before the buffer is full is ignored": Transition(
         (version("collecting", part("a", "reported"), *BUSY),), DONE, "collecting"
     ),
-    "nothing failed to aggregate before": Arrow(
+    "a failed aggregation before the buffer is full is ignored": Transition(
         (version("collecting", part("a", "reported"), *BUSY),), BROKEN, "collecting"
     ),
-    "a fold that cannot be done fails the version": Arrow(
+    "a failed aggregation fails the version": Transition(
         (version("aggregating", buffered("a"), BUSY[0]),),
         BROKEN,
         "failed",
         ("3 revoke b", "3 failed"),
         "no space",
     ),
-    "a buffer without a sound update is filled again": Arrow(
+    "a buffer without a usable update is filled again": Transition(
         (version("aggregating", part("a", "refused", retryable=False), BUSY[0]),),
         BROKEN,
         "collecting",
         (),
         "no space",
     ),
-    "an older version is evaluated by who becomes free": Arrow(
+    "a free device evaluates an older version": Transition(
         (older(evaluators=("a", "b", "c")), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("2 offer a",),
     ),
-    "only the newest version is": Arrow(
+    "only the newest version is evaluated": Transition(
         (
             older(number=1, evaluators=("a", "b", "c")),
             older(evaluators=("a", "b", "c")),
@@ -223,25 +223,25 @@ ARROWS = {
         "collecting",
         ("2 offer a",),
     ),
-    "who has evaluated it trains": Arrow(
+    "a device that has evaluated trains": Transition(
         (older(scored("a", "folded"), evaluators=("a",)), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("3 offer a",),
     ),
-    "an evaluation is taken as it comes": Arrow(
+    "an evaluation is accepted at once": Transition(
         (older(scored("a", "reported"), evaluators=("a",)), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("2 measured", "3 offer a"),
     ),
-    "a lost evaluation is asked for again": Arrow(
+    "a lost evaluation is offered again": Transition(
         (older(scored("a", "training", **SILENT), evaluators=("a",)), version("collecting", *BUSY)),
         tick(),
         "collecting",
         ("2 revoke a", "2 offer a"),
     ),
-    "a refused evaluation is not": Arrow(
+    "a refused evaluation is not offered again": Transition(
         (
             older(scored("a", "refused", retryable=False), evaluators=("a",)),
             version("collecting", *BUSY),
@@ -250,59 +250,59 @@ ARROWS = {
         "collecting",
         ("3 offer a",),
     ),
-    "evaluations go on during a fold": Arrow(
+    "evaluations go on during an aggregation": Transition(
         (older(evaluators=("a",)), version("aggregating", buffered("a"), *BUSY)),
         tick(),
         "aggregating",
         ("2 offer a",),
     ),
-    "the last version stops the training and is evaluated": Arrow(
+    "the last version stops training and is evaluated": Transition(
         (
-            older(part("c", "training", **HELD), part("a", "reported")),
+            older(part("c", "training", **LEASED), part("a", "reported")),
             version("aggregating", buffered("a"), BUSY[0], evaluators=("a", "b"), **LAST),
         ),
         DONE,
         "evaluating",
         ("2 revoke c", "3 revoke b"),
     ),
-    "the last version of a job that does not evaluate it": Arrow(
-        (older(scored("c", "training", **HELD)), version("aggregating", buffered("a"), **LAST)),
+    "the last version of a job without evaluation": Transition(
+        (older(scored("c", "training", **LEASED)), version("aggregating", buffered("a"), **LAST)),
         DONE,
         "closed",
         ("2 revoke c", "3 closed"),
     ),
-    "everybody evaluates the last version": Arrow(
+    "every device evaluates the last version": Transition(
         (version("evaluating", evaluators=("a", "b"), **LAST),),
         tick(),
         "evaluating",
         ("3 offer a", "3 offer b"),
     ),
-    "who still evaluates an older one does that first": Arrow(
+    "a device that evaluates an older version finishes that first": Transition(
         (
-            older(scored("b", "training", **HELD), evaluators=("a", "b")),
+            older(scored("b", "training", **LEASED), evaluators=("a", "b")),
             version("evaluating", evaluators=("a", "b"), **LAST),
         ),
         tick(),
         "evaluating",
         ("3 offer a",),
     ),
-    "it is waited for": Arrow(
+    "the last version waits for its evaluations": Transition(
         (version("evaluating", scored("a", "folded"), evaluators=("a", "b"), **LAST),),
         tick(online=frozenset()),
         "evaluating",
     ),
-    "the last evaluation closes the job's last version": Arrow(
+    "the last evaluation closes the job's last version": Transition(
         (version("evaluating", scored("a", "reported"), evaluators=("a",), **LAST),),
         tick(),
         "closed",
         ("3 measured", "3 closed"),
     ),
-    "or its deadline": Arrow(
+    "the evaluation deadline closes the last version": Transition(
         (
             version(
                 "evaluating",
                 scored("a", "folded"),
-                scored("b", "training", **HELD),
+                scored("b", "training", **LEASED),
                 evaluators=("a", "b", "c"),
                 **LAST,
             ),
@@ -312,26 +312,26 @@ ARROWS = {
         ("3 revoke b", "3 closed"),
         "2 evaluations are missing",
     ),
-    "a pause stops everybody": Arrow(
-        (older(part("a", "training", **HELD)), version("collecting", *BUSY)),
+    "a pause revokes all work": Transition(
+        (older(part("a", "training", **LEASED)), version("collecting", *BUSY)),
         STOP,
         "failed",
         ("2 revoke a", "3 revoke b", "3 revoke c", "3 failed"),
         "the job was paused",
     ),
-    "a pause keeps the last version": Arrow(
-        (version("evaluating", scored("a", "training", **HELD), evaluators=("a",), **LAST),),
+    "a pause retains the last version": Transition(
+        (version("evaluating", scored("a", "training", **LEASED), evaluators=("a",), **LAST),),
         STOP,
         "closed",
         ("3 revoke a", "3 closed"),
     ),
-    "a pause between two versions stops everybody too": Arrow(
-        (older(part("a", "training", **HELD)), older(BUSY[0], number=3)),
+    "a pause between two versions revokes all work": Transition(
+        (older(part("a", "training", **LEASED)), older(BUSY[0], number=3)),
         STOP,
         "closed",
         ("2 revoke a", "3 revoke b"),
     ),
-    "what has ended stays": Arrow((older(number=3),), tick(), "closed"),
+    "what has ended stays": Transition((older(number=3),), tick(), "closed"),
 }
 
 
@@ -345,14 +345,14 @@ def short(number: int, effect: Effect) -> str:
     return f"{number} {'offer' if isinstance(effect, Offer) else 'revoke'} {effect.device}"
 
 
-@pytest.mark.parametrize("name", ARROWS)
-def test_arrow(name: str) -> None:
-    arrow = ARROWS[name]
-    stepped = step_buffered(arrow.window, arrow.event)
-    assert [after.number for after, _ in stepped] == [before.number for before in arrow.window]
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_transition(name: str) -> None:
+    transition = TRANSITIONS[name]
+    stepped = step_buffered(transition.window, transition.event)
+    assert [after.number for after, _ in stepped] == [before.number for before in transition.window]
     told = [short(after.number, effect) for after, effects in stepped for effect in effects]
     current = stepped[-1][0]
-    assert current.phase is RoundPhase(arrow.after)
-    assert sorted(told) == sorted(arrow.effects)
-    assert arrow.reason in current.reason
-    assert bool(current.deadline_at) == (arrow.after not in ("closed", "failed", "planned"))
+    assert current.phase is RoundPhase(transition.after)
+    assert sorted(told) == sorted(transition.effects)
+    assert transition.reason in current.reason
+    assert bool(current.deadline_at) == (transition.after not in ("closed", "failed", "planned"))

@@ -1,4 +1,4 @@
-"""What must hold in an asynchronous job whatever happens, in whatever order."""
+"""Laws that an asynchronous job obeys under any sequence of events."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.fedcore.rounds.rounds import NOW
 DEVICES = "abcd"
 LAST = 4
 REPORTED = AssignmentPhase.REPORTED
-WANTED = (AssignmentPhase.ACCEPTED, REPORTED, AssignmentPhase.FAILED, AssignmentPhase.REFUSED)
-HAPPENINGS = st.one_of(
+TARGETS = (AssignmentPhase.ACCEPTED, REPORTED, AssignmentPhase.FAILED, AssignmentPhase.REFUSED)
+ACTIONS = st.one_of(
     st.tuples(st.just("tick"), st.floats(0, 30), st.frozensets(st.sampled_from(DEVICES))),
     st.tuples(st.just("tick"), st.floats(0, 3), st.just(frozenset(DEVICES))),
-    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.sampled_from(WANTED), st.booleans()),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.sampled_from(TARGETS), st.booleans()),
     *[st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(REPORTED), st.just(True))] * 3,
     *[st.tuples(st.just("aggregated"))] * 2,
     st.tuples(st.just("update refused"), st.sampled_from(DEVICES)),
@@ -54,7 +54,7 @@ RULES = st.builds(
 
 
 class World:
-    """A job with its clock, version after version; every event is checked against the laws."""
+    """A job with a clock, version after version. Every event is checked against the laws."""
 
     def __init__(self, rules: Buffering, evaluate: bool) -> None:
         self.rules, self.evaluate, self.now = rules, evaluate, NOW
@@ -86,36 +86,36 @@ class World:
         if self.current.phase is RoundPhase.CLOSED and not self.over:
             self.start()
 
-    def happen(self, what: tuple[Any, ...]) -> None:
-        kind = what[0]
+    def act(self, action: tuple[Any, ...]) -> None:
+        kind = action[0]
         if kind == "tick":
-            self.now += what[1]
-            self.send(Tick(self.now, what[2]))
+            self.now += action[1]
+            self.send(Tick(self.now, action[2]))
         elif kind == "device":
-            self.device(*what[1:])
+            self.device(*action[1:])
         elif kind == "aggregated":
             self.send(Aggregated(self.now))
         elif kind == "aggregation failed":
             self.send(AggregationFailed(self.now, "it would not"))
         elif kind == "update refused":
-            self.refuse_update(what[1])
+            self.refuse_update(action[1])
         elif kind == "interrupted":
             self.send(Interrupted(self.now, "the job was cancelled"))
 
-    def device(self, device: str, wanted: AssignmentPhase, retryable: bool) -> None:
-        """What ``transitions.move_assignment`` does to a row, and the look after it."""
-        for index, item in self.held(device):
-            steps = (AssignmentPhase.ACCEPTED, wanted) if wanted is REPORTED else (wanted,)
+    def device(self, device: str, target: AssignmentPhase, retryable: bool) -> None:
+        """What ``transitions.move_assignment`` does to a row, and the tick after it."""
+        for index, item in self.active(device):
+            steps = (AssignmentPhase.ACCEPTED, target) if target is REPORTED else (target,)
             changed = item
             for phase in steps:
                 if move_refusal(changed.phase, phase) == "":
-                    given = retryable and phase is not AssignmentPhase.REFUSED
+                    may_retry = retryable and phase is not AssignmentPhase.REFUSED
                     until = self.now + 10
-                    changed = replace(changed, phase=phase, retryable=given, lease_until=until)
+                    changed = replace(changed, phase=phase, retryable=may_retry, lease_until=until)
             self.put(index, item, changed)
         self.send(Tick(self.now, frozenset(DEVICES)))
 
-    def held(self, device: str) -> list[tuple[int, AssignmentState]]:
+    def active(self, device: str) -> list[tuple[int, AssignmentState]]:
         return [
             (index, item)
             for index, each in enumerate(self.rounds)
@@ -124,7 +124,7 @@ class World:
         ]
 
     def refuse_update(self, device: str) -> None:
-        """What an aggregation worker does to an update in the buffer that is not sound."""
+        """What an aggregation worker does to an unusable update in the buffer."""
         if self.current.phase is RoundPhase.AGGREGATING:
             for index, each in enumerate(self.rounds):
                 for item in unfolded_updates(each):
@@ -146,60 +146,67 @@ def check_laws(before: Window, stepped: tuple[tuple[RoundState, tuple[Any, ...]]
     keys = {(each.number, item.device, item.task, item.attempt) for each, item in items}
     assert len(keys) == len(items), "an attempt exists twice"
     active = [item for _, item in items if item.phase in ACTIVE]
-    assert len({item.device for item in active}) == len(active), "a device has two things to do"
+    assert len({item.device for item in active}) == len(active), "a device has two tasks"
     assert sum(item.task is Task.TRAIN for item in active) <= buffering.concurrency
     for each, item in items:
         if item.buffered_in is not None:
             assert 0 <= item.buffered_in - each.number <= buffering.max_staleness
             assert item.phase is not AssignmentPhase.FOLDED or item.task is Task.TRAIN
     for number in range(1, current.number + 1):
-        folded = [item for _, item in items if item.buffered_in == number]
-        assert len(folded) <= buffering.size
+        assert len(in_buffer(items, number)) <= buffering.size
     for old, (new, effects) in zip(before, stepped, strict=True):
         ends = [effect for effect in effects if isinstance(effect, Ended)]
         assert len(ends) == int(old.phase not in ENDED and new.phase in ENDED)
         assert old.phase not in ENDED or new.phase is old.phase
         for effect in effects:
             if isinstance(effect, Aggregate):
-                marked = [item for _, item in items if item.buffered_in == new.number]
+                marked = in_buffer(items, new.number)
                 assert sorted(effect.devices) == sorted(item.device for item in marked)
     if current.phase is RoundPhase.FAILED or (buffering.last and current.phase in ENDED):
-        assert not active, "somebody works on for nothing"
+        assert not active, "a device works in vain"
     elif current.phase not in ENDED:
         assert current.deadline_at is not None, "a wait without a deadline"
         assert waiting_for_buffer(after, NOW, {})
 
 
-STORIES = st.lists(HAPPENINGS, max_size=60)
+def in_buffer(
+    items: list[tuple[RoundState, AssignmentState]], number: int
+) -> list[AssignmentState]:
+    """Updates in the buffer of a version; one that a worker has refused is not in it any more."""
+    refused = AssignmentPhase.REFUSED
+    return [item for _, item in items if item.buffered_in == number and item.phase is not refused]
+
+
+STORIES = st.lists(ACTIONS, max_size=60)
 
 
 @settings(max_examples=200, deadline=None)
 @given(RULES, st.booleans(), STORIES)
-def test_laws_hold_and_nothing_hangs(
+def test_laws_hold_until_the_end(
     rules: Buffering, evaluate: bool, story: list[tuple[Any, ...]]
 ) -> None:
     world = World(rules, evaluate)
-    for what in story:
+    for action in story:
         if world.over:
             break
-        world.happen(what)
-    # Nobody says anything any more: every state has a deadline.
+        world.act(action)
+    # No device answers any more: every state has a deadline.
     for _ in range(3 * LAST):
         if not world.over:
-            world.happen(("tick", 61.0, frozenset()))
+            world.act(("tick", 61.0, frozenset()))
     assert world.over
 
 
 @settings(max_examples=100, deadline=None)
 @given(RULES, st.booleans(), STORIES)
-def test_a_second_look_at_the_same_moment_changes_nothing(
+def test_repeated_tick_changes_nothing(
     rules: Buffering, evaluate: bool, story: list[tuple[Any, ...]]
 ) -> None:
     world = World(rules, evaluate)
-    for what in story:
+    for action in story:
         if world.over:
             return
-        world.happen(what)
+        world.act(action)
     if world.over:
         return
     event = Tick(world.now, frozenset(DEVICES))
@@ -211,10 +218,8 @@ def test_a_second_look_at_the_same_moment_changes_nothing(
 
 @settings(max_examples=60, deadline=None)
 @given(RULES, st.permutations(range(4)))
-def test_what_is_folded_of_a_given_set_does_not_depend_on_arrival(
-    rules: Buffering, order: list[int]
-) -> None:
-    """Four updates that arrive before anybody looks: the same buffer in the same order."""
+def test_folded_set_is_independent_of_arrival(rules: Buffering, order: list[int]) -> None:
+    """Four updates that arrive before a tick fill the same buffer in the same order."""
     whole = replace(rules, concurrency=4, max_staleness=3)
     policy = RoundPolicy(whole.size, 1, 60.0, 10.0, 2, buffering=whole)
     parts = [AssignmentState(device, Task.TRAIN, 1, REPORTED) for device in DEVICES]

@@ -1,4 +1,4 @@
-"""Time that does not count: the server was away, or a clock jumped; work that is taken back."""
+"""Outages and clock jumps, and attempts that are resumed afterwards."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ ONLINE = frozenset({"a", "b"})
 
 
 @pytest.mark.parametrize(
-    ("gap_s", "counts_not_s"),
+    ("gap_s", "expected_s"),
     [
         (2.0, 0.0),  # as planned
-        (0.0, 0.0),  # a report came between two passes
+        (0.0, 0.0),  # a report triggered a pass in between
         (5.0, 0.0),  # a busy machine
-        (-3.0, 0.0),  # a clock that is trimmed
+        (-3.0, 0.0),  # a clock that is adjusted
         (5.1, 3.1),
-        (302.0, 300.0),  # five minutes away
-        (3602.0, 3600.0),  # an hour away, or the clock an hour forward
-        (-3598.0, -3600.0),  # the clock an hour back
+        (302.0, 300.0),  # down for five minutes
+        (3602.0, 3600.0),  # down for an hour, or the clock an hour ahead
+        (-3598.0, -3600.0),  # the clock set back an hour
     ],
 )
-def test_what_a_gap_between_two_looks_means(gap_s: float, counts_not_s: float) -> None:
-    assert outage_s(gap_s, 2.0) == pytest.approx(counts_not_s)
+def test_outage_from_gap_between_passes(gap_s: float, expected_s: float) -> None:
+    assert outage_s(gap_s, 2.0) == pytest.approx(expected_s)
 
 
 def _training() -> RoundState:
-    """A round whose two devices train since second 0."""
+    """A round whose two devices have been training since second 0."""
     current, _ = step(RoundState(1, ("a", "b"), ("a", "b"), POLICY), Tick(0.0, ONLINE))
     at_work = [replace(item, phase=AssignmentPhase.TRAINING) for item in current.assignments]
     return replace(current, assignments=tuple(at_work), phase=RoundPhase.COLLECTING)
 
 
-def test_a_silent_device_is_not_told_but_may_take_its_work_back() -> None:
+def test_silent_device_gets_no_cancel_and_may_resume() -> None:
     after, effects = step(_training(), Tick(61.0))
     revoked = [effect for effect in effects if isinstance(effect, Revoke)]
     assert [effect.silent for effect in revoked] == [True, True]
@@ -57,7 +57,7 @@ def test_a_silent_device_is_not_told_but_may_take_its_work_back() -> None:
     assert may_resume(after, lost)
 
 
-def test_work_is_not_given_back_once_it_was_offered_again() -> None:
+def test_attempt_cannot_resume_after_a_newer_offer() -> None:
     silent, _ = step(_training(), Tick(61.0))
     lost = latest_attempts(silent, Task.TRAIN)["a"]
     again, _ = step(silent, Tick(63.0, ONLINE))
@@ -65,7 +65,7 @@ def test_work_is_not_given_back_once_it_was_offered_again() -> None:
     assert not may_resume(again, lost)
 
 
-def test_work_is_not_given_back_to_a_round_that_went_on() -> None:
+def test_attempt_cannot_resume_in_a_later_phase() -> None:
     silent, _ = step(_training(), Tick(61.0))
     lost = latest_attempts(silent, Task.TRAIN)["a"]
     over, _ = step(silent, Interrupted(62.0, "the job was paused"))
@@ -75,7 +75,7 @@ def test_work_is_not_given_back_to_a_round_that_went_on() -> None:
 
 
 @pytest.mark.parametrize("phase", [AssignmentPhase.FAILED, AssignmentPhase.REFUSED])
-def test_only_silence_is_forgiven(phase: AssignmentPhase) -> None:
+def test_only_silent_attempts_may_resume(phase: AssignmentPhase) -> None:
     current = _training()
     first = current.assignments[0]
     for lost in (
@@ -86,6 +86,6 @@ def test_only_silence_is_forgiven(phase: AssignmentPhase) -> None:
         assert not may_resume(replace(current, assignments=(lost, *others)), lost)
 
 
-def test_a_device_told_by_the_end_of_a_round_hears_of_it() -> None:
+def test_interrupt_revokes_reachable_devices() -> None:
     _, effects = step(_training(), Interrupted(1.0, "the job was cancelled"))
     assert [effect.silent for effect in effects if isinstance(effect, Revoke)] == [False, False]

@@ -1,4 +1,4 @@
-"""Clusters in a round: who is asked to fold what, in which order, and what happens without them."""
+"""Clusters in a round: offers to fold, their order, and what happens if a head cannot."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_inner_clusters_are_folded_first() -> None:
     after, effects = step(folding(phase="collecting"), tick(online=HUBS))
     assert (after.phase.value, offers(effects)) == ("folding", [("hub", 1)])
     assert names(inputs_of_fold(after, "hub")) == ["train a", "train b"]
-    assert waiting_for(after, NOW, {}).startswith("waiting for 1 of 2 to fold their clusters: hub")
+    assert waiting_for(after, NOW, {}).startswith(
+        "1 of 2 devices still folding their clusters: hub"
+    )
     after, effects = step(folding(fold("hub", "reported")), tick(online=HUBS))
     assert (after.phase.value, offers(effects)) == ("folding", [("upper", 1)])
     assert names(inputs_of_fold(after, "upper")) == ["train d", "fold hub"]
@@ -61,7 +63,7 @@ def test_inner_clusters_are_folded_first() -> None:
     assert {item.phase.value for item in done.assignments if item.task is Task.FOLD} == {"folded"}
 
 
-def test_a_head_that_is_away_leaves_it_to_the_next_above() -> None:
+def test_offline_heads_cluster_is_passed_up() -> None:
     after, effects = step(folding(phase="collecting"), tick(online=HUBS - {"hub"}))
     assert offers(effects) == [("upper", 1)]
     revoked = [effect for effect in effects if isinstance(effect, Revoke)]
@@ -71,7 +73,7 @@ def test_a_head_that_is_away_leaves_it_to_the_next_above() -> None:
     assert not offers(effects) and back == after
 
 
-def test_a_head_that_cannot_fold_leaves_it_to_the_next_above() -> None:
+def test_refused_fold_is_passed_up() -> None:
     refused = fold("hub", "refused", retryable=False)
     after, effects = step(folding(refused, fold("upper", "refused")), tick(online=HUBS))
     assert after.phase.value == "aggregating"
@@ -79,9 +81,9 @@ def test_a_head_that_cannot_fold_leaves_it_to_the_next_above() -> None:
     assert not offers(effects)
 
 
-def test_a_lost_fold_is_offered_again_until_the_attempts_are_used_up() -> None:
-    held = fold("hub", "training", **SILENT)
-    after, effects = step(folding(held), tick(online=HUBS))
+def test_lost_fold_is_retried_up_to_max_attempts() -> None:
+    training = fold("hub", "training", **SILENT)
+    after, effects = step(folding(training), tick(online=HUBS))
     assert offers(effects) == [("hub", 2)]
     second = [fold("hub", "expired"), fold("hub", "training", 2, lease_until=NOW - 1)]
     after, effects = step(folding(*second), tick(online=HUBS))
@@ -89,21 +91,21 @@ def test_a_lost_fold_is_offered_again_until_the_attempts_are_used_up() -> None:
     assert names(inputs_of_fold(after, "upper")) == ["train d", "train a", "train b"]
 
 
-def test_an_offer_that_nobody_takes_is_lost_with_its_lease() -> None:
+def test_unaccepted_fold_expires_with_its_lease() -> None:
     offered = fold("hub", "offered")
     _, effects = step(folding(offered), tick(LEASE + 1, online=HUBS))
     assert offers(effects) == [("hub", 2)]
 
 
-def test_at_the_deadline_the_updates_go_up_one_by_one() -> None:
-    held = fold("hub", "training", lease_until=NOW + 1000)
-    after, effects = step(folding(held), tick(DUE, online=HUBS))
+def test_deadline_passes_clusters_up() -> None:
+    training = fold("hub", "training", lease_until=NOW + 1000)
+    after, effects = step(folding(training), tick(DUE, online=HUBS))
     assert after.phase.value == "aggregating"
     assert [e.device for e in effects if isinstance(e, Revoke)] == ["hub", "upper"]
     assert names(server_inputs(after)) == ["train c", "train d", "train a", "train b"]
 
 
-def test_a_cluster_of_one_update_is_passed_up() -> None:
+def test_cluster_of_one_update_is_passed_up() -> None:
     alone = a_round(
         "collecting",
         part("a", "reported"),
@@ -116,7 +118,7 @@ def test_a_cluster_of_one_update_is_passed_up() -> None:
     assert sorted(names(server_inputs(after))) == ["train a", "train c"]
 
 
-def test_a_head_that_trains_folds_its_own_update_too() -> None:
+def test_training_head_folds_its_own_update() -> None:
     both = a_round(
         "collecting",
         part("a", "reported"),
@@ -128,19 +130,19 @@ def test_a_head_that_trains_folds_its_own_update_too() -> None:
     assert names(inputs_of_fold(after, "a")) == ["train a", "train b"]
 
 
-def test_a_pause_stops_a_fold() -> None:
+def test_pause_revokes_a_fold() -> None:
     after, effects = step(folding(fold("hub", "training")), STOP)
     assert after.phase.value == "failed"
     assert [e.device for e in effects if isinstance(e, Revoke)] == ["hub"]
 
 
 def heads_only(*parts: AssignmentState, phase: str = "folding") -> RoundState:
-    """Two children of one parent, which alone can fold what they send."""
+    """Two children of a parent; only the parent can fold their updates."""
     round_ = a_round(phase, *parts, members=("a", "b"), clusters=clusters({"a": "hub", "b": "hub"}))
     return replace(round_, policy=replace(round_.policy, heads_only=True, max_attempts=2))
 
 
-def test_where_only_heads_can_fold_an_absent_one_is_waited_for() -> None:
+def test_heads_only_waits_for_an_offline_head() -> None:
     both = part("a", "reported"), part("b", "reported")
     after, effects = step(heads_only(*both, phase="collecting"), tick(online=HUBS - {"hub"}))
     assert after.phase.value == "folding" and not effects
@@ -150,18 +152,19 @@ def test_where_only_heads_can_fold_an_absent_one_is_waited_for() -> None:
     assert done.phase.value == "aggregating"
 
 
-def test_where_only_heads_can_fold_one_update_is_a_cluster() -> None:
+def test_heads_only_folds_a_single_update() -> None:
     current = heads_only(part("a", "reported"), part("b", "failed", retryable=False))
     _, effects = step(replace(current, phase=RoundPhase.COLLECTING), tick(online=HUBS))
     assert offers(effects) == [("hub", 1)]
 
 
-def test_where_only_heads_can_fold_a_round_fails_without_them() -> None:
+def test_heads_only_fails_without_the_head() -> None:
     both = part("a", "reported"), part("b", "reported")
     lost = fold("hub", "failed", 2, reason="its disk is full")
     after, _ = step(heads_only(*both, lost), tick(online=HUBS))
     assert after.phase.value == "failed"
-    assert after.reason == "nobody but hub can fold: hub: its disk is full"
+    reason = "only hub can fold the cluster's updates, and did not: hub: its disk is full"
+    assert after.reason == reason
     late, effects = step(heads_only(*both), tick(DUE, online=HUBS - {"hub"}))
     assert late.phase.value == "failed" and "by the deadline" in late.reason
     assert [effect.device for effect in effects if isinstance(effect, Revoke)] == ["hub"]

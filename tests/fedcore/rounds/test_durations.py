@@ -1,4 +1,4 @@
-"""Predicted times and the deadlines that follow from them."""
+"""Predicted round times and the deadlines that follow from them."""
 
 from __future__ import annotations
 
@@ -24,29 +24,27 @@ from fedcore.rounds.durations import deadline_s, predict, quantile, round_second
         ({"seconds": 2.0, "upload_s": None}, None),
     ],
 )
-def test_a_report_says_how_long_a_round_took(metrics: dict, seconds: float | None) -> None:  # type: ignore[type-arg]
+def test_round_seconds_of_a_report(metrics: dict, seconds: float | None) -> None:  # type: ignore[type-arg]
     assert round_seconds(metrics) == seconds
 
 
-def test_the_prediction_is_the_median_of_the_last_three() -> None:
+def test_prediction_is_the_median_of_three_reports() -> None:
     history = [("a", 4.0), ("b", 9.0), ("a", 100.0), ("a", 6.0), ("a", 1.0), ("a", 1.0)]
     assert predict(history) == {"a": 6.0, "b": 9.0}
 
 
 @pytest.mark.parametrize(
-    ("share", "found"), [(0.01, 1), (0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (1.0, 4)]
+    ("share", "expected"), [(0.01, 1), (0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (1.0, 4)]
 )
-def test_quantiles_of_four(share: float, found: float) -> None:
-    assert quantile([4.0, 1.0, 3.0, 2.0], share) == found
+def test_quantile_of_four_values(share: float, expected: float) -> None:
+    assert quantile([4.0, 1.0, 3.0, 2.0], share) == expected
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1))
-def test_a_quantile_is_the_smallest_value_that_covers_its_share(
-    values: list[float], share: float
-) -> None:
-    found = quantile(values, share)
-    covered = sum(value <= found for value in values)
-    below = sum(value < found for value in values)
+def test_quantile_is_the_smallest_covering_value(values: list[float], share: float) -> None:
+    expected = quantile(values, share)
+    covered = sum(value <= expected for value in values)
+    below = sum(value < expected for value in values)
     assert covered >= round(share * len(values), 9) > below - 1e-6
 
 
@@ -54,26 +52,28 @@ TIMES = {"a": 10.0, "b": 20.0, "c": 100.0, "d": 0.001}
 
 
 @pytest.mark.parametrize(
-    ("members", "share", "slack", "found"),
+    ("members", "share", "slack", "expected"),
     [
         ("abc", 0.5, 1.0, 20.0),
         ("abc", 0.6, 1.5, 30.0),
         ("abc", 1.0, 2.0, 200.0),
-        ("abc", 1.0, 9.0, 600.0),  # never more than the job's own deadline
+        ("abc", 1.0, 9.0, 600.0),  # at most the job's own deadline
         ("abc", 0.0, 1.0, 600.0),  # off
         ("", 0.5, 1.0, 600.0),
         ("ax", 0.5, 1.0, 10.0),
-        ("ax", 1.0, 1.0, 600.0),  # who has not reported counts as slower than everybody
+        ("ax", 1.0, 1.0, 600.0),  # a device without a report counts as the slowest
         ("xyz", 0.5, 1.0, 600.0),
-        ("d", 1.0, 1.0, 1.0),  # messages take their time as well
+        ("d", 1.0, 1.0, 1.0),  # messages take time as well
     ],
 )
-def test_deadlines(members: str, share: float, slack: float, found: float) -> None:
-    assert deadline_s(tuple(members), TIMES, share, slack, 600.0) == found
+def test_deadline_from_quantile_and_slack(
+    members: str, share: float, slack: float, expected: float
+) -> None:
+    assert deadline_s(tuple(members), TIMES, share, slack, 600.0) == expected
 
 
 @pytest.mark.parametrize(
-    ("times", "size", "together", "found"),
+    ("times", "size", "together", "expected"),
     [
         ([10.0], 1, 1, 10.0),
         ([10.0, 10.0], 1, 2, 5.0),
@@ -82,7 +82,7 @@ def test_deadlines(members: str, share: float, slack: float, found: float) -> No
         ([10.0, 10.0, 10.0, 10.0], 1, 2, 5.0),  # only two of the four train at a time
     ],
 )
-def test_how_often_an_asynchronous_job_has_a_new_model(
-    times: list[float], size: int, together: int, found: float
+def test_seconds_between_versions(
+    times: list[float], size: int, together: int, expected: float
 ) -> None:
-    assert version_s(times, size, together) == pytest.approx(found)
+    assert version_s(times, size, together) == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""The life of a job: what a person may do, and what the coordinator does next."""
+"""Life cycle of a job: moves by a person, and the coordinator's next step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("phase", JobPhase)
 @pytest.mark.parametrize("move", PERSON_MOVES)
-def test_a_move_is_allowed_or_refused_with_its_reason(phase: JobPhase, move: str) -> None:
+def test_job_move_is_allowed_or_gives_a_reason(phase: JobPhase, move: str) -> None:
     refusal = move_refusal(phase, move)
     if phase.value in ALLOWED[move].split():
         assert refusal == ""
@@ -40,7 +40,7 @@ def test_a_move_is_allowed_or_refused_with_its_reason(phase: JobPhase, move: str
         assert all(name in refusal for name in ALLOWED[move].split())
 
 
-def test_only_a_failed_job_comes_back_from_its_end() -> None:
+def test_only_a_failed_job_can_be_retried() -> None:
     for move in PERSON_MOVES:
         for phase in OVER:
             assert bool(move_refusal(phase, move)) == ((phase, move) != (JobPhase.FAILED, "retry"))
@@ -74,11 +74,11 @@ NEXT = [
 
 
 @pytest.mark.parametrize(("state", "move"), NEXT)
-def test_what_comes_next(state: tuple[int, bool, LastRound | None, bool], move: NextMove) -> None:
+def test_next_move(state: tuple[int, bool, LastRound | None, bool], move: NextMove) -> None:
     assert next_move(*state) == move
 
 
-def test_every_job_reaches_its_end() -> None:
+def test_job_runs_every_round_then_completes() -> None:
     newest, seen = None, []
     for _ in range(20):
         move = next_move(3, True, newest, False)
@@ -90,7 +90,7 @@ def test_every_job_reaches_its_end() -> None:
     assert seen == [StartRound(0), StartRound(1), StartRound(2), StartRound(3), Complete()]
 
 
-def test_no_round_that_goes_on_is_started_anew() -> None:
+def test_open_round_is_stepped_not_restarted() -> None:
     for phase in set(RoundPhase) - ENDED:
         for resumed in (True, False):
             assert next_move(3, True, LastRound(1, phase), resumed) == StepRound()

@@ -1,4 +1,4 @@
-"""What must hold whatever happens to a round, in whatever order."""
+"""Laws that a round obeys under any sequence of events."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from fedcore.topology import clusters
 from tests.fedcore.rounds.rounds import NOW, TRAIN
 from tests.fedcore.trees import forests
 
-# What happens to a round: time passes, devices act as they are allowed to, workers answer.
+# Time passes, devices move their assignments, workers answer.
 DEVICES = "abcd"
-WANTED = (
+TARGETS = (
     AssignmentPhase.ACCEPTED,
     AssignmentPhase.TRAINING,
     AssignmentPhase.UPLOADING,
@@ -47,16 +47,16 @@ WANTED = (
     AssignmentPhase.FAILED,
     AssignmentPhase.REFUSED,
 )
-HAPPENINGS = st.one_of(
+ACTIONS = st.one_of(
     st.tuples(
         st.just("tick"),
         st.floats(0, 40),
         st.frozensets(st.sampled_from(DEVICES)),
     ),
     st.tuples(st.just("tick"), st.floats(0, 5), st.just(frozenset(DEVICES))),
-    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.sampled_from(WANTED), st.booleans()),
-    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(WANTED[0]), st.just(True)),
-    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(WANTED[3]), st.just(True)),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.sampled_from(TARGETS), st.booleans()),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(TARGETS[0]), st.just(True)),
+    st.tuples(st.just("device"), st.sampled_from(DEVICES), st.just(TARGETS[3]), st.just(True)),
     st.tuples(st.just("aggregated")),
     st.tuples(st.just("update refused"), st.sampled_from(DEVICES)),
     st.tuples(st.just("aggregation failed")),
@@ -78,7 +78,7 @@ def new_rounds(draw: st.DrawFn) -> RoundState:
 
 
 class World:
-    """A round with its clock; every event goes through ``send``, which checks the laws."""
+    """A round with a clock. Every event goes through ``send``, which checks the laws."""
 
     def __init__(self, start: RoundState) -> None:
         self.round = start
@@ -95,20 +95,20 @@ class World:
         self.now += seconds
         self.send(Tick(self.now, online))
 
-    def device(self, device: str, wanted: AssignmentPhase, retryable: bool) -> None:
+    def device(self, device: str, target: AssignmentPhase, retryable: bool) -> None:
         """What ``webapp.jobs.lifecycle.transitions.move_assignment`` does to a row."""
         for item in self.round.assignments:
-            if item.device == device and move_refusal(item.phase, wanted) == "":
+            if item.device == device and move_refusal(item.phase, target) == "":
                 changed = replace(
                     item,
-                    phase=wanted,
-                    retryable=retryable and wanted is not AssignmentPhase.REFUSED,
+                    phase=target,
+                    retryable=retryable and target is not AssignmentPhase.REFUSED,
                     lease_until=self.now + 10,
                 )
                 self.put(item, changed)
 
     def refuse_update(self, device: str) -> None:
-        """What an aggregation worker does to an update that is not sound."""
+        """What an aggregation worker does to an unusable update."""
         for item in server_inputs(self.round):
             if (item.device, item.phase) == (device, AssignmentPhase.REPORTED):
                 self.put(item, replace(item, phase=AssignmentPhase.REFUSED, retryable=False))
@@ -117,49 +117,49 @@ class World:
         items = tuple(new if item is old else item for item in self.round.assignments)
         self.round = replace(self.round, assignments=items)
 
-    def happen(self, what: tuple[Any, ...]) -> None:
-        kind = what[0]
+    def act(self, action: tuple[Any, ...]) -> None:
+        kind = action[0]
         if kind == "tick":
-            self.tick(*what[1:])
+            self.tick(*action[1:])
         elif kind == "device":
-            self.device(*what[1:])
+            self.device(*action[1:])
         elif kind == "aggregated":
             self.send(Aggregated(self.now))
         elif kind == "aggregation failed":
             self.send(AggregationFailed(self.now, "it would not"))
         elif kind == "update refused" and self.round.phase is RoundPhase.AGGREGATING:
-            self.refuse_update(what[1])
+            self.refuse_update(action[1])
         elif kind == "interrupted":
             self.send(Interrupted(self.now, "the job was cancelled"))
 
 
 def check_laws(before: RoundState, after: RoundState, effects: tuple[Effect, ...]) -> None:
-    held = {(item.device, item.task, item.attempt): item for item in after.assignments}
-    assert len(held) == len(after.assignments), "an attempt exists twice"
+    items = {(item.device, item.task, item.attempt): item for item in after.assignments}
+    assert len(items) == len(after.assignments), "an attempt exists twice"
     for effect in effects:
         if isinstance(effect, Offer):
-            assert held[effect.device, effect.task, effect.attempt].phase.value == "offered"
+            assert items[effect.device, effect.task, effect.attempt].phase.value == "offered"
         elif isinstance(effect, Revoke):
-            assert held[effect.device, effect.task, effect.attempt].phase.value == "expired"
+            assert items[effect.device, effect.task, effect.attempt].phase.value == "expired"
         elif isinstance(effect, Aggregate):
             assert len(effect.devices) >= after.policy.quorum
             assert list(effect.devices) == tally(after, TRAIN)[0]
             assert not any(item.phase in ACTIVE for item in after.assignments)
     check_tree(after)
     for task in Task:
-        asked = asked_for(after, task)
+        eligible = devices_for(after, task)
         for device in DEVICES:
             attempts = [
                 item for item in after.assignments if (item.device, item.task) == (device, task)
             ]
-            assert device in asked or not attempts
+            assert device in eligible or not attempts
             assert len(attempts) <= after.policy.max_attempts
             assert [item.attempt for item in sorted(attempts, key=lambda i: i.attempt)] == list(
                 range(1, len(attempts) + 1)
             )
             assert sum(item.phase in ACTIVE for item in attempts) <= 1
             delivered = [item for item in attempts if item.phase in DELIVERED]
-            assert len(delivered) <= 1, "an answer was asked for twice"
+            assert len(delivered) <= 1, "two results for one task"
     ends = [effect for effect in effects if isinstance(effect, Ended)]
     assert len(ends) == int(before.phase not in ENDED and after.phase in ENDED)
     if before.phase in ENDED:
@@ -174,7 +174,7 @@ def check_laws(before: RoundState, after: RoundState, effects: tuple[Effect, ...
 
 
 def check_tree(after: RoundState) -> None:
-    """Each update that was delivered is in one place: by itself, or in one fold."""
+    """Each delivered update is counted once: by itself, or within one fold."""
     delivered = [(i.device, i.attempt) for i in after.assignments if trained(i)]
     leaves = [leaf for item in server_inputs(after) for leaf in leaf_updates(after, item)]
     assert sorted((leaf.device, leaf.attempt) for leaf in leaves) == sorted(delivered)
@@ -186,21 +186,21 @@ def trained(item: AssignmentState) -> bool:
     return item.task is TRAIN and item.phase in DELIVERED
 
 
-def asked_for(after: RoundState, task: Task) -> tuple[str, ...]:
+def devices_for(after: RoundState, task: Task) -> tuple[str, ...]:
     if task is Task.FOLD:
         return tuple(cluster.head for cluster in after.clusters)
     return after.members if task is TRAIN else after.evaluators
 
 
 @settings(max_examples=300, deadline=None)
-@given(new_rounds(), st.lists(HAPPENINGS, max_size=40))
-def test_laws_hold_and_nothing_hangs(start: RoundState, story: list[tuple[Any, ...]]) -> None:
+@given(new_rounds(), st.lists(ACTIONS, max_size=40))
+def test_laws_hold_until_the_end(start: RoundState, story: list[tuple[Any, ...]]) -> None:
     world = World(start)
-    for what in story:
-        world.happen(what)
+    for action in story:
+        world.act(action)
     if world.round.phase is RoundPhase.PLANNED:
         world.tick(0, frozenset())
-    # Nobody says anything any more: collection, folds and evaluation each have a deadline.
+    # No device answers any more: collection, folds and evaluation each have a deadline.
     for limit in (60.0, 60.0, 30.0, 60.0):
         world.tick(limit + 1, frozenset(DEVICES))
     assert world.round.phase in ENDED
@@ -208,14 +208,12 @@ def test_laws_hold_and_nothing_hangs(start: RoundState, story: list[tuple[Any, .
 
 
 @settings(max_examples=200, deadline=None)
-@given(new_rounds(), st.lists(HAPPENINGS, max_size=25))
-def test_a_second_look_at_the_same_moment_changes_nothing(
-    start: RoundState, story: list[tuple[Any, ...]]
-) -> None:
+@given(new_rounds(), st.lists(ACTIONS, max_size=25))
+def test_repeated_tick_changes_nothing(start: RoundState, story: list[tuple[Any, ...]]) -> None:
     world = World(start)
     world.tick(0, frozenset(DEVICES))
-    for what in story:
-        world.happen(what)
+    for action in story:
+        world.act(action)
     event = Tick(world.now, frozenset(DEVICES))
     once, _ = step(world.round, event)
     assert step(once, event) == (once, ())
@@ -232,11 +230,11 @@ OUTCOMES = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OUTCOMES, min_size=1, max_size=4), st.integers(1, 4))
-def test_the_order_in_which_devices_answer_does_not_matter(
-    outcomes: list[tuple[AssignmentPhase, bool]], wanted: int
+def test_outcome_is_independent_of_answer_order(
+    outcomes: list[tuple[AssignmentPhase, bool]], quorum: int
 ) -> None:
     members = tuple(DEVICES[: len(outcomes)])
-    policy = RoundPolicy(len(members), min(wanted, len(members)), 60.0, 10.0, 3)
+    policy = RoundPolicy(len(members), min(quorum, len(members)), 60.0, 10.0, 3)
     ends = set()
     for order in permutations(range(len(members))):
         world = World(RoundState(1, members, members, policy))

@@ -1,4 +1,4 @@
-"""What may be asked of a round, and what a device may do."""
+"""Queries on a round, and the moves a device may make."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from tests.fedcore.rounds.rounds import NOW, TRAIN, a_round, part, scored
 
 
 @pytest.mark.parametrize("phase", AssignmentPhase)
-@pytest.mark.parametrize("wanted", AssignmentPhase)
-def test_what_a_device_may_do_and_why_not(phase: AssignmentPhase, wanted: AssignmentPhase) -> None:
-    refusal = move_refusal(phase, wanted)
-    if phase in DEVICE_MOVES.get(wanted, ()):
+@pytest.mark.parametrize("target", AssignmentPhase)
+def test_assignment_move_is_allowed_or_gives_a_reason(
+    phase: AssignmentPhase, target: AssignmentPhase
+) -> None:
+    refusal = move_refusal(phase, target)
+    if phase in DEVICE_MOVES.get(target, ()):
         assert refusal == ""
         assert phase in ACTIVE
     else:
-        assert refusal, f"{phase} -> {wanted} has no reason"
-        assert phase.value in refusal or "answered" in refusal
+        assert refusal, f"{phase} -> {target} has no reason"
+        assert phase.value in refusal or "already has a result" in refusal
 
 
-def test_moves_that_a_device_must_be_able_to_make() -> None:
+def test_assignment_moves_that_a_device_needs() -> None:
     path = ["offered", "accepted", "training", "uploading", "reported"]
     for before, after in pairwise(path):
         assert move_refusal(AssignmentPhase(before), AssignmentPhase(after)) == ""
@@ -41,26 +43,26 @@ def test_moves_that_a_device_must_be_able_to_make() -> None:
     assert "offered cannot become reported" in move_refusal(
         AssignmentPhase.OFFERED, AssignmentPhase.REPORTED
     )
-    assert "the first answer counts" in move_refusal(
+    assert "the first result counts" in move_refusal(
         AssignmentPhase.FOLDED, AssignmentPhase.REPORTED
     )
     assert "is over (expired)" in move_refusal(AssignmentPhase.EXPIRED, AssignmentPhase.TRAINING)
 
 
-SEEN = {"a": NOW - 40.4, "b": NOW + 3}
+LAST_SEEN = {"a": NOW - 40.4, "b": NOW + 3}
 SENTENCES = [
     (a_round("planned"), "waiting for the coordinator to offer the round"),
     (
         a_round("collecting", part("a", "training"), part("b", "reported")),
-        "waiting for 1 of 2 to train: a, last seen 40 s ago",
+        "1 of 2 devices still training: a, last seen 40 s ago",
     ),
     (
         a_round("collecting", part("a", "training"), part("b", "training")),
-        "waiting for 2 of 2 to train: a, last seen 40 s ago, b, last seen 0 s ago",
+        "2 of 2 devices still training: a, last seen 40 s ago, b, last seen 0 s ago",
     ),
     (
         a_round("evaluating", scored("c", "offered"), evaluators=("c",)),
-        "waiting for 1 of 1 to evaluate: c, never seen",
+        "1 of 1 devices still evaluating: c, never seen",
     ),
     (
         a_round(
@@ -68,7 +70,7 @@ SENTENCES = [
             *(part(device, "training") for device in "abcde"),
             members=tuple("abcde"),
         ),
-        "waiting for 5 of 5 to train: a, last seen 40 s ago, b, last seen 0 s ago, c, never seen "
+        "5 of 5 devices still training: a, last seen 40 s ago, b, last seen 0 s ago, c, never seen "
         "and 2 more",
     ),
     (
@@ -81,14 +83,14 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("current", "sentence"), SENTENCES)
-def test_waiting_for_reads_like_a_sentence(current: RoundState, sentence: str) -> None:
-    assert waiting_for(current, NOW, SEEN) == sentence
+def test_waiting_for_is_a_sentence(current: RoundState, sentence: str) -> None:
+    assert waiting_for(current, NOW, LAST_SEEN) == sentence
 
 
-def test_a_device_that_may_still_be_asked_again_is_waited_for() -> None:
+def test_tally_counts_devices_that_may_retry_as_pending() -> None:
     current = a_round("collecting", part("a", "expired"), part("b", "reported"))
     assert tally(current, TRAIN) == (["b"], ["a"])
-    assert "1 of 2 to train: a" in waiting_for(current, NOW, {})
+    assert "1 of 2 devices still training: a" in waiting_for(current, NOW, {})
     lost = a_round("collecting", part("a", "expired"), part("a", "failed", 2, reason="no disk"))
     assert tally(lost, TRAIN) == ([], [])
     assert failure_reasons(lost, TRAIN) == "a: no disk"

@@ -1,4 +1,4 @@
-"""Who takes part in a round, how many are waited for, and how few suffice."""
+"""Client sampling: the members of a round, its target and its quorum."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTICIPATION = st.builds(
 
 
 @given(st.integers(1, 40), PARTICIPATION, st.integers(0, 9), st.integers(0, 9))
-def test_laws_of_selection(
+def test_selection_laws(
     count: int, participation: ParticipationSpec, seed: int, number: int
 ) -> None:
     candidates = NAMES[:count]
@@ -47,11 +47,11 @@ def test_laws_of_selection(
         (0.1, 5, 0.0, 30, 5, 5),
         (0.5, 1, 0.5, 10, 5, 8),  # half of 5 more, rounded up
         (0.5, 1, 0.2, 10, 5, 6),
-        (1.0, 1, 0.5, 4, 4, 4),  # nobody more to ask
+        (1.0, 1, 0.5, 4, 4, 4),  # no other device is left
         (0.01, 9, 0.0, 3, 3, 3),
     ],
 )
-def test_how_many(
+def test_selection_size(
     fraction: float, minimum: int, over: float, candidates: int, target: int, members: int
 ) -> None:
     participation = ParticipationSpec(fraction=fraction, minimum=minimum, over_selection=over)
@@ -64,11 +64,11 @@ def test_how_many(
     ("share", "target", "least"),
     [(0.5, 3, 2), (0.5, 2, 1), (1.0, 3, 3), (0.01, 3, 1), (0.7, 10, 7), (0.5, 1, 1)],
 )
-def test_quorum_is_a_share_rounded_up(share: float, target: int, least: int) -> None:
+def test_quorum_rounds_a_share_up(share: float, target: int, least: int) -> None:
     assert quorum(target, ParticipationSpec(quorum=share)) == least
 
 
-def test_every_device_gets_its_turn() -> None:
+def test_sampling_is_uniform() -> None:
     """1000 rounds of 2 of 8: 250 each, within five standard deviations of 13.7."""
     participation = ParticipationSpec(fraction=0.25)
     counts = Counter(
@@ -80,14 +80,16 @@ def test_every_device_gets_its_turn() -> None:
     assert all(abs(count - 250) < 5 * 13.7 for count in counts.values())
 
 
-def test_rounds_and_seeds_draw_apart() -> None:
+def test_samples_differ_by_round_and_seed() -> None:
     participation = ParticipationSpec(fraction=0.5)
-    drawn = {select(NAMES, participation, seed, number) for seed in (1, 2) for number in (1, 2, 3)}
-    assert len(drawn) == 6
-    assert select(NAMES, replace(participation, deadline_s=9), 1, 1) in drawn
+    samples = {
+        select(NAMES, participation, seed, number) for seed in (1, 2) for number in (1, 2, 3)
+    }
+    assert len(samples) == 6
+    assert select(NAMES, replace(participation, deadline_s=9), 1, 1) in samples
 
 
-def test_a_known_answer() -> None:
+def test_selection_known_answer() -> None:
     chosen = select(["a", "b", "c", "d", "e"], ParticipationSpec(fraction=0.4), 7, 1)
     assert (chosen.members, chosen.target) == (("b", "e"), 2)
 
@@ -96,7 +98,7 @@ TIMES = {name: 1.0 + (number * 7) % 40 for number, name in enumerate(NAMES)}
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 50))
-def test_laws_of_tiers(size: int, count: int, least: int) -> None:
+def test_tier_laws(size: int, count: int, least: int) -> None:
     times = {name: TIMES[name] for name in NAMES[:size]}
     groups = tiers(times, count, least)
     assert 1 <= len(groups) <= count
@@ -107,19 +109,19 @@ def test_laws_of_tiers(size: int, count: int, least: int) -> None:
         assert max(times[name] for name in faster) <= min(times[name] for name in slower)
 
 
-def test_a_round_draws_from_one_tier_and_from_each_in_turn() -> None:
+def test_members_come_from_one_tier() -> None:
     part = ParticipationSpec(fraction=0.2, tiers=4)
     groups = [set(group) for group in tiers(TIMES, 4, 8)]
-    drawn = [set(select(NAMES, part, 1, number, TIMES).members) for number in range(200)]
-    owners = [[index for index, group in enumerate(groups) if one <= group] for one in drawn]
+    samples = [set(select(NAMES, part, 1, number, TIMES).members) for number in range(200)]
+    owners = [[index for index, group in enumerate(groups) if one <= group] for one in samples]
     assert all(len(owner) == 1 for owner in owners)
     counts = Counter(owner[0] for owner in owners)
     assert set(counts) == {0, 1, 2, 3}
     assert all(abs(count - 50) < 5 * 6.1 for count in counts.values()), counts
-    assert all(len(one) == 8 for one in drawn)
+    assert all(len(one) == 8 for one in samples)
 
 
-def test_who_has_no_time_yet_goes_first() -> None:
+def test_devices_without_a_time_are_sampled_first() -> None:
     part = ParticipationSpec(fraction=0.25, tiers=2)
     known = {name: TIMES[name] for name in NAMES[:25]}
     assert set(select(NAMES, part, 1, 1, known).members) <= set(NAMES[25:])
@@ -128,12 +130,12 @@ def test_who_has_no_time_yet_goes_first() -> None:
     assert len(select(NAMES, part, 1, 1, nearly).members) == 10
 
 
-def test_without_tiers_times_change_nothing() -> None:
+def test_times_are_ignored_without_tiers() -> None:
     part = ParticipationSpec(fraction=0.25)
     assert select(NAMES, part, 3, 5, TIMES) == select(NAMES, part, 3, 5)
 
 
-def test_over_selection_stays_within_the_tier() -> None:
+def test_over_selection_stays_within_a_tier() -> None:
     part = ParticipationSpec(fraction=0.25, tiers=4, over_selection=0.5)
     chosen = select(NAMES, part, 1, 1, TIMES)
     assert (chosen.target, len(chosen.members)) == (10, 10)

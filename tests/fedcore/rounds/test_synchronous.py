@@ -1,4 +1,4 @@
-"""Every arrow of a round."""
+"""Every transition of a synchronous round."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.fedcore.rounds.rounds import (
 
 
 @dataclass(frozen=True)
-class Arrow:
+class Transition:
     """``effects`` in short: 'offer a', 'revoke a', 'aggregate a b', 'closed', 'failed'."""
 
     before: RoundState
@@ -53,58 +53,60 @@ class Arrow:
 
 BOTH = part("a", "reported"), part("b", "reported")
 CLUSTER = clusters({"b": "a"})
-ARROWS = {
-    "a planned round is offered to its members": Arrow(
+TRANSITIONS = {
+    "a planned round is offered to its members": Transition(
         a_round("planned"), tick(), "broadcasting", ("offer a", "offer b")
     ),
-    "round 0 only evaluates": Arrow(
+    "round 0 only evaluates": Transition(
         a_round("planned", number=0), tick(), "evaluating", ("offer a", "offer b")
     ),
-    "a planned round can be stopped": Arrow(
+    "a planned round can be stopped": Transition(
         a_round("planned"), STOP, "failed", ("failed",), "the job was paused"
     ),
-    "nothing was aggregated before it began": Arrow(a_round("planned"), DONE, "planned"),
-    "nothing failed to aggregate before it began": Arrow(a_round("planned"), BROKEN, "planned"),
-    "a cluster is folded before the server folds": Arrow(
+    "nothing was aggregated before it began": Transition(a_round("planned"), DONE, "planned"),
+    "nothing failed to aggregate before it began": Transition(
+        a_round("planned"), BROKEN, "planned"
+    ),
+    "clusters are folded before the server aggregates": Transition(
         a_round("folding", *BOTH, clusters=CLUSTER), tick(), "folding", ("offer a",)
     ),
-    "nothing is aggregated while clusters are folded": Arrow(
+    "nothing is aggregated while clusters are folded": Transition(
         a_round("folding", *BOTH, clusters=CLUSTER), DONE, "folding"
     ),
-    "nothing fails to aggregate while clusters are folded": Arrow(
+    "nothing fails to aggregate while clusters are folded": Transition(
         a_round("folding", *BOTH, clusters=CLUSTER), BROKEN, "folding"
     ),
-    "a folding round can be stopped": Arrow(
+    "a folding round can be stopped": Transition(
         a_round("folding", *BOTH, clusters=CLUSTER), STOP, "failed", ("failed",)
     ),
-    "nobody has taken the offer yet": Arrow(
+    "no device has accepted an offer yet": Transition(
         a_round("broadcasting", part("a", "offered"), part("b", "offered")),
         tick(),
         "broadcasting",
     ),
-    "the first acceptance starts the collection": Arrow(
+    "the first acceptance starts the collection": Transition(
         a_round("broadcasting", part("a", "accepted"), part("b", "offered")), tick(), "collecting"
     ),
-    "a refusal starts the collection too": Arrow(
+    "a refusal starts the collection too": Transition(
         a_round("broadcasting", part("a", "refused"), part("b", "offered")), tick(), "collecting"
     ),
-    "everything may come at once": Arrow(
+    "all updates may arrive at once": Transition(
         a_round("broadcasting", part("a", "reported"), part("b", "reported")),
         tick(),
         "aggregating",
         ("aggregate a b",),
     ),
-    "offers that nobody takes end the round at its deadline": Arrow(
+    "unaccepted offers fail the round at its deadline": Transition(
         a_round("broadcasting", part("a", "offered"), part("b", "offered")),
         tick(DUE),
         "failed",
         ("revoke a", "revoke b", "failed"),
         "0 of 1 needed devices reported by the deadline",
     ),
-    "the quorum waits for the others": Arrow(
+    "the quorum waits for the others": Transition(
         a_round("collecting", part("a", "reported"), part("b", "training")), tick(), "collecting"
     ),
-    "the target closes the collection, and stops who is extra": Arrow(
+    "the target closes the collection and revokes the rest": Transition(
         a_round(
             "collecting",
             part("a", "reported"),
@@ -116,26 +118,26 @@ ARROWS = {
         "aggregating",
         ("revoke b", "aggregate a c"),
     ),
-    "the quorum suffices at the deadline": Arrow(
+    "the quorum suffices at the deadline": Transition(
         a_round("collecting", part("a", "reported"), part("b", "training", lease_until=NOW + 1000)),
         tick(DUE),
         "aggregating",
         ("revoke b", "aggregate a"),
     ),
-    "the quorum suffices when nobody else can": Arrow(
+    "the quorum suffices when no other device can": Transition(
         a_round("collecting", part("a", "reported"), part("b", "refused", reason="no data")),
         tick(),
         "aggregating",
         ("aggregate a",),
     ),
-    "too few at the deadline fail the round": Arrow(
+    "too few updates at the deadline fail the round": Transition(
         a_round("collecting", part("a", "training", lease_until=NOW + 1000), part("b", "offered")),
         tick(DUE),
         "failed",
         ("revoke a", "revoke b", "failed"),
         "0 of 1 needed devices reported by the deadline",
     ),
-    "too few fail the round at once when nobody is left": Arrow(
+    "too few updates fail the round when no device can retry": Transition(
         a_round(
             "collecting",
             part("a", "refused", reason="no dataset 'law'"),
@@ -144,89 +146,89 @@ ARROWS = {
         tick(),
         "failed",
         ("failed",),
-        "nobody is left who could: a: no dataset 'law'; b: loss is NaN",
+        "and no other device can: a: no dataset 'law'; b: loss is NaN",
     ),
-    "a silent device loses its lease and is asked again": Arrow(
+    "a silent device loses its lease and gets another offer": Transition(
         a_round("collecting", part("a", "training", **SILENT), part("b", "training")),
         tick(),
         "collecting",
         ("revoke a", "offer a"),
     ),
-    "a silent device that is away is asked when it is back": Arrow(
+    "a silent device gets an offer when it returns": Transition(
         a_round("collecting", part("a", "training", **SILENT), part("b", "training")),
         tick(online=frozenset("b")),
         "collecting",
         ("revoke a",),
     ),
-    "a device that came back is asked again": Arrow(
+    "a device that returned gets another offer": Transition(
         a_round("collecting", part("a", "expired"), part("b", "training")),
         tick(),
         "collecting",
         ("offer a",),
     ),
-    "a device is asked max_attempts times": Arrow(
+    "a device gets at most max_attempts offers": Transition(
         a_round("collecting", part("a", "expired"), part("a", "expired", 2), part("b", "training")),
         tick(),
         "collecting",
     ),
-    "a failure that may pass is tried again": Arrow(
+    "a retryable failure gets another offer": Transition(
         a_round("collecting", part("a", "failed"), part("b", "training")),
         tick(),
         "collecting",
         ("offer a",),
     ),
-    "a failure for good is not": Arrow(
+    "a permanent failure gets no other offer": Transition(
         a_round("collecting", part("a", "failed", retryable=False), part("b", "training")),
         tick(),
         "collecting",
     ),
-    "a refusal is for good": Arrow(
+    "a refusal gets no other offer": Transition(
         a_round("collecting", part("a", "refused"), part("b", "training")), tick(), "collecting"
     ),
-    "an offer has no lease to lose": Arrow(
+    "an offer has no lease": Transition(
         a_round("collecting", part("a", "offered", **SILENT), part("b", "training")),
         tick(),
         "collecting",
     ),
-    "a pause gives the collection up": Arrow(
+    "a pause revokes the collection": Transition(
         a_round("collecting", part("a", "reported"), part("b", "training")),
         STOP,
         "failed",
         ("revoke b", "failed"),
         "the job was paused",
     ),
-    "no aggregation was asked for": Arrow(
+    "an aggregation during the collection is ignored": Transition(
         a_round("collecting", part("a", "training")), DONE, "collecting"
     ),
-    "no aggregation could fail": Arrow(
+    "a failed aggregation during the collection is ignored": Transition(
         a_round("collecting", part("a", "training")), BROKEN, "collecting"
     ),
-    "the fold has its time": Arrow(
+    "the aggregation may use its time limit": Transition(
         a_round("aggregating", part("a", "reported")), tick(), "aggregating"
     ),
-    "but not for ever": Arrow(
+    "an overdue aggregation fails the round": Transition(
         a_round("aggregating", part("a", "reported")),
         tick(DUE),
         "failed",
         ("failed",),
         "no worker aggregated the updates within 50 s",
     ),
-    "the new model is evaluated": Arrow(
+    "the new model is evaluated": Transition(
         a_round("aggregating", part("a", "reported"), part("b", "reported")),
         DONE,
         "evaluating",
         ("offer a", "offer b"),
     ),
-    "a model that is not to be evaluated closes the round": Arrow(
+    "a model without evaluators closes the round": Transition(
         a_round("aggregating", part("a", "reported"), part("b", "reported"), evaluators=()),
         DONE,
         "closed",
         ("closed",),
     ),
-    "a start that is not to be evaluated closes at once": Arrow(
+    "round 0 without evaluators closes at once": Transition(
         a_round("planned", number=0, evaluators=()), tick(), "closed", ("closed",)
     ),
-    "an evaluation has a deadline of its own": Arrow(
+    "the evaluation has its own deadline": Transition(
         a_round(
             "evaluating",
             scored("a", "reported"),
@@ -236,38 +238,38 @@ ARROWS = {
         tick(6.0),
         "evaluating",
     ),
-    "a fold that cannot be done fails the round": Arrow(
+    "a failed aggregation fails the round": Transition(
         a_round("aggregating", part("a", "reported")), BROKEN, "failed", ("failed",), "no space"
     ),
-    "a pause gives the fold up": Arrow(
+    "a pause revokes the aggregation": Transition(
         a_round("aggregating", part("a", "reported")), STOP, "failed", ("failed",)
     ),
-    "evaluations are waited for": Arrow(
+    "the round waits for evaluations": Transition(
         a_round("evaluating", scored("a", "reported"), scored("b", "training")),
         tick(),
         "evaluating",
     ),
-    "all evaluations close the round": Arrow(
+    "all evaluations close the round": Transition(
         a_round("evaluating", scored("a", "reported"), scored("b", "reported")),
         tick(),
         "closed",
         ("closed",),
     ),
-    "a missing evaluation closes it at the deadline": Arrow(
+    "the deadline closes a round with a missing evaluation": Transition(
         a_round("evaluating", scored("a", "reported"), scored("b", "offered")),
         tick(DUE),
         "closed",
         ("revoke b", "closed"),
-        "1 evaluations are missing",
+        "1 evaluation is missing",
     ),
-    "a model nobody evaluated is a model all the same": Arrow(
+    "the deadline closes a round without evaluations": Transition(
         a_round("evaluating", scored("a", "refused"), scored("b", "refused")),
         tick(),
         "closed",
         ("closed",),
         "2 evaluations are missing",
     ),
-    "a start that nobody can evaluate fails": Arrow(
+    "round 0 without any evaluation fails": Transition(
         a_round(
             "evaluating",
             scored("a", "refused", reason="no dataset 'law'"),
@@ -279,37 +281,39 @@ ARROWS = {
         ("revoke b", "failed"),
         "no device could evaluate the model: a: no dataset 'law'",
     ),
-    "a start that somebody evaluated closes": Arrow(
+    "round 0 with one evaluation closes": Transition(
         a_round("evaluating", scored("a", "reported"), scored("b", "refused"), number=0),
         tick(),
         "closed",
         ("closed",),
     ),
-    "a silent evaluator is asked again": Arrow(
+    "a silent evaluator gets another offer": Transition(
         a_round("evaluating", scored("a", "training", **SILENT), scored("b", "reported")),
         tick(),
         "evaluating",
         ("revoke a", "offer a"),
     ),
-    "what was aggregated survives a pause": Arrow(
+    "a pause retains an aggregated model": Transition(
         a_round("evaluating", scored("a", "reported"), scored("b", "training")),
         STOP,
         "closed",
         ("revoke b", "closed"),
         "the job was paused",
     ),
-    "a pause gives the start up": Arrow(
+    "a pause gives the start up": Transition(
         a_round("evaluating", scored("a", "training"), number=0),
         STOP,
         "failed",
         ("revoke a", "failed"),
     ),
-    "aggregated twice is aggregated once": Arrow(
+    "aggregated twice is aggregated once": Transition(
         a_round("evaluating", scored("a", "training")), DONE, "evaluating"
     ),
-    "too late to fail": Arrow(a_round("evaluating", scored("a", "training")), BROKEN, "evaluating"),
+    "too late to fail": Transition(
+        a_round("evaluating", scored("a", "training")), BROKEN, "evaluating"
+    ),
     **{
-        f"{phase} stays {phase} after {type(event).__name__}": Arrow(
+        f"{phase} stays {phase} after {type(event).__name__}": Transition(
             a_round(phase, part("a", "training", **SILENT)), event, phase
         )
         for phase in ("closed", "failed")
@@ -326,18 +330,20 @@ def in_short(effect: Effect) -> str:
     return f"{type(effect).__name__.lower()} {effect.device}"
 
 
-@pytest.mark.parametrize("arrow", ARROWS.values(), ids=list(ARROWS))
-def test_arrow(arrow: Arrow) -> None:
-    after, effects = step(arrow.before, arrow.event)
-    assert after.phase.value == arrow.after
-    assert tuple(in_short(effect) for effect in effects) == arrow.effects
-    assert arrow.reason in after.reason
+@pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=list(TRANSITIONS))
+def test_transition(transition: Transition) -> None:
+    after, effects = step(transition.before, transition.event)
+    assert after.phase.value == transition.after
+    assert tuple(in_short(effect) for effect in effects) == transition.effects
+    assert transition.reason in after.reason
     if effects and isinstance(effects[-1], Ended):
         assert effects[-1].reason == after.reason
 
 
-def test_every_phase_has_an_arrow_for_every_kind_of_event() -> None:
-    walked = {(arrow.before.phase, type(arrow.event)) for arrow in ARROWS.values()}
+def test_every_phase_has_a_case_for_every_event() -> None:
+    walked = {
+        (transition.before.phase, type(transition.event)) for transition in TRANSITIONS.values()
+    }
     kinds = (Tick, Aggregated, AggregationFailed, Interrupted)
     due = {(phase, kind) for phase in RoundPhase for kind in kinds}
     # Broadcasting differs from collecting in nothing but its name.
@@ -345,7 +351,7 @@ def test_every_phase_has_an_arrow_for_every_kind_of_event() -> None:
     assert due <= walked
 
 
-def test_an_offer_carries_a_lease_and_the_round_a_deadline() -> None:
+def test_offer_sets_lease_and_deadline() -> None:
     after, _ = step(a_round("planned"), tick(5))
     assert after.deadline_at == NOW + 5 + DEADLINE
     assert {item.lease_until for item in after.assignments} == {NOW + 5 + LEASE}
@@ -359,7 +365,7 @@ def test_an_offer_carries_a_lease_and_the_round_a_deadline() -> None:
     }
 
 
-def test_a_second_attempt_counts_and_the_first_stays_on_record() -> None:
+def test_second_attempt_retains_the_first() -> None:
     before = a_round("collecting", part("a", "training", **SILENT), part("b", "training"))
     after, effects = step(before, tick())
     assert effects[1] == Offer("a", TRAIN, 2)
@@ -368,7 +374,7 @@ def test_a_second_attempt_counts_and_the_first_stays_on_record() -> None:
     assert "silent for longer than its lease of 10 s" in after.assignments[-2].reason
 
 
-def test_a_short_collection_leaves_the_evaluation_its_time() -> None:
+def test_evaluation_has_its_own_time_limit() -> None:
     policy = replace(POLICY, deadline_s=5.0, evaluation_s=DEADLINE)
     folding = a_round("aggregating", part("a", "reported"), policy=policy)
     evaluating, _ = step(folding, Aggregated(NOW + 9))

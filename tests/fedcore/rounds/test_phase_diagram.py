@@ -1,4 +1,4 @@
-"""docs/explanation/recovery.md draws and explains exactly the possible transitions."""
+"""The phase diagram in docs/explanation/recovery.md shows exactly the possible transitions."""
 
 from __future__ import annotations
 
@@ -39,59 +39,61 @@ EVENTS: tuple[RoundEvent, ...] = (
     Interrupted(0.0, "paused"),
 )
 
-Arrow = tuple[str, str]
+Transition = tuple[str, str]
 
 
 def _after(current: RoundState) -> Iterator[RoundState]:
-    """Every round that one event, or one act of a device, makes of this one."""
+    """Every round that one event, or one move of a device, leads to."""
     yield from (step(current, event)[0] for event in EVENTS)
     for index, item in enumerate(current.assignments):
-        for wanted, sources in DEVICE_MOVES.items():
+        for target, sources in DEVICE_MOVES.items():
             if item.phase in sources:
                 changed = list(current.assignments)
-                changed[index] = replace(item, phase=AssignmentPhase(wanted))
+                changed[index] = replace(item, phase=AssignmentPhase(target))
                 yield replace(current, assignments=tuple(changed))
 
 
-def _arrows() -> set[Arrow]:
-    """Every change of phase that can happen, by walking all that can be reached."""
+def _transitions() -> set[Transition]:
+    """Every change of phase among the reachable rounds."""
     starts = [
         RoundState(number, DEVICES if number else (), evaluators, POLICY, clusters=tree)
         for number in (0, 1)
         for evaluators in (DEVICES, ())
         for tree in ((), (Cluster("a", ("b",)),))
     ]
-    seen, queue, found = set(starts), list(starts), set()
+    seen, queue, transitions = set(starts), list(starts), set()
     while queue:
         current = queue.pop()
         for after in _after(current):
             if after.phase is not current.phase:
-                found.add((current.phase.value, after.phase.value))
+                transitions.add((current.phase.value, after.phase.value))
             if after not in seen:
                 seen.add(after)
                 queue.append(after)
-    return found
+    return transitions
 
 
-def _drawn() -> set[Arrow]:
+def _diagram() -> set[Transition]:
     (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE, re.DOTALL)
     return set(re.findall(r"^    (\w+) --> (\w+)$", drawing, re.MULTILINE))
 
 
-def _explained() -> dict[Arrow, str]:
-    """Arrow -> the test that covers it."""
+def _table() -> dict[Transition, str]:
+    """Transition -> the test that covers it."""
     rows = re.findall(r"^\| (\w+) → (\w+) \|.*\| `(test_\w+)` \|$", PAGE, re.MULTILINE)
     return {(source, target): test for source, target, test in rows}
 
 
-def test_every_arrow_is_drawn_and_explained() -> None:
-    arrows = _arrows()
-    assert {phase for arrow in arrows for phase in arrow} == {phase.value for phase in RoundPhase}
-    assert _drawn() == arrows
-    assert _explained().keys() == arrows
+def test_phase_diagram_shows_every_transition() -> None:
+    transitions = _transitions()
+    assert {phase for pair in transitions for phase in pair} == {
+        phase.value for phase in RoundPhase
+    }
+    assert _diagram() == transitions
+    assert _table().keys() == transitions
 
 
-@pytest.mark.parametrize("test", sorted(set(_explained().values())))
-def test_the_test_named_beside_an_arrow_is_there(test: str) -> None:
+@pytest.mark.parametrize("test", sorted(set(_table().values())))
+def test_tests_named_in_recovery_page_exist(test: str) -> None:
     sources = (ROOT / "tests").rglob("test_*.py")
     assert any(f"def {test}(" in path.read_text() for path in sources)
