@@ -126,7 +126,7 @@ def join_shards(
             for shard in shards:
                 _copy_row(shard, row, 1 + inputs.moment_rows, writer)
     sums = [math.fsum(shard.squares[update.key] for shard in shards) for update in inputs.updates]
-    error = factor_error(inputs, before.model)
+    error = factor_error(spec, inputs, before.model)
     norms = [math.sqrt(total) for total in sums]
     report = FoldReport.of(inputs.updates, norms, error, writer.frames)
     return replace(report, seconds=time.perf_counter() - began)

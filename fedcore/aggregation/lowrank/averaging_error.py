@@ -14,6 +14,7 @@ from fedcore.aggregation.block_pass import FoldInputs
 from fedcore.aggregation.flat_file import FlatFile
 from fedcore.aggregation.update_files import WeightedUpdate
 from fedcore.compute.device import torch_threads
+from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameReader
 
 ROUNDING = 1e-14  # of sums of fp64 products: below this share of |B|^2 |A|^2 they count as zero
@@ -31,15 +32,15 @@ def relative_error(error: float, size: float, bound: float) -> float | None:
     return math.sqrt(error / size) if size > negligible else None
 
 
-def factor_error(inputs: FoldInputs, model: Path) -> float | None:
+def factor_error(spec: JobSpec, inputs: FoldInputs, model: Path) -> float | None:
     """The aggregation error of updates whose factors are averaged entry by entry.
 
-    ``model`` is the global model before the fold. None where it has no low-rank factors, and for
+    ``model`` is the global model before the fold. None where no low-rank factors train, and for
     folds that are no mean.
     """
-    before = FrameReader(model)
-    if not inputs.strategy.fold.weighted or not any(".lora_A." in name for name in before):
+    if not spec.adapter.family.trains_low_rank_factors or not inputs.strategy.fold.weighted:
         return None
+    before = FrameReader(model)
     deltas = [
         (update.share, partial(_filtered_delta, inputs, update, before))
         for update in inputs.updates

@@ -98,7 +98,7 @@ def average_entries(task: FoldTask) -> FoldReport:
     """Average what trains entry by entry; of an adapter (FedIT) that is each factor by itself."""
     inputs = open_task(task)
     report = fold_inputs(task, inputs)
-    return replace(report, aggregation_error=factor_error(inputs, task.before.model))
+    return replace(report, aggregation_error=factor_error(task.spec, inputs, task.before.model))
 
 
 @contextmanager
