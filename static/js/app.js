@@ -1,24 +1,25 @@
-// What every page does: dialogs, menus, copying, times, keys, toasts, following the fleet.
+// Behaviour of every page: confirm dialogs, menus, copy buttons, relative times, keys, toasts.
 import { ago } from "./lib/format.js";
 import { setText } from "./lib/dom.js";
-import { followFleet } from "./fleet.js";
+import { followFleet } from "./fleet_presence.js";
 
 const dialog = document.getElementById("confirm");
 
-// Forms that destroy something ask first, naming the object and the consequence.
+// Destructive forms ask for confirmation, naming the object and the consequence.
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.confirm || form.dataset.sure) return;
+  if (!form.dataset.confirm || form.dataset.confirmed) return;
   event.preventDefault();
   document.getElementById("confirm-title").textContent = form.dataset.confirm;
   document.getElementById("confirm-text").textContent = form.dataset.consequence;
+  document.getElementById("confirm-no").textContent = form.dataset.keep || "Cancel";
   const yes = document.getElementById("confirm-yes");
   yes.textContent = form.dataset.verb;
   yes.classList.toggle("danger", !("calm" in form.dataset));
   dialog.returnValue = "no";
   dialog.onclose = () => {
     if (dialog.returnValue !== "yes") return;
-    form.dataset.sure = "yes";
+    form.dataset.confirmed = "yes";
     form.requestSubmit();
   };
   dialog.showModal();
@@ -55,16 +56,16 @@ document.addEventListener("keydown", (event) => {
 async function copy(button) {
   const source = document.querySelector(button.dataset.copy);
   const label = button.lastChild;
-  const was = button.dataset.label || label.textContent;
-  button.dataset.label = was;
+  const original = button.dataset.label || label.textContent;
+  button.dataset.label = original;
   try {
     await navigator.clipboard.writeText(source.textContent);
     label.textContent = "Copied";
   } catch {
-    selectAll(source); // no clipboard over plain http: the text is selected for Ctrl-C
+    selectAll(source); // browsers offer no clipboard over plain HTTP
     label.textContent = "Press Ctrl+C";
   }
-  setTimeout(() => (label.textContent = was), 2000);
+  setTimeout(() => (label.textContent = original), 2000);
 }
 
 function selectAll(element) {
@@ -82,8 +83,8 @@ function chooseTheme(theme) {
 
 function markTheme() {
   for (const button of document.querySelectorAll("[data-theme-set]")) {
-    const on = button.dataset.themeSet === window.edgewiseTheme.chosen();
-    button.setAttribute("aria-pressed", String(on));
+    const isChosen = button.dataset.themeSet === window.edgewiseTheme.chosen();
+    button.setAttribute("aria-pressed", String(isChosen));
   }
 }
 
@@ -93,21 +94,21 @@ function refreshTimes() {
   }
 }
 
-// Buttons that act on chosen rows wait until one is chosen.
+// Buttons for selected rows are disabled until a row is selected.
 document.addEventListener("change", () => {
   for (const button of document.querySelectorAll("[data-needs]")) {
-    const chosen = button.form.querySelectorAll(`[name="${button.dataset.needs}"]:checked`);
-    button.disabled = chosen.length === 0;
+    const selected = button.form.querySelectorAll(`[name="${button.dataset.needs}"]:checked`);
+    button.disabled = selected.length === 0;
   }
 });
 
-// A failed fragment request is said, not swallowed.
-document.addEventListener("htmx:responseError", () => toast("The server refused this; reload the page."));
-document.addEventListener("htmx:sendError", () => toast("The server does not answer."));
+// A failed fragment request is reported.
+document.addEventListener("htmx:responseError", () => toast("The server rejected the request. Reload the page."));
+document.addEventListener("htmx:sendError", () => toast("The server is not responding."));
 
 function toast(text) {
-  const box = document.getElementById("toasts");
-  if (box.textContent.includes(text)) return;
+  const container = document.getElementById("toasts");
+  if (container.textContent.includes(text)) return;
   const line = document.createElement("p");
   line.textContent = text;
   const close = document.createElement("button");
@@ -117,11 +118,11 @@ function toast(text) {
   const item = document.createElement("div");
   item.className = "toast error";
   item.append(line, close);
-  box.append(item);
+  container.append(item);
   setTimeout(() => item.remove(), 8000);
 }
 
-for (const done of document.querySelectorAll(".toast.success")) setTimeout(() => done.remove(), 6000);
+for (const item of document.querySelectorAll(".toast.success")) setTimeout(() => item.remove(), 6000);
 markTheme();
 refreshTimes();
 setInterval(refreshTimes, 1000);

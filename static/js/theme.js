@@ -1,4 +1,4 @@
-// Runs before the first paint: puts the chosen theme, or the system's, on the root element.
+// Runs before the first paint: sets the chosen theme, or the system's, on the root element.
 (function () {
   "use strict";
   var dark = window.matchMedia("(prefers-color-scheme: dark)");

@@ -43,7 +43,9 @@ def settled(made: Window) -> None:
     if made.page.locator("#charts").count():
         made.page.evaluate("document.getElementById('charts').scrollIntoView()")
         drawn = "n => n.hidden || n.textContent !== 'Loading …'"
-        made.until("charts", f"[...document.querySelectorAll('.plot .none')].some({drawn})")
+        made.until(
+            "charts", f"[...document.querySelectorAll('.plot .chart-message')].some({drawn})"
+        )
     made.page.wait_for_timeout(250)
 
 

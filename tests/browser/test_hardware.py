@@ -61,7 +61,7 @@ def test_efficiency_is_marked_where_power_is_estimated(
     expect(rows.nth(0)).to_contain_text("no power sensor")
     expect(rows.nth(1)).to_contain_text("tokens/s/W")
     expect(rows.nth(2)).to_contain_text("estimated")
-    granularity = drawn(made, "Granularity G")["sets"]
+    granularity = drawn(made, "Compute : network (G)")["sets"]
     assert [point["x"] for point in granularity["All devices"]] == [1, 2]
 
 
@@ -69,7 +69,7 @@ def test_without_a_sensor_the_chart_says_so(window: Callable[..., Window], job: 
     made = window()
     page = made.go(f"/jobs/{job}/")
     page.locator("h3:text('Energy efficiency')").scroll_into_view_if_needed()
-    page.wait_for_selector(".none:text('No power sensor on these devices.')")
+    page.wait_for_selector(".chart-message:text('No power sensor on these devices.')")
 
 
 def test_the_head_has_no_dot_at_the_end_of_a_line(window: Callable[..., Window], job: str) -> None:
@@ -87,8 +87,8 @@ def test_the_roofline_is_logarithmic_with_its_products(
     page = made.go(f"/devices/{fleet[1]}/")
     chart = drawn(made, "Roofline")
     assert chart["types"] == ["logarithmic", "logarithmic"]
-    assert len(chart["sets"]["products"]) == 5
-    assert "last training" in chart["sets"]
+    assert len(chart["sets"]["kernels"]) == 5
+    assert "latest training" in chart["sets"]
     expect(page.locator("main")).to_contain_text("INA3221")
     expect(page.locator("main")).to_contain_text("Best improvement")
 

@@ -79,7 +79,7 @@ def test_rewards_stand_by_device_with_what_they_are_paid_for(
     expect(rows.nth(2)).to_contain_text("overlap + 0.5 × brevity:0.1 + 0.5 × leak")
     expect(rows.nth(2)).to_contain_text("from −0.5 to 1.5")
     page.locator("[data-charts=rewards]").scroll_into_view_if_needed()
-    made.until("both rounds", f"({POINTS})('Own reward') === 6")
+    made.until("both rounds", f"({POINTS})('Validation reward') === 6")
     made.go(f"/jobs/{job}/")
     expect(page.locator("#reward-rows, [data-charts=rewards]")).to_have_count(0)
 
@@ -88,8 +88,8 @@ def test_a_job_that_starts_while_watched(window: Callable[..., Window], site: Si
     job = site.do("queued_job", name="not yet")
     made = window()
     page = made.go(f"/jobs/{job}/")
-    page.wait_for_selector("text=No device has joined yet")
-    page.wait_for_selector(".none:text('Points appear as soon as a device trains.')")
+    page.wait_for_selector("text=No devices yet")
+    page.wait_for_selector(".chart-message:text('Points appear as soon as a device trains.')")
 
 
 def test_charts_of_a_job_that_is_over_promise_nothing(
@@ -98,9 +98,11 @@ def test_charts_of_a_job_that_is_over_promise_nothing(
     job = site.do("queued_job", name="ends before it begins")
     made = window()
     page = made.go(f"/jobs/{job}/")
-    page.wait_for_selector(".none:text('Points appear as soon as a device trains.')")
+    page.wait_for_selector(".chart-message:text('Points appear as soon as a device trains.')")
     site.do("finish", job=job, phase="failed", reason="no device could evaluate the model")
-    failed = page.locator(".none:visible", has_text="The job failed before a device measured this.")
+    failed = page.locator(
+        ".chart-message:visible", has_text="The job failed before a device measured this."
+    )
     expect(failed.first).to_be_visible()
     made.go(f"/jobs/{job}/")
     expect(failed.first).to_be_visible()

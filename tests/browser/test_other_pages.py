@@ -101,7 +101,7 @@ def test_keys(window: Callable[..., Window], fleet: list[int]) -> None:
     made = window()
     page = made.go("/devices/")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "q"
     page.keyboard.type("jetson")
@@ -136,7 +136,7 @@ def test_device_page_draws_what_it_measured(
 ) -> None:
     made = window()
     page = made.go(f"/devices/{fleet[0]}/")
-    made.until("charts", "document.querySelectorAll('.none[hidden]').length >= 3")
+    made.until("charts", "document.querySelectorAll('.chart-message[hidden]').length >= 3")
     assert "measured" in page.locator("main").inner_text()
 
 

@@ -1,29 +1,29 @@
-// Where the time goes: seconds of each phase, stacked, by device or by round.
+// Stacked bars: seconds of each training phase, by device or by round.
 import { duration, percent } from "../lib/format.js";
 import { setText, h, token } from "../lib/dom.js";
-import { Card, segments } from "./card.js";
-import { saveCsv, savePng } from "./export.js";
-import { axis, look, tickS, timeStep, tooltip } from "./options.js";
+import { ChartCard, segments } from "./chart_card.js";
+import { saveCsv, savePng } from "./chart_export.js";
+import { axis, chartColours, tickSeconds, timeStep, tooltip } from "./chart_style.js";
 
-const SHOWN = 60;
+const MAX_BARS = 60;
 const COMPUTING = ["load", "forward", "loss", "backward", "optimizer"];
-// In the order in which they happen; "other" is training time that no phase was measured for.
+// In order of time; "other" is training time without a measured phase.
 export const PHASES = ["download", ...COMPUTING, "other", "upload", "wait"];
 const BY = [{ key: "device", label: "By device" }, { key: "round", label: "By round" }];
 
-const nothing = () => Object.fromEntries(PHASES.map((phase) => [phase, 0]));
+const zeroPhases = () => Object.fromEntries(PHASES.map((phase) => [phase, 0]));
 
-// Seconds by phase of one training that has been reported.
-function reported(part) {
-  const found = nothing();
+// Seconds by phase of a reported training.
+function reportedPhases(part) {
+  const seconds = zeroPhases();
   const phases = part.phase_s || {};
-  for (const phase of COMPUTING) found[phase] = phases[phase] || 0;
-  const known = COMPUTING.reduce((sum, phase) => sum + found[phase], 0);
-  found.other = Math.max(0, part.compute_s - known);
-  found.download = part.download_s;
-  found.upload = part.upload_s;
-  found.wait = part.wait_s;
-  return found;
+  for (const phase of COMPUTING) seconds[phase] = phases[phase] || 0;
+  const known = COMPUTING.reduce((sum, phase) => sum + seconds[phase], 0);
+  seconds.other = Math.max(0, part.compute_s - known);
+  seconds.download = part.download_s;
+  seconds.upload = part.upload_s;
+  seconds.wait = part.wait_s;
+  return seconds;
 }
 
 export class PhaseChart {
@@ -32,40 +32,40 @@ export class PhaseChart {
   constructor(page) {
     this.page = page;
     this.by = "device";
-    this.all = true; // or the newest round alone
-    const again = (set) => (choice) => {
+    this.all = true; // false: the newest round only
+    const redrawAfter = (set) => (choice) => {
       set(choice.key);
       this.draw();
     };
     this.note = h("span", {}, "");
-    this.card = new Card({ title: "Where the time goes", wide: true, tools: [
-      segments("Which rounds", [{ key: true, label: "All rounds" }, { key: false, label: "Newest" }], again((key) => (this.all = key))),
-      segments("Bars", BY, again((key) => (this.by = key))),
+    this.card = new ChartCard({ title: "Where the time goes", wide: true, tools: [
+      segments("Which rounds", [{ key: true, label: "All rounds" }, { key: false, label: "Newest" }], redrawAfter((key) => (this.all = key))),
+      segments("Bars", BY, redrawAfter((key) => (this.by = key))),
     ] });
     this.card.subtitle.replaceChildren(
-      ...PHASES.map((phase) => h("span", { class: "key", "data-part": phase }, h("i"), phase)),
-      "seconds spent on trainings, ", this.note);
-    this.card.say = () => {};
+      ...PHASES.map((phase) => h("span", { class: "key", "data-training-phase": phase }, h("i"), phase)),
+      "seconds of training work, ", this.note);
+    this.card.setSubtitle = () => {};
     this.card.onpng = () => savePng(this.card, [], null, null);
     this.card.oncsv = () => saveCsv(this.card, [this.by, ...PHASES.map((phase) => `${phase}_s`)],
       this.bars().map(({ name, phases }) => [name, ...PHASES.map((phase) => phases[phase].toFixed(3))]));
-    this.card.ontable = () => this.fill();
+    this.card.ontable = () => this.fillTable();
   }
 
   rounds() {
-    const found = this.page.rounds.filter((round) => round.number);
-    return this.all || this.by === "round" ? found : found.slice(-1);
+    const rounds = this.page.rounds.filter((round) => round.number);
+    return this.all || this.by === "round" ? rounds : rounds.slice(-1);
   }
 
-  // A device under way has reported nothing yet: what its samples add up to stands in.
+  // A device that is still training has not reported: the sums of its samples stand in.
   partsOf(round) {
     const parts = round.train.filter((part) => part.compute_s > 0)
-      .map((part) => ({ slot: part.slot, phases: reported(part) }));
+      .map((part) => ({ slot: part.slot, phases: reportedPhases(part) }));
     for (const device of this.page.devices) {
-      const live = this.page.phases?.get(device.id);
+      const live = this.page.livePhases?.get(device.id);
       const open = round.train.some((part) => part.slot === device.slot && !part.ended_at && !part.compute_s);
       if (open && live?.round === round.number) {
-        parts.push({ slot: device.slot, phases: { ...nothing(), ...live.phase_s } });
+        parts.push({ slot: device.slot, phases: { ...zeroPhases(), ...live.phase_s } });
       }
     }
     return parts;
@@ -74,19 +74,19 @@ export class PhaseChart {
   bars() {
     const bars = new Map();
     const add = (name, phases) => {
-      if (!bars.has(name)) bars.set(name, nothing());
+      if (!bars.has(name)) bars.set(name, zeroPhases());
       for (const phase of PHASES) bars.get(name)[phase] += phases[phase];
     };
-    const names = new Map(this.page.devices.filter((one) => this.page.shows(one)).map(({ slot, name }) => [slot, name]));
+    const names = new Map(this.page.devices.filter((device) => this.page.isShown(device)).map(({ slot, name }) => [slot, name]));
     for (const round of this.rounds()) {
       for (const { slot, phases } of this.partsOf(round)) {
         if (names.has(slot)) add(this.by === "device" ? names.get(slot) : `round ${round.number}`, phases);
       }
     }
-    return [...bars].map(([name, phases]) => ({ name, phases })).slice(-SHOWN);
+    return [...bars].map(([name, phases]) => ({ name, phases })).slice(-MAX_BARS);
   }
 
-  make() {
+  create() {
     this.chart = new window.Chart(this.card.canvas, {
       type: "bar",
       data: { labels: [], datasets: [] },
@@ -97,51 +97,51 @@ export class PhaseChart {
 
   restyle() {
     if (!this.chart) return;
-    const paint = look();
+    const colours = chartColours();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, tickS, "", { stacked: true, beginAtZero: true }),
-      y: axis(paint, undefined, "", { stacked: true }),
+      x: axis(colours, tickSeconds, "", { stacked: true, beginAtZero: true }),
+      y: axis(colours, undefined, "", { stacked: true }),
     };
     delete options.scales.y.ticks.callback;
-    options.scales.y.ticks.maxTicksLimit = SHOWN;
-    options.scales.y.ticks.color = paint.text;
+    options.scales.y.ticks.maxTicksLimit = MAX_BARS;
+    options.scales.y.ticks.color = colours.text;
     options.scales.y.grid.display = false;
     const sum = (items) => items.reduce((total, item) => total + item.raw, 0);
-    options.plugins.tooltip = tooltip(paint, {
+    options.plugins.tooltip = tooltip(colours, {
       label: (item) => {
-        const whole = this.chart.data.datasets.reduce((total, set) => total + set.data[item.dataIndex], 0);
-        return ` ${item.dataset.label}: ${duration(item.raw)}, ${percent(item.raw / whole)}`;
+        const total = this.chart.data.datasets.reduce((sum, set) => sum + set.data[item.dataIndex], 0);
+        return ` ${item.dataset.label}: ${duration(item.raw)}, ${percent(item.raw / total)}`;
       },
-      footer: (items) => `in all ${duration(sum(items))}`,
+      footer: (items) => `total ${duration(sum(items))}`,
     });
-    options.plugins.tooltip.footerColor = paint.text;
+    options.plugins.tooltip.footerColor = colours.text;
     options.plugins.tooltip.filter = (item) => item.raw > 0;
   }
 
   draw() {
     const bars = this.bars();
-    if (!bars.length) return this.card.empty(this.page.over || "Shown as soon as a device has measured a step.");
+    if (!bars.length) return this.card.showMessage(this.page.endText || "Appears once a device has measured a step.");
     this.card.plot.style.height = `${Math.max(120, Math.min(900, 44 + 26 * bars.length))}px`;
-    if (!this.chart) this.make();
-    this.card.empty("");
+    if (!this.chart) this.create();
+    this.card.showMessage("");
     this.chart.data.labels = bars.map(({ name }) => name);
     this.chart.data.datasets = PHASES.map((phase) => ({
-      label: phase, data: bars.map(({ phases }) => phases[phase]), backgroundColor: token(`--part-${phase}`),
+      label: phase, data: bars.map(({ phases }) => phases[phase]), backgroundColor: token(`--training-${phase}`),
       maxBarThickness: 18, borderWidth: 0,
     }));
     const lengths = bars.map(({ phases }) => PHASES.reduce((sum, phase) => sum + phases[phase], 0));
     this.chart.options.scales.x.ticks.stepSize = timeStep(Math.max(...lengths));
     this.chart.update("none");
-    const whole = lengths.reduce((a, b) => a + b, 0);
-    const inside = bars.reduce((sum, { phases }) => sum + COMPUTING.reduce((a, phase) => a + phases[phase], phases.other), 0);
-    setText(this.note, `${percent(inside / whole)} of them computing`);
-    this.fill();
+    const total = lengths.reduce((a, b) => a + b, 0);
+    const computing = bars.reduce((sum, { phases }) => sum + COMPUTING.reduce((a, phase) => a + phases[phase], phases.other), 0);
+    setText(this.note, `${percent(computing / total)} of them computing`);
+    this.fillTable();
   }
 
-  fill() {
+  fillTable() {
     if (!this.card.data.open) return;
-    this.card.fill([this.by === "device" ? "Device" : "Round", ...PHASES],
+    this.card.fillTable([this.by === "device" ? "Device" : "Round", ...PHASES],
       this.bars().map(({ name, phases }) => [name, ...PHASES.map((phase) => duration(phases[phase]))]));
   }
 }

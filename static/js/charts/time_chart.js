@@ -1,33 +1,33 @@
-// A metric of every device over time.
+// A line chart over time: one metric of every device, live.
 import { clock } from "../lib/format.js";
-import { Card, segments } from "./card.js";
-import { saveCsv, savePng } from "./export.js";
-import { axis, look, tooltip, zoom } from "./options.js";
-import { colourOf, dashOf } from "./page.js";
+import { ChartCard, segments } from "./chart_card.js";
+import { saveCsv, savePng } from "./chart_export.js";
+import { axis, chartColours, tooltip, zoom } from "./chart_style.js";
+import { colourOf, dashOf } from "./chart_page.js";
 
-const POINTS = 3000; // of all lines of a chart together
+const MAX_POINTS = 3000; // of all lines of a chart together
 
 export class TimeChart {
   needs = "samples";
 
-  // `format` writes one value with its unit; `subtitle` may be a function of the page. `choices`
-  // are [{label, metrics}] to switch between, in place of `metrics`.
-  constructor(page, { title, subtitle, metrics, choices, format, unit, nothing, fromZero = true }) {
-    Object.assign(this, { page, metrics: metrics || choices[0].metrics, format, unit, subtitle, nothing, fromZero });
+  // `format` writes one value with its unit; `subtitle` and `emptyText` may be functions of the page.
+  // `choices` are [{label, metrics}] to switch between, instead of `metrics`.
+  constructor(page, { title, subtitle, metrics, choices, format, unit, emptyText, fromZero = true }) {
+    Object.assign(this, { page, metrics: metrics || choices[0].metrics, format, unit, subtitle, emptyText, fromZero });
     this.lines = new Map(); // "device/metric" -> dataset
     const choose = (choice) => {
       this.metrics = choice.metrics;
       this.draw();
     };
-    this.card = new Card({ title, tools: choices ? [segments(title, choices, choose)] : [] });
+    this.card = new ChartCard({ title, tools: choices ? [segments(title, choices, choose)] : [] });
     this.card.reset.addEventListener("click", () => page.setRange(null));
     this.card.plot.addEventListener("dblclick", () => page.setRange(null));
     this.card.onpng = () => savePng(this.card, page.devices, colourOf, dashOf);
     this.card.oncsv = () => this.csv();
-    this.card.ontable = () => this.fill();
+    this.card.ontable = () => this.fillTable();
   }
 
-  make() {
+  create() {
     this.chart = new window.Chart(this.card.canvas, {
       type: "line",
       data: { datasets: [] },
@@ -39,19 +39,19 @@ export class TimeChart {
   restyle() {
     this.lines.clear();
     if (!this.chart) return;
-    const paint = look();
+    const colours = chartColours();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, undefined, "", {
+      x: axis(colours, undefined, "", {
         type: "time",
         time: { displayFormats: { millisecond: "HH:mm:ss", second: "HH:mm:ss", minute: "HH:mm", hour: "HH:mm" } },
       }),
-      y: axis(paint, (value) => this.format(value), this.unit, { beginAtZero: this.fromZero, grace: "5%" }),
+      y: axis(colours, (value) => this.format(value), this.unit, { beginAtZero: this.fromZero, grace: "5%" }),
     };
     options.scales.x.grid.display = false;
     options.scales.x.ticks.autoSkipPadding = 24;
     delete options.scales.x.ticks.callback;
-    options.plugins.tooltip = tooltip(paint, {
+    options.plugins.tooltip = tooltip(colours, {
       title: (items) => (items.length ? clock(items[0].parsed.x) : ""),
       label: (item) => ` ${item.dataset.label}: ${this.format(item.parsed.y)}`,
     });
@@ -66,30 +66,30 @@ export class TimeChart {
     const { page } = this;
     const lines = page.devices.flatMap((device) =>
       this.metrics
-        .filter(({ key }) => page.store.has(device.id, key) && page.shows(device))
+        .filter(({ key }) => page.store.has(device.id, key) && page.isShown(device))
         .map((metric) => ({ device, ...metric })));
-    this.card.say(typeof this.subtitle === "function" ? this.subtitle(page) : this.subtitle);
-    if (!lines.length) return this.card.empty(typeof this.nothing === "function" ? this.nothing(page) : this.nothing);
-    if (!this.chart) this.make();
-    this.card.empty("");
-    const [from, to] = page.bounds();
-    const each = Math.max(40, POINTS / lines.length);
-    this.chart.data.datasets = lines.map((line) => this.dataset(line, from, to, each));
+    this.card.setSubtitle(typeof this.subtitle === "function" ? this.subtitle(page) : this.subtitle);
+    if (!lines.length) return this.card.showMessage(typeof this.emptyText === "function" ? this.emptyText(page) : this.emptyText);
+    if (!this.chart) this.create();
+    this.card.showMessage("");
+    const [from, to] = page.timeRange();
+    const pointsPerLine = Math.max(40, MAX_POINTS / lines.length);
+    this.chart.data.datasets = lines.map((line) => this.dataset(line, from, to, pointsPerLine));
     this.chart.options.scales.x.min = from;
     this.chart.options.scales.x.max = to;
-    this.chart.options.plugins.annotation.annotations = page.marks?.(from, to) || {};
+    this.chart.options.plugins.annotation.annotations = page.annotations?.(from, to) || {};
     this.drawing = true;
     this.chart.update("none");
     this.drawing = false;
-    if (this.card.data.open) this.fill();
+    if (this.card.data.open) this.fillTable();
   }
 
-  // The same object as long as the line exists: Chart.js works out the options of a new one anew.
-  dataset({ device, key, label, dash }, from, to, each) {
+  // The same object while the line exists: Chart.js resolves the options of a new one again.
+  dataset({ device, key, label, dash }, from, to, pointsPerLine) {
     const name = `${device.id}/${key}`;
     if (!this.lines.has(name)) this.lines.set(name, this.style(device, label, dash));
     const dataset = this.lines.get(name);
-    dataset.data = this.page.store.series(device.id, key).view(from, to, each);
+    dataset.data = this.page.store.series(device.id, key).view(from, to, pointsPerLine);
     const radius = dataset.data.length < 40 ? 1.75 : 0;
     if (dataset.pointRadius !== radius) dataset.pointRadius = radius;
     return dataset;
@@ -118,7 +118,7 @@ export class TimeChart {
   }
 
   crosshair(time) {
-    const { line } = this.card;
+    const { crosshair: line } = this.card;
     const area = this.chart?.chartArea;
     const x = time === undefined || !area ? -1 : this.chart.scales.x.getPixelForValue(time);
     line.hidden = !area || x < area.left || x > area.right;
@@ -128,7 +128,7 @@ export class TimeChart {
     line.style.height = `${area.bottom - area.top}px`;
   }
 
-  each() {
+  visibleSeries() {
     return this.page.devices.flatMap((device) =>
       this.metrics
         .filter(({ key }) => this.page.store.has(device.id, key))
@@ -136,19 +136,19 @@ export class TimeChart {
           series: this.page.store.series(device.id, key) })));
   }
 
-  fill() {
+  fillTable() {
     if (!this.card.data.open) return;
-    const rows = this.each().map(({ name, series }) => {
+    const rows = this.visibleSeries().map(({ name, series }) => {
       const known = series.v.filter((value) => !Number.isNaN(value));
       const least = known.reduce((a, b) => Math.min(a, b), Infinity);
       const most = known.reduce((a, b) => Math.max(a, b), -Infinity);
       return [name, String(known.length), ...[known.at(-1), least, most].map(this.format)];
     });
-    this.card.fill(["Device", "Points", "Latest", "Lowest", "Highest"], rows);
+    this.card.fillTable(["Device", "Points", "Latest", "Lowest", "Highest"], rows);
   }
 
   csv() {
-    const rows = this.each().flatMap(({ name, series }) =>
+    const rows = this.visibleSeries().flatMap(({ name, series }) =>
       series.t.map((time, i) => [name, new Date(time).toISOString(), series.v[i]])
         .filter(([, , value]) => !Number.isNaN(value)));
     saveCsv(this.card, ["device", "time", this.metrics.map(({ key }) => key).join("/")], rows);

@@ -1,4 +1,4 @@
-// Small helpers around the document.
+// DOM helpers: elements, texts, states, design tokens, file downloads.
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -15,7 +15,7 @@ export function json(id) {
   return element ? JSON.parse(element.textContent) : null;
 }
 
-// Writes only what differs, so that nothing is laid out anew for nothing.
+// Writes only a changed text, which saves a layout.
 export function setText(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
 }

@@ -1,4 +1,4 @@
-// Numbers for people; the twin of webapp/common/units.py.
+// Numbers with units for people; the counterpart of webapp/common/units.py.
 export const NONE = "–";
 const SI = ["", "k", "M", "G", "T", "P", "E"];
 

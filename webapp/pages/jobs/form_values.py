@@ -11,7 +11,7 @@ from fedcore.spec.job import JobSpec, OptionInfo, options
 from webapp.pages.jobs.form_layout import ONLY_WITH
 
 Json = dict[str, Any]
-# The form field with the paths, separated by commas, of the options that new_job.js has hidden.
+# Form field with the paths of the options that new_job_page.js hides, separated by commas.
 HIDDEN_OPTIONS = "hidden-options"
 
 

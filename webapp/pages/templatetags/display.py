@@ -120,7 +120,7 @@ def bar(share: float | None, source: str, line: float | None = None) -> SafeStri
         x = f"{min(99.6, max(0.4, 100 * line)):.1f}"
         mark = format_html('<line x1="{0}" x2="{0}" y1="0" y2="10"/>', x)
     return format_html(
-        '<svg class="bar-of" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<svg class="value-bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" y="2" width="100" height="6"/>'
         '<rect data-source="{}" y="2" width="{}" height="6"/>{}</svg>',
         source,

@@ -1,31 +1,31 @@
-// Presence on lists as it changes; the overview asks for its fragment anew when something moved.
+// Live presence of devices on lists; the overview reloads its fragment when something has changed.
 import { ago } from "./lib/format.js";
 import { setState, setText } from "./lib/dom.js";
-import { LiveSocket } from "./lib/socket.js";
+import { LiveSocket } from "./lib/live_socket.js";
 
 const REFRESH_MS = 1500;
-let due = 0;
-let first = true;
+let timer = 0;
+let isFirst = true;
 
 export function followFleet() {
-  new LiveSocket("/ws/fleet/", { cursors: () => ({}), message: told });
+  new LiveSocket("/ws/fleet/", { cursors: () => ({}), onmessage: onMessage });
 }
 
-function told(message) {
+function onMessage(message) {
   for (const device of message.devices) showDevice(device);
   const overview = document.getElementById("overview");
-  // The first message repeats what the page was made with.
-  if (overview && !first && (message.jobs.length || message.left.length || message.devices.length)) {
+  // The first message repeats the state that the page was rendered with.
+  if (overview && !isFirst && (message.jobs.length || message.left.length || message.devices.length)) {
     refresh(overview.id);
   }
-  first = false;
+  isFirst = false;
 }
 
-// At most one request in REFRESH_MS, and none while nobody looks.
+// At most one request in REFRESH_MS, and none while the tab is hidden.
 function refresh(id) {
-  if (due || document.hidden) return;
-  due = setTimeout(() => {
-    due = 0;
+  if (timer || document.hidden) return;
+  timer = setTimeout(() => {
+    timer = 0;
     const fragment = document.getElementById(id);
     if (fragment.contains(document.activeElement)) return;
     window.htmx.trigger(fragment, "fleet-changed");

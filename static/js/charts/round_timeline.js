@@ -1,74 +1,74 @@
-// What each device did in one round: wait, download, train, upload, evaluate, as bars over time.
+// Gantt chart of one round: when each device waited, downloaded, trained, uploaded, evaluated.
 import { duration } from "../lib/format.js";
 import { h, setText, token } from "../lib/dom.js";
-import { Card } from "./card.js";
-import { saveCsv, savePng } from "./export.js";
-import { axis, look, tickS, timeStep, tooltip } from "./options.js";
+import { ChartCard } from "./chart_card.js";
+import { saveCsv, savePng } from "./chart_export.js";
+import { axis, chartColours, tickSeconds, timeStep, tooltip } from "./chart_style.js";
 
 const PHASES = ["wait", "download", "train", "upload", "evaluate"];
 const seconds = (iso, start) => (iso ? (Date.parse(iso) - start) / 1000 : null);
 
-// Bars of one device, in seconds since the round began: [phase, from, to].
+// Bars of one device, in seconds since the start of the round: [phase, from, to].
 export function bars(round, slot, now) {
   const start = Date.parse(round.started_at);
   const end = seconds(round.ended_at, start) ?? (now - start) / 1000;
   const collected = seconds(round.collected_at, start) ?? end;
-  const found = [];
-  for (const part of round.train.filter((one) => one.slot === slot)) {
+  const spans = [];
+  for (const part of round.train.filter((item) => item.slot === slot)) {
     const accepted = seconds(part.accepted_at, start);
     const stopped = seconds(part.ended_at, start) ?? end;
-    found.push(["wait", seconds(part.offered_at, start), accepted ?? stopped]);
+    spans.push(["wait", seconds(part.offered_at, start), accepted ?? stopped]);
     if (accepted === null) continue;
     const trained = accepted + part.download_s;
     const sent = stopped - part.upload_s;
-    found.push(["download", accepted, Math.min(trained, stopped)]);
-    found.push(["train", trained, Math.max(trained, sent)]);
-    if (part.upload_s) found.push(["upload", sent, stopped]);
-    if (part.ended_at) found.push(["wait", stopped, Math.max(stopped, collected)]);
+    spans.push(["download", accepted, Math.min(trained, stopped)]);
+    spans.push(["train", trained, Math.max(trained, sent)]);
+    if (part.upload_s) spans.push(["upload", sent, stopped]);
+    if (part.ended_at) spans.push(["wait", stopped, Math.max(stopped, collected)]);
   }
-  for (const part of round.evaluate.filter((one) => one.slot === slot)) {
+  for (const part of round.evaluate.filter((item) => item.slot === slot)) {
     const accepted = seconds(part.accepted_at, start);
-    if (accepted !== null) found.push(["evaluate", accepted, seconds(part.ended_at, start) ?? end]);
+    if (accepted !== null) spans.push(["evaluate", accepted, seconds(part.ended_at, start) ?? end]);
   }
-  return found.filter(([, from, to]) => to - from > 0.01);
+  return spans.filter(([, from, to]) => to - from > 0.01);
 }
 
-export class Timeline {
+export class RoundTimeline {
   needs = "rounds";
 
   constructor(page) {
     this.page = page;
-    this.chosen = null; // null: the newest
+    this.chosenId = null; // null: the newest round
     this.label = h("span", { class: "small nowrap" }, "");
-    this.made = h("span", {}, "");
+    this.mergedNote = h("span", {}, "");
     const step = (text, by) => {
       const button = h("button", { type: "button", class: "button tiny", "aria-label": `${text} round` }, by < 0 ? "‹" : "›");
       button.addEventListener("click", () => this.move(by));
       return button;
     };
-    this.card = new Card({ title: "Round timeline", wide: true,
+    this.card = new ChartCard({ title: "Round timeline", wide: true,
       tools: [h("div", { class: "row" }, step("Previous", -1), this.label, step("Next", 1))] });
     this.card.subtitle.replaceChildren(...PHASES.map((phase) =>
-      h("span", { class: "key", "data-phase": phase }, h("i"), phase)), "seconds since the round began ", this.made);
-    this.card.say = () => {};
+      h("span", { class: "key", "data-phase": phase }, h("i"), phase)), "seconds since the start of the round ", this.mergedNote);
+    this.card.setSubtitle = () => {};
     this.card.onpng = () => savePng(this.card, [], null, null);
     this.card.oncsv = () => saveCsv(this.card, ["device", "phase", "from_s", "to_s"], this.rows());
-    this.card.ontable = () => this.fill();
+    this.card.ontable = () => this.fillTable();
   }
 
-  started() {
+  startedRounds() {
     return this.page.rounds.filter((round) => round.started_at);
   }
 
   round() {
-    const rounds = this.started();
-    return rounds.find((round) => round.id === this.chosen) || rounds.at(-1);
+    const rounds = this.startedRounds();
+    return rounds.find((round) => round.id === this.chosenId) || rounds.at(-1);
   }
 
   move(by) {
-    const rounds = this.started();
+    const rounds = this.startedRounds();
     const at = Math.max(0, Math.min(rounds.length - 1, rounds.indexOf(this.round()) + by));
-    this.chosen = at === rounds.length - 1 ? null : rounds[at]?.id;
+    this.chosenId = at === rounds.length - 1 ? null : rounds[at]?.id;
     this.draw();
   }
 
@@ -79,7 +79,7 @@ export class Timeline {
       bars(round, device.slot, Date.now()).map(([phase, from, to]) => [device.name, phase, from.toFixed(2), to.toFixed(2)]));
   }
 
-  make() {
+  create() {
     this.chart = new window.Chart(this.card.canvas, {
       type: "bar",
       data: { labels: [], datasets: [] },
@@ -90,55 +90,55 @@ export class Timeline {
 
   restyle() {
     if (!this.chart) return;
-    const paint = look();
+    const colours = chartColours();
     const { options } = this.chart;
     options.scales = {
-      x: axis(paint, tickS, "", { type: "linear", min: 0 }),
-      y: axis(paint, undefined, "", {}),
+      x: axis(colours, tickSeconds, "", { type: "linear", min: 0 }),
+      y: axis(colours, undefined, "", {}),
     };
     delete options.scales.y.ticks.callback;
     options.scales.y.ticks.maxTicksLimit = 60;
-    options.scales.y.ticks.color = paint.text;
+    options.scales.y.ticks.color = colours.text;
     options.scales.y.grid.display = false;
-    options.plugins.tooltip = tooltip(paint, {
+    options.plugins.tooltip = tooltip(colours, {
       label: ({ raw, dataset }) => ` ${dataset.label}: ${duration(raw.x[1] - raw.x[0])}`,
     });
   }
 
   draw() {
     const round = this.round();
-    if (!round) return this.card.empty(this.page.over || "The first round has not started.");
-    setText(this.label, `${round.number ? `Round ${round.number}` : "Evaluation at the start"}${round.attempt > 1 ? `, attempt ${round.attempt}` : ""}`);
-    const devices = this.page.devices.filter((device) => this.page.shows(device));
+    if (!round) return this.card.showMessage(this.page.endText || "The first round has not started.");
+    setText(this.label, `${round.number ? `Round ${round.number}` : "Baseline evaluation"}${round.attempt > 1 ? `, attempt ${round.attempt}` : ""}`);
+    const devices = this.page.devices.filter((device) => this.page.isShown(device));
     this.card.plot.style.height = `${Math.max(120, Math.min(900, 44 + 26 * devices.length))}px`;
-    if (!this.chart) this.make();
-    this.card.empty("");
+    if (!this.chart) this.create();
+    this.card.showMessage("");
     this.chart.data.labels = devices.map((device) => device.name);
     const all = devices.map((device) => bars(round, device.slot, Date.now()));
     this.chart.data.datasets = PHASES.map((phase) => ({
       label: phase,
-      data: all.flatMap((found, i) => found.filter(([name]) => name === phase)
+      data: all.flatMap((spans, i) => spans.filter(([name]) => name === phase)
         .map(([, from, to]) => ({ x: [from, to], y: devices[i].name }))),
       backgroundColor: token(`--phase-${phase}`),
       grouped: false, barThickness: 14, borderSkipped: false, borderRadius: 1,
     }));
     this.chart.options.scales.x.ticks.stepSize = timeStep(Math.max(0, ...all.flat().map(([, , to]) => to)));
     this.chart.update("none");
-    setText(this.made, this.madeOf(round));
-    this.fill();
+    setText(this.mergedNote, this.mergedUpdates(round));
+    this.fillTable();
   }
 
-  // Which updates made a version of an asynchronous job; the others of this round went into later ones.
-  madeOf(round) {
+  // The updates merged into this version of an asynchronous job; others went into later versions.
+  mergedUpdates(round) {
     const name = (slot) => this.page.devices.find((device) => device.slot === slot)?.name ?? `device ${slot}`;
     const age = ({ staleness }) => (staleness ? `${staleness} version${staleness > 1 ? "s" : ""} old` : "fresh");
     const parts = (round.updates || []).map((update) => `${name(update.slot)} (${age(update)})`);
-    return parts.length ? `made of ${parts.slice(0, 8).join(", ")}${parts.length > 8 ? ` and ${parts.length - 8} more` : ""}` : "";
+    return parts.length ? `merged: ${parts.slice(0, 8).join(", ")}${parts.length > 8 ? ` and ${parts.length - 8} more` : ""}` : "";
   }
 
-  fill() {
+  fillTable() {
     if (!this.card.data.open) return;
-    this.card.fill(["Device", "Phase", "From", "To"], this.rows().map(([name, phase, from, to]) =>
+    this.card.fillTable(["Device", "Phase", "From", "To"], this.rows().map(([name, phase, from, to]) =>
       [name, phase, duration(Number(from)), duration(Number(to))]));
   }
 }

@@ -12,12 +12,12 @@ function glyph(path) {
   return svg;
 }
 
-// Buttons of which one is pressed: [{label}], told to `choose` when another is.
+// A group of buttons, one of them pressed; `choices` are [{label}], `choose` gets the new one.
 export function segments(name, choices, choose) {
   const buttons = choices.map((choice, i) => {
     const button = h("button", { type: "button", "aria-pressed": String(i === 0) }, choice.label);
     button.addEventListener("click", () => {
-      for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
       choose(choice);
     });
     return button;
@@ -25,18 +25,18 @@ export function segments(name, choices, choose) {
   return h("div", { class: "segments", role: "group", "aria-label": name }, ...buttons);
 }
 
-let made = 0;
+let count = 0;
 
-export class Card {
+export class ChartCard {
   constructor({ title, subtitle = "", wide = false, tools = [] }) {
-    const id = `chart-${(made += 1)}`;
+    const id = `chart-${(count += 1)}`;
     this.title = title;
     this.heading = h("h3", { id }, title);
     this.subtitle = h("p", {}, subtitle);
     this.canvas = h("canvas", { role: "img", "aria-labelledby": id });
-    this.line = h("div", { class: "crosshair", hidden: true });
-    this.none = h("div", { class: "none" }, "Loading …");
-    this.plot = h("div", { class: "plot" }, this.canvas, this.line, this.none);
+    this.crosshair = h("div", { class: "crosshair", hidden: true });
+    this.message = h("div", { class: "chart-message" }, "Loading …");
+    this.plot = h("div", { class: "plot" }, this.canvas, this.crosshair, this.message);
     this.reset = h("button", { type: "button", class: "button tiny quiet", hidden: true }, "Reset zoom");
     this.table = h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${title}, table` });
     this.data = h("details", { class: "data" }, h("summary", {}, "Table"), this.table);
@@ -66,22 +66,22 @@ export class Card {
     return menu;
   }
 
-  say(subtitle) {
+  setSubtitle(subtitle) {
     setText(this.subtitle, subtitle);
   }
 
-  // Text in place of the plot while there is nothing to draw; the space stays the same.
-  empty(text) {
-    this.none.hidden = !text;
-    setText(this.none, text || "");
+  // Text in place of the plot while there is no data; the space stays the same.
+  showMessage(text) {
+    this.message.hidden = !text;
+    setText(this.message, text || "");
     this.canvas.setAttribute("aria-hidden", String(Boolean(text)));
   }
 
-  zoomed(on) {
-    this.reset.hidden = !on;
+  showReset(isZoomed) {
+    this.reset.hidden = !isZoomed;
   }
 
-  fill(head, rows) {
+  fillTable(head, rows) {
     const cells = (row) => row.map((cell, i) => h(i ? "td" : "th", i ? { class: "num" } : { scope: "row" }, cell));
     this.table.replaceChildren(
       h("table", {},

@@ -1,12 +1,11 @@
-// Samples as they arrive, as series by device and metric, with the cursors a reconnect needs.
-import { Series } from "./series.js";
+// The samples of a page as series by device and metric, with the cursors for a reconnect.
+import { MetricSeries } from "./metric_series.js";
 
-export class Store {
+export class SampleStore {
   constructor() {
     this.devices = new Map(); // id -> Map(metric -> Series)
     this.cursors = {};
     this.parts = new Map(); // id -> "round/task" of the newest sample
-    this.peaks = new Map();
     this.thinned = false;
     this.from = Infinity;
     this.to = -Infinity;
@@ -19,29 +18,29 @@ export class Store {
       const time = Date.parse(sample.at);
       this.from = Math.min(this.from, time);
       this.to = Math.max(this.to, time);
-      this.cutAt(sample);
+      this.breakBetweenParts(sample);
       for (const [metric, value] of Object.entries(sample.values)) {
         this.series(sample.device, metric).push(time, value, sample.span_s);
       }
     }
   }
 
-  // Work of another round is another line: what lies between is no measurement.
-  cutAt(sample) {
+  // Each round and task is a line of its own: nothing was measured in between.
+  breakBetweenParts(sample) {
     const part = `${sample.round}/${sample.task}`;
     if (this.parts.get(sample.device) === part) return;
     this.parts.set(sample.device, part);
-    for (const series of this.of(sample.device).values()) series.cut();
+    for (const series of this.metricsOf(sample.device).values()) series.breakLine();
   }
 
-  of(device) {
+  metricsOf(device) {
     if (!this.devices.has(device)) this.devices.set(device, new Map());
     return this.devices.get(device);
   }
 
   series(device, metric) {
-    const metrics = this.of(device);
-    if (!metrics.has(metric)) metrics.set(metric, new Series());
+    const metrics = this.metricsOf(device);
+    if (!metrics.has(metric)) metrics.set(metric, new MetricSeries());
     return metrics.get(metric);
   }
 

@@ -1,14 +1,14 @@
-// One metric of one device over time: raw points, and a view of them with no more than a screen
-// can show. A view keeps the lowest and highest point of each stretch; it never averages.
-const KEEP = 20000;
-const GAP_AT_LEAST_MS = 10000;
+// One metric of one device over time: raw points, and a view thinned to what a screen can show.
+// A view keeps the lowest and highest point of each bucket; it never averages.
+const MAX_POINTS = 20000;
+const MIN_GAP_MS = 10000;
 
-export class Series {
+export class MetricSeries {
   constructor() {
     this.t = [];
     this.v = [];
     this.version = 0;
-    // Older points stand for several, this far apart: all up to this time.
+    // Points up to coarseUntil are thinned by the server, to this distance.
     this.coarseMs = 0;
     this.coarseUntil = -Infinity;
   }
@@ -30,7 +30,7 @@ export class Series {
     this.t.push(time);
     this.v.push(value);
     this.version += 1;
-    if (this.t.length > KEEP) this.compact();
+    if (this.t.length > MAX_POINTS) this.compact();
   }
 
   insert(time, value) {
@@ -42,8 +42,8 @@ export class Series {
     this.cache = null;
   }
 
-  // A break in the line, such as between two rounds.
-  cut() {
+  // Ends the line here, for example between two rounds.
+  breakLine() {
     const last = this.t.length - 1;
     if (last >= 0 && !Number.isNaN(this.v[last])) this.push(this.t[last] + 1, NaN);
   }
@@ -53,39 +53,39 @@ export class Series {
     return null;
   }
 
-  // Six times the usual distance between points, so that a lost connection shows as a hole.
-  gap() {
-    if (this.gapAt && this.t.length < 2 * this.gapAt) return this.gapMs;
+  // Six times the usual distance between points: a longer pause is shown as a gap.
+  gapLength() {
+    if (this.gapMeasuredAt && this.t.length < 2 * this.gapMeasuredAt) return this.gapMs;
     const steps = [];
     for (let i = Math.max(1, this.t.length - 200); i < this.t.length; i++) {
       steps.push(this.t[i] - this.t[i - 1]);
     }
     steps.sort((a, b) => a - b);
-    this.gapMs = Math.max(GAP_AT_LEAST_MS, 6 * (steps[steps.length >> 1] || 0));
-    this.gapAt = Math.max(4, this.t.length);
+    this.gapMs = Math.max(MIN_GAP_MS, 6 * (steps[steps.length >> 1] || 0));
+    this.gapMeasuredAt = Math.max(4, this.t.length);
     this.cache = null;
     return this.gapMs;
   }
 
   // Whether the line breaks before a point.
-  torn(at, gap) {
+  breaksBefore(at, gap) {
     const coarse = this.t[at - 1] <= this.coarseUntil ? 6 * this.coarseMs : 0;
     return this.t[at] - this.t[at - 1] > Math.max(gap, coarse);
   }
 
   // Points of [from, to], about `limit` at most, NaN where the line breaks.
   view(from, to, limit) {
-    const gap = this.gap();
+    const gap = this.gapLength();
     let width = 250;
     while ((to - from) / width > limit / 2) width *= 2;
-    if (!this.cache || this.cache.width !== width) this.cache = { width, out: [], next: 0, kept: 0 };
+    if (!this.cache || this.cache.width !== width) this.cache = { width, out: [], next: 0, closed: 0 };
     const cache = this.cache;
-    cache.out.length = cache.kept;
-    bucketed(this, cache, gap);
+    cache.out.length = cache.closed;
+    appendBuckets(this, cache, gap);
     return clip(cache.out, from, to);
   }
 
-  // Halves the older half of a very long series, extremes kept.
+  // Thins the older half of a very long series to half its points, keeping extremes.
   compact() {
     const half = this.t.length >> 1;
     const t = [];
@@ -108,8 +108,8 @@ export class Series {
   }
 }
 
-// Appends buckets to the cache; the last one stays open and is made anew by the next view.
-function bucketed(series, cache, gap) {
+// Appends buckets to the cache; the last one stays open and is recomputed by the next view.
+function appendBuckets(series, cache, gap) {
   const { t, v } = series;
   let i = cache.next;
   while (i < t.length) {
@@ -120,27 +120,27 @@ function bucketed(series, cache, gap) {
     let end = i + 1;
     for (; end < t.length; end++) {
       if (Math.floor(t[end] / cache.width) !== bucket) break;
-      if (Number.isNaN(v[end]) || Number.isNaN(v[start]) || series.torn(end, gap)) break;
+      if (Number.isNaN(v[end]) || Number.isNaN(v[start]) || series.breaksBefore(end, gap)) break;
       if (v[end] < v[low]) low = end;
       if (v[end] > v[high]) high = end;
     }
     if (end === t.length) {
       cache.next = start;
-      cache.kept = cache.out.length;
+      cache.closed = cache.out.length;
     }
-    if (start > 0 && series.torn(start, gap)) hole(cache.out, t[start] - 1);
-    emit(cache.out, t, v, low, high);
+    if (start > 0 && series.breaksBefore(start, gap)) pushGap(cache.out, t[start] - 1);
+    pushExtremes(cache.out, t, v, low, high);
     i = end;
   }
 }
 
-function emit(out, t, v, low, high) {
+function pushExtremes(out, t, v, low, high) {
   const [first, second] = low < high ? [low, high] : [high, low];
   out.push({ x: t[first], y: v[first] });
   if (second !== first) out.push({ x: t[second], y: v[second] });
 }
 
-function hole(out, x) {
+function pushGap(out, x) {
   if (out.length && !Number.isNaN(out[out.length - 1].y)) out.push({ x, y: NaN });
 }
 

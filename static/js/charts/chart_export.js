@@ -1,4 +1,4 @@
-// A chart as a picture with its title and legend, and its figures as CSV.
+// Saves a chart as PNG with its title and legend, or its data as CSV.
 import { fileName, save, token } from "../lib/dom.js";
 
 const PAD = 24;

@@ -1,6 +1,6 @@
-// One legend for all charts of the page: a click shows that device alone, another shows all again.
+// The legend of all charts: a click isolates a device, another click shows all again.
 import { h } from "../lib/dom.js";
-import { colourOf, dashOf } from "../charts/page.js";
+import { colourOf, dashOf } from "../charts/chart_page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 

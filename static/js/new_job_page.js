@@ -1,20 +1,20 @@
-// Options that belong to another choice are shown with it alone; hidden ones keep their defaults.
+// Shows an option only with the choice it belongs to; hidden options keep their defaults.
 const form = document.getElementById("new-job");
 
-function sift() {
+function updateVisibility() {
   const values = new FormData(form);
   const hidden = new Set();
   for (const field of form.querySelectorAll("[data-only-with]")) {
-    const [path, wanted] = field.dataset.onlyWith.split("=");
-    const fits = wanted.split("|").includes(values.get(path)) && !hidden.has(path);
-    field.hidden = !fits && !field.querySelector(".field-error");
-    if (field.hidden) for (const one of field.querySelectorAll("[name]")) hidden.add(one.name);
+    const [path, allowed] = field.dataset.onlyWith.split("=");
+    const applies = allowed.split("|").includes(values.get(path)) && !hidden.has(path);
+    field.hidden = !applies && !field.querySelector(".field-error");
+    if (field.hidden) for (const input of field.querySelectorAll("[name]")) hidden.add(input.name);
   }
   form.elements["hidden-options"].value = [...hidden].join(",");
   for (const part of form.querySelectorAll("details.advanced:not(.rare)")) {
-    const shown = part.querySelectorAll(":scope > .fields > :not([hidden])").length;
-    part.hidden = shown === 0;
-    part.querySelector("[data-count]").textContent = shown;
+    const count = part.querySelectorAll(":scope > .fields > :not([hidden])").length;
+    part.hidden = count === 0;
+    part.querySelector("[data-count]").textContent = count;
   }
 }
 
@@ -29,5 +29,5 @@ form.addEventListener("click", (event) => {
   field.scrollIntoView({ block: "center" });
 });
 
-form.addEventListener("change", sift, true);
-sift();
+form.addEventListener("change", updateVisibility, true);
+updateVisibility();
