@@ -71,7 +71,7 @@ def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[fl
     """Median seconds of fetching and of sending so many bytes over the emulated link."""
     site = _TransferSite(size)
     host, port = site.server_address[0], site.server_address[1]
-    server = ServerApi(Address(f"http://{host!s}:{port}", "token", pace=LinkThrottle(link)))
+    server = ServerApi(Address(f"http://{host!s}:{port}", "token", throttle=LinkThrottle(link)))
     file = folder / "update"
     file.write_bytes(site.content)
     try:

@@ -18,7 +18,8 @@ from typing import Any
 
 from fedcore.formats.frame_header import FrameHeader, read_header
 from workers.agent.agent_settings import AgentSettings
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received
 from workers.agent.cli import main
 
 BLOCK_BYTES = 1 << 20
@@ -36,19 +37,19 @@ class EchoTrainer:
         )
 
     def train(
-        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, callbacks: Callbacks
     ) -> Outcome:
-        del watch
+        del callbacks
         header = frame_head(read_header(received.weights), work.update_meta)
         sent = self._write(update, header, received.weights)
         return Outcome(EXAMPLES, {"loss": 1.0, "steps": 0}, sent)
 
-    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
-        del work, weights, watch
+    def evaluate(self, work: AssignedWork, weights: Path, callbacks: Callbacks) -> Outcome:
+        del work, weights, callbacks
         return Outcome(EXAMPLES, {"loss": 1.0, "rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0})
 
     def fold(
-        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, callbacks: Callbacks
     ) -> Outcome:
         del work, updates, update
         raise CannotDo("a device that trains nothing folds nothing")

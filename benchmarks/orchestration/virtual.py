@@ -2,7 +2,7 @@
 
 Each is enrolled, listens to its own queue with its own broker user, calls with its own token,
 keeps its own weights and does assignments by the agent's own code
-(``workers.agent.assignment.assignment``), on a thread of its own. They keep no outbox and measure
+(``workers.agent.assignment.runner``), on a thread of its own. They keep no outbox and measure
 nothing. ``credentials.jsonl`` names them.
 """
 
@@ -24,7 +24,8 @@ import redis
 from benchmarks.orchestration.echo import EchoTrainer
 from fedcore.errors import EdgewiseError
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.assignment.assignment import AssignedWork, AssignmentRunner, Dependencies
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.runner import AssignmentRunner, Dependencies
 from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.state.credential import DeviceCredential

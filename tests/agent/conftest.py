@@ -229,7 +229,7 @@ def state_dir(tmp_path: Path) -> Path:
     """A state folder with a profile, so that nothing is measured."""
     folder = tmp_path / "state"
     folder.mkdir()
-    write_json(folder / probe.FILE, {"key": probe._key(0), "profile": PROFILE})
+    write_json(folder / probe.FILE, {"key": probe.profile_key(0), "profile": PROFILE})
     return folder
 
 

@@ -17,40 +17,41 @@ from typing import Any
 
 from fedcore.errors import DataError, Stopped
 from workers.agent.agent_settings import AgentSettings
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, CannotDo, Outcome, Received
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received
 from workers.agent.cli import main
 
 
 class StubTrainer:
     def train(
-        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, callbacks: Callbacks
     ) -> Outcome:
-        self._run(work, watch)
+        self._run(work, callbacks)
         wishes = wishes_of(work)
         data = received.weights.read_bytes()[: int(wishes.get("bytes", 1000))]
         update.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         return Outcome(12, {"loss": 1.5, "steps": 3, "meta": work.update_meta}, (digest, len(data)))
 
-    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
-        self._run(work, watch)
+    def evaluate(self, work: AssignedWork, weights: Path, callbacks: Callbacks) -> Outcome:
+        self._run(work, callbacks)
         return Outcome(5, {"loss": 1.0, "rougeL": 30.0})
 
     def fold(
-        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, callbacks: Callbacks
     ) -> Outcome:
         raise CannotDo("a stub folds nothing")
 
-    def _run(self, work: AssignedWork, watch: Callbacks) -> None:
+    def _run(self, work: AssignedWork, callbacks: Callbacks) -> None:
         wishes = wishes_of(work)
         fail(wishes.get("fail", ""))
         steps = int(wishes.get("steps", 3))
         for step in range(1, steps + 1):
-            if watch.should_stop() and "stubborn" not in wishes:
+            if callbacks.should_stop() and "stubborn" not in wishes:
                 raise Stopped("asked to stop")
             time.sleep(float(wishes.get("pause", 0.05)))
-            watch.advance(step, steps)
-            watch.record({"step": step, "loss": 2.0 / step, "mfu": float("nan")})
+            callbacks.advance(step, steps)
+            callbacks.record({"step": step, "loss": 2.0 / step, "mfu": float("nan")})
 
 
 def wishes_of(work: AssignedWork) -> dict[str, str]:
@@ -61,7 +62,7 @@ def fail(how: str) -> None:
     if how == "data":
         raise DataError("law.jsonl is empty; give a file with examples")
     if how == "cannot":
-        raise CannotDo("this device holds no dataset 'law'")
+        raise CannotDo("this device has no dataset 'law'")
     if how == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "memory":

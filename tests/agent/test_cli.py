@@ -108,7 +108,7 @@ def test_enrol_status_unenrol(
 
     again = typed(*words, state_dir=folder)
     assert again.returncode == 2
-    assert "enrolled already" in again.stderr
+    assert "already enrolled" in again.stderr
 
     left = typed("unenroll", state_dir=folder)
     assert left.returncode == 0, left.stderr
@@ -153,7 +153,7 @@ def test_datasets_come_and_go(
     law.unlink()
     assert local_datasets.describe_again(state_dir, state_dir / "cache") == []
     assert typed("dataset", "remove", "law", state_dir=state_dir).returncode == 0
-    assert "holds: none" in typed("dataset", "remove", "law", state_dir=state_dir).stderr
+    assert "datasets are: none" in typed("dataset", "remove", "law", state_dir=state_dir).stderr
 
 
 def test_what_a_dataset_option_may_say(law: Path) -> None:
@@ -172,7 +172,7 @@ def test_what_a_dataset_option_may_say(law: Path) -> None:
         ("law", "write NAME=PATH"),
         ("a b=billsum", "the name has"),
         ("law=bilsum", "did you mean 'billsum'"),
-        ("law=fedjudge", "is on no hub"),
+        ("law=fedjudge", "is not on the Hub"),
         ("law=/nowhere/x.jsonl", "there is no file"),
         ("law=billsum:text", "text_column,summary_column"),
     ],

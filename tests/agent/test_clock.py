@@ -57,7 +57,7 @@ def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path:
     board = SharedState(store)
     sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
     sender.turn()
-    assert abs(float(board.noted(CLOCK_NOTE)) - 3600) < 5.0
+    assert abs(float(board.read_note(CLOCK_NOTE)) - 3600) < 5.0
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])

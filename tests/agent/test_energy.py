@@ -42,7 +42,7 @@ def outbox(tmp_path: Path) -> Outbox:
 
 def recorder_of(outbox: Outbox, energy: AssignmentEnergy) -> AssignmentRecorder:
     return AssignmentRecorder(
-        outbox, SharedState(outbox._store), Traffic(), lambda: "t", "a", energy
+        outbox, SharedState(outbox._database), Traffic(), lambda: "t", "a", energy
     )
 
 

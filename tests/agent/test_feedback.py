@@ -15,7 +15,7 @@ from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.spec.parse import parse_spec
 from fedcore.wire.frame import FrameReader
 from workers.agent.assignment import error_feedback
-from workers.agent.assignment.assignment import AssignedWork
+from workers.agent.assignment.assigned_work import AssignedWork
 
 JOB, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 DELTA = {"w": torch.linspace(-1, 1, 500)}
@@ -73,17 +73,17 @@ def test_a_residual_that_is_gone_is_said(folder: Path, caplog: pytest.LogCapture
     (folder / JOB / first.file).write_bytes(b"a power cut")
     with caplog.at_level(logging.WARNING):
         write(work(2, WireOffer(INT4, first)), folder)
-    assert "what round 1's update lost is not on this disk any more" in caplog.text
+    assert "the residual of round 1's update is missing on this disk" in caplog.text
 
 
 def test_jobs_that_are_over_leave_nothing(folder: Path) -> None:
     for job in (JOB, OTHER):
         (folder / job).mkdir(parents=True)
-    error_feedback.tidy(folder, WireOffer())
+    error_feedback.remove_finished_jobs(folder, WireOffer())
     assert {path.name for path in folder.iterdir()} == {JOB, OTHER}, "nothing was said of jobs"
-    error_feedback.tidy(folder, WireOffer(jobs=frozenset({JOB})))
+    error_feedback.remove_finished_jobs(folder, WireOffer(jobs=frozenset({JOB})))
     assert {path.name for path in folder.iterdir()} == {JOB}
-    error_feedback.tidy(folder.with_name("none"), WireOffer(jobs=frozenset()))
+    error_feedback.remove_finished_jobs(folder.with_name("none"), WireOffer(jobs=frozenset()))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_last_evaluation_ends_a_job(
     folder: Path, round_number: int, task: str, gone: bool
 ) -> None:
     (folder / JOB).mkdir(parents=True)
-    error_feedback.forget_when_done(folder, work(round_number, WireOffer(), task))
+    error_feedback.remove_after_last_round(folder, work(round_number, WireOffer(), task))
     assert (folder / JOB).exists() != gone
 
 

@@ -19,7 +19,7 @@ from workers.agent.agent_errors import AgentError
 from workers.agent.agent_settings import read_settings
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.cli import main
-from workers.agent.http import link_emulation as links
+from workers.agent.http import link_emulation
 from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.http.throttle import DOWN, UP, LinkThrottle
 
@@ -35,7 +35,7 @@ def take_their_time(began: float, predicted_s: float) -> None:
 def test_transfers_take_as_long_as_predicted_and_arrive_whole(
     site: Site, cache: ArtefactCache, update: Path
 ) -> None:
-    server = ServerApi(Address(site.url, "secret", pace=LinkThrottle(FAST)))
+    server = ServerApi(Address(site.url, "secret", throttle=LinkThrottle(FAST)))
     began = time.monotonic()
     server.accept("a", "boot")
     take_their_time(began, 2 * FAST.delay_s)  # to connect, and to ask
@@ -75,7 +75,7 @@ def test_in_undisturbed_time_every_link_is_exact(link: Link) -> None:
     for way, seconds in ((UP, link.up_s), (DOWN, link.down_s)):
         began, left, turned = clock.now, 400_000, True
         while left:
-            count = pace.most(way, left)
+            count = pace.chunk_size(way, left)
             pace.carry(way, count, turned, nobody_stops)
             left, turned = left - count, False
         # The other half of the delay passes on the answer's way.
@@ -117,14 +117,14 @@ def test_both_processes_of_an_agent_share_one_link() -> None:
 
 def test_names_and_figures_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="nb-iot, lte-m, lte, 5g"):
-        links.known("carrier-pigeon")
+        link_emulation.parse_link("carrier-pigeon")
     with pytest.raises(SpecError, match="above 0"):
         Link(0.0, 1.0, 0.0)
     for wrong in (0.0, -1.0, float("nan")):
         dead = replace(FAST)
         object.__setattr__(dead, "down_bps", wrong)
         with pytest.raises(AgentError, match="carries nothing down"):
-            links.check(dead)
+            link_emulation.check(dead)
 
 
 def test_a_wrong_name_stops_the_start_and_a_right_one_is_shown(
@@ -132,26 +132,27 @@ def test_a_wrong_name_stops_the_start_and_a_right_one_is_shown(
 ) -> None:
     folder = ["--state-dir", str(agent.state_dir)]
     assert main(["run", "--link", "carrier-pigeon", *folder]) == 2
-    assert (
-        "no link 'carrier-pigeon' is known; give one of instant, nb-iot" in capsys.readouterr().err
-    )
-    assert not (agent.state_dir / links.FILE).exists()
-    links.settle(read_settings(str(agent.state_dir), environ={}), "dsl")
+    assert "unknown link 'carrier-pigeon'; give one of instant, nb-iot" in capsys.readouterr().err
+    assert not (agent.state_dir / link_emulation.FILE).exists()
+    link_emulation.choose_link(read_settings(str(agent.state_dir), environ={}), "dsl")
     assert main(["status", *folder]) == 0
-    assert "as slow as dsl" in capsys.readouterr().out
+    assert "emulating dsl" in capsys.readouterr().out
 
 
 def test_what_was_asked_for_is_remembered(tmp_path: Path) -> None:
     plain = read_settings(str(tmp_path), environ={})
-    assert links.settle(plain) == INSTANT and links.pace_of(INSTANT) is None
-    assert links.settle(plain, "LTE").name == "lte"
-    assert links.settle(plain).name == "lte"
+    assert (
+        link_emulation.choose_link(plain) == INSTANT
+        and link_emulation.throttle_for(INSTANT) is None
+    )
+    assert link_emulation.choose_link(plain, "LTE").name == "lte"
+    assert link_emulation.choose_link(plain).name == "lte"
     by_environment = read_settings(str(tmp_path), environ={"EDGEWISE_LINK": "dsl"})
-    assert links.settle(by_environment).name == "dsl"
-    assert links.settle(by_environment, "instant") == INSTANT
-    assert links.settle(plain) == INSTANT
-    (tmp_path / links.FILE).write_text("[]")
-    assert links.settle(plain) == INSTANT
+    assert link_emulation.choose_link(by_environment).name == "dsl"
+    assert link_emulation.choose_link(by_environment, "instant") == INSTANT
+    assert link_emulation.choose_link(plain) == INSTANT
+    (tmp_path / link_emulation.FILE).write_text("[]")
+    assert link_emulation.choose_link(plain) == INSTANT
 
 
 def test_an_agent_says_which_link_it_emulates(agent: AgentProcess, server: StandIn) -> None:

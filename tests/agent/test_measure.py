@@ -34,7 +34,9 @@ def test_flops_and_bytes_are_those_of_the_operation() -> None:
     assert half["flops_per_byte"] == pytest.approx(2 * found["flops_per_byte"], abs=2e-3)
 
 
-@pytest.mark.parametrize("kernel", benchmarks.kernels("cpu")[:4], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize(
+    "kernel", benchmarks.kernel_benchmarks("cpu")[:4], ids=lambda kernel: kernel.name
+)
 def test_flops_agree_with_torchs_own_counter(kernel: benchmarks.KernelBenchmark) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,16 +61,16 @@ def rows_of(**rates: float) -> list[dict[str, object]]:
 
 def test_the_precision_is_the_quicker_one_as_measured() -> None:
     peaks = {"fp32": 2.0, "bf16": 1.0}
-    assert benchmarks.quicker(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
-    assert benchmarks.quicker(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
-    assert benchmarks.quicker(rows_of(fp32=1.0), peaks) == "fp32", (
+    assert benchmarks.faster_precision(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
+    assert benchmarks.faster_precision(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
+    assert benchmarks.faster_precision(rows_of(fp32=1.0), peaks) == "fp32", (
         "bf16 was too slow to be measured"
     )
-    assert benchmarks.quicker([], {"bf16": 1.0}) == "bf16"
+    assert benchmarks.faster_precision([], {"bf16": 1.0}) == "bf16"
 
 
 def test_a_slow_device_is_spared() -> None:
-    assert list(benchmarks.measured(torch.float32, CPU, peak=1e6)) == []
+    assert list(benchmarks.measure_kernels(torch.float32, CPU, peak=1e6)) == []
 
 
 def test_a_precision_that_torch_cannot_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +108,7 @@ def test_a_full_or_forbidden_disk_is_named(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_idle_power_is_that_of_a_quiet_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle, "LOOK_S", 0.01)
+    monkeypatch.setattr(idle, "READING_S", 0.01)
     monkeypatch.setattr(psutil, "cpu_percent", lambda: 3.0)
     steady = Sensor("ina3221", "a test", 100.0, lambda: 4.5)
     assert idle.idle_watts(steady) == pytest.approx(4.5)
@@ -129,7 +131,7 @@ def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
     child.kill()
     first.wait()
     assert list(tmp_path.iterdir()) == []
-    assert probe.kept_profile(read_settings(str(tmp_path), environ={})) is None
+    assert probe.stored_profile(read_settings(str(tmp_path), environ={})) is None
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", '{"key": 1}', '"text"'])
@@ -139,7 +141,7 @@ def test_a_spoilt_or_former_profile_is_measured_again(
     monkeypatch.setattr(probe, "_measure", lambda settings: {**PROFILE, "cores": 77})
     settings = read_settings(str(tmp_path), environ={})
     (tmp_path / probe.FILE).write_text(spoilt)
-    assert probe.kept_profile(settings) is None
+    assert probe.stored_profile(settings) is None
     assert probe.profile(settings)["cores"] == 77
-    write_json(tmp_path / probe.FILE, {"key": probe._key(0)[:-1], "profile": PROFILE})
+    write_json(tmp_path / probe.FILE, {"key": probe.profile_key(0)[:-1], "profile": PROFILE})
     assert probe.profile(settings)["cores"] == 77, "it lacks the newer figures"

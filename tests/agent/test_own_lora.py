@@ -12,7 +12,8 @@ from fedcore.model.initial import write_initial
 from fedcore.spec.job import JobSpec
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
 from workers.agent.assignment import private_folders
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, Outcome, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
 from workers.agent.profile import local_datasets
 
@@ -91,9 +92,11 @@ def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path
         (folder / "control-000002.safetensors").write_bytes(b"c")
     for name in ("own-lora-000001-000.safetensors", "own-lora-000002-000.safetensors"):
         (over / name).write_bytes(b"l")
-    private_folders.tidy(tmp_path, WireOffer())  # a server that does not say which jobs are open
+    private_folders.remove_finished_jobs(
+        tmp_path, WireOffer()
+    )  # a server that does not say which jobs are open
     assert len(list(over.iterdir())) == 3
-    private_folders.tidy(tmp_path, WireOffer(jobs=frozenset({"running"})))
+    private_folders.remove_finished_jobs(tmp_path, WireOffer(jobs=frozenset({"running"})))
     assert [path.name for path in over.iterdir()] == ["own-lora-000002-000.safetensors"]
     assert running.is_dir() and not other.exists()
-    private_folders.tidy(tmp_path / "none", WireOffer(jobs=frozenset()))
+    private_folders.remove_finished_jobs(tmp_path / "none", WireOffer(jobs=frozenset()))

@@ -25,8 +25,8 @@ OURS = "GPU-65d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_told() -> Iterator[None]:
-    table._told.clear()
+def nothing_was_logged() -> Iterator[None]:
+    table._logged.clear()
     nvml._library.cache_clear()
     yield
 
@@ -145,7 +145,7 @@ def test_what_covers_more_is_taken_and_named(
     write(tmp_path, LAPTOP)
     for _ in range(3):
         assert table.choose(NO_GPU, tmp_path).name == "battery"  # type: ignore[union-attr]
-    assert caplog.text.count("by battery: the whole machine") == 1
+    assert caplog.text.count("with battery: the whole machine") == 1
     write(tmp_path, ORIN_NX)
     assert table.choose(NO_GPU, tmp_path).name == "ina3221"  # type: ignore[union-attr]
 
@@ -312,7 +312,7 @@ def test_a_card_that_counts_and_one_that_only_gives_its_power(tmp_path: Path) ->
 
 
 @needs_cc
-def test_a_card_whose_power_is_not_ours_alone_or_not_told(tmp_path: Path) -> None:
+def test_a_card_whose_power_is_not_ours_alone_or_not_logged(tmp_path: Path) -> None:
     driver(tmp_path / "sliced", mig=1)
     assert table.choose(CARD, tmp_path / "sliced") is None
     driver(tmp_path / "silent", counts=0, power=3)

@@ -16,7 +16,7 @@ from fedcore.errors import ServerRefused, ServerUnavailable
 from tests.agent.conftest import ROOT
 from tests.agent.transfers import CONTENT, SHA256, Site, fetch
 from workers.agent.assignment.artefact_cache import ArtefactCache
-from workers.agent.http.server_api import Address, ServerApi, trusting
+from workers.agent.http.server_api import Address, ServerApi, tls_context
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_tls_with_an_authority_of_ones_own(
 
 
 def test_ones_own_authority_stands_beside_the_public_ones(authority: Path) -> None:
-    public = trusting(None).cert_store_stats()["x509_ca"]
-    assert trusting(authority / "ca.crt").cert_store_stats()["x509_ca"] == public + 1 > 1
+    public = tls_context(None).cert_store_stats()["x509_ca"]
+    assert tls_context(authority / "ca.crt").cert_store_stats()["x509_ca"] == public + 1 > 1
 
 
 class Proxy(threading.Thread):

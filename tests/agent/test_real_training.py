@@ -61,7 +61,7 @@ def test_a_tiny_model_is_trained_and_evaluated(
     assert {"rouge1", "rouge2", "rougeL", "loss", "tokens", "seconds"} <= set(
         evaluated.report["metrics"]
     )
-    assert "holds no dataset 'clinic'; it holds: law" in elsewhere.failure["reason"]
+    assert "has no dataset 'clinic'; its datasets are: law" in elsewhere.failure["reason"]
     samples = [item["values"] for item in server.samples.values()]
     wait_for(lambda: any("mfu" in item["values"] for item in server.samples.values()))
     samples = [item["values"] for item in server.samples.values() if "mfu" in item["values"]]

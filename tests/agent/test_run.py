@@ -106,7 +106,7 @@ def test_messages_that_are_not_the_servers_are_refused(
     done = server.offer("steps=1")
     replayed = server.envelope("work", done.id)
     server.send(replayed)  # a second offer of the same assignment: 409, dropped
-    wait_for(lambda: "is not taken: the assignment is reported" in agent.log)
+    wait_for(lambda: "was not accepted: the assignment is reported" in agent.log)
     done.phase = "offered"
     server.send(replayed)
     forged = server.envelope("work", done.id)
@@ -119,7 +119,7 @@ def test_messages_that_are_not_the_servers_are_refused(
         {"body": 3},
     ):
         server.send(bad)
-    wait_for(lambda: agent.log.count("an offer was refused") == 6)
+    wait_for(lambda: agent.log.count("refused an offer") == 6)
     assert done.phase == "offered"
-    for text in ("seen before", "signature", "for device 8", "expired", "kind", "no envelope"):
+    for text in ("seen before", "signature", "for device 8", "expired", "kind", "not an envelope"):
         assert text in agent.log

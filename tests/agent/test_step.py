@@ -16,7 +16,7 @@ from fedcore.formats.wire_offer import StepOffer
 from fedcore.wire.downlink import StepSource, send_step
 from fedcore.wire.frame import FrameInfo, write_frame
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
-from workers.agent.assignment.model_step import rebuilt
+from workers.agent.assignment.model_step import rebuild_model
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Site:
         return path
 
     def rebuilt(self, offer: StepOffer | None, fetch: Callable[[str, int], Path]) -> Path | None:
-        return rebuilt(self.cache, offer, self.next.sha256, self.next.size, fetch)
+        return rebuild_model(self.cache, offer, self.next.sha256, self.next.size, fetch)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_next_model_is_rebuilt_bit_for_bit_and_kept(site: Site) -> None:
     path = site.rebuilt(site.offer, site.fetch)
     assert path is not None and path.name == site.next.sha256
     assert path.read_bytes() == (site.folder / "model-1").read_bytes()
-    assert site.cache.held(site.next.sha256, site.next.size) == path
+    assert site.cache.get(site.next.sha256, site.next.size) == path
     left = {item.name for item in (site.folder / "cache").iterdir()}
     assert left == {site.held.sha256, site.next.sha256}, "the step itself is not kept"
 
@@ -119,5 +119,5 @@ def test_a_step_of_no_use_leaves_the_whole_download(
     with caplog.at_level(logging.WARNING):
         assert site.rebuilt(site.offer, make(site)) is None
     assert site.next.sha256[:12] in caplog.text
-    assert site.cache.held(site.next.sha256, site.next.size) is None
-    assert site.cache.held(site.held.sha256, site.held.size) is not None
+    assert site.cache.get(site.next.sha256, site.next.size) is None
+    assert site.cache.get(site.held.sha256, site.held.size) is not None

@@ -99,7 +99,7 @@ def test_a_broker_that_forgot_what_this_device_may_do(
 ) -> None:
     agent.start()
     broker.acl("-brpop")
-    wait_for(lambda: "starting again" in agent.log)
+    wait_for(lambda: "restarting" in agent.log)
     broker.acl("+brpop")
     offered = server.offer("steps=1")
     wait_for(lambda: offered.phase == "reported", 20)

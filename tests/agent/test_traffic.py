@@ -164,9 +164,9 @@ def test_what_the_server_did_not_keep_of_an_upload_goes_again(
 def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {}, b"{}")]
     server.accept("a", "boot")
-    line = server._link._connection.line
-    line.has_news = lambda: False  # type: ignore[method-assign]  # it dies right after the look
-    line._wire._socket.shutdown(socket.SHUT_RDWR)
+    sock = server._http._connection.open_socket
+    sock.has_news = lambda: False  # type: ignore[method-assign]  # it dies right after the check
+    sock._plain._socket.shutdown(socket.SHUT_RDWR)
     before = server.traffic.up
     server.accept("a", "boot")
     assert server.traffic.again <= server.traffic.up - before

@@ -79,11 +79,11 @@ def test_what_lies_in_the_cache_is_hashed_once_by_each_start(
 ) -> None:
     """A power cut may leave a file of the right name and size with other bytes."""
     path = fetch(server, cache)
-    assert cache.held(SHA256, len(CONTENT)) == path
+    assert cache.get(SHA256, len(CONTENT)) == path
     later = ArtefactCache(tmp_path / "cache")
-    assert later.held(SHA256, len(CONTENT)) == path
+    assert later.get(SHA256, len(CONTENT)) == path
     path.write_bytes(bytes(len(CONTENT)))
-    assert ArtefactCache(tmp_path / "cache").held(SHA256, len(CONTENT)) is None
+    assert ArtefactCache(tmp_path / "cache").get(SHA256, len(CONTENT)) is None
     assert not path.exists()
 
 
@@ -151,7 +151,7 @@ def test_an_upload_that_does_not_get_on_is_given_up(
     site: Site, server: ServerApi, update: Path
 ) -> None:
     site.answers = [(409, {"Upload-Offset": "5", "Connection": "close"}, b"{}")] * 4
-    with pytest.raises(ServerUnavailable, match="not to its end"):
+    with pytest.raises(ServerUnavailable, match="only a part of the update"):
         server.upload("a", update, SHA256)
 
 

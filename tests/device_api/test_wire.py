@@ -13,7 +13,7 @@ import torch
 from tests.federation import Federation, Pi, digest_of, phase_of, weights
 from webapp.jobs.models import Artefact, Assignment, Job, Round
 from workers.agent.assignment import error_feedback
-from workers.agent.assignment.assignment import AssignedWork
+from workers.agent.assignment.assigned_work import AssignedWork
 
 Values = dict[str, Any]
 
@@ -160,7 +160,7 @@ def test_residuals_of_finished_jobs_are_removed(federation: Federation, disk: Pa
     second = federation.started(wire={"uplink": "int8"})
     work = AssignedWork.read(pi.take())
     assert work.wire.jobs == {str(second.pk)}
-    error_feedback.tidy(disk, work.wire)
+    error_feedback.remove_finished_jobs(disk, work.wire)
     assert list(disk.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors"}
 AGENT = (
     "workers.agent.assignment.error_feedback",
     "workers.agent.assignment.model_step",
-    "workers.agent.assignment.assignment",
+    "workers.agent.assignment.runner",
 )
 
 

@@ -17,7 +17,8 @@ from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model, sentences, write_jsonl
 from tests.federation import Federation, Pi, digest_of
 from webapp.jobs.models import Job
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, Outcome, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
 from workers.agent.profile import local_datasets
 
@@ -58,8 +59,8 @@ class Node(Pi):
         """What its trainer makes of an accepted assignment, and the frame."""
         given, out = AssignedWork.read(work), self.folder / "update.safetensors"
         if given.task == "fold":
-            assert given.cluster is not None
-            paths = given.cluster.gather(lambda sha256, size: self.fetched(sha256))
+            assert given.fold_request is not None
+            paths = given.fold_request.gather(lambda sha256, size: self.fetched(sha256))
             return self.trainer.fold(given, paths, out, SILENT), out.read_bytes()
         weights = self.fetched(given.global_sha256)
         if given.task == "evaluate":

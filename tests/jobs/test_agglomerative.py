@@ -103,7 +103,7 @@ def test_a_leafs_model_is_taken_out_of_its_private_folder(
     folder = nodes["pi-a"].folder / "own"
     before = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert {"own-model-000001-000.safetensors", "bridge.jsonl"} < before
-    private_folders.tidy(folder, WireOffer(jobs=frozenset()))  # the job is over
+    private_folders.remove_finished_jobs(folder, WireOffer(jobs=frozenset()))  # the job is over
     left = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert left == {"own-model-000002-000.safetensors", "own-model.json"}
     out = export(folder / str(job.pk), tmp_path / "out")

@@ -24,7 +24,7 @@ from tests.federation import SCORES as EVALUATED
 from tests.federation import Federation, Pi
 from webapp.jobs.models import Assignment, Job, Participant
 from webapp.jobs.planning import fedpipe_plans
-from workers.agent.assignment.assignment import AssignedWork
+from workers.agent.assignment.assigned_work import AssignedWork
 
 CHANGES: dict[str, Any] = {
     "adapter": {"rank": 8, "targets": list(LORA_TARGETS), "aggregation": "flexlora"},

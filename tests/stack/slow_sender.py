@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.agent.agent_settings import AgentSettings
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, Outcome, Received, Trainer
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, Outcome, Received, Trainer
 from workers.agent.cli import main
 from workers.agent.run import real_trainer
 
@@ -25,17 +26,17 @@ class SlowSender:
         self._inner, self._done = inner, done
 
     def train(
-        self, work: AssignedWork, received: Received, update: Path, watch: Callbacks
+        self, work: AssignedWork, received: Received, update: Path, callbacks: Callbacks
     ) -> Outcome:
-        return self._held(self._inner.train(work, received, update, watch), work)
+        return self._held(self._inner.train(work, received, update, callbacks), work)
 
-    def evaluate(self, work: AssignedWork, weights: Path, watch: Callbacks) -> Outcome:
-        return self._inner.evaluate(work, weights, watch)
+    def evaluate(self, work: AssignedWork, weights: Path, callbacks: Callbacks) -> Outcome:
+        return self._inner.evaluate(work, weights, callbacks)
 
     def fold(
-        self, work: AssignedWork, updates: Sequence[Path], update: Path, watch: Callbacks
+        self, work: AssignedWork, updates: Sequence[Path], update: Path, callbacks: Callbacks
     ) -> Outcome:
-        return self._held(self._inner.fold(work, updates, update, watch), work)
+        return self._held(self._inner.fold(work, updates, update, callbacks), work)
 
     def _held(self, outcome: Outcome, work: AssignedWork) -> Outcome:
         if not self._done.exists():

@@ -58,7 +58,7 @@ def test_three_gigabytes_each_way(prepare: Callable[[int], Case], web: Web) -> N
         # Heads and answers of one transfer, counted at the socket.
         assert traffic.up + traffic.down - up - down - case.size < 4096
     case.assert_stored()
-    assert case.cache.held(case.model.sha256, case.model.size_bytes) is not None
+    assert case.cache.get(case.model.sha256, case.model.size_bytes) is not None
 
 
 def test_an_upload_survives_the_web_process(prepare: Callable[[int], Case], web: Web) -> None:
@@ -95,7 +95,7 @@ def test_a_download_survives_the_web_process(prepare: Callable[[int], Case], web
     case.fetch()
     # What came twice is no more than what was on its way when the connection was cut.
     assert traffic.down - case.size < 4096
-    assert case.cache.held(case.model.sha256, case.model.size_bytes) is not None
+    assert case.cache.get(case.model.sha256, case.model.size_bytes) is not None
 
 
 def test_a_thousand_pieces(prepare: Callable[[int], Case], web: Web) -> None:

@@ -20,7 +20,7 @@ from fedcore.errors import ServerUnavailable
 from tests.compose import ROOT
 from tests.conftest import free_port
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
-from workers.agent.http.server_api import Address, ServerApi, trusting
+from workers.agent.http.server_api import Address, ServerApi, tls_context
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 __all__ = ["prepare", "web"]
@@ -112,7 +112,7 @@ def test_nginx_sends_the_file_and_nobody_reaches_it_otherwise(
     model = case.model
     url = f"/api/v1/device/artefacts/{model.sha256}/"
     told = {"Authorization": f"Device {case.pi.api_token}"}
-    with httpx.Client(base_url=proxy, verify=trusting(authority), headers=told) as client:
+    with httpx.Client(base_url=proxy, verify=tls_context(authority), headers=told) as client:
         head = client.get(url, headers={"Range": "bytes=8-15"})
         assert (head.status_code, len(head.content)) == (206, 8)
         assert head.headers["content-range"] == f"bytes 8-15/{model.size_bytes}"

@@ -1,4 +1,4 @@
-"""What can go wrong on a device beside the federated learning itself."""
+"""Errors of the device agent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from fedcore.errors import EdgewiseError, ServerRefused, ServerUnavailable
 
 
 class AgentError(EdgewiseError):
-    """Something a person at this device must mend; the text says how."""
+    """Something that a person must fix on this device; the text says how."""
 
 
 class Busy(ServerUnavailable):
-    """The server asked to come again later. ``after_s`` is its wish in seconds, 0 if none."""
+    """The server asked to try again later: in ``after_s`` seconds, 0 if it did not say when."""
 
     def __init__(self, message: str, after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -18,7 +18,7 @@ class Busy(ServerUnavailable):
 
 
 class Revoked(ServerRefused):
-    """The server no longer knows this device's credential."""
+    """The server no longer accepts this device's credential."""
 
 
 class EnvelopeRefused(EdgewiseError):

@@ -1,4 +1,4 @@
-"""Everything the agent reads from its environment, in this one file; options win over it."""
+"""The agent's settings. Only this file reads the environment; options take precedence."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CHATTY = (
     "absl",
     "fsspec",
 )
-# The first two tell of a training process that was ended, where the warden says why; the last of
-# Celery's defaults to come.
-MUTE = ("celery.worker.request", "multiprocessing", "py.warnings")
+# The first two report a training process that was killed, which the supervisor explains; the last
+# warns about Celery's future defaults.
+SILENCED = ("celery.worker.request", "multiprocessing", "py.warnings")
 
 # Name -> what it does; docs/reference/agent.md lists them all.
 VARIABLES: Mapping[str, str] = {
@@ -40,7 +40,7 @@ VARIABLES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """How this agent runs. ``threads`` 0 means all cores; ``link`` '' what was asked for before."""
+    """How this agent runs. ``threads`` 0: all cores; ``link`` '': the one chosen last."""
 
     state_dir: Path
     threads: int = 0
@@ -67,29 +67,29 @@ def read_settings(
     log_level: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> AgentSettings:
-    """Options where given, else the environment, else defaults. Raises AgentError on nonsense."""
+    """Options, then the environment, then defaults. Raises AgentError on invalid values."""
     folder = Path(state_dir or environ.get("EDGEWISE_STATE_DIR") or DEFAULT_STATE_DIR).expanduser()
     level = (log_level or environ.get("EDGEWISE_LOG_LEVEL") or "info").lower()
     if level not in LOG_LEVELS:
-        raise AgentError(f"log level {level!r} is unknown; give one of {', '.join(LOG_LEVELS)}")
+        raise AgentError(f"unknown log level {level!r}; give one of {', '.join(LOG_LEVELS)}")
     ca_file = environ.get("EDGEWISE_CA_FILE") or ""
     if ca_file and not Path(ca_file).is_file():
-        raise AgentError(f"EDGEWISE_CA_FILE names {ca_file}, and there is no such file")
-    wish = environ.get("EDGEWISE_THREADS") or "0" if threads is None else str(threads)
-    if not wish.isdigit() or int(wish) > 1024:
-        raise AgentError(f"threads must be a whole number from 0 to 1024, not {wish!r}")
+        raise AgentError(f"EDGEWISE_CA_FILE names {ca_file}, which does not exist")
+    threads_text = environ.get("EDGEWISE_THREADS") or "0" if threads is None else str(threads)
+    if not threads_text.isdigit() or int(threads_text) > 1024:
+        raise AgentError(f"threads must be a whole number from 0 to 1024, not {threads_text!r}")
     certificates = Path(ca_file) if ca_file else None
     link = environ.get("EDGEWISE_LINK") or ""
-    return AgentSettings(folder.absolute(), int(wish), level, certificates, link)
+    return AgentSettings(folder.absolute(), int(threads_text), level, certificates, link)
 
 
 def prepare_state_dir(settings: AgentSettings) -> None:
-    """Make the state folder, readable by its owner alone."""
+    """Create the state folder, readable by its owner alone."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise AgentError(
-            f"{settings.state_dir} cannot be made ({error.strerror}); "
+            f"cannot create {settings.state_dir} ({error.strerror}); "
             "give another folder with --state-dir"
         ) from error
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):
@@ -100,7 +100,7 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
     )
-    for chatty in CHATTY:
-        logging.getLogger(chatty).setLevel("WARNING")
-    for mute in MUTE:
-        logging.getLogger(mute).setLevel("CRITICAL")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel("WARNING")
+    for name in SILENCED:
+        logging.getLogger(name).setLevel("CRITICAL")

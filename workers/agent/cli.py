@@ -1,4 +1,4 @@
-"""``python -m workers.agent``: enrol a device, run its agent, look at it, leave."""
+"""``python -m workers.agent``: enrol a device, run its agent, show its status, leave."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Command = Callable[[argparse.Namespace, AgentSettings], int]
 
 
 def main(argv: Sequence[str] | None = None, make_trainer: Any = None) -> int:
-    """Returns the exit code: 0 done, 2 not possible as asked, 3 the credential was revoked.
+    """Returns the exit code: 0 done, 2 not possible, 3 the credential was revoked.
 
-    ``make_trainer`` takes the place of ``run.real_trainer``.
+    ``make_trainer`` replaces ``run.real_trainer``.
     """
     args = build_parser().parse_args(argv)
     args.make_trainer = make_trainer
@@ -54,32 +54,32 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, help: str, command: Command, *aliases: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=help, parents=[common], aliases=list(aliases))
-        found.set_defaults(command=command)
-        return found
+        subparser = commands.add_parser(name, help=help, parents=[common], aliases=list(aliases))
+        subparser.set_defaults(command=command)
+        return subparser
 
     enroll = add("enroll", "exchange a one-time token for a credential", _enroll, "enrol")
     enroll.add_argument("--server", required=True, metavar="URL")
     enroll.add_argument("--token", required=True, help="from the page 'Enrol a device'")
-    enroll.add_argument("--name", default="", help="where the token does not name the device")
+    enroll.add_argument("--name", default="", help="if the token does not name the device")
     enroll.add_argument("--dataset", action="append", default=[], metavar=local_datasets.SHAPE)
     enroll.add_argument("--force", action="store_true", help="replace an existing credential")
-    runs = add("run", "work for the server until stopped", _run)
-    runs.add_argument("--server", default="", metavar="URL", help="where the server has moved to")
-    runs.add_argument(
-        "--link", default="", metavar="NAME", help="emulate it, such as lte; instant: none"
+    run = add("run", "work for the server until stopped", _run)
+    run.add_argument("--server", default="", metavar="URL", help="the server's new address")
+    run.add_argument(
+        "--link", default="", metavar="NAME", help="link to emulate, such as lte; instant: none"
     )
-    shown = add("status", "what this device is enrolled for, and does", _status)
-    shown.add_argument("--json", action="store_true")
-    leave = add("unenroll", "leave the server and forget the credential", _unenroll, "unenrol")
+    show = add("status", "show enrolment, activity and hardware", _status)
+    show.add_argument("--json", action="store_true")
+    leave = add("unenroll", "leave the server, forget the credential", _unenroll, "unenrol")
     leave.add_argument("--force", action="store_true", help="even if the server does not answer")
-    probed = add("probe", "measure this device again", _probe)
-    probed.add_argument("--json", action="store_true")
-    _add_dataset_commands(add("dataset", "add, remove or list datasets", _dataset_list))
+    measure = add("probe", "measure this device again", _probe)
+    measure.add_argument("--json", action="store_true")
+    _add_dataset_actions(add("dataset", "add, remove or list datasets", _dataset_list))
     return parser
 
 
-def _add_dataset_commands(parser: argparse.ArgumentParser) -> None:
+def _add_dataset_actions(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
     add = actions.add_parser("add", help=f"add {local_datasets.SHAPE}")
     add.add_argument("dataset", nargs="+", metavar=local_datasets.SHAPE)
@@ -87,20 +87,20 @@ def _add_dataset_commands(parser: argparse.ArgumentParser) -> None:
     remove = actions.add_parser("remove", help="forget a dataset; its file stays")
     remove.add_argument("name", nargs="+")
     remove.set_defaults(command=_dataset_remove)
-    actions.add_parser("list", help="what this device holds").set_defaults(command=_dataset_list)
+    show = actions.add_parser("list", help="list this device's datasets")
+    show.set_defaults(command=_dataset_list)
 
 
 def _enroll(args: argparse.Namespace, settings: AgentSettings) -> int:
     prepare_state_dir(settings)
-    asked = enrol.Asked(args.server, args.token, args.name, tuple(args.dataset), args.force)
-    found = enrol.enrol(settings, asked)
-    print(f"enrolled as {found.name!r} (device {found.device_id}) at {found.server}")
-    print("start it with: python -m workers.agent run" + _where(args))
+    options = enrol.EnrolmentOptions(
+        args.server, args.token, args.name, tuple(args.dataset), args.force
+    )
+    credential = enrol.enrol(settings, options)
+    state_dir = f" --state-dir {args.state_dir}" if args.state_dir else ""
+    print(f"enrolled as {credential.name!r} (device {credential.device_id}) at {credential.server}")
+    print(f"start it with: python -m workers.agent run{state_dir}")
     return 0
-
-
-def _where(args: argparse.Namespace) -> str:
-    return f" --state-dir {args.state_dir}" if args.state_dir else ""
 
 
 def _run(args: argparse.Namespace, settings: AgentSettings) -> int:
@@ -114,8 +114,8 @@ def _run(args: argparse.Namespace, settings: AgentSettings) -> int:
 
 
 def _status(args: argparse.Namespace, settings: AgentSettings) -> int:
-    found = status.status(settings)
-    print(json.dumps(found, indent=1) if args.json else status.as_text(found))
+    values = status.status(settings)
+    print(json.dumps(values, indent=1) if args.json else status.as_text(values))
     return 0
 
 
@@ -126,8 +126,8 @@ def _unenroll(args: argparse.Namespace, settings: AgentSettings) -> int:
 
 def _probe(args: argparse.Namespace, settings: AgentSettings) -> int:
     prepare_state_dir(settings)
-    found = probe.profile(settings, again=True)
-    print(json.dumps(found, indent=1) if args.json else status.profile_text(found))
+    profile = probe.profile(settings, again=True)
+    print(json.dumps(profile, indent=1) if args.json else status.profile_text(profile))
     return 0
 
 
@@ -142,19 +142,21 @@ def _dataset_add(args: argparse.Namespace, settings: AgentSettings) -> int:
     credentials.require(settings.state_dir)
     new = local_datasets.parse_all(args.dataset)
     names = {item.name for item in new}
-    kept = [item for item in local_datasets.load(settings.state_dir) if item.name not in names]
-    local_datasets.describe_all(settings.state_dir, [*kept, *new], settings.cache)
-    print("added; the server learns of it when the agent starts next")
+    others = [item for item in local_datasets.load(settings.state_dir) if item.name not in names]
+    local_datasets.describe_all(settings.state_dir, [*others, *new], settings.cache)
+    print("added; the server learns of it at the agent's next start")
     return 0
 
 
 def _dataset_remove(args: argparse.Namespace, settings: AgentSettings) -> int:
-    held = local_datasets.load(settings.state_dir)
-    unknown = set(args.name) - {item.name for item in held}
+    datasets = local_datasets.load(settings.state_dir)
+    unknown = set(args.name) - {item.name for item in datasets}
     if unknown:
-        names = ", ".join(item.name for item in held) or "none"
-        raise EdgewiseError(f"no dataset {', '.join(sorted(unknown))} here; it holds: {names}")
-    kept = [item for item in held if item.name not in args.name]
-    local_datasets.describe_all(settings.state_dir, kept, settings.cache)
-    print("removed; the server learns of it when the agent starts next")
+        names = ", ".join(item.name for item in datasets) or "none"
+        raise EdgewiseError(
+            f"no dataset {', '.join(sorted(unknown))} on this device; its datasets are: {names}"
+        )
+    others = [item for item in datasets if item.name not in args.name]
+    local_datasets.describe_all(settings.state_dir, others, settings.cache)
+    print("removed; the server learns of it at the agent's next start")
     return 0

@@ -1,4 +1,4 @@
-"""Joining a server with a one-time token, and leaving it."""
+"""Enrolling at a server with a one-time token, and leaving it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a person typed."""
+class EnrolmentOptions:
+    """Options of the ``enroll`` command."""
 
     server: str
     token: str = field(repr=False)
@@ -31,25 +31,25 @@ class Asked:
     force: bool = False
 
 
-def enrol(settings: AgentSettings, asked: Asked) -> DeviceCredential:
-    """Measure, describe, join. Everything that can be wrong here is found before the token goes."""
-    url = check_url(asked.server)
-    known = credentials.load(settings.state_dir)
-    if known and not asked.force:
+def enrol(settings: AgentSettings, options: EnrolmentOptions) -> DeviceCredential:
+    """Measure the device and enrol it. All local checks come before the token is used."""
+    url = check_url(options.server)
+    current = credentials.load(settings.state_dir)
+    if current and not options.force:
         raise AgentError(
-            f"this device is enrolled already, as {known.name!r} at {known.server}; unenroll "
-            "first, give --force, or another --state-dir"
+            f"this device is already enrolled as {current.name!r} at {current.server}; unenroll "
+            "first, or give --force or another --state-dir"
         )
     if holder_of(settings.state_dir):
-        raise AgentError("the agent runs on this state folder; stop it before enrolling")
+        raise AgentError("the agent is running on this state folder; stop it before enrolling")
     if not is_private(url):
-        log.warning("%s is not https: the credential travels readable for everybody between", url)
-    held = local_datasets.parse_all(asked.datasets)
+        log.warning("%s is not https: everybody on the way can read the credential", url)
+    datasets = local_datasets.parse_all(options.datasets)
     body = {
-        "token": asked.token,
-        "name": asked.name,
+        "token": options.token,
+        "name": options.name,
         "agent_version": VERSION,
-        "datasets": local_datasets.describe_all(settings.state_dir, held, settings.cache),
+        "datasets": local_datasets.describe_all(settings.state_dir, datasets, settings.cache),
         "profile": probe.profile(settings),
     }
     server = ServerApi(Address(url, ca_file=settings.ca_file))
@@ -57,27 +57,28 @@ def enrol(settings: AgentSettings, asked: Asked) -> DeviceCredential:
         answer = server.enrol(body)
     except (ServerRefused, ServerUnavailable) as error:
         raise AgentError(f"{url} did not enrol this device: {error}") from error
-    found = credentials.from_enrolment(url, answer, Clock().iso())
-    credentials.save(settings.state_dir, found)
+    credential = credentials.from_enrolment(url, answer, Clock().iso())
+    credentials.save(settings.state_dir, credential)
     Outbox(StateDatabase(settings.database)).clear()
-    return found
+    return credential
 
 
 def leave(settings: AgentSettings, force: bool) -> str:
-    """Give the credential back; returns what was done."""
-    known = credentials.require(settings.state_dir)
-    server = ServerApi(Address(known.server, known.api_token, settings.ca_file))
+    """Give up the credential; returns a sentence about what was done."""
+    credential = credentials.require(settings.state_dir)
+    name, url = credential.name, credential.server
+    server = ServerApi(Address(url, credential.api_token, settings.ca_file))
     try:
         server.unenrol()
-        said = f"{known.name!r} has left {known.server}"
+        result = f"{name!r} has left {url}"
     except Revoked:
-        said = f"{known.server} had revoked {known.name!r} already"
+        result = f"{url} had already revoked {name!r}"
     except (ServerRefused, ServerUnavailable) as error:
         if not force:
             raise AgentError(
-                f"{known.server} could not be told: {error}. Try again, or give --force and "
-                "revoke the device there"
+                f"cannot reach {url}: {error}. Try again, or give --force and revoke the device "
+                "on the server"
             ) from error
-        said = f"{known.server} could not be told ({error}): revoke {known.name!r} there"
+        result = f"cannot reach {url} ({error}): revoke {name!r} there"
     credentials.forget(settings.state_dir)
-    return f"{said}; the credential is removed from {settings.state_dir}"
+    return f"{result}; removed the credential from {settings.state_dir}"

@@ -22,7 +22,8 @@ from fedcore.train.datasets import Source
 from fedcore.wire.downlink import rebuild
 from fedcore.wire.frame import check_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
-from workers.agent.assignment.assignment import AssignedWork, Callbacks, Received
+from workers.agent.assignment.assigned_work import AssignedWork
+from workers.agent.assignment.contract import Callbacks, Received
 from workers.agent.assignment.trainer import FedcoreTrainer
 from workers.agent.profile.local_datasets import LocalDataset
 

@@ -1,4 +1,7 @@
-"""Weights on this device's disk, by SHA-256; downloads go on where they broke off."""
+"""Downloaded weights and updates on this device's disk, named by SHA-256.
+
+A download that was cut resumes where it broke off.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fedcore.errors import EdgewiseError
-from workers.agent.http.connection import no_check
 from workers.agent.http.server_api import ServerApi
+from workers.agent.http.socket import no_check
 
-CHUNK = 1 << 20
-KEPT = 2
+CHUNK_BYTES = 1 << 20
+MAX_FILES = 2
 
 log = logging.getLogger(__name__)
 
 
 class BrokenDownload(EdgewiseError):
-    """The bytes are not what their name says."""
+    """The downloaded bytes do not match their SHA-256."""
 
     retryable = True
 
@@ -27,9 +30,9 @@ class BrokenDownload(EdgewiseError):
 class ArtefactCache:
     """Files whose name is their SHA-256.
 
-    A file gets its name in one step, once its hash was checked. Nothing is synced to the disk: what
-    a power cut damages is only a cache, and a file that another start of the agent left here is
-    hashed once before it is used.
+    A file gets its name atomically, once its hash was checked. Nothing is synced to disk: damage
+    by a power cut only costs another download. Files of an earlier start of the agent are hashed
+    once before they are used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,93 +40,97 @@ class ArtefactCache:
         self._checked: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def held(self, sha256: str, size: int, check: Callable[[], None] = no_check) -> Path | None:
-        """The file if it is here whole."""
+    def get(self, sha256: str, size: int, check: Callable[[], None] = no_check) -> Path | None:
+        """The complete file, or None."""
         path = self._folder / sha256
         if not path.is_file() or path.stat().st_size != size:
             return None
         if sha256 not in self._checked:
             if hash_of(path, check).hexdigest() != sha256:
-                log.warning("the kept weights %s are damaged; they are fetched again", sha256[:12])
+                log.warning("cached weights %s are damaged; downloading them again", sha256[:12])
                 path.unlink()
                 return None
             self._checked.add(sha256)
         return path
 
     def fetch(self, server: ServerApi, sha256: str, size: int, check: Callable[[], None]) -> Path:
-        """Download what is missing of an artefact and check it.
+        """Download what is missing of an artefact and verify it.
 
-        ``check`` is called at every piece and may raise. A broken connection raises
-        ServerUnavailable and leaves what came so far for the next call.
+        ``check`` is called for every chunk and may raise. A broken connection raises
+        ServerUnavailable and leaves what has arrived for the next call. Raises BrokenDownload
+        where the bytes do not match.
         """
         part = self._folder / f"{sha256}.part"
-        have = part.stat().st_size if part.exists() else 0
-        if have > size:
+        present = part.stat().st_size if part.exists() else 0
+        if present > size:
             part.unlink()
-            have = 0
-        digest = hash_of(part, check) if have else hashlib.sha256()
-        if have < size or size == 0:
-            digest = _receive(server, sha256, part, digest, check)
+            present = 0
+        digest = hash_of(part, check) if present else hashlib.sha256()
+        if present < size or size == 0:
+            digest = _append_missing(server, sha256, part, digest, check)
         if digest.hexdigest() != sha256:
             part.unlink()
-            found = digest.hexdigest()
-            raise BrokenDownload(f"the weights {sha256[:12]} came as {found[:12]}; asking again")
-        server.traffic.is_whole(sha256)
+            actual = digest.hexdigest()
+            raise BrokenDownload(
+                f"the weights {sha256[:12]} arrived with the hash {actual[:12]}; "
+                "downloading them again"
+            )
+        server.traffic.completed(sha256)
         path = self._folder / sha256
         part.replace(path)
         self._checked.add(sha256)
         return path
 
     def adopt(self, path: Path, sha256: str) -> Path:
-        """Take in a file of this folder whose hash was checked."""
+        """Take over a file of this folder whose hash was checked."""
         self._checked.add(sha256)
         return path.replace(self._folder / sha256)
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Drop all but these, and what came of them so far."""
+        """Delete all other files, partial ones too."""
         for path in self._folder.iterdir():
             if path.name.split(".")[0] not in names:
                 path.unlink(missing_ok=True)
 
-    def tidy(self, keep: str) -> None:
-        """Drop all but ``keep`` and the newest others, KEPT in all."""
-        others = [path for path in self._folder.iterdir() if path.name.split(".")[0] != keep]
+    def tidy(self, current: str) -> None:
+        """Keep ``current`` and the newest others, MAX_FILES in all."""
+        others = [path for path in self._folder.iterdir() if path.name.split(".")[0] != current]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in others[KEPT - 1 :]:
+        for path in others[MAX_FILES - 1 :]:
             path.unlink(missing_ok=True)
 
 
-def _receive(
+def _append_missing(
     server: ServerApi, sha256: str, part: Path, digest: hashlib._Hash, check: Callable[[], None]
 ) -> hashlib._Hash:
-    """Append what is missing, hashed in the same pass; ``digest`` is that of what is here."""
+    """Append the missing bytes; ``digest`` covers those present, the result all of them."""
     with part.open("ab", buffering=0) as file:
         start = file.tell()
         with server.download(sha256, start, check) as (status, body):
             if status == 416:
                 return digest
             if status == 206:
-                log.info("the download goes on at byte %d", start)
-            elif start:  # all of it comes once more
+                log.info("resuming the download at byte %d", start)
+            elif start:  # the server ignored the range and sends everything
                 file.truncate(0)
                 digest = hashlib.sha256()
-            buffer = memoryview(bytearray(CHUNK))
-            while got := body.readinto(buffer):
-                piece = buffer[:got]
-                server.traffic.moved(sha256, file.tell(), got)
-                digest.update(piece)
-                while piece:
-                    piece = piece[file.write(piece) :]
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            while count := body.readinto(buffer):
+                chunk = buffer[:count]
+                server.traffic.moved(sha256, file.tell(), count)
+                digest.update(chunk)
+                while chunk:
+                    chunk = chunk[file.write(chunk) :]
     return digest
 
 
 def hash_of(path: Path, check: Callable[[], None]) -> hashlib._Hash:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
     handle = os.open(path, os.O_RDONLY)
     try:
-        while got := os.readv(handle, [buffer]):
+        while count := os.readv(handle, [buffer]):
             check()
-            digest.update(buffer[:got])
+            digest.update(buffer[:count])
     finally:
         os.close(handle)
     return digest

@@ -1,19 +1,19 @@
-"""How what went wrong on a device is answered."""
+"""Which failure, if any, the device reports for an exception."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from fedcore.errors import EdgewiseError, ServerRefused, Stopped
-from workers.agent.assignment.assignment import CannotDo
+from workers.agent.assignment.contract import CannotDo
 
-# The server's answers that mean: this assignment is no longer this device's, say nothing more.
+# HTTP statuses that mean: the assignment is no longer this device's, so nothing is reported.
 OVER = frozenset({401, 404, 409})
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How an exception is answered: ``refuse`` means never on this device."""
+    """The report on an exception. ``refuse``: this device can never do the assignment."""
 
     reason: str
     retryable: bool
@@ -21,7 +21,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure | None:
-    """What to tell the server about an exception; None: nothing, the assignment is over."""
+    """The failure to report; None where the assignment is over."""
     if isinstance(error, CannotDo):
         return Failure(str(error), False, refuse=True)
     if isinstance(error, ServerRefused):

@@ -1,4 +1,4 @@
-"""The next model from the one that is here and a step: a smaller download, the same bytes."""
+"""Rebuilds the next global model from the cached one and a step: a smaller download, same bytes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 Fetch = Callable[[str, int], Path]
 
 
-def rebuilt(
+def rebuild_model(
     cache: ArtefactCache, step: StepOffer | None, sha256: str, size: int, fetch: Fetch
 ) -> Path | None:
-    """The model ``sha256`` of ``size`` bytes, if the step's base is here and leads to it.
+    """The model ``sha256`` of ``size`` bytes, if the step's base is cached and leads to it.
 
-    ``fetch`` gets an artefact by SHA-256 and size. None: the whole model is to be fetched, because
-    no step was offered, its base is not here, or anything about it differs. Imports torch.
+    ``fetch`` downloads an artefact by SHA-256 and size. None means that the whole model must be
+    downloaded: no step was offered, its base is missing, or the result differs. Imports torch.
     """
-    base = cache.held(step.base, size) if step else None
+    base = cache.get(step.base, size) if step else None
     if step is None or base is None:
         return None
     from fedcore.wire.downlink import rebuild
@@ -31,13 +31,15 @@ def rebuilt(
     try:
         path = fetch(step.sha256, step.size_bytes)
         out = path.with_name(f"{sha256}.rebuilt")
-        found = rebuild(base, path, out)
+        frame = rebuild(base, path, out)
         path.unlink()
     except (WireError, ServerRefused, BrokenDownload) as error:
-        log.warning("the step to %s is of no use (%s); the whole model is due", sha256[:12], error)
+        log.warning(
+            "the step to %s cannot be used (%s); downloading the whole model", sha256[:12], error
+        )
         return None
-    if found.sha256 != sha256:
+    if frame.sha256 != sha256:
         out.unlink()
-        log.warning("the step led to %s, not to %s", found.sha256[:12], sha256[:12])
+        log.warning("the step led to %s instead of %s", frame.sha256[:12], sha256[:12])
         return None
     return cache.adopt(out, sha256)

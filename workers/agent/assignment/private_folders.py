@@ -1,7 +1,7 @@
-"""What a device keeps of a job and never sends: a folder for each job under ``private``.
+"""Files of a job that never leave this device: one folder per job under ``private``.
 
-When a job is over, all goes but what its person may want: a model of the device's own (PFTT,
-agglomerative). Of its files the newest of each kind stays until somebody deletes the folder.
+When a job is over, only the device's own models (PFTT, agglomerative) stay: the newest file of
+each kind, until somebody deletes the folder.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import shutil
 from pathlib import Path
 
 from fedcore.formats.wire_offer import WireOffer
-from workers.agent.assignment.assignment import AssignedWork
+from workers.agent.assignment.assigned_work import AssignedWork
 
 FOLDER = "private"
-OF_ITS_OWN = "own-"  # what names of files begin with that stay
+OWN_MODEL_PREFIX = "own-"
 
 log = logging.getLogger(__name__)
 
 
 def folder_of(folder: Path, work: AssignedWork) -> Path:
-    """Where a job's private files are; whoever writes one makes it."""
+    """The folder of a job's private files; whoever writes the first file creates it."""
     return folder / work.job
 
 
-def tidy(folder: Path, offer: WireOffer) -> None:
-    """Remove what is kept of jobs that are over, but for the device's own models."""
+def remove_finished_jobs(folder: Path, offer: WireOffer) -> None:
+    """Delete the files of jobs that are over, except the device's own models."""
     if offer.jobs is None or not folder.is_dir():
         return
-    for kept in folder.iterdir():
-        if kept.name not in offer.jobs and kept.is_dir():
-            _tidy_job(kept)
+    for job_folder in folder.iterdir():
+        if job_folder.name not in offer.jobs and job_folder.is_dir():
+            _keep_own_models(job_folder)
 
 
-def _tidy_job(folder: Path) -> None:
-    own = sorted(path for path in folder.iterdir() if path.name.startswith(OF_ITS_OWN))
-    newest = {path.suffix: path for path in own}
-    for path in folder.iterdir():
+def _keep_own_models(job_folder: Path) -> None:
+    models = sorted(path for path in job_folder.iterdir() if path.name.startswith(OWN_MODEL_PREFIX))
+    newest = {path.suffix: path for path in models}
+    for path in job_folder.iterdir():
         if path not in newest.values():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            log.info("%s of job %s is removed: the job is over", path.name, folder.name[:8])
-    if not own:
-        folder.rmdir()
+            log.info("removed %s of job %s, which is over", path.name, job_folder.name[:8])
+    if not models:
+        job_folder.rmdir()

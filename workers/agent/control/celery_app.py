@@ -1,4 +1,4 @@
-"""The Celery worker of a device: one queue, JSON, its own key prefix, and two things it obeys."""
+"""The device's Celery worker: one queue, JSON only, its own key prefix, and two commands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from workers.agent.state.credential import DeviceCredential
 
 WORK = "edgewise.work"
 CANCEL = "edgewise_cancel"
-# A message that waits here for so long is delivered again; its nonce lets only one of them work.
+# A message unacknowledged for this long is redelivered; its nonce lets only one copy run.
 # Messages are acknowledged before the work begins: leases live in the server's database.
 VISIBILITY_S = 7200
-# The worker's event loop looks up at least this often, so that it stops soon when asked to.
+# The worker's event loop wakes at least this often, so that it stops soon when asked to.
 TICK_S = 0.25
 
 
@@ -32,7 +32,7 @@ def build_app(
     on_cancel: Callable[[Any], str],
 ) -> Celery:
     """``on_work`` runs in the training process, ``on_cancel`` in the worker's main process."""
-    # Without fixups: Celery would load a Django project that the environment happens to name.
+    # Without fixups, or Celery would load a Django project that the environment names.
     app = Celery("edgewise-agent", broker=credential.broker_url, fixups=[])
     app.conf.update(
         accept_content=["json"],
@@ -69,22 +69,28 @@ def build_app(
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
             **({"ssl_ca_certs": str(ca_file)} if ca_file else {}),
         }
-    _register(app, on_work, on_cancel)
+    _register_commands(app, on_work, on_cancel)
     return app
 
 
 def keepalive() -> dict[int, int]:
-    """Notice within a minute or so that the network to the broker was cut without a word."""
-    wishes = {
+    """Socket options that detect a silently cut connection to the broker within about a minute."""
+    options = {
         "TCP_KEEPIDLE": 30,
         "TCP_KEEPINTVL": 10,
         "TCP_KEEPCNT": 3,
         "TCP_USER_TIMEOUT": 60_000,  # milliseconds
     }
-    return {getattr(socket, name): value for name, value in wishes.items() if hasattr(socket, name)}
+    return {
+        getattr(socket, name): value for name, value in options.items() if hasattr(socket, name)
+    }
 
 
-def _register(app: Celery, on_work: Callable[[Any], None], on_cancel: Callable[[Any], str]) -> None:
+def _register_commands(
+    app: Celery, on_work: Callable[[Any], None], on_cancel: Callable[[Any], str]
+) -> None:
+    """The work task, and the signed cancellation as the only remote command beside ``ping``."""
+
     @app.task(name=WORK, ignore_result=True)
     def work(envelope: Any) -> None:
         on_work(envelope)
@@ -95,20 +101,20 @@ def _register(app: Celery, on_work: Callable[[Any], None], on_cancel: Callable[[
         del state
         return {"ok": on_cancel(envelope)}
 
-    # Celery's own commands (shutdown, revoke, rate_limit ...) are not signed: they go.
+    # Celery's own commands (shutdown, revoke, rate_limit ...) are not signed.
     for name in set(Panel.data) - {CANCEL, "ping"}:
         Panel.data.pop(name)
 
 
 class AgentWorker(Worker):  # type: ignore[misc]
-    """Celery's worker without its signal handlers: stopping is ``workers.agent.run``'s."""
+    """Celery's worker without its signal handlers: ``workers.agent.run`` handles stopping."""
 
     def install_platform_tweaks(self, worker: Any) -> None:
         del worker
 
 
 def build_worker(app: Celery, credential: DeviceCredential) -> AgentWorker:
-    # Celery warns root of pickle, which is not accepted here.
+    # Celery warns about pickle when run as root; pickle is not accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = AgentWorker(
         app=app,

@@ -1,4 +1,4 @@
-"""Signed messages of the server: only these may make this device work or stop working."""
+"""Checks the server's signed messages: only these may start or stop work on this device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BODY = 4096
 
 @dataclass(frozen=True)
 class Message:
-    """A checked message. ``expires_at`` in seconds since 1970."""
+    """A verified message. ``expires_at`` is in seconds since 1970."""
 
     kind: str
     assignment: str
@@ -27,28 +27,38 @@ class Message:
     expires_at: float
     reason: str = ""
 
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Message:
+        assignment, nonce = body.get("assignment"), body.get("nonce")
+        expires_at = body.get("expires_at")
+        strings = isinstance(assignment, str) and isinstance(nonce, str) and 8 <= len(nonce) <= 200
+        if not strings or isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
+            raise EnvelopeRefused("the message lacks its assignment, nonce or expiry")
+        reason = str(body.get("reason") or "")
+        return cls(str(body["kind"]), str(assignment), str(nonce), float(expires_at), reason)
+
 
 def open_envelope(
     envelope: Any, kind: str, device_id: int, public_key: bytes, now: float
 ) -> Message:
-    """Check signature, kind, device and expiry; raises EnvelopeRefused. The nonce is not judged."""
-    body = _verified(envelope, public_key)
+    """Check signature, kind, device and expiry, but not the nonce. Raises EnvelopeRefused."""
+    body = _verified_body(envelope, public_key)
     if body.get("kind") != kind:
         raise EnvelopeRefused(f"the message is of kind {body.get('kind')!r}, not {kind!r}")
     if body.get("device") != device_id:
         raise EnvelopeRefused(f"the message is for device {body.get('device')!r}")
-    message = _read(body)
+    message = Message.parse(body)
     if message.expires_at < now:
         raise EnvelopeRefused(f"the message expired {now - message.expires_at:.0f} s ago")
     return message
 
 
-def _verified(envelope: Any, public_key: bytes) -> Mapping[str, Any]:
+def _verified_body(envelope: Any, public_key: bytes) -> Mapping[str, Any]:
     if not isinstance(envelope, Mapping):
-        raise EnvelopeRefused("the message is no envelope")
+        raise EnvelopeRefused("the message is not an envelope")
     body, signature = envelope.get("body"), envelope.get("signature")
     if not isinstance(body, str) or not isinstance(signature, str) or len(body) > MAX_BODY:
-        raise EnvelopeRefused("the message is no envelope")
+        raise EnvelopeRefused("the message is not an envelope")
     try:
         raw = base64.b64decode(signature, validate=True)
         Ed25519PublicKey.from_public_bytes(public_key).verify(raw, body.encode())
@@ -56,27 +66,14 @@ def _verified(envelope: Any, public_key: bytes) -> Mapping[str, Any]:
     except (InvalidSignature, binascii.Error, ValueError) as error:
         raise EnvelopeRefused("the signature is not the server's") from error
     if not isinstance(values, dict):
-        raise EnvelopeRefused("the message is no object")
+        raise EnvelopeRefused("the message is not a JSON object")
     return values
-
-
-def _read(body: Mapping[str, Any]) -> Message:
-    assignment, nonce, expires_at = (
-        body.get("assignment"),
-        body.get("nonce"),
-        body.get("expires_at"),
-    )
-    texts = isinstance(assignment, str) and isinstance(nonce, str) and 8 <= len(nonce) <= 200
-    if not texts or isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
-        raise EnvelopeRefused("the message lacks its assignment, nonce or expiry")
-    reason = str(body.get("reason") or "")
-    return Message(str(body["kind"]), str(assignment), str(nonce), float(expires_at), reason)
 
 
 class Gatekeeper:
     """Opens the envelopes meant for one device, each once.
 
-    ``see_nonce(nonce, expires_at, now)`` remembers a nonce and is False for one seen before.
+    ``see_nonce(nonce, expires_at, now)`` remembers a nonce; it returns False for one seen before.
     """
 
     def __init__(

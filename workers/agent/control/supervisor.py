@@ -1,5 +1,8 @@
-"""Watches over the training process from its parent: ends one that does not stop, notices one that
-died, and brings the whole agent down within seconds when it is told to stop."""
+"""Supervises the training process from its parent.
+
+Kills a training process that ignores a cancellation, reports one that died, and stops the whole
+agent within seconds.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from workers.agent.state.shared_state import Activity, SharedState
 from workers.agent.telemetry.sender import Loss
 
 TICK_S = 0.2
-STOP_WITHIN_S = 3.0  # of a cancellation; then the process is killed
-CHILD_GRACE_S = 1.5  # of a stop of the agent
+CANCEL_GRACE_S = 3.0  # after a cancellation; then the process is killed
+CHILD_GRACE_S = 1.5  # after a stop of the agent
 AGENT_GRACE_S = 2.6
 
 log = logging.getLogger(__name__)
@@ -27,89 +30,88 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Whether and why the agent is to end. A signal handler may set it: plain assignments only."""
+    """Whether and why the agent must end. A signal handler sets it: plain assignments only."""
 
-    wanted: bool = False
+    requested: bool = False
     exit_code: int = 0
     reason: str = ""
 
     def request(self, exit_code: int, reason: str) -> None:
-        if not self.wanted:
-            self.exit_code, self.reason, self.wanted = exit_code, reason, True
+        if not self.requested:
+            self.exit_code, self.reason, self.requested = exit_code, reason, True
 
 
-class Warden(threading.Thread):
+class Supervisor(threading.Thread):
+    """Polls the shared state; ``hurry`` makes the sender post at once."""
+
     def __init__(
         self,
-        board: SharedState,
+        shared_state: SharedState,
         stop: StopRequest,
         hurry: Callable[[], None],
-        tell_of_loss: Callable[[Loss], None],
+        report_loss: Callable[[Loss], None],
         stop_worker: Callable[[], None],
     ) -> None:
-        super().__init__(name="warden", daemon=True)
-        self._board, self._request = board, stop
-        self._hurry, self._tell_of_loss, self._stop_worker = hurry, tell_of_loss, stop_worker
-        self._flushed = ""
-        self._told = ("", "")
+        super().__init__(name="supervisor", daemon=True)
+        self._shared_state, self._stop_request = shared_state, stop
+        self._hurry, self._report_loss, self._stop_worker = hurry, report_loss, stop_worker
+        self._last_flush = ""
+        self._last_phase = ("", "")  # assignment, phase
 
     def run(self) -> None:
-        while not self._request.wanted:
+        while not self._stop_request.requested:
             time.sleep(TICK_S)
             try:
                 self.tick()
             except sqlite3.Error as error:
-                log.warning("the state folder cannot be read: %s", error)
-        self._wind_up()
+                log.warning("cannot read the state folder: %s", error)
+        self._stop_agent()
 
     def tick(self) -> None:
-        flush = self._board.noted("flush")
-        if flush != self._flushed:
-            self._flushed = flush
+        flush = self._shared_state.read_note("flush")
+        if flush != self._last_flush:
+            self._last_flush = flush
             self._hurry()
-        activity = self._board.activity()
+        activity = self._shared_state.activity()
         if activity is None:
             return
-        self._show(activity)
-        cancelled = self._board.cancelled(activity.assignment)
+        phase = (activity.assignment, activity.phase)
+        if phase != self._last_phase:
+            self._last_phase = phase
+            self._hurry()
+        cancellation = self._shared_state.cancelled(activity.assignment)
         if not is_alive(activity.pid):
-            self._lost(activity, bool(cancelled))
-        elif cancelled and cancelled.age_s > STOP_WITHIN_S:
-            log.warning("the training did not stop in time; its process is ended")
+            self._handle_dead_process(activity, bool(cancellation))
+        elif cancellation and cancellation.age_s > CANCEL_GRACE_S:
+            log.warning("the training did not stop in time; killing its process")
             kill(activity.pid)
 
-    def _show(self, activity: Activity) -> None:
-        """What the device does now is news: the next measurements are not waited for."""
-        does = (activity.assignment, activity.phase)
-        if does != self._told:
-            self._told = does
-            self._hurry()
-
-    def _lost(self, activity: Activity, cancelled: bool) -> None:
-        if not self._board.end_activity(activity.assignment) or cancelled:
+    def _handle_dead_process(self, activity: Activity, cancelled: bool) -> None:
+        """End the activity of a training process that died, and report its assignment lost."""
+        if not self._shared_state.end_activity(activity.assignment) or cancelled:
             return
         reason = (
             f"the training process ended unexpectedly while {activity.phase}, step "
             f"{activity.step}; perhaps the device ran out of memory"
         )
         log.error("assignment %s: %s", activity.assignment[:8], reason)
-        self._tell_of_loss(Loss(activity.assignment, reason))
+        self._report_loss(Loss(activity.assignment, reason))
 
-    def _wind_up(self) -> None:
-        """The training process may stop by itself, then is killed; then the agent ends anyway."""
+    def _stop_agent(self) -> None:
+        """Ask the training process to stop, then kill it; then end the agent in any case."""
         began = time.monotonic()
         try:
-            self._board.note("stopping", self._request.reason)
+            self._shared_state.write_note("stopping", self._stop_request.reason)
         except sqlite3.Error:
-            log.warning("the training process cannot be asked to stop; it is ended")
+            log.warning("cannot ask the training process to stop; killing it")
         self._stop_worker()
         time.sleep(CHILD_GRACE_S)
-        end_children()
+        kill_children()
         time.sleep(max(0.0, began + AGENT_GRACE_S - time.monotonic()))
-        os._exit(self._request.exit_code)
+        os._exit(self._stop_request.exit_code)
 
 
-def end_children() -> None:
+def kill_children() -> None:
     for child in psutil.Process().children(recursive=True):
         kill(child.pid)
 

@@ -1,6 +1,6 @@
-"""One connection to a server, whose waiting can be interrupted.
+"""One HTTP connection to a server, whose waits can be interrupted.
 
-Every wait is cut into ticks, between which ``check`` is called: it may raise to give up.
+Every wait is cut into ticks; between ticks ``check`` is called, which may raise to give up.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPConnection
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -28,109 +29,107 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
-__all__ = ["Connection", "InterruptibleSocket", "no_check"]
-
 
 class InterruptibleSocket:
-    """A socket as http.client wants it. ``idle_s``: how long nothing may move."""
+    """A socket as http.client expects it, plain or over TLS.
 
-    def __init__(self, wire: CountingSocket, traffic: Traffic) -> None:
-        self._wire = wire
+    ``idle_s`` is how long nothing may move before TimeoutError is raised.
+    """
+
+    def __init__(self, plain: CountingSocket, traffic: Traffic) -> None:
+        self._plain = plain
         self._traffic = traffic
-        self._channel: CountingSocket | Tls = wire
+        self._channel: CountingSocket | Tls = plain
         self._readers = 0
         self._closed = False
         self.idle_s = CONNECT_S
 
     @property
     def check(self) -> Check:
-        return self._wire.check
+        return self._plain.check
 
     @check.setter
     def check(self, check: Check) -> None:
-        self._wire.check = check
+        self._plain.check = check
 
     @property
     def is_plain(self) -> bool:
-        return self._channel is self._wire
+        return self._channel is self._plain
 
-    def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """From here on by TLS, with the server of that name."""
-        self._channel = channel = Tls(self._wire, context, name)
-        self._moved(channel.shake_hands)
+    def start_tls(self, context: ssl.SSLContext, server_name: str) -> None:
+        """Switch to TLS."""
+        self._channel = channel = Tls(self._plain, context, server_name)
+        self._until_moved(channel.shake_hands)
 
     def has_news(self) -> bool:
-        """Whether the other side said something, or has gone."""
+        """Whether the server has sent something, or closed the connection."""
         return self._channel.has_news()
 
     def recv_into(self, buffer: Any) -> int:
-        return self._moved(lambda: self._channel.recv_into(buffer))
+        return self._until_moved(lambda: self._channel.recv_into(buffer))
 
     def sendall(self, data: Buffer) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self._send(left) :]
-
-    def _send(self, data: memoryview) -> int:
-        return self._moved(lambda: self._channel.send(data))
+        unsent = memoryview(data)
+        while unsent:
+            sent = self._until_moved(partial(self._channel.send, unsent))
+            unsent = unsent[sent:]
 
     def sendfile(self, file: int, offset: int, count: int) -> int:
-        """Send bytes of a file without a copy through this process; how many went."""
-        return self._moved(lambda: self._wire.sendfile(file, offset, count))
+        """Send bytes of a file without copying them through this process; returns how many."""
+        return self._until_moved(lambda: self._plain.sendfile(file, offset, count))
 
-    def _moved(self, move: Callable[[], T]) -> T:
-        """What ``move`` returns once it need not wait. Raises TimeoutError after ``idle_s``."""
-        until, passed = time.monotonic() + self.idle_s, self._passed
+    def _until_moved(self, move: Callable[[], T]) -> T:
+        """Repeat ``move`` until it succeeds. Raises TimeoutError after ``idle_s`` without bytes."""
+        until, total_bytes = time.monotonic() + self.idle_s, self._total_bytes
         while True:
             self.check()
             try:
                 return move()
             except TimeoutError:
                 pass
-            if self._passed != passed:
-                until, passed = time.monotonic() + self.idle_s, self._passed
+            if self._total_bytes != total_bytes:
+                until, total_bytes = time.monotonic() + self.idle_s, self._total_bytes
             if time.monotonic() > until:
                 raise TimeoutError(f"nothing moved for {self.idle_s:.0f} s")
 
     @property
-    def _passed(self) -> int:
+    def _total_bytes(self) -> int:
         return self._traffic.up + self._traffic.down
 
     def setsockopt(self, *values: Any) -> None:
-        self._wire.setsockopt(*values)
+        self._plain.setsockopt(*values)
 
     def makefile(self, *_args: Any, **_options: Any) -> io.BufferedReader:
         self._readers += 1
         return io.BufferedReader(_SocketReader(self), READ_AHEAD)
 
-    def released(self) -> None:
-        """A reader is done."""
+    def reader_closed(self) -> None:
         self._readers -= 1
         if self._closed and self._readers <= 0:
-            self._wire.close()
+            self._plain.close()
 
     def close(self) -> None:
-        """As a socket's: the answer that is being read may be read to its end."""
+        """Close, as a socket does: an answer being read may be read to its end."""
         self._closed = True
         if self._readers <= 0:
-            self._wire.close()
+            self._plain.close()
 
 
 class _SocketReader(io.RawIOBase):
-    def __init__(self, line: InterruptibleSocket) -> None:
+    def __init__(self, source: InterruptibleSocket) -> None:
         super().__init__()
-        self._line = line
+        self._source = source
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._line.recv_into(buffer)
+        return self._source.recv_into(buffer)
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._line.released()
+            self._source.reader_closed()
 
 
 class Connection(HTTPConnection):
@@ -141,60 +140,62 @@ class Connection(HTTPConnection):
         url: SplitResult,
         traffic: Traffic,
         tls: ssl.SSLContext,
-        pace: LinkThrottle | None = None,
+        throttle: LinkThrottle | None = None,
     ) -> None:
         host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
         self._tls = tls if url.scheme == "https" else None
         self._traffic = traffic
-        self._pace = pace
-        self._name = host
-        # A proxy for plain HTTP is asked for whole addresses.
+        self._throttle = throttle
+        self._server_name = host
+        # A proxy for plain HTTP wants absolute URLs.
         self.prefix = ""
-        self.extra: dict[str, str] = {}
-        proxy = _proxy_of(url.scheme, host)
+        self.extra_headers: dict[str, str] = {}
+        proxy = _proxy_for(url.scheme, host)
         if proxy is None:
             super().__init__(host, port, timeout=CONNECT_S)
         else:
             super().__init__(proxy.hostname or "", proxy.port or 80, timeout=CONNECT_S)
             if self._tls:
-                self.set_tunnel(host, port, _credentials(proxy))
+                self.set_tunnel(host, port, _proxy_headers(proxy))
             else:
-                self.prefix, self.extra = f"http://{url.netloc}", _credentials(proxy)
+                self.prefix, self.extra_headers = f"http://{url.netloc}", _proxy_headers(proxy)
         self.default_port = DEFAULT_PORTS[url.scheme]
-        self._create_connection = self._open
+        # http.client's hook, so that a proxy's CONNECT is counted too.
+        self._create_connection = self._open_socket
 
     @property
-    def line(self) -> InterruptibleSocket:
+    def open_socket(self) -> InterruptibleSocket:
+        """The socket, connected first if needed."""
         if self.sock is None:
             self.connect()
-        line: Any = self.sock
-        assert isinstance(line, InterruptibleSocket)
-        return line
+        sock: Any = self.sock
+        assert isinstance(sock, InterruptibleSocket)
+        return sock
 
     def connect(self) -> None:
         super().connect()
         if self._tls:
-            self.line.secure(self._tls, self._name)
+            self.open_socket.start_tls(self._tls, self._server_name)
 
-    def _open(self, *where: Any) -> InterruptibleSocket:
-        """What http.client makes its connections with; so a proxy's CONNECT is counted too."""
-        inner = socket.create_connection(*where)
-        if self._pace:
-            self._pace.connect(no_check)
-        return InterruptibleSocket(CountingSocket(inner, self._traffic, self._pace), self._traffic)
+    def _open_socket(self, *address: Any) -> InterruptibleSocket:
+        inner = socket.create_connection(*address)
+        if self._throttle:
+            self._throttle.connect(no_check)
+        plain = CountingSocket(inner, self._traffic, self._throttle)
+        return InterruptibleSocket(plain, self._traffic)
 
 
-def _proxy_of(scheme: str, host: str) -> SplitResult | None:
+def _proxy_for(scheme: str, host: str) -> SplitResult | None:
     """The proxy for an address, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
     proxies = getproxies()
-    found = proxies.get(scheme) or proxies.get("all") or ""
-    if not found or proxy_bypass(host):
+    proxy = proxies.get(scheme) or proxies.get("all") or ""
+    if not proxy or proxy_bypass(host):
         return None
-    return urlsplit(found if "://" in found else f"http://{found}")
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
 
-def _credentials(proxy: SplitResult) -> dict[str, str]:
+def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
     if not proxy.username:
         return {}
-    told = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+    user_info = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user_info.encode()).decode()}"}

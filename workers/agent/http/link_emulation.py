@@ -1,4 +1,4 @@
-"""Which link this device pretends to have, see ``pace``; what was asked for once is remembered."""
+"""The link that this device emulates (``throttle``); the last choice is remembered."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from workers.agent.state.files import read_json, write_json
 FILE = "link.json"
 
 
-def known(name: str) -> Link:
-    """Raises AgentError for a name that is in no table, or a link that carries nothing."""
+def parse_link(name: str) -> Link:
+    """Raises AgentError for an unknown name, or a link without any throughput."""
     try:
         link = LINKS[name.strip().lower()]
     except KeyError:
-        raise AgentError(f"no link {name!r} is known; give one of {', '.join(LINKS)}") from None
+        raise AgentError(f"unknown link {name!r}; give one of {', '.join(LINKS)}") from None
     except SpecError as error:
         raise AgentError(str(error)) from error
     check(link)
@@ -28,23 +28,23 @@ def known(name: str) -> Link:
 
 def check(link: Link) -> None:
     """Raises AgentError where nothing would ever arrive."""
-    for way, rate in (("up", link.up_bps), ("down", link.down_bps)):
+    for direction, rate in (("up", link.up_bps), ("down", link.down_bps)):
         rate *= 1 - link.loss
         if math.isnan(rate) or rate <= 0:
-            raise AgentError(f"the link {link.name!r} carries nothing {way}; take another one")
+            raise AgentError(f"the link {link.name!r} carries nothing {direction}; choose another")
 
 
-def settle(settings: AgentSettings, option: str = "") -> Link:
-    """The option, which is remembered; else the environment; else what was asked for before."""
+def choose_link(settings: AgentSettings, option: str = "") -> Link:
+    """The option, which is remembered; else the environment's link; else the remembered one."""
     path = settings.state_dir / FILE
     if option:
-        link = known(option)
+        link = parse_link(option)
         write_json(path, {"link": link.name})
         return link
-    kept = read_json(path)
-    name = settings.link or (str(kept.get("link") or "") if isinstance(kept, dict) else "")
-    return known(name) if name else INSTANT
+    stored = read_json(path)
+    name = settings.link or (str(stored.get("link") or "") if isinstance(stored, dict) else "")
+    return parse_link(name) if name else INSTANT
 
 
-def pace_of(link: Link) -> LinkThrottle | None:
+def throttle_for(link: Link) -> LinkThrottle | None:
     return None if link == INSTANT else LinkThrottle(link)

@@ -1,4 +1,7 @@
-"""Requests and large bodies over one kept connection: file to socket, socket to buffer."""
+"""HTTP requests and large bodies over one kept-alive connection.
+
+Uploads go from file to socket, downloads from socket to the caller's buffer.
+"""
 
 from __future__ import annotations
 
@@ -14,66 +17,67 @@ from urllib.parse import urlsplit
 
 from fedcore.errors import ServerUnavailable
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.http.connection import Connection, InterruptibleSocket, no_check
+from workers.agent.http.connection import Connection
+from workers.agent.http.socket import no_check
 from workers.agent.http.throttle import LinkThrottle
 
-QUICK_S = 10.0  # nothing moves for so long: the server is away
+QUICK_S = 10.0  # without any byte for this long, the server counts as away
 SENDING_S = 30.0
 PATIENT_S = 600.0  # a server hashes, checks and stores a large update before it answers
-SEND_AT_ONCE = 4 * 2**20
-READ_AT_ONCE = 1 << 18  # for TLS, whose bytes pass through this process
-SMALL = 4096  # a request of so many bytes tells how long the way is
-LARGEST_ANSWER = 64 * 2**20
+SENDFILE_BYTES = 4 * 2**20
+TLS_READ_BYTES = 1 << 18
+SMALL_BYTES = 4096  # requests up to this size measure the round-trip time
+MAX_ANSWER_BYTES = 64 * 2**20
 
 Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class ServerResponse:
-    """A small answer, its body read. Names of headers are in lower case."""
+    """A response with its complete body. Header names are in lower case."""
 
     status: int
     reason: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
-    def number(self, name: str) -> int | None:
-        """A header's whole number; None where it has none."""
-        text = self.headers.get(name, "")
+    def integer(self, header: str) -> int | None:
+        """The header's value; None where it is missing or not a number."""
+        text = self.headers.get(header, "")
         return int(text) if text.isascii() and text.isdigit() else None
 
 
 class ResponseBody:
-    """A large answer whose body is still to come."""
+    """The body of a large response, still to be read."""
 
     def __init__(self, response: HTTPResponse) -> None:
         self._response = response
-        self._left = None if response.chunked else response.length
+        self._remaining = None if response.chunked else response.length
 
     def readinto(self, buffer: memoryview) -> int:
-        """The next bytes as they come; 0 at the end. Raises ServerUnavailable where it is cut."""
+        """Read the next bytes; 0 at the end. Raises ServerUnavailable where the body is cut."""
         try:
-            return self._readinto(buffer)
+            if self._remaining is None:
+                return self._response.readinto(buffer)
+            if not self._remaining:
+                self._response.close()
+                return 0
+            source = self._response.fp
+            count = int(source.readinto1(buffer[: self._remaining]))  # type: ignore[attr-defined]
+            if not count:
+                raise ConnectionResetError(
+                    f"the answer was cut {self._remaining} bytes before its end"
+                )
         except (OSError, HTTPException) as error:
             raise unavailable(error) from error
-
-    def _readinto(self, buffer: memoryview) -> int:
-        if self._left is None:
-            return self._response.readinto(buffer)
-        if not self._left:
-            self._response.close()
-            return 0
-        got = int(self._response.fp.readinto1(buffer[: self._left]))  # type: ignore[attr-defined]
-        if not got:
-            raise ConnectionResetError(f"the answer was cut {self._left} bytes before its end")
-        self._left -= got
-        return got
+        self._remaining -= count
+        return count
 
 
 class HttpConnection:
-    """The way to one server, on a connection that is kept between calls.
+    """Requests to one server, over a connection that is kept between calls.
 
-    Raises ServerUnavailable for whatever goes wrong on the way, and what ``check`` raises.
+    Raises ServerUnavailable for any transport error, and whatever ``check`` raises.
     """
 
     def __init__(
@@ -82,32 +86,32 @@ class HttpConnection:
         headers: Mapping[str, str],
         tls: ssl.SSLContext,
         traffic: Traffic,
-        pace: LinkThrottle | None = None,
+        throttle: LinkThrottle | None = None,
     ) -> None:
         self._url = urlsplit(url)
         self._headers = dict(headers)
         self._traffic = traffic
-        self._connection = Connection(self._url, traffic, tls, pace)
-        self._used = False
+        self._connection = Connection(self._url, traffic, tls, throttle)
+        self._reused = False
         self._check: Check = no_check
 
     def close(self) -> None:
         self._connection.close()
 
-    def ask(
+    def request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> ServerResponse:
-        """Send something small, read the answer."""
+        """Send a small request and read the whole response."""
         with self._guarded(no_check):
-            return _read(self._asked(method, path, headers, body))
+            return _read(self._response_to(method, path, headers, body))
 
     @contextmanager
     def fetch(
         self, path: str, headers: Mapping[str, str], check: Check
     ) -> Iterator[tuple[ServerResponse, ResponseBody]]:
-        """Ask for something large. An answer other than 2xx has its body in the ServerResponse."""
+        """GET a large body. A status other than 2xx has its body in the ServerResponse."""
         with self._guarded(check):
-            response = self._asked("GET", path, headers, None)
+            response = self._response_to("GET", path, headers, None)
             large = 200 <= response.status < 300
             answer = _head(response) if large else _read(response)
         try:
@@ -116,64 +120,70 @@ class HttpConnection:
             if not response.isclosed():
                 self.close()
 
-    def _asked(
+    def _response_to(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> HTTPResponse:
-        """The head of the answer. A kept connection that turns out dead is replaced once."""
-        kept, before = self._used, self._traffic.up
+        """Send a request. A kept-alive connection that turns out dead is replaced once."""
+        reused, up_before = self._reused, self._traffic.up
         try:
             return self._exchange(method, path, headers, body)
         except (ConnectionError, HTTPException):
-            if not kept:
+            if not reused:
                 raise
-        self._traffic.again += self._traffic.up - before
+        self._traffic.again += self._traffic.up - up_before
         self.close()  # every call of the protocol may be repeated
-        self._ready(self._check, QUICK_S)
+        self._prepare_socket(self._check)
         return self._exchange(method, path, headers, body)
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> HTTPResponse:
         began = time.monotonic()
-        self._begin(method, path, headers, body)
+        self._send_head(method, path, headers, body)
         response = self._connection.getresponse()
-        if len(body or b"") <= SMALL:
+        if len(body or b"") <= SMALL_BYTES:
             self._traffic.answered(time.monotonic() - began)
         return response
 
     def send_file(
         self, path: str, headers: Mapping[str, str], file: Path, offset: int, check: Check
     ) -> ServerResponse:
-        """PATCH a file's bytes from ``offset`` to its end; stops early where an answer comes."""
+        """PATCH a file's bytes from ``offset`` to its end; stops early where a response comes."""
         count = file.stat().st_size - offset
-        told = {**headers, "Content-Length": str(count)}
+        headers = {**headers, "Content-Length": str(count)}
         with file.open("rb") as source, self._guarded(check):
-            self._begin("PATCH", path, told, None)
-            line = self._connection.line
-            line.idle_s = SENDING_S
+            self._send_head("PATCH", path, headers, None)
+            sock = self._connection.open_socket
+            sock.idle_s = SENDING_S
             try:
-                sent = self._send_all(path, source.fileno(), offset, count)
+                sent = self._send_bytes(path, source.fileno(), offset, count)
             except ConnectionError:
-                sent = -1  # the server may have said why before it closed
-            line.idle_s = PATIENT_S if sent == count else QUICK_S
-            answer = _read(self._connection.getresponse())
+                sent = -1  # the server may have sent its reason before it closed
+            sock.idle_s = PATIENT_S if sent == count else QUICK_S
+            response = _read(self._connection.getresponse())
             if sent < count:
                 self.close()
-            return answer
+            return response
 
-    def _send_all(self, path: str, file: int, offset: int, count: int) -> int:
-        """How many bytes went before all were sent, or an answer came."""
-        line = self._connection.line
+    def _send_bytes(self, path: str, file: int, offset: int, count: int) -> int:
+        """Send until done or the server responds; returns how many bytes were sent."""
+        sock = self._connection.open_socket
         sent = 0
-        while sent < count and not line.has_news():
-            went = _send_some(line, file, offset + sent, count - sent)
-            if not went:
-                raise OSError("the file became shorter while it was sent")
-            self._traffic.moved(path, offset + sent, went)
-            sent += went
+        while sent < count and not sock.has_news():
+            if sock.is_plain and hasattr(os, "sendfile"):
+                size = min(count - sent, SENDFILE_BYTES)
+                sent_now = sock.sendfile(file, offset + sent, size)
+            else:
+                data = os.pread(file, min(count - sent, TLS_READ_BYTES), offset + sent)
+                sock.sendall(data)
+                sent_now = len(data)
+            if not sent_now:
+                raise OSError("the file was truncated while it was being sent")
+            self._traffic.moved(path, offset + sent, sent_now)
+            sent += sent_now
         return sent
 
-    def _begin(
+    def _send_head(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> None:
         connection = self._connection
@@ -181,18 +191,19 @@ class HttpConnection:
         connection.putrequest(method, url, skip_accept_encoding=True)
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
-        for name, value in {**self._headers, **headers, **connection.extra}.items():
+        for name, value in {**self._headers, **headers, **connection.extra_headers}.items():
             connection.putheader(name, value)
         connection.endheaders(body)
 
     @contextmanager
     def _guarded(self, check: Check) -> Iterator[None]:
+        """Prepare the connection; close it after any error."""
         try:
-            self._used = self._connection.sock is not None
-            if self._used and self._connection.line.has_news():
-                self.close()  # the server closed it while nobody asked for anything
-                self._used = False
-            self._ready(check, QUICK_S)
+            self._reused = self._connection.sock is not None
+            if self._reused and self._connection.open_socket.has_news():
+                self.close()  # the server closed it while it was idle
+                self._reused = False
+            self._prepare_socket(check)
             yield
         except (OSError, HTTPException) as error:
             self.close()
@@ -201,18 +212,10 @@ class HttpConnection:
             self.close()
             raise
 
-    def _ready(self, check: Check, idle_s: float) -> None:
+    def _prepare_socket(self, check: Check) -> None:
         self._check = check
-        line = self._connection.line
-        line.check, line.idle_s = check, idle_s
-
-
-def _send_some(line: InterruptibleSocket, file: int, offset: int, count: int) -> int:
-    if line.is_plain and hasattr(os, "sendfile"):
-        return line.sendfile(file, offset, min(count, SEND_AT_ONCE))
-    piece = os.pread(file, min(count, READ_AT_ONCE), offset)
-    line.sendall(piece)
-    return len(piece)
+        sock = self._connection.open_socket
+        sock.check, sock.idle_s = check, QUICK_S
 
 
 def _head(response: HTTPResponse) -> ServerResponse:
@@ -222,8 +225,8 @@ def _head(response: HTTPResponse) -> ServerResponse:
 
 def _read(response: HTTPResponse) -> ServerResponse:
     head = _head(response)
-    body = response.read(LARGEST_ANSWER)
-    if len(body) == LARGEST_ANSWER:
+    body = response.read(MAX_ANSWER_BYTES)
+    if len(body) == MAX_ANSWER_BYTES:
         raise HTTPException("an answer is larger than any call of the protocol has")
     if response.length and 200 <= head.status < 300:
         raise ConnectionResetError(f"the answer was cut {response.length} bytes before its end")

@@ -1,4 +1,7 @@
-"""The HTTPS calls of docs/reference/protocol.md, one method each. Callers retry."""
+"""Client of the server's device API (docs/reference/protocol.md): one method per call.
+
+Callers retry (``workers.agent.http.retry``).
+"""
 
 from __future__ import annotations
 
@@ -17,36 +20,36 @@ from fedcore.errors import ServerRefused, ServerUnavailable
 from workers.agent.agent_errors import AgentError, Busy, Revoked
 from workers.agent.agent_settings import VERSION
 from workers.agent.http.byte_counts import Traffic
-from workers.agent.http.connection import no_check
 from workers.agent.http.requests import Check, HttpConnection, ResponseBody, ServerResponse
 from workers.agent.http.server_clock import Clock
+from workers.agent.http.socket import no_check
 from workers.agent.http.throttle import LinkThrottle
 
 API = "/api/v1"
-COME_AGAIN = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
+TRY_LATER = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-AGENT = {"User-Agent": f"edgewise-agent/{VERSION}"}
-PIECES = 4  # of an upload in one call, should the server take less at once than it was sent
+USER_AGENT = {"User-Agent": f"edgewise-agent/{VERSION}"}
+UPLOAD_ATTEMPTS = 4  # in one call, should the server accept less than it was sent
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server is, over which link, and what proves who we are.
+    """The server's URL, this device's API token, and how to connect.
 
-    ``ca_file``: extra certificates to trust; ``pace``: a link to emulate.
+    ``ca_file``: extra certificates to trust; ``throttle``: the link to emulate.
     """
 
     url: str
     token: str = field(default="", repr=False)
     ca_file: Path | None = None
-    pace: LinkThrottle | None = None
+    throttle: LinkThrottle | None = None
 
 
 class ServerApi:
-    """The server as this device sees it.
+    """The server's API for this device.
 
-    Raises ServerUnavailable where the same call may succeed later, Revoked for 401, ServerRefused
-    for any other no. One instance serves one thread at a time.
+    Raises ServerUnavailable where the same call may succeed later, Revoked for 401, and
+    ServerRefused for any other refusal. Use an instance from one thread at a time.
     """
 
     def __init__(
@@ -54,16 +57,16 @@ class ServerApi:
     ) -> None:
         self.clock = clock or Clock()
         self.traffic = traffic or Traffic()
-        headers = {**AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {**USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
         if address.token:
             headers["Authorization"] = f"Device {address.token}"
-        self._tls = trusting(address.ca_file)
+        self._tls = tls_context(address.ca_file)
         self._url = address.url.rstrip("/") + API
-        self._pace = address.pace
-        self._link = HttpConnection(self._url, headers, self._tls, self.traffic, self._pace)
+        self._throttle = address.throttle
+        self._http = HttpConnection(self._url, headers, self._tls, self.traffic, self._throttle)
 
     def close(self) -> None:
-        self._link.close()
+        self._http.close()
 
     def enrol(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._post("/enrol/", body)
@@ -99,37 +102,41 @@ class ServerApi:
     ) -> Iterator[tuple[int, ResponseBody]]:
         """Status and body: 206 from byte ``start``, 200 from the first, 416 beyond the end.
 
-        One redirect is followed, such as to a bucket; our token does not go there.
+        One redirect is followed, for example to a bucket; the API token is not sent there.
         """
-        asked = {"Accept": "*/*", **({"Range": f"bytes={start}-"} if start else {})}
+        headers = {"Accept": "*/*", **({"Range": f"bytes={start}-"} if start else {})}
         path = f"/device/artefacts/{sha256}/"
-        with self._link.fetch(path, asked, check) as (answer, body):
-            where = answer.headers.get("location", "")
-            if answer.status not in REDIRECTS or not where:
-                yield self._large(answer), body
+        with self._http.fetch(path, headers, check) as (response, body):
+            target = response.headers.get("location", "")
+            if response.status not in REDIRECTS or not target:
+                yield self._download_status(response), body
                 return
-        with self._elsewhere(where) as (link, path), link.fetch(path, asked, check) as found:
-            yield self._large(found[0]), found[1]
+        with (
+            self._redirected(target) as (http, path),
+            http.fetch(path, headers, check) as (response, body),
+        ):
+            yield self._download_status(response), body
 
-    def _large(self, answer: ServerResponse) -> int:
-        if answer.status != 416:
-            self._judge(answer)
-        return answer.status
+    def _download_status(self, response: ServerResponse) -> int:
+        if response.status != 416:
+            self._checked(response)
+        return response.status
 
     @contextmanager
-    def _elsewhere(self, where: str) -> Iterator[tuple[HttpConnection, str]]:
-        """A connection to where the server points, no less private than the server's, and path."""
-        parts = urlsplit(urljoin(self._url, where))
+    def _redirected(self, target: str) -> Iterator[tuple[HttpConnection, str]]:
+        """A connection to a redirect's host, and the path there. HTTPS never leads to HTTP."""
+        parts = urlsplit(urljoin(self._url, target))
         allowed = ("https",) if self._url.startswith("https:") else ("http", "https")
         if parts.scheme not in allowed or not parts.hostname:
-            raise ServerRefused(f"the server points to {where[:200]}, which is not private", 307)
-        headers = {**AGENT, "Accept-Encoding": "identity"}
-        where = f"{parts.scheme}://{parts.netloc}"
-        link = HttpConnection(where, headers, self._tls, self.traffic, self._pace)
+            text = f"the server redirects to {target[:200]}, which is not private"
+            raise ServerRefused(text, 307)
+        headers = {**USER_AGENT, "Accept-Encoding": "identity"}
+        origin = f"{parts.scheme}://{parts.netloc}"
+        http = HttpConnection(origin, headers, self._tls, self.traffic, self._throttle)
         try:
-            yield link, urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            yield http, urlunsplit(("", "", parts.path or "/", parts.query, ""))
         finally:
-            link.close()
+            http.close()
 
     def upload(
         self,
@@ -139,60 +146,66 @@ class ServerApi:
         check: Check = no_check,
         resume: bool = False,
     ) -> None:
-        """Send an update's bytes, or what the server lacks of them.
+        """Send an update's bytes, or those that the server lacks.
 
-        ``resume`` asks first how much that is; without it the server is taken to have nothing.
+        ``resume`` first asks how many it has; otherwise it is assumed to have none.
         """
         path, size = f"/device/assignments/{assignment}/update/{sha256}/", file.stat().st_size
         offset = 0
         if resume:
-            held = self._judge(self._link.ask("HEAD", path, {}))
-            offset = held.number("upload-offset") or 0
-        headers = {"Content-Type": "application/offset+octet-stream", "Upload-Length": str(size)}
-        for _ in range(PIECES):
-            told = {**headers, "Upload-Offset": str(min(offset, size))}
-            answer = self._link.send_file(path, told, file, min(offset, size), check)
-            there = answer.number("upload-offset")
-            if answer.status != 409 or there is None:
-                self._judge(answer)
-            if answer.status != 409 and there == size:
+            partial = self._checked(self._http.request("HEAD", path, {}))
+            offset = partial.integer("upload-offset") or 0
+        base_headers = {
+            "Content-Type": "application/offset+octet-stream",
+            "Upload-Length": str(size),
+        }
+        for _ in range(UPLOAD_ATTEMPTS):
+            headers = {**base_headers, "Upload-Offset": str(min(offset, size))}
+            response = self._http.send_file(path, headers, file, min(offset, size), check)
+            received = response.integer("upload-offset")
+            if response.status != 409 or received is None:
+                self._checked(response)
+            if response.status != 409 and received == size:
                 return
-            offset = there or 0
-        raise ServerUnavailable("the server takes the update, but not to its end")
+            offset = received or 0
+        raise ServerUnavailable("the server keeps accepting only a part of the update")
 
     def _act(self, assignment: str, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._post(f"/device/assignments/{assignment}/{verb}/", body)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        told = {"Content-Type": "application/json"}
-        answer = self._judge(self._link.ask("POST", path, told, json.dumps(body).encode()))
-        if answer.status == 204:
+        headers = {"Content-Type": "application/json"}
+        encoded = json.dumps(body).encode()
+        response = self._checked(self._http.request("POST", path, headers, encoded))
+        if response.status == 204:
             return {}
         try:
-            values = json.loads(answer.body)
+            values = json.loads(response.body)
         except ValueError as error:
-            raise ServerUnavailable("the answer is no JSON; is this an Edgewise server?") from error
+            raise ServerUnavailable(
+                "the answer is not JSON; is this an Edgewise server?"
+            ) from error
         return values if isinstance(values, dict) else {}
 
-    def _judge(self, answer: ServerResponse) -> ServerResponse:
-        """The answer, where it is a yes."""
-        self.clock.observe(answer.headers.get("date"))
-        status = answer.status
+    def _checked(self, response: ServerResponse) -> ServerResponse:
+        """The response if it is 2xx; raises otherwise. Sets the clock from its Date."""
+        self.clock.observe(response.headers.get("date"))
+        status = response.status
         if 200 <= status < 300:
-            return answer
-        text = reason_of(answer)
+            return response
+        text = reason_of(response)
         if status in REDIRECTS:
-            where = answer.headers.get("location", "elsewhere")
-            raise ServerRefused(f"the server points to {where}; use that address", status)
+            target = response.headers.get("location", "another address")
+            raise ServerRefused(f"the server redirects to {target}; use that address", status)
         if status == 401:
             raise Revoked(text, status)
-        if status in COME_AGAIN:
-            raise Busy(text, min(float(answer.number("retry-after") or 0), 300.0))
+        if status in TRY_LATER:
+            raise Busy(text, min(float(response.integer("retry-after") or 0), 300.0))
         raise ServerRefused(text, status)
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """What this system trusts, and the certificates in ``ca_file`` beside it."""
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the system's certificate authorities and those in ``ca_file``."""
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"]:  # a system without authorities of its own
         context.load_verify_locations(cafile=certifi.where())
@@ -201,31 +214,29 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def reason_of(answer: ServerResponse) -> str:
-    """What a problem document says, in one line; else the status."""
+def reason_of(response: ServerResponse) -> str:
+    """A problem document's text in one line; otherwise the status."""
     try:
-        values = json.loads(answer.body)
+        values = json.loads(response.body)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        return f"the server answered {answer.status} {answer.reason}".strip()
-    said = [str(values[key]) for key in ("detail", "title") if values.get(key)][:1]
-    known = {"type", "title", "status", "detail", "instance"}
-    said += [f"{key}: {item}" for key, item in values.items() if key not in known]
-    return "; ".join(said) or f"the server answered {answer.status}"
+        return f"the server answered {response.status} {response.reason}".strip()
+    texts = [str(values[key]) for key in ("detail", "title") if values.get(key)][:1]
+    standard = {"type", "title", "status", "detail", "instance"}
+    texts += [f"{key}: {item}" for key, item in values.items() if key not in standard]
+    return "; ".join(texts) or f"the server answered {response.status}"
 
 
 def check_url(url: str) -> str:
-    """The server's address without a trailing slash; raises AgentError where it is none."""
+    """The server's URL without a trailing slash; raises AgentError where it is not a URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise AgentError(
-            f"--server must be an address such as https://edgewise.example, not {url!r}"
-        )
+        raise AgentError(f"--server must be a URL such as https://edgewise.example, not {url!r}")
     return url.rstrip("/")
 
 
 def is_private(url: str) -> bool:
-    """Whether a credential may travel there: by TLS, or within this machine."""
+    """Whether a credential may be sent there: over TLS, or within this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")

@@ -1,4 +1,4 @@
-"""The time of day as the server sees it: small devices often wake without a set clock."""
+"""The server's time of day: small devices often boot without a set clock."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ TOLERATED_S = 5.0
 
 
 def steady() -> float:
-    """Seconds of a clock that nobody sets; it counts the time asleep too where the system can."""
+    """Seconds of a clock that is never set; it includes time asleep where the system can."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-# The time of day as it was when the agent started. A clock that is set later changes nothing.
+# The time of day when the agent started. Setting the clock later changes nothing.
 _EPOCH = time.time() - steady()
 
 
 class Clock:
-    """This machine's clock, corrected by the ``Date`` of the server's answers when it is far off.
+    """This machine's clock, corrected by the server's ``Date`` headers when it is far off.
 
-    Differences up to TOLERATED_S are left alone: the header has whole seconds, answers take time.
+    Differences up to TOLERATED_S are ignored: the header has whole seconds, answers take time.
     """
 
     def __init__(self) -> None:
         self.offset_s = 0.0
 
     def observe(self, date_header: str | None) -> None:
-        """Learn from one answer; a missing or malformed header changes nothing."""
+        """Update the offset; a missing or malformed header changes nothing."""
         if not date_header:
             return
         try:
@@ -47,7 +47,7 @@ class Clock:
 
 
 def seconds_of(iso: str) -> float:
-    """Seconds since 1970 of an ISO 8601 text; without an offset it is UTC."""
+    """Seconds since 1970 of an ISO 8601 string; without an offset it is UTC."""
     moment = datetime.fromisoformat(iso.replace("Z", "+00:00"))
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

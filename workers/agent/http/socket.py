@@ -1,4 +1,4 @@
-"""The bytes of one socket: counted as they leave and come, and slowed where a link is emulated."""
+"""A socket that counts its bytes, and is throttled where a link is emulated."""
 
 from __future__ import annotations
 
@@ -17,73 +17,72 @@ Check = Callable[[], None]
 
 
 def no_check() -> None:
-    """Nothing to look at while waiting."""
+    """A check that never gives up."""
 
 
 class CountingSocket:
-    """Sends and receives what is possible now; TimeoutError after a tick in which nothing was.
+    """Sends and receives what is possible now; TimeoutError after a tick without any byte.
 
-    ``check`` is called while an emulated link is waited for, and may raise to give up.
+    ``check`` is called while waiting for an emulated link, and may raise to give up.
     """
 
-    def __init__(self, inner: socket.socket, traffic: Traffic, pace: LinkThrottle | None) -> None:
+    def __init__(
+        self, inner: socket.socket, traffic: Traffic, throttle: LinkThrottle | None
+    ) -> None:
         self._socket = inner
         self._traffic = traffic
-        self._pace = pace
-        self._way = ""
-        self._paid = 0  # bytes that the link carried and the socket has not taken yet
+        self._throttle = throttle
+        self._direction = ""
+        self._sendable = 0  # bytes that the link has carried and the socket has not yet accepted
         self.check: Check = no_check
         inner.settimeout(TICK_S)
 
     def send(self, data: memoryview) -> int:
-        sent = self._socket.send(data[: self._may_send(len(data))])
-        self._went(sent)
+        sent = self._socket.send(data[: self._bytes_allowed(len(data))])
+        self._count_sent(sent)
         return sent
 
     def sendfile(self, file: int, offset: int, count: int) -> int:
-        """Bytes of a file without a copy through this process."""
+        """Send bytes of a file without copying them through this process."""
         try:
-            sent = os.sendfile(self._socket.fileno(), file, offset, self._may_send(count))
-        except BlockingIOError:  # it knows no timeout
-            self._wait_to_write()
+            sent = os.sendfile(self._socket.fileno(), file, offset, self._bytes_allowed(count))
+        except BlockingIOError:  # sendfile ignores the socket's timeout
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, selectors.EVENT_WRITE)
+                selector.select(TICK_S)
             raise TimeoutError from None
-        self._went(sent)
+        self._count_sent(sent)
         return sent
 
-    def _may_send(self, count: int) -> int:
-        if self._pace is None:
+    def _bytes_allowed(self, count: int) -> int:
+        if self._throttle is None:
             return count
-        if not self._paid:
-            self._paid = self._pace.most(UP, count)
-            self._pace.carry(UP, self._paid, self._turned(UP), self.check)
-        return min(count, self._paid)
+        if not self._sendable:
+            self._sendable = self._throttle.chunk_size(UP, count)
+            self._throttle.carry(UP, self._sendable, self._direction_changed(UP), self.check)
+        return min(count, self._sendable)
 
-    def _went(self, sent: int) -> None:
+    def _count_sent(self, sent: int) -> None:
         self._traffic.up += sent
-        self._paid = max(0, self._paid - sent)
-
-    def _wait_to_write(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_WRITE)
-            selector.select(TICK_S)
+        self._sendable = max(0, self._sendable - sent)
 
     def recv_into(self, buffer: Any) -> int:
-        """0 at the end."""
-        if self._pace is None:
-            got = self._socket.recv_into(buffer)
+        """Returns the number of bytes; 0 at the end of the stream."""
+        if self._throttle is None:
+            count = self._socket.recv_into(buffer)
         else:
-            got = self._socket.recv_into(buffer, self._pace.most(DOWN, len(buffer)))
-            self._pace.carry(DOWN, got, self._turned(DOWN), self.check)
-        self._traffic.down += got
-        return got
+            count = self._socket.recv_into(buffer, self._throttle.chunk_size(DOWN, len(buffer)))
+            self._throttle.carry(DOWN, count, self._direction_changed(DOWN), self.check)
+        self._traffic.down += count
+        return count
 
-    def _turned(self, way: str) -> bool:
-        """Whether the other side spoke last: what comes now is on its way for a while."""
-        turned, self._way = way != self._way, way
-        return turned
+    def _direction_changed(self, direction: str) -> bool:
+        """Whether bytes last moved the other way: the next ones take the link's delay."""
+        changed, self._direction = direction != self._direction, direction
+        return changed
 
     def has_news(self) -> bool:
-        """Whether the other side said something, or has gone."""
+        """Whether the server has sent something, or closed the connection."""
         self._socket.settimeout(0)
         try:
             self._socket.recv(1, socket.MSG_PEEK)

@@ -1,1 +1,1 @@
-"""What this device draws: sensors as rows of one table, joules by what was going on."""
+"""Power and energy of this device: a table of sensors, and joules by activity."""

@@ -1,7 +1,7 @@
-"""``python -m workers.agent.power [UUID]`` prints which sensor measures this device, or nothing.
+"""``python -m workers.agent.power [UUID]`` prints the sensor that measures this device, if any.
 
-A process of its own, for a driver's library must not be loaded before the agent forks. The argument
-is the card that training uses, ``-`` where torch does not tell which one.
+Run as a separate process, because a driver's library must not be loaded before the agent forks.
+The argument is the UUID of the GPU that training uses, ``-`` where torch does not know it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A laptop's battery: what it gives while it discharges is what the whole machine draws.
+"""Laptop batteries: while one discharges, its output is the whole machine's power.
 
 Files as in https://docs.kernel.org/power/power_supply_class.html: microwatts, or microamperes and
-microvolts. On the mains it has nothing to say.
+microvolts. On mains power there is no reading.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAINS = ("Mains", "USB")
 
 
 def find(root: Path, gpu: Gpu) -> Sensor | None:
-    """None where there is no battery, or it does not discharge now."""
+    """None where there is no battery, or none is discharging."""
     del gpu
     supplies = root / "sys/class/power_supply"
     if not _batteries(supplies):
@@ -25,7 +25,7 @@ def find(root: Path, gpu: Gpu) -> Sensor | None:
 
 
 def _batteries(supplies: Path) -> list[Path]:
-    """Those that feed this machine; a mouse's has the scope ``Device``."""
+    """The batteries that power this machine; a mouse's has the scope ``Device``."""
     return [
         folder
         for folder in sorted(supplies.glob("*"))
@@ -39,16 +39,16 @@ def _watts(supplies: Path) -> float | None:
         for folder in supplies.glob("*")
         if name_of(folder / "type") in MAINS and name_of(folder / "online") == "1"
     ]
-    giving = [
+    discharging = [
         folder for folder in _batteries(supplies) if name_of(folder / "status") == "Discharging"
     ]
-    if online or not giving:
+    if online or not discharging:
         return None
-    return sum(_watts_of(folder) for folder in giving)
-
-
-def _watts_of(folder: Path) -> float:
-    """Some drivers give the current of a discharge a sign."""
-    if (folder / "power_now").exists():
-        return abs(number_of(folder / "power_now")) / 1e6
-    return abs(number_of(folder / "current_now")) * number_of(folder / "voltage_now") / 1e12
+    watts = 0.0
+    for folder in discharging:  # some drivers give a discharge a negative sign
+        if (folder / "power_now").exists():
+            watts += abs(number_of(folder / "power_now")) / 1e6
+        else:
+            microamperes = abs(number_of(folder / "current_now"))
+            watts += microamperes * number_of(folder / "voltage_now") / 1e12
+    return watts

@@ -1,7 +1,7 @@
-"""From readings of a sensor to joules, with what cannot be known counted as missing.
+"""Integrates a sensor's readings into joules; what cannot be known counts as missing.
 
-Nothing is filled in: a reading that fails, lies beyond what such a machine can draw or comes too
-late leaves a gap, and a total with gaps is not a total. Time is that of a clock nobody sets.
+Nothing is interpolated: a reading that fails, is implausible or comes too late leaves a gap, and a
+total with gaps is not reported. Times are of a clock that is never set.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from workers.agent.http.server_clock import steady
 from workers.agent.power.sensor import Counter, Sensor
-from workers.agent.power.table import tell_once
+from workers.agent.power.table import log_once
 
-LONGEST_GAP_S = 5.0  # between two readings of a gauge; over a longer one its mean says nothing
-STUCK_S = 10.0  # a counter that stands still for so long is broken
-UPDATE_S = 1.0  # counters move in steps: this much longer than measured a step may have lasted
+LONGEST_GAP_S = 5.0  # between two readings of a gauge; their mean says nothing about a longer one
+STUCK_S = 10.0  # a counter that stands still for this long is broken
+UPDATE_S = 1.0  # counters move in steps; a step may cover this much more than the measured time
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Joules drawn in ``seconds``, and seconds of which nothing is known."""
+    """Energy used in ``seconds``, and the seconds about which nothing is known."""
 
     joules: float = 0.0
     seconds: float = 0.0
@@ -31,72 +31,72 @@ NOTHING = Portion()
 
 
 class Meter:
-    """``read`` gives what was drawn since it was last called."""
+    """``read`` returns the energy since its last call."""
 
     def __init__(self, sensor: Sensor, clock: Callable[[], float] = steady) -> None:
         self._sensor = sensor
         self._clock = clock
         self._at = clock()
-        self._last = self._ask()
+        self._last = self._query()
 
     def read(self) -> Portion:
         now = self._clock()
         seconds = now - self._at
         if seconds <= 0:
             return NOTHING
-        found = self._ask()
-        counted = bool(self._sensor.counters)
-        joules = self._counted(found, seconds) if counted else self._integrated(found, seconds)
+        reading = self._query()
+        joules = self._joules(reading, seconds)
         if joules == 0.0 and seconds < STUCK_S:
-            return NOTHING  # a counter that has not moved yet; the next reading has it all
-        if not joules and found and self._last and counted:
-            self._tell("is not believed: its counters stand still or leap")
-        self._at, self._last = now, found
+            return NOTHING  # the counter has not moved yet; the next reading includes this time
+        if not joules and reading and self._last and self._sensor.counters:
+            self._warn_once("is not plausible: its counters stand still or jump")
+        self._at, self._last = now, reading
         return Portion(joules, seconds) if joules else Portion(missing_s=seconds)
 
-    def _ask(self) -> Sequence[float] | None:
-        """The counters, or the power alone; None where the sensor cannot be believed now."""
+    def _query(self) -> Sequence[float] | None:
+        """The counters, or the power alone; None where there is no plausible reading."""
         sensor = self._sensor
         try:
             if sensor.counters:
                 return [counter.read() for counter in sensor.counters]
             watts = sensor.watts() if sensor.watts else None
         except (OSError, ValueError) as error:
-            self._tell("gives no energy any more", error)
+            self._warn_once("cannot be read any more", error)
             return None
         if watts is None:
             return None
         if not 0 < watts <= sensor.highest_w:
-            self._tell("is not believed", f"it says {watts:.6g} W")
+            self._warn_once("is not plausible", f"it reports {watts:.6g} W")
             return None
         return [watts]
 
-    def _tell(self, what: str, why: object = "") -> None:
+    def _warn_once(self, problem: str, reason: object = "") -> None:
         name = self._sensor.name
-        tell_once(f"{name} {what}", "%s %s%s", name, what, f": {why}" if why else "")
+        log_once(f"{name} {problem}", "%s %s%s", name, problem, f": {reason}" if reason else "")
 
-    def _integrated(self, found: Sequence[float] | None, seconds: float) -> float | None:
-        if found is None or self._last is None or seconds > LONGEST_GAP_S:
+    def _joules(self, reading: Sequence[float] | None, seconds: float) -> float | None:
+        """Energy between the last reading and this one; None where it cannot be known."""
+        if reading is None or self._last is None:
             return None
-        return (found[0] + self._last[0]) / 2 * seconds
-
-    def _counted(self, found: Sequence[float] | None, seconds: float) -> float | None:
-        if found is None or self._last is None:
-            return None
-        most_j = self._sensor.highest_w * (seconds + UPDATE_S)
-        steps = [
-            _step(counter, before, after, most_j)
-            for counter, before, after in zip(self._sensor.counters, self._last, found, strict=True)
+        if not self._sensor.counters:
+            mean_w = (reading[0] + self._last[0]) / 2
+            return None if seconds > LONGEST_GAP_S else mean_w * seconds
+        max_j = self._sensor.highest_w * (seconds + UPDATE_S)
+        increments = [
+            _increment(counter, before, after, max_j)
+            for counter, before, after in zip(
+                self._sensor.counters, self._last, reading, strict=True
+            )
         ]
-        known = [step for step in steps if step is not None]
+        known = [joules for joules in increments if joules is not None]
         total = sum(known)
-        return total if len(known) == len(steps) and total <= most_j else None
+        return total if len(known) == len(increments) and total <= max_j else None
 
 
-def _step(counter: Counter, before: float, after: float, most_j: float) -> float | None:
-    """How far a counter moved; None where it may have wrapped more than once, or began anew."""
+def _increment(counter: Counter, before: float, after: float, max_j: float) -> float | None:
+    """How far a counter moved; None where it may have wrapped more than once, or was reset."""
     wraps_at_j = counter.wraps_at_j
-    if wraps_at_j is not None and most_j > wraps_at_j:
+    if wraps_at_j is not None and max_j > wraps_at_j:
         return None
     moved = after - before
     if moved < 0 and wraps_at_j is not None:

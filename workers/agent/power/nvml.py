@@ -1,7 +1,7 @@
-"""NVIDIA cards by NVML, the library of their driver: a counter of energy, or the power.
+"""NVIDIA GPUs through NVML, their driver's library: an energy counter, or the power.
 
-Calls as in https://docs.nvidia.com/deploy/nvml-api. Volta and newer count millijoules; older cards
-give milliwatts.
+Calls as in https://docs.nvidia.com/deploy/nvml-api. Volta and newer count millijoules; older GPUs
+report milliwatts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MIG_ENABLED = 1
 
 
 class NvmlError(OSError):
-    """What NVML answered instead of a number."""
+    """An error code from NVML, or a missing function."""
 
 
 class _Utilisation(ctypes.Structure):
@@ -27,48 +27,48 @@ class _Utilisation(ctypes.Structure):
 
 
 class Card:
-    """One card. Raises NvmlError where the driver gives none."""
+    """One GPU. Raises NvmlError where the driver has none."""
 
     def __init__(self, library: Any, uuid: str) -> None:
         self._library = library
         self._call("nvmlInit_v2")
         self._handle = ctypes.c_void_p()
-        where = ctypes.byref(self._handle)
+        handle = ctypes.byref(self._handle)
         if uuid:
-            self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), where)
+            self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), handle)
             return
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
         if count.value != 1:
-            raise NvmlError(f"{count.value} cards, and torch does not say which one it uses")
-        self._call("nvmlDeviceGetHandleByIndex_v2", 0, where)
+            raise NvmlError(f"{count.value} GPUs, and torch does not say which one it uses")
+        self._call("nvmlDeviceGetHandleByIndex_v2", 0, handle)
 
     def joules(self) -> float:
         value = ctypes.c_ulonglong()
-        self._ask("nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(value))
+        self._query("nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(value))
         return value.value / 1e3
 
     def watts(self) -> float:
         value = ctypes.c_uint()
-        self._ask("nvmlDeviceGetPowerUsage", ctypes.byref(value))
+        self._query("nvmlDeviceGetPowerUsage", ctypes.byref(value))
         return float(value.value) / 1e3
 
     def utilisation(self) -> float:
-        """From 0 to 1: the share of time in which a kernel ran."""
+        """The share of time in which a kernel ran, 0 to 1."""
         value = _Utilisation()
-        self._ask("nvmlDeviceGetUtilizationRates", ctypes.byref(value))
+        self._query("nvmlDeviceGetUtilizationRates", ctypes.byref(value))
         return min(1.0, float(value.gpu) / 100)
 
     def is_sliced(self) -> bool:
-        """Whether others may work on parts of it (MIG): then its power is not ours alone."""
-        now, later = ctypes.c_uint(), ctypes.c_uint()
+        """Whether the GPU is partitioned (MIG), so that its power is not ours alone."""
+        current, pending = ctypes.c_uint(), ctypes.c_uint()
         try:
-            self._ask("nvmlDeviceGetMigMode", ctypes.byref(now), ctypes.byref(later))
+            self._query("nvmlDeviceGetMigMode", ctypes.byref(current), ctypes.byref(pending))
         except NvmlError:
             return False
-        return now.value == MIG_ENABLED
+        return current.value == MIG_ENABLED
 
-    def _ask(self, name: str, *values: Any) -> None:
+    def _query(self, name: str, *values: Any) -> None:
         self._call(name, self._handle, *values)
 
     def _call(self, name: str, *values: Any) -> None:
@@ -86,26 +86,26 @@ def _library(path: str) -> Any:
 
 
 def card(root: Path, gpu: Gpu) -> Card | None:
-    """The card that training uses, if its driver can be asked."""
-    own = next(root.glob(f"usr/lib/*/{LIBRARY}"), None)
+    """The GPU that training uses, if its driver answers."""
+    path = next(root.glob(f"usr/lib/*/{LIBRARY}"), None)
     try:
-        return Card(_library(str(own or LIBRARY)), gpu.uuid) if gpu.used else None
+        return Card(_library(str(path or LIBRARY)), gpu.uuid) if gpu.used else None
     except OSError:
         return None
 
 
 def find(root: Path, gpu: Gpu) -> Sensor | None:
-    found = card(root, gpu)
-    if found is None or found.is_sliced():
+    used_card = card(root, gpu)
+    if used_card is None or used_card.is_sliced():
         return None
-    covers = "the graphics card alone"
+    covers = "the GPU alone"
     try:
-        found.joules()
-        return Sensor("nvml", covers, HIGHEST_W, None, (Counter(found.joules),))
+        used_card.joules()
+        return Sensor("nvml", covers, HIGHEST_W, None, (Counter(used_card.joules),))
     except NvmlError:
         pass
     try:
-        found.watts()
+        used_card.watts()
     except NvmlError:
         return None
-    return Sensor("nvml", covers, HIGHEST_W, watts=found.watts)
+    return Sensor("nvml", covers, HIGHEST_W, watts=used_card.watts)

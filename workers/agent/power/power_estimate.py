@@ -1,7 +1,7 @@
-"""Power where nothing measures it: from a known machine's idle to its full watts, by its load.
+"""Estimated power of a known machine without a sensor: between its idle and full watts, by load.
 
-Linear in the share of time that its processor (or card) worked: our choice, and a coarse one. It is
-never called measured, and unknown machines have none.
+Linear in the share of time that its processor (or GPU) was busy, which is coarse. Estimates are
+never reported as measured, and unknown machines have none.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from workers.agent.http.server_clock import steady
 from workers.agent.power import nvml
 from workers.agent.power.meter import LONGEST_GAP_S, NOTHING, Portion
 from workers.agent.power.sensor import Gpu, number_of
-from workers.agent.power.table import ROOT, tell_once
+from workers.agent.power.table import ROOT, log_once
 
-# Thousandths of the time in which a Jetson's GPU worked.
+# A Jetson GPU's busy time, in thousandths.
 GPU_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")
-SHORTEST_S = 0.2  # over a shorter time the kernel's ticks say nothing
+SHORTEST_S = 0.2  # the kernel's ticks are too coarse for less
 
 Busy = Callable[[], float]
 
 
 class PowerEstimate:
-    """Reads like a Meter. ``busy`` gives from 0 to 1, the share since it was last asked."""
+    """Reads like a Meter. ``busy`` returns the busy share since its last call, 0 to 1."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class PowerEstimate:
     ) -> None:
         self._idle, self._full, self._busy, self._clock = idle_watts, full_watts, busy, clock
         self._at = clock()
-        self._share()
+        self._busy_share()
 
     def read(self) -> Portion:
         now = self._clock()
@@ -46,38 +46,38 @@ class PowerEstimate:
         if seconds < SHORTEST_S:
             return NOTHING
         self._at = now
-        share = self._share()
+        share = self._busy_share()
         if share is None or seconds > LONGEST_GAP_S:
             return Portion(missing_s=seconds)
         return Portion((self._idle + (self._full - self._idle) * share) * seconds, seconds)
 
-    def _share(self) -> float | None:
+    def _busy_share(self) -> float | None:
         try:
             return min(1.0, max(0.0, self._busy()))
         except (OSError, ValueError) as error:
-            tell_once("estimate", "power cannot be estimated: %s", error)
+            log_once("estimate", "cannot estimate the power: %s", error)
             return None
 
 
 def estimate(profile: Mapping[str, Any], gpu: Gpu, root: Path = ROOT) -> PowerEstimate | None:
-    """None where the machine is not recognised, or its maker tells no idle and full power."""
+    """None where the machine is unknown, or the table lacks its idle or full power."""
     machine = MACHINES.get(str(profile.get("board") or ""))
     if machine is None or machine.idle_watts is None or machine.full_watts is None:
         return None
-    busy = _busy(gpu, root)
+    busy = _busy_function(gpu, root)
     return PowerEstimate(machine.idle_watts, machine.full_watts, busy) if busy else None
 
 
-def _busy(gpu: Gpu, root: Path) -> Busy | None:
-    """What says how busy the part is whose power the table has: card, module or board."""
+def _busy_function(gpu: Gpu, root: Path) -> Busy | None:
+    """Reads the load of the part whose power the table has: GPU, module or board."""
     load = next((root / path for path in GPU_LOADS if (root / path).exists()), None)
     if load is not None:
-        return lambda: max(_cpu(), number_of(load) / 1000)
+        return lambda: max(_cpu_share(), number_of(load) / 1000)
     if gpu.used:
         card = nvml.card(root, gpu)
         return card.utilisation if card else None
-    return _cpu
+    return _cpu_share
 
 
-def _cpu() -> float:
+def _cpu_share() -> float:
     return float(psutil.cpu_percent()) / 100

@@ -1,4 +1,4 @@
-"""What a power sensor is to the agent: a gauge of watts, or counters of joules, in plain values."""
+"""A power sensor: a gauge of watts, or counters of joules; and readers of sysfs files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 class Denied(Exception):
-    """The sensor is there and may not be read; the text says how to allow it."""
+    """The sensor exists but may not be read; the text says how to allow it."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The card that training runs on. ``uuid``: its name for its driver, where torch tells it."""
+    """The GPU that training runs on. ``uuid`` is the driver's, where torch reports it."""
 
     used: bool = False
     uuid: str = ""
@@ -21,9 +21,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Counter:
-    """Joules since some time in the past. ``wraps_at_j``: where it starts again, if that is known.
+    """Joules since some time in the past. ``wraps_at_j``: where it restarts, if known.
 
-    ``read`` raises OSError or ValueError where it cannot.
+    ``read`` raises OSError or ValueError.
     """
 
     read: Callable[[], float]
@@ -32,10 +32,10 @@ class Counter:
 
 @dataclass(frozen=True)
 class Sensor:
-    """Either ``watts`` or ``counters``; of these the sum counts.
+    """Has either ``watts`` or ``counters``, which are summed.
 
-    ``watts`` gives None while it has nothing to say, such as a battery on the mains. What is above
-    ``highest_w`` is no power of such a machine and is not believed.
+    ``watts`` returns None without a reading, for example from a battery on mains power. Readings
+    above ``highest_w`` are implausible and rejected.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Sensor:
 
 
 def text_of(path: Path) -> str:
-    """A file of sysfs. Raises OSError where it cannot be read."""
+    """The text of a sysfs file. Raises OSError where it cannot be read."""
     return path.read_text("utf-8", "replace").strip("\0 \n")
 
 
 def name_of(path: Path) -> str:
-    """The same, or nothing."""
+    """The text of a sysfs file; '' where it cannot be read."""
     try:
         return text_of(path)
     except OSError:
@@ -59,9 +59,9 @@ def name_of(path: Path) -> str:
 
 
 def number_of(path: Path) -> float:
-    """Raises OSError or ValueError; a text that is no number says which file has it."""
+    """The number in a sysfs file. Raises OSError, or ValueError naming the file."""
     text = text_of(path)
     try:
         return float(int(text))
     except ValueError:
-        raise ValueError(f"{path} holds {text[:40]!r}, no whole number") from None
+        raise ValueError(f"{path} contains {text[:40]!r}, which is not a whole number") from None

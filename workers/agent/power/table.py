@@ -1,4 +1,4 @@
-"""The kinds of sensor, in the order of how much of the machine they cover."""
+"""The kinds of power sensor, ordered by how much of the machine they cover."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from workers.agent.power import battery, ina3221, nvml, rapl
 from workers.agent.power.sensor import Denied, Gpu, Sensor
 
 ROOT = Path("/")
-# The module or the whole machine; then the card, which is nearly all of a machine that trains on
-# one; then the processor. Only one is used, so nothing counts twice.
+# The module or the whole machine; then the GPU, which dominates a machine that trains on one; then
+# the processor. Only one sensor is used, so nothing counts twice.
 KINDS: tuple[Callable[[Path, Gpu], Sensor | None], ...] = (
     ina3221.find,
     battery.find,
@@ -20,26 +20,26 @@ KINDS: tuple[Callable[[Path, Gpu], Sensor | None], ...] = (
 )
 
 log = logging.getLogger(__name__)
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 def choose(gpu: Gpu, root: Path = ROOT) -> Sensor | None:
-    """The sensor that covers most and can be read now; None where there is none."""
+    """The readable sensor that covers most; None where there is none."""
     for find in KINDS:
         try:
             sensor = find(root, gpu)
         except (Denied, OSError, ValueError) as error:
-            tell_once(find.__module__, "a power sensor is left out: %s", error)
+            log_once(find.__module__, "skipping a power sensor: %s", error)
             continue
         if sensor is not None:
-            said = "energy is measured by %s: %s"
-            tell_once(sensor.name, said, sensor.name, sensor.covers, level=logging.INFO)
+            text = "measuring energy with %s: %s"
+            log_once(sensor.name, text, sensor.name, sensor.covers, level=logging.INFO)
             return sensor
     return None
 
 
-def tell_once(key: str, text: str, *values: object, level: int = logging.WARNING) -> None:
-    """Log what has this key the first time only: sensors are read twice a second."""
-    if key not in _told:
-        _told.add(key)
+def log_once(key: str, text: str, *values: object, level: int = logging.WARNING) -> None:
+    """Log a message once per key, because sensors are read twice a second."""
+    if key not in _logged:
+        _logged.add(key)
         log.log(level, text, *values)

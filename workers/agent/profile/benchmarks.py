@@ -1,8 +1,8 @@
-"""What torch reaches on this machine: square products, and the products a FLAN-T5 is made of.
+"""Kernel benchmarks in torch: square matrix products, and the products that make up a FLAN-T5.
 
-Every figure is of the quickest of a few calls. On a CPU torch has two libraries for products, its
-BLAS and oneDNN, of which either may be the slower by half: the quicker one counts, for training
-takes it (train.kernels).
+Every figure is of the fastest of a few calls. On a CPU torch has two libraries for products, its
+BLAS and oneDNN, and either may be slower by half. The faster one counts, because training selects
+it too (``fedcore.train.kernels``).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch.nn import functional
 
 from fedcore.model.fast.linear import has_onednn, onednn
 
-SQUARE_S = {"cpu": 0.1, "cuda": 0.4}  # a card needs a while to reach its clock
+SQUARE_S = {"cpu": 0.1, "cuda": 0.4}  # a GPU needs a while to reach its clock
 KERNEL_S = 0.12
-TOGETHER_S = 0.005  # of calls that a card is given at once, for waiting takes time as well
-LONGEST_S = 0.5  # of one call: what a slow device is spared
+BATCH_S = 0.005  # calls that a GPU gets at once, because synchronising takes time as well
+LONGEST_S = 0.5  # of one call; a slow device skips longer ones
 SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
 TOKENS = {"cpu": 2048, "cuda": 16384}  # of a batch
-CHOICE = "linear"  # the kernels that decide on the precision: most of a step
+DECISIVE = "linear"  # the kernels that decide the precision: most of a step
 
 Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class KernelBenchmark:
-    """``numbers`` is how many are read or written at least once."""
+    """``numbers`` counts those read or written at least once."""
 
     name: str
     flops: float
@@ -39,7 +39,7 @@ class KernelBenchmark:
     make: Callable[[torch.dtype, torch.device], list[Call]]
 
     def measure(self, precision: torch.dtype, device: torch.device) -> dict[str, float]:
-        """FLOP/s, and FLOPs for each byte that must move; RuntimeError where torch cannot."""
+        """FLOP/s, and FLOPs per byte that must move. Raises RuntimeError where torch cannot."""
         seconds = min(best_s(call, device, KERNEL_S) for call in self.make(precision, device))
         size = torch.empty(0, dtype=precision).element_size()
         return {
@@ -49,7 +49,7 @@ class KernelBenchmark:
 
 
 def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> KernelBenchmark:
-    """A layer's product for so many tokens."""
+    """A linear layer's product for so many tokens."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
         rows = torch.randn(tokens, inner, device=device).to(precision)
@@ -61,7 +61,7 @@ def linear(tokens: int, inner: int, outer: int, name: str = "linear") -> KernelB
 
 
 def attention(heads: int, length: int, width: int) -> KernelBenchmark:
-    """Scores and their mixture, for all heads of a batch; softmax is left out."""
+    """Attention scores and the weighted sum, for all heads of a batch, without softmax."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
         query, key, value = (
@@ -75,7 +75,7 @@ def attention(heads: int, length: int, width: int) -> KernelBenchmark:
 
 
 def norm(tokens: int, width: int) -> KernelBenchmark:
-    """T5's layer norm: square, mean, two products; hardly any work for each byte."""
+    """T5's layer norm: square, mean, two products; very few FLOPs per byte."""
 
     def make(precision: torch.dtype, device: torch.device) -> list[Call]:
         rows = torch.randn(tokens, width, device=device).to(precision)
@@ -85,8 +85,8 @@ def norm(tokens: int, width: int) -> KernelBenchmark:
     return KernelBenchmark(f"norm {width}", 4.0 * tokens * width, 2 * tokens * width + width, make)
 
 
-def kernels(kind: str) -> tuple[KernelBenchmark, ...]:
-    """Shapes of FLAN-T5 small and base: layers, attention, vocabulary, norm."""
+def kernel_benchmarks(kind: str) -> tuple[KernelBenchmark, ...]:
+    """Shapes of FLAN-T5 small and base: linear layers, attention, vocabulary, norm."""
     tokens = TOKENS[kind]
     return (
         linear(tokens, 512, 1024),
@@ -99,14 +99,14 @@ def kernels(kind: str) -> tuple[KernelBenchmark, ...]:
 
 def products(rows: torch.Tensor, weight: torch.Tensor) -> list[Call]:
     """``rows`` times the transpose of ``weight``, by each of torch's libraries that can."""
-    found: list[Call] = [lambda: functional.linear(rows, weight)]
+    calls: list[Call] = [lambda: functional.linear(rows, weight)]
     if rows.device.type == "cpu" and has_onednn():
-        found.append(lambda: onednn(rows, weight))
-    return found
+        calls.append(lambda: onednn(rows, weight))
+    return calls
 
 
 def peak_flops(precision: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the best of a few square products; a slow device is spared the larger ones."""
+    """FLOP/s of the best of a few square products; a slow device skips the larger ones."""
     best = 0.0
     for side in SIDES[device.type]:
         if best and 2.0 * side**3 / best > LONGEST_S:
@@ -117,26 +117,26 @@ def peak_flops(precision: torch.dtype, device: torch.device) -> float:
     return best
 
 
-def measured(
+def measure_kernels(
     precision: torch.dtype, device: torch.device, peak: float
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name and figures of each kernel that does not take too long at this peak."""
-    for kernel in kernels(device.type):
+    """Name and figures of each kernel that is fast enough at this peak."""
+    for kernel in kernel_benchmarks(device.type):
         if kernel.flops / peak < LONGEST_S:
             yield kernel.name, kernel.measure(precision, device)
 
 
-def quicker(found: list[dict[str, Any]], peaks: dict[str, float]) -> str:
-    """The precision whose linear kernels take the least time, else that of the higher peak."""
+def faster_precision(rows: list[dict[str, Any]], peaks: dict[str, float]) -> str:
+    """The precision whose linear kernels are fastest; else the one with the highest peak."""
     rates: dict[str, dict[str, float]] = {}
-    for row in found:
-        if row["name"].startswith(CHOICE):
+    for row in rows:
+        if row["name"].startswith(DECISIVE):
             rates.setdefault(row["name"], {})[row["precision"]] = row["flops_per_s"]
-    whole = [row for row in rates.values() if set(row) == set(peaks)]
-    if not whole:
+    complete = [row for row in rates.values() if set(row) == set(peaks)]
+    if not complete:
         return max(peaks, key=lambda name: peaks[name])
-    # Seconds for one FLOP of each kernel, so that the large ones do not decide alone.
-    return min(peaks, key=lambda name: sum(1 / row[name] for row in whole))
+    # Seconds per FLOP of each kernel, so that the large ones do not decide alone.
+    return min(peaks, key=lambda name: sum(1 / row[name] for row in complete))
 
 
 def memory_bandwidth_bps(device: torch.device) -> float:
@@ -149,23 +149,23 @@ def memory_bandwidth_bps(device: torch.device) -> float:
 
 
 def best_s(call: Call, device: torch.device, seconds: float) -> float:
-    """Shortest time of the calls that fit in ``seconds``, after a first that is not counted.
+    """Shortest time per call of those that fit in ``seconds``, after a warm-up call.
 
-    At least two; ten where these take no more than thrice the time, for a few may be held up.
+    At least two calls; ten where they take at most three times as long, as a few may be delayed.
     """
     _seconds(call, device, 1)
-    together = 1
+    batch = 1
     if device.type == "cuda":
-        together = max(1, min(100, int(TOGETHER_S / _seconds(call, device, 1))))
-    took: list[float] = []
+        batch = max(1, min(100, int(BATCH_S / _seconds(call, device, 1))))
+    times: list[float] = []
     began = time.perf_counter()
-    while len(took) < 2 or time.perf_counter() - began < seconds * (3 if len(took) < 10 else 1):
-        took.append(_seconds(call, device, together))
-    return min(took)
+    while len(times) < 2 or time.perf_counter() - began < seconds * (3 if len(times) < 10 else 1):
+        times.append(_seconds(call, device, batch))
+    return min(times)
 
 
 def _seconds(call: Call, device: torch.device, count: int) -> float:
-    """Of one of so many calls."""
+    """Seconds per call, averaged over ``count`` calls."""
     began = time.perf_counter()
     for _ in range(count):
         call()

@@ -1,4 +1,4 @@
-"""How fast the disk under a folder is, past the page cache."""
+"""Disk throughput under a folder, without the page cache."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 BLOCKS = 64
-SYNC_EACH = 8  # blocks, where the page cache cannot be gone around
-LONGEST_S = 0.8  # each way
+SYNC_EVERY = 8  # blocks, where the page cache cannot be bypassed
+LONGEST_S = 0.8  # each direction
 NAME = ".probe"
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Bytes per second, in pieces of 1 MiB one after another. None: it would be the cache's."""
+    """Bytes per second, sequentially in blocks of 1 MiB. None: the cache would answer."""
 
     write_bps: float
     read_bps: float | None
@@ -29,23 +29,27 @@ class Rates:
 def rates(folder: Path) -> Rates:
     """Raises OSError where there is no space or no permission.
 
-    The file has no name while it is there, so that nothing is left by whoever is killed.
+    The file is unlinked while it is open, so that a killed process leaves nothing behind.
     """
-    if shutil.disk_usage(folder).free < 4 * BLOCKS * BLOCK:
+    if shutil.disk_usage(folder).free < 4 * BLOCKS * BLOCK_BYTES:
         raise OSError(errno.ENOSPC, f"less than {4 * BLOCKS} MiB are free", str(folder))
-    handle, direct = _open(folder / NAME)
+    handle, direct = _open_unlinked(folder / NAME)
     try:
-        with mmap.mmap(-1, BLOCK) as block:  # begins on a page, as a direct write must
-            block.write(os.urandom(BLOCK))  # nothing that a file system could squeeze
-            count, write_bps = _write(handle, block, direct)
-            fresh = direct or _forgotten(handle)
-            return Rates(write_bps, _read(handle, block, count) if fresh else None)
+        with mmap.mmap(-1, BLOCK_BYTES) as block:  # page-aligned, as a direct write must be
+            block.write(os.urandom(BLOCK_BYTES))  # incompressible
+            count, write_bps = _write_bps(handle, block, direct)
+            uncached = direct
+            if not direct:
+                with contextlib.suppress(AttributeError):  # not on every system
+                    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+                    uncached = True
+            return Rates(write_bps, _read_bps(handle, block, count) if uncached else None)
     finally:
         os.close(handle)
 
 
-def _open(path: Path) -> tuple[int, bool]:
-    """A file around the page cache where that is possible, and whether it is."""
+def _open_unlinked(path: Path) -> tuple[int, bool]:
+    """An open file without a name, and whether it bypasses the page cache."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
     direct = getattr(os, "O_DIRECT", 0)
     try:
@@ -58,33 +62,25 @@ def _open(path: Path) -> tuple[int, bool]:
     return handle, bool(direct)
 
 
-def _write(handle: int, block: mmap.mmap, direct: bool) -> tuple[int, float]:
-    """How many blocks, and bytes per second until they were on the disk."""
+def _write_bps(handle: int, block: mmap.mmap, direct: bool) -> tuple[int, float]:
+    """Number of blocks written, and bytes per second until they were on disk."""
     began, count = time.perf_counter(), 0
     while count < BLOCKS and time.perf_counter() - began < LONGEST_S:
-        if os.write(handle, block) != BLOCK:
-            raise OSError(errno.ENOSPC, "the disk took only a part of a block")
+        if os.write(handle, block) != BLOCK_BYTES:
+            raise OSError(errno.ENOSPC, "the disk accepted only a part of a block")
         count += 1
-        if not direct and count % SYNC_EACH == 0:
+        if not direct and count % SYNC_EVERY == 0:
             os.fsync(handle)
     os.fsync(handle)
-    return count, count * BLOCK / (time.perf_counter() - began)
+    return count, count * BLOCK_BYTES / (time.perf_counter() - began)
 
 
-def _forgotten(handle: int) -> bool:
-    """Drop the file from the page cache; False where the system cannot."""
-    with contextlib.suppress(AttributeError):
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        return True
-    return False
-
-
-def _read(handle: int, block: mmap.mmap, count: int) -> float:
+def _read_bps(handle: int, block: mmap.mmap, count: int) -> float:
     os.lseek(handle, 0, os.SEEK_SET)
-    began, got = time.perf_counter(), 0
-    while got < count * BLOCK and time.perf_counter() - began < LONGEST_S:
-        piece = os.readv(handle, [block])
-        if not piece:
-            raise OSError(errno.EIO, "the disk gave less than it took")
-        got += piece
-    return got / (time.perf_counter() - began)
+    began, total = time.perf_counter(), 0
+    while total < count * BLOCK_BYTES and time.perf_counter() - began < LONGEST_S:
+        size = os.readv(handle, [block])
+        if not size:
+            raise OSError(errno.EIO, "the disk returned less than was written")
+        total += size
+    return total / (time.perf_counter() - began)

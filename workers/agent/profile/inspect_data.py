@@ -1,4 +1,4 @@
-"""Opens datasets in a process of its own: JSON on standard input, JSON on standard output."""
+"""Opens datasets in a separate process: JSON on standard input and output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedcore.errors import EdgewiseError
 from fedcore.train.datasets import Source, describe
 
 
-def _told(item: dict[str, str], cache_dir: Path) -> dict[str, Any]:
+def describe_dataset(item: dict[str, str], cache_dir: Path) -> dict[str, Any]:
     source = Source(item["source"], item["text_column"], item["summary_column"], item["domain"])
     try:
         info = describe(source, cache_dir)
@@ -27,9 +27,9 @@ def _told(item: dict[str, str], cache_dir: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
-    answers = [_told(item, Path(asked["cache_dir"])) for item in asked["datasets"]]
-    print(json.dumps(answers))
+    request = json.load(sys.stdin)
+    cache_dir = Path(request["cache_dir"])
+    print(json.dumps([describe_dataset(item, cache_dir) for item in request["datasets"]]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The datasets a person gave to this device: where they are, and what the server is told of them.
+"""The datasets that were added to this device, and their descriptions for the server.
 
-Figures and names leave the device, never text. They are opened in a process of their own, since
-the readers load far more than the agent's parent should hold.
+Figures and names leave the device, never text. Datasets are opened in a separate process, because
+the readers load far more than the agent's parent process should hold.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ DESCRIBE_S = 900  # a hub dataset is downloaded the first time
 SHAPE = "NAME=PATH[:text_column,summary_column[,domain]]"
 NAME = re.compile(r"[\w.-]{1,100}")
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+# Keys of a record in datasets.json; agents of earlier versions wrote them too.
+DATASET, STAMP, DESCRIPTION = "held", "stamp", "told"
 
 log = logging.getLogger(__name__)
 
@@ -56,38 +58,43 @@ class LocalDataset:
 
 
 def parse(text: str) -> LocalDataset:
-    """Read NAME=PATH[:text,summary[,domain]]; raises AgentError saying what to write instead."""
+    """Parse NAME=PATH[:text,summary[,domain]]; raises AgentError with what to write instead."""
     name, equals, rest = text.partition("=")
     if not equals or not rest or not NAME.fullmatch(name):
         raise AgentError(
             f"--dataset {text!r}: write {SHAPE}; the name has letters, digits, '.', '_' and '-'"
         )
-    where, columns = _split(rest)
+    source, columns = _split_columns(rest)
     text_column, summary_column, domain = (*columns, "", "", "")[:3]
-    if where in CATALOGUE:
-        if CATALOGUE[where].hub_id is None:
+    if source in CATALOGUE:
+        entry = CATALOGUE[source]
+        if entry.hub_id is None:
             raise AgentError(
-                f"--dataset {text!r}: {where} is on no hub; get it ({CATALOGUE[where].licence}) "
-                f"and give its file, such as {name}={where}.jsonl:"
-                f"{CATALOGUE[where].text_column},{CATALOGUE[where].summary_column}"
+                f"--dataset {text!r}: {source} is not on the Hub; download it ({entry.licence}) "
+                f"and give its file, such as {name}={source}.jsonl:"
+                f"{entry.text_column},{entry.summary_column}"
             )
-        return LocalDataset(name, where, text_column, summary_column, domain)
-    path = Path(where).expanduser()
-    if path.suffix.lower() in FILES or path.exists() or where.startswith((".", "/", "~")):
-        return LocalDataset(name, _checked(path, text), text_column, summary_column, domain)
-    if "/" not in where:
-        near = difflib.get_close_matches(where, list(CATALOGUE), n=1)
+        return LocalDataset(name, source, text_column, summary_column, domain)
+    path = Path(source).expanduser()
+    if path.suffix.lower() in FILES or path.exists() or source.startswith((".", "/", "~")):
+        if not path.is_file():
+            raise AgentError(f"--dataset {text!r}: there is no file {path}")
+        if path.suffix.lower() not in FILES:
+            raise AgentError(f"--dataset {text!r}: give a file that ends in {', '.join(FILES)}")
+        return LocalDataset(name, str(path.resolve()), text_column, summary_column, domain)
+    if "/" not in source:
+        near = difflib.get_close_matches(source, list(CATALOGUE), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"short names: {', '.join(CATALOGUE)}"
         raise AgentError(
-            f"--dataset {text!r}: {where!r} is no file, no short name and no hub name such as "
-            f"FiscalNote/billsum; {hint}"
+            f"--dataset {text!r}: {source!r} is neither a file, nor a short name, nor a Hub name "
+            f"such as FiscalNote/billsum; {hint}"
         )
-    return LocalDataset(name, where, text_column, summary_column, domain)
+    return LocalDataset(name, source, text_column, summary_column, domain)
 
 
-def _split(rest: str) -> tuple[str, tuple[str, ...]]:
-    """(where, columns): what follows the last colon are columns, unless all of it is a file."""
-    where, colon, tail = rest.rpartition(":")
+def _split_columns(rest: str) -> tuple[str, tuple[str, ...]]:
+    """(source, columns): columns follow the last colon, unless the whole string is a file."""
+    source, colon, tail = rest.rpartition(":")
     if not colon or Path(rest).expanduser().exists():
         return rest, ()
     columns = tuple(part.strip() for part in tail.split(","))
@@ -95,104 +102,94 @@ def _split(rest: str) -> tuple[str, tuple[str, ...]]:
         raise AgentError(
             f"--dataset: {tail!r} must be text_column,summary_column[,domain]; write {SHAPE}"
         )
-    return where, columns
-
-
-def _checked(path: Path, text: str) -> str:
-    if not path.is_file():
-        raise AgentError(f"--dataset {text!r}: there is no file {path}")
-    if path.suffix.lower() not in FILES:
-        raise AgentError(f"--dataset {text!r}: give a file that ends in {', '.join(FILES)}")
-    return str(path.resolve())
+    return source, columns
 
 
 def parse_all(texts: Sequence[str]) -> list[LocalDataset]:
-    """Read several; all faults are reported together."""
-    held, faults = [], []
+    """Parse several; all errors are reported together."""
+    datasets, errors = [], []
     for text in texts:
         try:
-            held.append(parse(text))
-        except AgentError as fault:
-            faults.append(str(fault))
-    names = [item.name for item in held]
-    faults += [
+            datasets.append(parse(text))
+        except AgentError as error:
+            errors.append(str(error))
+    names = [dataset.name for dataset in datasets]
+    errors += [
         f"--dataset: {name!r} is given twice" for name in set(names) if names.count(name) > 1
     ]
-    if faults:
-        raise AgentError("\n".join(faults))
-    return held
+    if errors:
+        raise AgentError("\n".join(errors))
+    return datasets
 
 
 def load(state_dir: Path) -> list[LocalDataset]:
-    return [LocalDataset(**item["held"]) for item in read_json(state_dir / FILE) or []]
+    return [LocalDataset(**record[DATASET]) for record in read_json(state_dir / FILE) or []]
 
 
 def describe_all(
-    state_dir: Path, held: Sequence[LocalDataset], cache_dir: Path
+    state_dir: Path, datasets: Sequence[LocalDataset], cache_dir: Path
 ) -> list[dict[str, Any]]:
-    """What the server is told of each; raises AgentError with the faults of all. Remembers it."""
-    known = _remembered(state_dir)
-    new = [item for item in held if known.get(item.name, {}).get("stamp") != item.stamp]
-    answers = dict(zip([item.name for item in new], _inspect(new, cache_dir), strict=True))
-    faults = [
-        f"dataset {name}: {said['fault']}" for name, said in answers.items() if "fault" in said
+    """Store the datasets; returns their descriptions. Raises AgentError with all errors."""
+    known = {record[DATASET]["name"]: record for record in read_json(state_dir / FILE) or []}
+    new = [item for item in datasets if known.get(item.name, {}).get(STAMP) != item.stamp]
+    results = dict(zip([item.name for item in new], _inspect(new, cache_dir), strict=True))
+    errors = [
+        f"dataset {name}: {result['fault']}"
+        for name, result in results.items()
+        if "fault" in result
     ]
-    if faults:
-        raise AgentError("\n".join(faults))
+    if errors:
+        raise AgentError("\n".join(errors))
     records = [
         {
-            "held": asdict(item),
-            "stamp": item.stamp,
-            "told": answers.get(item.name) or known[item.name]["told"],
+            DATASET: asdict(item),
+            STAMP: item.stamp,
+            DESCRIPTION: results.get(item.name) or known[item.name][DESCRIPTION],
         }
-        for item in held
+        for item in datasets
     ]
     write_json(state_dir / FILE, records)
-    return [dict(record["told"]) for record in records]
+    return [dict(record[DESCRIPTION]) for record in records]
 
 
 def describe_again(state_dir: Path, cache_dir: Path) -> list[dict[str, Any]]:
-    """At the start of the agent: files that changed are opened again, files that went are left out.
+    """Descriptions at the start of the agent; files that changed are opened again.
 
-    A dataset that cannot be opened now is left out with a warning; the others still serve.
+    A dataset that is missing or cannot be opened is skipped with a warning; the others still serve.
     """
-    told = []
+    descriptions = []
     for record in read_json(state_dir / FILE) or []:
-        item = LocalDataset(**record["held"])
+        item = LocalDataset(**record[DATASET])
         if item.is_file and not Path(item.source).exists():
-            log.warning("dataset %s is left out: there is no file %s", item.name, item.source)
+            log.warning("skipping dataset %s: there is no file %s", item.name, item.source)
             continue
-        if record["stamp"] == item.stamp:
-            told.append(dict(record["told"]))
+        if record[STAMP] == item.stamp:
+            descriptions.append(dict(record[DESCRIPTION]))
             continue
-        answer = _inspect([item], cache_dir)[0]
-        if "fault" in answer:
-            log.warning("dataset %s is left out: %s", item.name, answer["fault"])
+        result = _inspect([item], cache_dir)[0]
+        if "fault" in result:
+            log.warning("skipping dataset %s: %s", item.name, result["fault"])
         else:
-            told.append(answer)
-    return told
+            descriptions.append(result)
+    return descriptions
 
 
-def _remembered(state_dir: Path) -> dict[str, dict[str, Any]]:
-    return {item["held"]["name"]: item for item in read_json(state_dir / FILE) or []}
-
-
-def _inspect(held: Sequence[LocalDataset], cache_dir: Path) -> list[dict[str, Any]]:
-    if not held:
+def _inspect(datasets: Sequence[LocalDataset], cache_dir: Path) -> list[dict[str, Any]]:
+    if not datasets:
         return []
-    asked = {"cache_dir": str(cache_dir), "datasets": [asdict(item) for item in held]}
+    request = {"cache_dir": str(cache_dir), "datasets": [asdict(item) for item in datasets]}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "workers.agent.profile.inspect_data"],
-            input=json.dumps(asked),
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             cwd=ROOT,
             timeout=DESCRIBE_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise AgentError(f"the datasets could not be opened within {DESCRIBE_S} s") from error
+        raise AgentError(f"opening the datasets took longer than {DESCRIBE_S} s") from error
     if done.returncode:
-        raise AgentError(f"the datasets could not be opened: {done.stderr.strip()[-500:]}")
-    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return answers
+        raise AgentError(f"cannot open the datasets: {done.stderr.strip()[-500:]}")
+    results: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return results

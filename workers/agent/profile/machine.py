@@ -1,4 +1,4 @@
-"""What this machine calls itself."""
+"""Names of this machine and its processor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cpu_name() -> str:
 
 
 def machine_kind() -> str:
-    """The board's own name (Raspberry Pi, Jetson), else the product, else the architecture."""
+    """The board's name (Raspberry Pi, Jetson), else the product, else the architecture."""
     for path in ("/proc/device-tree/model", "/sys/devices/virtual/dmi/id/product_name"):
         try:
             text = Path(path).read_text("utf-8", "replace").strip("\0 \n")

@@ -1,7 +1,7 @@
-"""Measures this machine with torch, in a process of its own: JSON on standard output.
+"""Measures this machine with torch, in a separate process: JSON on standard output.
 
-None of it is a data sheet's figure: it is what this device reaches with the software it has. What
-cannot be measured is left out and named.
+No figure comes from a data sheet: each is what this device reaches with its software. What cannot
+be measured is left out and listed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Notes:
         self.lines: list[str] = []
 
     def attempt(self, name: str, call: Callable[[], T]) -> T | None:
-        """The result; None where it failed, which is noted."""
+        """The result; None where the call failed, which is noted."""
         try:
             return call()
         except (OSError, RuntimeError, MemoryError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self.lines.append(f"{name}: {first[:150]}")
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            self.lines.append(f"{name}: {first_line[:150]}")
             return None
 
 
@@ -53,26 +53,26 @@ def profile(threads: int, folder: Path) -> dict[str, Any]:
     if threads:
         torch.set_num_threads(threads)
     device, notes = pick_device(), Notes()
-    found = {**machine(device), "threads": torch.get_num_threads()}
+    figures = {**machine(device), "threads": torch.get_num_threads()}
     load = psutil.cpu_percent(LOAD_S)
     if load > BUSY_PERCENT:
         notes.lines.append(f"the machine was busy ({load:.0f} %): figures may be low, probe again")
-    found |= power(found)  # before this process makes it busy
-    found |= speeds(device, notes)
+    figures |= power(figures)  # before the benchmarks make the machine busy
+    figures |= speeds(device, notes)
     rates = notes.attempt("disk", lambda: disk.rates(folder))
     if rates:
-        found["disk_write_bps"] = rates.write_bps
+        figures["disk_write_bps"] = rates.write_bps
         if rates.read_bps:
-            found["disk_read_bps"] = rates.read_bps
-    found["not_measured"] = notes.lines
-    found["probe_s"] = round(time.perf_counter() - began, 2)
-    return found
+            figures["disk_read_bps"] = rates.read_bps
+    figures["not_measured"] = notes.lines
+    figures["probe_s"] = round(time.perf_counter() - began, 2)
+    return figures
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What it is, and the row of the planner's table that it is recognised as."""
+    """Names and sizes, and the row of the planner's table that matches."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    found = {
+    values = {
         "kind": machine_kind(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
@@ -84,50 +84,47 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     if gpu:
-        found["accelerator_uuid"] = _uuid(gpu)
-    known = recognise(found)
-    return {**found, "board": known.id if known else ""}
+        uuid = str(getattr(gpu, "uuid", "") or "")  # not in every version of torch
+        prefix = "" if uuid.startswith("GPU-") or not uuid else "GPU-"
+        values["accelerator_uuid"] = prefix + uuid
+    board = recognise(values)
+    return {**values, "board": board.id if board else ""}
 
 
-def _uuid(gpu: Any) -> str:
-    """The card's name for its driver; '' where this torch does not tell."""
-    told = str(getattr(gpu, "uuid", "") or "")
-    return told if told.startswith("GPU-") or not told else f"GPU-{told}"
-
-
-def power(found: Mapping[str, Any]) -> dict[str, Any]:
-    sensor = choose(gpu_of(found))
+def power(figures: Mapping[str, Any]) -> dict[str, Any]:
+    sensor = choose(gpu_of(figures))
     watts = idle_watts(sensor) if sensor else None
     idle = {} if watts is None else {"idle_watts": round(watts, 3)}
     return {"power_sensor": sensor.name if sensor else "", **idle}
 
 
 def speeds(device: torch.device, notes: Notes) -> dict[str, Any]:
-    """Peaks and kernels of each precision, the quicker precision, and memory bandwidth."""
+    """Peaks and kernels of each precision, the faster precision, and memory bandwidth."""
     peaks: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     for name, precision in PRECISIONS.items():
         peak = notes.attempt(f"{name} peak", lambda: benchmarks.peak_flops(precision, device))  # noqa: B023
         peaks[name] = peak or 0.0
         if peak:
-            rows += _rows(name, precision, device, peak, notes)
+            rows += _kernel_rows(name, precision, device, peak, notes)
     usable = {name: peak for name, peak in peaks.items() if peak}
     bandwidth = notes.attempt("memory", lambda: benchmarks.memory_bandwidth_bps(device))
-    found: dict[str, Any] = {"peak_flops": peaks, "kernels": rows}
+    figures: dict[str, Any] = {"peak_flops": peaks, "kernels": rows}
     if usable:
-        found["precision"] = benchmarks.quicker(rows, usable)
+        figures["precision"] = benchmarks.faster_precision(rows, usable)
     if bandwidth:
-        found["memory_bandwidth_bps"] = bandwidth
-    return found
+        figures["memory_bandwidth_bps"] = bandwidth
+    return figures
 
 
-def _rows(
+def _kernel_rows(
     name: str, precision: torch.dtype, device: torch.device, peak: float, notes: Notes
 ) -> list[dict[str, Any]]:
+    """The kernels' rows, up to the first that failed."""
     rows: list[dict[str, Any]] = []
 
     def measure() -> None:
-        for kernel, figures in benchmarks.measured(precision, device, peak):
+        for kernel, figures in benchmarks.measure_kernels(precision, device, peak):
             rows.append({"name": kernel, "precision": name, **figures})
 
     notes.attempt(f"{name} kernels", measure)

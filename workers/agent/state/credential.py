@@ -1,4 +1,4 @@
-"""What enrolment gave this device, kept in a file that only its owner can read."""
+"""The device's credential from enrolment, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "credential.json"
 
 @dataclass(frozen=True)
 class DeviceCredential:
-    """Secrets are left out of its repr so that no log line shows them."""
+    """Secrets are left out of the repr, so that no log line shows them."""
 
     server: str
     device_id: int
@@ -37,10 +37,10 @@ class DeviceCredential:
 
 
 def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> DeviceCredential:
-    """Read the server's answer to an enrolment; raises AgentError where it is no such answer."""
+    """Parse the server's answer to an enrolment; raises AgentError where it is malformed."""
     try:
         device, broker = answer["device"], answer["broker"]
-        found = DeviceCredential(
+        credential = DeviceCredential(
             server=server,
             device_id=int(device["id"]),
             name=str(device["name"]),
@@ -52,24 +52,27 @@ def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> 
             broker_url=str(broker["url"]),
             signing_public_key=str(answer["signing_public_key"]),
         )
-        sound = len(found.public_key) == 32
+        valid_key = len(credential.public_key) == 32
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise AgentError(f"{server} gave no enrolment answer; is it an Edgewise server?") from error
-    if not sound:
-        raise AgentError(f"{server} gave no usable signing key; update server and agent")
-    return found
+        raise AgentError(f"{server} sent no enrolment answer; is it an Edgewise server?") from error
+    if not valid_key:
+        raise AgentError(f"{server} sent no valid signing key; update the server and the agent")
+    return credential
 
 
-def moved(known: DeviceCredential, server: str = "", broker: str = "") -> DeviceCredential:
-    """The same credential at other addresses; ``broker`` is one without user and password."""
+def with_addresses(
+    credential: DeviceCredential, server: str = "", broker: str = ""
+) -> DeviceCredential:
+    """The credential at new addresses; ``broker`` has neither user nor password."""
     if server:
-        known = replace(known, server=server)
+        credential = replace(credential, server=server)
     if broker:
-        user_info = urlsplit(known.broker_url).netloc.rpartition("@")[0]
+        user_info = urlsplit(credential.broker_url).netloc.rpartition("@")[0]
         parts = urlsplit(broker)
-        where = parts.netloc.rpartition("@")[2]
-        known = replace(known, broker_url=urlunsplit(parts._replace(netloc=f"{user_info}@{where}")))
-    return known
+        host = parts.netloc.rpartition("@")[2]
+        url = urlunsplit(parts._replace(netloc=f"{user_info}@{host}"))
+        credential = replace(credential, broker_url=url)
+    return credential
 
 
 def save(state_dir: Path, credential: DeviceCredential) -> None:
@@ -77,7 +80,7 @@ def save(state_dir: Path, credential: DeviceCredential) -> None:
 
 
 def load(state_dir: Path) -> DeviceCredential | None:
-    """The stored credential, or None where this device is not enrolled."""
+    """The stored credential; None where this device is not enrolled."""
     path = state_dir / FILE
     if not path.exists():
         return None
@@ -91,13 +94,13 @@ def load(state_dir: Path) -> DeviceCredential | None:
 
 
 def require(state_dir: Path) -> DeviceCredential:
-    found = load(state_dir)
-    if found is None:
+    credential = load(state_dir)
+    if credential is None:
         raise AgentError(
             f"this device is not enrolled (no credential in {state_dir}); run "
             "`python -m workers.agent enroll --server URL --token TOKEN` first"
         )
-    return found
+    return credential
 
 
 def forget(state_dir: Path) -> None:

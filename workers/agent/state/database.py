@@ -1,8 +1,7 @@
-"""One SQLite file that the agent's processes share: samples not yet acknowledged, what the training
-process does, what was cancelled, which messages were seen.
+"""The agent's SQLite file, shared by its processes: samples, activity, cancellations, nonces.
 
-A SQLite connection must not live through a fork, and the pool forks at any time: each process has
-at most one connection, guarded by a lock that a fork takes first, and closed before it.
+A SQLite connection must not survive a fork, and Celery's pool forks at any time. Each process has
+at most one connection; a fork takes its lock and closes it first.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sample (
@@ -32,19 +32,19 @@ log = logging.getLogger(__name__)
 
 
 class StateDatabase:
-    """``transaction()`` gives the connection; everything in the block is written, or nothing."""
+    """``transaction()`` yields the connection; all of the block is written, or nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         os.register_at_fork(
-            before=self._before_fork,
+            before=self._lock_and_close,
             after_in_parent=self._lock.release,
             after_in_child=self._lock.release,
         )
 
-    def _before_fork(self) -> None:
+    def _lock_and_close(self) -> None:
         self._lock.acquire()
         self.close()
 
@@ -66,8 +66,8 @@ class StateDatabase:
                 raise
             connection.commit()
 
-    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        """Read without taking the writer's lock."""
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read without the writer's lock."""
         with self._lock:
             return self._open().execute(query, values).fetchall()
 
@@ -78,15 +78,15 @@ class StateDatabase:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                self._set_aside()
+                self._move_damaged_file()
                 self._connection = _connect(self.path)
         return self._connection
 
-    def _set_aside(self) -> None:
-        """A power cut can leave a broken file: numbering goes on from what the server knows."""
-        spoilt = self.path.with_name(f"{self.path.name}.broken-{int(time.time())}")
-        log.error("%s is damaged; it is kept as %s and a new one begins", self.path, spoilt.name)
-        self.path.replace(spoilt)
+    def _move_damaged_file(self) -> None:
+        """A power cut can damage the file; sample numbers continue from the server's count."""
+        damaged = self.path.with_name(f"{self.path.name}.broken-{int(time.time())}")
+        log.error("%s is damaged; moved it to %s and started anew", self.path, damaged.name)
+        self.path.replace(damaged)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Small JSON files that survive a crash: complete, or not there at all."""
+"""Small JSON files that survive a crash: a file is complete, or absent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Replace ``path`` in one step; only its owner can read it."""
+    """Replace ``path`` atomically; only its owner can read it."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     part = Path(name)
     try:

@@ -1,4 +1,4 @@
-"""One running agent per state folder."""
+"""The lock that allows one running agent per state folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FILE = "run.lock"
 
 
 class RunLock:
-    """Held until ``release`` or the end of the process; a forked child must ``forget`` it."""
+    """Locked until ``release`` or the end of the process; a forked child must ``forget`` it."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE
         self._handle: int | None = None
 
     def acquire(self, patience_s: float = 2.0) -> None:
-        """Take it; an agent that was just killed gets ``patience_s`` to let go."""
+        """Lock; an agent that was just killed has ``patience_s`` to end."""
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + patience_s
         while not _try_lock(handle):
@@ -28,8 +28,8 @@ class RunLock:
                 holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
                 os.close(handle)
                 raise AgentError(
-                    f"an agent already runs on {self._path.parent} (process {holder}); stop it, "
-                    "or give this one its own --state-dir"
+                    f"an agent is already running on {self._path.parent} (process {holder}); "
+                    "stop it, or give this one its own --state-dir"
                 )
             time.sleep(0.05)
         os.ftruncate(handle, 0)
@@ -57,7 +57,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def holder_of(state_dir: Path) -> int | None:
-    """The process that runs on ``state_dir`` now, or None."""
+    """The id of the process that runs on ``state_dir`` now, or None."""
     path = state_dir / FILE
     if not path.exists():
         return None

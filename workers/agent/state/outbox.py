@@ -1,4 +1,4 @@
-"""Samples kept until the server acknowledged them. A number is never used twice."""
+"""Samples waiting for the server's acknowledgement. A sequence number is never used twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from workers.agent.state.database import StateDatabase
 
-KEPT_AT_MOST = 100_000  # about a day of training without a server, some 40 MB
+MAX_SAMPLES = 100_000  # about a day of training without a server, some 40 MB
 
 log = logging.getLogger(__name__)
 
@@ -33,49 +33,52 @@ class OutboxSample:
 
 
 class Outbox:
-    def __init__(self, store: StateDatabase, kept_at_most: int = KEPT_AT_MOST) -> None:
-        self._store = store
-        self._kept_at_most = kept_at_most
+    def __init__(self, database: StateDatabase, max_samples: int = MAX_SAMPLES) -> None:
+        self._database = database
+        self._max_samples = max_samples
 
     def add(self, at: str, assignment: str | None, values: Mapping[str, float]) -> int:
-        """Keep a sample and return its number; values that are not finite are left out."""
+        """Store a sample and return its number; values that are not finite are left out."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        with self._store.transaction() as db:
+        with self._database.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO sample (at, assignment, body) VALUES (?, ?, ?)",
                 (at, assignment, json.dumps(finite)),
             )
             seq = int(cursor.lastrowid or 0)
             (oldest,) = db.execute("SELECT min(seq) FROM sample").fetchone()
-            if seq - oldest >= self._kept_at_most:
-                until = oldest + max(1, self._kept_at_most // 10)
+            if seq - oldest >= self._max_samples:
+                until = oldest + max(1, self._max_samples // 10)
                 dropped = db.execute("DELETE FROM sample WHERE seq < ?", (until,)).rowcount
-                log.warning("the outbox is full: the %d oldest samples were dropped", dropped)
+                log.warning("the outbox is full: dropped the %d oldest samples", dropped)
         return seq
 
     def oldest(self, limit: int) -> list[OutboxSample]:
-        rows = self._store.rows(
+        rows = self._database.rows(
             "SELECT seq, at, assignment, body FROM sample ORDER BY seq LIMIT ?", limit
         )
-        return [_sample(row) for row in rows]
+        return [
+            OutboxSample(seq, at, assignment, json.loads(body))
+            for seq, at, assignment, body in rows
+        ]
 
     def acknowledge(self, seq: int) -> None:
-        """Forget every sample up to ``seq``."""
-        with self._store.transaction() as db:
+        """Delete every sample up to ``seq``."""
+        with self._database.transaction() as db:
             db.execute("DELETE FROM sample WHERE seq <= ?", (seq,))
 
     def drop(self, seq: int) -> None:
-        with self._store.transaction() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM sample WHERE seq = ?", (seq,))
 
     def clear(self) -> None:
-        """Forget all samples (this device belongs to another server now); numbers go on."""
-        with self._store.transaction() as db:
+        """Delete all samples (the device has joined another server); numbering continues."""
+        with self._database.transaction() as db:
             db.execute("DELETE FROM sample")
 
     def continue_from(self, next_seq: int) -> None:
         """Make the next number at least ``next_seq``."""
-        with self._store.transaction() as db:
+        with self._database.transaction() as db:
             row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'sample'").fetchone()
             if row is None:
                 db.execute("INSERT INTO sqlite_sequence VALUES ('sample', ?)", (next_seq - 1,))
@@ -85,10 +88,5 @@ class Outbox:
                 )
 
     def __len__(self) -> int:
-        ((count,),) = self._store.rows("SELECT count(*) FROM sample")
-        return int(str(count))
-
-
-def _sample(row: tuple[Any, ...]) -> OutboxSample:
-    seq, at, assignment, body = row
-    return OutboxSample(seq, at, assignment, json.loads(body))
+        ((count,),) = self._database.rows("SELECT count(*) FROM sample")
+        return int(count)

@@ -1,4 +1,4 @@
-"""What the agent's two processes tell each other: activity, cancellations, seen messages, notes."""
+"""State that the agent's two processes share: activity, cancellations, seen messages, notes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from workers.agent.state.database import StateDatabase
 
-CANCELLED_KEPT_S = 86_400
+CANCELLATION_KEPT_S = 86_400
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the training process ``pid`` is busy with."""
+    """The assignment that the training process ``pid`` is working on."""
 
     assignment: str
     phase: str
@@ -34,26 +34,26 @@ IDLE: dict[str, Any] = {"assignment": None, "phase": "", "step": 0, "steps_total
 
 
 @dataclass(frozen=True)
-class Cancelled:
-    """``age_s``: seconds since this device heard of it."""
+class Cancellation:
+    """``age_s``: seconds since this device received it."""
 
     reason: str
     age_s: float
 
 
 class SharedState:
-    def __init__(self, store: StateDatabase) -> None:
-        self._store = store
+    def __init__(self, database: StateDatabase) -> None:
+        self._database = database
 
     def wipe(self) -> None:
-        """At the start of an agent: what a former one did or was told is over."""
-        with self._store.transaction() as db:
+        """At the start of an agent: drop the activity and cancellations of the one before."""
+        with self._database.transaction() as db:
             db.execute("DELETE FROM activity")
             db.execute("DELETE FROM cancelled")
             db.execute("DELETE FROM note WHERE key IN ('stopping', 'flush', 'rtt_s')")
 
     def set_activity(self, activity: Activity) -> None:
-        with self._store.transaction() as db:
+        with self._database.transaction() as db:
             db.execute(
                 "REPLACE INTO activity VALUES (1, ?, ?, ?, ?, ?)",
                 (
@@ -66,12 +66,12 @@ class SharedState:
             )
 
     def activity(self) -> Activity | None:
-        rows = self._store.rows("SELECT assignment, phase, step, steps_total, pid FROM activity")
-        return Activity(*rows[0]) if rows else None  # type: ignore[arg-type]
+        rows = self._database.rows("SELECT assignment, phase, step, steps_total, pid FROM activity")
+        return Activity(*rows[0]) if rows else None
 
     def end_activity(self, assignment: str) -> bool:
-        """Clear it if it still is about ``assignment``, and ask for a report at once."""
-        with self._store.transaction() as db:
+        """Clear the activity if it is still about ``assignment``; request a report at once."""
+        with self._database.transaction() as db:
             query = "DELETE FROM activity WHERE assignment = ?"
             ended = db.execute(query, (assignment,)).rowcount
             db.execute("REPLACE INTO note VALUES ('flush', ?)", (repr(time.monotonic()),))
@@ -80,31 +80,32 @@ class SharedState:
     def cancel(self, assignment: str, reason: str) -> bool:
         """Mark as cancelled; False where it already was."""
         now = time.monotonic()
-        with self._store.transaction() as db:
-            db.execute("DELETE FROM cancelled WHERE at < ?", (now - CANCELLED_KEPT_S,))
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM cancelled WHERE at < ?", (now - CANCELLATION_KEPT_S,))
             values = (assignment, reason, now)
             return bool(
                 db.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?)", values).rowcount
             )
 
-    def cancelled(self, assignment: str) -> Cancelled | None:
-        rows = self._store.rows("SELECT reason, at FROM cancelled WHERE assignment = ?", assignment)
+    def cancelled(self, assignment: str) -> Cancellation | None:
+        query = "SELECT reason, at FROM cancelled WHERE assignment = ?"
+        rows = self._database.rows(query, assignment)
         if not rows:
             return None
-        return Cancelled(str(rows[0][0]), time.monotonic() - float(str(rows[0][1])))
+        return Cancellation(str(rows[0][0]), time.monotonic() - float(rows[0][1]))
 
     def see_nonce(self, nonce: str, expires_at: float, now: float) -> bool:
         """Remember a message until it expires; False where it was seen before."""
-        with self._store.transaction() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM nonce WHERE expires_at < ?", (now - 60,))
             query = "INSERT OR IGNORE INTO nonce VALUES (?, ?)"
             return bool(db.execute(query, (nonce, expires_at)).rowcount)
 
-    def note(self, key: str, value: str) -> None:
-        with self._store.transaction() as db:
+    def write_note(self, key: str, value: str) -> None:
+        with self._database.transaction() as db:
             db.execute("REPLACE INTO note VALUES (?, ?)", (key, value))
 
-    def noted(self, key: str) -> str:
+    def read_note(self, key: str) -> str:
         """The note, or '' where there is none."""
-        rows = self._store.rows("SELECT value FROM note WHERE key = ?", key)
+        rows = self._database.rows("SELECT value FROM note WHERE key = ?", key)
         return str(rows[0][0]) if rows else ""

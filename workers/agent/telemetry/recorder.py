@@ -1,4 +1,4 @@
-"""Samples of one assignment: what the training says, and what the agent's processes use."""
+"""Samples of one assignment: training metrics, and the processes' resource usage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from workers.agent.power.account import AssignmentEnergy
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import Activity, SharedState
 
-POLL_S = 0.5  # between two looks at the power
-QUIET_S = 1.5  # without a sample of the training for this long, one of the process is kept alone
+POWER_POLL_S = 0.5
+QUIET_S = 1.5  # after this long without a training sample, record resource usage alone
 
 log = logging.getLogger(__name__)
 
@@ -61,24 +61,24 @@ class NetMeter:
 
 
 class AssignmentRecorder:
-    """Writes samples and activity of one assignment to the store while its ``with`` block runs."""
+    """Records an assignment's samples and activity while its ``with`` block runs."""
 
     def __init__(
         self,
         outbox: Outbox,
-        board: SharedState,
+        shared_state: SharedState,
         traffic: Traffic,
         iso_now: Callable[[], str],
         assignment: str,
         energy: AssignmentEnergy | None = None,
     ) -> None:
-        self._outbox, self._board, self._iso_now = outbox, board, iso_now
+        self._outbox, self._shared_state, self._iso_now = outbox, shared_state, iso_now
         self._processes, self._net = ProcessMeter(), NetMeter(traffic)
         self.energy = energy or AssignmentEnergy()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._last = time.monotonic()
-        self._thread = threading.Thread(target=self._fill_silence, name="samples", daemon=True)
+        self._last_sample = time.monotonic()
+        self._thread = threading.Thread(target=self._fill_gaps, name="samples", daemon=True)
         self.activity = Activity(assignment, "accepted", 0, 0, os.getpid())
 
     def __enter__(self) -> AssignmentRecorder:
@@ -91,16 +91,16 @@ class AssignmentRecorder:
         self._thread.join()
         self.energy.poll()
         self.record({})
-        self._board.end_activity(self.activity.assignment)
+        self._shared_state.end_activity(self.activity.assignment)
 
     def enter(self, phase: str) -> None:
-        """Another phase of the assignment has begun."""
+        """Start another phase of the assignment."""
         self.energy.enter(phase)
-        self._show(phase, self.activity.step, self.activity.steps_total)
+        self._set_activity(phase, self.activity.step, self.activity.steps_total)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is drawn in this block is drawn for nothing: the server is away."""
+        """Energy used in this block counts as waiting for an absent server."""
         self.energy.enter("waiting")
         try:
             yield
@@ -108,31 +108,31 @@ class AssignmentRecorder:
             self.energy.enter(self.activity.phase)
 
     def advance(self, step: int, steps_total: int) -> None:
-        self._show(self.activity.phase, step, steps_total)
+        self._set_activity(self.activity.phase, step, steps_total)
 
-    def _show(self, phase: str, step: int, steps_total: int) -> None:
+    def _set_activity(self, phase: str, step: int, steps_total: int) -> None:
         self.activity = Activity(self.activity.assignment, phase, step, steps_total, os.getpid())
         self._publish()
 
     def _publish(self) -> None:
         try:
-            self._board.set_activity(self.activity)
+            self._shared_state.set_activity(self.activity)
         except sqlite3.Error as error:
-            log.warning("the activity cannot be noted: %s", error)
+            log.warning("cannot store the activity: %s", error)
 
     def record(self, values: Mapping[str, float]) -> None:
-        """Keep a sample. A full disk loses samples, never the training."""
+        """Store a sample. A full disk loses samples, never the training."""
         with self._lock:
-            self._last = time.monotonic()
-            used = {**self._processes.read(), **self._net.read(), **self.energy.sample()}
-            sample = {**values, **used}
+            self._last_sample = time.monotonic()
+            usage = {**self._processes.read(), **self._net.read(), **self.energy.sample()}
+            sample = {**values, **usage}
             try:
                 self._outbox.add(self._iso_now(), self.activity.assignment, sample)
             except sqlite3.Error as error:
-                log.warning("a sample is lost: %s", error)
+                log.warning("lost a sample: %s", error)
 
-    def _fill_silence(self) -> None:
-        while not self._ended.wait(POLL_S):
+    def _fill_gaps(self) -> None:
+        while not self._ended.wait(POWER_POLL_S):
             self.energy.poll()
-            if time.monotonic() - self._last >= QUIET_S:
+            if time.monotonic() - self._last_sample >= QUIET_S:
                 self.record({})

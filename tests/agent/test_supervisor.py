@@ -1,11 +1,11 @@
-"""The warden tells the server at once of what the training process does now."""
+"""The supervisor tells the server at once of what the training process does now."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from workers.agent.control.supervisor import StopRequest, Warden
+from workers.agent.control.supervisor import StopRequest, Supervisor
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.shared_state import Activity, SharedState
 
@@ -13,7 +13,7 @@ from workers.agent.state.shared_state import Activity, SharedState
 def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
     board = SharedState(StateDatabase(tmp_path / "agent.sqlite3"))
     hurried: list[str] = []
-    warden = Warden(
+    supervisor = Supervisor(
         board,
         StopRequest(),
         lambda: hurried.append("now"),
@@ -23,8 +23,8 @@ def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
     seen = []
     for phase, step in (("training", 0), ("training", 1), ("uploading", 1)):
         board.set_activity(Activity("one", phase, step, 3, os.getpid()))
-        warden.tick()
+        supervisor.tick()
         seen.append(len(hurried))
     board.set_activity(Activity("another", "uploading", 0, 3, os.getpid()))
-    warden.tick()
+    supervisor.tick()
     assert [*seen, len(hurried)] == [1, 1, 2, 3]
