@@ -1,5 +1,5 @@
 # Two images: `docker build --target server .` and `docker build --target device .`
-# Versions stand in the requirements files alone. No model is fetched at build time.
+# Versions are in the requirements files. The build downloads no model.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/venv/bin:$PATH
@@ -8,7 +8,7 @@ RUN groupadd --gid 10001 edgewise \
 WORKDIR /app
 
 FROM base AS device-packages
-# pip reads it: an index with CPU-only builds of torch makes the images several GB smaller.
+# An index for pip. CPU builds of torch make the images several GB smaller.
 ARG PIP_EXTRA_INDEX_URL=""
 RUN python -m venv /venv
 COPY requirements-device.txt constraints.txt ./
@@ -41,7 +41,7 @@ COPY webapp webapp
 COPY workers workers
 COPY templates templates
 COPY static static
-# Large bodies are spooled to TMPDIR, so it lies on the volume, not in memory.
+# Large bodies are spooled to TMPDIR, so it is on the volume and not in memory.
 ENV DJANGO_SETTINGS_MODULE=webapp.settings EDGEWISE_STATIC_ROOT=/app/staticfiles \
     EDGEWISE_COMPRESS_STATIC=true \
     EDGEWISE_VAR_DIR=/var/lib/edgewise TMPDIR=/var/lib/edgewise/tmp \
