@@ -13,8 +13,9 @@ from benchmarks.memory_run import forget_peak, resident_peak
 from fedcore.architecture.sizes import Architecture
 from fedcore.compute.memory_pages import default_pages, keep_pages, release_pages
 from fedcore.methods.session import set_dropout
-from fedcore.model.adapters import attach, trainable_parameters
+from fedcore.model.adapters import attach
 from fedcore.model.load import load_base
+from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.step_flops import StepCost
 from fedcore.plan.cost.workload import Workload
 from fedcore.seeds import derive

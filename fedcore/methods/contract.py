@@ -54,7 +54,7 @@ class Context:
 
     def received(self) -> dict[str, Tensor]:
         """Copies of the received weights that train, by artefact name, where the model is."""
-        live = shared_parameters(self.work.model, self.spec.adapter.kind)
+        live = shared_parameters(self.work.model, self.spec.adapter.family.kind)
         return {name: tensor.detach().clone() for name, tensor in live}
 
 

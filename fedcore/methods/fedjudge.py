@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedcore.methods.contract import Context, LossTerm
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.parameters import trainable_parameters
 from fedcore.train.gradient_passes import each_gradient
 from fedcore.train.loop import Weights
 

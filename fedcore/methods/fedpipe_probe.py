@@ -22,7 +22,7 @@ import torch
 
 from fedcore.architecture.matrices import matrices
 from fedcore.methods.session import Session, set_dropout
-from fedcore.model.adapters import adapter_parameters
+from fedcore.model.parameters import adapter_parameters
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import factor_of

@@ -15,7 +15,7 @@ from typing import Any
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, DeviceState, LossTerm
 from fedcore.methods.round_files import LATEST_DRAW, Key, RoundFiles
-from fedcore.model.adapters import adapter_parameters, set_adapter
+from fedcore.model.parameters import adapter_parameters, set_adapter
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import lora_of
 from fedcore.train.loop import Weights

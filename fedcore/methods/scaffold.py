@@ -15,7 +15,7 @@ from torch import Tensor
 from fedcore.aggregation.server_optimizers import CONTROLS
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, LossTerm
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.parameters import trainable_parameters
 from fedcore.train.loop import Weights
 from fedcore.wire.frame import FrameReader, write_frame
 

@@ -6,23 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
-from torch import Tensor
-
 from fedcore.errors import ModelError
-from fedcore.export import bottleneck_config
-from fedcore.export.peft_config import (
-    BASE_CHANGED,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    adapter_config,
-    folds_into_base,
-)
+from fedcore.export.contract import BASE_CHANGED
+from fedcore.export.table import EXPORTS
+from fedcore.model.kinds.table import ADAPTER_MODELS
 from fedcore.model.load import fingerprint, resolve
-from fedcore.model.received import SCALE_KEY, merged_change
 from fedcore.model.source import ModelSource
 from fedcore.model.weights import WeightFiles
 from fedcore.spec.job import JobSpec
-from fedcore.spec.overrides import factor_name
 from fedcore.wire.frame import FrameReader, FrameWriter
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.msgpack", "*.h5")
@@ -34,20 +25,15 @@ def export_adapter(spec: JobSpec, global_path: Path | str, out_dir: Path | str) 
     LoRA: one that ``PeftModel.from_pretrained`` loads. Bottlenecks: one that
     ``fedcore.model.tuned.load_tuned`` loads.
     """
-    if spec.adapter.family.trains_base_weights:
+    folder = EXPORTS[spec.adapter.family.kind].folder
+    if folder is None:
         raise ModelError("this job trained every weight; there is no adapter: take the model")
-    if folds_into_base(spec):
+    if spec.adapter.averaging.merges_into_base:
         raise ModelError(BASE_CHANGED)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    if spec.adapter.kind == "bottleneck":
-        shutil.copyfile(global_path, out / bottleneck_config.WEIGHTS_FILE)
-        text = bottleneck_config.config_text(spec)
-        (out / bottleneck_config.CONFIG_FILE).write_text(text, "utf-8")
-        return out
-    shutil.copyfile(global_path, out / WEIGHTS_FILE)
-    text = json.dumps(adapter_config(spec), indent=2, sort_keys=True)
-    (out / CONFIG_FILE).write_text(text + "\n", "utf-8")
+    shutil.copyfile(global_path, out / folder.weights_file)
+    (out / folder.config_file).write_text(folder.config_text(spec), "utf-8")
     return out
 
 
@@ -57,8 +43,9 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
     Works tensor by tensor from the base's files: the memory needed is that of the largest matrix.
     Raises ModelError for bottlenecks, which no weight can take in.
     """
-    if not spec.adapter.family.merges_into_base:
-        raise ModelError(bottleneck_config.NOT_MERGED)
+    kind = spec.adapter.family.kind
+    if why := EXPORTS[kind].not_merged:
+        raise ModelError(why)
     source = resolve(spec.model.name)
     tuned = FrameReader(global_path)
     _check_base(tuned, source)
@@ -69,22 +56,8 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
     layout = {name: ("F32", files.shape(name)) for name in files.names}
     with FrameWriter(out / "model.safetensors", layout, {}) as writer:
         for name in writer.order:
-            writer.write(name, _merged(spec, name, files, tuned))
+            writer.write(name, ADAPTER_MODELS[kind].merged(spec, name, files, tuned))
     return out
-
-
-def _merged(spec: JobSpec, name: str, files: WeightFiles, tuned: FrameReader) -> Tensor:
-    if spec.adapter.family.trains_base_weights:
-        return tuned[name] if name in tuned else files.tensor(name).float()
-    weight, module = files.tensor(name).float(), name.removesuffix(".weight")
-    a, b = (factor_name(module, factor) for factor in "AB")
-    if a not in tuned:
-        return weight
-    scale = float(tuned.meta.get(SCALE_KEY, spec.adapter.scale))
-    weight = weight + scale * (tuned[b] @ tuned[a])
-    if factor_name(module, "MA") in tuned:
-        weight = weight + merged_change(tuned, module)
-    return weight
 
 
 def _check_base(tuned: FrameReader, source: ModelSource) -> None:

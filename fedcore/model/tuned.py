@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from fedcore.errors import ModelError
-from fedcore.export.bottleneck_config import CONFIG_FILE, WEIGHTS_FILE
-from fedcore.model.adapters import attach, set_adapter, set_shared
+from fedcore.export.bottleneck import CONFIG_FILE, WEIGHTS_FILE
+from fedcore.model.adapters import attach, set_shared
 from fedcore.model.load import load_base
+from fedcore.model.parameters import set_adapter
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameReader
 

@@ -12,16 +12,10 @@ from torch import Tensor
 from fedcore.architecture.sizes import Architecture
 from fedcore.compute.device import PRECISION_NAMES
 from fedcore.errors import ModelError
-from fedcore.model.adapters import (
-    adapter_parameters,
-    attach,
-    detach,
-    initial_lora,
-    set_adapter,
-    set_shared,
-    shared_parameters,
-)
+from fedcore.model.adapters import attach, detach, set_shared, shared_parameters
+from fedcore.model.kinds.lora import initial_lora
 from fedcore.model.load import Base, load_base
+from fedcore.model.parameters import adapter_parameters, set_adapter
 from fedcore.model.received import SCALE_KEY, MergedBase, adapter_of
 from fedcore.model.window import set_window
 from fedcore.plan.cost.step_flops import StepCost
@@ -78,7 +72,7 @@ class Loaded:
         self._attach(spec, device)
         set_window(self.base.model, spec.method.window)
         if not spec.adapter.family.trains_low_rank_factors:
-            set_shared(self.model, spec.adapter.kind, frame)
+            set_shared(self.model, spec.adapter.family.kind, frame)
             self._start_own(spec.seed)
             self.received = {}
             return
@@ -112,5 +106,5 @@ class Loaded:
         frame = self.received or FrameReader(weights)
         return {
             name: parameter.detach().to("cpu", torch.float32) - frame[name].float()
-            for name, parameter in shared_parameters(self.model, self._adapter.kind)
+            for name, parameter in shared_parameters(self.model, self._adapter.family.kind)
         }

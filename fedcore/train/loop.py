@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedcore.compute.device import seed_torch
 from fedcore.errors import TrainingError
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.flops import Cost
 from fedcore.seeds import derive
 from fedcore.spec.options.train import TrainSpec

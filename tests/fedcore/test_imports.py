@@ -9,7 +9,7 @@ import pytest
 
 PLAN = (
     "fedcore.spec.parse", "fedcore.rounds.sampling", "fedcore.partition", "fedcore.plan.cost.flops",
-    "fedcore.formats.frame_header", "fedcore.export.peft_config", "fedcore.catalogue",
+    "fedcore.formats.frame_header", "fedcore.export.lora", "fedcore.catalogue",
     "fedcore.formats.codec_choice", "fedcore.formats.update_header", "fedcore.formats.wire_offer",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors"}

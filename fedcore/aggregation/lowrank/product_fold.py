@@ -38,7 +38,7 @@ from fedcore.aggregation.lowrank.rules import (
 )
 from fedcore.aggregation.update_files import WeightedUpdate, open_updates
 from fedcore.compute.device import torch_threads
-from fedcore.model.adapters import initial_lora
+from fedcore.model.kinds.lora import initial_lora
 from fedcore.seeds import derive
 from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.wire.frame import FrameReader, write_frame

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from fedcore.errors import ModelError
+from fedcore.export.table import EXPORTS
 from fedcore.methods.round_files import LATEST_DRAW, Key, RoundFiles
 from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.spec.job import JobSpec
@@ -44,7 +45,7 @@ def export(folder: Path, out: Path) -> Path:
         ) from error
     if weights is None:
         raise ModelError(f"{folder} contains no model; name a folder with {STEM}-* files")
-    write = export_merged if spec.adapter.family.merges_into_base else export_adapter
+    write = export_adapter if EXPORTS[spec.adapter.family.kind].not_merged else export_merged
     return write(spec, weights, out)
 
 

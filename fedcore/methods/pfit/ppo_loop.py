@@ -24,7 +24,7 @@ from fedcore.methods.contract import Context, LossTerm
 from fedcore.methods.pfit.ppo import clipped_surrogate, kl_penalty
 from fedcore.methods.pfit.reward_reader import RewardReader
 from fedcore.methods.pfit.rollouts import Rollout, Sampler
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.parameters import trainable_parameters
 from fedcore.seeds import derive
 from fedcore.train.batches import groups, steps_of
 from fedcore.train.loop import OPTIMIZERS, Penalty, TrainSummary, schedule, train_locally

@@ -13,7 +13,7 @@ from fedcore.methods.contract import Context
 from fedcore.methods.pfit.ppo import BASELINES
 from fedcore.methods.pfit.reward_reader import RewardReader
 from fedcore.methods.pfit.summary_policy import SampledSummaries, SummaryPolicy, standing_at
-from fedcore.model.adapters import trainable_parameters
+from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.ppo_flops import PpoFlops
 from fedcore.seeds import derive
 from fedcore.train.batches import Batch, Lengths, Signs, collate

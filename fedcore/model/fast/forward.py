@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.functional import embedding, gelu, linear, relu
 from torch.utils.checkpoint import checkpoint
 
-from fedcore.model.bottleneck import NAME as BOTTLENECK
 from fedcore.model.fast.activations import gated_gelu, rms_norm
 from fedcore.model.fast.attention import Places, Spans, attend
 from fedcore.model.fast.dropout import DropoutStream
 from fedcore.model.fast.linear import Dense, cast, product
 from fedcore.model.fast.loss import cross_entropy
+from fedcore.model.kinds.bottleneck import NAME as BOTTLENECK
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,

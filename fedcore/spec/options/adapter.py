@@ -34,9 +34,8 @@ class AdapterFamily:
     ``trains_low_rank_factors``: pairs A and B, averaged by a ``LowRankRule``.
     ``trains_base_weights``: weights of the model itself train and travel, so there is no adapter
     beside it. ``freezes_base``: some weights stay frozen and may be kept in fewer bytes.
-    ``merges_into_base``: the tuned model is a model of the same shape. ``takes_personal_lora``: a
-    device may train a LoRA of its own beside it. ``anchors_policy``: PPO can keep a copy of all
-    that trains as its anchor.
+    ``takes_personal_lora``: a device may train a LoRA of its own beside it. ``anchors_policy``: PPO
+    can keep a copy of all that trains as its anchor.
     """
 
     kind: AdapterKind
@@ -46,7 +45,6 @@ class AdapterFamily:
     trains_low_rank_factors: bool = False
     trains_base_weights: bool = False
     freezes_base: bool = True
-    merges_into_base: bool = True
     takes_personal_lora: bool = False
     anchors_policy: bool = False
 
@@ -70,7 +68,6 @@ ADAPTERS: Mapping[AdapterKind, AdapterFamily] = {
             "Bottleneck adapters",
             "Small layers after each feed-forward block; PFTT shares these.",
             ("width",),
-            merges_into_base=False,
             takes_personal_lora=True,
         ),
         AdapterFamily(

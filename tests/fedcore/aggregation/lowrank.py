@@ -13,7 +13,7 @@ from torch import Tensor
 from fedcore.aggregation.fold_task import FoldReport, NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile
-from fedcore.model.adapters import initial_lora
+from fedcore.model.kinds.lora import initial_lora
 from fedcore.model.received import SCALE_KEY, adapter_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, factor_name, tailored, tailoring, trained_shapes

@@ -8,9 +8,9 @@ import pytest
 
 from fedcore.architecture.matrices import matrices
 from fedcore.architecture.sizes import KNOWN, architecture_of
-from fedcore.model.adapters import lora_shapes
-from fedcore.model.initial import skeleton
+from fedcore.model.kinds.lora import lora_shapes
 from fedcore.model.load import resolve
+from fedcore.model.skeleton import skeleton
 from fedcore.spec.options.adapter import LORA_TARGETS, AdapterSpec
 from fedcore.spec.overrides import factor_of
 from tests.fedcore.conftest import make_model

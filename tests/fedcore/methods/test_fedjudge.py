@@ -13,8 +13,8 @@ from fedcore.methods.contract import Context
 from fedcore.methods.fedjudge import importance, restraint
 from fedcore.methods.objectives import term_of
 from fedcore.methods.session import Session, Update
-from fedcore.model.adapters import trainable_parameters
 from fedcore.model.initial import write_initial
+from fedcore.model.parameters import trainable_parameters
 from fedcore.spec.job import JobSpec
 from fedcore.train.batches import Signs, collate, forward, token_losses
 from fedcore.train.datasets import Source

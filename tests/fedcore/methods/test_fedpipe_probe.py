@@ -11,8 +11,8 @@ import torch
 from fedcore.architecture.matrices import matrices
 from fedcore.methods.fedpipe_probe import nudge, sensitivity
 from fedcore.methods.session import Session
-from fedcore.model.adapters import adapter_parameters
 from fedcore.model.initial import write_initial
+from fedcore.model.parameters import adapter_parameters
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS

@@ -17,11 +17,13 @@ from benchmarks.saved_activations import _saved, _spec
 from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.errors import ModelError, WireError
 from fedcore.methods.session import Session
-from fedcore.model.adapters import attach, detach, get_trainable, set_shared, shared_parameters
-from fedcore.model.bottleneck import bottleneck_shapes
+from fedcore.model.adapters import attach, detach, set_shared, shared_parameters
 from fedcore.model.export_folder import export_adapter, export_merged
-from fedcore.model.initial import skeleton, write_initial
+from fedcore.model.initial import write_initial
+from fedcore.model.kinds.bottleneck import bottleneck_shapes
 from fedcore.model.load import Base, load_base, resolve
+from fedcore.model.parameters import get_trainable
+from fedcore.model.skeleton import skeleton
 from fedcore.model.source import ModelSource
 from fedcore.model.tuned import load_tuned
 from fedcore.plan.cost.kinds.table import payload_bytes

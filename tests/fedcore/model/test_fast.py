@@ -13,13 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedcore.architecture.sizes import architecture_of
 from fedcore.compute.device import repeatable
-from fedcore.model.adapters import attach, get_trainable, set_trainable, trainable_parameters
+from fedcore.model.adapters import attach
 from fedcore.model.fast.dropout import DropoutStream, scale
 from fedcore.model.fast.forward import ForwardSettings, Rows, decode, loss_sum, supports
 from fedcore.model.fast.linear import has_onednn, onednn
 from fedcore.model.fast.loss import ROWS
 from fedcore.model.fast.loss import cross_entropy as in_pieces
 from fedcore.model.load import load_base
+from fedcore.model.parameters import get_trainable, set_trainable, trainable_parameters
 from fedcore.plan.cost.step_flops import full_cost, lora_cost
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.train.kernels import KERNELS, KernelContext, kernels_of, pieces

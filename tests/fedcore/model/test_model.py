@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedcore.errors import ModelError, WireError
-from fedcore.model.adapters import attach, get_trainable, lora_shapes, set_trainable
+from fedcore.model.adapters import attach
 from fedcore.model.export_folder import export_adapter, export_merged
-from fedcore.model.initial import full_shapes, skeleton, write_initial
+from fedcore.model.initial import write_initial
+from fedcore.model.kinds.lora import lora_shapes
 from fedcore.model.load import fingerprint, load_base, resolve
+from fedcore.model.parameters import get_trainable, set_trainable
+from fedcore.model.skeleton import full_shapes, skeleton
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import make_model, spec_of

@@ -15,9 +15,10 @@ from fedcore.dialogues.examples import generate
 from fedcore.errors import ModelError
 from fedcore.methods.session import Session
 from fedcore.model import quantise
-from fedcore.model.adapters import attach, set_trainable
+from fedcore.model.adapters import attach
 from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.load import load_base
+from fedcore.model.parameters import set_trainable
 from fedcore.model.quantise import BLOCK, NF4_LEVELS, SCHEMES, QuantisedLinear
 from fedcore.simulate.federation import RoundResult, global_file, simulate
 from fedcore.spec.job import JobSpec

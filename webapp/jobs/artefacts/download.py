@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,14 +14,8 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils.text import slugify
 
 from fedcore.errors import EdgewiseError
-from fedcore.export import bottleneck_config
-from fedcore.export.peft_config import (
-    BASE_CHANGED,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    adapter_config,
-    folds_into_base,
-)
+from fedcore.export.contract import BASE_CHANGED, AdapterFolder
+from fedcore.export.table import EXPORTS
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import taken_home
 from webapp.common.task_queue import EXPORT, send_after_commit
@@ -30,41 +23,6 @@ from webapp.jobs.artefacts.store import CHUNK, removed_text, storage
 from webapp.jobs.artefacts.streaming import stream
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
-README = """# {name}
-
-A LoRA adapter for `{model}`, trained by Edgewise on {when}; its weights have the SHA-256
-`{sha256}`.
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-base = AutoModelForSeq2SeqLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "this/folder")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
-```
-"""
-BOTTLENECKS = """# {name}
-
-Bottleneck adapters of width {width} for `{model}`, trained by Edgewise on {when}; their weights
-have the SHA-256 `{sha256}`. transformers and PEFT know no such adapters, and they cannot be merged
-into the model (there is a GELU between their matrices), so Edgewise's own loader loads them:
-
-```python
-from fedcore.model.tuned import load_tuned
-
-model, tokenizer = load_tuned("this/folder")
-inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
-```
-
-A device of a PFTT job adds what it kept for itself: `load_tuned("this/folder", own="FILE")`.
-
-Each adapter stands after a feed-forward block, before dropout and the residual sum:
-`x + up(gelu(down(x)))`, both with biases; the names of the tensors say after which block.
-"""
 ONLY_SAID = (
     "no model is here yet, only what one says: each device of this job keeps its own, and the "
     "parent sends its model in the last round"
@@ -108,13 +66,12 @@ def offered(job: Job) -> dict[str, Any]:
     if best is None or best.kind != ArtefactKind.GLOBAL:
         return {"global": None, "adapter_url": None, "note": "", "merged_url": None}
     spec, base = taken_home(job.job_spec), f"/api/v1/jobs/{job.pk}/download"
-    folds = folds_into_base(spec)
-    apart = not spec.adapter.family.trains_base_weights and not folds
+    export, folds = EXPORTS[spec.adapter.family.kind], spec.adapter.averaging.merges_into_base
     return {
         "global": {"sha256": best.sha256, "size_bytes": best.size_bytes},
-        "adapter_url": f"{base}/adapter/" if apart else None,
+        "adapter_url": f"{base}/adapter/" if export.folder and not folds else None,
         "note": BASE_CHANGED if folds else "",
-        "merged_url": f"{base}/merged/" if spec.adapter.family.merges_into_base else None,
+        "merged_url": None if export.not_merged else f"{base}/merged/",
     }
 
 
@@ -125,25 +82,26 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
     folds a part of what it learns into the base. Raises NoModel, and BeingMade as ``merged`` does.
     """
     spec = taken_home(job.job_spec)
-    if folds_into_base(spec):
+    if spec.adapter.averaging.merges_into_base:
         if round_number is not None:
             raise NoModel(BASE_CHANGED)
         return merged(request, job)
-    if spec.adapter.family.trains_base_weights:
+    folder = EXPORTS[spec.adapter.family.kind].folder
+    if folder is None:
         if round_number is not None:
             raise NoModel("this job trained the model's own weights; take a round's as an artefact")
         return merged(request, job)
     artefact = model_after(job, round_number)
     suffix = "adapter" if round_number is None else f"adapter-round-{round_number}"
-    folder = bottleneck_folder if spec.adapter.kind == "bottleneck" else peft_folder
-    return send_zip(request, folder(spec, artefact), f"{file_stem(job)}-{suffix}.zip")
+    members = adapter_folder(spec, folder, artefact)
+    return send_zip(request, members, f"{file_stem(job)}-{suffix}.zip")
 
 
 def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The whole tuned model. Raises BeingMade, having asked for it, where nobody made it yet."""
     model_after(job, None)
-    if not taken_home(job.job_spec).adapter.family.merges_into_base:
-        raise NoModel(bottleneck_config.NOT_MERGED)
+    if why := EXPORTS[taken_home(job.job_spec).adapter.family.kind].not_merged:
+        raise NoModel(why)
     if job.merged_artefact is None:
         request_merged(job)
         raise BeingMade("the model is being merged; ask again in a few seconds")
@@ -176,36 +134,19 @@ def model_after(job: Job, round_number: int | None) -> Artefact:
     return artefact
 
 
-def peft_folder(spec: JobSpec, artefact: Artefact) -> list[ZipMember]:
-    """The files that ``PeftModel.from_pretrained`` wants, and one for people."""
-    config = json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
-    base = PACKAGED_BASES.get(spec.model.name, spec.model.name)
-    readme = README.format(
+def adapter_folder(spec: JobSpec, folder: AdapterFolder, artefact: Artefact) -> list[ZipMember]:
+    """The files that the adapter's loader wants, and one for people."""
+    readme = folder.readme.format(
         name=spec.name,
         model=spec.model.name,
-        base=base,
-        prefix=spec.data.prefix,
-        when=f"{artefact.created_at:%Y-%m-%d}",
-        sha256=artefact.sha256,
-    )
-    weights = ZipMember(WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact))
-    return [_text(CONFIG_FILE, config), _text("README.md", readme), weights]
-
-
-def bottleneck_folder(spec: JobSpec, artefact: Artefact) -> list[ZipMember]:
-    """The files that ``fedcore.model.tuned.load_tuned`` wants, and one for people."""
-    readme = BOTTLENECKS.format(
-        name=spec.name,
-        model=spec.model.name,
+        base=PACKAGED_BASES.get(spec.model.name, spec.model.name),
         width=spec.adapter.width,
         prefix=spec.data.prefix,
         when=f"{artefact.created_at:%Y-%m-%d}",
         sha256=artefact.sha256,
     )
-    weights = ZipMember(
-        bottleneck_config.WEIGHTS_FILE, artefact.size_bytes, partial(bytes_of, artefact)
-    )
-    config = _text(bottleneck_config.CONFIG_FILE, bottleneck_config.config_text(spec))
+    config = _text(folder.config_file, folder.config_text(spec))
+    weights = ZipMember(folder.weights_file, artefact.size_bytes, partial(bytes_of, artefact))
     return [config, _text("README.md", readme), weights]
 
 

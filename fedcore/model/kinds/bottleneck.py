@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,19 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from fedcore.errors import ModelError
+from fedcore.export.bottleneck import NOT_MERGED
+from fedcore.model.kinds.contract import AdapterModel
+from fedcore.model.kinds.lora import attach_lora
+from fedcore.model.load import Base
+from fedcore.model.parameters import Named, artefact_name
+from fedcore.model.skeleton import skeleton
+from fedcore.model.source import ModelSource
+from fedcore.model.weights import WeightFiles
 from fedcore.seeds import derive
+from fedcore.spec.job import JobSpec
+from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.overrides import PREFIX
+from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 
 BLOCK, NAME = (
     "DenseReluDense",
@@ -119,3 +131,32 @@ def _blocks(model: Any) -> dict[str, Any]:
 
 def _width_of(block: Any) -> int:
     return int(block.wo.out_features)
+
+
+def _attach(base: Base, adapter: AdapterSpec, seed: int, personal: AdapterSpec | None) -> Any:
+    """Bottlenecks and, around the model, the device's personal LoRA; both train."""
+    attach(base.model, adapter.width, seed)
+    model = attach_lora(base, personal, seed) if personal else base.model
+    for _, parameter in _shared(model):
+        parameter.requires_grad_(True)
+    return model
+
+
+def _shared(model: Any) -> Named:
+    """Bottlenecks, whether they are frozen or not; a LoRA beside them is the device's own."""
+    for name, parameter in model.named_parameters():
+        if is_bottleneck(name):
+            yield artefact_name(name), parameter
+
+
+def _write(spec: JobSpec, source: ModelSource, path: Path | str, meta: dict[str, str]) -> FrameInfo:
+    shapes = bottleneck_shapes(skeleton(source), spec.adapter.width)
+    return write_frame(path, initial_bottlenecks(shapes, spec.seed), meta)
+
+
+def _merged(spec: JobSpec, name: str, files: WeightFiles, tuned: FrameReader) -> Tensor:
+    del spec, name, files, tuned
+    raise ModelError(NOT_MERGED)
+
+
+ROW = AdapterModel(_attach, _write, _merged, shared=_shared, detach=detach)

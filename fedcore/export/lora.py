@@ -1,29 +1,31 @@
-"""The ``adapter_config.json`` that makes a job's global artefact a folder PEFT can load.
-
-Standard library only: a web process zips it with the artefact, which already is
-``adapter_model.safetensors``.
-"""
+"""The folder of a LoRA job: with ``adapter_config.json`` its global artefact loads in PEFT."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from fedcore.export.contract import AdapterFolder, Export
 from fedcore.spec.job import JobSpec
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+README = """# {name}
 
+A LoRA adapter for `{model}`, trained by Edgewise on {when}; its weights have the SHA-256
+`{sha256}`.
 
-# Why there is no adapter to take from a job under stack or fedex.
-BASE_CHANGED = (
-    "this job folds part of what it learns into the base model, so its adapter alone is not the "
-    "model; take the whole model"
-)
+```python
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-
-def folds_into_base(spec: JobSpec) -> bool:
-    """Whether the adapter is only a part of what the job has learned."""
-    return spec.adapter.averaging.merges_into_base
+base = AutoModelForSeq2SeqLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "this/folder")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+inputs = tokenizer({prefix!r} + "your text", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+```
+"""
 
 
 def adapter_config(spec: JobSpec) -> dict[str, Any]:
@@ -55,3 +57,10 @@ def adapter_config(spec: JobSpec) -> dict[str, Any]:
         **({"rank_pattern": unlike} if unlike else {}),
         **({"alpha_pattern": {m: adapter.scale * r for m, r in unlike.items()}} if unlike else {}),
     }
+
+
+def _config_text(spec: JobSpec) -> str:
+    return json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
+
+
+ROW = Export(AdapterFolder(WEIGHTS_FILE, CONFIG_FILE, _config_text, README))

@@ -1,0 +1,7 @@
+"""The last decoder layers are weights of the model: the tuned model is what there is to take."""
+
+from __future__ import annotations
+
+from fedcore.export.contract import Export
+
+ROW = Export()
