@@ -123,5 +123,5 @@ def test_a_file_that_is_no_such_key(key_file: Path) -> None:
         serialization.NoEncryption(),
     )
     key_file.write_bytes(pem)
-    with pytest.raises(TypeError, match="holds no Ed25519 key; move it away"):
+    with pytest.raises(TypeError, match="is no Ed25519 key; move it away"):
         signing.public_key()

@@ -57,9 +57,9 @@ def test_aggregator_enrols_without_dataset(ada: Client) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"name": ""}, "Give the machine a name"),
-        ({"name": "$(reboot)"}, "letter or digit first"),
-        ({"name": "taken"}, "enrolled already"),
+        ({"name": ""}, "Enter a name for the machine"),
+        ({"name": "$(reboot)"}, "begin with a letter or digit"),
+        ({"name": "taken"}, "already enrolled"),
         ({"dataset": "nothing"}, "NAME=PATH"),
         ({"role": "king"}, "not one of the available choices"),
     ],

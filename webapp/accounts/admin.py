@@ -1,4 +1,4 @@
-"""People and tokens in the Django admin, and what every admin page of this site shares."""
+"""Users and tokens in the Django admin, and the base classes of every admin page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ admin.site.unregister(Group)
 
 
 class RoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Roles decide instead of Django's permissions; ``is_staff`` lets a person in at all.
+    """Access by role instead of Django's permissions; ``is_staff`` is still needed to enter.
 
-    Rows are made by the site's own services, so nothing is added here unless a subclass says so.
+    The site's own services create rows, so the admin adds none unless a subclass allows it.
     """
 
     reads = Role.VIEWER
@@ -48,7 +48,7 @@ class RoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class ReadOnlyAdmin(RoleAdmin):
-    """For rows that only the site itself writes."""
+    """Rows that only the site writes."""
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -63,8 +63,8 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
     readonly_fields = ["last_login", "date_joined"]
     fieldsets = [
         (None, {"fields": ["username", "password"]}),
-        ("Person", {"fields": ["first_name", "last_name", "email"]}),
-        ("Rights", {"fields": ["role", "is_active", "is_staff", "is_superuser"]}),
+        ("User", {"fields": ["first_name", "last_name", "email"]}),
+        ("Permissions", {"fields": ["role", "is_active", "is_staff", "is_superuser"]}),
         ("Dates", {"fields": ["last_login", "date_joined"]}),
     ]
     add_fieldsets = [
@@ -73,7 +73,7 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
     filter_horizontal = ()
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Only a superuser makes or unmakes superusers."""
+        """Only a superuser may grant or remove superuser status."""
         fields = list(super().get_readonly_fields(request, obj))
         return fields if is_superuser(request) else [*fields, "is_superuser"]
 
@@ -87,12 +87,12 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
         return may(request.user, MANAGE_USERS)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """A superuser is changed by superusers only: a new password would be theirs otherwise."""
-        untouchable = obj is not None and obj.is_superuser and not is_superuser(request)
-        return may(request.user, MANAGE_USERS) and not untouchable
+        """Only superusers may change a superuser: whoever sets the password owns the account."""
+        is_protected = obj is not None and obj.is_superuser and not is_superuser(request)
+        return may(request.user, MANAGE_USERS) and not is_protected
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Jobs name who made them: people are switched off instead."""
+        """Jobs refer to their creator: deactivate users instead."""
         return False
 
 
@@ -100,7 +100,7 @@ def is_superuser(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_superuser", False))
 
 
-# knox registers whatever model holds the tokens.
+# knox registers its token model itself.
 if admin.site.is_registered(PersonToken):
     admin.site.unregister(PersonToken)
 

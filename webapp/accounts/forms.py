@@ -1,4 +1,4 @@
-"""Forms of people: logging in, passwords, tokens, users."""
+"""Forms for login, passwords, tokens and users."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from webapp.accounts.models import Role, User
 
 class SignInForm(AuthenticationForm):
     error_messages = {
-        "invalid_login": "User name or password is wrong. Both are case-sensitive.",
-        "inactive": "This account is switched off; ask an admin of this site.",
+        "invalid_login": "Wrong username or password. Both are case-sensitive.",
+        "inactive": "This account is deactivated. Ask an admin of this site.",
     }
 
 
 class PasswordForm(PasswordChangeForm):
     error_messages = {
-        "password_mismatch": "The two new passwords differ; type the same one twice.",
-        "password_incorrect": "That is not your current password.",
+        "password_mismatch": "The new passwords don't match.",
+        "password_incorrect": "Your current password is wrong.",
     }
 
 
 class TokenForm(forms.Form):
     label = forms.CharField(
-        label="What is it for",
+        label="Name",
         max_length=100,
-        help_text="A name you will recognise when you revoke it, such as “nightly script”.",
-        error_messages={"required": "Say what the token is for."},
+        help_text="What the token is for, for example “nightly script”.",
+        error_messages={"required": "Enter a name for the token."},
     )
 
 
@@ -38,7 +38,7 @@ class NewUserForm(forms.ModelForm):  # type: ignore[type-arg]
     password = forms.CharField(
         label="Password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="At least 8 characters, not a common word. They can change it on their profile.",
+        help_text="At least 8 characters, not a common word. Users can change it in their profile.",
     )
 
     class Meta:

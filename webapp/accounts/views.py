@@ -1,4 +1,4 @@
-"""Pages of people: log in and out, profile, API tokens, users."""
+"""Account pages: login and logout, profile, API tokens, users."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from webapp.accounts.models import Role, User, create_token, revoke_token, token
 def sign_in(request: HttpRequest) -> HttpResponse:
     target = request.POST.get("next") or request.GET.get("next") or ""
     if request.user.is_authenticated:
-        return HttpResponseRedirect(_safe(request, target))
+        return HttpResponseRedirect(_safe_redirect(request, target))
     form = SignInForm(request, data=request.POST or None)
     if request.method == "POST" and form.is_valid():
         login(request, form.get_user())
-        return HttpResponseRedirect(_safe(request, target))
+        return HttpResponseRedirect(_safe_redirect(request, target))
     return render(request, "accounts/sign_in.html", {"form": form, "next": target})
 
 
-def _safe(request: HttpRequest, target: str) -> str:
-    """``target`` where it is an address of this site, else the overview."""
+def _safe_redirect(request: HttpRequest, target: str) -> str:
+    """``target`` if it is an address of this site, else the overview."""
     allowed = url_has_allowed_host_and_scheme(
         target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
@@ -68,7 +68,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
     context = {"form": form, "secret": "", "server": settings.PUBLIC_URL}
     if request.method == "POST" and form.is_valid():
         token, secret = create_token(user, form.cleaned_data["label"])
-        context |= {"secret": secret, "made": token, "form": TokenForm()}
+        context |= {"secret": secret, "token": token, "form": TokenForm()}
     context["tokens"] = tokens_of(user)
     return render(request, "accounts/tokens.html", context)
 
@@ -76,9 +76,9 @@ def tokens(request: HttpRequest) -> HttpResponse:
 @require_POST
 def token_revoke(request: HttpRequest, public_id: UUID) -> HttpResponse:
     if revoke_token(current_user(request), public_id):
-        messages.success(request, "Token revoked; scripts that use it get 401 from now on.")
+        messages.success(request, "Token revoked. Scripts that use it now get 401.")
     else:
-        messages.error(request, "You have no such token; it may be revoked already.")
+        messages.error(request, "You have no such token. It may have been revoked already.")
     return redirect("tokens")
 
 
@@ -87,8 +87,8 @@ def token_revoke(request: HttpRequest, public_id: UUID) -> HttpResponse:
 def users(request: HttpRequest) -> HttpResponse:
     form = NewUserForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        made = form.save()
-        messages.success(request, f"{made.username} can log in as {made.role} now.")
+        user = form.save()
+        messages.success(request, f"{user.username} can now log in as {user.role}.")
         return redirect("users")
     people = User.objects.order_by("username")
     context = {"form": form, "people": people, "roles": Role.choices}
@@ -100,13 +100,13 @@ def user_change(request: HttpRequest, user_id: int) -> HttpResponse:
     changed = get_permitted_or_404(request, User.objects.all(), MANAGE_USERS, pk=user_id)
     form = RoleForm(request.POST)
     if changed.pk == request.user.pk:
-        messages.error(request, "You cannot change your own role or switch yourself off.")
+        messages.error(request, "You cannot change your own role or deactivate yourself.")
     elif not form.is_valid():
-        messages.error(request, "Choose one of the roles.")
+        messages.error(request, "Choose a role.")
     else:
         changed.role = form.cleaned_data["role"]
         changed.is_active = form.cleaned_data["is_active"]
         changed.save(update_fields=["role", "is_active"])
-        what = f"is {changed.role} now" if changed.is_active else "is switched off"
-        messages.success(request, f"{changed.username} {what}.")
+        change = f"is now {changed.role}" if changed.is_active else "is deactivated"
+        messages.success(request, f"{changed.username} {change}.")
     return redirect("users")

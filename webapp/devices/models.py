@@ -1,4 +1,4 @@
-"""Machines that train, the data they say they hold, and how they got in."""
+"""Devices, the datasets they report, their credentials and enrolments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeviceRole(models.TextChoices):
 
 
 def hashed(secret: str) -> str:
-    """The form in which a random 256-bit secret is stored; such a secret needs no slow hash."""
+    """SHA-256 of a random 256-bit secret, as stored; such a secret needs no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ class Device(models.Model):
 
     @property
     def is_online(self) -> bool:
-        """Whether it was heard of within OFFLINE_AFTER_S."""
+        """Whether it called within OFFLINE_AFTER_S."""
         if self.revoked_at is not None or self.last_seen_at is None:
             return False
         return timezone.now() - self.last_seen_at < timedelta(seconds=settings.OFFLINE_AFTER_S)
@@ -66,7 +66,7 @@ class Device(models.Model):
 
 
 class Dataset(models.Model):
-    """What a device says it holds: figures only, never text."""
+    """A dataset that a device reports: sizes only, never text."""
 
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="datasets")
     name = models.CharField(max_length=100)
@@ -86,13 +86,13 @@ class Dataset(models.Model):
 
 
 class Credential(models.Model):
-    """The API token and broker user of a device; revoked alone, replaced by enrolling again."""
+    """API token and broker user of a device; replaced when the device enrols again."""
 
     device = models.OneToOneField(Device, on_delete=models.CASCADE, related_name="credential")
     token_hash = models.CharField(max_length=64, unique=True)
     broker_user = models.CharField(max_length=100, unique=True)
-    # The broker forgets its users when it restarts without its ACL file: reconcile sets them again
-    # from this hash (SHA-256 of a random 256-bit password, the form Redis itself stores).
+    # A broker that restarts without its ACL file loses its users: reconcile recreates them from
+    # this hash (SHA-256 of a random 256-bit password, the form Redis itself stores).
     broker_password_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -102,7 +102,7 @@ class Credential(models.Model):
 
 
 class Enrolment(models.Model):
-    """A one-time token that lets one machine in. Only its hash is stored."""
+    """A one-time token to enrol one machine. Only its hash is stored."""
 
     token_hash = models.CharField(max_length=64, unique=True)
     name = models.CharField(max_length=100, blank=True)

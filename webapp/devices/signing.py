@@ -1,7 +1,7 @@
-"""Signed messages to devices: a stolen broker password must not be enough to make devices work.
+"""Signed messages to devices (Ed25519): a stolen broker password must not suffice to send work.
 
-Celery's own ``auth`` serializer signs only the body, so a captured message could be sent again
-under another task name. Here kind, device, assignment, a nonce and an expiry are signed too.
+Celery's own ``auth`` serializer signs only the body, so a captured message could be replayed under
+another task name. Here kind, device, assignment, a nonce and an expiry are signed as well.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _key(path: Path) -> Ed25519PrivateKey:
         _create(path)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise TypeError(f"{path} holds no Ed25519 key; move it away and a new one is made")
+        raise TypeError(f"{path} is no Ed25519 key; move it away to have a new one created")
     return key
 
 
@@ -70,6 +70,6 @@ def _create(path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        pass  # another process was first; its key counts
+        pass  # another process was first; its key is used
     finally:
         temporary.unlink()

@@ -55,12 +55,12 @@ class DeviceAdmin(RoleAdmin):
     def kind(self, device: Device) -> str:
         return str(device.profile.get("kind", ""))
 
-    @admin.action(description="Revoke: token and broker user stop working", permissions=["revoke"])
+    @admin.action(description="Revoke selected devices", permissions=["revoke"])
     def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
         user = request.user if isinstance(request.user, User) else None
         for device in devices:
             if device.revoked_at is not None:
-                self.message_user(request, f"{device} is revoked already", messages.WARNING)
+                self.message_user(request, f"{device} has been revoked already", messages.WARNING)
                 continue
             enrolment.revoke(device, user)
             self.message_user(request, f"{device} was revoked", messages.SUCCESS)
@@ -79,7 +79,7 @@ class DatasetAdmin(ReadOnlyAdmin):
 
 @admin.register(Credential)
 class CredentialAdmin(ReadOnlyAdmin):
-    """Without the hashes; a credential is taken away by revoking its device."""
+    """The hashes are hidden; revoke the device to remove its credential."""
 
     reads = Role.ADMIN
     list_display = ["device", "broker_user", "created_at", "last_used_at"]
@@ -109,5 +109,5 @@ class EnrolmentAdmin(ReadOnlyAdmin):
     ]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Deleting a waiting one withdraws its token."""
+        """Deleting a waiting enrolment withdraws its token."""
         return may(request.user, ENROL)

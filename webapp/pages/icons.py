@@ -1,4 +1,4 @@
-"""The few icons of the pages, as paths on a 16 x 16 grid drawn with a 1.5 stroke."""
+"""Icons of the pages: SVG paths on a 16 x 16 grid, drawn with a 1.5 stroke."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether to show what only some people may do; the views check again."""
+"""Template filter that hides what a role may not do; the views check again."""
 
 from __future__ import annotations
 

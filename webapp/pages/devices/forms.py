@@ -1,4 +1,4 @@
-"""The form that makes an enrolment."""
+"""The enrolment form and the command it creates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ VALID_FOR = {
     "7d": ("7 days", timedelta(days=7)),
 }
 NAME = RegexValidator(
-    r"\A[\w][\w .:-]*\Z", "Use letters, digits, spaces and . : - _, a letter or digit first."
+    r"\A[\w][\w .:-]*\Z",
+    "Use letters, digits, spaces and . : - _ and begin with a letter or digit.",
 )
 
 
@@ -25,41 +26,41 @@ class EnrolForm(forms.Form):
         label="Name",
         max_length=100,
         validators=[NAME],
-        help_text="What charts and logs call this machine, such as pi-kitchen.",
-        error_messages={"required": "Give the machine a name."},
+        help_text="Shown in charts and logs, for example pi-kitchen.",
+        error_messages={"required": "Enter a name for the machine."},
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     role = forms.ChoiceField(
         label="Role",
         choices=DeviceRole.choices,
         initial=DeviceRole.TRAINER,
-        help_text="Trainers fine-tune on their own data; aggregators hold none and fold updates.",
+        help_text="Trainers fine-tune on their own data; aggregators merge updates and need none.",
     )
     valid_for = forms.ChoiceField(
-        label="The command works for",
+        label="Command expires after",
         choices=[(key, label) for key, (label, _) in VALID_FOR.items()],
         initial="1d",
-        help_text="It works once; after this time it does not work at all.",
+        help_text="It can be used only once.",
     )
     dataset = forms.CharField(
-        label="Data on it (optional)",
+        label="Dataset (optional)",
         max_length=300,
         required=False,
-        help_text="NAME=PATH or NAME=hub set, such as law=billsum. The text stays there.",
+        help_text="NAME=PATH or NAME=Hub dataset, such as law=billsum. The text stays there.",
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
         if Device.objects.filter(name=name, revoked_at=None).exists():
-            raise forms.ValidationError(f"{name} is enrolled already; choose another name.")
+            raise forms.ValidationError(f"{name} is already enrolled. Choose another name.")
         return name
 
     def clean_dataset(self) -> str:
         dataset: str = self.cleaned_data["dataset"].strip()
-        name, _, place = dataset.partition("=")
-        if dataset and not (name and place):
-            raise forms.ValidationError("Write it as NAME=PATH.")
+        name, _, path = dataset.partition("=")
+        if dataset and not (name and path):
+            raise forms.ValidationError("Enter it as NAME=PATH.")
         return dataset
 
     @property
@@ -68,7 +69,7 @@ class EnrolForm(forms.Form):
 
 
 def enrol_command(server: str, token: str, name: str, dataset: str, trains: bool = True) -> str:
-    """What to type on the device; every part is quoted for a shell."""
+    """The command to run on the device, quoted for a shell."""
     parts = ["python", "-m", "workers.agent", "enroll", "--server", server, "--token", token]
     parts += ["--name", name]
     if dataset or trains:

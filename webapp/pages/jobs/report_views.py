@@ -18,7 +18,7 @@ from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, mean_mfu
 from webapp.jobs.report.job_report import report
 
 
-class Totals(TypedDict):
+class ReportTotals(TypedDict):
     """The tiles; figures are None where nothing is known."""
 
     seconds: float | None
@@ -33,7 +33,7 @@ class Totals(TypedDict):
     trainings: int
 
 
-class DeviceRow(TypedDict):
+class ReportDeviceRow(TypedDict):
     """A device over the whole job; ``of_data`` and ``of_work`` are shares of all devices."""
 
     device: DeviceFigures
@@ -62,7 +62,7 @@ def job_report(request: HttpRequest, job_id: UUID) -> HttpResponse:
     return render(request, "jobs/report.html", context)
 
 
-def job_totals(job: Job, figures: JobFigures) -> Totals:
+def job_totals(job: Job, figures: JobFigures) -> ReportTotals:
     ended = job.ended_at or None
     works = figures.works
     gain = None
@@ -82,11 +82,11 @@ def job_totals(job: Job, figures: JobFigures) -> Totals:
     }
 
 
-def device_rows(figures: JobFigures) -> list[DeviceRow]:
+def device_rows(figures: JobFigures) -> list[ReportDeviceRow]:
     """A row per device, with its shares of data and work."""
     examples = sum(device.examples for device in figures.devices)
     trained = sum(device.trained_examples for device in figures.devices)
-    rows: list[DeviceRow] = []
+    rows: list[ReportDeviceRow] = []
     for device in figures.devices:
         metered = [work for work in device.works if work.eta_e]
         tokens = sum(work.tokens or 0.0 for work in metered)

@@ -1,4 +1,4 @@
-"""Make an API token from the command line, for scripts on the server itself."""
+"""Create an API token on the command line, for scripts on the server itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webapp.accounts.models import User, create_token
 
 
 class Command(BaseCommand):
-    help = "Create an API token for a person and print it; it cannot be read again."
+    help = "Create an API token for a user and print it; it won't be shown again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         user = User.objects.filter(username=options["username"], is_active=True).first()
         if user is None:
             raise CommandError(
-                f"nobody is called {options['username']}; see manage.py ensure_admin"
+                f"no active user is called {options['username']}; see manage.py ensure_admin"
             )
         _row, secret = create_token(user, options["label"])
         self.stdout.write(secret)

@@ -12,7 +12,7 @@ from webapp.accounts.models import Role, User
 
 
 class Command(BaseCommand):
-    """Reads the password from EDGEWISE_ADMIN_PASSWORD, as an argument would show in ``ps``."""
+    """The password is read from EDGEWISE_ADMIN_PASSWORD: an argument would show in ``ps``."""
 
     help = "Create an admin, or set its password, from EDGEWISE_ADMIN_PASSWORD."
 
