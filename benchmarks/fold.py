@@ -29,8 +29,8 @@ from fedcore.aggregation.update_files import UpdateFile
 from fedcore.compute.device import torch_threads
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
-from fedcore.wire.dtypes import DTYPES
 from fedcore.wire.frame import FrameWriter
+from fedcore.wire.tensor_bytes import DTYPES
 
 TENSOR = 1 << 22  # elements of each tensor of the made-up model
 GB = 1e9

@@ -20,8 +20,8 @@ from fedcore.compute.device import torch_threads
 from fedcore.formats.codec_chain import parse
 from fedcore.formats.update_header import FrameRow
 from fedcore.wire.chain import array_of, decode, encode, parts_of
-from fedcore.wire.packing import unpack
-from fedcore.wire.rounding import StochasticRounding
+from fedcore.wire.codecs import StochasticRounding
+from fedcore.wire.tensor_bytes import unpack
 
 CHAINS = (
     "fp32", "bf16", "fp16", "int8", "int4", "int4+zstd", "top_k(0.1)+int8", "top_k(0.1)+int4+zstd",

@@ -24,8 +24,8 @@ from torch import Tensor
 from fedcore.errors import WireError
 from fedcore.formats.frame_header import FrameHeader, read_header
 from fedcore.formats.update_header import WIRE_KEY
-from fedcore.wire.dtypes import DTYPES
 from fedcore.wire.frame import FrameReader
+from fedcore.wire.tensor_bytes import DTYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
 Span = tuple[int, int]  # [start, stop) of a row

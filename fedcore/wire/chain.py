@@ -1,4 +1,4 @@
-"""A chain's arithmetic on one tensor: into parts, into a frame and back, and the error's bound."""
+"""A codec chain on one tensor: encode it into parts, pack them for a frame, and decode them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from fedcore.errors import WireError
 from fedcore.formats.codec_chain import BITMAP, GAPS, Chain, Shapes, bitmap_bytes
 from fedcore.formats.frame_header import FrameHeader
 from fedcore.formats.update_header import FrameRow, key_in
-from fedcore.wire.codecs import LIMIT, VALUES, Codec
-from fedcore.wire.dtypes import DTYPES
-from fedcore.wire.packing import pack, unpack
-from fedcore.wire.rounding import Rounding
+from fedcore.wire.codecs import LIMIT, VALUES, Codec, Rounding
 from fedcore.wire.sparse import top_k
+from fedcore.wire.tensor_bytes import DTYPES, pack, unpack
 
 BYTES = ("I8", "U8")
 
 
 def codec_of(chain: Chain) -> Codec:
-    """Its codec on rows of numbers; zstd, which changes no number, is left to the frame."""
+    """Its codec on rows of numbers, without zstd: that changes no number, so frames apply it."""
     values = VALUES[chain.values]
     return top_k(chain, values) if chain.top_k < 1 else values
 
 
-def encode(chain: Chain, name: str, tensor: Tensor, noise: Rounding) -> dict[str, Tensor]:
+def encode(chain: Chain, name: str, tensor: Tensor, rounding: Rounding) -> dict[str, Tensor]:
     """The parts of one fp32 tensor; none where it is all zero.
 
     Raises WireError for NaN, infinity and numbers beyond LIMIT.
     """
     row = tensor.detach().to("cpu", torch.float32).contiguous().view(-1)
-    return codec_of(chain).encode(row, noise) if in_use(name, row) else {}
+    return codec_of(chain).encode(row, rounding) if has_values(name, row) else {}
 
 
 def join(row: FrameRow, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -42,7 +40,7 @@ def join(row: FrameRow, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors[row.tensors[0]]
     parts = [(name, tensors[name].detach().to("cpu", torch.float32)) for name in row.tensors]
     for name, part in parts:
-        in_use(name, part)
+        has_values(name, part)
     return torch.cat([part.reshape(-1) for _, part in parts])
 
 
@@ -55,8 +53,8 @@ def split(row: FrameRow, shapes: Shapes, numbers: Tensor) -> Iterator[tuple[str,
         place += size
 
 
-def in_use(name: str, numbers: Tensor) -> bool:
-    """Whether any number of it is not zero. Raises WireError where one cannot travel."""
+def has_values(name: str, numbers: Tensor) -> bool:
+    """Whether any number is not zero. Raises WireError where a codec cannot represent one."""
     if not numbers.numel():
         return False
     low, high = (float(edge) for edge in torch.aminmax(numbers))
@@ -76,14 +74,14 @@ def decode(chain: Chain, parts: Mapping[str, Tensor], shape: Sequence[int]) -> T
 
 
 def array_of(chain: Chain, row: FrameRow, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The one array that a frame holds of a row's parts, by its name there; none of none."""
+    """The one array of a row's parts as a frame stores it, by its name; none where all is zero."""
     if not parts:
         return {}
     if chain.whole:
         return {row.held[0]: parts["x"].view(row.shape)}
-    whole = torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts.values()])
-    small = pack(whole) if chain.packed else None
-    return {row.held[0]: whole} if small is None else {row.held[1]: small}
+    joined = torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts.values()])
+    packed = pack(joined) if chain.packed else None
+    return {row.held[0]: joined} if packed is None else {row.held[1]: packed}
 
 
 def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
@@ -91,7 +89,7 @@ def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
     parts, place = {}, 0
     for name, due in chain.parts(n).items():
         piece = row[place : place + due.size]
-        # Numbers wider than a byte may stand at any place in the file; a copy puts them right.
+        # Numbers wider than a byte may be misaligned in the file; a copy aligns them.
         parts[name] = (piece.clone() if due.dtype not in BYTES else piece).view(DTYPES[due.dtype])
         place += due.size
     if chain.top_k < 1:
@@ -103,9 +101,9 @@ def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
 def read_row(
     chain: Chain, header: FrameHeader, arrays: Mapping[str, Tensor], row: FrameRow
 ) -> Tensor:
-    """A row's numbers in fp32 out of a frame whose header was checked; zeros where it is left out.
+    """A row's numbers in fp32 from a frame whose header was checked; zeros where it is left out.
 
-    Raises WireError where the bytes make no sense.
+    Raises WireError where the bytes cannot be decoded.
     """
     name = key_in(header, row)
     if name is None:
@@ -113,8 +111,9 @@ def read_row(
     array = arrays[name]
     if chain.whole:
         return array.float()
-    whole = unpack(array, *chain.payload(row.numbers)) if name != row.held[0] else array
-    return decode(chain, parts_of(chain, whole, row.numbers), row.shape)
+    if name != row.held[0]:
+        array = unpack(array, *chain.payload(row.numbers))
+    return decode(chain, parts_of(chain, array, row.numbers), row.shape)
 
 
 def bound(chain: Chain, tensor: Tensor) -> Tensor:

@@ -1,20 +1,21 @@
-"""Wire codecs as values: a row of fp32 numbers to named parts and back, with a bound of the error.
+"""Wire codecs as values: a row of fp32 numbers to named parts and back, with an error bound.
 
 ``bound`` gives, for each number of a row, the largest |x - decode(encode(x))| there can be. All
-codecs keep zero zero. Rows are worked on in pieces that stay in the processor's cache.
+codecs map zero to zero. They work on pieces of a row that stay in the processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from fedcore.formats.codec_chain import INT4_BLOCK, INT8_BLOCK
-from fedcore.wire.rounding import NearestRounding, Rounding
 
 Parts = Mapping[str, Tensor]
 
@@ -22,6 +23,37 @@ PIECE = 1 << 17  # numbers worked on at once; a multiple of every block
 LIMIT = 2.0**126  # no number beyond this is taken, so that no decoded one overflows
 SMALLEST_SCALE = 2.0**-126
 ROUNDED = 1 + 2.0**-15  # what fp32 arithmetic may add to a bound
+PER_WORD = 4  # 16-bit numbers in one 64-bit random word
+
+
+class Rounding(Protocol):
+    """Gives ``count`` numbers in [0, 1) to add before rounding down; each call goes on."""
+
+    def take(self, count: int) -> Tensor: ...
+
+
+class NearestRounding:
+    """Round to the nearest: half a step, always."""
+
+    def take(self, count: int) -> Tensor:
+        return torch.full((count,), 0.5)
+
+
+class StochasticRounding:
+    """Unbiased rounding up or down, the same on every machine.
+
+    Adds uniform multiples of 2**-16 from the counter-based generator Philox 4x64 (Salmon et al.
+    2011), keyed with ``seed``.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.Philox(key=seed)
+
+    def take(self, count: int) -> Tensor:
+        """``count`` must be a multiple of 4, except in the last call."""
+        words = self._bits.random_raw(-(-count // PER_WORD))
+        halves = torch.from_numpy(words.astype("<u8", copy=False).view(np.int16)[:count])
+        return halves.float().add_(2.0**15).mul_(2.0**-16)
 
 
 @dataclass(frozen=True)
@@ -34,12 +66,12 @@ class Codec:
 
 
 FP32 = Codec(
-    lambda row, _noise: {"x": row},
+    lambda row, _rounding: {"x": row},
     lambda parts, _n: parts["x"].reshape(-1),
     torch.zeros_like,
 )
 BF16 = Codec(
-    lambda row, _noise: {"x": row.bfloat16()},
+    lambda row, _rounding: {"x": row.bfloat16()},
     lambda parts, _n: parts["x"].reshape(-1).float(),
     lambda row: row.abs() * 2.0**-8 + 2.0**-134,
 )
@@ -52,7 +84,7 @@ def _half_scale(row: Tensor) -> Tensor:
     return torch.ldexp(torch.ones(()), exponent.clamp(-126)).reshape(1)
 
 
-def _encode_fp16(row: Tensor, _noise: Rounding) -> dict[str, Tensor]:
+def _encode_fp16(row: Tensor, _rounding: Rounding) -> dict[str, Tensor]:
     scale = _half_scale(row)
     return {"scale": scale, "x": (row / scale).half()}
 
@@ -76,7 +108,7 @@ def _blocks(piece: Tensor, block: int) -> Tensor:
     return pad(piece, (0, -piece.numel() % block)).view(-1, block)
 
 
-def _quantise(row: Tensor, levels: int, block: int, noise: Rounding) -> tuple[Tensor, Tensor]:
+def _quantise(row: Tensor, levels: int, block: int, rounding: Rounding) -> tuple[Tensor, Tensor]:
     """Whole steps from -levels to levels (int8) and the step of each block (bf16)."""
     codes = torch.empty(row.numel(), dtype=torch.int8)
     scales = torch.empty(-(-row.numel() // block), dtype=torch.bfloat16)
@@ -85,19 +117,19 @@ def _quantise(row: Tensor, levels: int, block: int, noise: Rounding) -> tuple[Te
         rows = _blocks(piece, block)
         scale = _scales(rows, levels)
         step = scale.float().masked_fill_(scale == 0, 1.0).unsqueeze(1)
-        whole = (rows / step).view(-1)
-        whole.add_(noise.take(whole.numel())).floor_().clamp_(-levels, levels)
-        codes[start : start + PIECE] = whole[: piece.numel()]
+        steps = (rows / step).view(-1)
+        steps.add_(rounding.take(steps.numel())).floor_().clamp_(-levels, levels)
+        codes[start : start + PIECE] = steps[: piece.numel()]
         scales[start // block : start // block + scale.numel()] = scale
     return codes, scales
 
 
 def _restore(codes: Tensor, scales: Tensor, block: int) -> Tensor:
     row = codes.float()
-    whole = row.numel() // block
-    row[: whole * block].view(-1, block).mul_(scales[:whole].float().unsqueeze(1))
-    if whole < scales.numel():
-        row[whole * block :].mul_(scales[whole].float())
+    full_blocks = row.numel() // block
+    row[: full_blocks * block].view(-1, block).mul_(scales[:full_blocks].float().unsqueeze(1))
+    if full_blocks < scales.numel():
+        row[full_blocks * block :].mul_(scales[full_blocks].float())
     return row
 
 
@@ -109,8 +141,8 @@ def _step_bound(row: Tensor, levels: int, block: int) -> Tensor:
     return steps.repeat_interleave(block)[: row.numel()] * ROUNDED
 
 
-def _encode_int8(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
-    codes, scales = _quantise(row, 127, INT8_BLOCK, noise)
+def _encode_int8(row: Tensor, rounding: Rounding) -> dict[str, Tensor]:
+    codes, scales = _quantise(row, 127, INT8_BLOCK, rounding)
     return {"scale": scales, "q": codes}
 
 
@@ -121,9 +153,9 @@ INT8 = Codec(
 )
 
 
-def _encode_int4(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
+def _encode_int4(row: Tensor, rounding: Rounding) -> dict[str, Tensor]:
     """Two numbers a byte, the first one low; 8 stands for zero."""
-    codes, scales = _quantise(row, 7, INT4_BLOCK, noise)
+    codes, scales = _quantise(row, 7, INT4_BLOCK, rounding)
     nibbles = pad(codes, (0, codes.numel() % 2)).add_(8).view(torch.uint8).view(-1, 2)
     return {"scale": scales, "q": nibbles[:, 0] | (nibbles[:, 1] << 4)}
 

@@ -1,8 +1,8 @@
-"""The way down: the server's step on the wire, and a model rebuilt from the one before and a step.
+"""The downlink: the server's step on the wire, and a model rebuilt from the old one and a step.
 
-The server takes the very step that it sends: new = old + decode(encode(step + residual)), rounded
-to the nearest; what is lost joins the next step. So a device that holds the old model rebuilds the
-new one bit for bit.
+The server applies the step exactly as devices decode it: new = old + decode(encode(step +
+residual)), rounded to the nearest; what is lost joins the next step. So a device that has the old
+model rebuilds the new one bit for bit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from fedcore.formats.codec_chain import Chain
 from fedcore.formats.update_header import WIRE_KEY, rows
 from fedcore.wire.chain import array_of, encode, join
+from fedcore.wire.codecs import NearestRounding
 from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter
-from fedcore.wire.rounding import NearestRounding
 from fedcore.wire.update import EncodedWriter, open_update
 
 RESIDUAL = " downlink.residual"  # after a tensor's name, its key in the strategy's state
@@ -26,10 +26,10 @@ RESIDUAL = " downlink.residual"  # after a tensor's name, its key in the strateg
 
 @dataclass(frozen=True)
 class StepSource:
-    """A fold's outcome: the model before, the one wished for, the state before (if any), after."""
+    """What a step is made from: the models before and after a fold, the states before and after."""
 
     before: Path
-    wished: Path
+    folded: Path
     state_before: Path | None
     state: Path
 
@@ -44,10 +44,10 @@ class SentStep:
 
 
 def send_step(
-    chain: Chain, folded: StepSource, base: str, step: Path, model: Path, state: Path
+    chain: Chain, source: StepSource, base: str, step: Path, model: Path, state: Path
 ) -> SentStep:
     """Write the step (``base``: SHA-256 of the model before), the model it leads to, the state."""
-    steps = _Steps(folded)
+    steps = _Steps(source)
     meta = {"kind": "step", "base": base, WIRE_KEY: str(chain)}
     with torch.no_grad():
         with EncodedWriter(step, meta) as out:
@@ -55,7 +55,8 @@ def send_step(
                 parts = encode(chain, row.tensors[0], join(row, steps), NearestRounding())
                 out.put(array_of(chain, row, parts))
             written = out.finish()
-        return SentStep(written, rebuild(folded.before, step, model), _state(steps, step, state))
+        rebuilt = rebuild(source.before, step, model)
+        return SentStep(written, rebuilt, _write_state(steps, step, state))
 
 
 def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
@@ -71,12 +72,12 @@ def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
 
 
 class _Steps(Mapping[str, Tensor]):
-    """The steps a fold wishes for, with what former steps lost."""
+    """The exact steps of a fold, plus what earlier steps lost."""
 
-    def __init__(self, folded: StepSource) -> None:
-        self._old, self._new = FrameReader(folded.before), FrameReader(folded.wished)
-        self._former = FrameReader(folded.state_before) if folded.state_before else {}
-        self.state = FrameReader(folded.state)
+    def __init__(self, source: StepSource) -> None:
+        self._old, self._new = FrameReader(source.before), FrameReader(source.folded)
+        self._former = FrameReader(source.state_before) if source.state_before else {}
+        self.state = FrameReader(source.state)
         self.shapes = self._old.header.shapes
 
     def __getitem__(self, name: str) -> Tensor:
@@ -92,12 +93,12 @@ class _Steps(Mapping[str, Tensor]):
         return len(self.shapes)
 
 
-def _state(steps: _Steps, step: Path, out: Path) -> FrameInfo:
-    """The strategy's state, and beside it what this step lost."""
+def _write_state(steps: _Steps, step: Path, out: Path) -> FrameInfo:
+    """Write the strategy's state, and beside it what this step lost."""
     sent = open_update(step, steps.shapes)
     lost = {name + RESIDUAL: name for name in steps.shapes}
-    kept = {key: entry for key, entry in steps.state.layout.items() if key not in lost}
-    layout = kept | {key: ("F32", steps.shapes[name]) for key, name in lost.items()}
+    moments = {key: entry for key, entry in steps.state.layout.items() if key not in lost}
+    layout = moments | {key: ("F32", steps.shapes[name]) for key, name in lost.items()}
     with FrameWriter(out, layout, dict(steps.state.meta)) as writer:
         for key in writer.order:
             name = lost.get(key)

@@ -1,8 +1,8 @@
-"""What codecs lost of one device's updates in one job, kept until it has been made up for.
+"""Error feedback: the residuals that codecs left of one device's updates in one job.
 
-A file for each round, ``ROUND-UPDATE.safetensors``, named after the update it belongs to. Which
-update was taken is the server's to say, so a killed and repeated attempt starts from the same
-residual, and an update that was never taken leaves the former one in force.
+A file for each round, ``ROUND-UPDATE.safetensors``, named after the update it belongs to. The
+server decides which update was accepted. So a killed and repeated attempt starts from the same
+residual, and an update that was never accepted leaves the residual before it in force.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Residuals:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, taken: AcceptedUpdate | None) -> FrameReader | None:
-        """The residual that an update left, if it is here and whole."""
-        path = self._folder / taken.file if taken else None
+    def of(self, accepted: AcceptedUpdate | None) -> FrameReader | None:
+        """The residual that an accepted update left, if its file is here and complete."""
+        path = self._folder / accepted.file if accepted else None
         try:
             return FrameReader(path) if path and path.exists() else None
-        except WireError:  # a disk that lost what it had said to have written
+        except WireError:  # the disk lost what it had confirmed
             return None
 
     def write(
@@ -40,33 +40,25 @@ class Residuals:
         meta: Mapping[str, str],
         encoding: Encoding,
         number: int,
-        taken: AcceptedUpdate | None,
+        accepted: AcceptedUpdate | None,
     ) -> FrameInfo:
-        """Write a round's update with the residual of the one before; keep what is lost now.
+        """Write a round's update plus the last accepted residual; store the new residual.
 
-        The new residual is on the disk before this returns; those of other rounds are removed, but
-        for the one that was used, which a repeated attempt needs again.
+        The new residual is on the disk before this returns. Those of other rounds are removed,
+        except the one that was used: a repeated attempt needs it again.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         fresh = self._folder / f"{number}.new"
-        info = write_update(path, tensors, meta, encoding, self.of(taken), fresh)
-        kept = AcceptedUpdate(number, info.sha256).file
+        info = write_update(path, tensors, meta, encoding, self.of(accepted), fresh)
+        residual = AcceptedUpdate(number, info.sha256).file
         if fresh.exists():
-            fresh.replace(self._folder / kept)
-        self._forget({kept, taken.file if taken else ""})
+            fresh.replace(self._folder / residual)
+        for other in self._folder.iterdir():
+            if other.name not in (residual, accepted.file if accepted else ""):
+                other.unlink(missing_ok=True)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # so that the renames survive a power cut
+        finally:
+            os.close(folder)
         return info
-
-    def _forget(self, keep: set[str]) -> None:
-        for path in self._folder.iterdir():
-            if path.name not in keep:
-                path.unlink(missing_ok=True)
-        _sync(self._folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make the renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

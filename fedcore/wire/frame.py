@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from fedcore.formats.codec_chain import PLAIN
 from fedcore.formats.frame_header import ITEM_BYTES, FrameHeader, read_header, sha256_file
 from fedcore.formats.update_header import WIRE_KEY, chain_of, check_update_header, rows
 from fedcore.wire.chain import read_row, split
-from fedcore.wire.dtypes import DTYPES, NAMES
+from fedcore.wire.tensor_bytes import DTYPES, NAMES
 
 __all__ = [
     "FrameInfo",
@@ -38,7 +39,7 @@ __all__ = [
     "write_frame",
 ]
 
-DEFAULTS = {WIRE_KEY: str(PLAIN)}  # what a frame means that does not say it
+DEFAULTS = {WIRE_KEY: str(PLAIN)}  # of metadata that a frame leaves out
 
 Layout = Mapping[str, tuple[str, Sequence[int]]]
 
@@ -96,18 +97,15 @@ class FrameWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                if self._waiting:
+                    raise ValueError(f"{len(self._waiting)} tensors were never written")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self.info = FrameInfo(self._digest.hexdigest(), self._file.tell())
+                self._part.replace(self._path)
         finally:
             self._file.close()
             self._part.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        if self._waiting:
-            raise ValueError(f"{len(self._waiting)} tensors were never written")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.info = FrameInfo(self._digest.hexdigest(), self._file.tell())
-        self._part.replace(self._path)
 
 
 def header_bytes(layout: Layout, order: Sequence[str], meta: Mapping[str, str]) -> bytes:
@@ -115,19 +113,12 @@ def header_bytes(layout: Layout, order: Sequence[str], meta: Mapping[str, str]) 
     position = 0
     for name in order:
         dtype, shape = layout[name]
-        end = position + ITEM_BYTES[dtype] * _product(shape)
+        end = position + ITEM_BYTES[dtype] * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
     return struct.pack("<Q", len(raw)) + raw
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def write_frame(
@@ -207,28 +198,25 @@ def check_header(
     meta: Mapping[str, str],
     max_bytes: int,
 ) -> FrameHeader:
-    """Check what an update from outside says it is; raise WireError with the reason.
+    """Check the header of an update from outside; raise WireError with the reason.
 
     ``expected`` maps each name to its shape, ``meta`` each metadata key to the value it must have
-    (such as kind, job and base). Reads none of its numbers: the fold finds those not finite.
+    (such as kind, job and base). Reads no numbers: the fold refuses those that are not finite.
     """
     path = Path(path)
     size = path.stat().st_size
     if size > max_bytes:
         raise WireError(f"the frame is oversized: {size} bytes where {max_bytes} are allowed")
     header = read_header(path)
-    _check_meta(header.meta, meta)
-    check_update_header(header, expected, chain_of(header))
-    return header
-
-
-def _check_meta(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    for key, value in wanted.items():
-        if found.get(key, DEFAULTS.get(key)) == value:
+    for key, value in meta.items():
+        actual = header.meta.get(key)
+        if header.meta.get(key, DEFAULTS.get(key)) == value:
             continue
         if key == "base":
             raise WireError(
-                f"foreign base: the frame was made from {str(found.get(key))[:12]!r}, "
+                f"foreign base: the frame was made from {str(actual)[:12]!r}, "
                 f"this round started from {value[:12]!r}"
             )
-        raise WireError(f"the frame says {key}={found.get(key)!r} where {value!r} is due")
+        raise WireError(f"the frame says {key}={actual!r} where {value!r} is due")
+    check_update_header(header, expected, chain_of(header))
+    return header

@@ -1,6 +1,6 @@
-"""Top-k: only the numbers largest in magnitude travel, and where they stood.
+"""Top-k sparsification: the numbers of largest magnitude, and their places.
 
-Where they stood is a bitmap, or a byte for each gap between two of them (255: go on adding),
+The places are a bitmap, or one byte for each gap between two of them (255: add the next byte),
 whichever is smaller.
 """
 
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fedcore.errors import WireError
 from fedcore.formats.codec_chain import BITMAP, GAP_LIMIT, GAPS, Chain, bitmap_bytes
-from fedcore.wire.codecs import Codec, Parts
-from fedcore.wire.rounding import Rounding
+from fedcore.wire.codecs import Codec, Parts, Rounding
 
 MAGNITUDE = 0x7FFFFFFF
 BUCKETS = 1 << 15
@@ -23,15 +22,15 @@ PIECE = 1 << 18
 def top_k(chain: Chain, values: Codec) -> Codec:
     """The chain's fraction of each row, written by ``values``; the rest decodes to zero.
 
-    The error of a number left out is its magnitude, at most the smallest one kept.
+    The error of a number left out is its magnitude, at most that of the smallest one sent.
     """
 
-    def encode(row: Tensor, noise: Rounding) -> dict[str, Tensor]:
+    def encode(row: Tensor, rounding: Rounding) -> dict[str, Tensor]:
         places = largest(row, chain.kept(row.numel()))
-        return {**values.encode(row[places], noise), **_written(places, row.numel())}
+        return {**values.encode(row[places], rounding), **encode_places(places, row.numel())}
 
     def decode(parts: Parts, n: int) -> Tensor:
-        places = _read(parts, n, chain.kept(n))
+        places = decode_places(parts, n, chain.kept(n))
         row = torch.zeros(n)
         row[places] = values.decode(parts, places.numel())
         return row
@@ -45,19 +44,19 @@ def top_k(chain: Chain, values: Codec) -> Codec:
     return Codec(encode, decode, bound)
 
 
-def largest(row: Tensor, kept: int) -> Tensor:
-    """Places (ascending) of the ``kept`` numbers of largest magnitude; ties: the first ones."""
-    if not kept:
+def largest(row: Tensor, k: int) -> Tensor:
+    """Places (ascending) of the ``k`` numbers of largest magnitude; ties: the first ones."""
+    if not k:
         return torch.empty(0, dtype=torch.int64)
     magnitude = row.view(torch.int32) & MAGNITUDE  # orders as the magnitudes do
-    edge = _kth_largest(magnitude, kept)
-    places = (magnitude >= edge).nonzero().view(-1)
-    surplus = places.numel() - kept
+    threshold = _kth_largest(magnitude, k)
+    places = (magnitude >= threshold).nonzero().view(-1)
+    surplus = places.numel() - k
     if not surplus:
         return places
-    wanted = torch.ones(places.numel(), dtype=torch.bool)
-    wanted[(magnitude[places] == edge).nonzero().view(-1)[-surplus:]] = False
-    return places[wanted]
+    mask = torch.ones(places.numel(), dtype=torch.bool)
+    mask[(magnitude[places] == threshold).nonzero().view(-1)[-surplus:]] = False
+    return places[mask]
 
 
 def _kth_largest(magnitude: Tensor, k: int) -> int:
@@ -73,26 +72,23 @@ def _kth_largest(magnitude: Tensor, k: int) -> int:
     return int(inside.kthvalue(inside.numel() - rank + 1).values)
 
 
-def _written(places: Tensor, n: int) -> dict[str, Tensor]:
-    gaps = _gaps(places)
-    if gaps.numel() < bitmap_bytes(n):
+def encode_places(places: Tensor, n: int) -> dict[str, Tensor]:
+    """Ascending places in a row of ``n`` as gaps or as a bitmap."""
+    before = torch.cat((torch.tensor([-1]), places[:-1]))
+    skipped = places - before - 1
+    ends = (skipped // GAP_LIMIT + 1).cumsum(0) - 1
+    gap_count = int(ends[-1]) + 1 if places.numel() else 0
+    if gap_count < bitmap_bytes(n):
+        gaps = torch.full((gap_count,), GAP_LIMIT, dtype=torch.uint8)
+        gaps[ends] = (skipped % GAP_LIMIT).to(torch.uint8)
         return {GAPS: gaps}
     mask = np.zeros(n, np.bool_)
     mask[places.numpy()] = True
     return {BITMAP: torch.from_numpy(np.packbits(mask, bitorder="little"))}
 
 
-def _gaps(places: Tensor) -> Tensor:
-    before = torch.cat((torch.tensor([-1]), places[:-1]))
-    skipped = places - before - 1
-    ends = (skipped // GAP_LIMIT + 1).cumsum(0) - 1
-    out = torch.full((int(ends[-1]) + 1 if places.numel() else 0,), GAP_LIMIT, dtype=torch.uint8)
-    out[ends] = (skipped % GAP_LIMIT).to(torch.uint8)
-    return out
-
-
-def _read(parts: Parts, n: int, kept: int) -> Tensor:
-    """Raises WireError where the indices are not ``kept`` places of a row of ``n``."""
+def decode_places(parts: Parts, n: int, k: int) -> Tensor:
+    """Raises WireError where the indices are not ``k`` places of a row of ``n``."""
     if BITMAP in parts:
         bits = np.unpackbits(parts[BITMAP].numpy(), bitorder="little")
         places = torch.from_numpy(np.nonzero(bits)[0])
@@ -100,6 +96,6 @@ def _read(parts: Parts, n: int, kept: int) -> Tensor:
         gaps = parts[GAPS]
         ends = (gaps < GAP_LIMIT).nonzero().view(-1)
         places = gaps.long().cumsum(0)[ends] + torch.arange(ends.numel())
-    if places.numel() != kept or (kept and int(places[-1]) >= n):
-        raise WireError(f"the indices name {places.numel()} places of {n}, where {kept} are due")
+    if places.numel() != k or (k and int(places[-1]) >= n):
+        raise WireError(f"the indices name {places.numel()} places of {n}, where {k} are due")
     return places

@@ -1,8 +1,8 @@
 """Updates on the wire: written with a chain of codecs, opened as fp32 tensors again.
 
-What the chain lost of an update is its residual; with error feedback it is added to the device's
-next update (Seide et al. 2014; Stich et al. 2018, arXiv 1809.07599). Everything goes tensor by
-tensor: besides the tensors given, one of each is in memory at a time.
+What the chain loses of an update is its residual; with error feedback it is added to the device's
+next update (Seide et al. 2014; Stich et al. 2018, arXiv 1809.07599). All work is tensor by tensor:
+besides the caller's tensors, one encoded and one decoded tensor are in memory at a time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fedcore.formats.codec_chain import Chain
 from fedcore.formats.update_header import WIRE_KEY, FrameRow, chain_of, check_update_header, rows
 from fedcore.seeds import derive
 from fedcore.wire.chain import array_of, decode, encode, join, read_row, split
-from fedcore.wire.dtypes import NAMES
+from fedcore.wire.codecs import Rounding, StochasticRounding
 from fedcore.wire.frame import FrameInfo, FrameReader, FrameWriter, header_bytes, write_frame
-from fedcore.wire.rounding import Rounding, StochasticRounding
+from fedcore.wire.tensor_bytes import NAMES
 
 COPIED = 1 << 20
 
@@ -42,12 +42,12 @@ class Encoding:
         """The same at every attempt: from the job's seed, the round and the device's slot."""
         return cls(chain, derive(seed, "wire", round_number, slot))
 
-    def noise(self, name: str) -> Rounding:
+    def rounding(self, name: str) -> Rounding:
         return StochasticRounding(derive(self.seed, name))
 
 
 class EncodedWriter:
-    """Write a frame whose sizes show only as it is encoded; it appears when complete.
+    """Write a frame whose sizes are known only after encoding; it appears when complete.
 
     Its arrays, all of one type, are gathered in a nameless file until the header is known.
     """
@@ -100,13 +100,13 @@ def write_update(
 ) -> FrameInfo:
     """Write an update's fp32 deltas with a chain of codecs.
 
-    ``before`` is the residual to make up for, ``residual`` the file for what is lost now (nothing
-    is written where nothing can be lost). Raises WireError for numbers that are not finite.
+    ``before`` is the residual to add, ``residual`` the file for the new one (not written where
+    nothing can be lost). Raises WireError for numbers that are not finite.
     """
     path, chain = Path(path), encoding.chain
-    given = _Compensated(tensors, before)
+    compensated = _Compensated(tensors, before)
     if chain.plain:
-        return write_frame(path, given, meta)
+        return write_frame(path, compensated, meta)
     with ExitStack() as stack:
         out = stack.enter_context(EncodedWriter(path, {**meta, WIRE_KEY: str(chain)}))
         lost = None
@@ -115,8 +115,8 @@ def write_update(
             lost = stack.enter_context(FrameWriter(residual, layout, {"kind": "residual"}))
         shapes = {name: tuple(tensors[name].shape) for name in tensors}
         for row in rows(chain, shapes):
-            numbers = join(row, given)
-            parts = encode(chain, row.tensors[0], numbers, encoding.noise(row.tensors[0]))
+            numbers = join(row, compensated)
+            parts = encode(chain, row.tensors[0], numbers, encoding.rounding(row.tensors[0]))
             out.put(array_of(chain, row, parts))
             if lost is not None:
                 rest = numbers.reshape(row.shape) - decode(chain, parts, row.shape)
@@ -126,7 +126,7 @@ def write_update(
 
 
 class _Compensated(Mapping[str, Tensor]):
-    """An update plus the residual of the former one, tensor by tensor."""
+    """An update plus the residual of an earlier one, tensor by tensor."""
 
     def __init__(self, tensors: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> None:
         self._tensors, self._before = tensors, before
@@ -151,8 +151,8 @@ class UpdateReader(Mapping[str, Tensor]):
         self.chain = chain_of(self.header)
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         check_update_header(self.header, self.shapes, self.chain)
-        found = rows(self.chain, self.shapes)
-        self._rows = {name: row for row in found for name in row.tensors}
+        frame_rows = rows(self.chain, self.shapes)
+        self._rows = {name: row for row in frame_rows for name in row.tensors}
         self._last: tuple[FrameRow, dict[str, Tensor]] | None = None
 
     @property

@@ -15,8 +15,7 @@ from fedcore.formats.codec_chain import VALUES, Chain, parse
 from fedcore.formats.update_header import FrameRow
 from fedcore.wire import codecs
 from fedcore.wire.chain import array_of, bound, decode, encode
-from fedcore.wire.codecs import LIMIT
-from fedcore.wire.rounding import NearestRounding, StochasticRounding
+from fedcore.wire.codecs import LIMIT, NearestRounding, StochasticRounding
 
 CHAINS = [
     Chain(values, top_k, packed)

@@ -1,4 +1,4 @@
-"""zstd as the last step: a tensor's bytes compressed, where that makes them fewer.
+"""Tensors as bytes: the types a frame may hold, and zstd as the last step of a codec chain.
 
 The compressed bytes may differ between versions of zstd; what they decode to does not.
 """
@@ -11,19 +11,31 @@ from torch import Tensor
 
 from fedcore.errors import WireError
 
+DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}  # by their safetensors names
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LEVEL = 3
 
 
 def pack(row: Tensor) -> Tensor | None:
     """A row of bytes compressed, or None where that saves nothing."""
-    made = zstandard.ZstdCompressor(level=LEVEL).compress(row.numpy().data)
-    if len(made) >= row.numel():
+    compressed = zstandard.ZstdCompressor(level=LEVEL).compress(row.numpy().data)
+    if len(compressed) >= row.numel():
         return None
-    return torch.frombuffer(bytearray(made), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(compressed), dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, least: int, most: int) -> Tensor:
-    """The row again. Raises WireError for fewer or more bytes than are due; never grows beyond."""
+    """The row again. Raises WireError where it is not of ``least`` to ``most`` bytes.
+
+    Never allocates more than ``most``.
+    """
     data = packed.numpy().tobytes()
     try:
         size = zstandard.frame_content_size(data)
