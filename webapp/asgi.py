@@ -17,11 +17,11 @@ from webapp.api.device.calls import DeviceCalls  # noqa: E402
 from webapp.api.device.intake import BoundedBodies  # noqa: E402
 from webapp.api.device.upload import Uploads  # noqa: E402
 from webapp.pages.live.routing import websocket_urlpatterns  # noqa: E402
-from webapp.transfer.file_responses import SentFiles  # noqa: E402
+from webapp.transfer.file_responses import FileResponses  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": Uploads(SentFiles(BoundedBodies(DeviceCalls(django_application)))),
+        "http": Uploads(FileResponses(BoundedBodies(DeviceCalls(django_application)))),
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
         ),

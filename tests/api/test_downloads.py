@@ -21,8 +21,8 @@ from fedcore.spec.parse import parse_spec
 from tests.api.conftest import frame, put_artefact
 from webapp.accounts.models import create_token
 from webapp.jobs.artefacts import download
-from webapp.jobs.artefacts.download import ZipMember, zip_parts
 from webapp.jobs.artefacts.store import storage
+from webapp.jobs.artefacts.zip_stream import ZipMember, zip_parts
 from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
 CONTENT = frame(weight=[float(number) for number in range(64)])
@@ -152,7 +152,7 @@ def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
     assert viewer_api.get(path).status_code == 202, "the whole model is being merged"
     answer = viewer_api.get(f"{path}?round=1")
     assert answer.status_code == 409 and "is not the model" in answer.content.decode()
-    taken = download.offered(Job.objects.get(pk=fleet["job"].pk))
+    taken = download.available_downloads(Job.objects.get(pk=fleet["job"].pk))
     assert taken["adapter_url"] is None and taken["merged_url"]
     assert "take the whole model" in taken["note"]
 

@@ -122,4 +122,4 @@ def test_a_cancelled_job_whose_devices_are_just_told_to_stop(
     Round.objects.filter(job=job).update(phase="collecting")
     answer = admin_api.delete(f"{V1}/jobs/{job.pk}/")
     assert answer.status_code == 409
-    assert "ask again in a moment" in answer.json()["detail"]
+    assert "just stopping; try again in a moment" in answer.json()["detail"]

@@ -169,7 +169,7 @@ def test_an_update_of_another_round_is_not_taken_for_this_one(pi: Pi, work: Work
 def test_all_bytes_came_and_the_server_died(pi: Pi, work: Work, content: bytes) -> None:
     """An empty piece has it finish."""
     part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
-    part.take(content)
+    part.append(content)
     part.close()
     assert offset(pi, work, content) == len(content)
     assert send(pi, work, content, len(content), len(content)).status_code == 204
@@ -248,7 +248,7 @@ def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
     part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     answer = pi.upload(work["assignment"], content)
     assert answer.status_code == 423
-    assert "come again" in answer.json()["detail"]
+    assert "retry in a moment" in answer.json()["detail"]
     part.close()
     assert pi.upload(work["assignment"], content).status_code == 204
 

@@ -117,7 +117,7 @@ def test_the_parents_model_must_be_its_model(
     outcome, content = hub.done_for(work)
     assert content is not None
     short = hub.upload(work["assignment"], mend(content, folder=hub.folder, tensors=without_one))
-    assert short.status_code == 422 and "numbers where" in short.json()["detail"]
+    assert short.status_code == 422 and "numbers, expected" in short.json()["detail"]
     foreign = mend(content, folder=hub.folder, meta={"fingerprint": "0" * 64})
     assert hub.upload(work["assignment"], foreign).status_code == 422
     bad = mend(content, folder=hub.folder, tensors=tensors)

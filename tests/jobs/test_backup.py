@@ -46,7 +46,7 @@ def test_a_backup_holds_every_artefact_its_database_names(
 
 
 def test_a_folder_that_is_there_is_not_written_into(db: None, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="is there already; name a folder that is not"):
+    with pytest.raises(CommandError, match="exists already; name a new folder"):
         call_command("backup", str(tmp_path))
 
 
@@ -82,12 +82,12 @@ def test_what_was_removed_meanwhile_is_told_and_not_missed(
 def test_a_restore_never_writes_over_a_site(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-kitchen")
     _backup(tmp_path / "backup")
-    with pytest.raises(CommandError, match="is not empty; point DATABASE_URL to an empty one"):
+    with pytest.raises(CommandError, match="is not empty; point DATABASE_URL at an empty one"):
         call_command("restore", str(tmp_path / "backup"))
 
 
 def test_what_is_no_backup_is_not_restored(db: None, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="is no backup of a site"):
+    with pytest.raises(CommandError, match="is not a backup of a site"):
         call_command("restore", str(tmp_path))
 
 

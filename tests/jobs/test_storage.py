@@ -46,7 +46,7 @@ def put(content: bytes = CONTENT, origin: str = "test") -> Artefact:
     digest = hashlib.sha256(content).hexdigest()
     part = PartialUpload(uuid4(), digest)
     try:
-        part.take(content)
+        part.append(content)
         artefact = store(part.path, part.sha256, ArtefactKind.GLOBAL, origin)
         part.discard()
         return artefact
@@ -118,7 +118,7 @@ def test_a_write_that_was_killed_leaves_nothing_under_the_name(tmp_path: Path) -
 def test_a_stored_file_is_not_copied() -> None:
     """It gets a second name; the first may go."""
     part = PartialUpload(uuid4(), SHA256)
-    part.take(CONTENT)
+    part.append(CONTENT)
     inode = part.path.stat().st_ino
     artefact = store(part.path, SHA256, ArtefactKind.UPDATE, "test")
     part.discard()
@@ -146,7 +146,7 @@ def test_a_part_goes_on_where_it_was_left() -> None:
     for start in range(0, len(CONTENT), 999):
         part = PartialUpload(pk, SHA256)
         assert part.size == start == received_bytes(pk, SHA256)
-        part.take(CONTENT[start : start + 500], memoryview(CONTENT)[start + 500 : start + 999])
+        part.append(CONTENT[start : start + 500], memoryview(CONTENT)[start + 500 : start + 999])
         part.close()
     part = PartialUpload(pk, SHA256)
     assert part.sha256 == SHA256
@@ -158,12 +158,12 @@ def test_a_part_goes_on_where_it_was_left() -> None:
 def test_hashing_begins_at_any_byte() -> None:
     for start in (0, 1, 6999, 7000):
         part = PartialUpload(uuid4(), SHA256)
-        part.take(CONTENT[:start])
+        part.append(CONTENT[:start])
         part.hash_along()
-        part.take(CONTENT[start:])
+        part.append(CONTENT[start:])
         assert part.sha256 == SHA256
         part.restart()
-        part.take(b"other")
+        part.append(b"other")
         assert part.sha256 == hashlib.sha256(b"other").hexdigest()
         part.discard()
         part.close()
@@ -172,7 +172,7 @@ def test_hashing_begins_at_any_byte() -> None:
 def test_one_at_a_time_and_one_upload_of_an_assignment() -> None:
     pk, other = uuid4(), "0" * 64
     part = PartialUpload(pk, SHA256)
-    part.take(CONTENT)
+    part.append(CONTENT)
     for sha256 in (SHA256, other):
         with pytest.raises(ArtefactRefused) as caught:
             PartialUpload(pk, sha256)
@@ -188,7 +188,7 @@ def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Pa
     pk = uuid4()
     pid = os.fork()
     if pid == 0:
-        PartialUpload(pk, SHA256).take(CONTENT[:100])
+        PartialUpload(pk, SHA256).append(CONTENT[:100])
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     part = PartialUpload(pk, SHA256)
@@ -201,7 +201,7 @@ def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
     gone, busy = uuid4(), uuid4()
     for pk in (gone, busy):
         part = PartialUpload(pk, SHA256)
-        part.take(CONTENT)
+        part.append(CONTENT)
         if pk == gone:
             part.close()
     folder = incoming_dir()
@@ -259,7 +259,7 @@ def test_memory_does_not_grow_with_the_artefact() -> None:
         part = PartialUpload(uuid4(), digest)
         part.hash_along()
         for _ in range(32):
-            part.take(chunk)
+            part.append(chunk)
         artefact = store(part.path, part.sha256, ArtefactKind.UPDATE, "test")
         part.close()
         answer = stream(RequestFactory().get("/"), artefact)

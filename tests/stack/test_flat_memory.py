@@ -125,7 +125,7 @@ def test_twice_at_once_too_slow_and_refused_early(prepare: Callable[[int], Case]
         if case.kept > MEGABYTE and not sent_before:
             sent_before.append(case.kept)
             other = ServerApi(Address(web.url, case.pi.api_token))
-            with pytest.raises(Busy, match="just being sent"):
+            with pytest.raises(Busy, match="another request is sending"):
                 other.upload(str(case.part.pk), case.update, case.digest)
             assert other.traffic.up < 64 * MEGABYTE, "the answer is heard before the end"
             other.close()

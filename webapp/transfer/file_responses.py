@@ -12,7 +12,7 @@ from typing import Any
 from django.core.files.storage import FileSystemStorage
 
 from webapp.jobs.artefacts.store import CHUNK, storage
-from webapp.jobs.artefacts.streaming import DIRECT, OFFERED, WANTED, Slice, chunks_of
+from webapp.jobs.artefacts.streaming import DIRECT_KEY, FILES_KEY, SLICE_KEY, Slice, chunks_of
 from webapp.transfer.asgi_tools import App, Message, Receive, Scope, Send, run_in_thread
 from webapp.transfer.socket_body import send_file, uvicorn_cycle
 
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-class SentFiles:
+class FileResponses:
     """Offers itself to views; when one wants a Slice sent, sends that for the answer's body."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = {**scope, OFFERED: True, DIRECT: uvicorn_cycle(send) is not None}
+        scope = {**scope, FILES_KEY: True, DIRECT_KEY: uvicorn_cycle(send) is not None}
 
         async def sent(message: Message) -> None:
-            wanted: Slice | None = scope.get(WANTED)
+            wanted: Slice | None = scope.get(SLICE_KEY)
             begins = message["type"] == "http.response.start" or scope["method"] == "HEAD"
             if wanted is None or begins:
                 await send(message)

@@ -61,7 +61,7 @@ class SocketBody:
     async def move(self, part: PartialUpload | None, within_s: float) -> int:
         if self._incoming.is_cut:
             raise ClientDisconnected
-        return await self._incoming.move(part.take if part else _drop, within_s)
+        return await self._incoming.move(part.append if part else _drop, within_s)
 
     async def settle(self) -> None:
         """Nothing is left to wait for."""
@@ -103,7 +103,7 @@ class MessageBody:
             await self._writing
         if self._part is not None and self._waiting:
             pieces, self._waiting = self._waiting, []
-            self._writing = asyncio.ensure_future(run_in_thread(self._part.take, *pieces))
+            self._writing = asyncio.ensure_future(run_in_thread(self._part.append, *pieces))
 
     async def settle(self) -> None:
         await self._write()

@@ -21,7 +21,7 @@ from django.http import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.security import SecurityMiddleware
 
-from webapp.jobs.artefacts.streaming import DIRECT
+from webapp.jobs.artefacts.streaming import DIRECT_KEY
 from webapp.transfer.asgi_tools import App, Receive, Scope, Send
 
 PATHS = re.compile(
@@ -56,7 +56,7 @@ class DeviceCalls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ours = PATHS.fullmatch(f"{scope['method']} {scope['path']}")
-        if not ours or not (scope["method"] == "POST" or scope.get(DIRECT)):
+        if not ours or not (scope["method"] == "POST" or scope.get(DIRECT_KEY)):
             await self._app(scope, receive, send)
             return
         body = await _body(receive)

@@ -18,7 +18,7 @@ from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.queries import waiting_for_buffer
 from fedcore.rounds.types import ENDED, AssignmentPhase, RoundPhase, Task
 from webapp.jobs.analysis import device_rewards, round_snapshot, scores
-from webapp.jobs.artefacts.download import offered
+from webapp.jobs.artefacts.download import available_downloads
 from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered, open_rounds, to_round
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
@@ -62,7 +62,7 @@ def snapshot(job: Job, memory: ClosedRounds | None = None) -> Json:
         "evenness": _evenness(people, told),
         "rounds": told,
         "moves": moves(job),
-        "artefacts": offered(job),
+        "artefacts": available_downloads(job),
     }
 
 

@@ -1,4 +1,4 @@
-"""Artefact storage on a local folder that survives being killed half-way through a write."""
+"""Artefact storage in a local folder; a killed process leaves no partial files under a name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from django.core.files.storage import FileSystemStorage
 
 from webapp.jobs.artefacts.locks import locked
 
-# Another disk, or one that knows no second name for a file: then the bytes are copied.
+# Other disk, or no hard links: the bytes are copied instead.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
 class AtomicFileSystemStorage(FileSystemStorage):
-    """Writes beside the target, syncs, renames: a name either holds all of its bytes or nothing.
+    """Writes to a temporary file, syncs, renames: a name holds all of its bytes or nothing.
 
     Names are hashes of the content, so saving one again is harmless and never renames.
     """
 
     def adopt(self, path: Path, name: str) -> bool:
-        """Give a finished file a second name in here, without copying it; False where that fails.
+        """Hard-link a finished file into the storage; False where the disk cannot.
 
-        The file must not be written to afterwards: both names are the same bytes.
+        The file must not be written to afterwards: both names share the bytes.
         """
         target = self._target(name)
         _sync(path)
@@ -45,7 +45,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
         target = self._target(name)
         temporary = target.with_name(f".{uuid.uuid4().hex}.part")
         try:
-            # Held while it is written, so that whoever tidies up sees that its writer lives.
+            # Locked while it is written, so that ``remove_leftovers`` leaves it alone.
             with temporary.open("wb") as out, locked(out.fileno()):
                 for chunk in content.chunks(2**20):
                     out.write(chunk)
@@ -58,7 +58,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
         return name
 
     def _target(self, name: str) -> Path:
-        """Where ``name`` lies; its folder is there afterwards, and stays after a power cut."""
+        """Path of ``name``; creates its folder, synced to disk."""
         target = Path(self.path(name))
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
 
 
 def _sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk before going on."""
+    """fsync a file, or the entries of a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

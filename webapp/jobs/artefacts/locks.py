@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def try_lock(handle: int) -> bool:
-    """Whether nobody else holds the open file; if so, we do until it is closed."""
+    """Lock an open file until it is closed; False where another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -20,7 +20,7 @@ def try_lock(handle: int) -> bool:
 
 @contextmanager
 def locked(handle: int) -> Iterator[None]:
-    """Show that somebody is at work on an open file that has just been made."""
+    """Mark a newly created open file as being written."""
     try_lock(handle)
     try:
         yield
@@ -29,25 +29,21 @@ def locked(handle: int) -> Iterator[None]:
 
 
 def lock_file(path: Path) -> int | None:
-    """The open lock file ``path``, made where it is missing; None where another holds it."""
+    """Descriptor of the lock file ``path``, created if missing; None where another holds it."""
     while True:
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         if not try_lock(handle):
             os.close(handle)
             return None
-        if _is_at(handle, path):
-            return handle
-        os.close(handle)  # its former holder removed it between our opening and locking
+        try:
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # the previous holder removed the file between our open and lock
 
 
 def drop_lock_file(path: Path, handle: int) -> None:
-    """Remove a lock file that we hold, and let go."""
+    """Remove a lock file that this process holds, and release the lock."""
     path.unlink(missing_ok=True)
     os.close(handle)
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False

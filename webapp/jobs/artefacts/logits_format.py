@@ -1,8 +1,8 @@
-"""What the nodes of a tree of models send, where no weights are averaged: checked by its header.
+"""Frames of agglomerative jobs, checked by their headers.
 
-A node sends what its model says on the bridge samples (``fedcore.formats.logits_header``); the
-parent sends its model in the last round, for somebody to take home. What both must look like is
-noted in ``Job.model_info`` when the job begins.
+A node sends its model's logits on the bridge samples (``fedcore.formats.logits_header``). In the
+last round the parent sends its model instead, for download. ``Job.model_info`` stores the expected
+form of both from the start of the job.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fedcore.rounds.types import Task
 from webapp.jobs.models import Assignment, Job
 
 KEY = "tree"  # in Job.model_info
-HEADER_BYTES = 65_536  # a frame's metadata may add so much
+HEADER_BYTES = 65_536  # allowance for a frame's metadata
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The bridge that a job's nodes share, and the weights of the parent's that are its to send.
+    """The bridge that the nodes share, and the frame in which the parent sends its model.
 
-    ``fingerprint`` is that of the parent's base, ``numbers`` and ``bytes`` are those of its frame.
+    ``fingerprint``: of the parent's base; ``numbers``, ``bytes``: elements and size of the frame.
     """
 
     bridge: str
@@ -45,7 +45,7 @@ class Tree:
 
 
 def expected(job: Job) -> ExpectedLogits:
-    """What a frame of logits of the job must be. The job's model must be there."""
+    """The expected frame of logits. The job must have its initial model."""
     tree, options = tree_of(job), job.job_spec.distill
     return ExpectedLogits(
         tree.bridge, tree.rows, options.top_k, tree.vocabulary, options.temperature
@@ -57,33 +57,33 @@ def tree_of(job: Job) -> Tree:
 
 
 def sends_model(assignment: Assignment) -> bool:
-    """Whether it is the parent's model that is due: nobody listens to what it says last."""
+    """Whether the parent sends its model: in the last round nobody uses its logits."""
     row = assignment.round
     return assignment.task == Task.FOLD.value and row.number >= row.job.job_spec.rounds
 
 
 def shapes(job: Job) -> Shapes:
-    """Names and shapes of what each child sends."""
+    """Names and shapes of the logits that each child sends."""
     return {name: shape for name, (_, shape) in expected(job).layout.items()}
 
 
 def max_bytes(assignment: Assignment) -> int:
-    """The largest frame that an honest node sends."""
+    """The largest frame that is accepted."""
     job = assignment.round.job
-    due = tree_of(job).bytes if sends_model(assignment) else expected(job).payload_bytes
-    return due + HEADER_BYTES
+    size = tree_of(job).bytes if sends_model(assignment) else expected(job).payload_bytes
+    return size + HEADER_BYTES
 
 
 def kind(assignment: Assignment) -> str:
-    """What the frame has to call itself."""
+    """The expected ``kind`` in the frame's metadata."""
     return MODEL_KIND if sends_model(assignment) else KIND
 
 
 def check(header: FrameHeader, assignment: Assignment) -> None:
-    """Raise WireError for a frame that is not what is due, by its header.
+    """Raises WireError for an unexpected frame.
 
-    Of a model it is the base, the types and how many numbers there are; the aggregation, which has
-    the model's files, looks at names and shapes.
+    Of a model this checks base, data types and number of elements. The aggregation, which has the
+    model's files, checks names and shapes.
     """
     job = assignment.round.job
     if not sends_model(assignment):
@@ -91,7 +91,7 @@ def check(header: FrameHeader, assignment: Assignment) -> None:
         return
     tree = tree_of(job)
     check_meta(header, {"fingerprint": tree.fingerprint})
-    if odd := sorted(name for name, item in header.tensors.items() if item.dtype != "F32"):
-        raise WireError(f"tensor {odd[0]!r} is not fp32")
+    if wrong := sorted(name for name, item in header.tensors.items() if item.dtype != "F32"):
+        raise WireError(f"tensor {wrong[0]!r} is not fp32")
     if header.elements != tree.numbers:
-        raise WireError(f"the model has {header.elements} numbers where {tree.numbers} are due")
+        raise WireError(f"the model has {header.elements} numbers, expected {tree.numbers}")

@@ -1,4 +1,4 @@
-"""Uploads on their way in: kept under their assignment's name until all of their bytes are here."""
+"""Partial uploads, stored under their assignment until they are complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webapp.jobs.artefacts.locks import drop_lock_file, lock_file
 from webapp.jobs.artefacts.store import CHUNK, ArtefactRefused, incoming_dir, refuse_full_disk
 from webapp.jobs.artefacts.writeback import EVERY_BYTES, start_writing
 
-AT_ONCE = 256  # pieces for one write; the system's limit is 1024
+MAX_BUFFERS = 256  # per writev; Linux allows 1024
 
 
 def part_path(assignment: UUID, sha256: str) -> Path:
@@ -23,7 +23,7 @@ def lock_path(assignment: UUID) -> Path:
 
 
 def received_bytes(assignment: UUID, sha256: str) -> int:
-    """How much of an upload is here; 0 where it has not begun."""
+    """Bytes of an upload that have arrived; 0 where it has not begun."""
     try:
         return part_path(assignment, sha256).stat().st_size
     except FileNotFoundError:
@@ -31,11 +31,11 @@ def received_bytes(assignment: UUID, sha256: str) -> int:
 
 
 class PartialUpload:
-    """The first ``size`` bytes of an upload, open for more; one holder at a time.
+    """The first ``size`` bytes of an upload, locked and open for more.
 
-    An assignment has one upload: beginning another, with another hash, drops the former. Raises
-    ArtefactRefused: 423 where another request holds it, 507 on a full disk. What a killed process
-    leaves behind is taken up by the next one.
+    An assignment has one upload; starting another with another hash drops the previous one. A
+    killed process's bytes are continued by the next request. Raises ArtefactRefused: 423 where
+    another request holds the lock, 507 on a full disk.
     """
 
     def __init__(self, assignment: UUID, sha256: str) -> None:
@@ -44,7 +44,7 @@ class PartialUpload:
         with refuse_full_disk():
             lock = lock_file(self._lock_path)
         if lock is None:
-            raise ArtefactRefused("this update is just being sent; come again in a moment", 423)
+            raise ArtefactRefused("another request is sending this update; retry in a moment", 423)
         self._lock = lock
         try:
             for other in self.path.parent.glob(f"{assignment.hex}-*.part"):
@@ -59,7 +59,7 @@ class PartialUpload:
         self._digest: hashlib._Hash | None = None
 
     def close(self) -> None:
-        """Let go; without a byte, or discarded, no trace is left."""
+        """Release the lock; an empty or discarded upload leaves no file."""
         os.close(self._file)
         if self.size and self.path.exists():
             os.close(self._lock)
@@ -68,7 +68,7 @@ class PartialUpload:
             drop_lock_file(self._lock_path, self._lock)
 
     def restart(self) -> None:
-        """Forget the bytes that are here."""
+        """Drop all bytes."""
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         self.size = self._started = 0
@@ -78,7 +78,7 @@ class PartialUpload:
         self.path.unlink(missing_ok=True)
 
     def hash_along(self) -> None:
-        """Hash what is here, and from now on what comes, in the same pass as the writing."""
+        """Hash the bytes so far, and from now on each new chunk as it is written."""
         digest, buffer, done = hashlib.sha256(), bytearray(min(CHUNK, self.size)), 0
         while done < self.size:
             got = os.preadv(self._file, [buffer], done)
@@ -88,8 +88,8 @@ class PartialUpload:
             done += got
         self._digest = digest
 
-    def take(self, *chunks: bytes | memoryview) -> None:
-        """Append bytes. After ArtefactRefused (507) nothing is kept: others need the space."""
+    def append(self, *chunks: bytes | memoryview) -> None:
+        """Append bytes. On a full disk the upload is discarded; raises ArtefactRefused (507)."""
         if self._digest is not None:
             for chunk in chunks:
                 self._digest.update(chunk)
@@ -103,14 +103,14 @@ class PartialUpload:
             start_writing(self._file, self._started, self.size - self._started)
             self._started = self.size
 
-    def _write(self, left: list[memoryview]) -> None:
-        while left:
-            written = os.writev(self._file, left[:AT_ONCE])
+    def _write(self, buffers: list[memoryview]) -> None:
+        while buffers:
+            written = os.writev(self._file, buffers[:MAX_BUFFERS])
             self.size += written
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
+            while buffers and written >= len(buffers[0]):
+                written -= len(buffers.pop(0))
             if written:
-                left[0] = left[0][written:]
+                buffers[0] = buffers[0][written:]
 
     @property
     def sha256(self) -> str:

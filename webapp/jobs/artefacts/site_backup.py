@@ -1,8 +1,7 @@
-"""A running site into one folder, and out of it into an empty one.
+"""Backup of a running site into a folder, and restore into an empty site.
 
-The database first, by its own means, so that it is one moment of the site; then the artefacts that
-this moment names. They never change, and were there before their rows, so none can be missing but
-those that nobody needs any more.
+The database is dumped first, as a consistent snapshot, then the artefacts that it refers to. These
+are immutable and stored before their rows, so only unneeded ones can be missing.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from webapp.jobs.models import Artefact
 
 MANIFEST, ARTEFACTS, KEY = "manifest.json", "artefacts", "signing-key.pem"
 SQLITE_FILE, DUMP_FILE = "database.sqlite3", "database.dump"
-# What no backup holds, and a site needs all the same.
+# Not in a backup, but needed to restore a site.
 SECRETS = (
     "EDGEWISE_SECRET_KEY",
     "DATABASE_URL",
@@ -35,18 +34,16 @@ SECRETS = (
     "DEVICE_REDIS_URL",
     "the certificates of the devices' broker (deploy/certs)",
 )
-QUERY = (
-    "SELECT sha256, size_bytes, marked_at IS NOT NULL FROM jobs_artefact WHERE removed_at IS NULL"
-)
+QUERY = "SELECT sha256, size_bytes FROM jobs_artefact WHERE removed_at IS NULL"
 
 
 class BackupRefused(EdgewiseError):
-    """The text says what to do."""
+    """The backup or restore cannot be done; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup holds. ``gone``: artefacts that were removed while it was made."""
+    """Contents of a backup. ``gone``: artefacts removed while it was written."""
 
     made_at: str
     database: str
@@ -56,18 +53,21 @@ class Manifest:
     kept_apart: tuple[str, ...] = SECRETS
 
 
-def backup(folder: Path) -> Manifest:
-    """Write a backup into ``folder``, which appears once it is whole.
+ArtefactRow = tuple[str, int]  # SHA-256, bytes
 
-    Raises BackupRefused where the folder is there already or a tool is missing.
+
+def backup(folder: Path) -> Manifest:
+    """Write a backup into ``folder``, which appears only when it is complete.
+
+    Raises BackupRefused where the folder exists already or a tool is missing.
     """
     if folder.exists():
-        raise BackupRefused(f"{folder} is there already; name a folder that is not")
+        raise BackupRefused(f"{folder} exists already; name a new folder")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o700)
     rows = _DUMPS[connection.vendor](part)
-    sizes, gone = _take_artefacts(part, rows)
+    sizes, gone = _save_artefacts(part, rows)
     if settings.SIGNING_KEY_FILE.exists():
         _copy(settings.SIGNING_KEY_FILE, part / KEY)
     manifest = Manifest(timezone.now().isoformat(), connection.vendor, len(sizes), sum(sizes), gone)
@@ -76,51 +76,47 @@ def backup(folder: Path) -> Manifest:
     return manifest
 
 
-Row = tuple[str, int, bool]  # SHA-256, bytes, whether it is marked as needed by nobody
-
-
-def _dump_sqlite(folder: Path) -> list[Row]:
+def _dump_sqlite(folder: Path) -> list[ArtefactRow]:
     path = folder / SQLITE_FILE
     copy = sqlite3.connect(path)
     try:
         connection.ensure_connection()
         connection.connection.backup(copy)
-        return [(str(sha), int(size), bool(idle)) for sha, size, idle in copy.execute(QUERY)]
+        return [(str(sha256), int(size)) for sha256, size in copy.execute(QUERY)]
     finally:
         copy.close()
         path.chmod(0o600)
 
 
-def _dump_postgresql(folder: Path) -> list[Row]:
-    """The artefacts are listed before the dump: what it names beyond them is listed again."""
-    before = _listed()
-    _run("pg_dump", "--format=custom", "--no-owner", f"--file={folder / DUMP_FILE}", _address())
+def _dump_postgresql(folder: Path) -> list[ArtefactRow]:
+    """Artefacts are listed before and after the dump, as it may fall in between."""
+    before = _artefact_rows()
+    _run("pg_dump", "--format=custom", "--no-owner", f"--file={folder / DUMP_FILE}", _conninfo())
     (folder / DUMP_FILE).chmod(0o600)
-    return list({row[0]: row for row in (*before, *_listed())}.values())
+    return list({row[0]: row for row in (*before, *_artefact_rows())}.values())
 
 
-def _listed() -> list[Row]:
+def _artefact_rows() -> list[ArtefactRow]:
     with connection.cursor() as cursor:
         cursor.execute(QUERY)
-        return [(str(sha), int(size), bool(idle)) for sha, size, idle in cursor.fetchall()]
+        return [(str(sha256), int(size)) for sha256, size in cursor.fetchall()]
 
 
-_DUMPS: Mapping[str, Callable[[Path], list[Row]]] = {
+_DUMPS: Mapping[str, Callable[[Path], list[ArtefactRow]]] = {
     "sqlite": _dump_sqlite,
     "postgresql": _dump_postgresql,
 }
 
 
-def _address() -> str:
-    """How libpq's tools find the database; the password goes through the environment."""
+def _conninfo() -> str:
+    """Connection string for libpq's tools; the password goes through the environment."""
     known = connection.settings_dict
     parts = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
-    given = {word: known[key] for word, key in parts.items() if known.get(key)}
-    return " ".join(f"{word}={_quoted(str(value))}" for word, value in given.items())
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    values = {word: str(known[key]) for word, key in parts.items() if known.get(key)}
+    escaped = {
+        word: value.replace("\\", "\\\\").replace("'", "\\'") for word, value in values.items()
+    }
+    return " ".join(f"{word}='{value}'" for word, value in escaped.items())
 
 
 def _run(tool: str, *words: str) -> None:
@@ -140,13 +136,13 @@ def _local_storage() -> FileSystemStorage | None:
     return place if isinstance(place, FileSystemStorage) else None
 
 
-def _take_artefacts(folder: Path, rows: Iterable[Row]) -> tuple[list[int], list[str]]:
-    """Link or copy the files; returns their sizes, and the hashes of those that were removed."""
+def _save_artefacts(folder: Path, rows: Iterable[ArtefactRow]) -> tuple[list[int], list[str]]:
+    """Link or copy the files; returns their sizes, and the hashes of those removed meanwhile."""
     place = _local_storage()
-    if place is None:  # a bucket keeps them; its own versioning is their backup
+    if place is None:  # a bucket's own versioning is its backup
         return [], []
     sizes, gone = [], []
-    for sha256, size, _ in rows:
+    for sha256, size in rows:
         source = Path(place.path(Artefact.path_of(sha256)))
         try:
             _link(source, folder / ARTEFACTS / Artefact.path_of(sha256))
@@ -154,23 +150,17 @@ def _take_artefacts(folder: Path, rows: Iterable[Row]) -> tuple[list[int], list[
             gone.append(sha256)
             continue
         sizes.append(size)
-    lost = _still_there(gone)
+    lost = Artefact.objects.filter(pk__in=gone, removed_at=None).values_list("pk", flat=True)
     if lost:
         raise BackupRefused(
-            f"the storage has lost {len(lost)} artefacts that the database names, such as "
+            f"the storage has lost {len(lost)} artefacts that the database refers to, such as "
             f"{lost[0]}; restore them first"
         )
     return sizes, gone
 
 
-def _still_there(sha256s: list[str]) -> list[str]:
-    """Those that the site, too, takes to be there."""
-    rows = Artefact.objects.filter(pk__in=sha256s, removed_at=None)
-    return [str(sha256) for sha256 in rows.values_list("pk", flat=True)]
-
-
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file that never changes; a copy where that is another disk."""
+    """Hard-link an immutable file; copy it where the target is on another disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -191,31 +181,25 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def restore(folder: Path) -> Manifest:
-    """Bring a backup into this site, whose database must be empty. Raises BackupRefused."""
+    """Load a backup into this site, whose database must be empty. Raises BackupRefused."""
     try:
         values = json.loads((folder / MANIFEST).read_text())
         manifest = Manifest(**{**values, "kept_apart": tuple(values["kept_apart"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BackupRefused(f"{folder} is no backup of a site: {error}") from error
+        raise BackupRefused(f"{folder} is not a backup of a site: {error}") from error
     if manifest.database != connection.vendor:
         raise BackupRefused(
             f"the backup is of {manifest.database}, this site's DATABASE_URL is {connection.vendor}"
         )
     if connection.introspection.table_names():
-        raise BackupRefused("this site's database is not empty; point DATABASE_URL to an empty one")
+        raise BackupRefused("this site's database is not empty; point DATABASE_URL at an empty one")
     if not settings.SIGNING_KEY_FILE.exists() and (folder / KEY).exists():
         _copy(folder / KEY, settings.SIGNING_KEY_FILE)
-    _bring_artefacts(folder)
+    if place := _local_storage():
+        for source in (folder / ARTEFACTS).glob("*/*"):
+            _link(source, Path(place.path(str(source.relative_to(folder / ARTEFACTS)))))
     _LOADS[connection.vendor](folder)
     return manifest
-
-
-def _bring_artefacts(folder: Path) -> None:
-    place = _local_storage()
-    if place is None:
-        return
-    for source in (folder / ARTEFACTS).glob("*/*"):
-        _link(source, Path(place.path(str(source.relative_to(folder / ARTEFACTS)))))
 
 
 def _load_sqlite(folder: Path) -> None:
@@ -227,7 +211,7 @@ def _load_sqlite(folder: Path) -> None:
 
 
 def _load_postgresql(folder: Path) -> None:
-    words = ("--no-owner", "--exit-on-error", f"--dbname={_address()}")
+    words = ("--no-owner", "--exit-on-error", f"--dbname={_conninfo()}")
     _run("pg_restore", *words, str(folder / DUMP_FILE))
 
 
@@ -238,14 +222,16 @@ _LOADS: Mapping[str, Callable[[Path], None]] = {
 
 
 def settle(manifest: Manifest) -> int:
-    """After the migrations: rows of what was removed meanwhile say so. Raises BackupRefused where
-    any other artefact is not there; returns how many are."""
+    """Mark artefacts that were removed during the backup; returns the number of the others.
+
+    Call it after the migrations. Raises BackupRefused where another artefact is missing.
+    """
     Artefact.objects.filter(pk__in=manifest.gone).update(removed_at=timezone.now())
     place = storage()
-    here = Artefact.objects.filter(removed_at=None).values_list("pk", flat=True)
-    lost = [sha256 for sha256 in here if not place.exists(Artefact.path_of(sha256))]
+    stored = Artefact.objects.filter(removed_at=None).values_list("pk", flat=True)
+    lost = [sha256 for sha256 in stored if not place.exists(Artefact.path_of(sha256))]
     if lost:
         raise BackupRefused(
-            f"{len(lost)} artefacts are not in this site's storage, such as {lost[0]}; bring them"
+            f"{len(lost)} artefacts are not in this site's storage, such as {lost[0]}; add them"
         )
-    return len(here)
+    return len(stored)

@@ -1,4 +1,4 @@
-"""Artefacts in and out of the storage: streamed, checked by SHA-256, stored once."""
+"""The artefact store: files are streamed, named by SHA-256 and stored once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from webapp.jobs.models import Artefact, ArtefactKind, Assignment
 
 CHUNK = 2**20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# Names in ``incoming_dir``: what has come of an assignment's update, and who is writing to it.
+# Names in ``incoming_dir``: an assignment's partial upload and its lock.
 UPLOAD_NAME = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{64}\.part|\.lock)$")
-LEFTOVER_AGE_S = 6 * 3600.0  # no fold or export works for so long on one file
-BEING_MADE_S = 60.0
+LEFTOVER_AGE_S = 6 * 3600.0  # longer than any aggregation or export works on one file
+MIN_TEMPORARY_AGE_S = 60.0
 FULL_TEXT = "the server's disk is full; free space there and try again"
 
 
 class ArtefactRefused(EdgewiseError):
-    """Bytes that cannot be taken. ``status`` and ``headers`` are those of the HTTP answer."""
+    """Bytes that cannot be stored. ``status`` and ``headers`` are those of the HTTP response."""
 
     def __init__(self, message: str, status: int, **headers: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ def storage() -> Storage:
 
 
 def incoming_dir() -> Path:
-    """Where bytes wait until their hash is known; on the same disk as a local storage."""
+    """Folder of files that are still being written; on the same disk as a local storage."""
     folder = settings.VAR_DIR / "incoming"
     folder.mkdir(parents=True, exist_ok=True)
     return Path(folder)
@@ -55,7 +55,7 @@ def incoming_dir() -> Path:
 
 @contextmanager
 def refuse_full_disk() -> Iterator[None]:
-    """Turn what a full disk raises into ArtefactRefused (507)."""
+    """Turn the OSError of a full disk into ArtefactRefused (507)."""
     try:
         yield
     except OSError as error:
@@ -65,10 +65,9 @@ def refuse_full_disk() -> Iterator[None]:
 
 
 def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
-    """Put a checked file into the storage, once; it must not be written to afterwards.
+    """Store a verified file, once; it must not be written to afterwards.
 
-    A local storage takes the file itself, without a copy. Raises ArtefactRefused (507) on a full
-    disk.
+    A local storage links the file without copying. Raises ArtefactRefused (507) on a full disk.
     """
     name, place = Artefact.path_of(sha256), storage()
     claim(sha256)
@@ -89,9 +88,9 @@ def store(path: Path, sha256: str, kind: ArtefactKind, origin: str) -> Artefact:
 
 
 def claim(sha256: str) -> bool:
-    """Say that somebody is about to use these bytes, so that nobody removes them under the hands.
+    """Protect an artefact from the next garbage collection, which unmarks it.
 
-    False where they are not here (any more). See ``webapp.jobs.artefacts.garbage_collection``.
+    False where its bytes are not stored. See ``webapp.jobs.artefacts.garbage_collection``.
     """
     known = Artefact.objects.filter(pk=sha256)
     known.update(marked_at=None)
@@ -112,7 +111,7 @@ def open_artefact(artefact: Artefact) -> IO[bytes]:
 
 @contextmanager
 def local_file(artefact: Artefact) -> Iterator[Path]:
-    """The artefact as a file on this machine, fetched first where the storage is elsewhere."""
+    """The artefact as a local file, downloaded first from a remote storage."""
     place = storage()
     if isinstance(place, FileSystemStorage):
         yield Path(place.path(Artefact.path_of(artefact.sha256)))
@@ -126,29 +125,29 @@ def local_file(artefact: Artefact) -> Iterator[Path]:
 
 
 def remove_leftovers() -> int:
-    """Remove what killed processes left half-written; returns how many files and folders went.
+    """Remove partial files of killed processes; returns the number of files and folders.
 
-    Kept are uploads of assignments that are still at work, whatever a living process holds, and
-    of the rest what is younger than LEFTOVER_AGE_S.
+    Kept are uploads of running assignments, locked files, and files younger than LEFTOVER_AGE_S.
     """
-    found = [path for path in incoming_dir().iterdir() if _is_left(path)]
+    leftovers = [path for path in incoming_dir().iterdir() if _is_leftover(path)]
     place = storage()
     if isinstance(place, AtomicFileSystemStorage):
-        found += [path for path in Path(place.location).glob("*/.*.part") if _is_abandoned(path)]
-    return sum(_remove(path) for path in found)
+        temporary = Path(place.location).glob("*/.*.part")
+        leftovers += [path for path in temporary if _is_abandoned(path)]
+    return sum(_remove(path) for path in leftovers)
 
 
-def _is_left(path: Path) -> bool:
+def _is_leftover(path: Path) -> bool:
     upload = UPLOAD_NAME.match(path.name)
     if upload is None:
         return _age_s(path) > LEFTOVER_AGE_S
-    held = [phase.value for phase in LEASED]
-    return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=held).exists()
+    leased = [phase.value for phase in LEASED]
+    return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=leased).exists()
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether the process that wrote to a file is gone; its lock went with it."""
-    if _age_s(path) < BEING_MADE_S:
+    """Whether the writing process is gone, and its lock with it."""
+    if _age_s(path) < MIN_TEMPORARY_AGE_S:
         return False
     try:
         with path.open("rb") as file:
@@ -158,16 +157,16 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _age_s(path: Path) -> float:
-    """Seconds since the newest change in a file or folder; 0 where it has just gone."""
+    """Seconds since the newest change in a file or folder; 0 where it is gone."""
     try:
-        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
-        return time.time() - max(item.stat().st_mtime for item in inside)
+        entries = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return time.time() - max(item.stat().st_mtime for item in entries)
     except FileNotFoundError:
         return 0.0
 
 
 def _remove(path: Path) -> bool:
-    """Whether it was there and is gone now; an upload only once no request writes to it."""
+    """Whether it was removed; an upload is not while a request writes to it."""
     upload = UPLOAD_NAME.match(path.name)
     if upload is None:
         if path.is_dir():

@@ -1,9 +1,8 @@
-"""Artefacts on their way out: ranges, and who carries the bytes.
+"""Downloads of artefacts: byte ranges, and which process sends the bytes.
 
-A view decides and says what is to be sent (``stream``); the bytes then go past Django. The first of
-these that is there carries them: the proxy (X-Accel-Redirect), the bucket (a redirect to a signed
-address), the ASGI server (pathsend, zerocopysend); else ``SentFiles`` reads and sends piece by
-piece.
+A view only names the bytes (``stream``). They are sent by the first of these that is available: the
+proxy (X-Accel-Redirect), the bucket (redirect to a signed URL), the ASGI server (pathsend,
+zerocopysend), or ``FileResponses``, which reads and sends chunks.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from webapp.jobs.artefacts.store import CHUNK, storage
 from webapp.jobs.models import Artefact
 
-OFFERED = "edgewise.files"  # in an ASGI scope: SentFiles is there
-DIRECT = "edgewise.direct"  # in an ASGI scope: it sends by the socket, and sees who hangs up
-WANTED = "edgewise.file"  # its answer: the Slice to send
+# Keys of an ASGI scope.
+FILES_KEY = "edgewise.files"  # ``FileResponses`` will send the file
+DIRECT_KEY = "edgewise.direct"  # it sends by the socket and notices a disconnect
+SLICE_KEY = "edgewise.file"  # the view sets it to the Slice to send
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,29 @@ class Slice:
         return self.start == 0 and self.stop == self.size
 
 
-class Redirecting(Protocol):
-    """A storage that signs addresses, as django-storages' S3 does."""
+class UrlSigner(Protocol):
+    """A storage that signs URLs, such as django-storages' S3."""
 
     def url(self, name: str, parameters: dict[str, str] | None = None) -> str:
-        """An address under which anybody may fetch the file for a while."""
+        """A URL under which anybody may fetch the file for a while."""
 
 
 def stream(request: HttpRequest, artefact: Artefact, filename: str = "") -> HttpResponseBase:
-    """The bytes, or the range asked for (206; 416 beyond the end), without holding them.
+    """The bytes or the requested range (206; 416 beyond the end), without buffering them.
 
-    ``sent_bytes`` of the answer says how many bytes go out, whoever sends them.
+    ``sent_bytes`` of the response is the number of bytes, whichever process sends them.
     """
     etag = f'"{artefact.sha256}"'
     if request.headers.get("If-None-Match") == etag:
         return HttpResponse(status=304, headers={"ETag": etag})
     size = artefact.size_bytes
     same = request.headers.get("If-Range", etag) == etag
-    asked = _range(request.headers.get("Range", ""), size) if same else ""
-    if asked == "beyond":
+    byte_range = _parse_range(request.headers.get("Range", ""), size) if same else ""
+    if byte_range == "beyond":
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-    part = Slice(artefact.sha256, size, *(asked if isinstance(asked, tuple) else (0, size)))
-    response = _elsewhere(part, filename) or _here(request, part, partial=isinstance(asked, tuple))
+    partial = isinstance(byte_range, tuple)
+    part = Slice(artefact.sha256, size, *(byte_range if partial else (0, size)))
+    response = _delegated(part, filename) or _sent_here(request, part, partial)
     response["Accept-Ranges"] = "bytes"
     response["ETag"] = etag
     response["Cache-Control"] = "private, no-transform"
@@ -74,29 +75,31 @@ def stream(request: HttpRequest, artefact: Artefact, filename: str = "") -> Http
     return response
 
 
-def _elsewhere(part: Slice, filename: str) -> HttpResponse | None:
-    """An answer that has the proxy or the bucket send the bytes; they see to the range too."""
+def _delegated(part: Slice, filename: str) -> HttpResponse | None:
+    """A response that makes the proxy or the bucket send the bytes; they handle ranges too."""
     place = storage()
     if isinstance(place, FileSystemStorage):
         prefix = settings.X_ACCEL_PREFIX
         if not prefix:
             return None
-        answer = HttpResponse(content_type="application/octet-stream")
-        answer["X-Accel-Redirect"] = f"{prefix}{part.name}"
-        return answer
+        response = HttpResponse(content_type="application/octet-stream")
+        response["X-Accel-Redirect"] = f"{prefix}{part.name}"
+        return response
     if not settings.S3_REDIRECT:
         return None
-    named = {"ResponseContentDisposition": f'attachment; filename="{filename}"'} if filename else {}
-    signing: Redirecting = place  # type: ignore[assignment]
-    return HttpResponse(status=307, headers={"Location": signing.url(part.name, parameters=named)})
+    signer: UrlSigner = place  # type: ignore[assignment]
+    disposition = f'attachment; filename="{filename}"'
+    parameters = {"ResponseContentDisposition": disposition} if filename else {}
+    location = signer.url(part.name, parameters=parameters)
+    return HttpResponse(status=307, headers={"Location": location})
 
 
-def _here(request: HttpRequest, part: Slice, partial: bool) -> HttpResponseBase:
+def _sent_here(request: HttpRequest, part: Slice, partial: bool) -> HttpResponseBase:
     status, kind = 206 if partial else 200, "application/octet-stream"
     scope: dict[str, Any] = getattr(request, "scope", {})
     response: HttpResponseBase
-    if OFFERED in scope:
-        scope[WANTED] = part
+    if FILES_KEY in scope:
+        scope[SLICE_KEY] = part
         response = HttpResponse(status=status, content_type=kind)
     else:  # not over ASGI
         response = StreamingHttpResponse(chunks_of(part), status=status, content_type=kind)
@@ -106,12 +109,12 @@ def _here(request: HttpRequest, part: Slice, partial: bool) -> HttpResponseBase:
     return response
 
 
-def _range(header: str, size: int) -> tuple[int, int] | str:
-    """(start, stop) of a single byte range; 'beyond' if unsatisfiable, '' if there is none."""
-    found = re.fullmatch(r"bytes=(\d{0,19})-(\d{0,19})", header.strip())
-    if not found or found.group(0) == "bytes=-":
+def _parse_range(header: str, size: int) -> tuple[int, int] | str:
+    """(start, stop) of a single byte range; "beyond" if unsatisfiable, "" if there is none."""
+    match = re.fullmatch(r"bytes=(\d{0,19})-(\d{0,19})", header.strip())
+    if not match or match.group(0) == "bytes=-":
         return ""
-    first, last = found.groups()
+    first, last = match.groups()
     if not first:
         start, stop = max(0, size - int(last)), size
     else:
@@ -120,10 +123,10 @@ def _range(header: str, size: int) -> tuple[int, int] | str:
 
 
 def chunks_of(part: Slice) -> Iterator[bytes]:
-    """The bytes, a piece at a time, from any storage."""
-    left = part.stop - part.start
+    """The bytes in chunks, from any storage."""
+    remaining = part.stop - part.start
     with storage().open(part.name, "rb") as source:
         source.seek(part.start)
-        while left and (piece := source.read(min(CHUNK, left))):
-            left -= len(piece)
-            yield piece
+        while remaining and (chunk := source.read(min(CHUNK, remaining))):
+            remaining -= len(chunk)
+            yield chunk

@@ -1,4 +1,4 @@
-"""What an assignment's update and model weigh on the wire: codec, error feedback, steps, checks."""
+"""Wire format of updates and models: codec chain, error feedback, steps, header checks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from django.db.models import Q
 
 from fedcore.errors import WireError
+from fedcore.formats import update_header
 from fedcore.formats.codec_chain import PLAIN, Chain, Shapes, parse
 from fedcore.formats.codec_choice import Transfer, choose
 from fedcore.formats.frame_header import FrameHeader, read_header
-from fedcore.formats.update_header import chain_of as said_chain
 from fedcore.formats.update_header import check_update_header, max_frame_bytes
 from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.rounds.job_lifecycle import JobPhase
@@ -29,16 +29,16 @@ from webapp.jobs.artefacts import logits_format
 from webapp.jobs.artefacts.store import local_file
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
 
-FORMER = 5  # transfers of a device that say how fast its link is
+MEASURED_TRANSFERS = 5  # newest updates of a device that its link speed is estimated from
 OVER = [phase.value for phase in (JobPhase.COMPLETED, JobPhase.FAILED, JobPhase.CANCELLED)]
-TAKEN = [phase.value for phase in DELIVERED]
+DELIVERED_PHASES = [phase.value for phase in DELIVERED]
 # A plain frame's metadata may add this much to the model's own size.
 SLACK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Format:
-    """What devices send in place of updates: how it is called, checked and bounded."""
+class UpdateFormat:
+    """Frames that devices of a method send in place of plain updates: kind, bounds and check."""
 
     kind: Callable[[Assignment], str]
     shapes: Callable[[Job], Shapes]
@@ -46,25 +46,39 @@ class Format:
     check: Callable[[FrameHeader, Assignment], None]
 
 
-FORMATS: Mapping[str, Format] = {
-    AGGLOMERATIVE: Format(
+FORMATS: Mapping[str, UpdateFormat] = {
+    AGGLOMERATIVE: UpdateFormat(
         logits_format.kind, logits_format.shapes, logits_format.max_bytes, logits_format.check
     ),
 }  # by the name of the method
 
 
-def _format(job: Job) -> Format | None:
+class StepReference(TypedDict):
+    sha256: str
+    size_bytes: int
+    base: str | None
+
+
+class ModelReference(TypedDict):
+    """``step``: the difference from the model ``base``, where the device may send for that."""
+
+    sha256: str
+    size_bytes: int
+    step: NotRequired[StepReference]
+
+
+def _format(job: Job) -> UpdateFormat | None:
     return FORMATS.get(job.spec.get("method", {}).get("name", ""))
 
 
 def offer(assignment: Assignment) -> WireOffer:
-    """What the device is told; the chain is fixed at the first answer of a round's attempts."""
+    """Codec and error feedback for a device. All attempts of a round share the first chain."""
     if _format(assignment.round.job):
         return WireOffer(jobs=_open_jobs(assignment.device))
     if assignment.task != Task.TRAIN.value:
         return WireOffer()
     if not assignment.wire:
-        chosen = str(_former_attempt(assignment) or _chosen(assignment))
+        chosen = str(_earlier_chain(assignment) or _choose_chain(assignment))
         if Assignment.objects.filter(pk=assignment.pk, wire="").update(wire=chosen):
             assignment.wire = chosen
         else:
@@ -72,73 +86,73 @@ def offer(assignment: Assignment) -> WireOffer:
     chain, wire = chain_of(assignment), assignment.round.job.job_spec.wire
     if not wire.error_feedback or assignment.round.job.job_spec.adapter.averaging.refactors:
         return WireOffer(chain)
-    taken = _taken(assignment) if wire.chain is None or wire.chain.lossy else None
-    return WireOffer(chain, taken, _open_jobs(assignment.device))
+    lossy = wire.chain is None or wire.chain.lossy
+    accepted = _last_accepted(assignment) if lossy else None
+    return WireOffer(chain, accepted, _open_jobs(assignment.device))
 
 
 def chain_of(assignment: Assignment) -> Chain:
-    """The chain an assignment's update is to be written with."""
+    """The codec chain of an assignment's update."""
     return parse(assignment.wire) if assignment.wire else PLAIN
 
 
-def _former_attempt(assignment: Assignment) -> str:
-    """The chain of an earlier attempt at the same piece of work, '' if this is the first."""
+def _earlier_chain(assignment: Assignment) -> str:
+    """The chain of the first attempt at the same task; "" if this is the first."""
     row = assignment.round
     if assignment.attempt == 1 and row.attempt == 1:
         return ""
     earlier = Assignment.objects.filter(
         round__job=row.job_id, round__number=row.number, slot=assignment.slot, task=assignment.task
     ).exclude(wire="")
-    return (
-        earlier.values_list("wire", flat=True).order_by("round__attempt", "attempt").first() or ""
-    )
+    chains = earlier.values_list("wire", flat=True)
+    return chains.order_by("round__attempt", "attempt").first() or ""
 
 
-def _chosen(assignment: Assignment) -> Chain:
+def _choose_chain(assignment: Assignment) -> Chain:
+    """The job's chain; with ``auto``, by how fast the device's last updates were sent."""
     job = assignment.round.job
     spec = job.job_spec
     wire = spec.wire
     if wire.chain is not None:
         return wire.chain
-    if spec.deterministic:  # what a link measures is not the same twice
+    if spec.deterministic:  # link measurements are not reproducible
         return Chain(packed=wire.compress)
-    former = _former_transfers(assignment.device)
-    if not former:
-        return Chain(packed=wire.compress)
-    return choose(shapes_of(job.pk, assignment.slot), former, wire.compress)
-
-
-def _former_transfers(device: Device) -> list[Transfer]:
-    """What the device's newest updates, of any job, took on their way."""
-    rows = Assignment.objects.filter(device=device, task=Task.TRAIN.value, phase__in=TAKEN)
-    newest = rows.order_by("-ended_at").values_list("update_artefact__size_bytes", "metrics")
-    return [
-        Transfer(size or 0, number(told.get("upload_s")) or 0, number(told.get("seconds")) or 0)
-        for size, told in newest[:FORMER]
+    trainings = Assignment.objects.filter(
+        device=assignment.device, task=Task.TRAIN.value, phase__in=DELIVERED_PHASES
+    ).order_by("-ended_at")
+    rows = trainings.values_list("update_artefact__size_bytes", "metrics")[:MEASURED_TRANSFERS]
+    transfers = [
+        Transfer(
+            size or 0, number(metrics.get("upload_s")) or 0, number(metrics.get("seconds")) or 0
+        )
+        for size, metrics in rows
     ]
+    if not transfers:
+        return Chain(packed=wire.compress)
+    return choose(shapes_of(job.pk, assignment.slot), transfers, wire.compress)
 
 
-def _taken(assignment: Assignment) -> AcceptedUpdate | None:
-    """The device's newest update before this one that is in the model, or waits to be."""
+def _last_accepted(assignment: Assignment) -> AcceptedUpdate | None:
+    """The device's newest earlier lossy update that is aggregated, or waits to be."""
     row = assignment.round
     before = Q(round__number__lt=row.number) | Q(round=row, attempt__lt=assignment.attempt)
-    found = (
+    last = (
         Assignment.objects.filter(
             before, round__job=row.job_id, slot=assignment.slot, task=Task.TRAIN.value,
-            phase__in=TAKEN, update_artefact__isnull=False,
+            phase__in=DELIVERED_PHASES, update_artefact__isnull=False,
         )
         .exclude(round__phase=RoundPhase.FAILED.value)
         .order_by("-round__number", "-round__attempt", "-attempt")
         .select_related("round")
         .first()
     )  # fmt: skip
-    if found is None or not chain_of(found).lossy:
+    if last is None or not chain_of(last).lossy:
         return None
-    return AcceptedUpdate(found.round.number, str(found.update_artefact_id), chain_of(found))
+    return AcceptedUpdate(last.round.number, str(last.update_artefact_id), chain_of(last))
 
 
 def _open_jobs(device: Device) -> frozenset[str]:
-    """The device's jobs that are not over; of all others it keeps nothing."""
+    """The device's unfinished jobs; it deletes its error feedback of all others."""
     rows = Participant.objects.filter(device=device).exclude(job__phase__in=OVER)
     return frozenset(str(job) for job in rows.values_list("job_id", flat=True))
 
@@ -150,26 +164,26 @@ def overrides_by_slot(job: UUID) -> dict[int, dict[str, Any]]:
 
 
 def shapes_of(job: UUID, slot: int) -> Shapes:
-    """Names and shapes of what a device of a job sends; the job's model must be there."""
+    """Names and shapes of the tensors that a device sends; the job must have its initial model."""
     return _shapes_of(job, json.dumps(overrides_by_slot(job).get(slot, {}), sort_keys=True))
 
 
 @lru_cache(maxsize=256)
 def _shapes_of(job: UUID, changes: str) -> Shapes:
-    """They never change: what a model gathers beside them is not sent."""
+    """Cached: the trained shapes of a job never change."""
     row = Job.objects.select_related("global_artefact").get(pk=job)
     assert row.global_artefact is not None
-    if own := _format(row):
-        return own.shapes(row)
+    if special := _format(row):
+        return special.shapes(row)
     with local_file(row.global_artefact) as path:
         spec = tailored(row.job_spec, json.loads(changes))
         return trained_shapes(spec, read_header(path).shapes)
 
 
 def max_update_bytes(assignment: Assignment, base: Artefact) -> int:
-    """The largest update that is taken; ``base`` is the model it was made from."""
-    if own := _format(assignment.round.job):
-        return own.max_bytes(assignment)
+    """The largest update that is accepted; ``base``: the model that it was trained from."""
+    if special := _format(assignment.round.job):
+        return special.max_bytes(assignment)
     chain = chain_of(assignment)
     if chain.plain:
         return base.size_bytes + SLACK_BYTES
@@ -177,7 +191,7 @@ def max_update_bytes(assignment: Assignment, base: Artefact) -> int:
 
 
 def step_to(job: Job, weights: Artefact) -> Round | None:
-    """The round whose step leads to these weights, where steps travel and it is the smaller."""
+    """The round whose step leads to these weights, where the job sends steps and it is smaller."""
     if job.job_spec.wire.step_chain is None:
         return None
     rounds = Round.objects.filter(
@@ -191,39 +205,39 @@ def step_to(job: Job, weights: Artefact) -> Round | None:
     return row if step and step.size_bytes < weights.size_bytes else None
 
 
-def model_of(job: Job, weights: Artefact) -> dict[str, Any]:
-    """``global`` of the answer to an acceptance: the model, and the step to it if there is one."""
-    told: dict[str, Any] = {"sha256": weights.sha256, "size_bytes": weights.size_bytes}
+def model_of(job: Job, weights: Artefact) -> ModelReference:
+    """``global`` in the answer to an acceptance: the model, and the step to it if there is one."""
+    model: ModelReference = {"sha256": weights.sha256, "size_bytes": weights.size_bytes}
     row = step_to(job, weights)
     if row is not None and row.step_artefact is not None:
         step = row.step_artefact
-        told["step"] = {
+        model["step"] = {
             "sha256": step.sha256,
             "size_bytes": step.size_bytes,
             "base": row.base_artefact_id,
         }
-    return told
+    return model
 
 
 def check_update(path: Path, base: Artefact, assignment: Assignment) -> None:
-    """Names, sizes, codec and origin, from the header alone; the aggregation reads the numbers.
+    """Check names, sizes, codec and origin of an update from its header alone.
 
-    Raises WireError with the reason.
+    The aggregation checks the numbers. Raises WireError with the reason.
     """
-    header, own = read_header(path), _format(assignment.round.job)
-    due = {
-        "kind": own.kind(assignment) if own else "update",
+    header, special = read_header(path), _format(assignment.round.job)
+    expected = {
+        "kind": special.kind(assignment) if special else "update",
         "job": str(assignment.round.job_id),
         "round": str(assignment.round.number),
         "base": base.sha256,
     }
-    for key, value in due.items():
+    for key, value in expected.items():
         if header.meta.get(key) != value:
             raise WireError(f"foreign update: {key} is {header.meta.get(key)!r}, not {value!r}")
-    if own:
-        own.check(header, assignment)
+    if special:
+        special.check(header, assignment)
         return
-    chain = said_chain(header)
+    chain = update_header.chain_of(header)
     if chain != chain_of(assignment):
         raise WireError(f"the update was written as {chain}, not as {chain_of(assignment)}")
     check_update_header(header, shapes_of(assignment.round.job_id, assignment.slot), chain)

@@ -1,6 +1,6 @@
-"""Have a disk begin early, so that the final fsync of a large file has little left to wait for.
+"""Early write-back, so that the final fsync of a large file has little left to do.
 
-Measured on ext4 for 308 MB: fsync at the end alone 0.16 s, after early starts 0.003 to 0.01 s.
+Measured on ext4 with 308 MB: fsync takes 0.16 s without it, 0.003 to 0.01 s with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WRITE = 2  # SYNC_FILE_RANGE_WRITE: start, do not wait
 
 @cache
 def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """The system call, where this system has it (Linux)."""
+    """The system call (Linux only)."""
     try:
         call = ctypes.CDLL(None).sync_file_range
     except (AttributeError, OSError):
@@ -25,7 +25,7 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
 
 
 def start_writing(handle: int, offset: int, length: int) -> None:
-    """Let the disk begin with these bytes. A hint: its failure costs time, and fsync tells it."""
+    """Start writing these bytes to disk. A hint only: an error shows up in fsync."""
     call = _sync_file_range()
     if call is not None:
         call(handle, offset, length, _WRITE)

@@ -1,4 +1,4 @@
-"""``manage.py backup DIR``: a running site into one folder."""
+"""``manage.py backup DIR``: back up a running site."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from webapp.jobs.artefacts.site_backup import BackupRefused, backup
 
 
 class Command(BaseCommand):
-    help = "Write the database, the artefacts and the signing key of a running site into a folder."
+    help = "Back up the database, the artefacts and the signing key of a running site to a folder."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("folder", type=Path, help="appears once the backup is whole")
+        parser.add_argument(
+            "folder", type=Path, help="new folder; it appears when the backup is complete"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            made = backup(options["folder"].resolve())
+            manifest = backup(options["folder"].resolve())
         except BackupRefused as refused:
             raise CommandError(str(refused)) from refused
-        self.stdout.write(f"{made.artefacts} artefacts, {made.bytes:,} bytes, and the database")
-        self.stdout.write(f"keep apart, for it is not in there: {'; '.join(made.kept_apart)}")
+        self.stdout.write(
+            f"saved {manifest.artefacts} artefacts ({manifest.bytes:,} bytes) and the database"
+        )
+        self.stdout.write(f"not in the backup, keep these apart: {'; '.join(manifest.kept_apart)}")

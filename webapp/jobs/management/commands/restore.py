@@ -1,4 +1,4 @@
-"""``manage.py restore DIR``: a backup into an empty site."""
+"""``manage.py restore DIR``: restore a backup into an empty site."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from webapp.jobs.artefacts.site_backup import BackupRefused, restore, settle
 
 
 class Command(BaseCommand):
-    help = "Bring a backup into this site, whose database must be empty; jobs go on from there."
+    help = (
+        "Restore a backup into this site, whose database must be empty. Jobs continue from there."
+    )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("folder", type=Path, help="what `manage.py backup` wrote")
+        parser.add_argument("folder", type=Path, help="folder that `manage.py backup` wrote")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -26,4 +28,4 @@ class Command(BaseCommand):
             count = settle(manifest)
         except BackupRefused as refused:
             raise CommandError(str(refused)) from refused
-        self.stdout.write(f"the site of {manifest.made_at} is here, with {count} artefacts")
+        self.stdout.write(f"restored the site of {manifest.made_at} with {count} artefacts")
