@@ -11,9 +11,19 @@ from typing import Any
 
 import pytest
 
+from tests.stack.simulation import Simulator
 from workers.demo.scenario import FLEET, write_dialogues
 from workers.stack.site import Site, make_token
 from workers.stack.stack import Stack
+
+LIMIT_S = 600  # of a test; what it waits for has shorter limits, and fails with logs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
+
 
 # One thread, fp32 and deterministic: the same bits as in one process.
 EXACT: dict[str, Any] = {
@@ -33,11 +43,12 @@ EXACT: dict[str, Any] = {
 
 @dataclass
 class Running:
-    """The stack, its API, and where each device's dialogues are."""
+    """The stack, its API, where each device's dialogues are, and what simulates its jobs."""
 
     stack: Stack
     site: Site
     data: dict[str, Path]
+    simulator: Simulator
 
     def wait(self, what: str, found: Callable[[], Any], limit_s: float = 120.0) -> Any:
         """Ask again until ``found`` returns something; fail with the logs where it never does."""
@@ -71,7 +82,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    stack = Stack(tmp_path_factory.mktemp("stack"), web_port=0)
+    stack, simulator = Stack(tmp_path_factory.mktemp("stack"), web_port=0), Simulator()
     try:
         stack.start()
         password = secrets.token_urlsafe(12)
@@ -84,10 +95,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             stack.enrol_agent(device.name, site.enrolment_token(device.name), given)
             stack.start_agent(device.name)
             data[device.name] = path
-        running = Running(stack, site, data)
+        running = Running(stack, site, data, simulator)
         running.wait("three devices online", lambda: _online(site) == len(FLEET))
         yield running
     finally:
+        simulator.stop()
         stack.stop()
 
 

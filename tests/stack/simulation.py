@@ -1,65 +1,123 @@
-"""The same job as a running one, simulated in a fresh process from the devices' own files.
+"""Simulates the jobs that a real site ran, in one process beside the tests.
 
-``simulated`` tells of the federation, ``simulated_alone`` of each device by itself.
+``python -m tests.stack.simulation`` reads a request per line, runs it and answers with a line. The
+process stays, since importing torch takes longer than most of these simulations.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.stack.conftest import Running
+if TYPE_CHECKING:
+    from fedcore.spec.job import JobSpec
+    from fedcore.train.datasets import Source
+    from tests.stack.conftest import Running
 
-SIMULATION = """
-import json, sys
-from pathlib import Path
-from fedcore.simulate.federation import simulate
-from fedcore.spec.parse import parse_spec
-from fedcore.train.datasets import Source
+Sources = Mapping[str, "Source"]
 
-here = Path(sys.argv[1])
-given = json.loads((here / "given.json").read_text())
-devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-results = simulate(parse_spec(given["spec"]), devices, here / "work")
-found = [(result.sha256, result.mean.get("loss")) for result in results]
-(here / "found.json").write_text(json.dumps(found))
-"""
+
+class Simulator:
+    """The process, started with the first request."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, kind: str, spec: Mapping[str, Any], data: Mapping[str, Path], work: Path) -> Any:
+        """What the function of KINDS named ``kind`` returns for a job on the devices' files."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.stack.simulation"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        files = {name: str(path) for name, path in data.items()}
+        request = {"kind": kind, "spec": spec, "data": files, "work": str(work)}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline() or '{"error": "it has ended"}')
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def simulated(
-    running: Running, spec: dict[str, Any], folder: Path
+    running: Running, spec: Mapping[str, Any], folder: Path
 ) -> list[tuple[str, float | None]]:
     """(SHA-256 of the global weights, mean loss where it was measured) of each round."""
-    data = {name: str(path) for name, path in running.data.items()}
-    (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
-    subprocess.run([sys.executable, "-c", SIMULATION, str(folder)], check=True)
-    return [(sha, loss) for sha, loss in json.loads((folder / "found.json").read_text())]
+    rounds = running.simulator.ask("federation", spec, running.data, folder)
+    return [(sha, loss) for sha, loss in rounds]
 
 
-ALONE = """
-import json, sys
-from pathlib import Path
-from fedcore.simulate.federation import simulate
-from fedcore.simulate.baselines import run_alone
-from fedcore.spec.parse import parse_spec
-from fedcore.train.datasets import Source
+def federation(spec: JobSpec, devices: Sources, work: Path) -> Any:
+    from fedcore.simulate.federation import simulate
 
-here = Path(sys.argv[1])
-given = json.loads((here / "given.json").read_text())
-devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-spec = parse_spec(given["spec"])
-found = run_alone(spec, devices, here / "work", simulate(spec, devices, here / "work"), {})
-(here / "found.json").write_text(json.dumps(found))
-"""
+    results = simulate(spec, devices, work)
+    return [(result.sha256, result.mean.get("loss")) for result in results]
 
 
-def simulated_alone(running: Running, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What ``python -m fedcore.simulate --alone`` says of the same devices."""
-    data = {name: str(path) for name, path in running.data.items()}
-    (folder / "given.json").write_text(json.dumps({"spec": spec, "data": data}))
-    subprocess.run([sys.executable, "-c", ALONE, str(folder)], check=True)
-    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
-    return found
+def local_baseline(spec: JobSpec, devices: Sources, work: Path) -> Any:
+    """What ``python -m fedcore.simulate --alone`` writes of the same devices."""
+    from fedcore.simulate.baselines import run_alone
+    from fedcore.simulate.federation import simulate
+
+    return run_alone(spec, devices, work, simulate(spec, devices, work), {})
+
+
+def agglomerative(spec: JobSpec, devices: Sources, work: Path) -> Any:
+    """SHA-256 of each round's logits of the root, and of every node's weights after it."""
+    from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
+    from fedcore.topology import parents_of
+
+    logits: list[str] = []
+    nodes: list[dict[str, str]] = []
+
+    def listen(event: Any) -> None:
+        if event.kind == "round":
+            path = work / "level-1" / "0-says.safetensors"
+            logits.append(hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "")
+            nodes.append(dict(event.value.sha256))
+
+    simulate_tree(spec, devices, work, listen, parents_of(spec.tree.parents))
+    return {"logits": logits, "nodes": nodes}
+
+
+KINDS: Mapping[str, Callable[[JobSpec, Sources, Path], Any]] = {
+    "federation": federation,
+    "local_baseline": local_baseline,
+    "agglomerative": agglomerative,
+}
+
+
+def _answer(request: Mapping[str, Any]) -> Any:
+    from fedcore.spec.parse import parse_spec
+    from fedcore.train.datasets import Source
+
+    devices = {name: Source(path, "dialogue", "summary") for name, path in request["data"].items()}
+    work = Path(request["work"]) / "work"
+    return KINDS[request["kind"]](parse_spec(request["spec"]), devices, work)
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever prints must not answer
+    for line in sys.stdin:
+        try:
+            answer = {"result": _answer(json.loads(line))}
+        except Exception:  # the test that asked fails with it
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

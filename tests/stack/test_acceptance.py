@@ -137,11 +137,12 @@ def _all_idle(running: Running) -> bool:
     return all(row["presence"] == "online" for row in rows)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("part", SERVER_PARTS)
-def test_a_job_completes_although_a_server_process_is_killed(
+def test_killed_server_process_changes_no_bits(
     running: Running, killed: dict[str, Any], part: str
 ) -> None:
-    """And it ends with the same bits as the job nobody disturbed on the server's side."""
+    """The other tests of ``make test`` kill each of them once, in test_failures.py."""
     job = running.site.launch({**EXACT, "rounds": 1, "name": f"without {part}"})
     running.wait("training", lambda: running.training(job, "clinic-tablet"))
     running.stack.processes.kill(part)

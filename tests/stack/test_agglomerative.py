@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,29 +28,6 @@ SPEC: dict[str, Any] = {
     "participation": {**EXACT["participation"], "minimum": 2},
     "evaluation": {"every": 0, "initial": False},
 }
-SIMULATION = """
-import hashlib, json, sys
-from pathlib import Path
-from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
-from fedcore.spec.job import JobSpec
-from fedcore.train.datasets import Source
-from fedcore.topology import parents_of
-
-here = Path(sys.argv[1])
-given = json.loads((here / "given.json").read_text())
-spec = parse_spec(given["spec"])
-devices = {name: Source(path, "dialogue", "summary") for name, path in given["data"].items()}
-said, nodes = [], []
-
-def listen(event):
-    if event.kind == "round":
-        path = here / "work" / "level-1" / "0-says.safetensors"
-        said.append(hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "")
-        nodes.append(dict(event.value.sha256))
-
-simulate_tree(spec, devices, here / "work", listen, parents_of(spec.tree.parents))
-(here / "found.json").write_text(json.dumps({"said": said, "nodes": nodes}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +47,6 @@ def online(running: Running, name: str) -> bool:
     return any(row["name"] == name and row["presence"] == "online" for row in rows)
 
 
-def simulated(running: Running, folder: Path) -> dict[str, Any]:
-    """What the root says in each round, and every node's weights after it, as SHA-256."""
-    data = {name: str(running.data[name]) for name in LEAVES}
-    (folder / "given.json").write_text(json.dumps({"spec": SPEC, "data": data}))
-    subprocess.run([sys.executable, "-c", SIMULATION, str(folder)], check=True)
-    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
-    return found
-
-
 def kept(running: Running, job: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of the model that each device keeps of the last round."""
     found = {}
@@ -98,12 +63,14 @@ def results(running: Running, job: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bits(parent: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return simulated(parent, tmp_path_factory.mktemp("simulated"))
+    data = {name: parent.data[name] for name in LEAVES}
+    folder = tmp_path_factory.mktemp("simulated")
+    return dict(parent.simulator.ask("agglomerative", SPEC, data, folder))
 
 
 def same_bits(running: Running, job: dict[str, Any], bits: dict[str, Any]) -> None:
     """What the parent says in round 1, its own model in the last one, and every node's model."""
-    assert results(running, job) == [bits["said"][1], bits["nodes"][2][PARENT]]
+    assert results(running, job) == [bits["logits"][1], bits["nodes"][2][PARENT]]
     assert kept(running, job) == bits["nodes"][2]
 
 

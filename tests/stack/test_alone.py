@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import EXACT, Running
-from tests.stack.simulation import simulated_alone
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -41,7 +40,7 @@ def test_gains_of_a_launched_job_are_those_of_the_simulation(
         return None if found["open"] else found
 
     found = running.wait("end of all trainings alone", ended, 240)
-    expected = simulated_alone(running, SPEC, tmp_path)
+    expected = running.simulator.ask("local_baseline", SPEC, running.data, tmp_path)
     assert [row["state"] for row in found["devices"]] == ["completed"] * 3, found
     kept = expected["devices"][0]
     assert [{name: row[name] for name in kept} for row in found["devices"]] == expected["devices"]

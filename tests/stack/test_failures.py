@@ -1,75 +1,41 @@
-"""What a site depends on is away, full or there twice while a job runs: the bits are the same."""
+"""What a site depends on is away, full, killed or there twice: its jobs end with the same bits."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis
 
-from benchmarks.chaos.disturbed_jobs import Chaos, JobOutcome, start
-from benchmarks.chaos.strikes import Schedule
+from benchmarks.chaos import victims
+from benchmarks.chaos.strikes import MOMENTS
 from fedcore.rounds.types import RoundPhase
-from tests.stack import services
-from workers.stack.stack import Stack
+from tests.stack.faults import AWAY_S, FaultSite, started
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-LIMIT_S = 240.0
-# Longer than a process waits for the database, so that requests and decisions really fail.
-AWAY_S, PATIENCE_S = 6.0, 2.0
-
-
-@dataclass
-class Site:
-    chaos: Chaos
-    reference: JobOutcome
-
-    def during(self, moment: RoundPhase, trouble: Callable[[], None]) -> None:
-        """A job in whose first round of training there is trouble; its bits are the same."""
-        job = str(self.chaos.site.launch(self.chaos.spec(f"trouble {moment.value}"))["id"])
-        deadline = time.monotonic() + LIMIT_S
-        while not self._reached(job, moment):
-            assert time.monotonic() < deadline, "the job never came there"
-            time.sleep(0.003)
-        trouble()
-        while not self.chaos.watch.state(job).is_over and time.monotonic() < deadline:
-            time.sleep(0.1)
-        log = "\n".join(self.chaos.watch.log(job))
-        assert self.chaos.watch.state(job).job.value == "completed", log
-        assert self.chaos.watch.globals(job) == self.reference.weights
-
-    def _reached(self, job: str, moment: RoundPhase) -> bool:
-        state = self.chaos.watch.state(job)
-        return state.number == 1 and state.round is moment
-
-
-@contextmanager
-def _started(folder: Path, named: dict[str, str]) -> Iterator[Site]:
-    patience = {"EDGEWISE_DATABASE_TIMEOUT_S": f"{PATIENCE_S:g}"}
-    stack = Stack(folder, {**named, **patience}, web_port=0)
-    try:
-        chaos = start(stack, devices=2, rounds=1, job_limit_s=LIMIT_S)
-        reference = chaos.run("undisturbed", Schedule([]))
-        assert not reference.problem
-        yield Site(chaos, reference)
-    finally:
-        stack.stop()
+# The first draw by which so few kills meet every target and every state.
+KILLS, SEED = 10, 159
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with _started(tmp_path_factory.mktemp("failures") / "site", {}) as made:
-        yield made
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
+    with started(tmp_path_factory.mktemp("failures") / "site", {}) as site:
+        yield site
 
 
-def test_the_database_is_locked_for_longer_than_anybody_waits(site: Site) -> None:
+def test_killed_processes_change_no_bits(site: FaultSite) -> None:
+    kills = site.kill_processes(KILLS, SEED)
+    assert len(kills) == KILLS
+    assert {kill.strike.moment for kill in kills} == set(MOMENTS)
+    assert {kill.strike.target for kill in kills} == set(victims.targets(site.chaos.stack))
+
+
+def test_database_locked_beyond_all_patience(site: FaultSite) -> None:
     path = site.chaos.stack.folder / "var" / "edgewise.sqlite3"
 
     def lock() -> None:
@@ -81,8 +47,8 @@ def test_the_database_is_locked_for_longer_than_anybody_waits(site: Site) -> Non
     site.during(RoundPhase.COLLECTING, lock)
 
 
-def _without_memory(url: str) -> None:
-    """A broker that refuses every write for a while."""
+def _take_memory(url: str) -> None:
+    """Make a broker refuse every write for a while."""
     with closing(redis.Redis.from_url(url)) as broker:
         before = broker.config_get("maxmemory")["maxmemory"]
         broker.config_set("maxmemory", 1)
@@ -95,17 +61,17 @@ def _without_memory(url: str) -> None:
 
 
 @pytest.mark.parametrize("moment", [RoundPhase.COLLECTING, RoundPhase.BROADCASTING])
-def test_both_brokers_are_out_of_memory(site: Site, moment: RoundPhase) -> None:
+def test_both_brokers_out_of_memory(site: FaultSite, moment: RoundPhase) -> None:
     env = site.chaos.stack.env
 
     def starve() -> None:
         for name in ("DEVICE_REDIS_URL", "REDIS_URL"):
-            _without_memory(env[name])
+            _take_memory(env[name])
 
     site.during(moment, starve)
 
 
-def test_two_coordinators_and_two_clocks_at_once(site: Site) -> None:
+def test_two_coordinators_and_two_clocks_at_once(site: FaultSite) -> None:
     """Real processes that take every message and every pass between them, for a whole job."""
     stack = site.chaos.stack
     second = {"coordinator-2": "coordinator", "beat-2": "beat"}
@@ -124,19 +90,6 @@ def test_two_coordinators_and_two_clocks_at_once(site: Site) -> None:
         stack.processes.stop(*second)
 
 
-def test_postgresql_refuses_everybody_for_a_while(tmp_path: Path) -> None:
-    named = services.named("TEST_DATABASE_URL")
-    with services.fresh_database(named) as url, _started(tmp_path, {"DATABASE_URL": url}) as made:
-        name = url.rpartition("/")[2]
-
-        def shut() -> None:
-            with psycopg.connect(named, autocommit=True) as server:
-                server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-                server.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                    (name,),
-                )
-                time.sleep(AWAY_S)
-                server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-
-        made.during(RoundPhase.COLLECTING, shut)
+def test_backup_restored_elsewhere_ends_its_job(site: FaultSite, tmp_path: Path) -> None:
+    """The last test of this file: the site has stopped then."""
+    site.restore_elsewhere(tmp_path, {})

@@ -13,15 +13,15 @@ import psutil
 import pytest
 
 from fedcore.errors import ServerRefused, ServerUnavailable
-from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
+from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web, web_process
 from webapp.jobs.models import Assignment
 from workers.agent.agent_errors import Busy
 from workers.agent.http.server_api import Address, ServerApi
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 
-__all__ = ["prepare", "web"]
-LARGE = 3 * 2**30
+__all__ = ["prepare", "web", "web_process"]
+LARGE = 2**30
 MIDDLING = 256 * MEGABYTE
 ALLOWED_GROWTH = 24 * MEGABYTE
 
@@ -45,8 +45,11 @@ class Peak:
 
 
 @pytest.mark.slow
-def test_three_gigabytes_each_way(prepare: Callable[[int], Case], web: Web) -> None:
-    case = prepare(LARGE)
+@pytest.mark.parametrize("size", [LARGE, pytest.param(3 * LARGE, marks=pytest.mark.prove)])
+def test_large_transfers_in_flat_memory(
+    prepare: Callable[[int], Case], web: Web, size: int
+) -> None:
+    case = prepare(size)
     traffic = case.server.traffic
     assert web.process is not None
     case.server.progress(str(case.part.pk), "training")  # whatever is loaded lazily is there

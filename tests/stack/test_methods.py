@@ -1,7 +1,8 @@
 """Every method as a launched job: three agents, the carried model, two short rounds, all real.
 
 A method is a row of METHODS: its name, what its specification changes, and what must then be true
-of the job besides its end. ``same_bits`` asks the simulation for the same global weights.
+of the job besides its end. ``same_bits`` asks the simulation for the same global weights. ``make
+test`` launches those of SHORT, which share nothing but the way to launch; ``make prove`` all.
 """
 
 from __future__ import annotations
@@ -178,7 +179,17 @@ METHODS: tuple[tuple[str, dict[str, Any], tuple[Check, ...]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("name", "changes", "checks"), METHODS, ids=[row[0] for row in METHODS])
+# Between them: weights of losses, state that travels both ways, one that stays on the device, ranks
+# that differ, a plan for each device, rewards. FedAdam, FedJudge and FlexLoRA have tests of their
+# own in test_acceptance.py and test_alone.py.
+SHORT = {"qfedavg", "scaffold", "pftt", "stack", "fedpipe", "pfit"}
+ROWS = [
+    pytest.param(*row, id=row[0], marks=[] if row[0] in SHORT else [pytest.mark.prove])
+    for row in METHODS
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "checks"), ROWS)
 def test_a_launched_job_of_each_method_completes(
     running: Running,
     tmp_path: Path,

@@ -17,14 +17,14 @@ import httpx
 import pytest
 
 from fedcore.errors import ServerUnavailable
+from tests import packages
 from tests.compose import ROOT
 from tests.conftest import free_port
-from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web
+from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web, web_process
 from workers.agent.http.server_api import Address, ServerApi, tls_context
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
-__all__ = ["prepare", "web"]
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+__all__ = ["prepare", "web", "web_process"]
 SIZE = 64 * MEGABYTE
 RECORD_BYTES = 2**14  # what one TLS record carries at most
 RECORD_OVERHEAD_BYTES = 29  # its head and tag: TLS 1.2 with AES-GCM; TLS 1.3 has 22
@@ -36,9 +36,9 @@ def by_tls(count: int) -> int:
     return count + -(-count // RECORD_BYTES) * RECORD_OVERHEAD_BYTES + HEADS_BYTES
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Path:
-    folder = tmp_path / "certs"
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
     script = ["sh", str(ROOT / "deploy" / "make-certs.sh"), "localhost"]
     subprocess.run(script, env={**os.environ, "CERTS": str(folder)}, check=True)
     shutil.copy(folder / "broker.crt", folder / "fullchain.pem")
@@ -46,36 +46,40 @@ def authority(tmp_path: Path) -> Path:
     return folder / "ca.crt"
 
 
-@pytest.fixture
-def proxy(web: Web, authority: Path, tmp_path: Path) -> Iterator[str]:
-    """nginx with the file that is shipped, its paths and ports those of this test."""
-    if NGINX is None:
-        pytest.skip("needs nginx")
-    port = free_port()
+@pytest.fixture(scope="module")
+def proxy(web_process: Web, authority: Path) -> Iterator[str]:
+    """nginx with the file that is shipped, its paths and ports those of these tests."""
+    nginx = packages.find("nginx")
+    if nginx is None:
+        pytest.skip("nginx is not installed")
+    port, folder = free_port(), web_process.folder
     conf = (ROOT / "deploy" / "nginx.conf").read_text()
-    for told, here in {
+    for shipped, here in {
         "/certs/": f"{authority.parent}/",
-        "web:8000": f"127.0.0.1:{web.port}",
+        "web:8000": f"127.0.0.1:{web_process.port}",
         "listen 443": f"listen {port}",
-        "/var/lib/edgewise/": f"{tmp_path}/",
-        "/tmp/nginx.pid": f"{tmp_path}/nginx.pid",
+        "/var/lib/edgewise/": f"{folder}/",
+        "/tmp/nginx.pid": f"{folder}/nginx.pid",
     }.items():
-        assert told in conf
-        conf = conf.replace(told, here)
+        assert shipped in conf
+        conf = conf.replace(shipped, here)
     places = "".join(
-        f"    {name}_temp_path {tmp_path}/nginx-{name};\n"
+        f"    {name}_temp_path {folder}/nginx-{name};\n"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     conf = conf.replace("http {\n", f"http {{\n{places}")
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
-    path = tmp_path / "nginx.conf"
-    path.write_text(f"{user}daemon off;\nerror_log {tmp_path}/nginx.log;\n{conf}")
-    web.kill()
-    web.env |= {"EDGEWISE_X_ACCEL_PREFIX": "/_artefacts/", "EDGEWISE_URL": "https://localhost"}
-    web.env |= {"EDGEWISE_HOSTS": "localhost,127.0.0.1"}
-    web.start()
-    process = subprocess.Popen([NGINX, "-c", str(path), "-e", f"{tmp_path}/nginx.log"])
-    wait_for_port(port, tmp_path / "nginx.log")
+    path = folder / "nginx.conf"
+    path.write_text(f"{user}daemon off;\nerror_log {folder}/nginx.log;\n{conf}")
+    web_process.kill()
+    web_process.env |= {
+        "EDGEWISE_X_ACCEL_PREFIX": "/_artefacts/",
+        "EDGEWISE_URL": "https://localhost",
+        "EDGEWISE_HOSTS": "localhost,127.0.0.1",
+    }
+    web_process.start()
+    process = subprocess.Popen([nginx, "-c", str(path), "-e", f"{folder}/nginx.log"])
+    wait_for_port(port, folder / "nginx.log")
     yield f"https://localhost:{port}"
     process.terminate()
     process.wait()
@@ -91,7 +95,7 @@ def wait_for_port(port: int, log: Path) -> None:
         time.sleep(0.05)
 
 
-def test_transfers_pass(
+def test_transfers_pass_the_proxy(
     proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path
 ) -> None:
     case = prepare(SIZE)
@@ -105,7 +109,7 @@ def test_transfers_pass(
     case.assert_stored()
 
 
-def test_nginx_sends_the_file_and_nobody_reaches_it_otherwise(
+def test_nginx_alone_reaches_the_files(
     proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path, settings: Any
 ) -> None:
     case = prepare(SIZE)
@@ -130,7 +134,7 @@ def test_nginx_sends_the_file_and_nobody_reaches_it_otherwise(
     )
 
 
-def test_an_upload_goes_on_after_the_web_process_was_killed(
+def test_upload_resumes_after_the_web_process_died(
     proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path
 ) -> None:
     case = prepare(SIZE)

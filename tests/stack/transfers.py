@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from django.db import connection
 from django.utils import timezone
 
 from fedcore.rounds.types import RoundPolicy
-from tests.conftest import Enrolled, free_port
+from tests.conftest import Enrolled, RealBroker, free_port
 from webapp.jobs.artefacts.partial_uploads import received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Participant, Round
@@ -79,24 +80,40 @@ class Web:
             self.process.wait()
 
 
-@pytest.fixture
-def web(settings: Any, tmp_path: Path) -> Iterator[Web]:
-    if connection.vendor != "sqlite":
-        pytest.skip("shares a database file with the server")
+@pytest.fixture(scope="module")
+def web_process(
+    django_db_setup: None, _device_broker: RealBroker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    """A web server for all tests of a file; it shares this process's database file."""
+    assert connection.vendor == "sqlite"
+    folder = tmp_path_factory.mktemp("web")
     env = {
         **os.environ,
         "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
         "EDGEWISE_SECRET_KEY": "for-tests-only-" + "0123456789" * 5,
-        "EDGEWISE_VAR_DIR": str(tmp_path),
+        "EDGEWISE_VAR_DIR": str(folder),
         "EDGEWISE_UPLOAD_WINDOW_S": "3",
-        "REDIS_URL": settings.REDIS_URL,
-        "DEVICE_REDIS_URL": settings.DEVICE_REDIS_URL,
-        "TMPDIR": str(tmp_path),
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "DEVICE_REDIS_URL": _device_broker.url,
+        "TMPDIR": str(folder),
     }
-    found = Web(env, tmp_path, free_port())
-    found.start()
-    yield found
-    found.kill()
+    web = Web(env, folder, free_port())
+    web.start()
+    yield web
+    web.kill()
+
+
+@pytest.fixture
+def web(web_process: Web, settings: Any) -> Iterator[Web]:
+    """The server, with this test's artefacts in its folder and removed afterwards."""
+    folder = web_process.folder
+    artefacts = settings.STORAGES["artefacts"]
+    own = {**artefacts, "OPTIONS": {**artefacts["OPTIONS"], "location": str(folder / "artefacts")}}
+    settings.STORAGES = {**settings.STORAGES, "default": own, "artefacts": own}
+    settings.VAR_DIR = folder
+    yield web_process
+    for name in ("artefacts", "incoming"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @dataclass
