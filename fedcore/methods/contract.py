@@ -1,4 +1,4 @@
-"""What an objective is told, and what it answers: the device before its first step, and a term."""
+"""The interface of a client objective: its input (Context) and its result (LossTerm)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fedcore.train.telemetry import Hooks
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What a device keeps of a job beside the weights, and what else the server sends it.
+    """State of a job on a device beside the weights, and what the server sends with them.
 
-    ``folder`` holds its private files of this job (None: it has nowhere to keep any), ``state`` is
-    the server's state before the round, where the strategy serves it, ``lesson`` what its parent
-    teaches it where models speak to each other over bridge samples.
+    ``folder``: its private files of this job (None: it cannot store any). ``state``: the server's
+    state before the round, if the strategy serves it. ``teacher``: the bridge and the parent's
+    logits, in agglomerative jobs.
     """
 
     folder: Path | None = None
@@ -39,10 +39,10 @@ def _nothing_to_do(delta: Weights, steps: int) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """A device before its first step of round ``round_number``: the model holds what it received.
+    """A device before its first step of round ``round_number``; the model has received weights.
 
-    ``work`` is what passes over its data take (``fedcore.train.gradient_passes``); ``spec`` the job
-    as this device was given it; ``draw`` as ``Session.train`` has it.
+    ``work``: the input of passes over its data (``fedcore.train.gradient_passes``). ``spec``: the
+    job with this device's overrides. ``draw``: see ``Session.train``.
     """
 
     spec: JobSpec
@@ -53,18 +53,19 @@ class Context:
     draw: int = 0
 
     def received(self) -> dict[str, Tensor]:
-        """Copies of the received weights that train, by artefact name, where the model is."""
+        """Copies of the received trainable weights, by artefact name, on the model's device."""
         live = shared_parameters(self.work.model, self.spec.adapter.family.kind)
         return {name: tensor.detach().clone() for name, tensor in live}
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """``penalty`` gives what is added to each step's mean loss at the live weights (None: nothing).
+    """What a method adds to training.
 
-    ``finish`` is told, after the last step, how far the weights moved (fp32, CPU) and in how many
-    steps; it is not called where training was stopped. ``kernels`` compute the task loss where the
-    method does so in another way than the job's options (None).
+    ``penalty``: added to each step's mean loss, at the live weights (None: nothing). ``finish``:
+    called after the last step with the change of the weights (fp32, CPU) and the number of steps;
+    not called if training was stopped. ``kernels``: replace those of the job's options for the task
+    loss (None: they do not).
     """
 
     penalty: Penalty = no_penalty

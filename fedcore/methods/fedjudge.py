@@ -1,13 +1,13 @@
-"""FedJudge's restraint: a device forgets little of what all devices know.
+"""FedJudge: a penalty on moving weights that the shared model depends on.
 
 Yue et al., "FedJudge: Federated Legal Large Language Model", arXiv 2309.08173, section on continual
-learning: beside its loss a device minimises, from the second round on,
-``lambda * sum_k J_k |w_k - w*_k|``, where ``w*`` is the adapter as it was received and ``J_k`` is
-how much the loss depends on weight k there: the mean of ``|dL/dw_k|`` over the device's data.
+learning. From the second round on a device adds ``lambda * sum_k J_k |w_k - w*_k|`` to its loss.
+``w*`` is the received adapter, and ``J_k`` the importance of weight k there: the mean of
+``|dL/dw_k|`` over the device's data.
 
 Our choices: the mean is over batches of the size of training, weighted by their target tokens, of
-at most ``passes.MAX_EXAMPLES`` examples and without dropout. ``|x|`` has any slope in [-1, 1] at 0,
-and 0 is taken: the first step of a round is the task's alone, every later one is held back.
+at most ``passes.MAX_EXAMPLES`` examples and without dropout. The subgradient of ``|x|`` at 0 is
+taken as 0, so the first step of a round follows the task's loss alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedcore.train.loop import Weights
 
 
 def restraint(context: Context) -> LossTerm:
-    """The term of ``method.restraint``; nothing in the first round, or where that is 0."""
+    """The penalty of ``method.restraint``; none in the first round or if that is 0."""
     strength = context.spec.method.restraint
     if context.round_number < 2 or strength == 0:
         return LossTerm()
@@ -36,15 +36,15 @@ def restraint(context: Context) -> LossTerm:
 
 
 def importance(context: Context) -> dict[str, Tensor]:
-    """J of every trainable weight, by artefact name, where the model is now. Changes no weight."""
+    """J of every trainable weight, by artefact name, at the current weights."""
     live = dict(trainable_parameters(context.work.model))
-    found = {name: torch.zeros_like(live[name]) for name in sorted(live)}
+    sums = {name: torch.zeros_like(live[name]) for name in sorted(live)}
 
     def add(share: float) -> None:
-        for name, total in found.items():
+        for name, total in sums.items():
             grad = live[name].grad
             if grad is not None:
                 total.add_(grad.abs(), alpha=share)
 
     each_gradient(context.work, context.hooks, add)
-    return found
+    return sums

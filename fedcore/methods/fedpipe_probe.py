@@ -1,13 +1,14 @@
 """FedPipe's probe (arXiv 2404.06448): how much each matrix matters to a device's loss.
 
 The score of a matrix is the smoothed sensitivity of an adapter on it, the sum of ``|w dL/dw|`` over
-its weights: to first order how far the loss would move if they were taken away. A few batches, no
-step; the model's weights stay as they are.
+its weights: to first order the change of the loss without them. The probe takes the gradients of a
+few batches and changes no weight of the model.
 
 Our choices: adapters of rank 4 at most stand in for those to be trained. B starts at zero, where
-A has no gradient and B no weight, so each entry of B gets the learning rate with a sign drawn from
-the job's seed: what a first AdamW step makes of it in size. Scores are means that forget, by 0.85 a
-batch as in AdaLoRA (Zhang et al. 2023, arXiv 2303.10512), starting at the first batch's.
+A has no gradient and B no weight. So each entry of B is set to the learning rate with a random sign
+from the job's seed, which is the size of a first AdamW step. Scores are exponential moving averages
+with decay 0.85 a batch, as in AdaLoRA (Zhang et al. 2023, arXiv 2303.10512), from the first batch's
+score on.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from fedcore.train.datasets import Source
 from fedcore.train.gradient_passes import each_gradient
 from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks
-from fedcore.train.tokenization import Prepared, TokenizedDataset
+from fedcore.train.tokenization import Prepared
 
 RANK = 4
 BATCHES = 8
-KEPT = 0.85  # of a score's past at each batch
-DIGITS = 4  # a report is to be small, and the same on both sides of the wire
+DECAY = 0.85  # of the moving average, per batch
+DIGITS = 4  # significant ones, so that a report is small and equal on both sides of the wire
 
 
 def sensitivity(
@@ -56,11 +57,13 @@ def sensitivity(
     with session.ready(probe, global_path) as loaded:
         prepared = session.prepare(spec, source)
         seed = derive(spec.seed, "probe", slot)
+        examples = prepared.train
+        count = min(BATCHES * spec.train.batch_size, len(examples))
         set_dropout(loaded.model, 0.0)
         nudge(loaded.model, spec.train.learning_rate, derive(spec.seed, "probe"))
         work = TrainingTask(
             loaded.model,
-            _some(prepared.train, BATCHES * spec.train.batch_size, seed),
+            examples.some(random.Random(seed).sample(range(len(examples)), count)),
             spec.train,
             loaded.cost(probe).training,
             seed,
@@ -69,15 +72,10 @@ def sensitivity(
             0.0,
             session.micro_batch(probe, loaded, prepared),
         )
-        found = _Scores(dict(adapter_parameters(loaded.model)))
-        each_gradient(work, hooks or Hooks(), found.add)
+        scores = _Scores(dict(adapter_parameters(loaded.model)))
+        each_gradient(work, hooks or Hooks(), scores.add)
         keys = {row.name: row.key for row in matrices(loaded.sizes)}
-    return {keys[name]: float(f"{score:.{DIGITS}g}") for name, score in found.smoothed.items()}
-
-
-def _some(examples: TokenizedDataset, most: int, seed: int) -> TokenizedDataset:
-    places = range(len(examples))
-    return examples.some(random.Random(seed).sample(places, min(most, len(examples))))
+    return {keys[name]: float(f"{score:.{DIGITS}g}") for name, score in scores.smoothed.items()}
 
 
 @torch.no_grad()
@@ -96,7 +94,7 @@ class _Scores:
     smoothed: dict[str, float] = field(default_factory=dict)
 
     def add(self, share: float) -> None:
-        """Take in the gradients of one batch."""
+        """Add the gradients of one batch."""
         del share  # every batch counts alike
         batch: dict[str, float] = defaultdict(float)
         for name, parameter in sorted(self.weights.items()):
@@ -106,4 +104,4 @@ class _Scores:
                 )
         for module, score in batch.items():
             before = self.smoothed.get(module, score)
-            self.smoothed[module] = KEPT * before + (1 - KEPT) * score
+            self.smoothed[module] = DECAY * before + (1 - DECAY) * score

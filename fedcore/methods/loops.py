@@ -1,4 +1,4 @@
-"""How a device trains in a round: by its references, or by what the job's method has instead."""
+"""Local training loops by method; supervised training is the default."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Loop = Callable[[Context, Prepared, Any, LossTerm], tuple[TrainSummary, dict[str
 def supervised(
     context: Context, prepared: Prepared, tokenizer: Any, term: LossTerm
 ) -> tuple[TrainSummary, dict[str, float]]:
-    """By the references; nothing is measured beside the summary."""
+    """Train on the references; there are no metrics beside the summary."""
     del prepared, tokenizer
     return train_locally(context.work, context.hooks, term.penalty, term.kernels), {}
 
 
-LOOPS: Mapping[str, Loop] = {PFIT: reinforce}  # by ``method.name``; supervised for all others
+LOOPS: Mapping[str, Loop] = {PFIT: reinforce}  # by ``method.name``

@@ -1,7 +1,7 @@
-"""What a device minimises beside its task loss, as values in tables by name.
+"""Client objectives by name: what a device minimises beside its task loss.
 
-An objective sees the device before its first step and returns a term: what to add to the loss at
-the weights of every step, and what to do once training is done (``fedcore.methods.contract``).
+An objective takes a device before its first step and returns a loss term: the penalty of every step
+and a function to call after training (``fedcore.methods.contract``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def l2_to_received(context: Context) -> LossTerm:
 
 
 def _distance(context: Context, factor: float) -> LossTerm:
-    """``factor * |w - w_received|^2`` over all that trains."""
+    """``factor * |w - w_received|^2`` over all trainable weights."""
     if factor == 0:
         return LossTerm()
     fixed = context.received()
@@ -50,7 +50,7 @@ def _distance(context: Context, factor: float) -> LossTerm:
     return LossTerm(penalty)
 
 
-# By the name that a strategy's recipe gives, and by the name of a method that has an objective.
+# By the objective of the strategy, and by the method.
 OBJECTIVES: Mapping[str, Objective] = {
     "plain": plain,
     "proximal": proximal,
@@ -62,19 +62,16 @@ METHOD_OBJECTIVES: Mapping[str, Objective] = {
     "pfit": l2_to_received,
     "pftt": personal_lora_term,
 }
-# Methods that give a device a model of its own: they make the model at hand that, as after a round.
+# Methods with a personal model, and how to load it for evaluation.
 PERSONAL: Mapping[str, Callable[[Any, DeviceState, int], None]] = {"pftt": load_personal_lora}
 
 
 def term_of(context: Context) -> LossTerm:
-    """What the strategy and the method ask of a device, as one term."""
-    asked = [OBJECTIVES[build(context.spec).objective]]
-    if own := METHOD_OBJECTIVES.get(context.spec.method.name):
-        asked.append(own)
-    return _sum([objective(context) for objective in asked])
-
-
-def _sum(terms: list[LossTerm]) -> LossTerm:
+    """The sum of the strategy's and the method's loss terms."""
+    objectives = [OBJECTIVES[build(context.spec).objective]]
+    if of_method := METHOD_OBJECTIVES.get(context.spec.method.name):
+        objectives.append(of_method)
+    terms = [objective(context) for objective in objectives]
     kernels = next((term.kernels for term in terms if term.kernels), None)
     penalties = [term.penalty for term in terms if term.penalty is not no_penalty]
 
@@ -86,7 +83,7 @@ def _sum(terms: list[LossTerm]) -> LossTerm:
         return LossTerm(penalties[0] if penalties else no_penalty, finish, kernels)
 
     def penalty(weights: Weights) -> Tensor | None:
-        found = [value for one in penalties if (value := one(weights)) is not None]
-        return torch.stack(found).sum() if found else None
+        values = [value for one in penalties if (value := one(weights)) is not None]
+        return torch.stack(values).sum() if values else None
 
     return LossTerm(penalty, finish, kernels)

@@ -1,6 +1,6 @@
-"""Local work of a device: the base model stays loaded, everything else starts anew at each call.
+"""Local training and evaluation on a device, with the base model loaded between calls.
 
-Device agent and simulation both go through here. With one thread, fp32 and ``deterministic`` a
+The device agent and the simulation both use it. With one thread, fp32 and ``deterministic`` a
 call's result depends on its arguments alone, not on what the session did before.
 """
 
@@ -46,8 +46,8 @@ from fedcore.train.tokenization import Prepared, prepare
 class Update:
     """A device's contribution: fp32 deltas to the global weights, and its weight (examples).
 
-    ``loss_before``: of the received model on the training data, where the strategy asks for it.
-    ``measured``: what the method tells beside, by name (``fedcore.methods.loops``).
+    ``loss_before``: of the received model on the training data, if the strategy needs it.
+    ``measured``: the method's metrics by name (``fedcore.methods.loops``).
     """
 
     tensors: dict[str, Tensor]
@@ -59,10 +59,10 @@ class Update:
 
 
 class Session:
-    """Local training and evaluation with the model kept between calls.
+    """Local training and evaluation; the model stays loaded between calls.
 
-    ``threads`` is the device's number of CPU threads (0: torch's own choice) where the job leaves
-    it open. ``cache_dir`` holds tokenized examples. The process keeps freed memory from now on.
+    ``threads``: CPU threads if the job does not set them (0: torch's default). ``cache_dir``:
+    tokenized examples. From now on the process does not return freed memory to the system.
     """
 
     def __init__(self, cache_dir: Path | str, threads: int = 0) -> None:
@@ -87,11 +87,11 @@ class Session:
     ) -> Update:
         """Train from the global weights on one device's examples; return the difference.
 
-        ``spec`` is the job as this device was given it (``fedcore.spec.overrides``). Order and
-        dropout derive from the job's seed, the round's number and the device's slot; and from
-        ``draw`` where an asynchronous job has a device train on the same weights once more.
+        ``spec``: the job with this device's overrides (``fedcore.spec.overrides``). Order and
+        dropout derive from the job's seed, the round's number and the device's slot. ``draw``
+        counts earlier trainings on the same weights, in asynchronous jobs.
         """
-        drawn, told = (draw,) if draw else (), hooks or Hooks()
+        hooks, again = hooks or Hooks(), (draw,) if draw else ()
         with self.ready(spec, global_path) as loaded:
             prepared = self.prepare(spec, source)
             dropout = loaded.dropout if spec.train.dropout < 0 else spec.train.dropout
@@ -101,14 +101,14 @@ class Session:
                 prepared.train,
                 spec.train,
                 loaded.cost(spec).training,
-                derive(spec.seed, "train", round_number, slot, *drawn),
+                derive(spec.seed, "train", round_number, slot, *again),
                 self.device,
                 loaded.precision,
                 dropout,
                 self.micro_batch(spec, loaded, prepared),
             )
-            before = mean_loss(work, told) if spec.strategy.measures_loss else None
-            context = Context(spec, work, round_number, device_state or DeviceState(), told, draw)
+            before = mean_loss(work, hooks) if spec.strategy.measures_loss else None
+            context = Context(spec, work, round_number, device_state or DeviceState(), hooks, draw)
             term = term_of(context)
             train = LOOPS.get(spec.method.name, supervised)
             summary, measured = train(context, prepared, loaded.base.tokenizer, term)
@@ -119,7 +119,7 @@ class Session:
     def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
 
-        A deterministic job gets its bits whatever else uses the memory, so it is left alone.
+        Deterministic jobs are not split: their bits must not depend on free memory.
         """
         if spec.train.micro_batch or spec.deterministic or not prepared.examples:
             return 0
@@ -142,12 +142,12 @@ class Session:
     ) -> Evaluation:
         """Loss and ROUGE of the global weights on one device's validation part.
 
-        Where the method gives a device a model of its own, that model as it is after the round is
-        evaluated as well, on the same examples.
+        A personal model, if the method has one, is evaluated on the same examples, as it is after
+        the round.
         """
         with self.ready(plain(spec), global_path) as loaded:
             prepared = self.prepare(spec, source)
-            bench = EvaluationContext(
+            context = EvaluationContext(
                 loaded.model,
                 loaded.base.tokenizer,
                 spec.data.max_target_tokens,
@@ -155,15 +155,15 @@ class Session:
                 loaded.precision,
                 spec.train.kernels,
             )
-            found = evaluate(bench, prepared, hooks or Hooks())
-            wear = PERSONAL.get(spec.method.name)
-            if wear is None:
-                return found
-            wear(loaded.model, device_state or DeviceState(), round_number)
-            return with_personal(found, evaluate(bench, prepared, hooks or Hooks()))
+            shared = evaluate(context, prepared, hooks or Hooks())
+            load_personal = PERSONAL.get(spec.method.name)
+            if load_personal is None:
+                return shared
+            load_personal(loaded.model, device_state or DeviceState(), round_number)
+            return with_personal(shared, evaluate(context, prepared, hooks or Hooks()))
 
     def prepare(self, spec: JobSpec, source: Source | Prepared) -> Prepared:
-        """The device's examples, split and tokenized; kept while the file stays as it is."""
+        """The device's examples, split and tokenized; cached until the file changes."""
         if isinstance(source, Prepared):
             return source
         stat = source.path.stat() if source.is_file and source.path.is_file() else None
@@ -171,13 +171,13 @@ class Session:
         key = (source, stamp, spec.model.name, spec.data, spec.seed)
         if key not in self._prepared:
             tokenizer = self._load(spec).base.tokenizer
-            found = prepare(source, spec.data, spec.seed, tokenizer, self.cache_dir)
-            self._prepared[key] = found
+            prepared = prepare(source, spec.data, spec.seed, tokenizer, self.cache_dir)
+            self._prepared[key] = prepared
         return self._prepared[key]
 
     @contextmanager
     def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
-        """The model holding these weights, with the job's threads and determinism."""
+        """The model with these weights, and the job's threads and determinism in effect."""
         with ExitStack() as stack:
             stack.enter_context(torch_threads(spec.threads or self.threads))
             stack.enter_context(repeatable(spec.deterministic))

@@ -1,4 +1,4 @@
-"""A reward by a sequence-classification model: how probable a label of it is for the summary."""
+"""A reward by a sequence-classification model: the probability of a label for the summary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from fedcore.errors import ModelError
 from fedcore.model.quiet import quiet_libraries
 
-LONGEST = 512  # tokens of a summary that are looked at
+MAX_TOKENS = 512  # of a summary; the rest is cut off
 
 
 class Classifier:
     """``MODEL`` or ``MODEL@LABEL``, by the hub's name or a folder; loaded at the first summary.
 
-    Our choices: the model sees the summary alone. Without a label it is the last one (the positive
-    one of two); a model with a single output says a probability by its sigmoid. fp32, on the CPU.
+    Our choices: the model sees the summary alone. The default label is the last one (the positive
+    one of two). A single output is a logit of its probability. fp32, on the CPU.
     """
 
     def __init__(self, argument: str) -> None:
@@ -28,22 +28,17 @@ class Classifier:
     def __call__(self, source: str, reference: str, summary: str) -> float:
         del source, reference
         tokenizer, model = _loaded(self.name)
-        most = min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST))
+        most = min(MAX_TOKENS, getattr(model.config, "max_position_embeddings", MAX_TOKENS))
         ids = tokenizer(summary, return_tensors="pt", truncation=True, max_length=most)
         logits = model(**ids).logits[0].float()
         if len(logits) == 1:
             return float(torch.sigmoid(logits[0]))
-        return float(torch.softmax(logits, -1)[self._place(model.config)])
-
-    def _place(self, config: Any) -> int:
-        """Where the label stands. Raises ModelError, naming those there are."""
-        labels = {str(name): int(place) for place, name in config.id2label.items()}
-        if not self.label:
-            return max(labels.values())
-        if self.label not in labels:
+        labels = {str(name): int(place) for place, name in model.config.id2label.items()}
+        if self.label and self.label not in labels:
             known = ", ".join(labels)
             raise ModelError(f"{self.name} has no label {self.label!r}; its labels are {known}")
-        return labels[self.label]
+        place = labels[self.label] if self.label else max(labels.values())
+        return float(torch.softmax(logits, -1)[place])
 
 
 @lru_cache(maxsize=4)

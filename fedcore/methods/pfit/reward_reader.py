@@ -1,4 +1,4 @@
-"""What a device's rewards say of summaries. Texts live here for a moment and go nowhere."""
+"""Rewards of a device's summaries. Decoded texts are not stored, logged or sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedcore.train.tokenization import Prepared, TokenizedExample
 
 @dataclass(frozen=True)
 class RewardReader:
-    """A device's examples as its rewards read them. ``spec`` is the job as the device got it."""
+    """Decodes a device's examples for its rewards. ``spec``: the job with its overrides."""
 
     spec: JobSpec
     prepared: Prepared
@@ -30,15 +30,15 @@ class RewardReader:
     def of(cls, spec: JobSpec, prepared: Prepared, tokenizer: Any) -> RewardReader:
         return cls(spec, prepared, tokenizer, Scorer(spec.method.rewards))
 
-    def worth(self, row: int, tokens: Sequence[int]) -> float:
-        """The reward of a drawn summary of training example ``row``."""
+    def reward(self, row: int, tokens: Sequence[int]) -> float:
+        """The reward of a sampled summary of training example ``row``."""
         example: TokenizedExample = self.prepared.train[row]
         source, reference = self._source(example), self._text(example.target)
         return self.scorer(row, Texts(source, reference, self._text(tokens)))
 
     @torch.no_grad()
     def mean_reward(self, work: TrainingTask, hooks: Hooks) -> float:
-        """Mean reward of greedy summaries of the validation part by the model as it is."""
+        """Mean reward of the model's greedy summaries of the validation part."""
         data, examples = self.spec.data, self.prepared.validation
         bench = EvaluationContext(
             work.model, self.tokenizer, data.max_target_tokens, work.device, work.precision

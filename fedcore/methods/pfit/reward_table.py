@@ -1,4 +1,4 @@
-"""The rewards by name, and the weighted sum of some of them."""
+"""Rewards by name, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Measure = Callable[[str, str, str], float]
 
 
 class Texts(NamedTuple):
-    """One summary and what it is of. Never to be logged, nor to leave the device."""
+    """One summary with its source and reference. Never log it or send it from the device."""
 
     source: str
     reference: str
@@ -23,11 +23,11 @@ class Texts(NamedTuple):
 
 
 def _always(measure: Measure) -> Callable[[str], Measure]:
-    def made(argument: str) -> Measure:
+    def factory(argument: str) -> Measure:
         del argument
         return measure
 
-    return made
+    return factory
 
 
 # By name, each made of its argument: 0 to 1, penalties -1 to 0. Names as in spec.rewards.REWARDS.
@@ -40,25 +40,22 @@ MEASURES: Mapping[str, Callable[[str], Measure]] = {
 
 
 class Scorer:
-    """The weighted sum of rewards, as a specification writes them (``fedcore.spec.rewards``)."""
+    """The weighted sum of the rewards of a specification (``fedcore.spec.rewards``)."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        wanted = [reward_of(word) for word in words]
+        rewards = [reward_of(word) for word in words]
         self._parts = [
             (item.label, MEASURES[item.name](item.argument), item.weight)
-            for item in wanted
+            for item in rewards
             if item.weight
         ]
 
     def __call__(self, index: int, texts: Texts) -> float:
-        """What a summary of example ``index`` is worth; 0 where no reward has a weight.
+        """The reward of a summary of example ``index``; 0 if no reward has a weight.
 
-        Raises TrainingError for a reward that is not finite: by name and index, never by text.
+        Raises TrainingError for a reward that is not finite. It names reward and index, never text.
         """
-        return sum(weight * value for weight, value in self._values(index, texts))
-
-    def _values(self, index: int, texts: Texts) -> list[tuple[float, float]]:
-        found = []
+        terms = []
         for label, measure, weight in self._parts:
             value = measure(*texts)
             if not math.isfinite(value):
@@ -66,5 +63,5 @@ class Scorer:
                     f"the reward {label} of example {index} is {value}; mend the reward or leave "
                     "it out of method.rewards"
                 )
-            found.append((weight, value))
-        return found
+            terms.append(weight * value)
+        return sum(terms)

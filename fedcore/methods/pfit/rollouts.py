@@ -1,4 +1,4 @@
-"""Samples of a device's own summaries, with what PPO needs to know of each."""
+"""Rollouts of PPO: sampled summaries with log-probabilities and advantages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.methods.contract import Context
 from fedcore.methods.pfit.ppo import BASELINES
 from fedcore.methods.pfit.reward_reader import RewardReader
-from fedcore.methods.pfit.summary_policy import SampledSummaries, SummaryPolicy, standing_at
+from fedcore.methods.pfit.summary_policy import SampledSummaries, SummaryPolicy, swapped_weights
 from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.ppo_flops import PpoFlops
 from fedcore.seeds import derive
@@ -23,28 +23,28 @@ from fedcore.train.telemetry import Recorder
 
 @dataclass(frozen=True)
 class Rollout:
-    """Samples of some prompts. ``hidden`` is the encoder's answer, where it is fixed.
+    """Samples of some prompts. ``hidden``: the encoder's hidden states, if it is fixed.
 
-    ``before`` and ``anchor`` are log-probabilities under the policy that drew and at the received
-    weights, (rows, longest); ``anchor`` is None where nothing is held to it.
+    ``before`` and ``anchor``: log-probabilities under the sampling policy and at the received
+    weights, (rows, longest). ``anchor`` is None without a KL penalty.
     """
 
     batch: Batch
     hidden: Tensor | None
-    drawn: SampledSummaries
+    summaries: SampledSummaries
     before: Tensor
     anchor: Tensor | None
 
     @property
     def lengths(self) -> Lengths:
         """Source and target tokens of each sample."""
-        samples = len(self.drawn.tokens) // len(self.batch.lengths)
+        samples = len(self.summaries.tokens) // len(self.batch.lengths)
         sources = [source for source, _ in self.batch.lengths for _ in range(samples)]
-        return list(zip(sources, self.drawn.lengths, strict=True))
+        return list(zip(sources, self.summaries.lengths, strict=True))
 
 
 class Sampler:
-    """Draws and scores; the weights the model holds when this is made are the anchor's."""
+    """Samples and scores summaries; the anchor is the model's weights at construction."""
 
     def __init__(self, context: Context, reader: RewardReader) -> None:
         self._work, self._method = context.work, context.spec.method
@@ -53,8 +53,8 @@ class Sampler:
             trainable_parameters(context.work.model)
         )
         self._received = context.received() if self._method.anchor else {}
-        most = context.spec.data.max_target_tokens
-        self.policy = SummaryPolicy(context.work, self._method.temperature, most)
+        max_tokens = context.spec.data.max_target_tokens
+        self.policy = SummaryPolicy(context.work, self._method.temperature, max_tokens)
         sizes = Architecture.from_config(context.work.model.config.to_dict())
         self.effort = PpoFlops.of(sizes, context.work.cost, self.policy.encoder_is_fixed)
         self._baseline = BASELINES[self._method.baseline]()
@@ -64,52 +64,51 @@ class Sampler:
 
     @property
     def mean_reward(self) -> float:
-        """Of all samples drawn so far."""
+        """Of all samples so far."""
         return sum(self.rewards) / len(self.rewards)
 
-    @property
-    def _prompts_at_once(self) -> int:
-        """So many that their samples fit the memory; 0: any number."""
-        most = self._work.train.micro_batch or self._work.micro_batch
-        return max(1, most // self._method.samples) if most else 0
+    def rollouts(self, rows: Sequence[int], recorder: Recorder) -> list[tuple[Rollout, Tensor]]:
+        """Rollouts of these examples, with advantages (rows, 1).
 
-    def draw(self, rows: Sequence[int], recorder: Recorder) -> list[tuple[Rollout, Tensor]]:
-        """Samples of these examples, a few prompts at a time, with advantages (rows, 1)."""
-        parts = list(chunks(rows, self._prompts_at_once or len(rows)))
-        found = [self._some(part, recorder) for part in parts]
-        worth = [self._worth(part, one.drawn) for part, one in zip(parts, found, strict=True)]
-        every = torch.cat(worth)
-        self.rewards += every.flatten().tolist()
-        advantages = self._baseline(every).float().to(self._work.device)
+        The prompts are split so that the samples of a part fit the memory.
+        """
+        samples = self._work.train.micro_batch or self._work.micro_batch
+        prompts = max(1, samples // self._method.samples) if samples else len(rows)
+        parts = list(chunks(rows, prompts))
+        rollouts = [self._rollout(part, recorder) for part in parts]
+        pairs = zip(parts, rollouts, strict=True)
+        rewards = torch.cat([self._rewards(part, one.summaries) for part, one in pairs])
+        self.rewards += rewards.flatten().tolist()
+        advantages = self._baseline(rewards).float().to(self._work.device)
         recorder.clock.mark("loss")
         shares = advantages.split([len(part) for part in parts])
-        return [(one, share.reshape(-1, 1)) for one, share in zip(found, shares, strict=True)]
+        return [(one, share.reshape(-1, 1)) for one, share in zip(rollouts, shares, strict=True)]
 
     @torch.no_grad()
-    def _some(self, rows: Sequence[int], recorder: Recorder) -> Rollout:
+    def _rollout(self, rows: Sequence[int], recorder: Recorder) -> Rollout:
         policy, work = self.policy, self._work
         signs = Signs.of(work.model.config)
         batch = collate([work.examples[row] for row in rows], signs, work.device)
         recorder.clock.mark("load")
         hidden = policy.encode(batch)
-        drawn = policy.draw(hidden, batch, self._method.samples, self._generator, self._hooks)
-        before = policy.log_probs(hidden, batch, drawn)
+        count = self._method.samples
+        summaries = policy.sample(hidden, batch, count, self._generator, self._hooks)
+        before = policy.log_probs(hidden, batch, summaries)
         fixed = hidden if policy.encoder_is_fixed else None
-        anchor = self._anchor(batch, fixed, drawn) if self._method.anchor else None
-        made = Rollout(batch, fixed, drawn, before, anchor)
-        recorder.count(0, self.effort.drawing(batch.lengths, made.lengths, anchor is not None))
+        anchor = None
+        if self._method.anchor:
+            with swapped_weights(self._live, self._received):
+                received = policy.encode(batch) if fixed is None else fixed
+                anchor = policy.log_probs(received, batch, summaries)
+        rollout = Rollout(batch, fixed, summaries, before, anchor)
+        recorder.count(0, self.effort.drawing(batch.lengths, rollout.lengths, anchor is not None))
         recorder.clock.mark("forward")
-        return made
+        return rollout
 
-    def _anchor(self, batch: Batch, hidden: Tensor | None, drawn: SampledSummaries) -> Tensor:
-        with standing_at(self._live, self._received):
-            seen = self.policy.encode(batch) if hidden is None else hidden
-            return self.policy.log_probs(seen, batch, drawn)
-
-    def _worth(self, rows: Sequence[int], drawn: SampledSummaries) -> Tensor:
+    def _rewards(self, rows: Sequence[int], summaries: SampledSummaries) -> Tensor:
         """Rewards (prompts, samples) in fp64."""
-        samples, found = self._method.samples, []
-        for place, tokens in enumerate(drawn.tokens.tolist()):
-            spoken = tokens[: drawn.lengths[place]]
-            found.append(self._reader.worth(rows[place // samples], spoken))
-        return torch.tensor(found, dtype=torch.float64).view(-1, samples)
+        samples, rewards = self._method.samples, []
+        for place, tokens in enumerate(summaries.tokens.tolist()):
+            summary = tokens[: summaries.lengths[place]]
+            rewards.append(self._reader.reward(rows[place // samples], summary))
+        return torch.tensor(rewards, dtype=torch.float64).view(-1, samples)

@@ -1,4 +1,4 @@
-"""Rewards that look at the words alone. Each takes source, reference and summary."""
+"""Rewards computed from the words alone. Each takes source, reference and summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORD = re.compile(r"\w+")
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # Seven digits or more, with the signs between that phone and card numbers are written with.
 LONG_NUMBER = re.compile(r"\+?\(?\d(?:[ ()./-]{0,2}\d){6,}")
-WORST = 3  # findings from which on ``leak`` says -1
+WORST = 3  # matches from which on ``leak`` is -1
 
 
 def overlap(source: str, reference: str, summary: str) -> float:
@@ -21,9 +21,9 @@ def overlap(source: str, reference: str, summary: str) -> float:
 
 
 class Brevity:
-    """1 up to a share of the source's words, from there down to 0 at its whole length.
+    """1 up to a share of the source's words, then falling to 0 at the source's length.
 
-    Our choice: an empty summary gets 0, as saying nothing is not saying it briefly.
+    Our choice: an empty summary gets 0.
     """
 
     def __init__(self, argument: str) -> None:
@@ -41,10 +41,10 @@ class Brevity:
 
 
 def leak(source: str, reference: str, summary: str) -> float:
-    """0 without, and down to -1 with e-mail addresses and numbers of seven digits or more.
+    """A penalty of a third for each e-mail address and number of seven digits or more, at most 1.
 
-    Each counts a third; what the reference itself says counts as well, as it identifies no less.
+    Those of the reference count as well.
     """
     del source, reference
-    found = len(EMAIL.findall(summary)) + len(LONG_NUMBER.findall(summary))
-    return -min(found, WORST) / WORST
+    matches = len(EMAIL.findall(summary)) + len(LONG_NUMBER.findall(summary))
+    return -min(matches, WORST) / WORST

@@ -16,7 +16,7 @@ from fedcore.methods.contract import Context
 from fedcore.methods.pfit.ppo import BASELINES, clipped_surrogate, kl_penalty
 from fedcore.methods.pfit.reward_reader import RewardReader
 from fedcore.methods.pfit.rollouts import Sampler
-from fedcore.methods.pfit.summary_policy import SummaryPolicy, standing_at
+from fedcore.methods.pfit.summary_policy import SummaryPolicy, swapped_weights
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.load import load_base
@@ -138,10 +138,10 @@ def test_a_policy_has_ratio_1_to_itself_and_no_distance_from_the_received(
         reader = RewardReader.of(spec, prepared, loaded.base.tokenizer)
         sampler = Sampler(context, reader)
         assert sampler.policy.encoder_is_fixed is (kind == "layers")
-        [(one, advantages)] = sampler.draw([0, 1, 2], Recorder(CPU, Hooks()))
-        assert one.drawn.tokens.shape[0] == 6 and advantages.shape == (6, 1)
+        [(one, advantages)] = sampler.rollouts([0, 1, 2], Recorder(CPU, Hooks()))
+        assert one.summaries.tokens.shape[0] == 6 and advantages.shape == (6, 1)
         hidden = sampler.policy.encode(one.batch) if one.hidden is None else one.hidden
-        now = sampler.policy.log_probs(hidden, one.batch, one.drawn)
+        now = sampler.policy.log_probs(hidden, one.batch, one.summaries)
         assert now.requires_grad
         assert torch.equal(now.detach(), one.before)
         assert one.anchor is not None and torch.equal(one.anchor, one.before)
@@ -157,21 +157,21 @@ def test_drawing_says_what_the_model_says(bed: Bed) -> None:
         )
         policy = SummaryPolicy(work, 1e-4, 6)
         hidden = policy.encode(batch)
-        drawn = policy.draw(hidden, batch, 2, torch.Generator().manual_seed(1), Hooks())
+        summaries = policy.sample(hidden, batch, 2, torch.Generator().manual_seed(1), Hooks())
         greedy = loaded.model.generate(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=6,
             do_sample=False, num_beams=1,
         )[:, 1:]  # fmt: skip
-        width = drawn.tokens.shape[1]
-        assert torch.equal(drawn.tokens[::2], greedy[:, :width])
-        assert torch.equal(drawn.tokens[1::2], greedy[:, :width])
-        for row, length in zip(drawn.tokens.tolist(), drawn.lengths, strict=True):
+        width = summaries.tokens.shape[1]
+        assert torch.equal(summaries.tokens[::2], greedy[:, :width])
+        assert torch.equal(summaries.tokens[1::2], greedy[:, :width])
+        for row, length in zip(summaries.tokens.tolist(), summaries.lengths, strict=True):
             assert [*row, 1].index(1) >= length - 1, "counted beyond the end sign"
 
 
 def test_other_weights_stand_for_a_while(bed: Bed) -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
-    with standing_at({"a": parameter}, {"a": torch.zeros(2)}):
+    with swapped_weights({"a": parameter}, {"a": torch.zeros(2)}):
         assert parameter.sum() == 0
     assert parameter.sum() == 2
 
