@@ -1,4 +1,6 @@
-"""Runs inside the browser tests' server environment and makes rows on request, a line each way.
+"""Creates database rows for the browser tests, in the server's environment.
+
+One JSON line per request and per answer.
 
 The tests' own process has another database; this one shares the server's. A request is a JSON list
 ``[name, arguments]`` naming a function below.
@@ -37,7 +39,7 @@ def running_job(devices: list[int], **options: Any) -> str:
 
 
 def measured_job(devices: list[int], **options: Any) -> str:
-    """A job whose devices were probed and measured phases, energy and traffic."""
+    """A job whose devices were probed and report phases, energy and traffic."""
     rows = [Device.objects.get(pk=key) for key in devices]
     for device in rows:
         measured.probe(device)
@@ -50,7 +52,7 @@ def rewarded_job(devices: list[int], **options: Any) -> str:
 
 
 def finished_job(devices: list[int]) -> str:
-    """A completed job of one round, whose last model every device has measured."""
+    """A completed job of one round whose last model was evaluated by every device."""
     job = factories.make_job([Device.objects.get(pk=key) for key in devices], rounds=1)
     for number in range(2):
         factories.add_round(job, number, job.created_at)
@@ -59,7 +61,7 @@ def finished_job(devices: list[int]) -> str:
 
 
 def train_alone(job: str, fails: str = "") -> None:
-    """Every training alone that a job is compared with ends: one with a reason, if any."""
+    """Finish the local-only baselines of a job; the first fails if ``fails`` gives a reason."""
     for number, child in enumerate(Job.objects.filter(alone_of=job).order_by("created_at")):
         factories.add_round(child, 1, child.created_at)
         failed = fails and not number
@@ -80,19 +82,19 @@ def grow(job: str, count: int = 5) -> None:
 
 
 def event(job: str, text: str, level: str = "info") -> None:
-    found = Job.objects.get(pk=job)
-    factories.add_event(found, text, level)
-    wake_job(found.pk)
+    row = Job.objects.get(pk=job)
+    factories.add_event(row, text, level)
+    wake_job(row.pk)
 
 
 def touch(devices: list[int]) -> None:
-    """The devices are heard of now."""
+    """The devices have just called."""
     Device.objects.filter(pk__in=devices).update(last_seen_at=timezone.now())
     wake_fleet()
 
 
 def arrive(enrolment: str) -> int:
-    """The machine that an enrolment waits for comes."""
+    """The machine uses its enrolment."""
     row = Enrolment.objects.filter(name=enrolment).latest("created_at")
     device = factories.make_device(row.name, seen_s_ago=0)
     Enrolment.objects.filter(pk=row.pk).update(used_at=timezone.now(), device=device)

@@ -1,4 +1,4 @@
-"""A site, a Chromium, and pages that remember what went wrong in them."""
+"""Fixtures: a running site, Chromium, and pages that record their problems."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 @pytest.fixture(scope="session")
 def fleet(site: Site) -> list[int]:
-    found: list[int] = site.do("fleet", count=3)
-    return found
+    ids: list[int] = site.do("fleet", count=3)
+    return ids
 
 
 @pytest.fixture
 def job(site: Site, fleet: list[int]) -> str:
-    """A job of its own for every test, two rounds old."""
-    made: str = site.do("running_job", devices=fleet, rounds=2, samples=8)
-    return made
+    """A new running job for every test, in its second round."""
+    opened_window: str = site.do("running_job", devices=fleet, rounds=2, samples=8)
+    return opened_window
 
 
 class Window:
@@ -57,13 +57,13 @@ class Window:
     def __init__(self, page: Any, site: Site) -> None:
         self.page, self.site = page, site
         self.problems: list[str] = []
-        self.away = False  # the server is meant to be gone
+        self.ignores_errors = False  # the test causes errors on purpose
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
         page.on("request", self._request)
 
     def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning") and not self.away:
+        if message.type in ("error", "warning") and not self.ignores_errors:
             self.problems.append(f"{message.type}: {message.text}")
 
     def _request(self, request: Any) -> None:
@@ -75,7 +75,7 @@ class Window:
         return self.page
 
     def until(self, what: str, script: str, seconds: float = 15) -> Any:
-        """Wait until a script returns something true; the CSP forbids Playwright's own way."""
+        """Wait until a script returns a true value; the CSP forbids wait_for_function."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             value = self.page.evaluate(script)
@@ -87,7 +87,7 @@ class Window:
 
 @pytest.fixture(scope="session")
 def session_cookies(chromium: Any, site: Site) -> list[Any]:
-    """Logged in once for all tests."""
+    """Log in once for all tests."""
     context = chromium.new_context()
     page = context.new_page()
     page.goto(site.url + "/login/")
@@ -113,12 +113,12 @@ def window(
         context.set_default_timeout(LIMIT_MS)
         if signed_in:
             context.add_cookies(session_cookies)
-        made = Window(context.new_page(), site)
-        opened.append((context, made))
-        return made
+        opened_window = Window(context.new_page(), site)
+        opened.append((context, opened_window))
+        return opened_window
 
     yield open_window
-    problems = [problem for _, made in opened for problem in made.problems]
+    problems = [problem for _, opened_window in opened for problem in opened_window.problems]
     for context, _ in opened:
         context.close()
     assert not problems

@@ -1,4 +1,4 @@
-"""A real web server with its own database and broker, for browsers to look at."""
+"""A real web server with its own database and broker, for the browser tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 @dataclass
 class Site:
-    """A running site. ``do`` makes rows in its database, see ``tests.browser.backstage``."""
+    """A running site. ``do`` creates rows in its database, see ``tests.browser.backstage``."""
 
     url: str
     environment: dict[str, str]

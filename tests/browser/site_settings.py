@@ -1,4 +1,4 @@
-"""The site's settings with static files served as they lie, so that nothing is compressed first."""
+"""The site's settings with static files served uncompressed."""
 
 from __future__ import annotations
 

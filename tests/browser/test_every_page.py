@@ -1,4 +1,4 @@
-"""Every page in both themes: accessible, nothing in the console, no sideways scrolling."""
+"""Every page in both themes: accessible, no console errors, no horizontal scrolling."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ PATHS = (
 )
 
 
-def serious(page: Any) -> list[str]:
-    """axe-core's serious and critical findings, each with the first places it was found."""
+def serious_violations(page: Any) -> list[str]:
+    """axe-core's serious and critical findings, each with its first places."""
     page.evaluate(AXE)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    violations = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{item['id']}: {[node['target'] for node in item['nodes']][:4]}"
-        for item in found["violations"]
+        for item in violations["violations"]
         if item["impact"] in ("serious", "critical")
     ]
 
 
-def settled(made: Window) -> None:
-    if made.page.locator("#charts").count():
-        made.page.evaluate("document.getElementById('charts').scrollIntoView()")
-        drawn = "n => n.hidden || n.textContent !== 'Loading …'"
-        made.until(
-            "charts", f"[...document.querySelectorAll('.plot .chart-message')].some({drawn})"
+def wait_for_charts(tab: Window) -> None:
+    if tab.page.locator("#charts").count():
+        tab.page.evaluate("document.getElementById('charts').scrollIntoView()")
+        is_drawn = "n => n.hidden || n.textContent !== 'Loading …'"
+        tab.until(
+            "charts", f"[...document.querySelectorAll('.plot .chart-message')].some({is_drawn})"
         )
-    made.page.wait_for_timeout(250)
+    tab.page.wait_for_timeout(250)
 
 
-def unfit(site: Site) -> str:
+def job_with_long_texts(site: Site) -> str:
     """A FedPipe job that failed before round 0, with a long reason and lists among its options."""
     names = ["pi-kitchen", "jetson-lab", "nuc-office"]
     job: str = site.do(
@@ -72,60 +72,62 @@ def paths(site: Site, fleet: list[int]) -> list[str]:
     failed = site.do("running_job", devices=fleet[:2], rounds=1, name="failed one")
     site.do("finish", job=failed, phase="failed", reason="1 of 2 needed devices reported")
     rewarded = site.do("rewarded_job", devices=fleet, rounds=4)
-    jobs = [f"/jobs/{key}/" for key in (running, queued, failed, rewarded, unfit(site))]
+    jobs = [
+        f"/jobs/{key}/" for key in (running, queued, failed, rewarded, job_with_long_texts(site))
+    ]
     jobs += [f"/jobs/{key}/report/" for key in (running, failed, rewarded)]
     return [*PATHS, f"/devices/{fleet[0]}/", *jobs, f"/jobs/new/?from={running}"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_violation(window: Callable[..., Window], paths: list[str], theme: str) -> None:
-    made = window(theme=theme)
-    found = {}
+    tab = window(theme=theme)
+    violations = {}
     for path in paths:
-        made.go(path)
-        settled(made)
-        found[path] = serious(made.page)
-    assert not {path: faults for path, faults in found.items() if faults}
+        tab.go(path)
+        wait_for_charts(tab)
+        violations[path] = serious_violations(tab.page)
+    assert not {path: items for path, items in violations.items() if items}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_log_in_page(window: Callable[..., Window], theme: str) -> None:
-    made = window(theme=theme, signed_in=False, width=390)
-    made.go("/jobs/")
-    assert made.page.locator("h1").inner_text() == "Log in"
-    assert not serious(made.page)
+def test_login_page_is_accessible(window: Callable[..., Window], theme: str) -> None:
+    tab = window(theme=theme, signed_in=False, width=390)
+    tab.go("/jobs/")
+    assert tab.page.locator("h1").inner_text() == "Log in"
+    assert not serious_violations(tab.page)
 
 
-def test_faults_of_the_form_are_accessible(window: Callable[..., Window]) -> None:
-    made = window()
-    page = made.go("/jobs/new/")
+def test_form_errors_are_accessible(window: Callable[..., Window]) -> None:
+    tab = window()
+    page = tab.go("/jobs/new/")
     page.fill("[name=rounds]", "many")
     page.fill("[name='train.batch_size']", "0")
-    made.away = True  # 422 is an error to the console
+    tab.ignores_errors = True  # 422 is an error to the console
     page.click("text=Launch job")
     page.wait_for_selector(".field-error")
-    made.away = False
+    tab.ignores_errors = False
     expect(page.locator(".field-error")).to_have_count(2)
     expect(page.locator("[aria-invalid=true]")).to_have_count(2)
-    assert not serious(page)
+    assert not serious_violations(page)
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 def test_nothing_overflows(window: Callable[..., Window], paths: list[str], width: int) -> None:
-    made = window(width=width)
+    tab = window(width=width)
     wide = {}
     for path in paths:
-        made.go(path)
-        settled(made)
-        needed = made.page.evaluate("document.documentElement.scrollWidth")
+        tab.go(path)
+        wait_for_charts(tab)
+        needed = tab.page.evaluate("document.documentElement.scrollWidth")
         if needed > width:
             wide[path] = needed
     assert not wide
 
 
 def test_error_pages(window: Callable[..., Window]) -> None:
-    made = window()
-    made.away = True  # a 404 is an error to the console
-    made.go("/nothing/here/")
-    assert made.page.locator("h1").inner_text() == "Nothing is here"
-    assert not serious(made.page)
+    tab = window()
+    tab.ignores_errors = True  # a 404 is an error to the console
+    tab.go("/nothing/here/")
+    assert tab.page.locator("h1").inner_text() == "Page not found"
+    assert not serious_violations(tab.page)

@@ -1,4 +1,4 @@
-"""What pages draw of hardware: phases, efficiency, rooflines, comparisons, a report on paper."""
+"""Hardware charts: phases, efficiency, roofline; comparison; printed report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.browser.server import Site
 pytestmark = pytest.mark.browser
 
 # The chart of a title, once it is drawn: {label: [values]}.
-DRAWN = """title => {
+CHART_DATA = """title => {
   const head = [...document.querySelectorAll('.chart h3')].find(h => h.textContent === title);
   head.scrollIntoView();
   const chart = Chart.getChart(head.closest('.chart').querySelector('canvas'));
@@ -25,67 +25,65 @@ DRAWN = """title => {
 
 
 @pytest.fixture(scope="module")
-def rich(site: Site, fleet: list[int]) -> str:
-    made: str = site.do("measured_job", devices=fleet, rounds=2, name="all is measured")
-    return made
+def measured_job(site: Site, fleet: list[int]) -> str:
+    tab: str = site.do("measured_job", devices=fleet, rounds=2, name="all is measured")
+    return tab
 
 
-def drawn(made: Window, title: str) -> Any:
-    return made.until(title, f"({DRAWN})('{title}')")
+def chart_data(tab: Window, title: str) -> Any:
+    return tab.until(title, f"({CHART_DATA})('{title}')")
 
 
-def test_time_is_stacked_by_device_and_by_round(
-    window: Callable[..., Window], site: Site, rich: str
+def test_phase_chart_by_device_and_by_round(
+    window: Callable[..., Window], site: Site, measured_job: str
 ) -> None:
-    made = window()
-    page = made.go(f"/jobs/{rich}/")
-    chart = drawn(made, "Where the time goes")
+    tab = window()
+    page = tab.go(f"/jobs/{measured_job}/")
+    chart = chart_data(tab, "Where the time goes")
     assert chart["labels"] == ["pi-kitchen", "jetson-lab", "nuc-office"]
     # The last device still trains in round 2: the samples of that are in its bar already.
-    made.until(
+    tab.until(
         "samples of the training under way",
-        f"({DRAWN})('Where the time goes').sets.forward[2] > 0.27 * 40 * 0.53 + 3",
+        f"({CHART_DATA})('Where the time goes').sets.forward[2] > 0.27 * 40 * 0.53 + 3",
     )
     page.click("button:text('By round')")
-    assert drawn(made, "Where the time goes")["labels"] == ["round 1", "round 2"]
+    assert chart_data(tab, "Where the time goes")["labels"] == ["round 1", "round 2"]
 
 
-def test_efficiency_is_marked_where_power_is_estimated(
-    window: Callable[..., Window], rich: str
-) -> None:
-    made = window()
-    page = made.go(f"/jobs/{rich}/")
-    sets = drawn(made, "Energy efficiency ηₑ")["sets"]
+def test_estimated_efficiency_is_marked(window: Callable[..., Window], measured_job: str) -> None:
+    tab = window()
+    page = tab.go(f"/jobs/{measured_job}/")
+    sets = chart_data(tab, "Energy efficiency ηₑ")["sets"]
     assert set(sets) == {"jetson-lab", "nuc-office estimated"}
     rows = page.locator("#device-rows tr")
     expect(rows.nth(0)).to_contain_text("no power sensor")
     expect(rows.nth(1)).to_contain_text("tokens/s/W")
     expect(rows.nth(2)).to_contain_text("estimated")
-    granularity = drawn(made, "Compute : network (G)")["sets"]
+    granularity = chart_data(tab, "Compute : network (G)")["sets"]
     assert [point["x"] for point in granularity["All devices"]] == [1, 2]
 
 
-def test_without_a_sensor_the_chart_says_so(window: Callable[..., Window], job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
+def test_efficiency_chart_without_power_sensor(window: Callable[..., Window], job: str) -> None:
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
     page.locator("h3:text('Energy efficiency')").scroll_into_view_if_needed()
     page.wait_for_selector(".chart-message:text('No power sensor on these devices.')")
 
 
-def test_the_head_has_no_dot_at_the_end_of_a_line(window: Callable[..., Window], job: str) -> None:
-    made = window(width=390)
-    page = made.go(f"/jobs/{job}/")
+def test_job_header_has_no_trailing_dots(window: Callable[..., Window], job: str) -> None:
+    tab = window(width=390)
+    page = tab.go(f"/jobs/{job}/")
     after = "e => getComputedStyle(e, '::after').content"
     ends = page.evaluate(f"[...document.querySelectorAll('.sentence > *')].map({after})")
     assert set(ends) == {"none"}
 
 
-def test_the_roofline_is_logarithmic_with_its_products(
-    window: Callable[..., Window], fleet: list[int], rich: str
+def test_roofline_is_logarithmic_with_kernels(
+    window: Callable[..., Window], fleet: list[int], measured_job: str
 ) -> None:
-    made = window()
-    page = made.go(f"/devices/{fleet[1]}/")
-    chart = drawn(made, "Roofline")
+    tab = window()
+    page = tab.go(f"/devices/{fleet[1]}/")
+    chart = chart_data(tab, "Roofline")
     assert chart["types"] == ["logarithmic", "logarithmic"]
     assert len(chart["sets"]["kernels"]) == 5
     assert "latest training" in chart["sets"]
@@ -93,9 +91,9 @@ def test_the_roofline_is_logarithmic_with_its_products(
     expect(page.locator("main")).to_contain_text("Best improvement")
 
 
-def test_choosing_a_job_compares_its_trainings(window: Callable[..., Window], rich: str) -> None:
-    made = window()
-    page = made.go("/devices/compare/")
+def test_comparison_of_one_job(window: Callable[..., Window], measured_job: str) -> None:
+    tab = window()
+    page = tab.go("/devices/compare/")
     page.select_option("#job", label="all is measured")
     page.wait_for_url("**job=*")
     page.select_option("#sort", "tokens")
@@ -104,15 +102,15 @@ def test_choosing_a_job_compares_its_trainings(window: Callable[..., Window], ri
     page.wait_for_selector("#comparison .reference:has-text('A100')")
 
 
-def test_a_report_on_paper_has_nothing_to_press(
-    window: Callable[..., Window], site: Site, rich: str
+def test_printed_report_has_no_controls(
+    window: Callable[..., Window], site: Site, measured_job: str
 ) -> None:
-    made = window(theme="dark", width=720)
-    page = made.go(f"/jobs/{rich}/report/")
+    tab = window(theme="dark", width=720)
+    page = tab.go(f"/jobs/{measured_job}/report/")
     expect(page.locator("[data-print]")).to_be_visible()
     page.emulate_media(media="print")
     expect(page.locator("[data-print]")).to_be_hidden()
     expect(page.locator("header.bar")).to_be_hidden()
     white = "getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'"
-    made.until("white paper", white)
+    tab.until("white paper", white)
     assert page.evaluate("document.documentElement.scrollWidth") <= 720

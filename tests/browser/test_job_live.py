@@ -1,4 +1,4 @@
-"""The job page while a job runs: points come, a lost server is said, nothing is missing then."""
+"""The live job page: new points, lost connections, zoom, exports."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ POINTS = """title => {
 FIRST_OF_HARDWARE = "document.querySelector('[data-charts=hardware] canvas')"
 
 
-def points(made: Window, title: str = "Training loss") -> int:
-    count: int = made.page.evaluate(POINTS, title)
+def point_count(tab: Window, title: str = "Training loss") -> int:
+    count: int = tab.page.evaluate(POINTS, title)
     return count
 
 
-def until_points(made: Window, least: int) -> int:
-    made.until(f"{least} points", f"({POINTS})('Training loss') >= {least}")
-    return points(made)
+def wait_for_points(tab: Window, least: int) -> int:
+    tab.until(f"{least} points", f"({POINTS})('Training loss') >= {least}")
+    return point_count(tab)
 
 
 def test_points_arrive_without_a_reload(
     window: Callable[..., Window], site: Site, job: str
 ) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    before = until_points(made, 3 * 22)
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    before = wait_for_points(tab, 3 * 22)
     page.evaluate("window.sameDocument = true")
     site.do("grow", job=job, count=6)
-    assert until_points(made, before + 18) == before + 18
+    assert wait_for_points(tab, before + 18) == before + 18
     site.do("event", job=job, text="a person watched this arrive")
     page.wait_for_selector("text=a person watched this arrive")
     assert page.evaluate("window.sameDocument")
 
 
-def test_head_tiles_and_devices(window: Callable[..., Window], site: Site, job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    until_points(made, 1)
+def test_header_tiles_and_devices(window: Callable[..., Window], site: Site, job: str) -> None:
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    wait_for_points(tab, 1)
     assert "round 2 of 10, collecting" in page.locator("[data-job=round]").inner_text()
     assert "1 of 3 devices still training: nuc-office" in page.locator(".waiting").inner_text()
     assert "+" in page.locator("[data-tile=rougeL-sub]").inner_text()
@@ -64,12 +64,12 @@ def test_head_tiles_and_devices(window: Callable[..., Window], site: Site, job: 
     expect(page.locator("[data-move=cancel]")).to_be_hidden()
 
 
-def test_rewards_stand_by_device_with_what_they_are_paid_for(
+def test_reward_table_shows_terms_per_device(
     window: Callable[..., Window], site: Site, fleet: list[int], job: str
 ) -> None:
     rewarded = site.do("rewarded_job", devices=fleet, rounds=4)
-    made = window()
-    page = made.go(f"/jobs/{rewarded}/")
+    tab = window()
+    page = tab.go(f"/jobs/{rewarded}/")
     rows = page.locator("#reward-rows tr")
     expect(rows).to_have_count(3)
     assert rows.nth(0).inner_text().split() == [
@@ -79,32 +79,32 @@ def test_rewards_stand_by_device_with_what_they_are_paid_for(
     expect(rows.nth(2)).to_contain_text("overlap + 0.5 × brevity:0.1 + 0.5 × leak")
     expect(rows.nth(2)).to_contain_text("from −0.5 to 1.5")
     page.locator("[data-charts=rewards]").scroll_into_view_if_needed()
-    made.until("both rounds", f"({POINTS})('Validation reward') === 6")
-    made.go(f"/jobs/{job}/")
+    tab.until("both rounds", f"({POINTS})('Validation reward') === 6")
+    tab.go(f"/jobs/{job}/")
     expect(page.locator("#reward-rows, [data-charts=rewards]")).to_have_count(0)
 
 
-def test_a_job_that_starts_while_watched(window: Callable[..., Window], site: Site) -> None:
+def test_job_page_of_a_queued_job(window: Callable[..., Window], site: Site) -> None:
     job = site.do("queued_job", name="not yet")
-    made = window()
-    page = made.go(f"/jobs/{job}/")
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
     page.wait_for_selector("text=No devices yet")
     page.wait_for_selector(".chart-message:text('Points appear as soon as a device trains.')")
 
 
-def test_charts_of_a_job_that_is_over_promise_nothing(
+def test_charts_of_a_finished_job_promise_nothing(
     window: Callable[..., Window], site: Site
 ) -> None:
     job = site.do("queued_job", name="ends before it begins")
-    made = window()
-    page = made.go(f"/jobs/{job}/")
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
     page.wait_for_selector(".chart-message:text('Points appear as soon as a device trains.')")
     site.do("finish", job=job, phase="failed", reason="no device could evaluate the model")
     failed = page.locator(
         ".chart-message:visible", has_text="The job failed before a device measured this."
     )
     expect(failed.first).to_be_visible()
-    made.go(f"/jobs/{job}/")
+    tab.go(f"/jobs/{job}/")
     expect(failed.first).to_be_visible()
     page.mouse.wheel(0, 20_000)
     expect(page.locator("text=The first round has not started.")).to_have_count(0)
@@ -112,58 +112,58 @@ def test_charts_of_a_job_that_is_over_promise_nothing(
     expect(page.locator("text=Shown after the first")).to_have_count(0)
 
 
-def test_lost_server_is_said_and_nothing_is_missing_afterwards(
+def test_reconnect_after_a_lost_server_loses_nothing(
     window: Callable[..., Window], site: Site, job: str
 ) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    before = until_points(made, 3 * 22)
-    made.away = True
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    before = wait_for_points(tab, 3 * 22)
+    tab.ignores_errors = True
     site.stop_web()
     page.wait_for_selector("#link-state:has-text('Connection lost, showing data until')")
     site.do("grow", job=job, count=7)
     site.start_web()
     page.wait_for_selector("#link-state", state="hidden")
-    made.away = False
-    assert until_points(made, before + 21) == before + 21
+    tab.ignores_errors = False
+    assert wait_for_points(tab, before + 21) == before + 21
 
 
 def test_legend_isolates_and_zoom_resets(window: Callable[..., Window], job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    every = until_points(made, 3 * 22)
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    total = wait_for_points(tab, 3 * 22)
     page.click("#legend button:has-text('pi-kitchen')")
-    made.until("one line", f"({POINTS})('Training loss') < {every}")
+    tab.until("one line", f"({POINTS})('Training loss') < {total}")
     expect(page.locator("#legend button[aria-pressed=true]")).to_have_count(1)
     page.click("#legend button:has-text('pi-kitchen')")
-    until_points(made, every)
+    wait_for_points(tab, total)
     box = page.locator(".chart .plot").first.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 60)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 90, steps=6)
     page.mouse.up()
-    made.until("zoomed", f"({POINTS})('Training loss') < {every}")
+    tab.until("zoomed", f"({POINTS})('Training loss') < {total}")
     expect(page.locator("button:text('Reset zoom'):visible").nth(1)).to_be_visible()
     page.mouse.dblclick(box["x"] + 200, box["y"] + 60)
-    until_points(made, every)
+    wait_for_points(tab, total)
 
 
 def test_crosshair_is_shared(window: Callable[..., Window], job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    until_points(made, 1)
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    wait_for_points(tab, 1)
     plot = page.locator("[data-charts=hardware] .plot").first
     plot.scroll_into_view_if_needed()
-    made.until("a chart", f"Boolean(Chart.getChart({FIRST_OF_HARDWARE}))")
+    tab.until("a chart", f"Boolean(Chart.getChart({FIRST_OF_HARDWARE}))")
     plot.hover(position={"x": 200, "y": 80})
-    made.until("two lines", "document.querySelectorAll('.crosshair:not([hidden])').length >= 2")
+    tab.until("two lines", "document.querySelectorAll('.crosshair:not([hidden])').length >= 2")
 
 
 def test_table_png_and_csv(window: Callable[..., Window], job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
-    every = until_points(made, 3 * 22)
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
+    total = wait_for_points(tab, 3 * 22)
     chart = page.locator(".chart").first
     chart.locator("summary:text('Table')").click()
     expect(chart.locator("tbody tr")).to_have_count(3)
@@ -176,7 +176,7 @@ def test_table_png_and_csv(window: Callable[..., Window], job: str) -> None:
             with waited.value.path().open() as lines:
                 rows = list(csv.reader(lines))
             assert rows[0] == ["device", "time", "loss"]
-            assert len(rows) == every + 1
+            assert len(rows) == total + 1
 
 
 # The ninth decile of the time between frames, in milliseconds.
@@ -189,16 +189,14 @@ FRAME_MS = """() => new Promise(done => {
 })"""
 
 
-def test_fifty_devices_and_ten_thousand_points_do_not_freeze_the_page(
-    window: Callable[..., Window], site: Site
-) -> None:
+def test_fifty_devices_do_not_freeze_the_page(window: Callable[..., Window], site: Site) -> None:
     devices = site.do("fleet", count=50, first=100)
     job = site.do("running_job", devices=devices, rounds=4, samples=65)
-    made = window()
-    made.go("/profile/")
-    still = made.page.evaluate(FRAME_MS)
-    page = made.go(f"/jobs/{job}/")
-    until_points(made, 1000)
+    tab = window()
+    tab.go("/profile/")
+    still = tab.page.evaluate(FRAME_MS)
+    page = tab.go(f"/jobs/{job}/")
+    wait_for_points(tab, 1000)
     site.do("grow", job=job, count=2)
     # No measurement, a bound: a quarter of a second, or five times what a page that does nothing
     # gets on a machine that is busy and draws without a graphics card.

@@ -1,4 +1,4 @@
-"""Enrolment that turns green, the estimate, dialogs, keys, themes, presence."""
+"""Enrolment, estimate, dialogs, keyboard, themes, live presence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.browser.server import Site
 pytestmark = pytest.mark.browser
 
 
-def test_enrolment_turns_green_by_itself(window: Callable[..., Window], site: Site) -> None:
-    made = window()
-    page = made.go("/devices/enrol/")
+def test_enrolment_completes_without_a_reload(window: Callable[..., Window], site: Site) -> None:
+    tab = window()
+    page = tab.go("/devices/enrol/")
     page.fill("[name=name]", "new-machine")
     page.click("text=Create command")
     command = page.locator("#enrol-command").inner_text()
@@ -27,8 +27,8 @@ def test_enrolment_turns_green_by_itself(window: Callable[..., Window], site: Si
 
 
 def test_copy_button(window: Callable[..., Window]) -> None:
-    made = window()
-    page = made.go("/jobs/new/")
+    tab = window()
+    page = tab.go("/jobs/new/")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("text=Copy as JSON")
     page.wait_for_selector("text=Copied")
@@ -36,8 +36,8 @@ def test_copy_button(window: Callable[..., Window]) -> None:
 
 
 def test_estimate_follows_typing(window: Callable[..., Window], fleet: list[int]) -> None:
-    made = window()
-    page = made.go("/jobs/new/")
+    tab = window()
+    page = tab.go("/jobs/new/")
     before = page.locator("#estimate").inner_text()
     page.fill("[name='data.min_examples']", "100000")
     page.wait_for_selector("#estimate:has-text('Fits 0 of')")
@@ -48,9 +48,9 @@ def test_estimate_follows_typing(window: Callable[..., Window], fleet: list[int]
     expect(page.locator("#estimate")).to_contain_text(before.split("\n")[0])
 
 
-def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Window]) -> None:
-    made = window()
-    page = made.go("/jobs/new/")
+def test_options_show_with_their_choice(window: Callable[..., Window]) -> None:
+    tab = window()
+    page = tab.go("/jobs/new/")
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_hidden()
     page.check("[value=fedprox]")
     expect(page.locator("[name='strategy.proximal_mu']")).to_be_visible()
@@ -64,11 +64,11 @@ def test_options_show_with_the_choice_they_belong_to(window: Callable[..., Windo
         expect(page.locator("[name='strategy.tau']")).to_be_visible(visible=tau)
 
 
-def test_what_another_method_left_behind_is_no_fault(
+def test_options_of_another_method_are_no_error(
     window: Callable[..., Window], fleet: list[int]
 ) -> None:
-    made = window(width=390)
-    page = made.go("/jobs/new/")
+    tab = window(width=390)
+    page = tab.go("/jobs/new/")
     expect(page.locator("[name='method.rewards']")).to_be_hidden()
     page.check("[value=pfit]")
     page.check("[value=layers]")
@@ -83,9 +83,9 @@ def test_what_another_method_left_behind_is_no_fault(
     page.wait_for_selector(".job-head .state:text('draft')")
 
 
-def test_cancelling_asks_and_names_the_consequence(window: Callable[..., Window], job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
+def test_cancel_dialog_names_the_consequence(window: Callable[..., Window], job: str) -> None:
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
     page.click("[data-move=cancel] button")
     dialog = page.locator("#confirm")
     assert "Cancel “clinic notes”?" in dialog.inner_text()
@@ -97,9 +97,9 @@ def test_cancelling_asks_and_names_the_consequence(window: Callable[..., Window]
     page.wait_for_selector(".job-head .state:text('cancelled')")
 
 
-def test_keys(window: Callable[..., Window], fleet: list[int]) -> None:
-    made = window()
-    page = made.go("/devices/")
+def test_keyboard_shortcuts(window: Callable[..., Window], fleet: list[int]) -> None:
+    tab = window()
+    page = tab.go("/devices/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("/")
@@ -111,40 +111,40 @@ def test_keys(window: Callable[..., Window], fleet: list[int]) -> None:
     assert page.evaluate("document.activeElement.id") != "q"
 
 
-def test_theme_is_kept(window: Callable[..., Window]) -> None:
-    made = window(theme="light")
-    page = made.go("/")
+def test_theme_persists(window: Callable[..., Window]) -> None:
+    tab = window(theme="light")
+    page = tab.go("/")
     page.click("summary[aria-label^='Account']")
     page.click("[data-theme-set=dark]")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    made.go("/jobs/")
+    tab.go("/jobs/")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.keyboard.press("Escape")
 
 
 def test_overview_follows_a_new_job(window: Callable[..., Window], site: Site) -> None:
-    made = window()
-    page = made.go("/")
+    tab = window()
+    page = tab.go("/")
     page.wait_for_timeout(1500)
     job = site.do("queued_job", name="fresh from the script")
     site.do("event", job=job, text="launched")
     page.wait_for_selector("text=fresh from the script")
 
 
-def test_device_page_draws_what_it_measured(
+def test_device_page_draws_measurements(
     window: Callable[..., Window], fleet: list[int], job: str
 ) -> None:
-    made = window()
-    page = made.go(f"/devices/{fleet[0]}/")
-    made.until("charts", "document.querySelectorAll('.chart-message[hidden]').length >= 3")
+    tab = window()
+    page = tab.go(f"/devices/{fleet[0]}/")
+    tab.until("charts", "document.querySelectorAll('.chart-message[hidden]').length >= 3")
     assert "measured" in page.locator("main").inner_text()
 
 
-def test_logged_out_elsewhere_is_said(window: Callable[..., Window], site: Site, job: str) -> None:
-    made = window()
-    page = made.go(f"/jobs/{job}/")
+def test_logout_elsewhere_is_shown(window: Callable[..., Window], site: Site, job: str) -> None:
+    tab = window()
+    page = tab.go(f"/jobs/{job}/")
     page.wait_for_selector("#device-rows tr")
-    made.away = True
+    tab.ignores_errors = True
     page.context.clear_cookies()
     site.restart_web()
     page.wait_for_selector("#link-state:has-text('You are logged out')")

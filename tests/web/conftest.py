@@ -1,4 +1,4 @@
-"""People who are logged in, and a fleet with a job."""
+"""Fixtures: logged-in clients, a fleet and a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webapp.jobs.models import Job
 
 @pytest.fixture
 def as_role(db: None) -> Callable[[str], Client]:
-    """``as_role("viewer")`` is a browser of somebody with that role."""
+    """``as_role("viewer")`` is a client logged in with that role."""
 
     def log_in(role: str) -> Client:
         client = Client()

@@ -1,4 +1,4 @@
-"""Rows for tests of pages: a fleet, a job in the middle of its rounds, measurements."""
+"""Factories of database rows: a fleet, a running job, measurements."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def make_device(
 
 
 def make_fleet(count: int = 3, first: int = 0) -> list[Device]:
-    """Devices with numbers from ``first``, which their names come from."""
+    """Devices numbered from ``first``; names follow from the numbers."""
     return [make_device(number=number) for number in range(first, first + count)]
 
 
@@ -96,9 +96,9 @@ def make_job(devices: list[Device], phase: str = "running", **options: Any) -> J
         started_at=timezone.now() - timedelta(minutes=4),
     )
     for slot, device in enumerate(devices):
-        held = device.datasets.get()
+        dataset = device.datasets.get()
         Participant.objects.create(
-            job=job, device=device, slot=slot, dataset=held.name, examples=held.examples
+            job=job, device=device, slot=slot, dataset=dataset.name, examples=dataset.examples
         )
     add_event(job, "launched by ada")
     return job
@@ -113,12 +113,12 @@ def add_event(job: Job, text: str, level: str = "info") -> Event:
 def add_round(
     job: Job, number: int, started: datetime, phase: str = "closed", seconds: float = 40.0
 ) -> Round:
-    """A round; number 0 only evaluates. An open one has its last device still training."""
+    """A round; number 0 only evaluates. In an open round the last device is still training."""
     people = list(job.participants.all())
     slots = [person.slot for person in people]
     closed = phase == "closed"
     loss = 3.4 * math.exp(-0.22 * number) + 0.9
-    made = Round.objects.create(
+    round_row = Round.objects.create(
         job=job,
         number=number,
         phase=phase,
@@ -134,10 +134,12 @@ def add_round(
     )
     for person in people:
         if number:
-            add_training(made, person, started, seconds, closed or person.slot < len(people) - 1)
+            add_training(
+                round_row, person, started, seconds, closed or person.slot < len(people) - 1
+            )
         if closed:
-            add_evaluation(made, person, started, seconds, loss)
-    return made
+            add_evaluation(round_row, person, started, seconds, loss)
+    return round_row
 
 
 def scores(loss: float, number: int, away: float = 0.0) -> dict[str, float]:
@@ -152,17 +154,21 @@ def scores(loss: float, number: int, away: float = 0.0) -> dict[str, float]:
 
 
 def add_training(
-    made: Round, person: Participant, started: datetime, seconds: float, done: bool
+    round_row: Round, person: Participant, started: datetime, seconds: float, done: bool
 ) -> Assignment:
-    rng = random.Random(made.number * 100 + person.slot)
+    rng = random.Random(round_row.number * 100 + person.slot)
     work = seconds * (0.35 + 0.09 * person.slot)
     accepted = started + timedelta(seconds=0.6 + 0.4 * person.slot)
     part = Assignment.objects.create(
-        round=made,
+        round=round_row,
         device=person.device,
         slot=person.slot,
         task="train",
-        phase="folded" if done and made.phase == "closed" else "reported" if done else "training",
+        phase="folded"
+        if done and round_row.phase == "closed"
+        else "reported"
+        if done
+        else "training",
         lease_until=timezone.now() + timedelta(seconds=60),
         accepted_at=accepted,
         ended_at=accepted + timedelta(seconds=work + 4.5) if done else None,
@@ -170,7 +176,7 @@ def add_training(
         bytes_up=1_376_256 if done else 0,
         bytes_down=1_376_256,
         metrics={
-            "loss": 3.2 * math.exp(-0.2 * made.number) + rng.random() / 5,
+            "loss": 3.2 * math.exp(-0.2 * round_row.number) + rng.random() / 5,
             "seconds": work,
             "download_s": 1.4 + 0.3 * person.slot,
             "upload_s": 2.6,
@@ -190,26 +196,26 @@ def add_training(
 
 
 def add_evaluation(
-    made: Round, person: Participant, started: datetime, seconds: float, loss: float
+    round_row: Round, person: Participant, started: datetime, seconds: float, loss: float
 ) -> None:
-    begun = started + timedelta(seconds=(0.76 if made.number else 0.05) * seconds)
+    started_at = started + timedelta(seconds=(0.76 if round_row.number else 0.05) * seconds)
     away = (person.slot - 1) * 2.2
     part = Assignment.objects.create(
-        round=made,
+        round=round_row,
         device=person.device,
         slot=person.slot,
         task="evaluate",
         phase="folded",
-        lease_until=begun,
-        accepted_at=begun,
-        ended_at=begun + timedelta(seconds=0.14 * seconds + person.slot),
-        metrics=scores(loss, made.number, away) | {"seconds": 0.14 * seconds, "tokens": 4000},
+        lease_until=started_at,
+        accepted_at=started_at,
+        ended_at=started_at + timedelta(seconds=0.14 * seconds + person.slot),
+        metrics=scores(loss, round_row.number, away) | {"seconds": 0.14 * seconds, "tokens": 4000},
     )
-    Assignment.objects.filter(pk=part.pk).update(offered_at=begun)
+    Assignment.objects.filter(pk=part.pk).update(offered_at=started_at)
 
 
 def add_samples(part: Assignment, count: int, started: datetime, every_s: float = 1.0) -> int:
-    """``count`` samples behind what the device has; returns its newest seq."""
+    """Add ``count`` samples after the device's newest; returns the newest seq."""
     device = Device.objects.get(pk=part.device_id)
     slot, number = part.slot, part.round.number
     rng = random.Random(device.last_sample_seq + slot)
@@ -241,13 +247,13 @@ def add_samples(part: Assignment, count: int, started: datetime, every_s: float 
 
 
 def running_job(devices: list[Device], rounds: int = 4, samples: int = 22, **options: Any) -> Job:
-    """A job whose round ``rounds`` is under way."""
+    """A job that is running round ``rounds``."""
     job = make_job(devices, **options)
-    begun = timezone.now() - timedelta(seconds=42 * rounds + 20)
+    started_at = timezone.now() - timedelta(seconds=42 * rounds + 20)
     for number in range(rounds + 1):
-        start = begun + timedelta(seconds=42 * number)
-        made = add_round(job, number, start, "closed" if number < rounds else "collecting")
-        for part in made.assignments.filter(task="train"):
+        start = started_at + timedelta(seconds=42 * number)
+        round_row = add_round(job, number, start, "closed" if number < rounds else "collecting")
+        for part in round_row.assignments.filter(task="train"):
             at = start + timedelta(seconds=2)
             count = samples if number < rounds else 14
             add_samples(part, count, at)
@@ -281,7 +287,7 @@ def make_enrolment(name: str, **more: Any) -> Enrolment:
 
 
 def grow(job: Job, count: int = 5) -> None:
-    """More samples of the job's newest trainings, and the wake-up that tells pages."""
+    """Add samples to the job's newest trainings and wake the live pages."""
     newest = job.rounds.order_by("number").last()
     assert newest is not None
     for part in newest.assignments.filter(task="train"):

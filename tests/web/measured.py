@@ -1,4 +1,4 @@
-"""A job whose devices measured all they can: phases, energy, traffic at the socket.
+"""Jobs whose devices measured everything: phases, energy, traffic at the socket.
 
 One device has a power sensor, one has its power estimated, one has neither, as in real fleets.
 """
@@ -48,9 +48,9 @@ REWARDS = ((0.15, 0.16, 0.14), (0.2, 0.17, 0.18))
 
 
 def rewarded_job(devices: list[Device], rounds: int = 3, **options: Any) -> Job:
-    """A job by PFIT: what its devices report of their rewards, the second slot 0.5 above the first.
+    """A PFIT job with rewards; those of the second slot are 0.5 above the first.
 
-    The last closed round is one that is not evaluated: it tells of its samples alone.
+    The last closed round is not evaluated: it has rewards of its training samples only.
     """
     options |= {
         "adapter": {"kind": "layers"},
@@ -63,8 +63,9 @@ def rewarded_job(devices: list[Device], rounds: int = 3, **options: Any) -> Job:
         person.save(update_fields=["tailoring"])
     parts = Assignment.objects.filter(round__job=job, task="train", phase="folded")
     for part in parts.select_related("round"):
-        before, after, drawn = (value + 0.5 * part.slot for value in REWARDS[part.round.number > 1])
-        part.metrics |= {"reward": drawn}
+        rewards = REWARDS[part.round.number > 1]
+        before, after, sampled = (value + 0.5 * part.slot for value in rewards)
+        part.metrics |= {"reward": sampled}
         if part.round.number < rounds - 1:
             part.metrics |= {"reward_before": before, "reward_after": after}
         part.save(update_fields=["metrics"])
@@ -72,11 +73,11 @@ def rewarded_job(devices: list[Device], rounds: int = 3, **options: Any) -> Job:
 
 
 def reported(part: Assignment) -> dict[str, Any]:
-    """What an agent adds to the metrics of a training."""
+    """Metrics that an agent reports of a training."""
     seconds = float(part.metrics["seconds"])
     tokens = round(seconds * TOKENS_PER_S[part.slot % 3])
     flops = part.metrics["mfu"] * part.metrics["mfu_peak_flops"] * seconds
-    told: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "tokens": tokens,
         "flops": flops,
         "steps": 30,
@@ -91,17 +92,17 @@ def reported(part: Assignment) -> dict[str, Any]:
     power = WATTS[part.slot % 3]
     if power:
         kind = "energy_j" if power[0] == "watts" else "energy_estimated_j"
-        told |= {
+        metrics |= {
             kind: power[1] * (seconds + 4.5),
             "compute_j": power[1] * seconds,
             "communication_j": power[1] * 4.0,
             "waiting_j": power[1] * 0.5,
         }
-    return told
+    return metrics
 
 
 def probe(device: Device) -> None:
-    """Give a device what the hardware probe writes into its profile."""
+    """Fill a device's profile as the hardware probe does."""
     peak = max(value for value in device.profile["peak_flops"].values() if value)
     precision = max(device.profile["peak_flops"], key=device.profile["peak_flops"].__getitem__)
     device.profile |= {

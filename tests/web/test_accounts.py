@@ -1,4 +1,4 @@
-"""Logging in and out, passwords, API tokens, users."""
+"""Login and logout, passwords, API tokens, users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_log_in_and_out(client: Client) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("target", ["//evil.example/", "https://evil.example", "javascript:x"])
-def test_log_in_leads_nowhere_else(client: Client, target: str) -> None:
+def test_login_redirects_only_to_this_site(client: Client, target: str) -> None:
     factories.make_user("ada")
     answer = client.post(
         reverse("login"), {"username": "ada", "password": factories.PASSWORD, "next": target}
@@ -42,7 +42,7 @@ def test_log_in_leads_nowhere_else(client: Client, target: str) -> None:
 
 
 @pytest.mark.django_db
-def test_too_many_attempts_lock_out_with_a_page(client: Client) -> None:
+def test_too_many_attempts_lock_the_login(client: Client) -> None:
     factories.make_user("ada")
     codes = [log_in(client, "ada", "wrong") for _ in range(11)]
     assert codes[-1] == 429
@@ -64,8 +64,8 @@ def test_change_password(as_role: Callable[[str], Client]) -> None:
 
 def test_token_is_shown_once_and_revoked(as_role: Callable[[str], Client]) -> None:
     client = as_role("operator")
-    made = client.post(reverse("tokens"), {"label": "nightly"}).content.decode()
-    secret = made.split('<pre id="secret">')[1].split("<")[0]
+    page = client.post(reverse("tokens"), {"label": "nightly"}).content.decode()
+    secret = page.split('<pre id="secret">')[1].split("<")[0]
     assert len(secret) > 20
     assert secret not in client.get(reverse("tokens")).content.decode()
     token = PersonToken.objects.get()
@@ -77,7 +77,7 @@ def test_token_is_shown_once_and_revoked(as_role: Callable[[str], Client]) -> No
     assert PersonToken.objects.count() == 0
 
 
-def test_admin_makes_and_changes_users(as_role: Callable[[str], Client]) -> None:
+def test_admin_creates_and_changes_users(as_role: Callable[[str], Client]) -> None:
     admin = as_role("admin")
     weak = {"username": "bob", "email": "", "role": "operator", "password": "12345678"}
     assert "too common" in admin.post(reverse("users"), weak).content.decode()
@@ -90,7 +90,7 @@ def test_admin_makes_and_changes_users(as_role: Callable[[str], Client]) -> None
     assert (bob.role, bob.is_active) == ("viewer", False)
 
 
-def test_nobody_promotes_themselves(as_role: Callable[[str], Client]) -> None:
+def test_users_cannot_change_their_own_role(as_role: Callable[[str], Client]) -> None:
     operator = as_role("operator")
     me = User.objects.get(username="operator-person")
     answer = operator.post(reverse("user-change", args=[me.pk]), {"role": "admin"})

@@ -1,4 +1,4 @@
-"""Devices side by side: scales, sources, the reference, and the same few queries for any fleet."""
+"""Comparison of devices: scales, sources, reference, and a constant number of queries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgresql
 PAGE = "devices-compare"
 
 
-def test_a_scale_is_logarithmic_only_where_it_must_be() -> None:
+def test_scale_is_logarithmic_for_wide_ranges_only() -> None:
     near = scale_of([40.0, 90.0, None])
     assert not near.is_log
     assert near.share(45.0) == pytest.approx(0.5)
@@ -34,11 +34,12 @@ def test_a_scale_is_logarithmic_only_where_it_must_be() -> None:
     assert scale_of([]).share(3.0) == 0.0
 
 
-def test_a_data_sheet_is_marked_and_a_measurement_wins(db: None) -> None:
+def test_measured_peak_wins_over_data_sheet(db: None) -> None:
     sheet = Device(name="bare", profile={"kind": "Raspberry Pi 5 Model B"})
-    own = Device(name="own", profile={**sheet.profile, "peak_flops": {"fp32": 41e9}})
-    odd = Device(name="odd", profile={"peak_flops": {"fp32": -1}, "memory_bandwidth_bps": "x"})
-    comparison = compare([odd, sheet, own], {}, "a100", "peak")
+    probed = Device(name="own", profile={**sheet.profile, "peak_flops": {"fp32": 41e9}})
+    absurd = {"peak_flops": {"fp32": -1}, "memory_bandwidth_bps": "x"}
+    implausible = Device(name="odd", profile=absurd)
+    comparison = compare([implausible, sheet, probed], {}, "a100", "peak")
     by_name = {row.device.name: row.figures["peak"] for row in comparison.rows}
     assert by_name["bare"].source == "data sheet"
     assert (by_name["own"].source, by_name["own"].value) == ("measured", 41e9)
@@ -48,7 +49,7 @@ def test_a_data_sheet_is_marked_and_a_measurement_wins(db: None) -> None:
     assert comparison.headers[0].reference == 312e12
 
 
-def test_a_device_stands_out_only_where_it_does() -> None:
+def test_summary_names_a_clear_winner_only() -> None:
     def summary(*peaks: float) -> str:
         devices = [
             Device(name=f"pi-{number}", profile={"peak_flops": {"fp32": peak}})
@@ -61,7 +62,7 @@ def test_a_device_stands_out_only_where_it_does() -> None:
     assert summary(40e9).startswith("pi-0 reaches 40.0 GFLOP/s")
 
 
-def test_the_page_shows_every_device_beside_the_reference(ada: Client, fleet: list[Device]) -> None:
+def test_comparison_shows_every_device_and_the_reference(ada: Client, fleet: list[Device]) -> None:
     job = measured.measured_job(fleet, rounds=2)
     text = ada.get(reverse(PAGE), {"job": str(job.pk), "sort": "tokens"}).content.decode()
     table = text.split("<tbody>")[1]
@@ -72,24 +73,24 @@ def test_the_page_shows_every_device_beside_the_reference(ada: Client, fleet: li
     assert 'style="' not in text
 
 
-def test_mixed_models_are_pointed_out(ada: Client, fleet: list[Device]) -> None:
+def test_comparison_warns_of_mixed_models(ada: Client, fleet: list[Device]) -> None:
     measured.measured_job(fleet[:1], rounds=2)
     measured.measured_job(fleet[1:], rounds=2, adapter={"kind": "full"})
     assert "2 different models or adapters" in ada.get(reverse(PAGE)).content.decode()
 
 
-def test_nothing_to_compare_says_what_to_do(ada: Client) -> None:
+def test_empty_comparison_offers_enrolment(ada: Client) -> None:
     assert "Enrol a device" in ada.get(reverse(PAGE)).content.decode()
 
 
 @pytest.mark.parametrize("query", [{"job": "x"}, {"job": "0" * 32}, {"sort": "?"}, {"page": "-9"}])
-def test_a_strange_query_gets_the_page(
+def test_comparison_ignores_invalid_queries(
     ada: Client, fleet: list[Device], query: dict[str, str]
 ) -> None:
     assert "jetson-lab" in ada.get(reverse(PAGE), query).content.decode()
 
 
-def test_a_hundred_devices_take_as_many_queries_as_three(
+def test_comparison_queries_do_not_grow_with_devices(
     ada: Client, django_assert_max_num_queries: Any
 ) -> None:
     devices = [factories.make_device(f"device-{n:03d}", n) for n in range(110)]
@@ -99,7 +100,7 @@ def test_a_hundred_devices_take_as_many_queries_as_three(
     assert "1 of 2" in text
 
 
-def test_files_carry_units_free_numbers_and_no_formulas(ada: Client, fleet: list[Device]) -> None:
+def test_comparison_csv_escapes_formulas(ada: Client, fleet: list[Device]) -> None:
     job = measured.measured_job(fleet, rounds=2)
     Job.objects.filter(pk=job.pk).update(name="=HYPERLINK()")
     answer = ada.get(reverse("api-device-comparison-csv"), {"reference": "h100"})
@@ -110,8 +111,8 @@ def test_files_carry_units_free_numbers_and_no_formulas(ada: Client, fleet: list
     assert jetson["job"] == "'=HYPERLINK()"
     assert float(jetson["tokens_value"]) == pytest.approx(5200, rel=1e-3)
     payload = ada.get(reverse("api-device-comparison")).json()
-    mine = next(row for row in payload["devices"] if row["name"] == "jetson-lab")
-    assert mine["eta"] == {
+    jetson_row = next(row for row in payload["devices"] if row["name"] == "jetson-lab")
+    assert jetson_row["eta"] == {
         "value": pytest.approx(5200 / 21, rel=1e-3),
         "source": "measured",
         "note": "",

@@ -1,4 +1,4 @@
-"""Enrolling and revoking through pages."""
+"""Enrolment and revocation pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_enrolment_shows_a_command_that_works_once(ada: Client) -> None:
     assert token not in ada.get(reverse("enrol")).content.decode()
 
 
-def test_command_quotes_what_a_shell_would_eat() -> None:
+def test_enrol_command_is_quoted_for_a_shell() -> None:
     command = enrol_command("http://x", "t", "a; rm -rf /", "")
     assert "'a; rm -rf /'" in command
 

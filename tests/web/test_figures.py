@@ -1,4 +1,4 @@
-"""Figures of trainings as pages show them: believed or not known, never wrong."""
+"""Figures of trainings: plausible values are shown, others are unknown."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ WHOLE = {
 }
 
 
-def told(**change: Any) -> Assignment:
+def assignment_with(**change: Any) -> Assignment:
     return Assignment(metrics=WHOLE | change, bytes_up=700, bytes_down=0)
 
 
 @pytest.fixture
-def rich(fleet: list[Device]) -> Job:
+def metered_job(fleet: list[Device]) -> Job:
     return measured.measured_job(fleet, rounds=2)
 
 
-def test_quotients_name_what_they_divide() -> None:
-    work = training_figures(told())
+def test_training_figures_compute_ratios() -> None:
+    work = training_figures(assignment_with())
     assert work.granularity == pytest.approx(20 / 4)
     assert work.eta_e == pytest.approx(4000 / 400)
     assert work.tokens_per_s == pytest.approx(200)
@@ -45,51 +45,53 @@ def test_quotients_name_what_they_divide() -> None:
     assert (work.up_bytes, work.down_bytes, work.at_socket) == (700, None, False)
 
 
-def test_bytes_at_the_socket_win() -> None:
-    work = training_figures(told(net_up_bytes=900, net_down_bytes=40))
+def test_socket_bytes_win_over_counted_bytes() -> None:
+    work = training_figures(assignment_with(net_up_bytes=900, net_down_bytes=40))
     assert (work.up_bytes, work.down_bytes, work.at_socket) == (900, 40, True)
 
 
-def test_an_estimate_is_marked_and_gives_way_to_a_sensor() -> None:
-    assert training_figures(told(energy_estimated_j=9.0)).is_estimated is False
-    alone = training_figures(told(energy_j=None, energy_estimated_j=800.0, compute_j=None))
+def test_measured_energy_wins_over_estimate() -> None:
+    assert training_figures(assignment_with(energy_estimated_j=9.0)).is_estimated is False
+    alone = training_figures(
+        assignment_with(energy_j=None, energy_estimated_j=800.0, compute_j=None)
+    )
     assert alone.is_estimated
     assert alone.eta_e == pytest.approx(5)
 
 
 @pytest.mark.parametrize("absurd", [-1, float("nan"), float("inf"), 1e31, "12", None, True, [1]])
 @pytest.mark.parametrize("name", ["seconds", "download_s", "tokens", "energy_j", "mfu"])
-def test_what_cannot_be_believed_is_not_known(name: str, absurd: object) -> None:
-    work = training_figures(told(**{name: absurd}))
-    shown = {"seconds": "compute_s", "energy_j": "measured_j"}.get(name, name)
-    assert getattr(work, shown) is None
+def test_implausible_figures_are_unknown(name: str, absurd: object) -> None:
+    work = training_figures(assignment_with(**{name: absurd}))
+    attribute = {"seconds": "compute_s", "energy_j": "measured_j"}.get(name, name)
+    assert getattr(work, attribute) is None
 
 
 @pytest.mark.parametrize("odd", [None, 3, [], {}, {"load": -1}, {"forward": 1e9}, {"load": "x"}])
-def test_phases_that_do_not_fit_their_training_are_left_out(odd: object) -> None:
-    assert training_figures(told(phase_s=odd)).phase_s is None
-    assert training_figures(told(seconds=0.0)).granularity == 0
-    assert training_figures(told(download_s=0.0, upload_s=0.0)).granularity is None
+def test_implausible_phases_are_dropped(odd: object) -> None:
+    assert training_figures(assignment_with(phase_s=odd)).phase_s is None
+    assert training_figures(assignment_with(seconds=0.0)).granularity == 0
+    assert training_figures(assignment_with(download_s=0.0, upload_s=0.0)).granularity is None
 
 
-def test_snapshot_tells_energy_traffic_and_granularity(rich: Job) -> None:
-    found = snapshot(rich)
-    tiles = found["tiles"]
+def test_snapshot_has_energy_traffic_and_granularity(metered_job: Job) -> None:
+    result = snapshot(metered_job)
+    tiles = result["tiles"]
     assert (tiles["joules_of"], tiles["joules_estimated"], tiles["trainings"]) == (3, 1, 5)
-    parts = [part for row in found["rounds"] for part in row["train"] if part["eta_e"]]
+    parts = [part for row in result["rounds"] for part in row["train"] if part["eta_e"]]
     spent = sum(part["tokens"] / part["eta_e"] for part in parts)
     assert tiles["eta_e"] == pytest.approx(sum(part["tokens"] for part in parts) / spent)
-    mine = [row["train"][1] for row in found["rounds"] if row["number"]]
-    traffic = found["devices"][1]["traffic"]
-    assert traffic["up"] == sum(part["bytes_up"] for part in mine)
-    assert traffic["granularity"] == mine[-1]["granularity"]
+    jetson_parts = [row["train"][1] for row in result["rounds"] if row["number"]]
+    traffic = result["devices"][1]["traffic"]
+    assert traffic["up"] == sum(part["bytes_up"] for part in jetson_parts)
+    assert traffic["granularity"] == jetson_parts[-1]["granularity"]
 
 
-def test_phases_of_what_runs_are_summed_from_its_samples(rich: Job) -> None:
-    reader = JobReader(rich.pk)
+def test_live_phases_are_summed_from_samples(metered_job: Job) -> None:
+    reader = JobReader(metered_job.pk)
     first = reader.read()
     assert first is not None
-    running = rich.rounds.get(number=2).assignments.get(slot=2)
+    running = metered_job.rounds.get(number=2).assignments.get(slot=2)
     sums = first["phase_s"][running.device_id]
     assert sums["assignment"] == str(running.pk)
     rows = Sample.objects.filter(assignment=running)
@@ -105,21 +107,21 @@ def test_phases_of_what_runs_are_summed_from_its_samples(rich: Job) -> None:
     assert second["phase_s"][running.device_id]["phase_s"]["forward"] == pytest.approx(1.0)
 
 
-def test_samples_carry_efficiency_where_power_is_known(rich: Job) -> None:
-    found = series.history(series.job_samples(rich), [1, 2, 3])
-    kinds = {sample["device"]: set(sample["values"]) for sample in found.samples}
-    pi, jetson, nuc = (person.device_id for person in rich.participants.all())
+def test_samples_have_efficiency_if_power_is_known(metered_job: Job) -> None:
+    result = series.history(series.job_samples(metered_job), [1, 2, 3])
+    kinds = {sample["device"]: set(sample["values"]) for sample in result.samples}
+    pi, jetson, nuc = (person.device_id for person in metered_job.participants.all())
     assert not kinds[pi] & {"eta_e", "eta_e_estimated"}
     assert "eta_e" in kinds[jetson]
     assert "eta_e_estimated" in kinds[nuc]
-    row = next(sample["values"] for sample in found.samples if sample["device"] == jetson)
+    row = next(sample["values"] for sample in result.samples if sample["device"] == jetson)
     assert row["eta_e"] == pytest.approx(row["tokens_per_s"] / row["watts"], rel=1e-3)
 
 
-def test_absurd_samples_are_holes(rich: Job) -> None:
-    sample = Sample.objects.filter(assignment__round__job=rich).earliest("seq")
+def test_implausible_samples_are_gaps(metered_job: Job) -> None:
+    sample = Sample.objects.filter(assignment__round__job=metered_job).earliest("seq")
     sample.values |= {"mfu": 17.0, "tokens_per_s": -4.0, "watts": 0}
     sample.save()
-    found = series.history(series.job_samples(rich), [sample.device_id]).samples
-    values = next(s["values"] for s in found if s["seq"] == sample.seq)
+    result = series.history(series.job_samples(metered_job), [sample.device_id]).samples
+    values = next(s["values"] for s in result if s["seq"] == sample.seq)
     assert not {"mfu", "tokens_per_s", "eta_e"} & set(values)

@@ -1,4 +1,4 @@
-"""Pinning a round's model and deleting a job on the page."""
+"""Pinning models and deleting jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webapp.jobs.models import Artefact, ArtefactKind, Job, Round
 
 
 @pytest.fixture
-def made(job: Job) -> Round:
+def round_row(job: Job) -> Round:
     """The job's first round, with a model."""
     artefact = Artefact.objects.create(
         sha256="ab" * 32, size_bytes=1, kind=ArtefactKind.GLOBAL, origin="aggregate"
@@ -30,18 +30,18 @@ def _page(client: Client, job: Job) -> str:
     return client.get(reverse("job", args=[job.pk])).content.decode()
 
 
-def test_the_page_lists_models_and_pins_them(ada: Client, job: Job, made: Round) -> None:
-    pin = reverse("round-pin", args=[made.pk, "pin"])
+def test_job_page_pins_models(ada: Client, job: Job, round_row: Round) -> None:
+    pin = reverse("round-pin", args=[round_row.pk, "pin"])
     assert pin in _page(ada, job)
     assert ada.post(pin).status_code == 302
-    made.refresh_from_db()
-    assert made.pinned_at is not None
+    round_row.refresh_from_db()
+    assert round_row.pinned_at is not None
     page = _page(ada, job)
-    assert reverse("round-pin", args=[made.pk, "unpin"]) in page and pin not in page
+    assert reverse("round-pin", args=[round_row.pk, "unpin"]) in page and pin not in page
 
 
-def test_a_job_of_before_a_rule_stays_readable(ada: Client, job: Job) -> None:
-    """A combination that a later version refuses was accepted when the job was made."""
+def test_job_of_an_older_version_stays_readable(ada: Client, job: Job) -> None:
+    """The job's options were valid when it was created; a later version refuses them."""
     job.spec["method"]["restraint"] = 2.0
     with pytest.raises(SpecError, match="is only for the method fedjudge"):
         parse_spec(job.spec)
@@ -51,25 +51,25 @@ def test_a_job_of_before_a_rule_stays_readable(ada: Client, job: Job) -> None:
         assert ada.get(reverse(name, kwargs=key)).status_code == 200, name
 
 
-def test_a_viewer_sees_models_but_no_buttons(
-    as_role: Callable[[str], Client], job: Job, made: Round
+def test_viewer_sees_models_without_buttons(
+    as_role: Callable[[str], Client], job: Job, round_row: Round
 ) -> None:
     viewer = as_role("viewer")
     page = _page(viewer, job)
     assert "abababababab" in page
-    assert "round-pin" not in page and f"/rounds/{made.pk}/" not in page
-    refused = viewer.post(reverse("round-pin", args=[made.pk, "pin"]))
+    assert "round-pin" not in page and f"/rounds/{round_row.pk}/" not in page
+    refused = viewer.post(reverse("round-pin", args=[round_row.pk, "pin"]))
     assert refused.status_code == 403
 
 
-def test_a_removed_model_says_since_when(ada: Client, job: Job, made: Round) -> None:
+def test_removed_model_shows_its_removal_date(ada: Client, job: Job, round_row: Round) -> None:
     Artefact.objects.update(removed_at=timezone.now())
     assert f"removed on {timezone.now():%Y-%m-%d}" in _page(ada, job)
-    answer = ada.post(reverse("round-pin", args=[made.pk, "pin"]), follow=True)
+    answer = ada.post(reverse("round-pin", args=[round_row.pk, "pin"]), follow=True)
     assert "These bytes were removed on" in answer.content.decode()
 
 
-def test_only_a_job_that_is_over_can_be_deleted(ada: Client, job: Job) -> None:
+def test_only_finished_jobs_can_be_deleted(ada: Client, job: Job) -> None:
     delete = reverse("job-delete", args=[job.pk])
     assert delete not in _page(ada, job)
     answer = ada.post(delete, follow=True)
@@ -83,7 +83,7 @@ def test_only_a_job_that_is_over_can_be_deleted(ada: Client, job: Job) -> None:
     assert not Job.objects.filter(pk=job.pk).exists()
 
 
-def test_an_operator_deletes_nothing(as_role: Callable[[str], Client], job: Job) -> None:
+def test_operator_cannot_delete_jobs(as_role: Callable[[str], Client], job: Job) -> None:
     Job.objects.filter(pk=job.pk).update(phase="completed")
     operator = as_role("operator")
     assert reverse("job-delete", args=[job.pk]) not in _page(operator, job)

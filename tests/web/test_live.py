@@ -1,4 +1,4 @@
-"""What the live pages are told: snapshots, samples behind cursors, thinned histories."""
+"""Data of the live pages: snapshots, samples after cursors, thinned histories."""
 
 from __future__ import annotations
 
@@ -25,28 +25,32 @@ pytestmark = pytest.mark.postgresql
 
 
 def test_snapshot_is_plain_json(job: Job) -> None:
-    told = json.loads(json.dumps(snapshot(job), allow_nan=False))
-    assert told["round"] == {
+    payload = json.loads(json.dumps(snapshot(job), allow_nan=False))
+    assert payload["round"] == {
         "number": 2,
         "of": 10,
         "phase": "collecting",
         "attempt": 1,
-        "deadline_at": told["round"]["deadline_at"],
+        "deadline_at": payload["round"]["deadline_at"],
     }
-    assert told["headline"].startswith("1 of 3 devices still training: nuc-office, last seen")
-    assert told["moves"] == ["pause", "cancel"]
-    assert 0.1 < told["progress"] < 0.2
-    assert told["tiles"]["rougeL"] > told["tiles"]["rougeL_base"]
-    assert told["tiles"]["joules"] is None
-    assert [device["phase"] for device in told["devices"]] == ["reported", "reported", "training"]
-    assert sum(device["share"] for device in told["devices"]) == pytest.approx(1)
+    assert payload["headline"].startswith("1 of 3 devices still training: nuc-office, last seen")
+    assert payload["moves"] == ["pause", "cancel"]
+    assert 0.1 < payload["progress"] < 0.2
+    assert payload["tiles"]["rougeL"] > payload["tiles"]["rougeL_base"]
+    assert payload["tiles"]["joules"] is None
+    assert [device["phase"] for device in payload["devices"]] == [
+        "reported",
+        "reported",
+        "training",
+    ]
+    assert sum(device["share"] for device in payload["devices"]) == pytest.approx(1)
 
 
 def test_granularity_is_computation_over_communication(job: Job) -> None:
-    told = snapshot(job)["rounds"][1]
-    compute = sum(part["compute_s"] for part in told["train"])
-    communication = sum(part["download_s"] + part["upload_s"] for part in told["train"])
-    assert told["granularity"] == pytest.approx(compute / communication)
+    payload = snapshot(job)["rounds"][1]
+    compute = sum(part["compute_s"] for part in payload["train"])
+    communication = sum(part["download_s"] + part["upload_s"] for part in payload["train"])
+    assert payload["granularity"] == pytest.approx(compute / communication)
 
 
 def test_mean_mfu_is_needed_flops_over_available(job: Job) -> None:
@@ -56,23 +60,23 @@ def test_mean_mfu_is_needed_flops_over_available(job: Job) -> None:
     assert snapshot(job)["tiles"]["mfu"] == pytest.approx(flops / available)
 
 
-def test_models_of_the_devices_own_are_told_beside_the_shared_one(job: Job) -> None:
-    told = snapshot(job)
-    assert all(device["score"]["personal_rougeL"] is None for device in told["devices"])
-    assert told["evenness"]["own"] is None and told["evenness"]["gain"] is None
+def test_snapshot_has_personalised_scores(job: Job) -> None:
+    payload = snapshot(job)
+    assert all(device["score"]["personal_rougeL"] is None for device in payload["devices"])
+    assert payload["evenness"]["own"] is None and payload["evenness"]["gain"] is None
     row = Round.objects.filter(job=job, phase="closed").order_by("-number")[0]
     parts = list(row.assignments.filter(task="evaluate").order_by("slot"))
     for gain, part in enumerate(parts):
         part.metrics |= {"personal_rougeL": part.metrics["rougeL"] + gain, "personal_loss": 1.0}
         part.examples = 10
         part.save()
-    told = snapshot(job)
-    scores = [device["score"] for device in told["devices"]]
+    payload = snapshot(job)
+    scores = [device["score"] for device in payload["devices"]]
     assert [one["personal_rougeL"] - one["rougeL"] for one in scores] == pytest.approx([0, 1, 2])
-    even = told["evenness"]
-    assert even["gain"] == pytest.approx({"mean": 1, "least": 0, "most": 2})
-    assert even["shared"]["worst"] == min(one["rougeL"] for one in scores)
-    assert 1 / 3 < even["own"]["jain"] <= 1
+    fairness = payload["evenness"]
+    assert fairness["gain"] == pytest.approx({"mean": 1, "least": 0, "most": 2})
+    assert fairness["shared"]["worst"] == min(one["rougeL"] for one in scores)
+    assert 1 / 3 < fairness["own"]["jain"] <= 1
     assert evaluation_means(row)["personal_loss"] == 1.0
     assert not report_faults(parts[0].metrics)
 
@@ -80,14 +84,12 @@ def test_models_of_the_devices_own_are_told_beside_the_shared_one(job: Job) -> N
 def test_snapshot_of_every_phase(fleet: list[Device]) -> None:
     for phase in ("draft", "queued", "running", "paused", "completed", "failed", "cancelled"):
         job = factories.make_job(fleet, phase, name=phase)
-        told = snapshot(job)
-        assert told["phase"] == phase
-        assert told["eta_s"] is None
+        payload = snapshot(job)
+        assert payload["phase"] == phase
+        assert payload["eta_s"] is None
 
 
-def test_reader_with_a_memory_reads_ended_rounds_once(
-    job: Job, django_assert_max_num_queries: Any
-) -> None:
+def test_snapshot_caches_closed_rounds(job: Job, django_assert_max_num_queries: Any) -> None:
     memory = ClosedRounds()
     first = snapshot(job, memory)
     again = snapshot(job, memory)
@@ -101,16 +103,16 @@ def test_reader_with_a_memory_reads_ended_rounds_once(
         snapshot(job, memory)
 
 
-def test_rows_become_the_round_the_machine_knows(job: Job) -> None:
+def test_rows_convert_to_round_state(job: Job) -> None:
     row = job.rounds.get(number=2)
-    made = to_round(row)
-    assert made == to_round(row, device_names(job))
-    assert made.members == ("pi-kitchen", "jetson-lab", "nuc-office")
-    assert {item.device for item in made.assignments} == set(made.members)
-    assert set(last_seen(job)) == set(made.members)
+    state = to_round(row)
+    assert state == to_round(row, device_names(job))
+    assert state.members == ("pi-kitchen", "jetson-lab", "nuc-office")
+    assert {item.device for item in state.assignments} == set(state.members)
+    assert set(last_seen(job)) == set(state.members)
 
 
-def test_job_reader_tells_only_what_is_new(job: Job) -> None:
+def test_job_reader_returns_only_news(job: Job) -> None:
     reader = JobReader(job.pk)
     first = reader.read()
     assert first is not None
@@ -125,32 +127,34 @@ def test_job_reader_tells_only_what_is_new(job: Job) -> None:
     assert not third["events"]
 
 
-def test_a_browser_that_reconnects_gets_what_it_missed_and_no_more(job: Job) -> None:
+def test_reconnect_resumes_at_the_cursors(job: Job) -> None:
     first = JobReader(job.pk)
-    told = first.read()
-    assert told is not None
+    payload = first.read()
+    assert payload is not None
     factories.grow(job, 4)
     factories.add_event(job, "something happened")
     back = JobReader(job.pk)
-    back.start_at({"events": told["cursors"]["events"], "samples": told["cursors"]["samples"]})
+    back.start_at(
+        {"events": payload["cursors"]["events"], "samples": payload["cursors"]["samples"]}
+    )
     missed = back.read()
     assert missed is not None
     assert len(missed["samples"]) == 12
     assert [event["text"] for event in missed["events"]] == ["something happened"]
-    seqs = {(s["device"], s["seq"]) for s in told["samples"] + missed["samples"]}
+    seqs = {(s["device"], s["seq"]) for s in payload["samples"] + missed["samples"]}
     assert len(seqs) == Sample.objects.count()
 
 
-def test_many_missed_samples_come_in_order_over_several_reads(job: Job) -> None:
+def test_missed_samples_arrive_in_order_over_several_reads(job: Job) -> None:
     rows = series.job_samples(job)
     cursors = dict.fromkeys(Device.objects.values_list("pk", flat=True), 0)
     seen = []
     for _ in range(100):
-        found = series.samples_after(rows, cursors, limit=7)
-        if not found.samples:
+        history = series.samples_after(rows, cursors, limit=7)
+        if not history.samples:
             break
-        seen += [(sample["device"], sample["seq"]) for sample in found.samples]
-        cursors = found.cursors
+        seen += [(sample["device"], sample["seq"]) for sample in history.samples]
+        cursors = history.cursors
     assert len(seen) == len(set(seen)) == Sample.objects.count()
 
 
@@ -159,23 +163,23 @@ def test_thinning_keeps_ends_and_extremes(job: Job) -> None:
         {"device": 1, "seq": i, "values": {"loss": 2.0 + (i == 777) - (i == 1234)}}
         for i in range(5000)
     ]
-    kept = series.thin(samples, 200)
-    assert len(kept) <= 220
-    assert {0, 777, 1234, 4999} <= {sample["seq"] for sample in kept}
-    assert [s["seq"] for s in kept] == sorted(s["seq"] for s in kept)
+    thinned = series.thin(samples, 200)
+    assert len(thinned) <= 220
+    assert {0, 777, 1234, 4999} <= {sample["seq"] for sample in thinned}
+    assert [s["seq"] for s in thinned] == sorted(s["seq"] for s in thinned)
 
 
-def test_long_history_is_thinned_and_says_so(job: Job) -> None:
+def test_long_history_is_marked_as_thinned(job: Job) -> None:
     part = job.rounds.get(number=2).assignments.filter(task="train").first()
     factories.add_samples(part, 3000, timezone.now() - timedelta(hours=1))
-    found = series.history(series.job_samples(job), [part.device_id], points=600)
-    assert found.thinned
-    assert len(found.samples) < 900
+    history = series.history(series.job_samples(job), [part.device_id], points=600)
+    assert history.thinned
+    assert len(history.samples) < 900
     part.device.refresh_from_db()
-    assert found.cursors[part.device_id] == part.device.last_sample_seq
+    assert history.cursors[part.device_id] == part.device.last_sample_seq
 
 
-def test_fleet_reader_notices_presence_and_jobs(job: Job) -> None:
+def test_fleet_reader_returns_changed_devices_and_jobs(job: Job) -> None:
     reader = FleetReader()
     first = reader.read()
     assert first is not None

@@ -1,4 +1,4 @@
-"""How often devices report: each second while a page shows them, slower otherwise."""
+"""Report interval of devices: every second while watched, slower otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from webapp.telemetry.report_interval import BATCHES_PER_S, WATCHED_S, interval_s, watch
 
 
-def test_watching_a_job_or_device_asks_for_a_sample_each_second() -> None:
+def test_watched_devices_sample_every_second() -> None:
     job, device = uuid4(), 7
     relaxed = interval_s(device, job, online=3)
     assert relaxed > WATCHED_S
@@ -20,7 +20,7 @@ def test_watching_a_job_or_device_asks_for_a_sample_each_second() -> None:
     assert interval_s(8, None, online=3) == WATCHED_S
 
 
-def test_a_large_fleet_is_asked_less_often_than_it_can_drown_the_server() -> None:
+def test_large_fleet_samples_less_often() -> None:
     fleet = 10_000
     watch(1)
     for device in (1, 2):
@@ -28,7 +28,7 @@ def test_a_large_fleet_is_asked_less_often_than_it_can_drown_the_server() -> Non
 
 
 @pytest.mark.parametrize("online", [0, 1, 100])
-def test_an_idle_device_is_heard_of_before_it_counts_as_offline(online: int) -> None:
+def test_idle_device_calls_before_it_counts_as_offline(online: int) -> None:
     from django.conf import settings
 
     assert interval_s(1, None, online) * 3 <= settings.OFFLINE_AFTER_S

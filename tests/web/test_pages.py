@@ -1,4 +1,4 @@
-"""Every page answers, to whom it may, with few queries however many rows there are."""
+"""Every page: access by role, constant number of queries, no inline scripts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def addresses(job: Job) -> list[str]:
     ]
 
 
-def test_every_page_answers_a_viewer(as_role: Callable[[str], Client], job: Job) -> None:
+def test_viewer_can_open_every_page(as_role: Callable[[str], Client], job: Job) -> None:
     client = as_role("viewer")
     for address in addresses(job):
         answer = client.get(address)
@@ -39,7 +39,7 @@ def test_every_page_answers_a_viewer(as_role: Callable[[str], Client], job: Job)
         assert "<h1>" in answer.content.decode()
 
 
-def test_empty_site_says_how_to_begin(ada: Client) -> None:
+def test_empty_site_shows_first_steps(ada: Client) -> None:
     text = ada.get("/").content.decode()
     assert "Enrol a device" in text
     assert "Launch a job" in text
@@ -47,7 +47,7 @@ def test_empty_site_says_how_to_begin(ada: Client) -> None:
     assert "No jobs yet" in ada.get(reverse("jobs")).content.decode()
 
 
-def test_strangers_are_sent_to_log_in(db: None, job: Job, client: Client) -> None:
+def test_anonymous_users_are_sent_to_login(db: None, job: Job, client: Client) -> None:
     for address in [*addresses(job), reverse("job-new"), reverse("enrol"), reverse("users")]:
         answer = client.get(address)
         assert answer.status_code == 302, address
@@ -55,7 +55,7 @@ def test_strangers_are_sent_to_log_in(db: None, job: Job, client: Client) -> Non
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
-def test_what_each_role_may_open(as_role: Callable[[str], Client], role: str) -> None:
+def test_pages_require_their_role(as_role: Callable[[str], Client], role: str) -> None:
     client = as_role(role)
     may_launch = role != "viewer"
     assert client.get(reverse("job-new")).status_code == (200 if may_launch else 403)
@@ -63,20 +63,18 @@ def test_what_each_role_may_open(as_role: Callable[[str], Client], role: str) ->
     assert client.get(reverse("users")).status_code == (200 if role == "admin" else 403)
 
 
-def test_a_refusal_says_which_role_is_missing(as_role: Callable[[str], Client]) -> None:
+def test_refusal_names_the_missing_role(as_role: Callable[[str], Client]) -> None:
     answer = as_role("viewer").get(reverse("job-new"))
     assert "role operator" in answer.content.decode()
 
 
-def test_viewers_see_no_buttons_that_would_be_refused(
-    as_role: Callable[[str], Client], job: Job
-) -> None:
+def test_viewers_see_no_forbidden_buttons(as_role: Callable[[str], Client], job: Job) -> None:
     text = as_role("viewer").get(reverse("job", args=[job.pk])).content.decode()
     assert "data-move" not in text
     assert "Duplicate" not in text
 
 
-def test_unknown_things_are_404(ada: Client) -> None:
+def test_unknown_ids_are_404(ada: Client) -> None:
     nobody = "00000000-0000-0000-0000-000000000000"
     for address in ("/nope/", "/devices/99/", f"/jobs/{nobody}/", f"/jobs/new/?from={nobody}"):
         assert ada.get(address).status_code == 404
@@ -114,9 +112,9 @@ def test_filter_sort_and_pages_of_devices(ada: Client) -> None:
         factories.make_device(f"device-{number:03d}", number, seen_s_ago=None if number % 2 else 1)
     listed = reverse("devices")
     assert "1 of 2" in ada.get(listed).content.decode()
-    found = ada.get(listed, {"q": "device-007"}).content.decode()
-    assert "device-007" in found
-    assert "device-008" not in found
+    matches = ada.get(listed, {"q": "device-007"}).content.decode()
+    assert "device-007" in matches
+    assert "device-008" not in matches
     never = ada.get(listed, {"presence": "never seen"}).content.decode()
     assert "device-001" in never
     assert "device-002" not in never

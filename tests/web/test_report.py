@@ -1,4 +1,4 @@
-"""The good, the bad, the ugly: each check fires on what it is for, and is silent otherwise."""
+"""The job report: each check fires in its case and stays silent in a near one."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ CALM = JobFigures(
 )
 
 
-def of(**change: Any) -> JobFigures:
-    """The calm job with another first device."""
+def job_with(**change: Any) -> JobFigures:
+    """CALM with changes to its first device."""
     return replace(CALM, devices=(replace(PI, **change), NUC))
 
 
 def working(**change: Any) -> JobFigures:
     work = replace(WORK, **change)
-    return of(works=(work, work))
+    return job_with(works=(work, work))
 
 
 LOSER = {"lost": 2, "offered": 4, "reasons": ("out of memory",)}
@@ -81,7 +81,11 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         "90.9 %",
         working(compute_s=60.0),
     ),
-    "waiting_for_the_slowest": (of(idle_s=150.0), "nuc was last in 2 of 3", of(idle_s=20.0)),
+    "waiting_for_the_slowest": (
+        job_with(idle_s=150.0),
+        "nuc was last in 2 of 3",
+        job_with(idle_s=20.0),
+    ),
     "communication": (working(upload_s=80.0), "pi mostly on uploading", working(upload_s=40.0)),
     "low_mfu": (
         working(mfu=0.03, precision="fp32"),
@@ -126,41 +130,41 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         replace(CALM, first_score=20.0, last_score=20.1, first_loss=2.0, last_loss=1.9),
     ),
     "never_delivered": (
-        of(works=(), trained_examples=0, **LOSER),
+        job_with(works=(), trained_examples=0, **LOSER),
         "50.0 % of the examples never counted. What they said: out of memory.",
-        of(works=(), offered=0),
+        job_with(works=(), offered=0),
     ),
-    "work_was_lost": (of(**LOSER), "Reasons: out of memory", of(lost=0)),
+    "work_was_lost": (job_with(**LOSER), "Reasons: out of memory", job_with(lost=0)),
     "failed_rounds": (
         replace(CALM, rounds_failed=2, failed_s=90.0, reason="1 of 2 reported"),
         "2 rounds had to be given up: 1 of 2 reported.",
         replace(CALM, reason="1 of 2 reported"),
     ),
     "work_against_data": (
-        of(trained_examples=40),
+        job_with(trained_examples=40),
         "pi did 16.7 % of the work with 50.0 % of the data",
-        of(trained_examples=150),
+        job_with(trained_examples=150),
     ),
     "own_models": (
         replace(CALM, devices=(replace(PI, last_score=20.0, own_score=23.0), NUC)),
         "For 1 of 1 devices the model it keeps for itself is better",
-        of(last_score=20.0),
+        job_with(last_score=20.0),
     ),
     "gain_over_alone": (
         replace(CALM, devices=(replace(PI, over_alone=3.0), replace(NUC, over_alone=-1.5))),
         "For 1 of 2 devices the model is better on its own data than one that it trained by "
         "itself; ROUGE-L differs by +0.8 points in the mean. nuc would have done better alone",
-        of(last_score=20.0),
+        job_with(last_score=20.0),
     ),
     "own_rewards": (
         replace(CALM, devices=(PAID, replace(PAID, name="nuc", works=(LESS,)))),
         "the training of 1 of 2 devices raised their own reward. For nuc it made that worse",
-        of(works=(WORK, replace(WORK, reward=0.4))),
+        job_with(works=(WORK, replace(WORK, reward=0.4))),
     ),
     "unequal_scores": (
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
         "On nuc's data it reaches ROUGE-L 31.0, on pi's 20.0",
-        of(last_score=20.0),
+        job_with(last_score=20.0),
     ),
     "equal_scores": (
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=21.0))),
@@ -168,34 +172,34 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
     ),
     "left_behind": (
-        of(first_score=25.0, last_score=22.0),
+        job_with(first_score=25.0, last_score=22.0),
         "For pi the model is worse",
-        of(first_score=25.0, last_score=24.8),
+        job_with(first_score=25.0, last_score=24.8),
     ),
 }
 
 
-def test_every_check_has_its_cases() -> None:
+def test_every_check_has_cases() -> None:
     assert set(CASES) == {check.__name__ for check in CHECKS}
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_a_check_fires_on_what_it_is_for_only(check: Any) -> None:
+def test_check_fires_in_its_case_only(check: Any) -> None:
     loud, sentence, silent = CASES[check.__name__]
-    found = check(loud)
-    assert found is not None
-    assert sentence in found.sentence
-    assert found.evidence
-    assert all(item.text not in ("", "–") for item in found.evidence)
+    finding = check(loud)
+    assert finding is not None
+    assert sentence in finding.sentence
+    assert finding.evidence
+    assert all(item.text not in ("", "–") for item in finding.evidence)
     assert check(silent) is None
 
 
-def test_a_failed_job_says_why() -> None:
-    told = judge(replace(CALM, phase="failed", reason="1 of 5 reported")).findings
-    assert [one.sentence for one in told] == ["The job failed: 1 of 5 reported."]
+def test_failed_job_reports_its_reason() -> None:
+    payload = judge(replace(CALM, phase="failed", reason="1 of 5 reported")).findings
+    assert [one.sentence for one in payload] == ["The job failed: 1 of 5 reported."]
 
 
-def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> None:
+def test_report_needs_evidence_for_findings() -> None:
     assert [finding.key for finding in judge(CALM).findings] == []
     assert judge(CALM).thin == ""
     assert "no round has ended" in judge(JobFigures()).thin
@@ -209,14 +213,14 @@ def test_a_calm_job_has_no_findings_and_an_empty_one_too_little_evidence() -> No
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_checks_stand_figures_that_are_not_known(check: Any) -> None:
+def test_checks_accept_unknown_figures(check: Any) -> None:
     blank = DeviceFigures(name="blank", works=(TrainingFigures(), TrainingFigures()))
     check(JobFigures())
     check(JobFigures(devices=(blank, blank), rounds_closed=2, spec={"train": 3}))
 
 
 @pytest.fixture
-def done(fleet: list[Device]) -> Job:
+def finished_job(fleet: list[Device]) -> Job:
     job = measured.measured_job(fleet, rounds=4)
     last = job.rounds.order_by("number").last()
     assert last is not None
@@ -225,11 +229,13 @@ def done(fleet: list[Device]) -> Job:
     return Job.objects.get(pk=job.pk)
 
 
-def test_figures_are_those_of_the_rows(done: Job) -> None:
-    figures = gather(done)
+def test_job_figures_match_the_rows(finished_job: Job) -> None:
+    figures = gather(finished_job)
     assert figures.rounds_closed == 3
     jetson = next(device for device in figures.devices if device.name == "jetson-lab")
-    parts = Assignment.objects.filter(round__job=done, device__name="jetson-lab", task="train")
+    parts = Assignment.objects.filter(
+        round__job=finished_job, device__name="jetson-lab", task="train"
+    )
     assert jetson.total("compute_s") == pytest.approx(sum(p.metrics["seconds"] for p in parts))
     assert jetson.mfu == pytest.approx(0.36)
     waits = [(p.round.collected_at, p.ended_at) for p in parts if p.round.collected_at]
@@ -239,28 +245,28 @@ def test_figures_are_those_of_the_rows(done: Job) -> None:
     assert figures.last_score > (figures.first_score or 0)
 
 
-def test_the_page_tells_findings_with_their_evidence(done: Job, ada: Client) -> None:
-    text = ada.get(reverse("job-report", args=[done.pk])).content.decode()
+def test_report_page_shows_findings_with_evidence(finished_job: Job, ada: Client) -> None:
+    text = ada.get(reverse("job-report", args=[finished_job.pk])).content.decode()
     assert "The model learned" in text
     assert "ROUGE-L before" in text
     assert "jetson-lab" in text
     assert "data-print" in text
-    page = ada.get(reverse("job", args=[done.pk])).content.decode()
-    assert reverse("job-report", args=[done.pk]) in page
+    page = ada.get(reverse("job", args=[finished_job.pk])).content.decode()
+    assert reverse("job-report", args=[finished_job.pk]) in page
 
 
-def test_absurd_rows_are_not_known_but_no_fault(done: Job, ada: Client) -> None:
-    for part in Assignment.objects.filter(round__job=done, task="train"):
+def test_report_accepts_implausible_rows(finished_job: Job, ada: Client) -> None:
+    for part in Assignment.objects.filter(round__job=finished_job, task="train"):
         part.metrics = {"seconds": -3, "mfu": "x", "phase_s": 4, "tokens": 1e99, "energy_j": []}
         part.ended_at = timezone.now() - timedelta(days=9)
         part.save()
-    answer = ada.get(reverse("job-report", args=[done.pk]))
+    answer = ada.get(reverse("job-report", args=[finished_job.pk]))
     assert answer.status_code == 200
     assert "inf" not in answer.content.decode().split("<main")[1].replace("information", "")
-    assert ada.get(reverse("job", args=[done.pk])).status_code == 200
+    assert ada.get(reverse("job", args=[finished_job.pk])).status_code == 200
 
 
-def test_a_job_without_rounds_says_what_is_missing(ada: Client, fleet: list[Device]) -> None:
+def test_report_of_a_job_without_rounds(ada: Client, fleet: list[Device]) -> None:
     job = factories.make_job(fleet, "queued")
     text = ada.get(reverse("job-report", args=[job.pk])).content.decode()
     assert "Too little evidence" in text
@@ -281,11 +287,12 @@ def test_queries_do_not_grow(
         assert "Predicted and measured" in text
 
 
-def test_rest_tells_the_same(done: Job, ada: Client) -> None:
-    told = ada.get(reverse("api-job-report", args=[done.pk])).json()
-    assert [one["key"] for one in told["findings"]] == [one.key for one in report(done).findings]
-    assert {item["unit"] for one in told["findings"] for item in one["evidence"]} >= {"share"}
-    answer = ada.get(reverse("api-job-report-csv", args=[done.pk]))
+def test_rest_report_equals_the_page(finished_job: Job, ada: Client) -> None:
+    payload = ada.get(reverse("api-job-report", args=[finished_job.pk])).json()
+    keys = [finding.key for finding in report(finished_job).findings]
+    assert [one["key"] for one in payload["findings"]] == keys
+    assert {item["unit"] for one in payload["findings"] for item in one["evidence"]} >= {"share"}
+    answer = ada.get(reverse("api-job-report-csv", args=[finished_job.pk]))
     head, *rows = csv.reader(io.StringIO(answer.content.decode()))
     assert len(rows) == 9
     first = dict(zip(head, rows[1], strict=True))

@@ -1,4 +1,4 @@
-"""The device page: roofline, verdict, power and what each job cost, whatever the profile holds."""
+"""The device page: roofline, verdict, power and job totals, for any profile."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from webapp.pages.devices.roofline_chart import arithmetic_intensity, roofline_c
 SLOWER = {"peak_flops": {"fp32": 150e9, "bf16": 80e9}}
 
 
-def newest(device: Device) -> Assignment:
+def newest_training(device: Device) -> Assignment:
     return last_trainings([device])[device.pk]
 
 
 @pytest.fixture
-def rich(fleet: list[Device]) -> Job:
+def measured_fleet_job(fleet: list[Device]) -> Job:
     for device in fleet:
         measured.probe(device)
     return measured.measured_job(fleet, rounds=3)
 
 
-def test_the_picture_holds_roof_products_and_training(rich: Job) -> None:
+def test_roofline_has_kernels_and_training(measured_fleet_job: Job) -> None:
     jetson = Device.objects.get(name="jetson-lab")
-    chart = roofline_chart(jetson.profile, newest(jetson))
+    chart = roofline_chart(jetson.profile, newest_training(jetson))
     assert chart["ridge"] == pytest.approx(chart["peak_flops"] / chart["bandwidth_bps"])
     assert len(chart["points"]) == len(measured.KERNELS)
     assert chart["training"]["flops_per_s"] == pytest.approx(0.36 * 8.4e12, rel=1e-3)
@@ -41,14 +41,14 @@ def test_the_picture_holds_roof_products_and_training(rich: Job) -> None:
     assert "3 of 5" in chart["verdict"]["advice"]
 
 
-def test_a_device_that_mostly_waits_for_the_network_is_told_so(rich: Job) -> None:
+def test_network_bound_training_is_recognised(measured_fleet_job: Job) -> None:
     device = Device.objects.get(name="jetson-lab")
-    part = newest(device)
+    part = newest_training(device)
     part.metrics |= {"upload_s": 500.0}
     assert roofline_chart(device.profile, part)["verdict"]["bound"] == "network"
 
 
-def test_merely_slower_is_not_called_unsupported() -> None:
+def test_slower_precision_is_not_called_unsupported() -> None:
     facts = {fact.label: fact.value for fact in peak_facts(SLOWER)}
     assert facts["Peak bf16"] == "80.0 GFLOP/s, slower than fp32 (150 GFLOP/s)"
     facts_without_bf16 = peak_facts({"peak_flops": {"fp32": 150e9, "bf16": 0}})
@@ -65,7 +65,7 @@ def test_merely_slower_is_not_called_unsupported() -> None:
         ({}, "not reported"),
     ],
 )
-def test_power_is_said_plainly(profile: dict[str, Any], words: str) -> None:
+def test_power_fact_explains_the_sensor(profile: dict[str, Any], words: str) -> None:
     assert words in power_fact(profile).value
 
 
@@ -79,8 +79,8 @@ def test_power_is_said_plainly(profile: dict[str, Any], words: str) -> None:
         {"peak_flops": [1], "power_sensor": {"a": 1}, "kind": 4, "board": 9, "cores": "many"},
     ],
 )
-def test_pages_stand_whatever_a_profile_holds(
-    ada: Client, rich: Job, absurd: dict[str, Any]
+def test_device_page_accepts_any_profile(
+    ada: Client, measured_fleet_job: Job, absurd: dict[str, Any]
 ) -> None:
     device = Device.objects.get(name="nuc-office")
     device.profile = absurd
@@ -91,7 +91,7 @@ def test_pages_stand_whatever_a_profile_holds(
     assert "not known" in text
 
 
-def test_last_jobs_say_what_they_cost(rich: Job, ada: Client) -> None:
+def test_latest_jobs_have_totals(measured_fleet_job: Job, ada: Client) -> None:
     jetson = Device.objects.get(name="jetson-lab")
     (totals,) = latest_jobs(jetson)
     assert len(totals.works) == 3
@@ -102,8 +102,8 @@ def test_last_jobs_say_what_they_cost(rich: Job, ada: Client) -> None:
     assert "5.20 k" in text
 
 
-def test_a_device_page_asks_the_same_however_much_it_did(
-    rich: Job, ada: Client, django_assert_max_num_queries: Any
+def test_device_page_queries_do_not_grow_with_jobs(
+    measured_fleet_job: Job, ada: Client, django_assert_max_num_queries: Any
 ) -> None:
     device = Device.objects.get(name="jetson-lab")
     for number in range(4):
@@ -112,9 +112,9 @@ def test_a_device_page_asks_the_same_however_much_it_did(
         ada.get(reverse("device", args=[device.pk]))
 
 
-def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client) -> None:
+def test_planner_places_training_on_the_roofline(measured_fleet_job: Job, ada: Client) -> None:
     device = Device.objects.get(name="jetson-lab")
-    part = newest(device)
+    part = newest_training(device)
     intensity = arithmetic_intensity(device, part)
     assert intensity is not None
     assert 0.1 < intensity < 1e4
@@ -137,7 +137,7 @@ def test_the_planner_places_the_training_on_the_roofline(rich: Job, ada: Client)
     assert arithmetic_intensity(device, part) is None
 
 
-def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
+def test_probe_gaps_are_shown(measured_fleet_job: Job, ada: Client) -> None:
     device = Device.objects.get(name="jetson-lab")
     device.profile |= {"not_measured": ["disk: no space left", 7]}
     device.save()
@@ -146,8 +146,8 @@ def test_what_the_probe_left_out_is_told(rich: Job, ada: Client) -> None:
     assert probe_gaps({"not_measured": "all"}) == []
 
 
-def test_an_old_report_without_phases_still_gets_a_verdict(rich: Job) -> None:
+def test_verdict_without_phases(measured_fleet_job: Job) -> None:
     device = Device.objects.get(name="jetson-lab")
-    part = newest(device)
+    part = newest_training(device)
     del part.metrics["phase_s"]
     assert "computes most of the time" in roofline_chart(device.profile, part)["verdict"]["text"]

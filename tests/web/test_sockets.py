@@ -1,4 +1,4 @@
-"""The sockets: who may, what comes, and what happens to nonsense."""
+"""WebSockets: access, messages, malformed input."""
 
 from __future__ import annotations
 
@@ -23,88 +23,88 @@ pytestmark = pytest.mark.django_db(transaction=True)
 START = json.dumps({"cursors": {"events": 0, "samples": {}}})
 
 
-def dial(path: str, user: User | AnonymousUser) -> WebsocketCommunicator:
-    made = WebsocketCommunicator(URLRouter(websocket_urlpatterns), path)
-    made.scope["user"] = user
-    return made
+def socket_for(path: str, user: User | AnonymousUser) -> WebsocketCommunicator:
+    socket = WebsocketCommunicator(URLRouter(websocket_urlpatterns), path)
+    socket.scope["user"] = user
+    return socket
 
 
 @sync_to_async
-def scene() -> tuple[User, Job]:
+def user_and_job() -> tuple[User, Job]:
     devices = factories.make_fleet(2)
     job = factories.running_job(devices, rounds=1, samples=4)
     return factories.make_user("vera", Role.VIEWER), job
 
 
-async def hear(line: WebsocketCommunicator, kind: str = "update") -> dict[str, Any]:
-    """The next message of that kind."""
+async def receive(socket: WebsocketCommunicator, kind: str = "update") -> dict[str, Any]:
+    """The next message of that type."""
     for _ in range(20):
-        message: dict[str, Any] = json.loads(await line.receive_from(5))
+        message: dict[str, Any] = json.loads(await socket.receive_from(5))
         if message["type"] == kind:
             return message
     raise AssertionError(f"no {kind} came")
 
 
 @pytest.mark.parametrize("path", ["/ws/fleet/", "/ws/devices/1/"])
-async def test_strangers_are_refused(path: str) -> None:
-    line = dial(path, AnonymousUser())
-    connected, _ = await line.connect()
+async def test_anonymous_sockets_are_refused(path: str) -> None:
+    socket = socket_for(path, AnonymousUser())
+    connected, _ = await socket.connect()
     assert not connected
 
 
-async def test_people_who_are_switched_off_are_refused() -> None:
-    user, job = await scene()
+async def test_deactivated_users_are_refused() -> None:
+    user, job = await user_and_job()
     user.is_active = False
-    connected, _ = await dial(f"/ws/jobs/{job.pk}/", user).connect()
+    connected, _ = await socket_for(f"/ws/jobs/{job.pk}/", user).connect()
     assert not connected
 
 
-async def test_a_page_gets_everything_and_then_what_comes() -> None:
-    user, job = await scene()
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    assert (await line.connect())[0]
-    await line.send_to(START)
-    first = await hear(line)
+async def test_socket_sends_history_then_news() -> None:
+    user, job = await user_and_job()
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    assert (await socket.connect())[0]
+    await socket.send_to(START)
+    first = await receive(socket)
     assert first["snapshot"]["name"] == "clinic notes"
     assert len(first["samples"]) == 2 * 14
     await sync_to_async(factories.grow)(job, 3)
     layer = get_channel_layer()
     await layer.group_send(job_group(job.pk), {"type": "wake"})
-    message = await hear(line)
+    message = await receive(socket)
     while not message["samples"]:
-        message = await hear(line)
+        message = await receive(socket)
     assert len(message["samples"]) == 6
-    await line.disconnect()
+    await socket.disconnect()
 
 
-async def test_wake_ups_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    user, job = await scene()
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to(START)
-    await hear(line)
+async def test_wake_ups_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, job = await user_and_job()
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to(START)
+    await receive(socket)
     layer = get_channel_layer()
     for _ in range(40):
         await sync_to_async(factories.grow)(job, 1)
         await layer.group_send(job_group(job.pk), {"type": "wake"})
     messages, points = 0, 0
     while points < 80:
-        points += len((await hear(line))["samples"])
+        points += len((await receive(socket))["samples"])
         messages += 1
     assert points == 80
     assert messages < 30
-    await line.disconnect()
+    await socket.disconnect()
 
 
 async def test_device_and_fleet_sockets_answer() -> None:
-    user, job = await scene()
+    user, job = await user_and_job()
     device = await job.participants.afirst()
     for path in (f"/ws/devices/{device.device_id}/", "/ws/fleet/"):
-        line = dial(path, user)
-        assert (await line.connect())[0]
-        await line.send_to(START)
-        assert (await hear(line))["type"] == "update"
-        await line.disconnect()
+        socket = socket_for(path, user)
+        assert (await socket.connect())[0]
+        await socket.send_to(START)
+        assert (await receive(socket))["type"] == "update"
+        await socket.disconnect()
 
 
 @pytest.mark.parametrize(
@@ -127,55 +127,55 @@ async def test_device_and_fleet_sockets_answer() -> None:
         "\u0000",
     ],
 )
-async def test_nonsense_gets_an_error_and_the_line_stays(nonsense: str, caplog: Any) -> None:
-    user, job = await scene()
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to(nonsense)
-    assert (await hear(line, "error"))["message"]
-    await line.send_to(START)
-    assert await hear(line)
+async def test_bad_message_gets_an_error_and_stays_connected(nonsense: str, caplog: Any) -> None:
+    user, job = await user_and_job()
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to(nonsense)
+    assert (await receive(socket, "error"))["message"]
+    await socket.send_to(START)
+    assert await receive(socket)
     assert "Traceback" not in caplog.text
-    await line.disconnect()
+    await socket.disconnect()
 
 
-async def test_bytes_repeats_and_endless_nonsense() -> None:
-    user, job = await scene()
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to(bytes_data=b"\x00\xff")
-    assert "text" in (await hear(line, "error"))["message"]
-    await line.send_to(START)
-    await hear(line)
-    await line.send_to(START)
-    assert "once" in (await hear(line, "error"))["message"]
+async def test_repeated_bad_messages_close_the_socket() -> None:
+    user, job = await user_and_job()
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to(bytes_data=b"\x00\xff")
+    assert "text" in (await receive(socket, "error"))["message"]
+    await socket.send_to(START)
+    await receive(socket)
+    await socket.send_to(START)
+    assert "once" in (await receive(socket, "error"))["message"]
     for _ in range(3):
-        await line.send_to("x")
-    closed = await line.receive_output(5)
+        await socket.send_to("x")
+    closed = await socket.receive_output(5)
     while closed["type"] != "websocket.close":
-        closed = await line.receive_output(5)
+        closed = await socket.receive_output(5)
     assert closed["code"] == consumers.CLOSE_BAD_MESSAGES
 
 
-async def test_a_huge_message_closes_the_line() -> None:
-    user, job = await scene()
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to("x" * (consumers.MAX_MESSAGE_BYTES + 1))
-    assert (await line.receive_output(5))["code"] == consumers.CLOSE_TOO_BIG
+async def test_oversized_message_closes_the_socket() -> None:
+    user, job = await user_and_job()
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to("x" * (consumers.MAX_MESSAGE_BYTES + 1))
+    assert (await socket.receive_output(5))["code"] == consumers.CLOSE_TOO_BIG
 
 
-async def test_a_job_that_is_gone_says_so() -> None:
-    user, _ = await scene()
-    line = dial("/ws/jobs/00000000-0000-0000-0000-000000000000/", user)
-    await line.connect()
-    await line.send_to(START)
-    assert "has been deleted" in (await hear(line, "error"))["message"]
-    assert (await line.receive_output(5))["code"] == consumers.CLOSE_DELETED
+async def test_deleted_job_closes_the_socket() -> None:
+    user, _ = await user_and_job()
+    socket = socket_for("/ws/jobs/00000000-0000-0000-0000-000000000000/", user)
+    await socket.connect()
+    await socket.send_to(START)
+    assert "has been deleted" in (await receive(socket, "error"))["message"]
+    assert (await socket.receive_output(5))["code"] == consumers.CLOSE_DELETED
 
 
-async def test_a_failing_database_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    user, job = await scene()
+async def test_database_errors_are_reported_and_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, job = await user_and_job()
     calls = []
     real = consumers.JobReader.read
 
@@ -187,25 +187,25 @@ async def test_a_failing_database_is_said_and_tried_again(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(consumers.JobReader, "read", flaky)
     monkeypatch.setattr(consumers, "POLL_INTERVAL_S", 0.1)
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to(START)
-    error = await hear(line, "error")
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to(START)
+    error = await receive(socket, "error")
     assert "fire" not in error["message"]
-    assert await hear(line)
-    await line.disconnect()
+    assert await receive(socket)
+    await socket.disconnect()
 
 
-async def test_logging_out_ends_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    user, job = await scene()
+async def test_logout_closes_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, job = await user_and_job()
     monkeypatch.setattr(consumers, "CHECK_ACCESS_S", 0.0)
     monkeypatch.setattr(consumers, "POLL_INTERVAL_S", 0.1)
-    line = dial(f"/ws/jobs/{job.pk}/", user)
-    await line.connect()
-    await line.send_to(START)
-    await hear(line)
+    socket = socket_for(f"/ws/jobs/{job.pk}/", user)
+    await socket.connect()
+    await socket.send_to(START)
+    await receive(socket)
     await User.objects.filter(pk=user.pk).aupdate(is_active=False)
-    closed = await line.receive_output(5)
+    closed = await socket.receive_output(5)
     while closed["type"] != "websocket.close":
-        closed = await line.receive_output(5)
+        closed = await socket.receive_output(5)
     assert closed["code"] == consumers.CLOSE_SIGNED_OUT

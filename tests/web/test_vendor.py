@@ -21,18 +21,18 @@ def test_vendored_files_are_those_listed() -> None:
         assert b"sourceMappingURL" not in path.read_bytes(), name
 
 
-def test_first_page_is_light() -> None:
+def test_first_page_fits_its_size_budget() -> None:
     files = [*STATIC.glob("css/*.css"), *STATIC.glob("js/**/*.js"), *STATIC.glob("vendor/*.js")]
     carried = [path for path in files if path.name != "chart.umd.min.js"]
     assert sum(len(gzip.compress(path.read_bytes())) for path in carried) < FIRST_PAGE_BYTES
 
 
-def test_files_fit_in_a_sitting() -> None:
+def test_static_files_stay_short() -> None:
     for path in [*STATIC.glob("css/*.css"), *STATIC.glob("js/**/*.js")]:
         assert len(path.read_text().splitlines()) <= 300, path
 
 
-def test_scripts_ask_nobody_else() -> None:
+def test_scripts_load_nothing_from_other_sites() -> None:
     for path in STATIC.glob("js/**/*.js"):
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text, path
