@@ -1,10 +1,10 @@
-"""Time to quality by a virtual clock: who is waited for, on a fleet with a tenfold spread of speed.
+"""Time to quality by a virtual clock, on a fleet with a tenfold spread of speed.
 
-Six devices, two for each of three domains that the carried model never saw; the slowest two hold
-the third domain alone, so leaving slow devices out costs quality. Training is real, seconds are the
-fleet's. Every way of going about it gets the same virtual time: that of the synchronous rounds. The
-target is the loss that these end with, seed by seed. A run's figures are kept as one JSON file, so
-a study that was broken off goes on where it was.
+The fleet has six devices, two for each of three domains that ``nano`` never saw. Only the slowest
+two have the third domain, so leaving slow devices out costs quality. Training is real, and seconds
+are those of the virtual clock. Every mode gets the virtual time of the synchronous rounds. The
+target is the loss at the end of these, seed by seed. Each run is stored as one JSON file, so an
+interrupted study resumes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ POINTS = 8  # evaluations of a run, besides the first
 
 @dataclass(frozen=True)
 class ParticipationMode:
-    """``rounds`` take about as long as six synchronous ones; ``rate`` is the server's."""
+    """``rounds`` take about as long as six synchronous ones. ``rate`` is the server's rate."""
 
     rounds: int
     part: Mapping[str, Any]
@@ -99,7 +99,7 @@ class ModeRun:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """An evaluation: when its model was there by the fleet's clock, and how good it was."""
+    """An evaluation: the virtual time of its model, its loss and its ROUGE-L."""
 
     virtual_s: float
     loss: float
@@ -109,7 +109,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """A run's evaluations; ``updates`` were folded, the oldest ``oldest`` versions old."""
+    """A run's evaluations. ``updates`` were folded, the stalest ``oldest`` versions old."""
 
     points: tuple[LossPoint, ...]
     updates: int
@@ -124,7 +124,7 @@ class LossCurve:
         return cls(points=points, **values)
 
     def reached_s(self, loss: float) -> float | None:
-        """Virtual seconds until the first evaluation that is as good."""
+        """Virtual seconds until the first evaluation at or below ``loss``."""
         return next((point.virtual_s for point in self.points if point.loss <= loss), None)
 
 
@@ -136,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what is missing, print the table of all that is there."""
+    """Run what is missing, and print the table of all stored runs."""
     runs = [ModeRun(way, seed) for seed in args.seeds for way in args.ways]
     args.folder.mkdir(parents=True, exist_ok=True)
     due = [item for item in runs if not (args.folder / item.file).exists()]
@@ -153,7 +153,7 @@ def _perform(item: ModeRun, folder: Path) -> LossCurve:
     with tempfile.TemporaryDirectory(prefix="asynchronous-study-") as place:
         devices = {name: _source(Path(place), name, item.seed) for name in SLOWNESS}
         results = simulate(item.spec, devices, Path(place) / "work", fleet=FLEET)
-    found = LossCurve(
+    curve = LossCurve(
         points=tuple(_point(result) for result in results if result.mean),
         updates=sum(len(result.staleness) for result in results),
         oldest=max(max(result.staleness, default=0) for result in results),
@@ -161,9 +161,9 @@ def _perform(item: ModeRun, folder: Path) -> LossCurve:
         seconds=time.perf_counter() - began,
     )
     part = folder / f".{item.file}.part"
-    part.write_text(json.dumps(asdict(found)) + "\n", "utf-8")
+    part.write_text(json.dumps(asdict(curve)) + "\n", "utf-8")
     part.replace(folder / item.file)
-    return found
+    return curve
 
 
 def _source(folder: Path, name: str, seed: int) -> Source:
@@ -181,9 +181,9 @@ def _point(result: RoundResult) -> LossPoint:
 
 
 def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Markdown: means and deviations over the seeds that are there."""
+    """Markdown: means and deviations over the stored seeds."""
     base = _read(folder, "synchronous", seeds)
-    targets = {seed: found.points[-1].loss for seed, found in base.items()}
+    targets = {seed: curves.points[-1].loss for seed, curves in base.items()}
     lines = [
         f"Virtual seconds until the final loss of {MODES['synchronous'].rounds} synchronous "
         f"rounds, and the figures each mode ends with; seeds {', '.join(map(str, seeds))}.",
@@ -193,9 +193,9 @@ def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     return lines + [
-        f"| {way} | {' | '.join(_cells(found, base, targets))} |"
+        f"| {way} | {' | '.join(_cells(curves, base, targets))} |"
         for way in ways
-        if (found := _read(folder, way, seeds))
+        if (curves := _read(folder, way, seeds))
     ]
 
 
@@ -205,16 +205,16 @@ def _read(folder: Path, way: str, seeds: Sequence[int]) -> dict[int, LossCurve]:
 
 
 def _cells(
-    found: Mapping[int, LossCurve], base: Mapping[int, LossCurve], targets: Mapping[int, float]
+    curves: Mapping[int, LossCurve], base: Mapping[int, LossCurve], targets: Mapping[int, float]
 ) -> list[str]:
-    both = [seed for seed in found if seed in targets]
-    reached = {seed: found[seed].reached_s(targets[seed]) for seed in both}
+    both = [seed for seed in curves if seed in targets]
+    reached = {seed: curves[seed].reached_s(targets[seed]) for seed in both}
     faster = [
         base[seed].points[-1].virtual_s / seconds for seed, seconds in reached.items() if seconds
     ]
     times = [seconds for seconds in reached.values() if seconds is not None]
     missed = len(both) - len(times)
-    ends = [item.points[-1] for item in found.values()]
+    ends = [item.points[-1] for item in curves.values()]
     return [
         _spread(times, 0) + (f" ({missed} never)" if missed else ""),
         f"{_spread(faster, 1)} x" if faster else "-",
@@ -222,9 +222,9 @@ def _cells(
         _spread([end.loss for end in ends], 3),
         _spread([end.slowest_loss for end in ends], 3),
         _spread([end.rougeL for end in ends], 1),
-        _spread([item.updates for item in found.values()], 0),
-        str(max(item.oldest for item in found.values())),
-        _spread([item.bytes_moved / 1e6 for item in found.values()], 1),
+        _spread([item.updates for item in curves.values()], 0),
+        str(max(item.oldest for item in curves.values())),
+        _spread([item.bytes_moved / 1e6 for item in curves.values()], 1),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Folding large updates: ours on files, beside what this machine's memory allows and plain loops.
+"""Throughput of folding large updates, compared with a memory copy and with plain loops.
 
-All cases are measured in turns in one run, on files that the page cache holds. GB/s are of the
-updates' bytes (1e9 bytes); shares are of the copy limit, so that machines can be compared.
+All cases take turns in one run, with files in the page cache. GB/s refer to the updates' bytes (1e9
+bytes). The share of the copy limit makes machines comparable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
 from fedcore.wire.frame import FrameWriter
 from fedcore.wire.tensor_bytes import DTYPES
 
-TENSOR = 1 << 22  # elements of each tensor of the made-up model
+TENSOR = 1 << 22  # elements of each tensor of the generated model
 GB = 1e9
 
 
@@ -40,16 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--parameters", type=int, default=76_961_152, help="FLAN-T5-small's")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=5, help="turns; best and median are shown")
+    parser.add_argument("--repeat", type=int, default=5, help="turns; prints best and median")
     parser.add_argument("--dtype", choices=("F32", "BF16"), default="F32", help="of the updates")
     parser.add_argument("--strategy", choices=STRATEGIES, default="fedavg")
     parser.add_argument("--fold", choices=FOLDS, default="mean")
-    parser.add_argument("--folder", type=Path, help="where the files are made; default: TMPDIR")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: TMPDIR)")
 
 
 @dataclass(frozen=True)
 class FoldCase:
-    """The files of one fold, and how it is done."""
+    """The files and options of one fold."""
 
     spec: JobSpec
     before: Path
@@ -67,18 +67,35 @@ class FoldCase:
 
 def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-fold-") as folder:
-        case = _made(args, Path(folder))
+        case = _random_case(args, Path(folder))
         print(f"{args.updates} updates of {args.parameters:,} {args.dtype} parameters, "
               f"{case.input_bytes / GB:.2f} GB in; {args.threads} threads; load before "
               f"{os.getloadavg()[0]:.1f}")  # fmt: skip
-        _same_bits(case)
-        memory = _extra_memory(case)
-        _show(case, _measure(_cases(case), args.repeat))
-        print(f"peak memory of our fold on files, beyond the process before it: {memory}")
+        shuffled = replace(case, updates=case.updates[::-1])
+        hashes = {_fold(case), _fold(shuffled, 1), _fold(shuffled, 3)}
+        print(f"1, {case.threads} and 3 threads, two orders of updates: {len(hashes)} result")
+        if len(hashes) != 1:
+            raise SystemExit("the fold's bits depend on threads or order")
+        # Peak resident memory of one fold, mapped pages of files included, from /proc/self.
+        before = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to now
+        _fold(case)
+        extra = _status("VmHWM") - before
+        memory = f"{extra / 1e6:.0f} MB, {extra / case.before.stat().st_size:.2f} x one fp32 model"
+        timings = _measure(_cases(case), args.repeat)
+        limit = min(item.wall for item in timings["memory copy (limit)"])
+        print(f"{'':40}{'best s':>8}{'median':>8}{'core s':>8}{'GB/s in':>9}{'of copy':>9}")
+        for name, turns in timings.items():
+            best, cores = min(item.wall for item in turns), min(item.cores for item in turns)
+            middle = statistics.median(item.wall for item in turns)
+            rate = f"{case.input_bytes / best / GB:9.1f}{limit / best:9.2f}"
+            rate = "" if name.startswith("output") else rate
+            print(f"{name:40}{best:8.3f}{middle:8.3f}{cores:8.3f}{rate}")
+        print(f"peak memory of the fold above the process before it: {memory}")
     return 0
 
 
-def _made(args: argparse.Namespace, folder: Path) -> FoldCase:
+def _random_case(args: argparse.Namespace, folder: Path) -> FoldCase:
     """Random frames, written tensor by tensor; each update is another view of the same noise."""
     noise = torch.randn(2 * TENSOR, generator=torch.Generator().manual_seed(0)) * 1e-3
     sizes = [TENSOR] * (args.parameters // TENSOR) + [args.parameters % TENSOR]
@@ -116,23 +133,6 @@ def _fold(case: FoldCase, threads: int = 0) -> str:
     return done.global_frame.sha256
 
 
-def _same_bits(case: FoldCase) -> None:
-    shuffled = replace(case, updates=case.updates[::-1])
-    hashes = {_fold(case), _fold(shuffled, 1), _fold(shuffled, 3)}
-    print(f"1, {case.threads} and 3 threads, updates in two orders: {len(hashes)} different result")
-    if len(hashes) != 1:
-        raise SystemExit("the fold's bits depend on threads or order")
-
-
-def _extra_memory(case: FoldCase) -> str:
-    """Peak resident memory of one fold, mapped pages of files included, from /proc/self."""
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to now
-    _fold(case)
-    extra = _status("VmHWM") - before
-    return f"{extra / 1e6:.0f} MB, {extra / case.before.stat().st_size:.2f} x one fp32 model"
-
-
 def _status(field: str) -> int:
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith(f"{field}:"):
@@ -141,7 +141,7 @@ def _status(field: str) -> int:
 
 
 def _cases(case: FoldCase) -> dict[str, Callable[[], object]]:
-    """What is measured. Each reads all updates once, but for what is done to the output alone."""
+    """The measured functions. Each reads all updates once, except those that only write."""
     inputs = open_inputs(case.spec, ServerFiles(case.before, None), case.updates, case.folder)
     rows = [update.data.read(0, inputs.layout.elements) for update in inputs.updates]
     shares = [update.share for update in inputs.updates]
@@ -202,31 +202,20 @@ def _write(target: Tensor, path: Path) -> None:
 
 @dataclass(frozen=True)
 class FoldTiming:
-    """Seconds on the clock, and on all cores together: the second suffers less from neighbours."""
+    """Wall seconds and CPU seconds. CPU seconds depend less on other processes."""
 
     wall: float
     cores: float
 
 
 def _measure(cases: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, list[FoldTiming]]:
-    """Each case in turns, so that all meet the same disturbances; one turn warms up."""
-    taken: dict[str, list[FoldTiming]] = {name: [] for name in cases}
+    """Run the cases in turns, so that all share the same disturbances. The first turn warms up."""
+    timings: dict[str, list[FoldTiming]] = {name: [] for name in cases}
     for turn in range(repeat + 1):
         for name, work in cases.items():
             began, busy = time.perf_counter(), time.process_time()
             work()
             if turn:
                 wall, cores = time.perf_counter() - began, time.process_time() - busy
-                taken[name].append(FoldTiming(wall, cores))
-    return taken
-
-
-def _show(case: FoldCase, taken: Mapping[str, list[FoldTiming]]) -> None:
-    limit = min(item.wall for item in taken["memory copy (limit)"])
-    print(f"{'':40}{'best s':>8}{'median':>8}{'core s':>8}{'GB/s in':>9}{'of copy':>9}")
-    for name, found in taken.items():
-        best, cores = min(item.wall for item in found), min(item.cores for item in found)
-        middle = statistics.median(item.wall for item in found)
-        rate = f"{case.input_bytes / best / GB:9.1f}{limit / best:9.2f}"
-        rate = "" if name.startswith("output") else rate
-        print(f"{name:40}{best:8.3f}{middle:8.3f}{cores:8.3f}{rate}")
+                timings[name].append(FoldTiming(wall, cores))
+    return timings

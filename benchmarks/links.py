@@ -1,7 +1,7 @@
 """``python -m benchmarks.links``: transfers over links, predicted and measured.
 
-The agent's own client sends and fetches over loopback, at the pace of each link (``--link`` of the
-agent), on a connection that is open already.
+The agent's client uploads and downloads over loopback at the speed of each link (``--link`` of the
+agent), on an open connection.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PIECE = 1 << 16
 
 
 class _TransferSite(ThreadingHTTPServer):
-    """Hands out so many bytes, and takes as many as are sent."""
+    """A server with downloads of a fixed size and uploads of any size."""
 
     daemon_threads = True
 
@@ -43,9 +43,9 @@ class _TransferHandler(BaseHTTPRequestHandler):
     server: _TransferSite
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
-    def _say(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -53,22 +53,25 @@ class _TransferHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        self._say(200, {}, self.server.content)
+        self._respond(200, {}, self.server.content)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._say(200, {}, b"{}")
+        self._respond(200, {}, b"{}")
 
     def do_PATCH(self) -> None:
-        offset, left = int(self.headers["Upload-Offset"]), int(self.headers["Content-Length"])
-        total = offset + left
-        while left and (got := self.rfile.read(min(PIECE, left))):
-            left -= len(got)
-        self._say(204, {"Upload-Offset": str(total)}, b"")
+        offset, remaining_bytes = (
+            int(self.headers["Upload-Offset"]),
+            int(self.headers["Content-Length"]),
+        )
+        total = offset + remaining_bytes
+        while remaining_bytes and (got := self.rfile.read(min(PIECE, remaining_bytes))):
+            remaining_bytes -= len(got)
+        self._respond(204, {"Upload-Offset": str(total)}, b"")
 
 
 def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[float, float]:
-    """Median seconds of fetching and of sending so many bytes over the emulated link."""
+    """Median seconds to download and to upload ``size`` bytes over the emulated link."""
     site = _TransferSite(size)
     host, port = site.server_address[0], site.server_address[1]
     server = ServerApi(Address(f"http://{host!s}:{port}", "token", throttle=LinkThrottle(link)))
@@ -99,14 +102,14 @@ def _seconds(call: Callable[[], None]) -> float:
 
 
 def rows(names: Sequence[str], size: int) -> list[str]:
-    """A Markdown table; the error is the prediction over the measurement, less one."""
+    """A Markdown table. error = predicted / measured - 1."""
     lines = ["| link | way | predicted | measured | error |", "| --- | --- | ---: | ---: | ---: |"]
     with tempfile.TemporaryDirectory(prefix="edgewise-links-") as folder:
         for name in names:
             link = LINKS[name]
             measured = transfers(link, size, Path(folder))
-            said = link.down_s(size), link.up_s(size)
-            for way, predicted, took in zip(("down", "up"), said, measured, strict=True):
+            predictions = link.down_s(size), link.up_s(size)
+            for way, predicted, took in zip(("down", "up"), predictions, measured, strict=True):
                 error = predicted / took - 1
                 lines.append(
                     f"| {name} | {way} | {predicted:.3g} s | {took:.3g} s | {error:+.1%} |"

@@ -1,8 +1,8 @@
-"""FlexLoRA's redistribution by thin factors, beside the SVD of the dense mean, on one core.
+"""FlexLoRA's redistribution by thin factors and by the SVD of the dense mean, on one core.
 
-Devices' adapters are normal noise, scaled as LoRA's. The dense way forms W = sum p_i s_i B_i A_i in
-fp32, takes its SVD and keeps the served rank. The difference is that of the product by factors from
-the one of a dense SVD in fp64.
+The devices' adapters are normal noise, scaled as in LoRA. The dense method forms the mean
+W = sum p_i s_i B_i A_i in fp32, takes its SVD and keeps the served rank. The difference compares the
+product by thin factors with the product by a dense SVD in fp64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Side:
-    """A matrix of a model that gets an adapter: its name and shape."""
+    """A matrix with an adapter: its model, name and shape."""
 
     model: str
     name: str
@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sides(models: Sequence[str]) -> list[Side]:
-    """Attention's projections, and the feed-forward matrix that leads inwards."""
-    found = []
+    """Attention's projections and the first feed-forward matrix."""
+    sides = []
     for model in models:
         sizes = KNOWN[model]
-        found.append(Side(model, "q, v", sizes.inner, sizes.d_model))
-        found.append(Side(model, "wi_0", sizes.d_ff, sizes.d_model))
-    return found
+        sides.append(Side(model, "q, v", sizes.inner, sizes.d_model))
+        sides.append(Side(model, "wi_0", sizes.d_ff, sizes.d_model))
+    return sides
 
 
 def _row(side: Side, args: argparse.Namespace) -> str:
@@ -67,9 +67,9 @@ def _row(side: Side, args: argparse.Namespace) -> str:
     dense_s, _ = _best(lambda: by_dense(parts, args.rank), args.repeat)
     factors_s, (b, a) = _best(lambda: by_factors(parts, args.rank), 4 * args.repeat)
     exact = [(one.double(), two.double()) for one, two in parts]
-    left, right = by_dense(exact, args.rank)
-    wanted = left @ right
-    off = float((b.double() @ a.double() - wanted).norm() / wanted.norm())
+    exact_b, exact_a = by_dense(exact, args.rank)
+    exact_product = exact_b @ exact_a
+    off = float((b.double() @ a.double() - exact_product).norm() / exact_product.norm())
     cells = (
         side.model.removeprefix("google/"), side.name, f"{side.rows} x {side.columns}",
         f"{1e3 * dense_s:.1f}", f"{1e3 * factors_s:.1f}", f"{dense_s / factors_s:.0f}",
@@ -99,7 +99,7 @@ def by_dense(parts: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor,
 
 
 def by_factors(parts: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor, Tensor]:
-    """The same as the fold does it: fp64 within, fp32 out."""
+    """The same by the fold's method: fp64 inside, fp32 output."""
     served = spectrum(total([Product.of(b, a) for b, a in parts]), rank).cut(rank)
     return served.left.float(), served.right.float()
 
@@ -109,6 +109,6 @@ def _best(work: Callable[[], T], repeat: int) -> tuple[float, T]:
     seconds = []
     for _ in range(repeat):
         began = time.perf_counter()
-        found = work()
+        result = work()
         seconds.append(time.perf_counter() - began)
-    return min(seconds), found
+    return min(seconds), result

@@ -1,9 +1,8 @@
-"""Peak memory of local training: FLAN-T5 small to XL, by how the frozen weights are kept.
+"""Peak memory of local training: FLAN-T5 small to XL, by precision of the frozen weights.
 
-Each figure is that of a process of its own, which trains two steps on random weights and reports
-the most it ever held: measured where the free memory is likely to do, else estimated by
-``fedcore.plan.cost.memory`` and marked so. Full training keeps fp32 weights, in the column of the
-precision it computes in; int8 and nf4 compute in bf16.
+Each figure is the peak of one process that trains two steps on random weights. If the free memory
+is not enough, ``fedcore.plan.cost.memory`` estimates it and the figure is marked. Full training has
+fp32 weights and is in the column of its computing precision. int8 and nf4 compute in bf16.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SIGN = "estimated "
 
 @dataclass(frozen=True)
 class MemoryCell:
-    """One configuration: what the estimator says of it (bytes) and, where it ran, what it took."""
+    """One configuration: the estimate in bytes and, if it ran, the measured peaks."""
 
     model: str
     method: str
@@ -80,22 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="edgewise-memory-") as temporary:
         cells = list(_table(args, Path(args.folder or temporary), Path(temporary)))
-    _print_foot([cell.measured for cell in cells if cell.measured])
-    if args.json:
-        Path(args.json).write_text(json.dumps([asdict(cell) for cell in cells], indent=2) + "\n")
-    return 0
-
-
-def _print_foot(found: Sequence[Peaks]) -> None:
+    peaks = [cell.measured for cell in cells if cell.measured]
     print(
         f"\nGB (1e9 bytes) at the peak; torch {torch.__version__}, {free_bytes() / GB:.1f} GB free."
     )
-    if found and found[0].device == "cpu":
-        print(f"Of the whole process; imported code alone takes {found[0].imported / GB:.2f} GB.")
-    elif found:
+    if peaks and peaks[0].device == "cpu":
+        print(f"Of the whole process; imported code alone takes {peaks[0].imported / GB:.2f} GB.")
+    elif peaks:
         print(
             f"Of what torch allocated on {torch.cuda.get_device_name()}; its context comes on top."
         )
+    if args.json:
+        Path(args.json).write_text(json.dumps([asdict(cell) for cell in cells], indent=2) + "\n")
+    return 0
 
 
 def _table(args: argparse.Namespace, models: Path, work: Path) -> Iterator[MemoryCell]:
@@ -108,15 +104,15 @@ def _table(args: argparse.Namespace, models: Path, work: Path) -> Iterator[Memor
             for micro in args.micro_batches:
                 row = [_cell(args, (model, method, base, micro), models, work)
                        for base in args.bases]  # fmt: skip
-                shown = " | ".join(str(cell or "") for cell in row)
-                print(f"| {model} | {method} | {micro} | {shown} |", flush=True)
+                figures = " | ".join(str(cell or "") for cell in row)
+                print(f"| {model} | {method} | {micro} | {figures} |", flush=True)
                 yield from (cell for cell in row if cell)
         if not args.folder:
             shutil.rmtree(models / model, ignore_errors=True)
 
 
 def spec_of(args: argparse.Namespace, key: tuple[str, str, str, int], folder: Path) -> JobSpec:
-    """The job of one figure; ``folder`` holds its model."""
+    """The job of one figure. ``folder`` contains its model."""
     _, method, base, micro = key
     changes, full = METHODS[method], method == "full"
     source, target = args.lengths
@@ -166,14 +162,14 @@ def free_bytes() -> float:
 
 
 def _disk_does(folder: Path, plan: Workload) -> bool:
-    """The model, and the global weights and the update of full training."""
+    """Whether the disk has room for the model and, in full training, for two files of its size."""
     files = 2 if plan.trained == plan.parameters else 1
     folder.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(folder).free > (files + 0.5) * FP32_BYTES * plan.parameters
 
 
 def _measure(spec: JobSpec, work: Path, seconds: float) -> Peaks | None:
-    """None where the process was killed for memory or took too long."""
+    """None if the process ran out of memory or exceeded its time."""
     weights, job = work / "global.safetensors", work / "spec.json"
     write_initial(spec, weights)
     job.write_text(json.dumps(spec.to_dict()), "utf-8")
@@ -189,6 +185,6 @@ def _measure(spec: JobSpec, work: Path, seconds: float) -> Peaks | None:
         print(f"memory: {spec.model.name} needs more memory than there is", file=sys.stderr)
         return None
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.strip().splitlines()[-1:] or ["no error output"]
         raise TrainingError(f"the measured process ended with {done.returncode}: {last[0]}")
     return Peaks(**json.loads(done.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""One local training in a process of its own, and the most memory it took (``bench memory``).
+"""Train once in its own process and measure the peak memory (``benchmarks memory``).
 
 ``python -m benchmarks.memory_run SPEC.json WEIGHTS FOLDER`` prints one line of JSON.
 """
@@ -17,7 +17,7 @@ from fedcore.compute.device import peak_memory_bytes
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 
-OUT_OF_MEMORY = 3  # the exit status that says so
+OUT_OF_MEMORY = 3  # exit status
 SHORT = (MemoryError, torch.OutOfMemoryError)
 NO_MEMORY = "DefaultCPUAllocator"  # torch's CPU allocator raises a plain RuntimeError
 
@@ -41,7 +41,7 @@ class Peaks:
 
 
 def resident_peak() -> int:
-    """Most resident bytes since the start or the last ``forget_peak``.
+    """Peak resident bytes since the start or the last ``forget_peak``.
 
     Not ru_maxrss: a child inherits its parent's.
     """
@@ -73,7 +73,7 @@ def measure(spec: JobSpec, weights: Path, folder: Path) -> Peaks:
     loading: list[int] = []
 
     def between() -> bool:
-        """Asked before the first step: the model is there, training has not begun."""
+        """Called before the first step, after the model is loaded."""
         if not loading:
             loading.append(resident_peak() if on_cpu else peak_memory_bytes(device))
             if on_cpu:
@@ -95,13 +95,13 @@ def main(arguments: list[str]) -> int:
     spec, weights, folder = arguments
     values = json.loads(Path(spec).read_text("utf-8"))
     try:
-        found = measure(parse_spec(values), Path(weights), Path(folder))
+        peaks = measure(parse_spec(values), Path(weights), Path(folder))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, SHORT) and NO_MEMORY not in str(error):
             raise
         print(error, file=sys.stderr)
         return OUT_OF_MEMORY
-    print(json.dumps(asdict(found)))
+    print(json.dumps(asdict(peaks)))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""How right the planner is: predicted against measured step time and peak memory.
+"""Planner accuracy: predicted and measured step time and peak memory.
 
-Each configuration trains random weights in a process of its own. A few calibrate the planner's
-coefficients on this machine and are printed as such; the others are what is judged.
+Each configuration trains random weights in its own process. Some configurations calibrate the
+planner's coefficients on this machine and are marked. The others are judged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SMALL = "google/flan-t5-small"
 
 @dataclass(frozen=True)
 class PlanCase:
-    """One configuration; ``options`` go into ``train`` beside the batch size."""
+    """One configuration. ``options`` are options of ``train``, in addition to the batch size."""
 
     model: str
     kind: str
@@ -108,7 +108,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A measured case beside what the planner says of it."""
+    """A measured case and the planner's prediction."""
 
     case: PlanCase
     step_s: float
@@ -141,7 +141,8 @@ def run(args: argparse.Namespace) -> int:
         samples = [(case, _sample(case, Path(temporary), args, hardware)) for case in cases]
     tuned = _calibrated([sample for case, sample in samples if case.calibrates], hardware)
     rows = [_row(case, sample, hardware, tuned) for case, sample in samples]
-    print(_machine(profile))
+    name = profile.get("accelerator") or profile.get("cpu")
+    print(f"{name}, {profile.get('threads')} threads, torch {profile.get('torch')}\n")
     print("\n".join(_table(rows)))
     print("\n".join(_coefficients(tuned)))
     if not args.no_links:
@@ -153,17 +154,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _profile(threads: int, folder: str) -> dict[str, Any]:
-    """The rates of this machine, measured by the agent's own probe as a program."""
+    """Measure this machine's rates with the agent's probe, run as a program."""
     command = [sys.executable, "-m", "workers.agent.profile.measure", str(threads), folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise TrainingError(f"the machine cannot be measured: {done.stderr.strip()[-300:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    profile: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return profile
 
 
 def _links(seconds: float) -> Iterator[str]:
-    """Transfers over emulated links, by the agent's own way of doing them, as a program."""
+    """Measure transfers over emulated links with the agent's client, run as a program."""
     command = [sys.executable, "-m", "benchmarks.links"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
@@ -172,36 +173,32 @@ def _links(seconds: float) -> Iterator[str]:
 
 
 def _sizes(case: PlanCase) -> Architecture:
-    found = architecture_of(case.model)
-    assert found is not None
-    return found
+    sizes = architecture_of(case.model)
+    assert sizes is not None
+    return sizes
 
 
 def _sample(
     case: PlanCase, work: Path, args: argparse.Namespace, hardware: Hardware
 ) -> CalibrationSample:
-    """Measure one case, and say how the planner sees it."""
+    """Measure one case and describe it to the planner."""
     folder = random_model(_sizes(case), work / case.model.rpartition("/")[2])
     spec = replace(case.spec(str(folder), args.steps + 2), threads=args.threads)
     precision = hardware.precision_of(spec.train.precision)
     parts = -(-case.batch // spec.train.micro_batch)
     shape = BatchShape(min(case.batch, spec.train.micro_batch), case.source, case.target)
     print(f"{case.words}, {case.shape} …", file=sys.stderr, flush=True)
-    measured = _measure(spec, work, args.seconds)
-    method = Workload.of(spec, _sizes(case), precision, hardware.accelerator)
-    return CalibrationSample(method, shape, parts, measured)
-
-
-def _measure(spec: JobSpec, work: Path, seconds: float) -> StepMeasurement:
     weights, job = work / "global.safetensors", work / "spec.json"
     write_initial(spec, weights)
     job.write_text(json.dumps(spec.to_dict()), "utf-8")
     command = [sys.executable, "-m", "benchmarks.plan_run", str(job), str(weights), str(work)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=args.seconds)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.strip().splitlines()[-1:] or ["no error output"]
         raise TrainingError(f"the measured process ended with {done.returncode}: {last[0]}")
-    return StepMeasurement(**json.loads(done.stdout.splitlines()[-1]))
+    measured = StepMeasurement(**json.loads(done.stdout.splitlines()[-1]))
+    method = Workload.of(spec, _sizes(case), precision, hardware.accelerator)
+    return CalibrationSample(method, shape, parts, measured)
 
 
 Tuned = dict[str, tuple[KernelCoefficients, float]]
@@ -221,15 +218,10 @@ def _row(case: PlanCase, sample: CalibrationSample, hardware: Hardware, tuned: T
     if method.kernels in tuned:
         coefficients, runtime = tuned[method.kernels]
         method = replace(method, tuning=coefficients)
-    said = step(method, hardware, sample.work, None, sample.parts)
-    assert said is not None
-    held = memory(method, sample.work, hardware.accelerator, runtime)
-    return PlanRow(case, said.seconds, held.peak, sample.measured)
-
-
-def _machine(profile: dict[str, Any]) -> str:
-    name = profile.get("accelerator") or profile.get("cpu")
-    return f"{name}, {profile.get('threads')} threads, torch {profile.get('torch')}\n"
+    prediction = step(method, hardware, sample.work, None, sample.parts)
+    assert prediction is not None
+    peak_memory = memory(method, sample.work, hardware.accelerator, runtime)
+    return PlanRow(case, prediction.seconds, peak_memory.peak, sample.measured)
 
 
 def _table(rows: Sequence[PlanRow]) -> Iterator[str]:
@@ -262,9 +254,10 @@ def _summary(name: str, errors: Sequence[float]) -> str:
 
 
 def _coefficients(tuned: Tuned) -> Iterator[str]:
-    for name, (found, runtime) in tuned.items():
+    for name, (coefficients, runtime) in tuned.items():
         yield (
-            f"Fitted, {name}: product {found.product:.3g}, passes {found.passes:.3g}, "
-            f"call_s {found.call_s:.2g}, activations {found.activations:.3g}, "
+            f"Fitted, {name}: product {coefficients.product:.3g}, "
+            f"passes {coefficients.passes:.3g}, "
+            f"call_s {coefficients.call_s:.2g}, activations {coefficients.activations:.3g}, "
             f"runtime {runtime / 1e6:.0f} MB (fedcore/plan/cost/coefficients.py)."
         )

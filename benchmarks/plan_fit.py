@@ -1,7 +1,7 @@
 """Coefficients of the planner from a few measured configurations, by least squares.
 
-Relative errors are squared, and every coefficient is held to its former value by a weak spring: a
-handful of configurations cannot tell all of them apart.
+The fit minimises squared relative errors. A weak spring holds each coefficient near its former
+value, because a few configurations cannot separate all coefficients.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fedcore.plan.cost.step_time import Terms, product_rate, terms
 from fedcore.plan.cost.workload import BatchShape, Workload
 
 SPRING = 0.05
-LEAST, MOST = 0.2, 5.0  # times its former value
+LEAST, MOST = 0.2, 5.0  # relative to the former value
 
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """One configuration of ``parts`` micro-batches of ``work`` a step, and what it took."""
+    """One configuration of ``parts`` micro-batches of ``work`` per step, and its measurement."""
 
     method: Workload
     work: BatchShape
@@ -51,8 +51,8 @@ def _times(
     for sample in samples:
         rate, bandwidth = product_rate(hardware, sample.method.precision), hardware.bandwidth_bps
         assert rate is not None and bandwidth is not None
-        found = terms(sample.method, sample.work, sample.parts, rate, bandwidth).values()
-        whole = sum(found, Terms())
+        phase_terms = terms(sample.method, sample.work, sample.parts, rate, bandwidth).values()
+        whole = sum(phase_terms, Terms())
         rows.append([whole.product_s, whole.memory_s, whole.calls])
         measured.append(sample.measured.step_s)
     start = np.array([1 / old.product, old.passes, old.call_s])
@@ -63,16 +63,16 @@ def _times(
 def _memory(
     samples: Sequence[CalibrationSample], hardware: Hardware, old: KernelCoefficients
 ) -> tuple[float, float]:
-    """The factor on what is kept, and the process's bytes, from cases whose peak is training."""
+    """The factor on saved activations and the process's bytes, from cases that peak in training."""
     rows, measured = [], []
     runtime = float(np.median([sample.measured.imported for sample in samples]))
     for sample in samples:
-        found = memory(sample.method, sample.work, hardware.accelerator, runtime)
-        if found.peak > found.training:
+        estimate = memory(sample.method, sample.work, hardware.accelerator, runtime)
+        if estimate.peak > estimate.training:
             continue
-        kept = found.parts["activations"] / old.activations
-        rows.append([kept, 1.0])
-        rest = found.training - found.parts["activations"] - runtime
+        saved_bytes = estimate.parts["activations"] / old.activations
+        rows.append([saved_bytes, 1.0])
+        rest = estimate.training - estimate.parts["activations"] - runtime
         measured.append(sample.measured.peak_bytes - rest)
     if not rows:
         return old.activations, runtime
@@ -89,25 +89,25 @@ def _solve(
     start: NDArray[np.float64],
     scale: NDArray[np.float64] | None = None,
 ) -> list[float]:
-    """x with rows x = measured, relative to ``scale`` (else to what was measured)."""
+    """Solve rows x = measured for x, relative to ``scale`` (default: ``measured``)."""
     by = measured if scale is None else scale
     springs = np.diag(SPRING / start)
-    left = np.vstack([rows / by[:, None], springs])
-    right = np.concatenate([measured / by, np.full(len(start), SPRING)])
+    scaled_rows = np.vstack([rows / by[:, None], springs])
+    targets = np.concatenate([measured / by, np.full(len(start), SPRING)])
     # In units of the start, so that calls of microseconds weigh as much as factors of one.
-    return [float(value) for value in _bounded(left * start, right) * start]
+    return [float(value) for value in _bounded(scaled_rows * start, targets) * start]
 
 
 def _bounded(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares with every unknown between LEAST and MOST: what leaves them is held there."""
-    found = np.ones(left.shape[1])
+    """Least squares with every unknown clipped to LEAST and MOST."""
+    solution = np.ones(left.shape[1])
     free = np.ones(left.shape[1], dtype=bool)
     while free.any():
-        rest = right - left[:, ~free] @ found[~free]
-        found[free], *_ = np.linalg.lstsq(left[:, free], rest, rcond=None)
-        outside = free & ((found < LEAST) | (found > MOST))
+        rest = right - left[:, ~free] @ solution[~free]
+        solution[free], *_ = np.linalg.lstsq(left[:, free], rest, rcond=None)
+        outside = free & ((solution < LEAST) | (solution > MOST))
         if not outside.any():
             break
-        found = np.clip(found, LEAST, MOST)
+        solution = np.clip(solution, LEAST, MOST)
         free &= ~outside
-    return found
+    return solution

@@ -1,4 +1,4 @@
-"""One configuration trained in a process of its own: seconds of a step, and peak memory.
+"""Train one configuration in its own process: seconds per step and peak memory.
 
 ``python -m benchmarks.plan_run SPEC.json WEIGHTS FOLDER`` prints one line of JSON.
 """
@@ -18,8 +18,8 @@ from fedcore.architecture.sizes import architecture_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 
-FIRST = 1  # steps left out: they make primitives and moments
-BATCHES = 2  # of examples that are there; steps go round
+FIRST = 1  # skipped steps, which create primitives and moments
+BATCHES = 2  # distinct batches of examples
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StepMeasurement:
 
 
 def measure(spec: JobSpec, weights: Path, folder: Path) -> StepMeasurement:
-    """Train as a device does, on examples that are all as long as the job allows."""
+    """Train as a device does, on examples of the longest permitted length."""
     import peft  # noqa: F401 - all that a device imports, so that it counts as such
     import torch
     import transformers  # noqa: F401
@@ -51,7 +51,7 @@ def measure(spec: JobSpec, weights: Path, folder: Path) -> StepMeasurement:
     times: list[float] = []
 
     def between() -> bool:
-        """Asked before every step."""
+        """Called before every step."""
         if not on_cpu:
             torch.cuda.synchronize()
         elif not times:

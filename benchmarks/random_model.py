@@ -1,4 +1,4 @@
-"""A T5 of given sizes with random weights, and examples of given lengths, for measuring alone."""
+"""A T5 of given sizes with random weights, and random examples of given lengths."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def random_model(sizes: Architecture, folder: Path) -> Path:
-    """Write a model folder, fp32 as the hub's are; memory needed is that of the largest matrix.
+    """Write a model folder in fp32. It needs the memory of the largest matrix.
 
-    Its tokenizer is nano's, so it is fit for ids, not for words. A folder that is complete is kept.
+    Its tokenizer is nano's, so use it with ids and not with words. A complete folder is reused.
     """
     target = folder / "model.safetensors"
     if target.is_file():

@@ -1,7 +1,7 @@
 """Rounds over the real stack with training switched off.
 
-Starts brokers, web server, coordinator, aggregation worker and agents as processes of their own
-(``benchmarks.orchestration``, which this command runs as a program).
+Brokers, web server, coordinator, aggregation worker and agents are separate processes. This command
+runs ``benchmarks.orchestration`` as a program.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the backward pass keeps, counted: ``python -m benchmarks.saved_activations``.
+"""Count the activations saved for the backward pass: ``python -m benchmarks.saved_activations``.
 
-Tiny models of different widths train a step with one example and with two; the difference between
-what autograd saved is what an example keeps. Least squares over the widths gives the coefficients
-``SavedActivations`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
+Tiny models of different widths train a step with one example and with two. The difference between
+the bytes that autograd saved belongs to one example. Least squares over the widths gives the
+coefficients ``SavedActivations`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class ActivationFit:
     error: float
 
 
-def kept(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit:
-    """The coefficients of one way to train."""
+def count_saved_numbers(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit:
+    """Fit the coefficients of one kernel set, adapter kind and precision."""
     rows, counted = [], []
-    alone = kind == "bottleneck"  # nothing is kept below the first one
+    alone = kind == "bottleneck"  # nothing is saved below the first adapter
     for number, shape in enumerate(SHAPES):
         width, inner, heads, forward, source, target, layers = shape
         sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
@@ -64,20 +64,20 @@ def kept(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit
             for examples in (1, 2)
         ]
         item = 2 if precision == "bf16" else 4
-        own = layers * (source + target) * (sizes.d_model + 2 * WIDTH) if alone else 0
-        known = layers * 2 * sizes.inner * source + own
+        adapter_numbers = layers * (source + target) * (sizes.d_model + 2 * WIDTH) if alone else 0
+        known = layers * 2 * sizes.inner * source + adapter_numbers
         counted.append((saved[1] - saved[0]) / item - known)
         rows.append(_row(sizes, source, target, layers - alone))
     table, right = np.array(rows), np.array(counted)
-    found, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
-    error = float(np.abs(table @ found / right - 1).max())
-    return ActivationFit(dict(zip(NAMES, map(float, found), strict=True)), error)
+    coefficients, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
+    error = float(np.abs(table @ coefficients / right - 1).max())
+    return ActivationFit(dict(zip(NAMES, map(float, coefficients), strict=True)), error)
 
 
 def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:
-    """What each coefficient is multiplied with, as ``fedcore.plan.cost.memory`` counts it.
+    """The factor of each coefficient, as ``fedcore.plan.cost.memory`` counts it.
 
-    ``keeping``: encoder layers of which something is kept.
+    ``keeping``: number of encoder layers with saved activations.
     """
     layers, width = sizes.decoder_layers, sizes.d_model
     attention, forward = keeping * s + 2 * layers * t, keeping * s + layers * t
@@ -109,7 +109,7 @@ def _spec(
 
 
 def _saved(spec: JobSpec, folder: Path) -> int:
-    """Bytes of all storages that autograd saved in one step."""
+    """Bytes of all storages that autograd saves in one step."""
     weights = folder / "global.safetensors"
     write_initial(spec, weights)
     data = spec.data
@@ -133,9 +133,9 @@ def main() -> int:
     print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
     with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
         for way in itertools.product(KERNELS, KINDS, ("fp32", "bf16")):
-            found = kept(*way, Path(folder))
-            values = " | ".join(f"{value:.2f}" for value in found.values.values())
-            print(f"| {' | '.join(way)} | {values} | {found.error:.0%} |", flush=True)
+            result = count_saved_numbers(*way, Path(folder))
+            values = " | ".join(f"{value:.2f}" for value in result.values.values())
+            print(f"| {' | '.join(way)} | {values} | {result.error:.0%} |", flush=True)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""A local training step beside the plain loop that everybody writes, in one process, in turn.
+"""A local training step compared with the usual plain loop, in one process, in turns.
 
 FLAN-T5-small's shape with random weights; batches of 8, sources of 256 to 512 tokens, targets of
 64. ``--curves`` trains ``nano`` on text with both loops over three seeds instead and compares the
-losses on examples held back: what is faster may not learn less.
+validation losses. A faster loop must not learn less.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ DROPOUT = 0.1  # of the family's checkpoints
 
 
 def variants(best: str, every: bool) -> list[Variant]:
-    """The first is what the others are compared with. ``best``: this machine's faster precision."""
-    found = [
+    """The first is the baseline. ``best`` is this machine's faster precision."""
+    chosen = [
         Variant("plain loop", "plain", "fp32", DROPOUT, pages=False),
         Variant("Edgewise", "own", best, DROPOUT),
         Variant("Edgewise, no dropout", "own", best, 0.0),
     ]
     if every:
-        found += [
+        chosen += [
             Variant("plain loop, no dropout", "plain", "fp32", 0.0, pages=False),
             Variant("plain loop, bf16 autocast", "plain", "bf16", DROPOUT, pages=False),
             Variant("Edgewise, fp32", "own", "fp32", DROPOUT),
             Variant("Edgewise, pages not kept", "own", best, DROPOUT, pages=False),
             Variant("Edgewise, kernels of transformers", "own", best, DROPOUT, "plain"),
         ]
-    return found
+    return chosen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,21 +68,23 @@ def run(args: argparse.Namespace) -> int:
         return step_curves.run(args.data)
     best = "bf16" if prefers_bf16() else "fp32"
     peaks = {precision: peak_flops(precision) for precision in ("fp32", "bf16")}
-    told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in peaks.items())
-    print(f"{args.model}, {torch.get_num_threads()} threads of {os.cpu_count()}; peaks: {told}")
+    peak_rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in peaks.items())
+    print(
+        f"{args.model}, {torch.get_num_threads()} threads of {os.cpu_count()}; peaks: {peak_rates}"
+    )
     every: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         for adapter in ("lora", "full") if args.adapter == "both" else (args.adapter,):
             task = _task(args, adapter, Path(folder))
             tried = variants(best, args.all)
-            found: list[list[Timed]] = [[] for _ in tried]
+            timings: list[list[Timed]] = [[] for _ in tried]
             for _ in range(args.turns):
-                for variant, turns in zip(tried, found, strict=True):
+                for variant, turns in zip(tried, timings, strict=True):
                     turns.append(turn(variant, task))
-            _print(adapter, tried, found, peaks)
+            _print(adapter, tried, timings, peaks)
             every[adapter] = {
                 variant.name: [asdict(one) for one in turns]
-                for variant, turns in zip(tried, found, strict=True)
+                for variant, turns in zip(tried, timings, strict=True)
             }
     if args.json:
         Path(args.json).write_text(json.dumps({"peaks": peaks, "turns": every}), "utf-8")
@@ -107,16 +109,16 @@ def _task(args: argparse.Namespace, adapter: str, folder: Path) -> StepTask:
 def _print(
     adapter: str,
     tried: Sequence[Variant],
-    found: Sequence[Sequence[Timed]],
+    timings: Sequence[Sequence[Timed]],
     peaks: dict[str, float],
 ) -> None:
     """Medians over the turns; ratios are taken within a turn, with their range."""
     print(f"\n{adapter}: real tokens/s; MFU of the peak of its precision; most MB above the start")
     print("| loop | tokens/s | ratio (range) | MFU | s forward + loss, backward, optimizer | MB |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for variant, turns in zip(tried, found, strict=True):
+    for variant, turns in zip(tried, timings, strict=True):
         speed = [one.tokens / one.seconds for one in turns]
-        first = [one.tokens / one.seconds for one in found[0]]
+        first = [one.tokens / one.seconds for one in timings[0]]
         ratios = sorted(a / b for a, b in zip(speed, first, strict=True))
         share = statistics.median(
             mfu(one.flops, one.seconds, peaks[variant.precision]) for one in turns

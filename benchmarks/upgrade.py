@@ -100,7 +100,11 @@ def _kill_processes_of(folder: Path) -> None:
     mark = str(folder).encode()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        alive = [pid for pid in _process_ids() if pid != os.getpid() and _mentions(pid, mark)]
+        alive = [
+            pid
+            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+            if pid != os.getpid() and _mentions(pid, mark)
+        ]
         if not alive:
             return
         for pid in alive:
@@ -108,10 +112,6 @@ def _kill_processes_of(folder: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     raise RuntimeError(f"processes of {folder} are still running")
-
-
-def _process_ids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _mentions(pid: int, mark: bytes) -> bool:

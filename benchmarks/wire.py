@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.study:
         return wire_study.run(args)
     with torch_threads(1), torch.no_grad():
-        update = _made()
+        # Every tensor is a view of the same noise, so the update costs the memory of its largest.
+        noise = torch.randn(max(SIZES), generator=torch.Generator().manual_seed(0)) * 1e-3
+        update = {f"w{number}": noise[:size] for number, size in enumerate(SIZES)}
         count = sum(SIZES)
         print(f"{count:,} fp32 numbers in {len(SIZES)} tensors, one core, best of {args.repeat}; "
               f"load before {os.getloadavg()[0]:.1f}\n")  # fmt: skip
@@ -51,7 +53,18 @@ def run(args: argparse.Namespace) -> int:
               "fewer | relative error |")  # fmt: skip
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for text in args.chains:
-            print(_row(text, _best(text, update, args.repeat), count), flush=True)
+            passes = [_pass(text, update) for _ in range(args.repeat)]
+            encode_s, decode_s = (
+                min(getattr(item, name) for item in passes) for name in ("encode_s", "decode_s")
+            )
+            timings = CodecTimings(encode_s, decode_s, passes[0].size, passes[0].error)
+            speeds = [
+                f"{seconds:.2f} | {4 * count / seconds / GB:.2f}"
+                for seconds in (timings.encode_s, timings.decode_s)
+            ]
+            fewer = 4 * count / timings.size
+            row = [text, *speeds, f"{timings.size / count:.3f}", f"{fewer:.1f} x"]
+            print(f"| {' | '.join([*row, f'{timings.error:.4f}'])} |", flush=True)
     return 0
 
 
@@ -63,20 +76,6 @@ class CodecTimings:
     decode_s: float
     size: int
     error: float
-
-
-def _made() -> dict[str, Tensor]:
-    """Every tensor is a view of the same noise, so the update costs the memory of its largest."""
-    noise = torch.randn(max(SIZES), generator=torch.Generator().manual_seed(0)) * 1e-3
-    return {f"w{number}": noise[:size] for number, size in enumerate(SIZES)}
-
-
-def _best(text: str, update: Mapping[str, Tensor], repeat: int) -> CodecTimings:
-    passes = [_pass(text, update) for _ in range(repeat)]
-    encode_s, decode_s = (
-        min(getattr(item, name) for item in passes) for name in ("encode_s", "decode_s")
-    )
-    return CodecTimings(encode_s, decode_s, passes[0].size, passes[0].error)
 
 
 def _pass(text: str, update: Mapping[str, Tensor]) -> CodecTimings:
@@ -103,15 +102,3 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> CodecTimings:
             (lost / given) ** 0.5,
         )
     return total
-
-
-def _row(text: str, found: CodecTimings, count: int) -> str:
-    speeds = [
-        f"{seconds:.2f} | {4 * count / seconds / GB:.2f}"
-        for seconds in (found.encode_s, found.decode_s)
-    ]
-    fewer = 4 * count / found.size
-    return (
-        f"| {text} | {speeds[0]} | {speeds[1]} | {found.size / count:.3f} | {fewer:.1f} x | "
-        f"{found.error:.4f} |"
-    )

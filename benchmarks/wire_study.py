@@ -55,19 +55,19 @@ class CodecRun:
 
     @property
     def spec(self) -> JobSpec:
-        chain, given = parse(self.codec), ADAPTERS[self.adapter]
+        chain, options = parse(self.codec), ADAPTERS[self.adapter]
         fixed = {"local_steps": STEPS, "batch_size": 8, "precision": "fp32"}
         return parse_spec(
             {
                 "model": {"name": "nano"},
-                "adapter": given["adapter"],
+                "adapter": options["adapter"],
                 "data": {
                     "max_source_tokens": 256,
                     "max_target_tokens": 64,
                     "validation_fraction": VALIDATION / EXAMPLES,
                     "max_validation_examples": VALIDATION,
                 },
-                "train": {**fixed, **given["train"]},
+                "train": {**fixed, **options["train"]},
                 "wire": {
                     "uplink": chain.values,
                     "top_k": chain.top_k,
@@ -143,14 +143,14 @@ def _source(folder: Path, domain: str, seed: int) -> Source:
 
 def _table(adapter: str, args: argparse.Namespace) -> None:
     """Means and deviations over the seeds; differences are to fp32 of the same seed."""
-    found = {codec: _read(adapter, codec, args) for codec in args.codecs}
-    whole = found.get("fp32") or _read(adapter, "fp32", args)
+    results = {codec: _read(adapter, codec, args) for codec in args.codecs}
+    whole = results.get("fp32") or _read(adapter, "fp32", args)
     print(f"\n### {adapter}, {ROUNDS} rounds of {STEPS} steps, seeds {_listed(args.seeds)}\n")
     print(
         "| codec | kB a device and round | fewer | ROUGE-L | loss | ROUGE-L - fp32 | loss - fp32 |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for codec, items in found.items():
+    for codec, items in results.items():
         cells = [f"{statistics.fmean(item.up for item in items) / 1e3:.1f}", _fewer(whole, items)]
         cells += [_spread([item.rougeL for item in items], 2)]
         cells += [_spread([item.loss for item in items], 4)]

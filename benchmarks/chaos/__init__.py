@@ -1,1 +1,1 @@
-"""Kills the processes of a real site at drawn moments and compares what its jobs end with."""
+"""Kill the processes of a real site at random moments and compare the final weights."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.chaos``: kill processes of a site at drawn moments, compare the bits."""
+"""``python -m benchmarks.chaos``: kill processes of a site at random moments, compare the bits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ from workers.stack.stack import Stack
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where every job ended with the bits of the undisturbed one, 1 otherwise."""
-    options = _options(arguments)
-    named = {"DATABASE_URL": options.database_url, "REDIS_URL": options.redis_url}
+    """Return 0 if every job ends with the bits of the undisturbed one, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=45, help="processes to kill (45)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of targets and moments (0)")
+    parser.add_argument("--devices", type=int, default=3, choices=(1, 2, 3))
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each job (2)")
+    parser.add_argument("--job-limit", type=float, default=300.0, help="seconds a job may take")
+    parser.add_argument("--folder", type=Path, help="folder for the site's files and logs")
+    parser.add_argument("--database-url", default="", help="replaces SQLite")
+    parser.add_argument("--redis-url", default="", help="replaces the site's own broker")
+    options = parser.parse_args(arguments)
+    servers = {"DATABASE_URL": options.database_url, "REDIS_URL": options.redis_url}
     with ExitStack() as closing:
         folder = options.folder or Path(closing.enter_context(tempfile.TemporaryDirectory()))
-        stack = Stack(folder, {key: url for key, url in named.items() if url}, web_port=0)
+        stack = Stack(folder, {key: url for key, url in servers.items() if url}, web_port=0)
         closing.callback(stack.stop)
         print(f"starting a site with {options.devices} devices in {folder}", flush=True)
         chaos = start(stack, options.devices, options.rounds, options.job_limit)
@@ -29,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(chaos: Chaos, kills: int, seed: int) -> int:
-    """One undisturbed job, then as many as the kills need; prints the table."""
+    """Run one undisturbed job, then as many as the kills need, and print the table."""
     began = time.monotonic()
     targets = victims.targets(chaos.stack)
     schedule = Schedule(draw(seed, kills, targets))
@@ -49,19 +58,6 @@ def compare(chaos: Chaos, kills: int, seed: int) -> int:
     for fault in faults:
         print(f"DIFFERENT: {fault}", file=sys.stderr)
     return 1 if faults else 0
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=45, help="processes to kill (45)")
-    parser.add_argument("--seed", type=int, default=0, help="draws what is killed when (0)")
-    parser.add_argument("--devices", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--rounds", type=int, default=2, help="of each job (2)")
-    parser.add_argument("--job-limit", type=float, default=300.0, help="seconds a job may take")
-    parser.add_argument("--folder", type=Path, help="keeps the site's files and logs there")
-    parser.add_argument("--database-url", default="", help="instead of SQLite; used as it is")
-    parser.add_argument("--redis-url", default="", help="instead of an own broker of the site")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

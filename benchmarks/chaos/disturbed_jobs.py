@@ -1,4 +1,4 @@
-"""Runs jobs on a real site while its processes are killed, one job after the other."""
+"""Run jobs on a real site, one after the other, while its processes are killed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workers.stack.stack import Stack
 ONLINE_WITHIN_S = 120.0
 LOOK_S = 0.003
 
-# Small, so that states come often; one thread, fp32, deterministic, so that bits can be compared.
-# All devices take part in every round, and a state of the server's optimizer has to survive too.
+# A small job reaches each state often. One thread, fp32 and deterministic make bits comparable.
+# All devices take part in every round, and the server optimizer has a state that must survive.
 SPEC: dict[str, Any] = {
     "model": {"name": "nano"},
     "adapter": {"rank": 2, "dropout": 0.1},
@@ -36,7 +36,7 @@ PARTICIPATION = {"quorum": 1.0, "deadline_s": 600.0, "lease_s": 5.0, "max_attemp
 
 @dataclass(frozen=True)
 class Kill:
-    """One strike as it was carried out; ``moved_s`` until the round went on, None: never seen."""
+    """An executed strike. ``moved_s``: seconds until the round continued; None: not observed."""
 
     strike: Strike
     number: int
@@ -45,7 +45,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """One job. ``weights`` are its rounds' global SHA-256; ``problem`` is '' where it completed."""
+    """One job. ``weights``: SHA-256 of each round's model; ``problem``: '' if it completed."""
 
     seconds: float
     weights: list[tuple[int, str]]
@@ -66,7 +66,7 @@ class Chaos:
     say: Callable[[str], None] = print
 
     def run(self, name: str, schedule: Schedule) -> JobOutcome:
-        """One job to its end, struck by what the schedule has for its states."""
+        """Run one job to its end and execute the schedule's strikes for its states."""
         job = str(self.site.launch(self.spec(name))["id"])
         began = time.monotonic()
         kills: list[Kill] = []
@@ -94,7 +94,7 @@ class Chaos:
         return {**SPEC, "name": name, "rounds": self.rounds, "participation": participation}
 
     def _carry_out(self, job: str, state: State, strike: Strike, schedule: Schedule) -> float:
-        """When it was carried out; 0 where its moment had passed or its target was not there."""
+        """Time of the strike; 0 if its moment has passed or its target is not running."""
         time.sleep(strike.wait_s)
         if self.watch.state(job) != state:
             schedule.put_back(strike)
@@ -116,7 +116,7 @@ class Chaos:
         return f"the job is {state.job.value}, round {state.number} {state.round}:\n{log}"
 
     def settle(self) -> None:
-        """Wait until a person could launch the next job."""
+        """Wait until the site is up and all devices are online."""
         self.stack.wait_until_up()
         deadline = time.monotonic() + ONLINE_WITHIN_S
         while time.monotonic() < deadline:
@@ -124,7 +124,7 @@ class Chaos:
             if sum(row["presence"] == "online" for row in rows) >= len(self.devices):
                 return
             time.sleep(0.2)
-        raise StartError(f"not all devices are back within {ONLINE_WITHIN_S:.0f} s")
+        raise StartError(f"not all devices came back within {ONLINE_WITHIN_S:.0f} s")
 
 
 def start(stack: Stack, devices: int, rounds: int, job_limit_s: float) -> Chaos:
@@ -136,8 +136,8 @@ def start(stack: Stack, devices: int, rounds: int, job_limit_s: float) -> Chaos:
     fleet = FLEET[:devices]
     for device in fleet:
         path = write_dialogues(device, stack.folder / "devices" / device.name / "data")
-        given = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
-        stack.enrol_agent(device.name, site.enrolment_token(device.name), given)
+        datasets = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
+        stack.enrol_agent(device.name, site.enrolment_token(device.name), datasets)
         stack.start_agent(device.name)
     watch = JobDatabase(stack.env["DATABASE_URL"])
     chaos = Chaos(stack, site, watch, [device.name for device in fleet], rounds, job_limit_s)

@@ -1,4 +1,4 @@
-"""Reads a job's state from the database itself: the web process may just have been killed."""
+"""Read a job's state from the database, because the web process may have been killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSY_S = 30.0
 
 @dataclass(frozen=True)
 class State:
-    """A job's phase and its newest round's; ``number`` is -1 before there is one."""
+    """Phases of a job and of its newest round. ``number`` is -1 before the first round."""
 
     job: JobPhase
     number: int
@@ -54,7 +54,7 @@ class JobDatabase:
         return State(JobPhase(phase), -1 if number is None else number, attempt or 0, known)
 
     def globals(self, job: str) -> list[tuple[int, str]]:
-        """(number, SHA-256 of the global weights) of every round that closed."""
+        """(number, SHA-256 of the global weights) of every closed round."""
         return self._rows(
             "SELECT number, coalesce(global_artefact_id, base_artefact_id) FROM jobs_round "
             "WHERE phase = 'closed' AND job_id = {} ORDER BY number",
@@ -66,7 +66,7 @@ class JobDatabase:
         return [str(text) for (text,) in rows]
 
     def _rows(self, query: str, job: str) -> list[tuple[Any, ...]]:
-        """A connection for each reading: the last one may have been killed with its server."""
+        """Open a new connection for each query. The last one may have died with its server."""
         if self._sqlite is None:
             with psycopg.connect(self._url, connect_timeout=5) as server:
                 return server.execute(query.format("%s"), (UUID(job),)).fetchall()

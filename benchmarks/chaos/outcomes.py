@@ -1,4 +1,4 @@
-"""What the kills and the jobs came to, as a table."""
+"""The table of kills and jobs, and the differences between jobs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmarks.chaos.strikes import MOMENTS
 
 
 def faults(reference: JobOutcome, jobs: Sequence[JobOutcome]) -> list[str]:
-    """What must not be: jobs that did not complete, or that ended with other bits."""
-    found = []
+    """Jobs that did not complete or ended with other bits."""
+    differences = []
     for number, job in enumerate(jobs, 1):
         if job.problem:
-            found.append(f"job {number}: {job.problem}")
+            differences.append(f"job {number}: {job.problem}")
         elif job.weights != reference.weights:
-            found.append(f"job {number}: {_difference(reference, job)}")
-    return found
+            differences.append(f"job {number}: {_difference(reference, job)}")
+    return differences
 
 
 def _difference(reference: JobOutcome, job: JobOutcome) -> str:
@@ -35,7 +35,7 @@ def table(targets: Sequence[str], reference: JobOutcome, jobs: Sequence[JobOutco
     kills = [kill for job in jobs for kill in job.kills]
     counts = Counter((kill.strike.target, kill.strike.moment) for kill in kills)
     head = f"{'killed':<17}" + "".join(f"{moment.value:>14}" for moment in MOMENTS)
-    lines = [f"{head}{'all':>6}{'went on after, median / most':>32}"]
+    lines = [f"{head}{'all':>6}{'continued after, median / max':>32}"]
     for target in targets:
         each = [counts[target, moment] for moment in MOMENTS]
         took = _took([kill for kill in kills if kill.strike.target == target])

@@ -71,24 +71,24 @@ def _pairs(rng: random.Random, targets: Sequence[str]) -> Iterator[tuple[RoundPh
 
 @dataclass
 class Schedule:
-    """The strikes still to come, taken as jobs reach their moments."""
+    """The remaining strikes. Jobs take them as they reach their moments."""
 
     strikes: list[Strike]
     _visits: dict[object, int] = field(default_factory=dict)
 
     def take(self, visit: object, moment: RoundPhase) -> Strike | None:
-        """The next strike for a state; ``visit`` names the state of one round of one job."""
-        found = next((item for item in self.strikes if item.moment is moment), None)
-        if found is None or self._visits.get(visit, 0) >= STRIKES_A_VISIT:
+        """The next strike for a state. ``visit`` identifies the state of one round of one job."""
+        strike = next((item for item in self.strikes if item.moment is moment), None)
+        if strike is None or self._visits.get(visit, 0) >= STRIKES_A_VISIT:
             return None
         self._visits[visit] = self._visits.get(visit, 0) + 1
-        self.strikes.remove(found)
-        return found
+        self.strikes.remove(strike)
+        return strike
 
     def put_back(self, strike: Strike) -> None:
-        """Its moment had passed before it could be carried out: next time it comes sooner.
+        """Return a strike whose moment passed, with half its delay.
 
-        How long a state lasts depends on the machine; on a fast one no wait that was drawn for a
-        slow one would ever end within it.
+        The duration of a state depends on the machine. On a fast one, a long delay would always
+        miss it.
         """
         self.strikes.append(replace(strike, wait_s=strike.wait_s / 2))

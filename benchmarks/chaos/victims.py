@@ -25,24 +25,20 @@ def kill(stack: Stack, target: str, devices: Sequence[str], pick: float) -> list
     """SIGKILL a target; returns what has to be started again, None where nothing was there."""
     device = AGENT + devices[int(pick * len(devices))]
     if target == CHILD:
-        return _kill_child(stack, device)
+        # The agent starts its training process again by itself.
+        if not stack.processes.is_alive(device):
+            return None
+        children = psutil.Process(stack.processes.running[device].pid).children(recursive=True)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGKILL)
+        return [] if children else None
     names = {"agent": [device], ALL: list(stack.processes.running)}.get(target, [target])
     if not all(stack.processes.is_alive(name) for name in names):
         return None
     for name in names:
         stack.processes.kill(name)
     return names
-
-
-def _kill_child(stack: Stack, agent: str) -> list[str] | None:
-    """The agent starts its training process again by itself."""
-    if not stack.processes.is_alive(agent):
-        return None
-    children = psutil.Process(stack.processes.running[agent].pid).children(recursive=True)
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            child.send_signal(signal.SIGKILL)
-    return [] if children else None
 
 
 def start_again(stack: Stack, names: Sequence[str]) -> None:

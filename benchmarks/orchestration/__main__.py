@@ -22,12 +22,18 @@ from benchmarks.peers import PEERS, is_there, round_seconds
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
-    made.add_argument("--payload", nargs="+", choices=PAYLOADS, default=["tiny", "lora", "full"])
-    made.add_argument("--devices", nargs="+", type=int, default=[2, 8])
-    made.add_argument("--virtual", action="store_true", help="all devices in one process")
-    made.add_argument("--rounds", type=int, default=12, help="of each job; the first two warm up")
-    made.add_argument(
+    top_parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.orchestration", description=__doc__
+    )
+    top_parser.add_argument(
+        "--payload", nargs="+", choices=PAYLOADS, default=["tiny", "lora", "full"]
+    )
+    top_parser.add_argument("--devices", nargs="+", type=int, default=[2, 8])
+    top_parser.add_argument("--virtual", action="store_true", help="all devices in one process")
+    top_parser.add_argument(
+        "--rounds", type=int, default=12, help="of each job; the first two warm up"
+    )
+    top_parser.add_argument(
         "--peer",
         nargs=2,
         action="append",
@@ -35,19 +41,21 @@ def parser() -> argparse.ArgumentParser:
         metavar=("NAME", "PYTHON"),
         help=f"also {', '.join(PEERS)} by this interpreter, for the ratio",
     )
-    made.add_argument("--evaluate", action="store_true", help="also have each model evaluated")
-    made.add_argument("--set", action="append", default=[], metavar="PATH=JSON")
-    made.add_argument("--steps", action="store_true", help="show where a round's time goes")
-    made.add_argument("--json", type=Path, help="write all figures to this file")
-    made.add_argument("--folder", type=Path, help="keep logs and data here")
-    made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewise-bench")
-    return made
+    top_parser.add_argument(
+        "--evaluate", action="store_true", help="also have each model evaluated"
+    )
+    top_parser.add_argument("--set", action="append", default=[], metavar="PATH=JSON")
+    top_parser.add_argument("--steps", action="store_true", help="show where a round's time goes")
+    top_parser.add_argument("--json", type=Path, help="write all figures to this file")
+    top_parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    top_parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewise-bench")
+    return top_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     args.cache.mkdir(parents=True, exist_ok=True)
-    found: list[RoundTimings] = []
+    timings: list[RoundTimings] = []
     print(tables.HEAD, flush=True)
     for devices in args.devices:
         with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as temporary:
@@ -57,24 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     payload = PAYLOADS[name]
                     spec = spec_of(name, payload, model_name(payload, args.cache), args)
                     figures = run_job(bench, name, spec)
-                    found.append(figures)
+                    timings.append(figures)
                     print(tables.row(figures), flush=True)
                     if args.steps:
                         print(tables.steps(figures), flush=True)
-    print(tables.memory(found))
+    print(tables.memory(timings))
     for name, python in args.peer:
-        _run_peer(name, Path(python), found, args.rounds)
+        _run_peer(name, Path(python), timings, args.rounds)
     if args.json:
-        args.json.write_text(json.dumps([item.to_dict() for item in found], indent=1) + "\n")
+        args.json.write_text(json.dumps([item.to_dict() for item in timings], indent=1) + "\n")
     return 0
 
 
-def _run_peer(name: str, python: Path, found: Sequence[RoundTimings], rounds: int) -> None:
+def _run_peer(name: str, python: Path, timings: Sequence[RoundTimings], rounds: int) -> None:
     """The same bytes and devices through another system, one job after the other."""
     if name not in PEERS or not is_there(python, name):
         print(f"{name} is not installed for {python}; known: {', '.join(PEERS)}", file=sys.stderr)
         return
-    for ours in found:
+    for ours in timings:
         with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as folder:
             floats = ours.model_bytes // 4
             moments = PEERS[name](python, Path(folder), floats, ours.devices, rounds)

@@ -71,7 +71,19 @@ def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[
 
 def _start_agents(stack: Stack, site: Site, names: Sequence[str]) -> None:
     for name in names:
-        _enrol(stack, site, name, names[0])
+        # Devices after the first take its measured profile: they are the same machine.
+        first = names[0]
+        data = stack.folder / "echo.jsonl"
+        if not data.exists():
+            row = json.dumps({"dialogue": "a text of some words", "summary": "a text"})
+            data.write_text(f"{row}\n" * ROWS)
+        state = stack.folder / "devices" / name
+        if name != first:
+            state.mkdir(parents=True, mode=0o700)
+            for part in ("profile.json", "datasets.json"):
+                shutil.copy(stack.folder / "devices" / first / part, state / part)
+        given = {"echo": f"{data}:dialogue,summary,echo"}
+        stack.enrol_agent(name, site.enrolment_token(name), given)
     for name in names:
         stack.start_agent(name)
 
@@ -88,21 +100,6 @@ def _start_virtual(stack: Stack, site: Site, names: Sequence[str]) -> None:
             out.write(json.dumps(asdict(known)) + "\n")
     command = [sys.executable, "-m", "benchmarks.orchestration.virtual", str(folder)]
     stack.processes.start("agent-virtual", command, stack.agent_env("virtual"))
-
-
-def _enrol(stack: Stack, site: Site, name: str, first: str) -> None:
-    """Devices after the first take its measured profile: they are the same machine."""
-    data = stack.folder / "echo.jsonl"
-    if not data.exists():
-        row = json.dumps({"dialogue": "a text of some words", "summary": "a text"})
-        data.write_text(f"{row}\n" * ROWS)
-    state = stack.folder / "devices" / name
-    if name != first:
-        state.mkdir(parents=True, mode=0o700)
-        for part in ("profile.json", "datasets.json"):
-            shutil.copy(stack.folder / "devices" / first / part, state / part)
-    given = {"echo": f"{data}:dialogue,summary,echo"}
-    stack.enrol_agent(name, site.enrolment_token(name), given)
 
 
 def _wait_online(site: Site, devices: int) -> None:

@@ -114,16 +114,18 @@ def run_job(bench: EchoSite, name: str, spec: dict[str, Any]) -> RoundTimings:
 def _cpu_per_round(
     before: Mapping[str, float], after: Mapping[str, float], rounds: int
 ) -> dict[str, float]:
-    found: dict[str, float] = {}
+    seconds_by_part: dict[str, float] = {}
     for name, seconds in after.items():
         key = "agents" if name.startswith("agent-") else name
-        found[key] = found.get(key, 0.0) + (seconds - before.get(name, 0.0)) / rounds
-    return found
+        seconds_by_part[key] = (
+            seconds_by_part.get(key, 0.0) + (seconds - before.get(name, 0.0)) / rounds
+        )
+    return seconds_by_part
 
 
 def _steps(rounds: list[dict[str, Any]], parts: list[dict[str, Any]]) -> dict[str, float]:
     """Median seconds of each step: the last device's moments count, as a round waits for it."""
-    found: dict[str, list[float]] = {step: [] for step in STEPS}
+    delays: dict[str, list[float]] = {step: [] for step in STEPS}
     for row in rounds:
         mine = [part for part in parts if part["round_number"] == row["number"]]
         moments = {
@@ -136,9 +138,9 @@ def _steps(rounds: list[dict[str, Any]], parts: list[dict[str, Any]]) -> dict[st
         }
         before = _at(row["started_at"])
         for step in STEPS:
-            found[step].append(moments[step] - before)
+            delays[step].append(moments[step] - before)
             before = moments[step]
-    return {step: statistics.median(values) for step, values in found.items() if values}
+    return {step: statistics.median(values) for step, values in delays.items() if values}
 
 
 def _at(text: str) -> float:

@@ -19,7 +19,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 def forget_peaks(pids: Mapping[str, int]) -> None:
     """Let the peaks begin anew at what is resident now."""
-    for process in _all(pids):
+    for process in [process for pid in pids.values() for process in tree(pid)]:
         with suppress(OSError):  # it has ended
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
@@ -34,18 +34,14 @@ def resident_bytes(pids: Mapping[str, int], field: str = "VmRSS") -> dict[str, i
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     """Seconds of CPU that each name's tree has used so far, without children that have ended."""
-    found = {}
+    cpu_s = {}
     for name, pid in pids.items():
-        found[name] = 0.0
+        cpu_s[name] = 0.0
         for process in tree(pid):
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
-                found[name] += times.user + times.system
-    return found
-
-
-def _all(pids: Mapping[str, int]) -> list[psutil.Process]:
-    return [process for pid in pids.values() for process in tree(pid)]
+                cpu_s[name] += times.user + times.system
+    return cpu_s
 
 
 def _status(pid: int, field: str) -> int:

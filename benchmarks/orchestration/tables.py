@@ -14,19 +14,19 @@ HEAD = (
 )
 
 
-def row(found: RoundTimings) -> str:
-    tenth, *_, ninetieth = statistics.quantiles(found.round_s, n=10, method="inclusive")
+def row(timings: RoundTimings) -> str:
+    tenth, *_, ninetieth = statistics.quantiles(timings.round_s, n=10, method="inclusive")
     cells = [
-        found.payload,
-        str(found.devices),
-        _mb(found.model_bytes),
-        f"{found.median_s:.3f}",
+        timings.payload,
+        str(timings.devices),
+        _mb(timings.model_bytes),
+        f"{timings.median_s:.3f}",
         f"{tenth:.3f}",
         f"{ninetieth:.3f}",
-        _mb(found.bytes_up),
-        _mb(found.bytes_down),
-        _mb(found.above_idle_bytes),
-        _mb(found.agent_peak_bytes),
+        _mb(timings.bytes_up),
+        _mb(timings.bytes_down),
+        _mb(timings.above_idle_bytes),
+        _mb(timings.agent_peak_bytes),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -40,15 +40,15 @@ def peer_row(name: str, ours: RoundTimings, seconds: Sequence[float]) -> str:
     )
 
 
-def steps(found: RoundTimings) -> str:
-    shown = ", ".join(f"{name} {seconds:.3f}" for name, seconds in found.steps_s.items())
-    used = ", ".join(f"{name} {seconds:.3f}" for name, seconds in sorted(found.cpu_s.items()))
-    return f"  steps of the last device, s: {shown}\n  CPU a round, s: {used}"
+def steps(timings: RoundTimings) -> str:
+    delays = ", ".join(f"{name} {seconds:.3f}" for name, seconds in timings.steps_s.items())
+    used = ", ".join(f"{name} {seconds:.3f}" for name, seconds in sorted(timings.cpu_s.items()))
+    return f"  steps of the last device, s: {delays}\n  CPU a round, s: {used}"
 
 
-def memory(found: Sequence[RoundTimings]) -> str:
+def memory(timings: Sequence[RoundTimings]) -> str:
     """Each server process before and at its peak, in the most demanding job."""
-    worst = max(found, key=lambda item: item.above_idle_bytes)
+    worst = max(timings, key=lambda item: item.above_idle_bytes)
     lines = [f"\nServer processes, {worst.payload} x {worst.devices}, resident MB (idle -> peak):"]
     for name, peak in sorted(worst.server_peak_bytes.items()):
         lines.append(f"- {name}: {_mb(worst.server_idle_bytes.get(name, 0))} -> {_mb(peak)}")

@@ -97,11 +97,11 @@ class VirtualDevice:
         broker = redis.Redis.from_url(self._known.broker_url)
         queue = f"{self._known.key_prefix}{self._known.queue}"
         while not self._over.is_set():
-            found: Any = broker.brpop([queue], timeout=1)
-            if found is None:
+            message_bytes: Any = broker.brpop([queue], timeout=1)
+            if message_bytes is None:
                 continue
             try:
-                self._take(json.loads(found[1]))
+                self._take(json.loads(message_bytes[1]))
             except EdgewiseError as error:
                 log.warning("%s: %s", self._known.name, error)
 

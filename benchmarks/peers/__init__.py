@@ -1,7 +1,7 @@
-"""The same payload through other systems, so that a ratio comes from one machine and one hour.
+"""The same payload through other systems on the same machine.
 
-Each is run by an interpreter that has it installed (``--peer-python``): their dependencies do not
-go together with ours.
+Each system runs in an interpreter of its own (``--peer NAME PYTHON``), because its dependencies
+conflict with ours.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PEERS: Mapping[str, Peer] = {"flower": run_flower, "flare": run_flare}
 
 def is_there(python: Path, name: str) -> bool:
     package = {"flower": "flwr", "flare": "nvflare"}[name]
-    found = subprocess.run([str(python), "-c", f"import {package}"], capture_output=True)
-    return found.returncode == 0
+    done = subprocess.run([str(python), "-c", f"import {package}"], capture_output=True)
+    return done.returncode == 0
 
 
 def round_seconds(moments: Sequence[float], warm_up: int) -> list[float]:

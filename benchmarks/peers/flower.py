@@ -43,7 +43,12 @@ def run(python: Path, folder: Path, floats: int, devices: int, rounds: int) -> l
     """Start all of it, run the app to its end, and return when its rounds ended."""
     commands, home = python.parent, folder / "home"
     port = free_port()
-    _write(folder, home, f"127.0.0.1:{port}", PROJECT.format(**_numbers(rounds, devices, floats)))
+    address = f"127.0.0.1:{port}"
+    project = PROJECT.format(rounds=rounds, devices=devices, floats=floats)
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text(LINK.format(address))
+    shutil.copytree(APP, folder / "app" / "flower_app")
+    (folder / "app" / "pyproject.toml").write_text(project)
     # Its processes start each other by name.
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0"}
@@ -58,17 +63,6 @@ def run(python: Path, folder: Path, floats: int, devices: int, rounds: int) -> l
     finally:
         processes.stop_all()
     return moments_in(done.stdout, rounds)
-
-
-def _numbers(rounds: int, devices: int, floats: int) -> dict[str, int]:
-    return {"rounds": rounds, "devices": devices, "floats": floats}
-
-
-def _write(folder: Path, home: Path, address: str, project: str) -> None:
-    home.mkdir(parents=True)
-    (home / "config.toml").write_text(LINK.format(address))
-    shutil.copytree(APP, folder / "app" / "flower_app")
-    (folder / "app" / "pyproject.toml").write_text(project)
 
 
 def _start_nodes(

@@ -1,4 +1,4 @@
-"""What a peer's server prints at the end of each round, found in its log."""
+"""Read the end of each round from a peer's log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MARK = re.compile(r"^ROUND-ENDED (\d+\.\d+)$", re.MULTILINE)
 
 
 def moments_in(log: str, rounds: int) -> list[float]:
-    """Seconds since 1970 of each round's end; raises StartError where some are missing."""
-    found = [float(text) for text in MARK.findall(log)]
-    if len(found) < rounds:
-        raise StartError(f"{len(found)} of {rounds} rounds ended; its log says:\n{log[-2000:]}")
-    return found
+    """Unix time of each round's end. Raises StartError if some are missing."""
+    moments = [float(text) for text in MARK.findall(log)]
+    if len(moments) < rounds:
+        raise StartError(f"{len(moments)} of {rounds} rounds ended; its log says:\n{log[-2000:]}")
+    return moments

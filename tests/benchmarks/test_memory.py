@@ -100,7 +100,7 @@ def test_a_process_that_fails_is_not_a_figure(
     spec = memory.spec_of(args, ("small", "LoRA r=8", "fp32", 1), Path("nano"))
     assert memory._measure(spec, tmp_path, 0.001) is None
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(TrainingError, match="ended with 1: it said nothing"):
+    with pytest.raises(TrainingError, match="ended with 1: no error output"):
         memory._measure(spec, tmp_path, 60)
 
 
