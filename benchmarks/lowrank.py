@@ -1,8 +1,8 @@
 """FlexLoRA's redistribution by thin factors and by the SVD of the dense mean, on one core.
 
 The devices' adapters are normal noise, scaled as in LoRA. The dense method forms the mean
-W = sum p_i s_i B_i A_i in fp32, takes its SVD and keeps the served rank. The difference compares the
-product by thin factors with the product by a dense SVD in fp64.
+W = sum p_i s_i B_i A_i in fp32, takes its SVD and keeps the served rank. The difference
+is that of the product by thin factors from the product by a dense SVD in fp64.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Tiny models of different widths train a step with one example and with two. The difference between
 the bytes that autograd saved belongs to one example. Least squares over the widths gives the
-coefficients ``SavedActivations`` of ``fedcore.plan.cost.coefficients``, in numbers of the precision.
+coefficients ``SavedActivations`` of ``fedcore.plan.cost.coefficients``, as counts of numbers.
 """
 
 from __future__ import annotations
