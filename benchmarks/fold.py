@@ -26,7 +26,7 @@ from fedcore.aggregation.flat_inputs import open_inputs
 from fedcore.aggregation.fold_task import NextFiles, ServerFiles
 from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
 from fedcore.wire.frame import FrameWriter

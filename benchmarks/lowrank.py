@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedcore.aggregation.lowrank.products import Product, spectrum, total
 from fedcore.architecture.sizes import KNOWN
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 
 T = TypeVar("T")
 

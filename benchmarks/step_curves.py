@@ -18,7 +18,7 @@ from fedcore.compute.speed import prefers_bf16
 from fedcore.dialogues.examples import generate
 from fedcore.methods.session import Session
 from fedcore.spec.parse import parse_spec
-from fedcore.train.batches import Signs, collate, forward, token_losses
+from fedcore.train.batches import SpecialTokens, collate, forward, token_losses
 from fedcore.train.datasets import Source
 from fedcore.train.tokenization import TokenizedDataset
 
@@ -98,7 +98,7 @@ def _loss(model: Any, examples: TokenizedDataset) -> float:
     total, tokens = 0.0, 0
     for start in range(0, len(examples), BATCH):
         part = [examples[row] for row in range(start, min(start + BATCH, len(examples)))]
-        batch = collate(part, Signs.of(model.config), CPU)
+        batch = collate(part, SpecialTokens.of(model.config), CPU)
         total += float(token_losses(forward(model, batch, DTYPES["fp32"]), batch).sum())
         tokens += batch.target_tokens
     return total / tokens

@@ -20,7 +20,7 @@ from fedcore.plan.cost.step_flops import StepCost
 from fedcore.plan.cost.workload import Workload
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
-from fedcore.train.batches import Signs, collate, groups, steps_of
+from fedcore.train.batches import SpecialTokens, collate, groups, steps_of
 from fedcore.train.loop import TrainingTask, train_locally
 from fedcore.train.telemetry import Hooks
 from fedcore.train.tokenization import TokenizedDataset
@@ -103,7 +103,7 @@ def _plain(model: Any, variant: Variant, task: StepTask) -> Timed:
     losses = []
     weights = [parameter for _, parameter in trainable_parameters(model)]
     optimizer = torch.optim.AdamW(weights, lr=train.learning_rate, weight_decay=0.0)
-    signs = Signs.of(model.config)
+    signs = SpecialTokens.of(model.config)
     model.train()
     torch.manual_seed(task.spec.seed)
     order = groups(train, task.examples.lengths, derive(task.spec.seed, "order"))

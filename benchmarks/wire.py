@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import wire_study
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 from fedcore.formats.codec_chain import parse
 from fedcore.formats.update_header import FrameRow
 from fedcore.wire.chain import array_of, decode, encode, parts_of

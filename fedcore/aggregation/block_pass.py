@@ -21,7 +21,7 @@ from torch import Tensor
 from fedcore.aggregation.flat_file import FlatFile, FlatLayout, Numbers, Span
 from fedcore.aggregation.strategies import Strategy
 from fedcore.aggregation.update_files import UpdatesRefused, WeightedUpdate
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 
 # 1 MiB of fp32: an update's block and the sum fit a core's cache together, and work on one takes
 # long enough that threads seldom wait for each other's Python.

@@ -24,7 +24,7 @@ from fedcore.aggregation.fold_task import FoldReport, FoldTask, NextFiles, Serve
 from fedcore.aggregation.lowrank.product_fold import RULE_FOLDS
 from fedcore.aggregation.strategies import Strategy, build
 from fedcore.aggregation.update_files import UpdateFile
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 from fedcore.formats.frame_header import sha256_file
 from fedcore.spec.job import JobSpec
 from fedcore.wire.downlink import StepSource, send_step

@@ -1,7 +1,7 @@
-"""Keep freed memory instead of handing it back after every layer: fresh pages cost time.
+"""Retention of freed memory: glibc's malloc options for training.
 
-glibc gives large blocks back to the system at once and gets them again, zeroed page by page, at the
-next layer: measured, a third of a training step.
+By default glibc returns large blocks to the system at once and gets them again, zeroed page by
+page, at the next layer: measured, a third of a training step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def keep_pages() -> bool:
-    """For the rest of this process; False where the C library cannot."""
+    """Keep freed memory for the rest of this process; False where the C library cannot."""
     library = _glibc()
     if library is None:
         return False
@@ -30,14 +30,14 @@ def keep_pages() -> bool:
 
 
 def release_pages() -> None:
-    """Hand freed memory back to the system now: a device has other work between two rounds."""
+    """Return freed memory to the system now: a device has other work between two rounds."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
 
 
 def default_pages() -> None:
-    """What glibc does by itself once large blocks were freed: it keeps 64 MB of them."""
+    """Restore what glibc does by itself after large blocks were freed: it keeps 64 MB of them."""
     library = _glibc()
     if library is not None:
         library.mallopt(MMAP_MAX, 65_536)

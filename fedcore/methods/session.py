@@ -15,14 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.compute.device import (
-    PRECISION_NAMES,
-    free_memory_bytes,
-    pick_device,
-    pick_precision,
-    repeatable,
-    torch_threads,
-)
+from fedcore.compute.determinism import deterministic_algorithms, torch_threads
+from fedcore.compute.device import PRECISION_NAMES, free_memory_bytes, pick_device, pick_precision
 from fedcore.compute.memory_pages import keep_pages, release_pages
 from fedcore.methods.contract import Context, DeviceState
 from fedcore.methods.loops import LOOPS, supervised
@@ -36,7 +30,7 @@ from fedcore.spec.overrides import plain
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation, EvaluationContext, evaluate, with_personal
 from fedcore.train.gradient_passes import mean_loss
-from fedcore.train.loaded_model import Loaded
+from fedcore.train.loaded_model import LoadedModel
 from fedcore.train.loop import TrainingTask, TrainSummary
 from fedcore.train.telemetry import Hooks
 from fedcore.train.tokenization import Prepared, prepare
@@ -71,7 +65,7 @@ class Session:
         self.device = pick_device()
         keep_pages()
         self._key: object = None
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedModel | None = None
         self._prepared: dict[object, Prepared] = {}
 
     def train(
@@ -116,7 +110,7 @@ class Session:
             term.finish(tensors, summary.steps)
             return Update(tensors, prepared.examples, summary.steps, summary, before, measured)
 
-    def micro_batch(self, spec: JobSpec, loaded: Loaded, prepared: Prepared) -> int:
+    def micro_batch(self, spec: JobSpec, loaded: LoadedModel, prepared: Prepared) -> int:
         """Examples at a time that fit this device's memory by the planner's estimate; 0: all.
 
         Deterministic jobs are not split: their bits must not depend on free memory.
@@ -176,13 +170,13 @@ class Session:
         return self._prepared[key]
 
     @contextmanager
-    def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[Loaded]:
+    def ready(self, spec: JobSpec, global_path: Path | str) -> Iterator[LoadedModel]:
         """The model with these weights, and the job's threads and determinism in effect."""
         with ExitStack() as stack:
             stack.enter_context(torch_threads(spec.threads or self.threads))
-            stack.enter_context(repeatable(spec.deterministic))
+            stack.enter_context(deterministic_algorithms(spec.deterministic))
             loaded = self._load(spec)
-            loaded.take(spec, global_path, self.device)
+            loaded.load_weights(spec, global_path, self.device)
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             try:
@@ -190,13 +184,13 @@ class Session:
             finally:
                 release_pages()
 
-    def _load(self, spec: JobSpec) -> Loaded:
+    def _load(self, spec: JobSpec) -> LoadedModel:
         precision = pick_precision(spec.train.precision, self.device)
         layers = spec.adapter.last_layers  # training changes those of the base
         key = (spec.model, spec.adapter.family.kind, layers, precision)
         if self._loaded is None or key != self._key:
             self._loaded, self._prepared = None, {}
-            self._loaded = Loaded.of(spec, precision)
+            self._loaded = LoadedModel.of(spec, precision)
             self._key = key
         return self._loaded
 

@@ -1,4 +1,4 @@
-"""Batches of a device's round: which examples, in which order, padded to the longest of a batch."""
+"""Batches of a device's round: their order, and tensors padded to the longest example."""
 
 from __future__ import annotations
 
@@ -44,28 +44,30 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Signs:
-    """The token ids a batch needs: padding, and what the decoder starts with."""
+class SpecialTokens:
+    """The token ids of padding and of the decoder's start."""
 
     pad: int
     start: int
 
     @classmethod
-    def of(cls, config: Any) -> Signs:
+    def of(cls, config: Any) -> SpecialTokens:
         pad_id = config.pad_token_id or 0
         start = getattr(config, "decoder_start_token_id", None)
         return cls(pad_id, pad_id if start is None else start)
 
 
-def collate(examples: Sequence[TokenizedExample], signs: Signs, device: torch.device) -> Batch:
+def collate(
+    examples: Sequence[TokenizedExample], tokens: SpecialTokens, device: torch.device
+) -> Batch:
     """Stack examples, filling at the right up to the longest of them."""
-    source = torch.from_numpy(pad([item.source for item in examples], signs.pad))
+    source = torch.from_numpy(pad([item.source for item in examples], tokens.pad))
     labels = torch.from_numpy(pad([item.target for item in examples], IGNORED))
     lengths = tuple(item.lengths for item in examples)
     widths = torch.tensor([length for length, _ in lengths])
     mask = (torch.arange(source.shape[1])[None, :] < widths[:, None]).long()
-    shifted = torch.full_like(labels, signs.start)
-    shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, signs.pad)
+    shifted = torch.full_like(labels, tokens.start)
+    shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, tokens.pad)
     on = [tensor.to(device, non_blocking=True) for tensor in (source, mask, shifted, labels)]
     return Batch(on[0], on[1], on[2], on[3], lengths)
 

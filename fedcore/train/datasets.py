@@ -1,4 +1,4 @@
-"""Where a device's examples come from: a JSONL, CSV or Parquet file, a catalogue or a hub name."""
+"""Datasets of a device: a JSONL, CSV or Parquet file, a name of the catalogue or of the hub."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ USUAL_COLUMNS = (("text", "summary"), ("dialogue", "summary"), ("document", "sum
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset a device holds.
+    """One dataset of a device.
 
-    ``path_or_name``: a file, a short name of the catalogue or a hub name. Empty columns are taken
-    from the catalogue or found among the usual pairs. ``where`` keeps only the rows whose column
-    has that value, as (column, value).
+    ``path_or_name``: a file, a short name of the catalogue or a hub name. Empty columns come from
+    the catalogue, or are guessed from the usual pairs. ``where`` (column, value) selects the rows
+    whose column has that value.
     """
 
     path_or_name: str
@@ -38,7 +38,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What a message may call it: never a whole path."""
+        """Its name in messages: never a whole path."""
         return Path(self.path_or_name).name if self.is_file else self.path_or_name
 
     @property
@@ -57,7 +57,7 @@ class Source:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What enrolment tells the server about a dataset: sizes and names, never text."""
+    """What enrolment sends the server about a dataset: sizes and names, never text."""
 
     examples: int
     columns: tuple[str, ...]
@@ -68,7 +68,7 @@ class DatasetInfo:
 
 
 def describe(source: Source, cache_dir: Path | str | None = None) -> DatasetInfo:
-    """Open a dataset far enough to say what it is. Raises DataError as ``prepare`` does."""
+    """Open a dataset far enough to describe it. Raises DataError as ``prepare`` does."""
     rows = open_rows(source, Path(cache_dir) if cache_dir else None)
     text, summary = guess_columns(source, rows.column_names)
     entry = source.entry
@@ -84,14 +84,13 @@ def guess_columns(source: Source, columns: Sequence[str]) -> tuple[str, str]:
         entry = source.entry
         pairs = [(e.text_column, e.summary_column) for e in CATALOGUE.values()]
         pairs = [(entry.text_column, entry.summary_column)] if entry else [*USUAL_COLUMNS, *pairs]
-        found = [pair for pair in pairs if set(pair) <= set(columns)]
-        guessed = found[0] if found else ("", "")
+        guessed = next((pair for pair in pairs if set(pair) <= set(columns)), ("", ""))
         text, summary = text or guessed[0], summary or guessed[1]
     for role, column in (("text", text), ("summary", summary)):
         if column not in columns:
-            said = f"no column {column!r}" if column else f"no column known to hold the {role}"
+            lack = f"no column {column!r}" if column else f"no column known to hold the {role}"
             raise DataError(
-                f"{source.label} has {said}; its columns are {', '.join(columns)}: name the "
+                f"{source.label} has {lack}; its columns are {', '.join(columns)}: name the "
                 f"{role} column"
             )
     return text, summary
@@ -101,7 +100,15 @@ def open_rows(source: Source, cache_dir: Path | None) -> Any:
     """The rows as a ``datasets.Dataset`` on disk, filtered by ``where``."""
     rows = _open_file(source, cache_dir) if source.is_file else _open_hub(source, cache_dir)
     if source.where:
-        rows = _filtered(rows, source)
+        column, value = source.where
+        if column not in rows.column_names:
+            raise DataError(
+                f"{source.label} has no column {column!r} to filter by; its columns are "
+                f"{', '.join(rows.column_names)}"
+            )
+        rows = rows.select([i for i, entry in enumerate(rows[column]) if str(entry) == value])
+        if not len(rows):
+            raise DataError(f"{source.label} has no row whose {column} is {value!r}")
     if not len(rows):
         raise DataError(f"{source.label} is empty; give a file with examples")
     return rows
@@ -113,20 +120,6 @@ def column_of(source: Source, rows: Any, name: str) -> list[str]:
         known = ", ".join(rows.column_names)
         raise DataError(f"{source.label} has no column {name!r}; its columns are {known}")
     return [str(value) for value in rows[name]]
-
-
-def _filtered(rows: Any, source: Source) -> Any:
-    assert source.where is not None
-    column, value = source.where
-    if column not in rows.column_names:
-        raise DataError(
-            f"{source.label} has no column {column!r} to filter by; its columns are "
-            f"{', '.join(rows.column_names)}"
-        )
-    keep = [i for i, found in enumerate(rows[column]) if str(found) == value]
-    if not keep:
-        raise DataError(f"{source.label} has no row whose {column} is {value!r}")
-    return rows.select(keep)
 
 
 def _open_file(source: Source, cache_dir: Path | None) -> Any:
@@ -183,9 +176,9 @@ def quiet_datasets() -> Iterator[Any]:
     import datasets
 
     hub = logging.getLogger("huggingface_hub")
-    shown, hub_level = datasets.is_progress_bar_enabled(), hub.level
+    had_progress_bar, hub_level = datasets.is_progress_bar_enabled(), hub.level
     level = datasets.logging.get_verbosity()
-    hub.setLevel(logging.ERROR)  # it tells of every retry
+    hub.setLevel(logging.ERROR)  # it logs every retry
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     try:
@@ -193,7 +186,7 @@ def quiet_datasets() -> Iterator[Any]:
     finally:
         datasets.logging.set_verbosity(level)
         hub.setLevel(hub_level)
-        if shown:
+        if had_progress_bar:
             datasets.enable_progress_bars()
 
 

@@ -1,4 +1,4 @@
-"""Evaluation on a device's validation part: token loss, and ROUGE by real greedy generation."""
+"""Evaluation on a device's validation split: token loss, and ROUGE of greedy summaries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import TrainingError
-from fedcore.train.batches import Batch, Signs, collate
+from fedcore.train.batches import Batch, SpecialTokens, collate
 from fedcore.train.kernels import KernelContext, kernels_of
 from fedcore.train.loop import chunks
 from fedcore.train.telemetry import EvaluationProgress, Hooks
@@ -25,9 +25,9 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 class Evaluation:
     """Mean token loss (nats) and ROUGE F1 in percent (0 to 100), mean over the examples.
 
-    ``tokens`` are the target tokens the loss is a mean of. No text is kept: none may leave.
-    ``more``: what a method measures beside, by name; ``personal_loss`` and so on are those of the
-    device's own model.
+    ``tokens`` counts the target tokens that the loss is a mean of. No text is stored: none may
+    leave the device. ``more`` holds a method's further measures by name; ``personal_loss`` and so
+    on are those of a personalised model.
     """
 
     loss: float
@@ -40,24 +40,24 @@ class Evaluation:
     more: Mapping[str, float] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
-        """All of it by name, as a device reports it."""
+        """All measures by name, as a device reports them."""
         flat = asdict(self)
         more = flat.pop("more")
         return {**flat, **more}
 
 
-def with_personal(shared: Evaluation, own: Evaluation) -> Evaluation:
-    """The evaluation of a shared model, with that of the device's own on the same examples."""
-    measured = {f"personal_{name}": getattr(own, name) for name in ("loss", *ROUGE)}
-    seconds = shared.seconds + own.seconds
+def with_personal(shared: Evaluation, personal: Evaluation) -> Evaluation:
+    """The evaluation of a shared model, with that of a personalised one on the same examples."""
+    measured = {f"personal_{name}": getattr(personal, name) for name in ("loss", *ROUGE)}
+    seconds = shared.seconds + personal.seconds
     return replace(shared, seconds=seconds, more={**shared.more, **measured})
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an evaluation runs with. ``max_tokens`` bounds each generated summary.
+    """The model of an evaluation and how to run it. ``max_tokens`` bounds each summary.
 
-    ``kernels``: how the loss is computed, as in training.
+    ``kernels`` computes the loss, as in training.
     """
 
     model: Any
@@ -69,26 +69,26 @@ class EvaluationContext:
 
 
 @torch.no_grad()
-def evaluate(bench: EvaluationContext, prepared: Prepared, hooks: Hooks) -> Evaluation:
-    """Evaluate the weights the model holds now. Raises Stopped when asked to stop."""
+def evaluate(context: EvaluationContext, prepared: Prepared, hooks: Hooks) -> Evaluation:
+    """Evaluate the model's present weights. Raises Stopped when asked to stop."""
     began = time.perf_counter()
-    bench.model.eval()
+    context.model.eval()
     examples = prepared.validation
-    task = KernelContext(
-        bench.model, bench.device, bench.precision, 0.0, checkpointing=False, seed=0
+    kernel_context = KernelContext(
+        context.model, context.device, context.precision, 0.0, checkpointing=False, seed=0
     )
-    kernels = kernels_of(bench.kernels, task)
+    kernels = kernels_of(context.kernels, kernel_context)
     rows = sorted(range(len(examples)), key=lambda row: (examples[row].lengths, row))
     losses, tokens = 0.0, 0
     scores: list[tuple[float, ...]] = []
     for part in chunks(rows, BATCH):
         hooks.check_stop("evaluation")
-        found = [examples[row] for row in part]
-        told = kernels.load(found)
-        losses += float(kernels.loss(kernels.forward(told, 0), told))
-        batch = collate(found, Signs.of(bench.model.config), bench.device)
+        batch_examples = [examples[row] for row in part]
+        loaded = kernels.load(batch_examples)
+        losses += float(kernels.loss(kernels.forward(loaded, 0), loaded))
+        batch = collate(batch_examples, SpecialTokens.of(context.model.config), context.device)
         tokens += batch.target_tokens
-        texts = generate(bench, batch, hooks)
+        texts = generate(context, batch, hooks)
         scores += [rouge(prepared.references[row], text) for row, text in zip(part, texts)]  # noqa: B905
         hooks.progress(EvaluationProgress(len(scores), len(rows), time.perf_counter() - began))
     loss = losses / tokens
@@ -99,7 +99,7 @@ def evaluate(bench: EvaluationContext, prepared: Prepared, hooks: Hooks) -> Eval
     return Evaluation(loss, one, two, longest, len(rows), tokens, seconds)
 
 
-def generate(bench: EvaluationContext, batch: Batch, hooks: Hooks) -> Sequence[str]:
+def generate(context: EvaluationContext, batch: Batch, hooks: Hooks) -> Sequence[str]:
     """Greedy summaries of a batch's sources."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -108,17 +108,17 @@ def generate(bench: EvaluationContext, batch: Batch, hooks: Hooks) -> Sequence[s
             hooks.check_stop("evaluation")
             return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
-    bf16 = bench.precision != torch.float32
-    with torch.autocast(bench.device.type, bench.precision, bf16):
-        ids = bench.model.generate(
+    bf16 = context.precision != torch.float32
+    with torch.autocast(context.device.type, context.precision, bf16):
+        ids = context.model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
-            max_new_tokens=bench.max_tokens,
+            max_new_tokens=context.max_tokens,
             do_sample=False,
             num_beams=1,
             stopping_criteria=StoppingCriteriaList([AskToStop()]),
         )
-    texts: list[str] = bench.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    texts: list[str] = context.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return texts
 
 
@@ -131,5 +131,5 @@ def _scorer() -> Any:
 
 def rouge(reference: str, summary: str) -> tuple[float, ...]:
     """ROUGE-1, ROUGE-2 and ROUGE-L F1 in percent, with Porter stemming."""
-    found = _scorer().score(reference, summary)
-    return tuple(100.0 * found[name].fmeasure for name in ROUGE)
+    scores = _scorer().score(reference, summary)
+    return tuple(100.0 * scores[name].fmeasure for name in ROUGE)

@@ -1,4 +1,4 @@
-"""How the loss of a batch is computed: the forward passes a job may choose, in one table.
+"""Kernels: the ways to compute the loss of a batch, in one table.
 
 ``plain`` runs the modules of transformers on padded tensors; ``fast`` runs Edgewise's own pass over
 the same modules (``fedcore.model.fast``), on a CPU. Both give the sum of the tokens' cross-entropy.
@@ -19,13 +19,21 @@ from fedcore.compute.speed import prefers_onednn
 from fedcore.model.fast.dropout import DropoutStream
 from fedcore.model.fast.forward import ForwardSettings, Rows, decode, loss_sum, supports
 from fedcore.model.fast.linear import cast, onednn
-from fedcore.train.batches import IGNORED, Batch, Lengths, Signs, collate, forward, token_losses
+from fedcore.train.batches import (
+    IGNORED,
+    Batch,
+    Lengths,
+    SpecialTokens,
+    collate,
+    forward,
+    token_losses,
+)
 from fedcore.train.tokenization import TokenizedExample
 
 
 @dataclass(frozen=True)
 class KernelContext:
-    """What a forward pass needs to know. ``seed`` decides what ``dropout``, the model's, takes."""
+    """What a forward pass needs. ``seed`` sets what ``dropout``, the base model's, drops."""
 
     model: Any
     device: torch.device
@@ -36,7 +44,7 @@ class KernelContext:
 
 
 class Kernels(Protocol):
-    """One way to compute the loss of some examples; ``draw`` numbers the pieces of a round."""
+    """One way to compute the loss of some examples; ``draw`` numbers the batches of a round."""
 
     def load(self, examples: Sequence[TokenizedExample]) -> Any:
         """The examples as tensors."""
@@ -52,19 +60,19 @@ class Kernels(Protocol):
 
 
 class Plain:
-    def __init__(self, task: KernelContext) -> None:
-        self._task, self._signs = task, Signs.of(task.model.config)
-        if task.checkpointing:
-            task.model.activation_checkpointing_enable({"use_reentrant": False})
-        elif any(getattr(m, "gradient_checkpointing", False) for m in task.model.modules()):
-            task.model.activation_checkpointing_disable()
+    def __init__(self, context: KernelContext) -> None:
+        self._context, self._tokens = context, SpecialTokens.of(context.model.config)
+        if context.checkpointing:
+            context.model.activation_checkpointing_enable({"use_reentrant": False})
+        elif any(getattr(m, "gradient_checkpointing", False) for m in context.model.modules()):
+            context.model.activation_checkpointing_disable()
 
     def load(self, examples: Sequence[TokenizedExample]) -> Batch:
-        return collate(examples, self._signs, self._task.device)
+        return collate(examples, self._tokens, self._context.device)
 
     def forward(self, batch: Batch, draw: int) -> Tensor:
         del draw
-        return forward(self._task.model, batch, self._task.precision)
+        return forward(self._context.model, batch, self._context.precision)
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         return token_losses(out, batch).sum()
@@ -83,13 +91,13 @@ class Sentences:
 
 
 class Fast:
-    def __init__(self, task: KernelContext) -> None:
-        unwrapped = getattr(task.model, "get_base_model", None)
-        self._model = unwrapped() if unwrapped else task.model
-        self._task, self._start = task, Signs.of(task.model.config).start
-        exact = torch.are_deterministic_algorithms_enabled()  # no choice by measurement then
-        dense = onednn if not exact and prefers_onednn() else linear
-        self._settings = ForwardSettings(task.precision, task.checkpointing, dense)
+    def __init__(self, context: KernelContext) -> None:
+        unwrapped = getattr(context.model, "get_base_model", None)
+        self._model = unwrapped() if unwrapped else context.model
+        self._context, self._start = context, SpecialTokens.of(context.model.config).start
+        deterministic = torch.are_deterministic_algorithms_enabled()  # no choice by measurement
+        dense = onednn if not deterministic and prefers_onednn() else linear
+        self._settings = ForwardSettings(context.precision, context.checkpointing, dense)
 
     def load(self, examples: Sequence[TokenizedExample]) -> Sentences:
         targets = [item.target.astype(np.int64) for item in examples]
@@ -101,7 +109,7 @@ class Fast:
         )
 
     def forward(self, batch: Sentences, draw: int) -> Tensor:
-        noise = DropoutStream(self._task.dropout, self._task.seed, draw)
+        noise = DropoutStream(self._context.dropout, self._context.seed, draw)
         return decode(self._model, batch.source, batch.shifted, self._settings, noise)
 
     def loss(self, out: Tensor, batch: Sentences) -> Tensor:
@@ -121,26 +129,26 @@ def _rows(parts: Sequence[Any]) -> Rows:
 KERNELS: dict[str, type[Plain] | type[Fast]] = {"plain": Plain, "fast": Fast}
 
 
-def kernels_of(name: str, task: KernelContext) -> Kernels:
+def kernels_of(name: str, context: KernelContext) -> Kernels:
     """The kernels of that name; ``plain`` where the model or device is not one ``fast`` knows."""
-    if name == "fast" and not supports(task.model):
+    if name == "fast" and not supports(context.model):
         name = "plain"
-    return KERNELS[name](task)
+    return KERNELS[name](context)
 
 
-def pieces(rows: Sequence[int], lengths: Lengths, most: int, tokens: int) -> list[list[int]]:
-    """Consecutive rows of a batch in pieces of at most ``most`` examples and ``tokens`` tokens.
+def micro_batches(rows: Sequence[int], lengths: Lengths, most: int, tokens: int) -> list[list[int]]:
+    """Consecutive rows of a batch, at most ``most`` examples and ``tokens`` tokens at a time.
 
     0 means any number. One example is never divided. ``lengths`` are those of the rows.
     """
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     room = 0
     for row, (source, target) in zip(rows, lengths, strict=True):
         size = source + target
-        full = not found or (most and len(found[-1]) >= most) or (tokens and size > room)
+        full = not batches or (most and len(batches[-1]) >= most) or (tokens and size > room)
         if full:
-            found.append([])
+            batches.append([])
             room = tokens
-        found[-1].append(row)
+        batches[-1].append(row)
         room -= size
-    return found
+    return batches

@@ -1,4 +1,4 @@
-"""The model a device has in memory: its base stays, adapters are changed on it."""
+"""The model in a device's memory: the base stays loaded, adapters on it change with the job."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from fedcore.wire.frame import FrameReader
 
 
 @dataclass
-class Loaded:
-    """A base model, and on it what a specification trains.
+class LoadedModel:
+    """A base model with the adapters that a specification trains.
 
-    ``dropout`` is the checkpoint's own. ``received`` are the trainable tensors as they came, under
-    their artefact names; a delta is counted from them.
+    ``dropout`` is the checkpoint's. ``received`` are the trainable tensors as received, by artefact
+    name; deltas are relative to them.
     """
 
     base: Base
@@ -41,14 +41,14 @@ class Loaded:
     model: Any = None
     received: dict[str, Tensor] = field(default_factory=dict)
     _adapter: AdapterSpec | None = None
-    _own: AdapterSpec | None = None
+    _personal: AdapterSpec | None = None
     _merged: MergedBase = field(default_factory=MergedBase)
 
     @classmethod
-    def of(cls, spec: JobSpec, precision: torch.dtype) -> Loaded:
+    def of(cls, spec: JobSpec, precision: torch.dtype) -> LoadedModel:
         """Load the base of a job that trains in ``precision``."""
-        kept = precision if spec.adapter.family.freezes_base else torch.float32
-        base = load_base(spec.model.name, kept, spec.model.base)
+        base_precision = precision if spec.adapter.family.freezes_base else torch.float32
+        base = load_base(spec.model.name, base_precision, spec.model.base)
         sizes = Architecture.from_config(base.source.config)
         return cls(base, precision, sizes, float(base.model.config.dropout_rate))
 
@@ -56,15 +56,15 @@ class Loaded:
         """FLOPs of what the specification trains."""
         return Workload.of(spec, self.sizes, PRECISION_NAMES[self.precision]).cost
 
-    def take(self, spec: JobSpec, weights: Path | str, device: torch.device) -> None:
-        """Make the model what a device starts from: the global weights, cut to its own part.
+    def load_weights(self, spec: JobSpec, weights: Path | str, device: torch.device) -> None:
+        """Set the model to the global weights, cut to this device's ranks and modules.
 
         Raises ModelError where the weights belong to another base, WireError where they do not fit.
         """
         # A reader of its own: one that stays open keeps the file's pages in memory.
         frame = FrameReader(weights)
-        wanted = frame.meta.get("fingerprint")
-        if wanted and wanted != self.base.fingerprint:
+        fingerprint = frame.meta.get("fingerprint")
+        if fingerprint and fingerprint != self.base.fingerprint:
             raise ModelError(
                 f"foreign base: the job's weights belong to other weights than "
                 f"{spec.model.name} has on this device; fetch the model again"
@@ -73,36 +73,32 @@ class Loaded:
         set_window(self.base.model, spec.method.window)
         if not spec.adapter.family.trains_low_rank_factors:
             set_shared(self.model, spec.adapter.family.kind, frame)
-            self._start_own(spec.seed)
+            if self._personal is not None:
+                shapes = {name: tuple(item.shape) for name, item in adapter_parameters(self.model)}
+                set_adapter(self.model, initial_lora(shapes, spec.seed))
             self.received = {}
             return
         scale = float(frame.meta.get(SCALE_KEY, spec.adapter.scale))
-        own = adapter_of(frame, scale, spec)
+        adapter = adapter_of(frame, scale, spec)
         self._merged.set(self.model, frame)
-        set_adapter(self.model, own)
-        self.received = own
+        set_adapter(self.model, adapter)
+        self.received = adapter
 
     def _attach(self, spec: JobSpec, device: torch.device) -> None:
-        own = lora_of(spec) if spec.adapter.family.takes_personal_lora else None
-        if (self._adapter, self._own) == (spec.adapter, own):
+        personal = lora_of(spec) if spec.adapter.family.takes_personal_lora else None
+        if (self._adapter, self._personal) == (spec.adapter, personal):
             return
         if self._adapter is not None:
             detach(self.model)
-        self.model = attach(self.base, spec.adapter, spec.seed, own).to(device)
-        self._adapter, self._own = spec.adapter, own
-
-    def _start_own(self, seed: int) -> None:
-        """Make the device's own LoRA, where it has one, what it is before it learned anything."""
-        if self._own is not None:
-            shapes = {name: tuple(item.shape) for name, item in adapter_parameters(self.model)}
-            set_adapter(self.model, initial_lora(shapes, seed))
+        self.model = attach(self.base, spec.adapter, spec.seed, personal).to(device)
+        self._adapter, self._personal = spec.adapter, personal
 
     def delta(self, weights: Path | str) -> dict[str, Tensor]:
-        """How far each tensor of the job is from what was received: fp32, on the CPU.
+        """The change of each shared tensor since it was received: fp32, on the CPU.
 
-        What a device trains for itself is not among them.
+        Personal parts of the model are left out.
         """
-        assert self._adapter is not None, "no job was taken"
+        assert self._adapter is not None, "no weights were loaded"
         frame = self.received or FrameReader(weights)
         return {
             name: parameter.detach().to("cpu", torch.float32) - frame[name].float()

@@ -1,4 +1,4 @@
-"""The local loop of a round: optimizer steps on one device's examples, measured as they run."""
+"""Local training of a round: optimizer steps on one device's examples, measured as they run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.compute.device import seed_torch
+from fedcore.compute.determinism import seed_torch
 from fedcore.errors import TrainingError
 from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.flops import Cost
 from fedcore.seeds import derive
 from fedcore.spec.options.train import TrainSpec
 from fedcore.train.batches import groups, steps_of
-from fedcore.train.kernels import KernelContext, Kernels, kernels_of, pieces
+from fedcore.train.kernels import KernelContext, Kernels, kernels_of, micro_batches
 from fedcore.train.telemetry import Hooks, LoopPosition, Recorder
 from fedcore.train.tokenization import TokenizedDataset
 
@@ -32,9 +32,10 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """One device's task of one round. ``seed`` decides order and dropout, ``cost`` counts FLOPs.
+    """One device's training of one round. ``seed`` sets order and dropout, ``cost`` counts FLOPs.
 
-    ``dropout`` is the model's own; ``micro_batch``: examples at a time at most, 0: the batch.
+    ``dropout`` is the base model's, not LoRA's. ``micro_batch`` is the most examples in one forward
+    pass; 0: the whole batch.
     """
 
     model: Any
@@ -50,9 +51,9 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What a round's local training was, in sums. ``loss`` is the mean over its steps.
+    """Sums over a round's local training. ``loss`` is the mean over its steps.
 
-    ``tokens`` and ``flops`` leave padding out; ``phase_s`` are seconds per phase.
+    ``tokens`` and ``flops`` leave padding out; ``phase_s`` is seconds by phase.
     """
 
     steps: int
@@ -69,29 +70,29 @@ def no_penalty(weights: Weights) -> None:
 
 
 def train_locally(
-    work: TrainingTask, hooks: Hooks, penalty: Penalty = no_penalty, kernels: Kernels | None = None
+    task: TrainingTask, hooks: Hooks, penalty: Penalty = no_penalty, kernels: Kernels | None = None
 ) -> TrainSummary:
-    """Train the model in place from the weights it holds now; ``penalty`` is added to the loss.
+    """Train the model in place from its present weights; ``penalty`` is added to the loss.
 
-    ``kernels`` say how the loss is computed, where not as the job's options do.
-    Raises TrainingError for a loss or gradient that is not finite, Stopped when asked to stop.
+    ``kernels`` compute the loss, by default those of the job's options. Raises TrainingError for a
+    loss or gradient that is not finite, Stopped when asked to stop.
     """
-    seed_torch(derive(work.seed, "dropout"))
-    work.model.train()
+    seed_torch(derive(task.seed, "dropout"))
+    task.model.train()
     try:
-        return _SupervisedLoop(work, hooks, penalty, kernels or job_kernels(work)).run()
+        return _SupervisedLoop(task, hooks, penalty, kernels or job_kernels(task)).run()
     finally:
-        work.model.eval()
-        work.model.zero_grad(set_to_none=True)
+        task.model.eval()
+        task.model.zero_grad(set_to_none=True)
 
 
-def job_kernels(work: TrainingTask, purpose: str = "dropout") -> Kernels:
-    """How a job's options have the loss computed in training; ``purpose`` seeds its dropout."""
-    train, seed = work.train, derive(work.seed, purpose)
-    task = KernelContext(
-        work.model, work.device, work.precision, work.dropout, train.checkpointing, seed
+def job_kernels(task: TrainingTask, purpose: str = "dropout") -> Kernels:
+    """The kernels that a job's options select for training; ``purpose`` seeds their dropout."""
+    train, seed = task.train, derive(task.seed, purpose)
+    context = KernelContext(
+        task.model, task.device, task.precision, task.dropout, train.checkpointing, seed
     )
-    return kernels_of(train.kernels, task)
+    return kernels_of(train.kernels, context)
 
 
 def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
@@ -110,110 +111,104 @@ def schedule(train: TrainSpec, steps_total: int) -> Callable[[int], float]:
 
 
 class _SupervisedLoop:
+    """The optimizer steps of one round, and what is measured of them."""
+
     def __init__(
-        self, work: TrainingTask, hooks: Hooks, penalty: Penalty, kernels: Kernels
+        self, task: TrainingTask, hooks: Hooks, penalty: Penalty, kernels: Kernels
     ) -> None:
-        self.work, self.hooks, self.penalty, self.kernels = work, hooks, penalty, kernels
-        self.weights = dict(trainable_parameters(work.model))
-        train = work.train
+        self.task, self.hooks, self.penalty, self.kernels = task, hooks, penalty, kernels
+        self.weights = dict(trainable_parameters(task.model))
+        train = task.train
         self.optimizer = OPTIMIZERS[train.optimizer](
             list(self.weights.values()),
             lr=train.learning_rate,
             weight_decay=train.weight_decay,
             fused=train.kernels == "fast",
         )
-        self.steps_total = steps_of(train, len(work.examples))
-        self.factor = schedule(train, self.steps_total)
-        self.recorder = Recorder(work.device, hooks)
-        self.pending: list[tuple[int, Tensor, Tensor]] = []
-        self.seen = 0
+        self.steps_total = steps_of(train, len(task.examples))
+        self.recorder = Recorder(task.device, hooks)
+        self.unchecked: list[tuple[int, Tensor, Tensor]] = []  # step, loss, gradient norm
+        self.examples_seen = 0
 
     def run(self) -> TrainSummary:
-        examples, train = self.work.examples, self.work.train
-        order = groups(train, examples.lengths, derive(self.work.seed, "order"))
+        """Each optimizer step is on the mean over all target tokens of its batches."""
+        task, train = self.task, self.task.train
+        lengths, clip_norm = task.examples.lengths, train.clip_norm or math.inf
+        order = groups(train, lengths, derive(task.seed, "order"))
+        factor = schedule(train, self.steps_total)
         for step in range(self.steps_total):
             self.hooks.check_stop("local training")
-            self._step(step, self._pieces(next(order)))
-            last = step + 1 == self.steps_total
-            if last or self.recorder.due:
-                self._send(step)
-            elif self.work.device.type == "cpu":
-                self._check()
+            for group in self.optimizer.param_groups:
+                group["lr"] = train.learning_rate * factor(step)
+            batches = self._micro_batches(next(order))
+            tokens = sum(lengths[row][1] for rows in batches for row in rows)
+            losses = [self._backward(rows, tokens, len(batches)) for rows in batches]
+            norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.recorder.clock.mark("optimizer")
+            self.unchecked.append((step, torch.stack(losses).sum(), norm))
+            if step + 1 == self.steps_total or self.recorder.due:
+                self._report(step)
+            elif task.device.type == "cpu":  # reading an accelerator's loss would stall it
+                self._check_finite()
         totals = self.recorder.totals
-        loss = totals.loss_sum / totals.steps
-        seconds = self.recorder.elapsed_s
+        loss, seconds = totals.loss_sum / totals.steps, self.recorder.elapsed_s
         return TrainSummary(
             totals.steps, loss, totals.tokens, totals.flops, seconds, totals.phase_s
         )
 
-    def _pieces(self, group: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The batches of an optimizer step, divided where memory asks for it."""
-        train, lengths = self.work.train, self.work.examples.lengths
-        most = train.micro_batch or self.work.micro_batch
-        found: list[list[int]] = []
-        for rows in group:
-            found += pieces(rows, [lengths[row] for row in rows], most, train.micro_tokens)
-        return found
+    def _micro_batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The batches of an optimizer step, divided where memory requires it."""
+        train, lengths = self.task.train, self.task.examples.lengths
+        most = train.micro_batch or self.task.micro_batch
+        return [
+            part
+            for rows in batches
+            for part in micro_batches(
+                rows, [lengths[row] for row in rows], most, train.micro_tokens
+            )
+        ]
 
-    def _step(self, step: int, parts: Sequence[Sequence[int]]) -> None:
-        """One optimizer step: the mean over all target tokens of its batches."""
-        clock = self.recorder.clock
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.work.train.learning_rate * self.factor(step)
-        lengths = self.work.examples.lengths
-        total = sum(lengths[row][1] for rows in parts for row in rows)
-        losses = [self._gradients(rows, total, len(parts)) for rows in parts]
-        norm = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        clock.mark("optimizer")
-        self.pending.append((step, torch.stack(losses).sum(), norm))
-
-    def _gradients(self, rows: Sequence[int], total: int, parts: int) -> Tensor:
-        clock, lengths = self.recorder.clock, self.work.examples.lengths
-        batch = self.kernels.load([self.work.examples[row] for row in rows])
+    def _backward(self, rows: Sequence[int], tokens: int, batches: int) -> Tensor:
+        """Add one batch's gradients; returns its share of the step's loss."""
+        clock, lengths = self.recorder.clock, self.task.examples.lengths
+        batch = self.kernels.load([self.task.examples[row] for row in rows])
         clock.mark("load")
-        out = self.kernels.forward(batch, self.seen)
+        out = self.kernels.forward(batch, self.examples_seen)
         clock.mark("forward")
-        loss = self.kernels.loss(out, batch) / total
+        loss = self.kernels.loss(out, batch) / tokens
         penalty = self.penalty(self.weights)
-        objective = loss if penalty is None else loss + penalty / parts
+        objective = loss if penalty is None else loss + penalty / batches
         clock.mark("loss")
         objective.backward()  # type: ignore[no-untyped-call]
         clock.mark("backward")
         sizes = [lengths[row] for row in rows]
-        self.recorder.count(sum(map(sum, sizes)), self.work.cost.of(sizes))
-        self.seen += len(rows)
+        self.recorder.count(sum(map(sum, sizes)), self.task.cost.of(sizes))
+        self.examples_seen += len(rows)
         return loss.detach()
 
-    def _clip(self) -> Tensor:
-        """Scale the gradients to the clipping norm; returns their norm before."""
-        limit = self.work.train.clip_norm or math.inf
-        return torch.nn.utils.clip_grad_norm_(self.weights.values(), limit)
-
-    def _check(self) -> None:
-        """Raise for the first step since the last check whose loss or gradient is not finite."""
-        for step, loss, norm in self.pending:
-            cause = _cause(float(loss), float(norm))
+    def _check_finite(self) -> None:
+        """Raise for the first unreported step whose loss or gradient is not finite."""
+        for step, loss, norm in self.unchecked:
+            cause = ""
+            if not math.isfinite(float(loss)):
+                cause = f"the loss is {float(loss)}"
+            elif not math.isfinite(float(norm)):
+                cause = f"the gradient's norm is {float(norm)}"
             if cause:
                 raise TrainingError(
                     f"step {step + 1} of {self.steps_total}: {cause}; lower the learning rate "
-                    f"(now {self.work.train.learning_rate:g}), clip gradients, or look at the data"
+                    f"(now {self.task.train.learning_rate:g}), clip gradients, or look at the data"
                 )
 
-    def _send(self, step: int) -> None:
-        self._check()
+    def _report(self, step: int) -> None:
+        self._check_finite()
         rate = float(self.optimizer.param_groups[0]["lr"])
-        epoch = self.seen / len(self.work.examples)
-        losses = [float(loss) for _, loss, _ in self.pending]
+        epoch = self.examples_seen / len(self.task.examples)
+        losses = [float(loss) for _, loss, _ in self.unchecked]
         self.recorder.send(LoopPosition(step + 1, self.steps_total, epoch, rate), losses)
-        self.pending.clear()
-
-
-def _cause(loss: float, norm: float) -> str:
-    if not math.isfinite(loss):
-        return f"the loss is {loss}"
-    return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
+        self.unchecked.clear()
 
 
 def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

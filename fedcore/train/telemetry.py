@@ -1,4 +1,4 @@
-"""What local work measures: time per phase, tokens, needed FLOPs, loss; reported once a second."""
+"""Metrics of local work: seconds by phase, tokens, needed FLOPs and loss, reported every second."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ REPORT_SECONDS = 1.0
 class Measurement:
     """The steps since the last report. ``tokens`` and ``flops`` leave padding out.
 
-    ``phase_s`` are seconds per phase, ``loss`` the mean of those steps, ``elapsed_s`` the time
-    since local training began, ``reward`` that of the round's samples so far, where there are any.
+    ``phase_s`` is seconds by phase, ``loss`` the mean of those steps, ``elapsed_s`` the time since
+    local training began, ``reward`` the mean of the round's samples so far, where it has any.
     """
 
     step: int
@@ -40,7 +40,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class EvaluationProgress:
-    """How far an evaluation is."""
+    """Evaluated examples so far, of all."""
 
     done: int
     total: int
@@ -57,7 +57,7 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Hooks:
-    """How local work talks to whoever started it. ``should_stop`` is asked at every step.
+    """Callbacks of local work. ``should_stop`` is called at every step.
 
     ``report_every_s``: 0 reports every step.
     """
@@ -68,7 +68,7 @@ class Hooks:
     report_every_s: float = REPORT_SECONDS
 
     def check_stop(self, what: str) -> None:
-        """Raise Stopped where asked to stop."""
+        """Raise Stopped if the caller asked to stop."""
         if self.should_stop():
             raise Stopped(f"{what} was asked to stop and did")
 
@@ -76,8 +76,8 @@ class Hooks:
 class PhaseClock:
     """Seconds per phase. ``mark`` ends a phase that began at the mark before.
 
-    On an accelerator marks are events in its stream, read only in ``take``: the work is not held up
-    by the measuring, and the time is that of the accelerator, not of the launch.
+    On an accelerator marks are events in its stream, read only in ``take``: measuring does not
+    stall the work, and the time is that of the accelerator, not of the launch.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -109,12 +109,12 @@ class PhaseClock:
             for (_, start), (phase, end) in pairs:
                 self._seconds[phase] += start.elapsed_time(end) / 1000
             self._events = self._events[-1:]
-        taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
-        return taken
+        seconds, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
+        return seconds
 
 
 @dataclass
-class Totals:
+class StepTotals:
     """Sums over a whole round."""
 
     tokens: int = 0
@@ -126,7 +126,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class LoopPosition:
-    """Where the loop stands: epochs as a fraction of passes over the device's examples."""
+    """The loop's progress; ``epoch`` counts passes over the device's examples, fractions too."""
 
     step: int
     steps_total: int
@@ -139,7 +139,7 @@ class Recorder:
 
     def __init__(self, device: torch.device, hooks: Hooks) -> None:
         self.clock = PhaseClock(device)
-        self.totals = Totals()
+        self.totals = StepTotals()
         self._device, self._report, self._every_s = device, hooks.report, hooks.report_every_s
         self._began = self._last = time.perf_counter()
         self._tokens = self._flops = 0
@@ -178,13 +178,10 @@ class Recorder:
                 reward=reward,
             )
         )
-        self._add(losses, phases)
-        self._last, self._tokens, self._flops = now, 0, 0
-
-    def _add(self, losses: list[float], phases: Mapping[str, float]) -> None:
         self.totals.tokens += self._tokens
         self.totals.flops += self._flops
         self.totals.steps += len(losses)
         self.totals.loss_sum += sum(losses)
-        for phase, seconds in phases.items():
-            self.totals.phase_s[phase] += seconds
+        for phase, phase_s in phases.items():
+            self.totals.phase_s[phase] += phase_s
+        self._last, self._tokens, self._flops = now, 0, 0

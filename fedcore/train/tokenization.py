@@ -1,7 +1,7 @@
-"""A device's own examples: read, split and tokenized once, then kept on its disk.
+"""A device's examples: read, split into training and validation, and tokenized once, on its disk.
 
-Nothing here depends on other devices: the split is a function of the job's seed and each example's
-own text, so equal examples fall on the same side whatever order they come in.
+Nothing here depends on other devices. The split is a function of the job's seed and each example's
+text, so equal examples fall on the same side in whatever order they come.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ TOKENIZE_ROWS = 512
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """Token ids of one example: source (prefix and end sign included) and target (end sign)."""
+    """Token ids of one example: source (with prefix and EOS) and target (with EOS)."""
 
     source: NDArray[np.int32]
     target: NDArray[np.int32]
@@ -55,7 +56,7 @@ class TokenizedDataset(Sequence[TokenizedExample]):
         return len(self._rows)
 
     def some(self, places: Sequence[int]) -> TokenizedDataset:
-        """Those at these places, in their order."""
+        """The examples at these places, in their order."""
         return TokenizedDataset(self.folder, [int(self._rows[place]) for place in places])
 
     @cached_property
@@ -76,7 +77,7 @@ class TokenizedDataset(Sequence[TokenizedExample]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A device's part of a job. ``references`` are the validation summaries; they stay here.
+    """A device's data in a job. ``references`` are the validation summaries; they never leave it.
 
     ``examples`` is the device's weight in the fold: the number of its training examples.
     """
@@ -126,43 +127,19 @@ def prepare(
 
 
 def split_rows(digests: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Rows for training (in file order) and for validation (in the order they are drawn).
+    """Rows for training (in file order) and for validation (in the order of their ranks).
 
-    Each side gets at least one row. Rows are drawn by the hash of seed and content.
+    Each side gets at least one row. A row's rank is the hash of seed and content.
     """
     size = min(len(digests) - 1, max(1, math.floor(fraction * len(digests) + 0.5)))
     ranks = [hashlib.sha256(f"{seed}\x1f{digest}".encode()).digest() for digest in digests]
-    drawn = sorted(range(len(digests)), key=lambda row: (ranks[row], row))[:size]
-    held_out = set(drawn)
-    return [row for row in range(len(digests)) if row not in held_out], drawn
+    validation = sorted(range(len(digests)), key=lambda row: (ranks[row], row))[:size]
+    held_out = set(validation)
+    return [row for row in range(len(digests)) if row not in held_out], validation
 
 
 def _tokenized(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) -> _Cached:
-    key = _cache_key(source, data, tokenizer, cache_dir)
-    folder = cache_dir / "tokens" / key
-    if not (folder / "index.json").exists():
-        _fill(folder, source, data, tokenizer)
-    index = json.loads((folder / "index.json").read_text("utf-8"))
-    if not index["digests"]:
-        raise DataError(f"{source.label} holds no example with both a text and a summary")
-    return _Cached(folder, tuple(index["digests"]), index["skipped"])
-
-
-def _fill(folder: Path, source: Source, data: DataSpec, tokenizer: Any) -> None:
-    """Write a folder of tokens under a name of this process, then give it its own in one step."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        _write_tokens(_pairs(source, folder.parents[1]), data, tokenizer, part)
-        with suppress(OSError):  # another process was first: its folder holds the same
-            part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _cache_key(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) -> str:
-    parts = [
+    key = [
         LAYOUT,
         content_key(source, cache_dir),
         source.text_column,
@@ -173,13 +150,33 @@ def _cache_key(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) 
         data.max_target_tokens,
         tokenizer_key(tokenizer),
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    folder = cache_dir / "tokens" / name
+    if not (folder / "index.json").exists():
+        _fill_cache(folder, source, data, tokenizer)
+    index = json.loads((folder / "index.json").read_text("utf-8"))
+    if not index["digests"]:
+        raise DataError(f"{source.label} holds no example with both a text and a summary")
+    return _Cached(folder, tuple(index["digests"]), index["skipped"])
+
+
+def _fill_cache(folder: Path, source: Source, data: DataSpec, tokenizer: Any) -> None:
+    """Write a folder of tokens under a temporary name, then rename it in one step."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write_tokens(_text_pairs(source, folder.parents[1]), data, tokenizer, part)
+        with suppress(OSError):  # another process was first: its folder holds the same
+            part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """A hash of what a tokenizer does: its own serialisation, or its vocabulary.
+    """A hash of what a tokenizer does: its serialisation, or its vocabulary.
 
-    The limits that earlier calls left behind in it are not part of it.
+    Truncation and padding are left out: earlier calls may have set them.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend:
@@ -190,7 +187,7 @@ def tokenizer_key(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _pairs(source: Source, cache_dir: Path) -> Iterator[tuple[str, str]]:
+def _text_pairs(source: Source, cache_dir: Path) -> Iterator[tuple[str, str]]:
     """(text, summary) of each row; ('', '') for a row that lacks either."""
     rows = open_rows(source, cache_dir)
     text, summary = guess_columns(source, rows.column_names)
@@ -200,7 +197,7 @@ def _pairs(source: Source, cache_dir: Path) -> Iterator[tuple[str, str]]:
 
 
 def _write_tokens(
-    pairs: Iterable[tuple[str, str]], data: DataSpec, tokenizer: Any, folder: Path
+    pairs: Iterator[tuple[str, str]], data: DataSpec, tokenizer: Any, folder: Path
 ) -> None:
     ends: list[tuple[int, int]] = []
     digests: list[str] = []
@@ -209,10 +206,10 @@ def _write_tokens(
         (folder / "ids.bin").open("wb") as ids,
         (folder / "summaries.jsonl").open("w", encoding="utf-8") as summaries,
     ):
-        for batch in _batches(pairs, TOKENIZE_ROWS):
-            kept = [pair for pair in batch if pair[0]]
-            skipped += len(batch) - len(kept)
-            for pair, source, target in _encode(kept, data, tokenizer):
+        while batch := list(islice(pairs, TOKENIZE_ROWS)):
+            usable = [pair for pair in batch if pair[0]]
+            skipped += len(batch) - len(usable)
+            for pair, source, target in _encode(usable, data, tokenizer):
                 ids.write(np.asarray(source + target, dtype=np.int32).tobytes())
                 ends.append((position + len(source), position + len(source) + len(target)))
                 position = ends[-1][1]
@@ -238,17 +235,6 @@ def _encode(
         truncation=True,
     ).input_ids
     yield from zip(pairs, sources, targets, strict=True)
-
-
-def _batches(items: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
-    batch: list[tuple[str, str]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def pad(rows: Sequence[NDArray[np.int32]], fill: int) -> NDArray[np.int64]:

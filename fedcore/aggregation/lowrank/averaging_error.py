@@ -13,7 +13,7 @@ from torch import Tensor
 from fedcore.aggregation.block_pass import FoldInputs
 from fedcore.aggregation.flat_file import FlatFile
 from fedcore.aggregation.update_files import WeightedUpdate
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameReader
 

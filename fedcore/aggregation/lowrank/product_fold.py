@@ -37,7 +37,7 @@ from fedcore.aggregation.lowrank.rules import (
     with_residual,
 )
 from fedcore.aggregation.update_files import WeightedUpdate, open_updates
-from fedcore.compute.device import torch_threads
+from fedcore.compute.determinism import torch_threads
 from fedcore.model.kinds.lora import initial_lora
 from fedcore.seeds import derive
 from fedcore.spec.options.lowrank import LowRankRule

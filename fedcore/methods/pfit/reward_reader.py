@@ -10,7 +10,7 @@ import torch
 
 from fedcore.methods.pfit.reward_table import Scorer, Texts
 from fedcore.spec.job import JobSpec
-from fedcore.train.batches import Signs, collate
+from fedcore.train.batches import SpecialTokens, collate
 from fedcore.train.evaluate import BATCH, EvaluationContext, generate
 from fedcore.train.loop import TrainingTask, chunks
 from fedcore.train.telemetry import Hooks
@@ -43,7 +43,7 @@ class RewardReader:
         bench = EvaluationContext(
             work.model, self.tokenizer, data.max_target_tokens, work.device, work.precision
         )
-        signs, total = Signs.of(work.model.config), 0.0
+        signs, total = SpecialTokens.of(work.model.config), 0.0
         for rows in chunks(range(len(examples)), BATCH):
             batch = collate([examples[row] for row in rows], signs, work.device)
             for row, summary in zip(rows, generate(bench, batch, hooks), strict=True):

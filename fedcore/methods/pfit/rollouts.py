@@ -16,7 +16,7 @@ from fedcore.methods.pfit.summary_policy import SampledSummaries, SummaryPolicy,
 from fedcore.model.parameters import trainable_parameters
 from fedcore.plan.cost.ppo_flops import PpoFlops
 from fedcore.seeds import derive
-from fedcore.train.batches import Batch, Lengths, Signs, collate
+from fedcore.train.batches import Batch, Lengths, SpecialTokens, collate
 from fedcore.train.loop import chunks
 from fedcore.train.telemetry import Recorder
 
@@ -87,7 +87,7 @@ class Sampler:
     @torch.no_grad()
     def _rollout(self, rows: Sequence[int], recorder: Recorder) -> Rollout:
         policy, work = self.policy, self._work
-        signs = Signs.of(work.model.config)
+        signs = SpecialTokens.of(work.model.config)
         batch = collate([work.examples[row] for row in rows], signs, work.device)
         recorder.clock.mark("load")
         hidden = policy.encode(batch)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcore.train.batches import Batch, Signs
+from fedcore.train.batches import Batch, SpecialTokens
 from fedcore.train.loop import TrainingTask
 from fedcore.train.telemetry import Hooks
 
@@ -43,7 +43,10 @@ class SummaryPolicy:
         self._encoder = self._model.get_encoder()
         self._device, self._precision = work.device, work.precision
         self._temperature, self._max_tokens = temperature, max_tokens
-        self._signs, self._end = Signs.of(self._model.config), self._model.config.eos_token_id
+        self._signs, self._end = (
+            SpecialTokens.of(self._model.config),
+            self._model.config.eos_token_id,
+        )
         # The hidden states of a prompt then do not change during a round.
         self.encoder_is_fixed = not any(
             parameter.requires_grad for parameter in self._encoder.parameters()

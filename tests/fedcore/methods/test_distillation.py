@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from fedcore.compute.device import seed_torch
+from fedcore.compute.determinism import seed_torch
 from fedcore.errors import TrainingError
 from fedcore.methods.bridge_loss import agglomerative
 from fedcore.methods.contract import Context, DeviceState
@@ -23,10 +23,10 @@ from fedcore.methods.distillation.packed_logits import PackedLogits, pack
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.spec.job import JobSpec
-from fedcore.train.batches import Signs, collate, forward
+from fedcore.train.batches import SpecialTokens, collate, forward
 from fedcore.train.datasets import Source
 from fedcore.train.kernels import KernelContext, kernels_of
-from fedcore.train.loaded_model import Loaded
+from fedcore.train.loaded_model import LoadedModel
 from fedcore.train.loop import TrainingTask
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
 
@@ -62,7 +62,7 @@ def logits_of(model: object, bridge: Bridge) -> Tensor:
     """By transformers' modules, one example after the other."""
     rows = []
     for number in range(len(bridge)):
-        batch = collate([bridge[number]], Signs.of(model.config), CPU)  # type: ignore[attr-defined]
+        batch = collate([bridge[number]], SpecialTokens.of(model.config), CPU)  # type: ignore[attr-defined]
         rows.append(forward(model, batch, torch.float32)[0])
     return torch.cat(rows)
 
@@ -75,8 +75,8 @@ def context_of(
     spec: JobSpec, folder: Path, source: Source, lesson: TeacherSignal | None
 ) -> Context:
     write_initial(spec, folder / "first")
-    loaded = Loaded.of(spec, torch.float32)
-    loaded.take(spec, folder / "first", CPU)
+    loaded = LoadedModel.of(spec, torch.float32)
+    loaded.load_weights(spec, folder / "first", CPU)
     examples = Session(folder / "cache", 1).prepare(spec, source).train
     work = TrainingTask(loaded.model, examples, spec.train, loaded.cost(spec).training, 5, CPU,
                 torch.float32)  # fmt: skip
@@ -196,8 +196,10 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     spec = leaf(tiny, distill={"beta": 5.0, "temperature": 2.0},
                 train={"local_steps": 30, "learning_rate": 0.01, "dropout": 0.0})  # fmt: skip
     spec = replace(spec, adapter=replace(spec.adapter, kind=kind, targets=("q", "v", "wo")))
-    models = [Loaded.of(replace(spec, model=replace(spec.model, name=str(name))), torch.float32)
-              for name in (other, tiny)]  # fmt: skip
+    models = [
+        LoadedModel.of(replace(spec, model=replace(spec.model, name=str(name))), torch.float32)
+        for name in (other, tiny)
+    ]
     task = KernelContext(models[0].base.model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
     teacher = bridge_logits(task, "fast", bridge, (8, 2.0))
     prepared = Session(tmp_path / "cache", 1).prepare(

@@ -16,9 +16,9 @@ from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.parameters import trainable_parameters
 from fedcore.spec.job import JobSpec
-from fedcore.train.batches import Signs, collate, forward, token_losses
+from fedcore.train.batches import SpecialTokens, collate, forward, token_losses
 from fedcore.train.datasets import Source
-from fedcore.train.loaded_model import Loaded
+from fedcore.train.loaded_model import LoadedModel
 from fedcore.train.loop import TrainingTask
 from fedcore.wire.frame import FrameReader, write_frame
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -49,8 +49,8 @@ def served(spec: JobSpec, folder: Path) -> Path:
 
 
 def context_of(spec: JobSpec, folder: Path, source: Source, round_number: int = 2) -> Context:
-    loaded = Loaded.of(spec, torch.float32)
-    loaded.take(spec, served(spec, folder), CPU)
+    loaded = LoadedModel.of(spec, torch.float32)
+    loaded.load_weights(spec, served(spec, folder), CPU)
     prepared = Session(folder / "cache", 1).prepare(spec, source)
     cost = loaded.cost(spec).training
     work = TrainingTask(loaded.model, prepared.train, spec.train, cost, 5, CPU, torch.float32)
@@ -115,7 +115,7 @@ def test_importance_is_the_mean_absolute_gradient_at_the_received_weights(
     context.work.model.eval()
     for start in range(0, len(examples), size):
         rows = [examples[row] for row in range(start, min(start + size, len(examples)))]
-        batch = collate(rows, Signs.of(context.work.model.config), CPU)
+        batch = collate(rows, SpecialTokens.of(context.work.model.config), CPU)
         losses = token_losses(forward(context.work.model, batch, torch.float32), batch)
         grads = torch.autograd.grad(
             losses.sum() / batch.target_tokens, list(live(context).values())

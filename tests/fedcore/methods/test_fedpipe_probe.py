@@ -17,7 +17,7 @@ from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.overrides import factor_of
-from fedcore.train.batches import Signs, collate, forward, token_losses
+from fedcore.train.batches import SpecialTokens, collate, forward, token_losses
 from fedcore.train.datasets import Source
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 
@@ -115,6 +115,6 @@ def _backward(job: JobSpec, session: Session, file: Path) -> None:
     assert loaded is not None
     loaded.model.eval()  # without dropout
     rows = [prepared.train[i] for i in range(len(prepared.train))]
-    batch = collate(rows, Signs.of(loaded.model.config), session.device)
+    batch = collate(rows, SpecialTokens.of(loaded.model.config), session.device)
     loss = token_losses(forward(loaded.model, batch, torch.float32), batch).sum()
     (loss / batch.target_tokens).backward()

@@ -23,7 +23,7 @@ from fedcore.model.load import load_base
 from fedcore.model.window import set_window
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, tailored, tailoring
-from fedcore.train.batches import Signs, collate
+from fedcore.train.batches import SpecialTokens, collate
 from fedcore.train.datasets import Source
 from fedcore.train.kernels import KernelContext, kernels_of
 from fedcore.train.loop import TrainingTask
@@ -153,7 +153,7 @@ def test_drawing_says_what_the_model_says(bed: Bed) -> None:
     with bed.session.ready(spec, bed.start(spec)) as loaded:
         work = context_of(bed, spec, loaded).work
         batch = collate(
-            [work.examples[row] for row in range(3)], Signs.of(loaded.model.config), CPU
+            [work.examples[row] for row in range(3)], SpecialTokens.of(loaded.model.config), CPU
         )
         policy = SummaryPolicy(work, 1e-4, 6)
         hidden = policy.encode(batch)

@@ -145,9 +145,9 @@ def test_what_a_person_takes_home_is_what_was_evaluated(bench: Bench) -> None:
     found = bench.session.evaluate(
         bench.spec, bench.weights, bench.source, None, 1, DeviceState(bench.folder / "own")
     )
-    from fedcore.train.batches import Signs, collate, forward, token_losses
+    from fedcore.train.batches import SpecialTokens, collate, forward, token_losses
 
-    batch = collate([prepared[row] for row in range(len(prepared))], Signs.of(model.config),
+    batch = collate([prepared[row] for row in range(len(prepared))], SpecialTokens.of(model.config),
                     torch.device("cpu"))  # fmt: skip
     with torch.no_grad():
         loss = token_losses(forward(model, batch, torch.float32), batch).sum()

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedcore.architecture.sizes import architecture_of
-from fedcore.compute.device import repeatable
+from fedcore.compute.determinism import deterministic_algorithms
 from fedcore.model.adapters import attach
 from fedcore.model.fast.dropout import DropoutStream, scale
 from fedcore.model.fast.forward import ForwardSettings, Rows, decode, loss_sum, supports
@@ -23,7 +23,7 @@ from fedcore.model.load import load_base
 from fedcore.model.parameters import get_trainable, set_trainable, trainable_parameters
 from fedcore.plan.cost.step_flops import full_cost, lora_cost
 from fedcore.spec.options.adapter import AdapterSpec
-from fedcore.train.kernels import KERNELS, KernelContext, kernels_of, pieces
+from fedcore.train.kernels import KERNELS, KernelContext, kernels_of, micro_batches
 from fedcore.train.tokenization import TokenizedExample
 
 CPU = torch.device("cpu")
@@ -89,7 +89,10 @@ def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
     sizes = architecture_of("nano")
     assert sizes is not None
     cost = full_cost(sizes) if kind == "full" else lora_cost(sizes, 4, TARGETS)
-    with repeatable(True), FlopCounterMode(display=False) as counter:  # it knows no oneDNN products
+    with (
+        deterministic_algorithms(True),
+        FlopCounterMode(display=False) as counter,
+    ):  # it knows no oneDNN products
         gradients(model_of(kind), batch, "fast")
     assert counter.get_total_flops() == pytest.approx(cost.training.of(lengths), rel=0.01)
 
@@ -214,8 +217,8 @@ def test_rows_and_decoder_states_have_a_row_for_each_token(
 
 def test_a_batch_is_divided_by_examples_and_by_tokens() -> None:
     rows, lengths = [4, 7, 1, 0], [(10, 2), (10, 2), (30, 3), (1, 1)]
-    assert pieces(rows, lengths, 0, 0) == [rows]
-    assert pieces(rows, lengths, 3, 0) == [[4, 7, 1], [0]]
-    assert pieces(rows, lengths, 0, 24) == [[4, 7], [1], [0]]
-    assert pieces(rows, lengths, 1, 1000) == [[4], [7], [1], [0]]
-    assert pieces(rows, lengths, 0, 5) == [[4], [7], [1], [0]]  # an example is never divided
+    assert micro_batches(rows, lengths, 0, 0) == [rows]
+    assert micro_batches(rows, lengths, 3, 0) == [[4, 7, 1], [0]]
+    assert micro_batches(rows, lengths, 0, 24) == [[4, 7], [1], [0]]
+    assert micro_batches(rows, lengths, 1, 1000) == [[4], [7], [1], [0]]
+    assert micro_batches(rows, lengths, 0, 5) == [[4], [7], [1], [0]]  # an example is never divided

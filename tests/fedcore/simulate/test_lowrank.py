@@ -20,7 +20,7 @@ from fedcore.spec.job import JobSpec
 from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
 from fedcore.spec.overrides import PREFIX, factor_name, trained_shapes
 from fedcore.train.datasets import Source
-from fedcore.train.loaded_model import Loaded
+from fedcore.train.loaded_model import LoadedModel
 from fedcore.wire.frame import FrameReader
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
 
@@ -67,8 +67,8 @@ def test_a_federation_learns_and_its_merged_model_is_the_one_that_is_measured(
     for result in results[1:]:
         error = result.fold.aggregation_error
         assert error is not None and (error < 1e-6) == (rule not in ("fedit", "flexlora"))
-    loaded = Loaded.of(spec, FP32)
-    loaded.take(spec, weights, CPU)
+    loaded = LoadedModel.of(spec, FP32)
+    loaded.load_weights(spec, weights, CPU)
     merged = AutoModelForSeq2SeqLM.from_pretrained(export_merged(spec, weights, tmp_path / "m"))
     untuned = AutoModelForSeq2SeqLM.from_pretrained(tiny)
     assert torch.allclose(logits(loaded.model), logits(merged), atol=1e-5)
@@ -79,13 +79,13 @@ def test_a_federation_learns_and_its_merged_model_is_the_one_that_is_measured(
 def test_the_base_is_as_it_was_after_another_job(tiny: Path, tmp_path: Path, rule: str) -> None:
     """A session that trains for two jobs in turn gives each the base it knows."""
     spec, weights, _ = ran(tiny, tmp_path, adapter={"rank": 3, "aggregation": rule})
-    loaded = Loaded.of(spec, FP32)
+    loaded = LoadedModel.of(spec, FP32)
     first = global_file(tmp_path / "sim", 0)
-    loaded.take(spec, first, CPU)
+    loaded.load_weights(spec, first, CPU)
     before = logits(loaded.model)
-    loaded.take(spec, weights, CPU)
+    loaded.load_weights(spec, weights, CPU)
     assert not torch.equal(logits(loaded.model), before)
-    loaded.take(spec, first, CPU)
+    loaded.load_weights(spec, first, CPU)
     assert torch.equal(logits(loaded.model), before)
 
 
@@ -105,8 +105,8 @@ def test_the_adapter_loads_in_plain_peft_with_ranks_by_matrix(
     base = AutoModelForSeq2SeqLM.from_pretrained(tiny)
     theirs = PeftModel.from_pretrained(base, export_adapter(spec, weights, tmp_path / "adapter"))
     assert not any(name == PREFIX + left_out + ".lora_A" for name, _ in theirs.named_modules())
-    loaded = Loaded.of(spec, FP32)
-    loaded.take(spec, weights, CPU)
+    loaded = LoadedModel.of(spec, FP32)
+    loaded.load_weights(spec, weights, CPU)
     assert torch.allclose(logits(theirs), logits(loaded.model), atol=1e-6)
 
 
