@@ -24,7 +24,8 @@ from typing import Any
 from fedcore.dialogues.examples import generate
 from fedcore.hardware.links import LINKS
 from fedcore.hardware.virtual_device import Machine
-from fedcore.simulate.federation import RoundResult, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source

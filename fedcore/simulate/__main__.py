@@ -1,12 +1,13 @@
-"""``python -m fedcore.simulate``: a federation on one file, dealt out to simulated devices."""
+"""``python -m fedcore.simulate``: a federation on one file, partitioned over devices."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,145 +16,132 @@ from fedcore.partition.split import SplitConfig
 from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate import baselines
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
-from fedcore.simulate.device_scores import even_lines, own_rows
-from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
+from fedcore.simulate.device_scores import Scores, fairness_lines, personal_rows
+from fedcore.simulate.federation import simulate
 from fedcore.simulate.fleet_options import fleet_of
 from fedcore.simulate.options import fleet_options, parser, spec_from
 from fedcore.simulate.partitioning import deal
-from fedcore.simulate.results import OnEvent
+from fedcore.simulate.results import RoundResult, SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.spec.overrides import Tailoring
 from fedcore.train.datasets import Source
 
+Row = tuple[str, Scores, int, float]  # name, scores, examples, seconds
 ROW = "{:>5}  {:24.24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; 0 when all rounds closed, 2 for bad input (said on one line each)."""
+    """0 if all rounds closed, 2 for bad input (one line for each fault)."""
     args = parser().parse_args(arguments)
     try:
         spec = spec_from(args)
         if args.alone:
             baselines.refuse(spec)
-        with _workdir(args.workdir) as workdir:
-            whole = Source(args.data, args.text_column, args.summary_column)
-            wanted = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
-            devices = deal(whole, wanted, workdir)
-            if spec.method.name == AGGLOMERATIVE:
-                refuse_fleet(fleet_options(args))
-                return _write(args.json, run_tree(spec, devices, workdir, not args.without_flat))
-            print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
-            if spec.adapter.family.trains_low_rank_factors:
-                print(f"adapters of rank {_ranks(spec)}, averaged by {spec.adapter.aggregation}")
-            print(
-                ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s")
+        with contextlib.ExitStack() as stack:
+            workdir = Path(
+                args.workdir
+                or stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewise-simulate-"))
             )
-            fleet = fleet_of(fleet_options(args), list(devices))
-            planned: dict[str, Tailoring] = {}
-            results = simulate(spec, devices, workdir, _listener(spec, planned), fleet=fleet)
-            _print_change(results)
-            found = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
-            if args.alone:
-                found["alone"] = baselines.run_alone(spec, devices, workdir, results, planned)
+            output = _run(spec, args, workdir)
     except SpecError as error:
         return _refuse(str(fault) for fault in error.faults)
     except EdgewiseError as error:
         return _refuse([str(error)])
-    return _write(args.json, found)
-
-
-def _write(path: str | None, found: Mapping[str, Any]) -> int:
-    """Write the results where they were asked for; 0."""
-    if path:
-        Path(path).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if args.json:
+        Path(args.json).write_text(json.dumps(output, indent=2) + "\n", "utf-8")
     return 0
 
 
-def _refuse(reasons: Iterator[str] | Sequence[str]) -> int:
+def _refuse(reasons: Iterable[str]) -> int:
     for reason in reasons:
         print(f"simulate: {reason}", file=sys.stderr)
     return 2
 
 
-@contextlib.contextmanager
-def _workdir(given: str | None) -> Iterator[Path]:
-    """The folder asked for, which stays, or a temporary one."""
-    if given:
-        yield Path(given)
-        return
-    with tempfile.TemporaryDirectory(prefix="edgewise-simulate-") as folder:
-        yield Path(folder)
+def _run(spec: JobSpec, args: argparse.Namespace, workdir: Path) -> dict[str, Any]:
+    """Print the rounds as they close; return all results as JSON values."""
+    source = Source(args.data, args.text_column, args.summary_column)
+    split = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
+    devices = deal(source, split, workdir)
+    if spec.method.name == AGGLOMERATIVE:
+        refuse_fleet(fleet_options(args))
+        return run_tree(spec, devices, workdir, not args.without_flat)
+    print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")
+    adapter = spec.adapter
+    if adapter.family.trains_low_rank_factors:
+        ranks = f"{adapter.rank}"
+        if adapter.ranks:
+            ranks += f" as served, {','.join(adapter.ranks)} on the devices"
+        print(f"adapters of rank {ranks}, averaged by {adapter.aggregation}")
+    print(ROW.format("round", "device", "loss", "rouge1", "rouge2", "rougeL", "examples", "s"))
+    fleet = fleet_of(fleet_options(args), list(devices))
+    allocated: dict[str, Tailoring] = {}
 
-
-def _ranks(spec: JobSpec) -> str:
-    served = str(spec.adapter.rank)
-    if not spec.adapter.ranks:
-        return served
-    return f"{served} as served, {','.join(spec.adapter.ranks)} on the devices"
-
-
-def _listener(spec: JobSpec, planned: dict[str, Tailoring]) -> OnEvent:
-    """Prints what happens, and notes in ``planned`` what FedPipe has a device train."""
-
-    def hear(event: SimulationEvent) -> None:
+    def on_event(event: SimulationEvent) -> None:
         if isinstance(event.value, Allocation):
-            planned[event.device] = event.value.tailoring(spec)
-        _print_event(event)
+            allocated[event.device] = event.value.tailoring(spec)
+            megabytes = event.value.memory / 1e6
+            print(f"plan   {event.device}: {event.value.why} ({megabytes:.0f} MB)")
+        elif isinstance(event.value, RoundResult):
+            _print_round(event.value)
 
-    return hear
+    results = simulate(spec, devices, workdir, on_event, fleet)
+    _print_change(results)
+    output = {"spec": spec.to_dict(), "rounds": [result.to_dict() for result in results]}
+    if args.alone:
+        output["alone"] = baselines.run_baselines(spec, devices, workdir, results, allocated)
+    return output
 
 
-def _print_event(event: SimulationEvent) -> None:
-    if isinstance(event.value, Allocation):
-        print(f"plan   {event.device}: {event.value.why} ({event.value.memory / 1e6:.0f} MB)")
-    if not isinstance(event.value, RoundResult):
-        return
-    result = event.value
-    shown = [
-        (name, {**vars(found)}, found.examples, found.seconds)
-        for name, found in result.evaluations.items()
+def _print_round(result: RoundResult) -> None:
+    evaluations = result.evaluations
+    rows: list[Row] = [
+        (name, {**vars(item)}, item.examples, item.seconds) for name, item in evaluations.items()
     ]
-    count = sum(found.examples for found in result.evaluations.values())
-    means = [("weighted mean", result.mean, count, result.seconds)] if result.mean else []
-    _print_rows(event.round_number, [*shown, *own_rows(result.evaluations), *means])
-    for name, told in result.measured.items():
-        if "reward_after" in told:
-            change = f"{told['reward_before']:.4f} -> {told['reward_after']:.4f}"
-            print(f"{result.number:>5}  {name:24.24} own reward {change} by its own training")
-    for line in even_lines(result.evaluations):
+    rows += personal_rows(evaluations)
+    if result.mean:
+        count = sum(item.examples for item in evaluations.values())
+        rows.append(("weighted mean", result.mean, count, result.seconds))
+    for name, scores, count, seconds in rows:
+        rouge = [f"{scores[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")]
+        loss = f"{scores['loss']:.4f}"
+        print(ROW.format(result.number, name, loss, *rouge, count, f"{seconds:.1f}"))
+    for line in _remarks(result):
         print(f"{result.number:>5}  {line}")
-    if result.fold and result.fold.aggregation_error is not None:
-        error = 100 * result.fold.aggregation_error
-        print(f"{result.number:>5}  the served adapters are {error:.3g} % off their mean product")
-    if result.levels:
-        print(f"{result.number:>5}  {_levels(result)}")
-    if result.virtual_s:
-        old = f", updates {', '.join(map(str, result.staleness))} versions old"
-        stale = old if any(result.staleness) else ""
-        print(f"{result.number:>5}  model ready at {result.virtual_s:.1f} virtual s{stale}")
-
-
-def _levels(result: RoundResult) -> str:
-    into, *below = result.levels
-    deeper = "".join(f", {size:,} at level {level}" for level, size in enumerate(below, start=2))
-    return f"{into:,} bytes of updates reach the server, {result.bytes_up:,} without a tree{deeper}"
-
-
-def _print_rows(number: int, rows: Sequence[tuple[str, Mapping[str, float], int, float]]) -> None:
-    for name, found, count, seconds in rows:
-        scores = [f"{found[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL")]
-        print(ROW.format(number, name, f"{found['loss']:.4f}", *scores, count, f"{seconds:.1f}"))
     sys.stdout.flush()
 
 
+def _remarks(result: RoundResult) -> Iterator[str]:
+    """What a round's table does not show: rewards, fairness, aggregation, tree and clock."""
+    for name, metrics in result.measured.items():
+        if "reward_after" in metrics:
+            change = f"{metrics['reward_before']:.4f} -> {metrics['reward_after']:.4f}"
+            yield f"{name:24.24} own reward {change} by its own training"
+    yield from fairness_lines(result.evaluations)
+    if result.fold and result.fold.aggregation_error is not None:
+        error = 100 * result.fold.aggregation_error
+        yield f"the served adapters are {error:.3g} % off their mean product"
+    if result.levels:
+        root, *below = result.levels
+        sizes = [f", {size:,} at level {level}" for level, size in enumerate(below, start=2)]
+        yield (
+            f"{root:,} bytes of updates reach the server, {result.bytes_up:,} without a tree"
+            f"{''.join(sizes)}"
+        )
+    if result.virtual_s:
+        ages = ", ".join(map(str, result.staleness))
+        stale = f", updates {ages} versions old" if any(result.staleness) else ""
+        yield f"model ready at {result.virtual_s:.1f} virtual s{stale}"
+
+
 def _print_change(results: Sequence[RoundResult]) -> None:
-    measured = [result.mean for result in results if result.mean]
-    first, last = measured[0], measured[-1]
-    moved = sum(result.bytes_up + result.bytes_down for result in results)
+    means = [result.mean for result in results if result.mean]
+    first, last = means[0], means[-1]
+    moved_bytes = sum(result.bytes_up + result.bytes_down for result in results)
     print(
         f"loss {first['loss']:.4f} -> {last['loss']:.4f}, ROUGE-L {first['rougeL']:.2f} -> "
-        f"{last['rougeL']:.2f}, {moved / 1e6:.2f} MB moved, global {results[-1].sha256[:12]}"
+        f"{last['rougeL']:.2f}, {moved_bytes / 1e6:.2f} MB moved, global {results[-1].sha256[:12]}"
     )
     if results[-1].virtual_s:
         print(f"{results[-1].virtual_s:.1f} virtual s")

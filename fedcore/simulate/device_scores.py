@@ -1,4 +1,4 @@
-"""What a simulation prints of the single devices: their own models, and how even the scores are."""
+"""Printed scores of the single devices: personal models and fairness."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ PREFIX = "personal_"
 Scores = Mapping[str, float]
 
 
-def own_rows(found: Mapping[str, Evaluation]) -> list[tuple[str, Scores, int, float]]:
-    """Name, scores, examples and seconds of each device's own model, where it has one."""
+def personal_rows(
+    evaluations: Mapping[str, Evaluation],
+) -> list[tuple[str, Scores, int, float]]:
+    """Name, scores, examples and seconds of each personal model."""
     return [
-        (f"{name}, own", own, item.examples, item.seconds)
-        for name, item in found.items()
-        if (own := own_scores(item.more))
+        (f"{name}, own", scores, item.examples, item.seconds)
+        for name, item in evaluations.items()
+        if (scores := personal_scores(item.more))
     ]
 
 
-def own_scores(values: Scores) -> dict[str, float]:
-    """The scores of the device's own model, named as those of the shared one."""
+def personal_scores(values: Scores) -> dict[str, float]:
+    """The scores of the device's personal model, named as those of the shared one."""
     return {
         name.removeprefix(PREFIX): value
         for name, value in values.items()
@@ -29,21 +31,23 @@ def own_scores(values: Scores) -> dict[str, float]:
     }
 
 
-def even_lines(found: Mapping[str, Evaluation]) -> Iterator[str]:
-    """How evenly ROUGE-L is spread over several devices; how much their own models gain."""
-    shared = {name: item.rougeL for name, item in found.items()}
-    own = {
-        name: scores["rougeL"] for name, item in found.items() if (scores := own_scores(item.more))
+def fairness_lines(evaluations: Mapping[str, Evaluation]) -> Iterator[str]:
+    """The spread of ROUGE-L over several devices, and the gain of their personal models."""
+    shared = {name: item.rougeL for name, item in evaluations.items()}
+    personal = {
+        name: scores["rougeL"]
+        for name, item in evaluations.items()
+        if (scores := personal_scores(item.more))
     }
-    for label, scores in (("shared model", shared), ("own models", own)):
+    for label, scores in (("shared model", shared), ("own models", personal)):
         even = evenness(scores) if len(scores) > 1 else None
         if even:
             yield (
                 f"{label}: ROUGE-L mean {even.mean:.2f}, worst {even.worst:.2f} "
                 f"({even.worst_device}), spread {even.spread:.2f}, Jain {even.jain:.3f}"
             )
-    if own:
-        gains = [own[name] - shared[name] for name in own]
+    if personal:
+        gains = [personal[name] - shared[name] for name in personal]
         yield (
             f"own over shared: ROUGE-L {sum(gains) / len(gains):+.2f} "
             f"({min(gains):+.2f} to {max(gains):+.2f})"

@@ -1,4 +1,4 @@
-"""The fleet of a simulation: how fast each device is, and what link it has."""
+"""The fleet of a simulation: the speed and the link of each device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ KEYS = ("name", "slowness", "seconds_per_step", "link", "up_bps", "down_bps", "d
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """``speeds`` are slownesses dealt out in turn; the slowest device of "1,10" takes ten times as
-    long as the fastest, which needs ``step_seconds`` for a step. ``file`` says it per device."""
+    """How fast simulated devices are.
+
+    ``speeds``: slowness of the devices in turn. With "1,10" the slow devices take ten times as long
+    as the others, which need ``step_seconds`` for a step. ``file``: speeds and links per device.
+    """
 
     speeds: tuple[float, ...] = ()
     link: str = "instant"
@@ -27,7 +30,7 @@ class FleetOptions:
 
 
 def fleet_of(options: FleetOptions, names: Sequence[str]) -> dict[str, Machine]:
-    """Each device's profile; {} where nothing was asked for. Raises SpecError."""
+    """The machine of each device; {} without any fleet option. Raises SpecError."""
     if options.file:
         return _from_file(options, names)
     if not options.speeds:
@@ -51,52 +54,43 @@ def speeds_of(text: str) -> tuple[float, ...]:
 
 
 def _from_file(options: FleetOptions, names: Sequence[str]) -> dict[str, Machine]:
-    rows = _rows(Path(options.file))
+    """The fleet of a file; a row without a name describes the device at its place by name."""
+    ordered = sorted(names)
     fleet: dict[str, Machine] = {}
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_read_rows(Path(options.file))):
         where = f"--fleet: device {number + 1}"
-        name = _name(row, where, sorted(names), number)
-        fleet[name] = _machine(row, where, options)
+        if unknown := [key for key in row if key not in KEYS]:
+            raise SpecError([Fault(where, f"unknown {unknown[0]!r}; known: {', '.join(KEYS)}")])
+        name = row.get("name", ordered[number] if number < len(ordered) else None)
+        if name not in ordered:
+            message = f"there is no device {name!r}; known: {', '.join(ordered)}"
+            raise SpecError([Fault(where, message)])
+        slowness = _number(row, "slowness", 1.0, where)
+        seconds = _number(row, "seconds_per_step", slowness * options.step_seconds, where)
+        fleet[str(name)] = Machine(seconds, _link({"link": options.link, **row}, where))
     if missing := [name for name in names if name not in fleet]:
-        raise SpecError([Fault("--fleet", f"says nothing of {', '.join(missing)}; add them")])
+        raise SpecError([Fault("--fleet", f"does not describe {', '.join(missing)}; add them")])
     return fleet
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
+def _read_rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else _toml(text)
-        rows = found["device"]
+        if path.suffix == ".json":
+            rows = json.loads(text)["device"]
+        else:
+            import tomllib
+
+            rows = tomllib.loads(text)["device"]
+    except ModuleNotFoundError as error:
+        message = f"cannot read {path}: TOML needs Python 3.11; write the same as .json"
+        raise SpecError([Fault("--fleet", message)]) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = f"cannot read {path}: {error}; give [[device]] tables"
         raise SpecError([Fault("--fleet", text)]) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError([Fault("--fleet", "device must be a list of tables")])
     return rows
-
-
-def _toml(text: str) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError as error:
-        raise ValueError("TOML needs Python 3.11; write the same as .json") from error
-    return tomllib.loads(text)
-
-
-def _name(row: Mapping[str, Any], where: str, names: Sequence[str], number: int) -> str:
-    """The device a row is of: as it says, else the next one by name."""
-    if unknown := [key for key in row if key not in KEYS]:
-        raise SpecError([Fault(where, f"unknown {unknown[0]!r}; known: {', '.join(KEYS)}")])
-    name = row.get("name", names[number] if number < len(names) else None)
-    if name not in names:
-        raise SpecError([Fault(where, f"there is no device {name!r}; known: {', '.join(names)}")])
-    return str(name)
-
-
-def _machine(row: Mapping[str, Any], where: str, options: FleetOptions) -> Machine:
-    slowness = _number(row, "slowness", 1.0, where)
-    seconds = _number(row, "seconds_per_step", slowness * options.step_seconds, where)
-    return Machine(seconds, _link({"link": options.link, **row}, where))
 
 
 def _link(row: Mapping[str, Any], where: str) -> Link:

@@ -1,4 +1,4 @@
-"""The command line of the simulation: the options people change often, ``--set`` for the rest."""
+"""The command line of the simulation: frequent options, and ``--set`` for the others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ PATHS = {
     "tree": "tree.parents",
 }
 
-# What a method cannot do without; given where the command line and --spec say nothing else.
+# Options that a method requires, unless the command line or --spec sets others.
 METHOD_NEEDS: dict[str, dict[str, Any]] = {
     "fedpipe": {"adapter.aggregation": "flexlora", "adapter.targets": LORA_TARGETS},
     "pftt": {KIND_PATH: "bottleneck"},
@@ -73,26 +73,48 @@ METHOD_NEEDS: dict[str, dict[str, Any]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every option that is not given keeps the specification's default."""
-    made = argparse.ArgumentParser(prog="python -m fedcore.simulate", description=__doc__)
-    made.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
-    made.add_argument("--text-column", default="", help="empty: found by its usual names")
-    made.add_argument("--summary-column", default="")
-    made.add_argument("--partition", default="iid", help=SYNTAX)
-    made.add_argument("--label-column", default="", help="the classes to deal out")
-    made.add_argument("--devices", type=int, default=0, help="0: 3, or one per value of the column")
-    made.add_argument("--spec", help="a job specification as JSON, to start from")
-    made.add_argument("--json", help="write every round's results to this file")
-    made.add_argument("--workdir", help="keep weights and data here (default: a temporary folder)")
-    made.add_argument(
+    """Options that are left out have the specification's defaults."""
+    options = argparse.ArgumentParser(prog="python -m fedcore.simulate", description=__doc__)
+    options.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
+    options.add_argument("--text-column", default="", help="empty: found by its usual names")
+    options.add_argument("--summary-column", default="")
+    options.add_argument("--partition", default="iid", help=SYNTAX)
+    options.add_argument(
+        "--label-column", default="", help="the column of class labels to partition by"
+    )
+    options.add_argument(
+        "--devices", type=int, default=0, help="0: 3, or one per value of the column"
+    )
+    options.add_argument("--spec", help="a job specification as JSON, to start from")
+    options.add_argument("--json", help="write every round's results to this file")
+    options.add_argument(
+        "--workdir", help="keep weights and data here (default: a temporary folder)"
+    )
+    options.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="such as train.clip_norm=0"
     )
-    made.add_argument("--fleet", help="a .toml or .json file with a [[device]] table for each")
-    made.add_argument("--speeds", help="slowness of each device in turn, such as 1,2,10")
-    made.add_argument("--link", default="instant", help=f"{', '.join(LINKS)}; with --speeds")
-    made.add_argument(
+    options.add_argument("--fleet", help="a .toml or .json file with a [[device]] table for each")
+    options.add_argument("--speeds", help="slowness of each device in turn, such as 1,2,10")
+    options.add_argument("--link", default="instant", help=f"{', '.join(LINKS)}; with --speeds")
+    options.add_argument(
         "--step-seconds", type=float, default=1.0, help="of a step on a device of slowness 1"
     )
+    _add_spec_options(options)
+    options.add_argument(
+        "--without-flat", action="store_true", help="agglomerative: do not run flat averaging too"
+    )
+    options.add_argument(
+        "--alone",
+        action="store_true",
+        help="then train each device alone too, and print its gain from the federation",
+    )
+    options.add_argument("--deterministic", action="store_true", help="the same bits each time")
+    options.set_defaults(seed=0)
+    return options
+
+
+def _add_spec_options(options: argparse.ArgumentParser) -> None:
+    """An option for each of PATHS, of the type of its default."""
     choices = {
         "adapter": tuple(map(str, AdapterKind)),
         "adapter_rule": tuple(map(str, LowRankRule)),
@@ -104,34 +126,24 @@ def parser() -> argparse.ArgumentParser:
         "staleness_discount": tuple(DISCOUNTS),
     }
     for name, path in PATHS.items():
-        kind = _kind(path)
+        value: Any = JobSpec()
+        for part in path.split("."):
+            value = getattr(value, part)
+        kind = str if isinstance(value, tuple) else type(value)
         flag = f"--{name.replace('_', '-')}"
-        made.add_argument(flag, type=kind, choices=choices.get(name), help=f"sets {path}")
-    made.add_argument(
-        "--without-flat", action="store_true", help="agglomerative: do not run flat averaging too"
-    )
-    made.add_argument(
-        "--alone",
-        action="store_true",
-        help="then train each device by itself too, and say what it gained by the others",
-    )
-    made.add_argument("--deterministic", action="store_true", help="the same bits each time")
-    made.set_defaults(seed=0)
-    return made
-
-
-def _kind(path: str) -> type:
-    value: Any = JobSpec()
-    for part in path.split("."):
-        value = getattr(value, part)
-    return str if isinstance(value, tuple) else type(value)
+        options.add_argument(flag, type=kind, choices=choices.get(name), help=f"sets {path}")
 
 
 def spec_from(args: argparse.Namespace) -> JobSpec:
     """The job specification of a command line; raises SpecError with every fault."""
-    values = _start(args.spec) if args.spec else {}
-    given = [(path, getattr(args, name)) for name, path in PATHS.items()]
-    for path, value in [*given, *map(_assignment, args.set)]:
+    values: dict[str, Any] = {}
+    if args.spec:
+        try:
+            values = parse_spec(json.loads(Path(args.spec).read_text("utf-8"))).to_dict()
+        except (OSError, ValueError) as error:
+            raise SpecError([Fault("--spec", f"cannot read {args.spec}: {error}")]) from error
+    options = [(path, getattr(args, name)) for name, path in PATHS.items()]
+    for path, value in [*options, *map(_assignment, args.set)]:
         if value is not None:
             _put(values, path, value)
     if args.deterministic:
@@ -151,13 +163,6 @@ def fleet_options(args: argparse.Namespace) -> FleetOptions:
         raise SpecError([Fault("--step-seconds", "give a number above 0")])
     speeds = speeds_of(args.speeds) if args.speeds else ()
     return FleetOptions(speeds, args.link, args.step_seconds, args.fleet or "")
-
-
-def _start(path: str) -> dict[str, Any]:
-    try:
-        return parse_spec(json.loads(Path(path).read_text("utf-8"))).to_dict()
-    except (OSError, ValueError) as error:
-        raise SpecError([Fault("--spec", f"cannot read {path}: {error}")]) from error
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""What a simulation says: results of rounds, and events while it runs."""
+"""Results of simulated rounds, and events while a simulation runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ MEASURES = ("loss", "rouge1", "rouge2", "rougeL")
 class RoundResult:
     """One round; round 0 is the evaluation before training.
 
-    ``mean`` weights each device's loss and ROUGE (percent) by its validation examples; it is empty
-    where the round did not evaluate (``evaluation`` of the specification). Bytes are those that
-    travelled while the round was made: updates up, global weights (or steps) down. ``virtual_s`` is
-    when its model was there by the fleet's clock (0 without a fleet), ``staleness`` how many
-    versions old each folded update was, in the order of the sum. ``levels``: bytes of updates on
-    the links of a tree, into the server, into the heads below it, and so on; () without one.
-    ``measured``: what the method tells of each device's training, such as PFIT's rewards.
+    ``mean``: loss and ROUGE (percent), weighted by the devices' validation examples; empty if the
+    round was not evaluated (``evaluation`` of the specification). Bytes are those of the round:
+    updates up, global weights (or steps) down. ``virtual_s``: the fleet's clock when the model was
+    ready (0 without a fleet). ``staleness``: age of each folded update in versions, in the order of
+    the sum. ``levels``: bytes of updates on each level of a tree, from the server down; () without
+    one. ``measured``: the method's metrics of each device's training, such as PFIT's rewards.
     """
 
     number: int
@@ -48,7 +47,7 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class SimulationEvent:
-    """Something that happened: ``kind`` is evaluated, planned, trained or round."""
+    """An event of a simulation. ``kind``: evaluated, planned, trained or round."""
 
     kind: str
     round_number: int
@@ -59,6 +58,11 @@ class SimulationEvent:
 OnEvent = Callable[[SimulationEvent], None]
 
 
+def ignore(event: SimulationEvent) -> None:
+    """An ``OnEvent`` that does nothing."""
+    del event
+
+
 def global_file(workdir: Path, number: int) -> Path:
     """The global weights after a round."""
     return workdir / f"global-{number}.safetensors"
@@ -67,12 +71,12 @@ def global_file(workdir: Path, number: int) -> Path:
 def weighted_mean(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     """Mean loss and ROUGE over devices, weighted by their validation examples.
 
-    What a method measures beside is among them where all devices did.
+    Includes the method's metrics that all devices have.
     """
     total = sum(item.examples for item in evaluations)
     values = [item.values() for item in evaluations]
-    shared = [key for key in evaluations[0].more if all(key in found for found in values)]
+    shared = [key for key in evaluations[0].more if all(key in row for row in values)]
     return {
-        key: sum(found[key] * found["examples"] for found in values) / total
+        key: sum(row[key] * row["examples"] for row in values) / total
         for key in (*MEASURES, *shared)
     }

@@ -1,4 +1,4 @@
-"""The work of a simulated federation: training, folding and evaluating, all of it real."""
+"""Training, aggregation and evaluation of a simulated federation, all of it real."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fedcore.formats.codec_chain import PLAIN
 from fedcore.formats.frame_header import read_header
 from fedcore.formats.update_header import payload_bytes
 from fedcore.methods.contract import DeviceState
-from fedcore.methods.session import Session
+from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
-from fedcore.plan.fedpipe.types import Allocation
-from fedcore.simulate.fedpipe_plans import by_fedpipe
+from fedcore.simulate.fedpipe_allocation import allocate_devices
 from fedcore.simulate.hierarchy import Hierarchy
 from fedcore.simulate.results import OnEvent, SimulationEvent, global_file
 from fedcore.simulate.uplink import Uplink
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
+from fedcore.spec.options.method import FEDPIPE
 from fedcore.spec.overrides import (
     Member,
     Tailoring,
@@ -40,14 +40,14 @@ from fedcore.train.batches import steps_of
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.telemetry import Hooks
 
 
 @dataclass(frozen=True)
 class ScheduledUpdate:
-    """An update to fold: its device's name and slot, the round it started in, its place in the sum.
+    """An update to fold: the device's name and slot, its round, and its place in the sum.
 
-    ``draw`` counts former pieces of the same device in the same round, ``scale`` is the discount.
+    ``base``: the round it started in. ``draw``: the number of earlier updates of the device in that
+    round. ``scale``: the staleness discount.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ScheduledUpdate:
 
 @dataclass(frozen=True)
 class AggregatedRound:
-    """A new version of the model and what it took; ``levels`` as ``RoundResult`` has them."""
+    """A new version of the model and what it took; ``levels`` as in ``RoundResult``."""
 
     report: FoldReport
     training: Mapping[str, TrainSummary]
@@ -70,10 +70,10 @@ class AggregatedRound:
 
 
 def refuse_unsuitable(spec: JobSpec, strategy: Strategy) -> None:
-    """Raise SpecError where a strategy that no option names cannot fold what this job's devices do.
+    """Raise SpecError if a strategy that no option names does not suit the job.
 
-    Devices take their objective from ``spec.strategy.name``, so both have to agree on it. Low-rank
-    rules that average products have no use for a server optimizer.
+    Devices take their objective from ``spec.strategy.name``, so both must have the same. Low-rank
+    rules that average products use no server optimizer.
     """
     faults = []
     objective = build(spec).objective
@@ -95,7 +95,7 @@ def refuse_unsuitable(spec: JobSpec, strategy: Strategy) -> None:
 class RoundRunner:
     """Devices, server and files of one simulated job.
 
-    A device's slot is its place by name, where ``seats`` does not say another.
+    A device's slot is its place by name, unless ``seats`` sets another.
     """
 
     def __init__(
@@ -104,13 +104,11 @@ class RoundRunner:
         devices: Mapping[str, Source],
         workdir: Path,
         on_event: OnEvent,
-        hooks: Hooks,
         seats: Mapping[str, Seat] | None = None,
         strategy: Strategy | None = None,
     ) -> None:
         self._spec, self._devices, self._workdir = spec, devices, workdir
-        self._on_event, self._hooks = on_event, hooks
-        self._strategy = strategy
+        self._on_event, self._strategy = on_event, strategy
         self.names = sorted(spec.participation.devices or devices)
         if missing := [name for name in self.names if name not in devices]:
             raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
@@ -119,39 +117,41 @@ class RoundRunner:
         members = [Member(slot, name) for slot, name in enumerate(self.names)]
         if not seats and (faults := stranger_faults(spec, members)):
             raise SpecError(faults)
-        placed = seats or {one.name: Seat(one.slot, tailoring(spec, one)) for one in members}
-        self.slots = {name: placed[name].slot for name in self.names}
-        self._changes: dict[str, Tailoring] = {name: placed[name].tailoring for name in self.names}
+        assigned = seats or {one.name: Seat(one.slot, tailoring(spec, one)) for one in members}
+        self.slots = {name: assigned[name].slot for name in self.names}
+        self._overrides: dict[str, Tailoring] = {
+            name: assigned[name].tailoring for name in self.names
+        }
         self._session = Session(workdir / "cache", spec.threads)
         self._uplinks = {slot: Uplink(spec, slot, workdir) for slot in self.slots.values()}
         self._state: Path | None = None
-        self._step_bytes: int | None = None  # of the newest model, where it travels as a step
+        self._step_bytes: int | None = None  # of the newest model, if it travels as a step
 
     def begin(self) -> str:
-        """Read all data, so that its faults show before any work; SHA-256 of the first model.
+        """Write the first model and return its SHA-256.
 
-        What devices kept of another run in the same folder is forgotten.
+        All data is read first, so that its faults show before any work. Private files of an earlier
+        run in the same folder are removed.
         """
         for slot in self.slots.values():
-            shutil.rmtree(self._own(slot), ignore_errors=True)
+            shutil.rmtree(self._private_folder(slot), ignore_errors=True)
         for name in self.names:
             self._session.prepare(self._spec, self._devices[name])
         return write_initial(self._spec, global_file(self._workdir, 0)).sha256
 
     def plan(self) -> None:
-        """Let FedPipe decide what each device trains, where the job asks for it."""
+        """Let FedPipe decide what each device trains, if that is the job's method."""
+        if self._spec.method.name != FEDPIPE:
+            return
         devices = {name: self._devices[name] for name in self.names}
         weights = global_file(self._workdir, 0)
-        self._changes |= by_fedpipe(
-            self._spec, self._session, devices, weights, self._tell_plan, self._hooks
+        self._overrides |= allocate_devices(
+            self._spec, self._session, devices, weights, self._on_event
         )
 
-    def _tell_plan(self, name: str, choice: Allocation) -> None:
-        self._on_event(SimulationEvent("planned", 0, name, choice))
-
     def _spec_of(self, name: str) -> JobSpec:
-        """The job as a device trains it."""
-        return tailored(self._spec, self._changes[name])
+        """The job with a device's overrides."""
+        return tailored(self._spec, self._overrides[name])
 
     def steps(self, name: str) -> int:
         """Optimizer steps of one round on a device."""
@@ -159,75 +159,68 @@ class RoundRunner:
         return steps_of(self._spec_of(name).train, len(prepared.train))
 
     def down_bytes(self, base: int) -> int:
-        """What a device fetches to train on the model that round ``base`` starts from."""
+        """Bytes that a device downloads before training in round ``base``."""
         model = self._step_bytes or global_file(self._workdir, base - 1).stat().st_size
         return model + (self._served_state.stat().st_size if self._served_state else 0)
 
     def up_bytes(self, name: str) -> int:
-        """What a device's update will take at most, before there is one."""
+        """An upper bound of the bytes of a device's update."""
         served = read_header(global_file(self._workdir, 0)).shapes
         shapes = trained_shapes(self._spec_of(name), served)
         return payload_bytes(self._spec.wire.chain or PLAIN, shapes)
 
-    def make(self, number: int, pieces: Sequence[ScheduledUpdate]) -> AggregatedRound:
-        """Train all pieces and fold them into the model of round ``number``."""
+    def aggregate(self, number: int, scheduled: Sequence[ScheduledUpdate]) -> AggregatedRound:
+        """Train all scheduled updates and fold them into the model of round ``number``."""
         training: dict[str, TrainSummary] = {}
         measured: dict[str, Mapping[str, float]] = {}
         updates: list[UpdateFile] = []
-        for piece in pieces:
-            spec = self._spec_of(piece.name)
-            update = self._session.train(
-                spec,
-                global_file(self._workdir, piece.base - 1),
-                self._devices[piece.name],
-                piece.base,
-                piece.slot,
-                self._hooks,
-                piece.draw,
-                DeviceState(self._own(piece.slot), self._served_state),
-            )
-            path = self._workdir / f"update-{piece.slot}-{piece.place}.safetensors"
-            self._uplinks[piece.slot].write(path, update.tensors, piece.base)
+        for item in scheduled:
+            update = self._train(item)
+            path = self._workdir / f"update-{item.slot}-{item.place}.safetensors"
+            self._uplinks[item.slot].write(path, update.tensors, item.base)
             updates.append(
                 UpdateFile(
                     path,
                     update.examples,
-                    piece.slot,
-                    piece.place,
-                    piece.scale,
+                    item.slot,
+                    item.place,
+                    item.scale,
                     update.steps,
                     update.loss_before,
-                    spec,
+                    self._spec_of(item.name),
                 )
             )
-            training[piece.name] = update.summary
-            measured[piece.name] = update.measured
-            self._on_event(SimulationEvent("trained", number, piece.name, update.summary))
-        size = sum(item.path.stat().st_size for item in updates)
-        names = [piece.name for piece in pieces]
-        gathered = self._hierarchy.gather(
-            list(zip(names, updates, strict=True)), self._shapes, self._workdir
-        )
-        job = with_actual_participation(self._spec, len(pieces), len(self.names))
+            training[item.name], measured[item.name] = update.summary, update.measured
+            self._on_event(SimulationEvent("trained", number, item.name, update.summary))
+        bytes_up = sum(file.path.stat().st_size for file in updates)
+        shapes = trained_shapes(self._spec, read_header(global_file(self._workdir, 0)).shapes)
+        inputs = [(item.name, file) for item, file in zip(scheduled, updates, strict=True)]
+        gathered = self._hierarchy.gather(inputs, shapes, self._workdir)
+        job = with_actual_participation(self._spec, len(scheduled), len(self.names))
         report = self._fold(job, number, gathered.updates)
-        for item in (*updates, *gathered.made):
-            item.path.unlink()
-        if gathered.made:  # of clusters' means it says nothing of the devices' own factors
+        for file in (*updates, *gathered.cluster_updates):
+            file.path.unlink()
+        if gathered.cluster_updates:  # means of clusters are not the devices' own factors
             report = replace(report, aggregation_error=None)
-        return AggregatedRound(report, training, size, gathered.levels, measured)
+        return AggregatedRound(report, training, bytes_up, gathered.levels, measured)
 
-    @property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what a device sends where all devices are alike."""
-        return trained_shapes(self._spec, read_header(global_file(self._workdir, 0)).shapes)
+    def _train(self, item: ScheduledUpdate) -> Update:
+        return self._session.train(
+            self._spec_of(item.name),
+            global_file(self._workdir, item.base - 1),
+            self._devices[item.name],
+            item.base,
+            item.slot,
+            draw=item.draw,
+            device_state=DeviceState(self._private_folder(item.slot), self._served_state),
+        )
 
-    def _own(self, slot: int) -> Path:
-        """A device's private folder."""
+    def _private_folder(self, slot: int) -> Path:
         return self._workdir / f"own-{slot}"
 
     @property
     def _served_state(self) -> Path | None:
-        """The server's state, where the strategy lets devices see it."""
+        """The server's state, if the strategy serves it to devices."""
         return self._state if self._spec.strategy.serves_state else None
 
     def _fold(self, job: JobSpec, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
@@ -243,14 +236,16 @@ class RoundRunner:
         return served.report
 
     def evaluate(self, number: int) -> dict[str, Evaluation]:
-        """Loss and ROUGE of a round's model on every device; nothing where that is not due."""
-        found: dict[str, Evaluation] = {}
+        """Loss and ROUGE of a round's model on every device; {} if evaluation is not due."""
+        if not self._spec.evaluation.due(number, self._spec.rounds):
+            return {}
+        evaluations: dict[str, Evaluation] = {}
         weights = global_file(self._workdir, number)
-        due = self._spec.evaluation.due(number, self._spec.rounds)
-        for name in self.names if due else ():
-            source = self._devices[name]
-            spec = tailored(self._spec, for_evaluation(self._changes[name]))
-            own = DeviceState(self._own(self.slots[name]))
-            found[name] = self._session.evaluate(spec, weights, source, self._hooks, number, own)
-            self._on_event(SimulationEvent("evaluated", number, name, found[name]))
-        return found
+        for name in self.names:
+            spec = tailored(self._spec, for_evaluation(self._overrides[name]))
+            state = DeviceState(self._private_folder(self.slots[name]))
+            evaluations[name] = self._session.evaluate(
+                spec, weights, self._devices[name], round_number=number, device_state=state
+            )
+            self._on_event(SimulationEvent("evaluated", number, name, evaluations[name]))
+        return evaluations

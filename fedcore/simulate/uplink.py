@@ -1,4 +1,4 @@
-"""Updates of simulated devices, written as a launched job's devices write them."""
+"""Updates of simulated devices, in the frames and codecs of a launched job."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from fedcore.wire.update import Encoding, write_update
 
 
 class Uplink:
-    """One device's way up: its codec, and with error feedback what it still owes.
+    """One device's uplink: its codec and, with error feedback, its residual.
 
-    A simulated link is as fast as any, so ``auto`` means fp32 here.
+    A simulated link has no bandwidth to measure, so ``auto`` means fp32 here.
     """
 
     def __init__(self, spec: JobSpec, slot: int, folder: Path) -> None:
         self._spec, self._slot = spec, slot
         self._chain = spec.wire.chain or PLAIN
         self._residuals = None
-        owes = spec.wire.error_feedback and not spec.adapter.averaging.refactors
-        if owes and self._chain.lossy:
+        has_feedback = spec.wire.error_feedback and not spec.adapter.averaging.refactors
+        if has_feedback and self._chain.lossy:
             self._residuals = Residuals(folder / f"residuals-{slot}")
-        self._taken: AcceptedUpdate | None = None
+        self._accepted: AcceptedUpdate | None = None
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], number: int) -> FrameInfo:
-        """Write the update of a round; it counts as taken."""
+        """Write the update of a round; it counts as accepted."""
         encoding = Encoding.of_update(self._chain, self._spec.seed, number, self._slot)
         meta = {"kind": "update", "slot": str(self._slot)}
         if self._residuals is None:
             return write_update(path, tensors, meta, encoding)
-        info = self._residuals.write(path, tensors, meta, encoding, number, self._taken)
-        self._taken = AcceptedUpdate(number, info.sha256)
+        info = self._residuals.write(path, tensors, meta, encoding, number, self._accepted)
+        self._accepted = AcceptedUpdate(number, info.sha256)
         return info

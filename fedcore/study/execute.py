@@ -13,8 +13,9 @@ import torch
 from fedcore.errors import FoldError, TrainingError
 from fedcore.plan.fedpipe.types import Allocation
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
-from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
+from fedcore.simulate.federation import simulate
 from fedcore.simulate.partitioning import deal
+from fedcore.simulate.results import RoundResult, SimulationEvent
 from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.study.metrics import Record
 from fedcore.study.runs import RunStore, StudyRun

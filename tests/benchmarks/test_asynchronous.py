@@ -21,7 +21,7 @@ from fedcore.wire.frame import FrameInfo
 
 
 class Idle:
-    """A workshop whose devices take their time and learn nothing."""
+    """A runner whose devices take time and train nothing."""
 
     names = sorted(SLOWNESS)
     slots = {name: slot for slot, name in enumerate(names)}
@@ -41,7 +41,7 @@ class Idle:
     def up_bytes(self, name: str) -> int:
         return 230_000
 
-    def make(self, number: int, pieces: Sequence[ScheduledUpdate]) -> AggregatedRound:
+    def aggregate(self, number: int, pieces: Sequence[ScheduledUpdate]) -> AggregatedRound:
         frame = FrameInfo(str(number), 0)
         return AggregatedRound(FoldReport({}, {}, None, 0.0, 0, frame, frame), {}, 0)
 

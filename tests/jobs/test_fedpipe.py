@@ -16,7 +16,7 @@ from fedcore.hardware.profile import Hardware
 from fedcore.plan.fedpipe.allocate import choose
 from fedcore.plan.fedpipe.fleet import plans
 from fedcore.plan.fedpipe.types import Budget
-from fedcore.simulate.fedpipe_plans import candidate_of
+from fedcore.simulate.fedpipe_allocation import candidate_of
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.options.method import FEDPIPE_SCORES
 from fedcore.spec.parse import parse_spec

@@ -69,10 +69,10 @@ def federation(spec: JobSpec, devices: Sources, work: Path) -> Any:
 
 def local_baseline(spec: JobSpec, devices: Sources, work: Path) -> Any:
     """What ``python -m fedcore.simulate --alone`` writes of the same devices."""
-    from fedcore.simulate.baselines import run_alone
+    from fedcore.simulate.baselines import run_baselines
     from fedcore.simulate.federation import simulate
 
-    return run_alone(spec, devices, work, simulate(spec, devices, work), {})
+    return run_baselines(spec, devices, work, simulate(spec, devices, work), {})
 
 
 def agglomerative(spec: JobSpec, devices: Sources, work: Path) -> Any:

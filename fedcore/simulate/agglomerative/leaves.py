@@ -1,4 +1,4 @@
-"""A tree as its devices see it: rounds like those of any other simulation, for comparisons."""
+"""Rounds of a tree reduced to its leaves, to compare them with other simulations."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fedcore.train.datasets import Source
 def simulate_leaves(
     spec: JobSpec, devices: Mapping[str, Source], workdir: Path | str, on_event: OnEvent
 ) -> list[RoundResult]:
-    """Run the tree of an agglomerative job; report what its devices make of it.
+    """Run the tree of an agglomerative job and report the results of its devices.
 
-    Loss and ROUGE are those of each device's own model on its own validation part; bytes are those
-    of all links; the hash is over the weights of all nodes.
+    Loss and ROUGE are those of each device's model on its own validation part. Bytes are those of
+    all links. The hash covers the weights of all nodes.
     """
     results: list[RoundResult] = []
 
     def listen(event: SimulationEvent) -> None:
         if isinstance(event.value, TreeRound):
-            results.append(seen_below(event.value))
+            results.append(leaves_of(event.value))
             on_event(SimulationEvent("round", event.round_number, "", results[-1]))
 
     simulate_tree(spec, devices, workdir, listen, parents_of(spec.tree.parents))
     return results
 
 
-def seen_below(tree: TreeRound) -> RoundResult:
-    """A round of the tree as a round of its devices."""
+def leaves_of(tree: TreeRound) -> RoundResult:
+    """The results of the leaves in a round of the tree."""
     end = tree.levels[0]
     return RoundResult(
         number=tree.number,

@@ -1,4 +1,4 @@
-"""What a round of a tree was: every level's figures and every link's bytes."""
+"""Results of a round of a tree: the scores of each level and the bytes of each link."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedcore.train.loop import TrainSummary
 
 @dataclass(frozen=True)
 class TreeLink:
-    """What travelled between a child and its parent in a round: packed logits, nothing else."""
+    """Bytes of packed logits between a child and its parent in a round."""
 
     child: str
     parent: str
@@ -23,8 +23,10 @@ class TreeLink:
 
 @dataclass(frozen=True)
 class LevelResult:
-    """One level, from the leaves (``end``) up. Leaves are evaluated on their own validation parts,
-    all other nodes on the held-back part of the bridge; empty where the round did not evaluate.
+    """One level, from the leaves (``end``) up.
+
+    Leaves are evaluated on their own validation parts, all other nodes on that of the bridge.
+    ``evaluations`` is empty if the round was not evaluated.
     """
 
     name: str

@@ -1,13 +1,13 @@
-"""The rounds of a tree of models that teach each other over bridge samples.
+"""Rounds of agglomerative training: a tree of models that distil over bridge samples.
 
-A round climbs the tree. Leaves train on their own examples and the bridge, with what their parent
-said there in the round before; each node then sends what it says on the bridge to its parent, and
-the parent learns the bridge from the mean of its children. No weights travel, and no text.
+A round goes up the tree. Leaves train on their own examples and the bridge, with their parent's
+logits of the round before. Each node then sends its logits on the bridge to its parent, which
+trains on the bridge with the mean of its children's logits. No weights and no text travel.
 
 Our choices where arXiv 2312.11489 leaves it open: every node trains once a round, from the leaves
-up; a parent says the same to all its children, with top-k and temperature as upwards; children
-count by the examples below them; a node between has one teacher, half the mean of its children and
-half its parent. In round 1 no parent has learned anything, so none is listened to.
+up. A parent sends the same logits to all its children, with the top k and temperature of those
+upwards. Children are weighted by the examples below them. An inner node has one teacher, half the
+mean of its children and half its parent. In round 1 no parent has trained, so none is a teacher.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from fedcore.methods.distillation.logits_frame import read_packed, write_packed
 from fedcore.methods.distillation.packed_logits import PackedLogits, mean
 from fedcore.simulate.agglomerative.nodes import NodeLevel
 from fedcore.simulate.agglomerative.tree_results import LevelResult, TreeLink, TreeRound
-from fedcore.simulate.results import OnEvent, SimulationEvent
+from fedcore.simulate.results import OnEvent, SimulationEvent, ignore
 from fedcore.spec.job import JobSpec
-from fedcore.spec.levels import Levels, grown, level_names, level_specs, planted
+from fedcore.spec.levels import grown, level_names, level_specs, planted
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.loop import TrainSummary
-from fedcore.train.telemetry import Hooks
 
 
 def simulate_tree(
@@ -41,15 +40,11 @@ def simulate_tree(
 ) -> list[TreeRound]:
     """Run every round of a job whose method is agglomerative; devices are the leaves.
 
-    ``parents`` (child -> parent) says the tree; without it one is grown as ``distill`` says.
-    Raises SpecError for what is no tree and for more tokens than there are, ModelError for models
-    of unlike vocabularies, DataError for a bridge without samples.
+    ``parents`` (child -> parent) defines the tree; by default ``distill`` does. Raises SpecError
+    for an invalid tree or too large a ``top_k``, ModelError for different vocabularies, DataError
+    for a bridge without samples.
     """
-    return _Tree(spec, devices, Path(workdir), on_event or _ignore, parents or {}).run()
-
-
-def _ignore(event: SimulationEvent) -> None:
-    del event
+    return _Tree(spec, devices, Path(workdir), on_event or ignore, parents or {}).run()
 
 
 class _Tree:
@@ -62,12 +57,19 @@ class _Tree:
         parents: Mapping[str, str],
     ) -> None:
         self.spec, self.devices, self.workdir, self.on_event = spec, devices, workdir, on_event
-        self.tree = _tree(spec, devices, parents)
+        leaves = sorted(spec.participation.devices or devices)
+        if missing := [name for name in leaves if name not in devices]:
+            raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
+        above = len(spec.distill.models)
+        if parents:
+            self.tree = planted(leaves, above, parents)
+        else:
+            self.tree = grown(leaves, above, spec.distill.children)
         specs = level_specs(spec)
         vocabulary_of(specs)
         bridge = bridge_source(spec.distill, workdir)
         self.levels = [
-            NodeLevel(item, bridge, workdir / f"level-{number}", workdir / "cache", Hooks())
+            NodeLevel(item, bridge, workdir / f"level-{number}", workdir / "cache")
             for number, item in enumerate(specs)
         ]
         check_bridges(specs, [level.node.bridge for level in self.levels])
@@ -78,7 +80,7 @@ class _Tree:
             for slot, name in enumerate(row)
         }
         self.weights: dict[str, int] = {}
-        self.moved: dict[str, dict[str, int]] = {}
+        self.moved_bytes: dict[str, dict[str, int]] = {}
 
     def run(self) -> list[TreeRound]:
         began = time.perf_counter()
@@ -92,42 +94,45 @@ class _Tree:
             )
         results = [self._result(0, {}, began)]
         for number in range(1, self.spec.rounds + 1):
-            results.append(self._round(number))
+            began = time.perf_counter()
+            training = self._train(number)
+            results.append(self._result(number, training, began))
         return results
 
-    def _round(self, number: int) -> TreeRound:
-        began = time.perf_counter()
-        self.moved = {name: {"up": 0, "down": 0} for name in self.tree.parents}
+    def _train(self, number: int) -> dict[str, TrainSummary]:
+        """Train every node once, from the leaves up, and write its logits."""
+        self.moved_bytes = {name: {"up": 0, "down": 0} for name in self.tree.parents}
         training: dict[str, TrainSummary] = {}
         for name, (level, slot) in self.places.items():
             nodes, source = self.levels[level], self.devices.get(name)
-            told = self._teacher(name, number)
-            training[name] = nodes.train(slot, number, source, told)
-            write_packed(self._said(name), nodes.speak(slot), nodes.expected.bridge)
+            teacher = self._teacher(name, number)
+            training[name] = nodes.train(slot, number, source, teacher)
+            logits = nodes.bridge_logits(slot)
+            write_packed(self._logits_file(name), logits, nodes.expected.bridge)
             self.on_event(SimulationEvent("trained", number, name, training[name]))
-        return self._result(number, training, began)
+        return training
 
     def _teacher(self, name: str, number: int) -> PackedLogits | None:
-        """What a node learns from: its children's mean, its parent, or half of each."""
+        """A node's teacher: its children's mean, its parent, or half of each."""
         children = self.tree.children(name)
-        told = [self._read(child, name, child, "up") for child in children]
+        logits = [self._read(child, name, child, "up") for child in children]
         weights = [float(self.weights[child]) for child in children]
         parent = self.tree.parents.get(name)
         if parent and number > 1:
-            told.append(self._read(parent, name, name, "down"))
+            logits.append(self._read(parent, name, name, "down"))
             weights.append(sum(weights) or 1.0)
-        if len(told) < 2:
-            return told[0] if told else None
-        return mean(told, weights)
+        if len(logits) < 2:
+            return logits[0] if logits else None
+        return mean(logits, weights)
 
-    def _read(self, speaker: str, listener: str, link: str, way: str) -> PackedLogits:
-        """The speaker's frame as the listener reads it; its bytes are counted on the link."""
-        path = self._said(speaker)
-        self.moved[link][way] += path.stat().st_size
-        level, _ = self.places[listener]
+    def _read(self, sender: str, receiver: str, link: str, way: str) -> PackedLogits:
+        """Read the sender's frame for the receiver and count its bytes on the link."""
+        path = self._logits_file(sender)
+        self.moved_bytes[link][way] += path.stat().st_size
+        level, _ = self.places[receiver]
         return read_packed(path, self.levels[level].expected)
 
-    def _said(self, name: str) -> Path:
+    def _logits_file(self, name: str) -> Path:
         level, slot = self.places[name]
         return self.workdir / f"level-{level}" / f"{slot}-says.safetensors"
 
@@ -144,7 +149,7 @@ class _Tree:
         )
         links = tuple(
             TreeLink(name, self.tree.parents[name], way["up"], way["down"])
-            for name, way in self.moved.items()
+            for name, way in self.moved_bytes.items()
         )
         sha256 = {
             name: self.levels[level].sha256(slot) for name, (level, slot) in self.places.items()
@@ -154,19 +159,9 @@ class _Tree:
         return result
 
     def _evaluate(self, number: int, row: tuple[str, ...]) -> dict[str, Evaluation]:
-        found = {}
+        evaluations = {}
         for name in row:
             level, slot = self.places[name]
-            found[name] = self.levels[level].evaluate(slot, self.devices.get(name))
-            self.on_event(SimulationEvent("evaluated", number, name, found[name]))
-        return found
-
-
-def _tree(spec: JobSpec, devices: Mapping[str, Source], parents: Mapping[str, str]) -> Levels:
-    leaves = sorted(spec.participation.devices or devices)
-    if missing := [name for name in leaves if name not in devices]:
-        raise DataError(f"no data for {', '.join(missing)}; name devices that exist")
-    above = len(spec.distill.models)
-    if parents:
-        return planted(leaves, above, parents)
-    return grown(leaves, above, spec.distill.children)
+            evaluations[name] = self.levels[level].evaluate(slot, self.devices.get(name))
+            self.on_event(SimulationEvent("evaluated", number, name, evaluations[name]))
+        return evaluations

@@ -20,7 +20,8 @@ from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.load import load_base
 from fedcore.model.parameters import set_trainable
 from fedcore.model.quantise import BLOCK, NF4_LEVELS, SCHEMES, QuantisedLinear
-from fedcore.simulate.federation import RoundResult, global_file, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult, global_file
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.train.datasets import Source

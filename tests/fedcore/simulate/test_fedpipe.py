@@ -15,7 +15,8 @@ from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.allocate import choose
 from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import RoundResult, SimulationEvent, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult, SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.parse import parse_spec

@@ -15,7 +15,8 @@ from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.workload import Workload
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import global_file, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import global_file
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
 from fedcore.spec.overrides import PREFIX, factor_name, trained_shapes

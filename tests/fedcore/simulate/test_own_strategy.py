@@ -13,7 +13,8 @@ from fedcore.aggregation.folds import MEDIAN, WEIGHTED_MEAN
 from fedcore.aggregation.server_optimizers import Moments, ServerOptimizer
 from fedcore.aggregation.strategies import Strategy, build, clip_norm
 from fedcore.errors import SpecError
-from fedcore.simulate.federation import RoundResult, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult
 from fedcore.spec.job import JobSpec
 from fedcore.train.datasets import Source
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl

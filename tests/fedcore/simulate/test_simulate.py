@@ -13,7 +13,8 @@ import pytest
 from fedcore.formats.frame_header import sha256_file
 from fedcore.methods.session import Session
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import RoundResult, SimulationEvent, global_file, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult, SimulationEvent, global_file
 from fedcore.train.datasets import Source
 from tests.fedcore.conftest import WORDS, sentences, spec_of, write_jsonl
 

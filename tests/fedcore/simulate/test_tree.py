@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fedcore.errors import SpecError
-from fedcore.simulate.federation import RoundResult, global_file, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult, global_file
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 from fedcore.wire.frame import FrameReader

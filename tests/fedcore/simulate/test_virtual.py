@@ -13,8 +13,9 @@ from fedcore.formats.frame_header import read_header
 from fedcore.hardware.links import LINKS, Link
 from fedcore.hardware.virtual_device import Machine
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import RoundResult, SimulationEvent, global_file, simulate
+from fedcore.simulate.federation import simulate
 from fedcore.simulate.fleet_options import FleetOptions, fleet_of
+from fedcore.simulate.results import RoundResult, SimulationEvent, global_file
 from fedcore.train.datasets import Source
 from fedcore.train.loop import TrainSummary
 from tests.fedcore.conftest import sentences, spec_of, write_jsonl
@@ -172,7 +173,7 @@ def test_training_again_on_the_same_weights_draws_another_order(site: Site) -> N
 
 FILES = [
     ('[[device]]\nslowness = 3\n[[device]]\nseconds_per_step = 0.5\nlink = "wifi"', "", 2),
-    ("[[device]]\n", "says nothing of b; add them", 2),
+    ("[[device]]\n", "does not describe b; add them", 2),
     ('[[device]]\nname = "x"', "there is no device 'x'", 2),
     ("[[device]]\nspeed = 3", "unknown 'speed'", 2),
     ("[[device]]\nslowness = -3", "slowness must be a number above 0, not -3", 2),

@@ -16,7 +16,8 @@ from fedcore.aggregation.next_model import fold_and_serve
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.formats.frame_header import read_header, sha256_file
 from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
-from fedcore.simulate.federation import RoundResult, global_file, simulate
+from fedcore.simulate.federation import simulate
+from fedcore.simulate.results import RoundResult, global_file
 from fedcore.spec.job import JobSpec
 from fedcore.train.datasets import Source
 from fedcore.wire.downlink import rebuild

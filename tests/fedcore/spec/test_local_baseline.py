@@ -11,7 +11,8 @@ from fedcore.errors import SpecError
 from fedcore.formats.frame_header import sha256_file
 from fedcore.methods.session import Session
 from fedcore.simulate.__main__ import main
-from fedcore.simulate.federation import global_file, simulate, simulate_alone
+from fedcore.simulate.federation import simulate, simulate_baseline
+from fedcore.simulate.results import global_file
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import (
     Compared,
@@ -111,7 +112,7 @@ def test_with_one_device_federated_is_alone_bit_for_bit(
     spec = spec_of(tiny, **changes)
     together = simulate(spec, {"pi": files["pi"]}, tmp_path / "together")
     seat = alone_seat(0, tailoring(spec, Member(0, "pi")))
-    alone = simulate_alone(spec, "pi", files["pi"], seat, tmp_path / "alone")
+    alone = simulate_baseline(spec, "pi", files["pi"], seat, tmp_path / "alone")
     assert [item.sha256 for item in alone] == [item.sha256 for item in together]
     assert [item.mean for item in alone] == [item.mean for item in together]
     assert alone[-1].sha256 != alone[0].sha256
@@ -125,10 +126,12 @@ def test_the_slot_stays_so_the_first_round_is_what_it_trained_with_others(
     together = simulate(spec, files, tmp_path / "together")
     seat = alone_seat(2, tailoring(spec, Member(2, "pi")))
     assert seat.tailoring["adapter.rank"] == 2
-    alone = simulate_alone(spec, "pi", files["pi"], seat, tmp_path / "alone")
+    alone = simulate_baseline(spec, "pi", files["pi"], seat, tmp_path / "alone")
     assert alone[0].sha256 == together[0].sha256
     assert alone[1].training["pi"].loss == together[1].training["pi"].loss
-    other = simulate_alone(spec, "pi", files["pi"], alone_seat(0, seat.tailoring), tmp_path / "0")
+    other = simulate_baseline(
+        spec, "pi", files["pi"], alone_seat(0, seat.tailoring), tmp_path / "0"
+    )
     assert other[1].sha256 != alone[1].sha256
 
 

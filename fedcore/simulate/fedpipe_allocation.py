@@ -1,8 +1,8 @@
-"""FedPipe's plans for simulated devices: each is probed, then planned."""
+"""FedPipe for simulated devices: probe each device, then allocate its adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,50 +15,44 @@ from fedcore.methods.session import Session
 from fedcore.model.load import resolve
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.fleet import plans
-from fedcore.plan.fedpipe.types import Allocation
+from fedcore.simulate.results import OnEvent, SimulationEvent
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import FEDPIPE
 from fedcore.spec.overrides import Tailoring
 from fedcore.train.datasets import Source
-from fedcore.train.telemetry import Hooks
-
-Told = Callable[[str, Allocation], None]
 
 
-def by_fedpipe(
+def allocate_devices(
     spec: JobSpec,
     session: Session,
     devices: Mapping[str, Source],
     weights: Path,
-    told: Told,
-    hooks: Hooks,
+    on_event: OnEvent,
 ) -> dict[str, Tailoring]:
-    """Probe each device at these weights and plan it; {} where the job does not ask for it.
+    """Probe each device at these weights and allocate its adapters; overrides by device name.
 
-    ``devices`` in the order of their slots. Simulated devices have no hardware of their own: what
-    bounds a plan is ``method.memory_budget_mb``. Raises SpecError where that is too little, and for
-    a time budget.
+    ``devices`` in the order of their slots. Simulated devices have no hardware of their own, so
+    ``method.memory_budget_mb`` alone limits an allocation. Raises SpecError if it is too small, and
+    for a time budget.
     """
-    if spec.method.name != FEDPIPE:
-        return {}
     if spec.method.time_budget_s:
         message = "cannot be kept in a simulation, whose devices have no speed; leave it at 0"
         raise SpecError([Fault("method.time_budget_s", message)])
     sizes = Architecture.from_config(resolve(spec.model.name).config)
     scores = {
-        name: sensitivity(session, spec, weights, source, slot, hooks)
+        name: sensitivity(session, spec, weights, source, slot)
         for slot, (name, source) in enumerate(devices.items())
     }
     precision = PRECISION_NAMES[pick_precision(spec.train.precision, session.device)]
-    settled = replace(spec, train=replace(spec.train, precision=precision))
+    resolved = replace(spec, train=replace(spec.train, precision=precision))
     hardware = Hardware(accelerator=session.device.type != "cpu")
-    found = plans(settled, sizes, [candidate_of(spec, name, hardware) for name in devices], scores)
-    for name, choice in found.items():
-        told(name, choice)
-    return {name: choice.tailoring(spec) for name, choice in found.items()}
+    candidates = [candidate_of(spec, name, hardware) for name in devices]
+    allocations = plans(resolved, sizes, candidates, scores)
+    for name, allocation in allocations.items():
+        on_event(SimulationEvent("planned", 0, name, allocation))
+    return {name: allocation.tailoring(spec) for name, allocation in allocations.items()}
 
 
 def candidate_of(spec: JobSpec, name: str, hardware: Hardware) -> Candidate:
-    """A device of unknown memory and speed; how many examples it has decides nothing."""
+    """A device of unknown memory and speed; its number of examples does not matter."""
     longest = (spec.data.max_source_tokens, spec.data.max_target_tokens)
     return Candidate(name, hardware, 1, *longest, longest)
