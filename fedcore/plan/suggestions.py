@@ -121,7 +121,7 @@ CHANGES: tuple[Change, ...] = (
     Change("fewer-steps", "halve the local steps of a round", 2, _fewer_steps(max)),
     Change(
         "fewest-steps",
-        "half the steps of the device with the fewest, on each",
+        "run half as many steps as your smallest device does, on every device",
         3,
         _fewer_steps(min),
     ),

@@ -21,7 +21,7 @@ class ModelSpec:
         "nano",
         text(1, 300),
         "Model",
-        "nano, micro (untrained), google/flan-t5-small|base|large|xl, any T5 name, or a folder",
+        "a size from the list, a T5 model name from the Hub, or a folder",
     )
     base: str = option(
         "auto",

@@ -63,7 +63,7 @@ COLUMNS = (
     ),
     Column("tokens", "Tokens/s", "tokens/s", si),
     Column("mfu", "MFU", "% of its own peak", percent, full_scale=1.0),
-    Column("eta", "Tokens/s/W", "tokens/s/W", si),
+    Column("eta", "Tokens per joule", "tokens/s/W", si),
 )
 
 

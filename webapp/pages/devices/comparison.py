@@ -115,7 +115,7 @@ class Comparison:
         top, total = si(max(peaks), "FLOP/s"), si(sum(peaks), "FLOP/s")
         share = (
             f"{percent(sum(peaks) / reference_peak)} of one {self.reference.name} "
-            f"({si(reference_peak, 'FLOP/s')} dense bf16, data sheet)."
+            f"with {si(reference_peak, 'FLOP/s')} dense bf16 by its data sheet."
         )
         if len(self.rows) == 1:
             return f"{fastest} reaches {top}, {share}"

@@ -1,4 +1,4 @@
-"""Where the options of a new job stand in its form, and what is said of their choices."""
+"""Layout of the new-job form: sections, order, cards, and options that depend on others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedcore.spec.options.strategy import ADAPTIVE
 PER_DEVICE = ("ranks", "alphas", "modules")
 REFACTORING = tuple(str(name) for name, row in LOW_RANK_RULES.items() if row.refactors)
 
-# Where an option stands; the longest prefix that fits wins.
+# Section of each option; the longest matching prefix wins.
 SECTIONS: dict[str, tuple[str, str]] = {
-    "learn": ("What to learn", "The model to start from, and which of the devices' data it sees."),
-    "who": ("Who takes part", "Leave all unticked to use every device that holds enough data."),
-    "how": ("How it learns", "The method on the server, and the training on each device."),
-    "travel": ("How it travels", "Fewer bytes over slow links, at a stated loss of precision."),
-    "limits": ("Limits", "When the job ends and is measured, and how long a round waits for whom."),
+    "learn": ("Model and data", "The base model, and the data it is fine-tuned on."),
+    "who": ("Devices", "Select none to use every device with enough data."),
+    "how": ("Training", "Aggregation on the server, and training on each device."),
+    "travel": ("Compression", "Sends fewer bytes over slow links, at a known loss of precision."),
+    "limits": ("Limits", "Length of the job, evaluation, and how long a round waits."),
 }
 PLACES = {
     "name": "learn",
@@ -45,8 +45,8 @@ PLACES = {
     "wire": "travel",
 }
 ELSEWHERE = "limits"
-# These open their section in this order, each choice before what belongs to it, and none of them is
-# folded away; the others follow as they are declared.
+# Shown first in their section, in this order and outside the advanced part; a choice comes before
+# the options that depend on it. Other options follow in the order of declaration.
 FIRST = (
     *("name", "rounds"),
     *(KIND_PATH, "adapter.width", "adapter.last_layers", "adapter.rank", "adapter.alpha"),
@@ -58,7 +58,7 @@ FIRST = (
     *("method.rewards", "method.weights", "method.samples"),
 )
 
-# Options drawn as cards, with one line for each choice.
+# Options shown as cards: label and note of each choice.
 CARDS: dict[str, dict[str, tuple[str, str]]] = {
     "strategy.name": {
         "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
@@ -101,9 +101,9 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     KIND_PATH: {str(name): (row.label, row.note) for name, row in ADAPTERS.items()},
 }
-# Of cards that are many, those seen at once; the others unfold.
+# Cards shown at once, where there are many; the others are behind a fold.
 USUAL = {"strategy.name": ("fedavg", "fedprox", "fedadam")}
-# Options that matter only where another option has one of the values after it.
+# Options that apply only while another option has one of the values after it.
 ONLY_WITH: dict[str, tuple[str, ...]] = {
     **{
         f"adapter.{name}": (KIND_PATH, str(kind))

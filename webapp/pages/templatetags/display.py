@@ -45,6 +45,8 @@ TONES = {
     "training": "live",
     "uploading": "live",
 }
+# States whose name in the database is not the word on the page.
+LABELS = {"not asked": "not selected", "reported": "received", "folded": "merged"}
 
 
 @register.filter
@@ -81,8 +83,8 @@ def ago(at: datetime | None) -> str | SafeString:
 @register.simple_tag
 def state(word: str, label: str = "") -> SafeString:
     """Dot and word."""
-    tone = TONES.get(word, "idle")
-    return format_html('<span class="state" data-tone="{}">{}</span>', tone, label or word)
+    tone, text = TONES.get(word, "idle"), label or LABELS.get(word, word)
+    return format_html('<span class="state" data-tone="{}">{}</span>', tone, text)
 
 
 @register.simple_tag
