@@ -14,7 +14,6 @@ from fedcore.plan.cost.round import fetching, plan_devices
 from fedcore.plan.device_plan import DevicePlan
 from fedcore.plan.fedpipe.preview import before_the_probe
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import FEDPIPE
 from fedcore.spec.overrides import Member, auto_ranks, differs, tailored, tailoring
 
 
@@ -22,7 +21,7 @@ def devices_as_given(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> list[DevicePlan]:
     """A plan for each, by FedPipe where the job asks for it."""
-    if spec.method.name == FEDPIPE:
+    if spec.method.family.plans_each_device:
         return [before_the_probe(spec, sizes, device) for device in devices]
     return by_their_options(spec, sizes, devices)
 

@@ -18,7 +18,6 @@ from fedcore.plan.suggestions import CHANGES, Change
 from fedcore.rounds.durations import version_s
 from fedcore.rounds.sampling import devices_needed
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import FEDPIPE
 
 LARGE = 24  # devices; of more, each change is tried on those that matter
 LEAST_GAIN = 0.02  # a change that saves less than this share of a round is not worth telling
@@ -97,7 +96,7 @@ def plan_fleet(
         pairs = zip(plans, devices, strict=True)
         plans = [with_waiting(plan, device, plan.busy_s or 0.0) for plan, device in pairs]
     found = FleetPlan(tuple(plans), spec.rounds, updates, round_s, slowest)
-    if not advise or spec.method.name == FEDPIPE:
+    if not advise or spec.method.family.plans_each_device:
         return found
     return replace(_advised(found, spec, sizes, devices), advised=True)
 

@@ -23,7 +23,6 @@ from fedcore.simulate.options import fleet_options, parser, spec_from
 from fedcore.simulate.partitioning import deal
 from fedcore.simulate.results import RoundResult, SimulationEvent
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.spec.overrides import Tailoring
 from fedcore.train.datasets import Source
 
@@ -64,7 +63,7 @@ def _run(spec: JobSpec, args: argparse.Namespace, workdir: Path) -> dict[str, An
     source = Source(args.data, args.text_column, args.summary_column)
     split = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
     devices = deal(source, split, workdir)
-    if spec.method.name == AGGLOMERATIVE:
+    if spec.method.family.keeps_weights_on_device:
         refuse_fleet(fleet_options(args))
         return run_tree(spec, devices, workdir, not args.without_flat)
     print(f"{spec.model.name}, {spec.strategy.name}, {len(devices)} devices, {args.data}")

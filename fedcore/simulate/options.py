@@ -12,9 +12,9 @@ from fedcore.hardware.links import LINKS
 from fedcore.partition.kinds import SYNTAX
 from fedcore.simulate.fleet_options import FleetOptions, speeds_of
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.adapter import KIND_PATH, LORA_TARGETS, AdapterKind
+from fedcore.spec.options.adapter import KIND_PATH, AdapterKind
 from fedcore.spec.options.lowrank import LowRankRule
-from fedcore.spec.options.method import METHODS
+from fedcore.spec.options.method import METHOD_PATH, METHODS, MethodKind
 from fedcore.spec.options.participation import MODES
 from fedcore.spec.options.strategy import STRATEGIES
 from fedcore.spec.options.train import OPTIMIZERS, PRECISIONS
@@ -37,7 +37,7 @@ PATHS = {
     "ranks": "adapter.ranks",
     "alphas": "adapter.alphas",
     "adapter_rule": "adapter.aggregation",
-    "method": "method.name",
+    "method": METHOD_PATH,
     "models_above": "distill.models",
     "children": "distill.children",
     "bridge": "distill.bridge",
@@ -63,12 +63,6 @@ PATHS = {
     "over_selection": "participation.over_selection",
     "tiers": "participation.tiers",
     "tree": "tree.parents",
-}
-
-# Options that a method requires, unless the command line or --spec sets others.
-METHOD_NEEDS: dict[str, dict[str, Any]] = {
-    "fedpipe": {"adapter.aggregation": "flexlora", "adapter.targets": LORA_TARGETS},
-    "pftt": {KIND_PATH: "bottleneck"},
 }
 
 
@@ -118,7 +112,7 @@ def _add_spec_options(options: argparse.ArgumentParser) -> None:
     choices = {
         "adapter": tuple(map(str, AdapterKind)),
         "adapter_rule": tuple(map(str, LowRankRule)),
-        "method": METHODS,
+        "method": tuple(map(str, MethodKind)),
         "strategy": STRATEGIES,
         "optimizer": OPTIMIZERS,
         "precision": PRECISIONS,
@@ -151,7 +145,7 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
     if args.ranks and args.rank is None:  # the largest is what is served
         ranks = [int(word) for word in args.ranks.split(",") if word.isdigit()]
         _put(values, "adapter.rank", max(ranks, default=JobSpec().adapter.rank))
-    for path, value in METHOD_NEEDS.get(str(args.method), {}).items():
+    for path, value in METHODS[MethodKind(args.method or MethodKind.NONE)].needs.items():
         group, _, name = path.partition(".")
         values.setdefault(group, {}).setdefault(name, value)
     return parse_spec(values)

@@ -26,7 +26,6 @@ from fedcore.simulate.uplink import Uplink
 from fedcore.spec.job import JobSpec
 from fedcore.spec.local_baseline import Seat
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
-from fedcore.spec.options.method import FEDPIPE
 from fedcore.spec.overrides import (
     Member,
     Tailoring,
@@ -141,7 +140,7 @@ class RoundRunner:
 
     def plan(self) -> None:
         """Let FedPipe decide what each device trains, if that is the job's method."""
-        if self._spec.method.name != FEDPIPE:
+        if not self._spec.method.family.plans_each_device:
             return
         devices = {name: self._devices[name] for name in self.names}
         weights = global_file(self._workdir, 0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedcore.errors import Fault, SpecError
-from fedcore.spec.rules.distill import is_agglomerative
 
 if TYPE_CHECKING:
     from fedcore.spec.job import JobSpec
@@ -38,16 +37,17 @@ def level_specs(spec: JobSpec) -> list[JobSpec]:
 
 def taken_home(spec: JobSpec) -> JobSpec:
     """The job as the model has it that somebody takes home: the topmost level's."""
-    return level_specs(spec)[-1] if is_agglomerative(spec) else spec
+    return level_specs(spec)[-1] if spec.method.family.keeps_weights_on_device else spec
 
 
 def _above(spec: JobSpec, model: str) -> JobSpec:
     options = spec.distill
-    kept = "auto" if options.parents_train == "full" else spec.model.base
+    adapter = replace(spec.adapter, kind=options.parents_train)
+    base = spec.model.base if adapter.family.freezes_base else "auto"
     return replace(
         spec,
-        model=replace(spec.model, name=model, base=kept),
-        adapter=replace(spec.adapter, kind=options.parents_train),
+        model=replace(spec.model, name=model, base=base),
+        adapter=adapter,
         train=replace(
             spec.train,
             learning_rate=options.parent_learning_rate,

@@ -14,8 +14,8 @@ from typing import Any
 
 from fedcore.errors import Fault, SpecError
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.distill import AGGLOMERATIVE, DistillSpec
-from fedcore.spec.options.method import MethodSpec
+from fedcore.spec.options.distill import DistillSpec
+from fedcore.spec.options.method import METHOD_PATH, MethodSpec
 from fedcore.spec.options.participation import ParticipationSpec
 from fedcore.spec.options.strategy import StrategySpec
 from fedcore.spec.options.tree import TreeSpec
@@ -37,12 +37,7 @@ class Seat:
 
 def refusal(spec: JobSpec) -> str:
     """Why a job of this kind cannot be compared with training alone; '' if it can."""
-    if spec.method.name == AGGLOMERATIVE:
-        return (
-            "agglomerative devices learn from the larger models above them: alone there is nobody "
-            "to listen to, and nothing the same is left to compare"
-        )
-    return ""
+    return spec.method.family.no_baseline
 
 
 def alone_spec(spec: JobSpec, device: str) -> JobSpec:
@@ -54,7 +49,7 @@ def alone_spec(spec: JobSpec, device: str) -> JobSpec:
     Raises SpecError where the job has no such counterpart (``refusal``).
     """
     if why := refusal(spec):
-        raise SpecError([Fault("method.name", why)])
+        raise SpecError([Fault(METHOD_PATH, why)])
     patience = {name: getattr(spec.participation, name) for name in PATIENCE}
     words = f": {device} alone"
     return replace(

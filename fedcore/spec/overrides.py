@@ -16,7 +16,6 @@ from fedcore.errors import Fault, SpecError
 from fedcore.formats.codec_chain import Shapes
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AUTO_RANK, AdapterSpec
-from fedcore.spec.options.method import PFTT
 from fedcore.spec.options.ranks import entry_for, rank_of
 from fedcore.spec.parse import parse_spec
 from fedcore.spec.rewards import weighted
@@ -70,7 +69,8 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
     told = (member.slot, member.name, member.machine)
     if spec.method.weights:
         found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *told)
-    if spec.method.name == PFTT and (word := entry_for(spec.method.own_ranks, *told)):
+    personal = spec.method.family.has_personal_lora
+    if personal and (word := entry_for(spec.method.own_ranks, *told)):
         found["method.own_rank"] = int(word)
     if not adapter.family.trains_low_rank_factors or not adapter.mixed:
         return found
@@ -151,9 +151,9 @@ def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def lora_of(spec: JobSpec) -> AdapterSpec | None:
-    """The LoRA that a device trains: the job's, or under PFTT its own; None: it trains none."""
+    """The LoRA that a device trains: the job's, or its personal one; None: it trains none."""
     method = spec.method
-    if method.name == PFTT:
+    if method.family.has_personal_lora:
         alpha = method.own_scale * method.own_rank
         dropout = spec.adapter.dropout
         return AdapterSpec(

@@ -12,7 +12,6 @@ from fedcore.spec.checks import check_of, shortened, shown
 from fedcore.spec.job import JobSpec, _hints
 from fedcore.spec.rules import (
     adapter,
-    distill,
     method,
     participation,
     ranks,
@@ -87,7 +86,6 @@ RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
     *ranks.RULES,
     *strategy.RULES,
     *method.RULES,
-    *distill.RULES,
     *participation.RULES,
     *tree.RULES,
     *wire.RULES,

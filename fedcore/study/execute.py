@@ -16,12 +16,12 @@ from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.federation import simulate
 from fedcore.simulate.partitioning import deal
 from fedcore.simulate.results import RoundResult, SimulationEvent
-from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.method import Exchange
 from fedcore.study.metrics import Record
 from fedcore.study.runs import RunStore, StudyRun
 from fedcore.train.datasets import Source
 
-SIMULATIONS = {AGGLOMERATIVE: simulate_leaves}  # of methods that have one of their own
+SIMULATIONS = {Exchange.UPDATES: simulate, Exchange.LOGITS: simulate_leaves}
 
 OnRound = Callable[[int, int], None]  # rounds done, of how many
 
@@ -50,7 +50,7 @@ def execute(
 
     failure = ""
     try:
-        SIMULATIONS.get(spec.method.name, simulate)(spec, devices, workdir, listen)
+        SIMULATIONS[spec.method.family.exchange](spec, devices, workdir, listen)
     except (TrainingError, FoldError) as error:
         failure = str(error)
     made_with = {"torch": torch.__version__, "threads": str(threads)}

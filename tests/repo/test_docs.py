@@ -15,7 +15,7 @@ from fedcore.rounds.types import AssignmentPhase, RoundPhase
 from fedcore.spec import job
 from fedcore.spec.options.adapter import LORA_TARGETS, AdapterKind
 from fedcore.spec.options.lowrank import LowRankRule
-from fedcore.spec.options.method import METHODS
+from fedcore.spec.options.method import MethodKind
 from fedcore.spec.options.participation import MODES
 from fedcore.spec.options.strategy import FOLDS, STRATEGIES
 from fedcore.spec.options.train import BASES, KERNELS, SCHEDULES
@@ -212,7 +212,7 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
     "names",
     [
         STRATEGIES,
-        METHODS,
+        tuple(MethodKind),
         FOLDS,
         tuple(AdapterKind),
         tuple(LowRankRule),

@@ -13,7 +13,7 @@ from django.db import DatabaseError, transaction
 
 from fedcore.errors import EdgewiseError
 from fedcore.model.initial import InitialInfo, write_initial
-from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.method import Exchange
 from webapp.common.task_queue import ADVANCE, send_after_commit
 from webapp.jobs.artefacts.store import ArtefactRefused, incoming_dir, refuse_full_disk, store
 from webapp.jobs.lifecycle.event_log import job_event
@@ -63,7 +63,7 @@ def initialise_job(job_id: UUID) -> None:
 
 def _first(job: Job) -> First:
     with refuse_full_disk(), tempfile.TemporaryDirectory(dir=incoming_dir()) as folder:
-        begin = BEGINNINGS.get(job.job_spec.method.name, _write)
+        begin = BEGINNINGS[job.job_spec.method.family.exchange]
         return begin(job, Path(folder))
 
 
@@ -73,9 +73,10 @@ def _write(job: Job, folder: Path) -> First:
     return First(info, store(path, info.sha256, ArtefactKind.GLOBAL, "aggregate"))
 
 
-BEGINNINGS: Mapping[str, Callable[[Job, Path], First]] = {
-    AGGLOMERATIVE: model_tree.begin
-}  # by the name of the method
+BEGINNINGS: Mapping[Exchange, Callable[[Job, Path], First]] = {
+    Exchange.UPDATES: _write,
+    Exchange.LOGITS: model_tree.begin,
+}
 
 
 def _figures(info: InitialInfo) -> dict[str, object]:

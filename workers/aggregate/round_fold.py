@@ -20,7 +20,7 @@ from fedcore.errors import EdgewiseError, FoldError, WireError
 from fedcore.formats.update_header import WIRE_KEY
 from fedcore.rounds.types import Aggregated, AggregationFailed, AssignmentPhase, RoundPhase
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.method import Exchange
 from fedcore.wire.frame import FrameInfo, check_header
 from webapp.jobs.artefacts import update_format
 from webapp.jobs.artefacts.store import (
@@ -49,7 +49,7 @@ def fold_round(round_id: int) -> None:
         shard_plan.forget(row)
         return
     with failing(row):
-        result = FOLDS.get(row.job.job_spec.method.name, _fold)(row)
+        result = FOLDS[row.job.job_spec.method.family.exchange](row)
         if result is None:  # shards of it are still folded, by other workers too
             return
         _conclude(row, result)
@@ -110,9 +110,10 @@ def _fold(row: Round) -> Result | None:
     )
 
 
-FOLDS: Mapping[str, Callable[[Round], Result | None]] = {
-    AGGLOMERATIVE: model_tree.relay
-}  # by the name of the method
+FOLDS: Mapping[Exchange, Callable[[Round], Result | None]] = {
+    Exchange.UPDATES: _fold,
+    Exchange.LOGITS: model_tree.relay,
+}
 
 
 def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:

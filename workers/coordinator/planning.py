@@ -14,7 +14,7 @@ from fedcore.rounds.round_policy import round_policy, version_policy
 from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.participation import ParticipationSpec
-from fedcore.spec.rules.distill import is_agglomerative, training_devices
+from fedcore.spec.rules.method import training_devices
 from webapp.common.task_queue import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
 from webapp.jobs.lifecycle import cluster_setup, device_overrides
@@ -65,7 +65,8 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
     slots = {str(p.slot): p.slot for p in online}
     predicted = predicted_seconds(job, spec.participation, number)
     chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
-    policy = round_policy(spec.participation, chosen, predicted, heads_only=is_agglomerative(spec))
+    heads_only = spec.method.family.keeps_weights_on_device
+    policy = round_policy(spec.participation, chosen, predicted, heads_only=heads_only)
     return RoundPlan(
         tuple(slots[name] for name in chosen.members) if number else (),
         tuple(slots.values()) if spec.evaluation.due(number, spec.rounds) else (),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from fedcore.spec.checks import integer, number, one_of, option, string_list, text
 
-AGGLOMERATIVE = "agglomerative"
 PARENTS_TRAIN = ("full", "lora")
 PACKAGED_BRIDGE = "dialogues"
 INSTEAD = "simulate it (`python -m fedcore.simulate --method agglomerative`)"

@@ -1,39 +1,163 @@
 """What a job does beyond training and averaging: the group ``method`` of a specification.
 
-A method is one row of ``METHODS``; its options say in their help which method they belong to.
+``MethodKind`` is the family of methods. ``METHODS`` says of each what a specification, a form, the
+planner and the server need to know; its rules are in ``fedcore.spec.rules.methods``, its training
+in ``fedcore.methods``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
 
 from fedcore.spec.checks import integer, names, number, one_of, option, string_list
-from fedcore.spec.options.adapter import LORA_TARGETS
-from fedcore.spec.options.distill import AGGLOMERATIVE, DistillSpec
+from fedcore.spec.options.adapter import KIND_PATH, LORA_TARGETS, AdapterKind
+from fedcore.spec.options.distill import DistillSpec
+from fedcore.spec.options.lowrank import LowRankRule
 
-PFTT = "pftt"
 MOST_RANK = 1024
-
-
-PFIT = "pfit"
 BASELINES = ("value", "group")
-PFIT_OPTIONS = (
-    "rewards", "weights", "samples", "temperature", "passes", "clip", "anchor", "baseline",
-    "distance", "window", "supervised_steps",
-)  # fmt: skip
+FEDPIPE_SCORES = "sensitivity"  # the key of the matrices' scores in an evaluation's metrics
+METHOD_PATH = "method.name"  # as errors and forms name the option
 
 
-FEDPIPE = "fedpipe"
-FEDPIPE_SCORES = "sensitivity"  # what a report of the first evaluation calls its scores
+class MethodKind(StrEnum):
+    NONE = "none"
+    FEDJUDGE = "fedjudge"
+    PFTT = "pftt"
+    AGGLOMERATIVE = "agglomerative"
+    FEDPIPE = "fedpipe"
+    PFIT = "pfit"
 
 
-FEDJUDGE = "fedjudge"
-METHODS = ("none", FEDJUDGE, PFTT, AGGLOMERATIVE, FEDPIPE, PFIT)
+class Exchange(StrEnum):
+    """What devices send: the change of their weights, or their logits on shared text."""
+
+    UPDATES = "updates"
+    LOGITS = "logits"
+
+
+class LocalTraining(StrEnum):
+    """What devices learn from: reference summaries, or rewards of their own samples."""
+
+    REFERENCES = "references"
+    REWARDS = "rewards"
+
+
+@dataclass(frozen=True)
+class MethodFamily:
+    """What is true of one method.
+
+    ``options``: those that no other method reads. ``has_personal_lora``: each device trains a LoRA
+    that never leaves it. ``plans_each_device``: devices score their matrices before round 1, and
+    each gets its own plan. ``averages_in_trees``: a mean of clusters' means is as good as the mean.
+    ``needs``: options without which it cannot run, and their values. ``no_baseline``: why its
+    devices cannot be compared with training alone; '' where they can.
+    """
+
+    kind: MethodKind
+    label: str
+    note: str
+    options: tuple[str, ...] = ()
+    exchange: Exchange = Exchange.UPDATES
+    training: LocalTraining = LocalTraining.REFERENCES
+    has_personal_lora: bool = False
+    plans_each_device: bool = False
+    averages_in_trees: bool = False
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    no_baseline: str = ""
+
+    @property
+    def keeps_weights_on_device(self) -> bool:
+        """Whether each device has a model of its own and no weights are averaged."""
+        return self.exchange is Exchange.LOGITS
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether devices learn from rewards."""
+        return self.training is LocalTraining.REWARDS
+
+
+METHODS: Mapping[MethodKind, MethodFamily] = {
+    row.kind: row
+    for row in (
+        MethodFamily(
+            MethodKind.NONE,
+            "No method",
+            "Plain federated training. Start here.",
+            averages_in_trees=True,
+        ),
+        MethodFamily(
+            MethodKind.FEDJUDGE,
+            "FedJudge",
+            "Protects shared knowledge while each device learns its own data.",
+            options=("method.restraint",),
+        ),
+        MethodFamily(
+            MethodKind.PFTT,
+            "PFTT",
+            "Share bottlenecks, and let each device keep a LoRA of its own.",
+            options=tuple(
+                f"method.{name}" for name in ("own_rank", "own_ranks", "own_targets", "own_scale")
+            ),
+            has_personal_lora=True,
+            needs={KIND_PATH: str(AdapterKind.BOTTLENECK)},
+        ),
+        MethodFamily(
+            MethodKind.FEDPIPE,
+            "FedPipe",
+            "Plan matrices, ranks and base to fit each device; LoRA averaged by FlexLoRA.",
+            options=("method.memory_budget_mb", "method.time_budget_s"),
+            plans_each_device=True,
+            needs={
+                "adapter.aggregation": str(LowRankRule.FLEXLORA),
+                "adapter.targets": LORA_TARGETS,
+            },
+        ),
+        MethodFamily(
+            MethodKind.PFIT,
+            "PFIT",
+            "Each device learns from rewards of its own; LoRA or last layers.",
+            options=tuple(
+                f"method.{name}"
+                for name in (
+                    *("rewards", "weights", "samples", "temperature", "passes", "clip", "anchor"),
+                    *("baseline", "distance", "window", "supervised_steps"),
+                )
+            ),
+            training=LocalTraining.REWARDS,
+        ),
+        MethodFamily(
+            MethodKind.AGGLOMERATIVE,
+            "Agglomerative",
+            "Larger models above smaller ones, which teach each other over shared text.",
+            options=tuple(f"distill.{item.name}" for item in fields(DistillSpec)),
+            exchange=Exchange.LOGITS,
+            no_baseline=(
+                "agglomerative devices learn from the larger models above them: alone there is "
+                "nobody to listen to, and nothing the same is left to compare"
+            ),
+        ),
+    )
+}
+# The method that alone reads an option; beside any other the option would do nothing.
+OF_METHOD: Mapping[str, str] = {
+    path: str(kind) for kind, row in METHODS.items() for path in row.options
+}
+
+
+def stored_method(spec: Mapping[str, Any]) -> MethodFamily:
+    """The method of a specification in plain JSON values, as the database holds it."""
+    return METHODS[MethodKind(spec.get("method", {}).get("name", MethodKind.NONE))]
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    name: str = option("none", one_of(*METHODS), "Method", "none: plain federated training")
+    name: str = option(
+        "none", one_of(*map(str, MethodKind)), "Method", "none: plain federated training"
+    )
     restraint: float = option(
         0.5,
         number(0, 1e4),
@@ -111,16 +235,11 @@ class MethodSpec:
         0, integer(0, 1_000_000), "Supervised steps", "PFIT: of a round, before its rewards", True
     )
 
+    @property
+    def family(self) -> MethodFamily:
+        """What is true of the method."""
+        return METHODS[MethodKind(self.name)]
 
-# The method that alone reads an option; beside any other the option would do nothing.
-OF_METHOD: dict[str, str] = {
-    "method.restraint": FEDJUDGE,
-    "method.own_rank": PFTT,
-    "method.own_ranks": PFTT,
-    "method.own_targets": PFTT,
-    "method.own_scale": PFTT,
-    "method.memory_budget_mb": FEDPIPE,
-    "method.time_budget_s": FEDPIPE,
-    **{f"method.{name}": PFIT for name in PFIT_OPTIONS},
-    **{f"distill.{item.name}": AGGLOMERATIVE for item in fields(DistillSpec)},
-}
+    def scores_matrices(self, round_number: int) -> bool:
+        """Whether devices score their matrices when they evaluate the model of that round."""
+        return self.family.plans_each_device and round_number == 0

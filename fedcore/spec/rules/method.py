@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from operator import attrgetter
 
 from fedcore.errors import Fault
+from fedcore.families import table
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import OF_METHOD
-from fedcore.spec.rules import fedpipe, pfit, pftt
+from fedcore.spec.options.method import OF_METHOD, MethodKind
+from fedcore.spec.rules.contract import Rule, Rules
+from fedcore.topology import parents_of
 
 
 def _of_another_method(spec: JobSpec) -> list[Fault]:
@@ -20,9 +22,25 @@ def _of_another_method(spec: JobSpec) -> list[Fault]:
     return [Fault(path, message.format(OF_METHOD[path], name)) for path in wrong]
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
-    _of_another_method,
-    fedpipe.faults,
-    *pfit.RULES,
-    *pftt.RULES,
-)
+def _of_its_method(spec: JobSpec) -> list[Fault]:
+    return [fault for rule in METHOD_RULES[spec.method.family.kind].always for fault in rule(spec)]
+
+
+def launch_faults(spec: JobSpec) -> list[Fault]:
+    """Why a job cannot be launched on devices, though a simulation runs it."""
+    rules = METHOD_RULES[spec.method.family.kind].on_launch
+    return [fault for rule in rules for fault in rule(spec)]
+
+
+def training_devices(spec: JobSpec) -> tuple[str, ...]:
+    """The devices that may train, by name; none named: any.
+
+    Where devices keep their weights, a device trains only as a child of a named parent.
+    """
+    keeps = spec.method.family.keeps_weights_on_device
+    children = tuple(sorted(parents_of(spec.tree.parents))) if keeps else ()
+    return spec.participation.devices or children
+
+
+METHOD_RULES: Mapping[MethodKind, Rules] = table(MethodKind, "fedcore.spec.rules.methods.{}", Rules)
+RULES: tuple[Rule, ...] = (_of_another_method, _of_its_method)

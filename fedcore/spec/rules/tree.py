@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.distill import AGGLOMERATIVE
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
+from fedcore.spec.options.method import METHOD_PATH
 from fedcore.spec.options.strategy import REWEIGHTING
 from fedcore.topology import entry_faults
 
@@ -18,7 +18,7 @@ def _entries(spec: JobSpec) -> list[Fault]:
 
 def _means_of_means(spec: JobSpec) -> list[Fault]:
     """What a mean of clusters' means is not the same for, each with the reason."""
-    if not spec.tree.grown or spec.method.name == AGGLOMERATIVE:
+    if not spec.tree.grown or spec.method.family.keeps_weights_on_device:
         return []
     faults, strategy, rule = [], spec.strategy, spec.adapter.aggregation
     if spec.participation.buffered:
@@ -35,9 +35,9 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
         why = "needs the product of each device's factors, which a tree hides"
         message = f"{rule} {why}; take {' or '.join(exact)}"
         faults.append(Fault("adapter.aggregation", message))
-    if spec.method.name != "none":
+    if not spec.method.family.averages_in_trees:
         message = f"{spec.method.name} was made without a tree; leave one of them out"
-        faults.append(Fault("method.name", message))
+        faults.append(Fault(METHOD_PATH, message))
     return faults
 
 

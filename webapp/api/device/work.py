@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import ACTIVE, DELIVERED, AssignmentPhase, Task
-from fedcore.spec.rules.distill import is_agglomerative
 from webapp.common.wake import wake_job
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
@@ -106,9 +105,8 @@ def job_weights(assignment: Assignment) -> Artefact:
     Who learns from what another model says evaluates its own, and needs nothing for that.
     """
     round_ = assignment.round
-    evaluating = assignment.task == Task.EVALUATE.value and not is_agglomerative(
-        round_.job.job_spec
-    )
+    method = round_.job.job_spec.method.family
+    evaluating = assignment.task == Task.EVALUATE.value and not method.keeps_weights_on_device
     weights = (round_.global_artefact if evaluating else None) or round_.base_artefact
     if weights is None:
         raise AssignmentRefused("the round has no model yet; wait for the next offer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedcore.spec.options.method import PFIT
+from fedcore.spec.options.method import stored_method
 from fedcore.spec.rewards import described, extremes
 from webapp.jobs.models import Job, Participant
 
@@ -18,7 +18,7 @@ REWARDED = ("reward", BEFORE, AFTER)
 
 def has_rewards(job: Job) -> bool:
     """Whether the job's devices learn from rewards."""
-    return bool(job.spec.get("method", {}).get("name") == PFIT)
+    return stored_method(job.spec).has_rewards
 
 
 def newest_rewards(

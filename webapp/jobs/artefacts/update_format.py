@@ -21,7 +21,7 @@ from fedcore.formats.update_header import check_update_header, max_frame_bytes
 from fedcore.formats.wire_offer import AcceptedUpdate, WireOffer
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import DELIVERED, RoundPhase, Task
-from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.method import Exchange, stored_method
 from fedcore.spec.overrides import tailored, trained_shapes
 from webapp.common.units import number
 from webapp.devices.models import Device
@@ -46,11 +46,12 @@ class UpdateFormat:
     check: Callable[[FrameHeader, Assignment], None]
 
 
-FORMATS: Mapping[str, UpdateFormat] = {
-    AGGLOMERATIVE: UpdateFormat(
+FORMATS: Mapping[Exchange, UpdateFormat | None] = {
+    Exchange.UPDATES: None,
+    Exchange.LOGITS: UpdateFormat(
         logits_format.kind, logits_format.shapes, logits_format.max_bytes, logits_format.check
     ),
-}  # by the name of the method
+}  # by what devices send; None: updates under a codec
 
 
 class StepReference(TypedDict):
@@ -68,7 +69,7 @@ class ModelReference(TypedDict):
 
 
 def _format(job: Job) -> UpdateFormat | None:
-    return FORMATS.get(job.spec.get("method", {}).get("name", ""))
+    return FORMATS[stored_method(job.spec).exchange]
 
 
 def offer(assignment: Assignment) -> WireOffer:

@@ -10,7 +10,6 @@ from typing import TypedDict
 
 from fedcore.rounds.clusters import inputs_of_fold, leaf_updates
 from fedcore.rounds.types import DELIVERED, AssignmentState, Task
-from fedcore.spec.rules.distill import is_agglomerative
 from fedcore.topology import depth
 from webapp.jobs.artefacts.update_format import shapes_of
 from webapp.jobs.lifecycle.round_rows import assignment_key, to_round
@@ -132,7 +131,7 @@ def reported_text(assignment: Assignment) -> str:
     inputs = fold_input_rows(assignment)
     names = ", ".join(item.device.name for item in inputs)
     bytes_in, bytes_up = sum(map(_size_bytes, inputs)), _size_bytes(assignment)
-    if is_agglomerative(assignment.round.job.job_spec):
+    if assignment.round.job.job_spec.method.family.keeps_weights_on_device:
         return f"distilled {names}: {bytes_in:,} bytes of logits received, {bytes_up:,} sent"
     return f"aggregated {names}: {bytes_in:,} bytes of updates became {bytes_up:,}"
 

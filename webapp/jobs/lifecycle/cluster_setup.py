@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fedcore.errors import Fault, SpecError
 from fedcore.spec.job import JobSpec
-from fedcore.spec.rules.distill import is_agglomerative, training_devices
+from fedcore.spec.rules.method import training_devices
 from fedcore.topology import (
     Cluster,
     Roles,
@@ -34,7 +34,7 @@ def tree_faults(spec: JobSpec) -> list[Fault]:
     messages = device_faults(parents_of(spec.tree.parents), roles)
     if spec.tree.auto and not roles.aggregators:
         messages = ["no device may aggregate; give one the role 'aggregator' or 'both'"]
-    if not messages and is_agglomerative(spec):
+    if not messages and spec.method.family.keeps_weights_on_device:
         parents = shared_out(roles) if spec.tree.auto else parents_of(spec.tree.parents)
         messages = star_faults(parents, training)
     return [Fault("tree.parents", message) for message in messages]
@@ -66,7 +66,7 @@ def assign_clusters(spec: JobSpec, training: Sequence[Participant]) -> list[Part
     aggregators = {d.name: d for d in Device.objects.filter(revoked_at=None, role__in=AGGREGATING)}
     names = [row.device.name for row in training]
     parents = _parents(spec, aggregators.values(), names)
-    if is_agglomerative(spec) and (messages := star_faults(parents, names)):
+    if spec.method.family.keeps_weights_on_device and (messages := star_faults(parents, names)):
         raise SpecError([Fault("tree.parents", message) for message in messages])
     job, rows = training[0].job, list(training)
     for name in sorted(_heads_above(parents, names) - set(names)):

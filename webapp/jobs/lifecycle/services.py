@@ -10,7 +10,7 @@ from django.utils import timezone
 from fedcore.errors import EdgewiseError, Fault, SpecError
 from fedcore.rounds.job_lifecycle import PERSON_MOVES, JobPhase, move_refusal
 from fedcore.spec.job import JobSpec
-from fedcore.spec.rules.distill import launch_faults
+from fedcore.spec.rules.method import launch_faults
 from webapp.accounts.models import User
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle.cluster_setup import tree_faults

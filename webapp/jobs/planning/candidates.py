@@ -11,7 +11,7 @@ from fedcore.hardware.links import Link
 from fedcore.hardware.profile import hardware_of
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import PFIT
+from fedcore.spec.options.method import stored_method
 from webapp.common import units
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.models import Assignment, Job
@@ -69,9 +69,8 @@ def _rate(figures: Mapping[str, object], key: str, size: int) -> float | None:
 
 
 def _trains_alike(spec: JobSpec, last: Assignment) -> bool:
-    """Whether both are PFIT's training, or neither is."""
-    method = last.round.job.spec.get("method", {}).get("name")
-    return bool((spec.method.name == PFIT) == (method == PFIT))
+    """Whether both learn from references, or both from rewards."""
+    return spec.method.family.training is stored_method(last.round.job.spec).training
 
 
 def _mfu(figures: Mapping[str, object]) -> float | None:

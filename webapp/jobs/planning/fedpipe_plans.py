@@ -13,7 +13,7 @@ from fedcore.plan.fedpipe.types import Allocation
 from fedcore.plan.planner import FleetPlan
 from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import FEDPIPE
+from fedcore.spec.options.method import stored_method
 from webapp.devices.models import Dataset
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, Event, Job, Participant
@@ -26,7 +26,7 @@ PLANNED = ": planned: "  # between the device and the reason in a job's log
 
 def plan_texts(job: Job) -> list[tuple[str, str]]:
     """Device and plan, in words, of a job that was planned; by name."""
-    if job.spec.get("method", {}).get("name") != FEDPIPE:
+    if not stored_method(job.spec).plans_each_device:
         return []
     texts = Event.objects.filter(job=job, text__contains=PLANNED).order_by("seq")
     pairs = (text.partition(PLANNED) for text in texts.values_list("text", flat=True))
@@ -36,7 +36,8 @@ def plan_texts(job: Job) -> list[tuple[str, str]]:
 def budget_faults(spec: JobSpec, found: FleetPlan | None) -> list[Fault]:
     """A budget that no device can be planned with, at its option, with the least that would do."""
     method = spec.method
-    given = [name for name in BUDGETS if getattr(method, name)] if method.name == FEDPIPE else []
+    planned = method.family.plans_each_device
+    given = [name for name in BUDGETS if planned and getattr(method, name)]
     if not given or found is None or not found.devices or found.fitting:
         return []
     names: dict[str, list[str]] = {}
@@ -54,7 +55,7 @@ def assign_plans(job: Job, number: int, participants: Sequence[Participant]) -> 
     Raises SpecError with every device that no plan fits.
     """
     spec = job.job_spec
-    if spec.method.name != FEDPIPE or any(row.tailoring for row in participants):
+    if not spec.method.family.plans_each_device or any(row.tailoring for row in participants):
         return
     found = planned(job, spec, participants)
     if number == 0:

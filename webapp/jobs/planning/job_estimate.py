@@ -17,7 +17,7 @@ from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.device_plan import PHASES, DevicePlan
 from fedcore.plan.planner import FleetPlan, Improvement, plan_fleet, updates_of
 from fedcore.spec.job import JobSpec
-from fedcore.spec.rules.distill import training_devices
+from fedcore.spec.rules.method import training_devices
 from fedcore.topology import Cluster
 from webapp.common import units
 from webapp.devices.models import Dataset, Device, DeviceRole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedcore.spec.options.adapter import ADAPTERS, KIND_PATH
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
-from fedcore.spec.options.method import OF_METHOD
+from fedcore.spec.options.method import METHOD_PATH, METHODS, OF_METHOD
 from fedcore.spec.options.strategy import ADAPTIVE
 
 # Options that differ by device, and the rules that average adapters of unlike ranks.
@@ -53,7 +53,7 @@ FIRST = (
     *("adapter.aggregation", "adapter.ranks"),
     *("strategy.name", "strategy.proximal_mu", "strategy.fairness_q"),
     "strategy.server_learning_rate",
-    *("method.name", "method.restraint", "method.own_rank", "method.own_ranks"),
+    *(METHOD_PATH, "method.restraint", "method.own_rank", "method.own_ranks"),
     *("method.memory_budget_mb", "method.time_budget_s"),
     *("method.rewards", "method.weights", "method.samples"),
 )
@@ -78,20 +78,7 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
     "adapter.aggregation": {
         str(name): (row.label, row.note) for name, row in LOW_RANK_RULES.items()
     },
-    "method.name": {
-        "none": ("No method", "Plain federated training. Start here."),
-        "fedjudge": ("FedJudge", "Hold what matters to all while devices learn what is theirs."),
-        "pftt": ("PFTT", "Share bottlenecks, and let each device keep a LoRA of its own."),
-        "pfit": ("PFIT", "Each device learns from rewards of its own; LoRA or last layers."),
-        "fedpipe": (
-            "FedPipe",
-            "Plan matrices, ranks and base to fit each device; LoRA averaged by FlexLoRA.",
-        ),
-        "agglomerative": (
-            "Agglomerative",
-            "Larger models above smaller ones, which teach each other over shared text.",
-        ),
-    },
+    METHOD_PATH: {str(name): (row.label, row.note) for name, row in METHODS.items()},
     "participation.mode": {
         "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
         "buffered": (
@@ -124,5 +111,5 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
     "participation.staleness_exponent": ("participation.mode", "buffered"),
     "participation.staleness_threshold": ("participation.mode", "buffered"),
     "participation.deadline_slack": ("participation.mode", "synchronous"),
-    **{path: ("method.name", name) for path, name in OF_METHOD.items()},
+    **{path: (METHOD_PATH, name) for path, name in OF_METHOD.items()},
 }

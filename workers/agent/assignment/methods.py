@@ -18,7 +18,7 @@ from fedcore.methods.contract import DeviceState
 from fedcore.methods.distillation.logits_frame import read_packed
 from fedcore.methods.distillation.packed_logits import mean
 from fedcore.methods.session import Session, Update
-from fedcore.spec.options.distill import AGGLOMERATIVE
+from fedcore.spec.options.method import Exchange
 from fedcore.train.datasets import Source
 from fedcore.train.evaluate import Evaluation
 from fedcore.train.telemetry import Hooks
@@ -138,5 +138,7 @@ class Agglomerative(MethodRunner):
         return NodeRunner(self._workspace.session, self._private_folder(work), work, level)
 
 
-# Methods that do not average updates; all others are run by Averaging.
-METHOD_RUNNERS: Mapping[str, type[MethodRunner]] = {AGGLOMERATIVE: Agglomerative}
+METHOD_RUNNERS: Mapping[Exchange, type[MethodRunner]] = {
+    Exchange.UPDATES: Averaging,
+    Exchange.LOGITS: Agglomerative,
+}

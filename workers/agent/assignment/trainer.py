@@ -15,12 +15,11 @@ from fedcore.methods.fedpipe_probe import sensitivity
 from fedcore.methods.session import Session
 from fedcore.plan.cost.flops import mfu
 from fedcore.spec.options.method import FEDPIPE_SCORES
-from fedcore.spec.rules.fedpipe import probes
 from fedcore.train.datasets import Source
 from fedcore.train.telemetry import EvaluationProgress, Hooks, Measurement
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received
-from workers.agent.assignment.methods import METHOD_RUNNERS, Averaging, MethodRunner, Workspace
+from workers.agent.assignment.methods import METHOD_RUNNERS, MethodRunner, Workspace
 from workers.agent.profile.local_datasets import LocalDataset
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -78,7 +77,7 @@ class FedcoreTrainer:
         source = self._source(work)
         evaluation = self._method(work).evaluate(work, weights, source, hooks)
         metrics = _finite(evaluation.values())
-        if probes(work.spec, work.round):
+        if work.spec.method.scores_matrices(work.round):
             metrics[FEDPIPE_SCORES] = sensitivity(
                 self._session, work.spec, weights, source, work.slot, hooks
             )
@@ -105,7 +104,7 @@ class FedcoreTrainer:
         return Hooks(report=report, should_stop=callbacks.should_stop)
 
     def _method(self, work: AssignedWork) -> MethodRunner:
-        return METHOD_RUNNERS.get(work.spec.method.name, Averaging)(self._workspace)
+        return METHOD_RUNNERS[work.spec.method.family.exchange](self._workspace)
 
     def _source(self, work: AssignedWork) -> Source:
         dataset = self._datasets.get(work.dataset)

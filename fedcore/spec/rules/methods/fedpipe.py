@@ -1,11 +1,11 @@
-"""What a job has to be for FedPipe (``fedcore.plan.fedpipe.allocate``) to plan its devices."""
+"""Rules of FedPipe: what a job has to be so that its devices can be planned."""
 
 from __future__ import annotations
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import KIND_PATH
-from fedcore.spec.options.method import FEDPIPE
+from fedcore.spec.rules.contract import Rules
 
 
 def _needs_lora(spec: JobSpec) -> list[Fault]:
@@ -39,16 +39,4 @@ def _decides_ranks_itself(spec: JobSpec) -> list[Fault]:
     return [Fault(f"adapter.{name}", message) for name in names]
 
 
-CHECKS = (_needs_lora, _needs_products, _needs_the_first_evaluation, _decides_ranks_itself)
-
-
-def probes(spec: JobSpec, round_number: int) -> bool:
-    """Whether devices score their matrices when they evaluate the model of that round."""
-    return spec.method.name == FEDPIPE and round_number == 0
-
-
-def faults(spec: JobSpec) -> list[Fault]:
-    """Everything that goes against planning by FedPipe, where the job asks for it."""
-    if spec.method.name != FEDPIPE:
-        return []
-    return [fault for check in CHECKS for fault in check(spec)]
+ROW = Rules((_needs_lora, _needs_products, _needs_the_first_evaluation, _decides_ranks_itself))

@@ -1,33 +1,14 @@
-"""Combinations that a job specification refuses: rules about the group ``distill``."""
+"""Rules of agglomerative federated learning, where models stay and logits travel."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
-from fedcore.spec.options.distill import AGGLOMERATIVE, INSTEAD, PACKAGED_BRIDGE
+from fedcore.spec.options.distill import INSTEAD, PACKAGED_BRIDGE
 from fedcore.spec.options.wire import WireSpec
+from fedcore.spec.rules.contract import Rules
 from fedcore.topology import parents_of, star_faults
-
-
-def is_agglomerative(spec: JobSpec) -> bool:
-    """Whether parents learn from their children, where other trees average what they send."""
-    return spec.method.name == AGGLOMERATIVE
-
-
-def training_devices(spec: JobSpec) -> tuple[str, ...]:
-    """The devices that may train, by name; none: any. A tree that teaches names its children."""
-    below = tuple(sorted(parents_of(spec.tree.parents))) if is_agglomerative(spec) else ()
-    return spec.participation.devices or below
-
-
-def launch_faults(spec: JobSpec) -> list[Fault]:
-    """Why a job cannot be launched on devices, though a simulation runs it."""
-    if not is_agglomerative(spec):
-        return []
-    return [fault for rule in LAUNCH_RULES for fault in rule(spec)]
 
 
 def _one_level(spec: JobSpec) -> list[Fault]:
@@ -58,13 +39,6 @@ def _bridge_anywhere(spec: JobSpec) -> list[Fault]:
     return [Fault("distill.bridge", message)]
 
 
-LAUNCH_RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
-    _one_level,
-    _one_parent,
-    _bridge_anywhere,
-)
-
-
 def _levels(spec: JobSpec) -> list[Fault]:
     if spec.distill.models:
         return []
@@ -92,15 +66,4 @@ def _nothing_is_averaged(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-def _only_agglomerative(
-    rule: Callable[[JobSpec], list[Fault]],
-) -> Callable[[JobSpec], list[Fault]]:
-    def checked(spec: JobSpec) -> list[Fault]:
-        return rule(spec) if spec.method.name == AGGLOMERATIVE else []
-
-    return checked
-
-
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = tuple(
-    _only_agglomerative(rule) for rule in (_levels, _nothing_is_averaged)
-)
+ROW = Rules((_levels, _nothing_is_averaged), on_launch=(_one_level, _one_parent, _bridge_anywhere))

@@ -1,21 +1,17 @@
-"""What PFIT's options must not be, alone and beside others (``method.name`` is ``pfit``)."""
+"""Rules of PFIT about its own options and others beside them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import ADAPTERS, KIND_PATH
-from fedcore.spec.options.method import PFIT
 from fedcore.spec.rewards import fault_of, weights_fault
+from fedcore.spec.rules.contract import Rules
 
 
 def _rewards(spec: JobSpec) -> list[Fault]:
     """Rewards and weights that cannot be."""
     method, faults = spec.method, []
-    if method.name != PFIT:
-        return []
     for word in method.rewards:
         if message := fault_of(word):
             faults.append(Fault("method.rewards", f"{word!r}: {message}"))
@@ -29,8 +25,6 @@ def _rewards(spec: JobSpec) -> list[Fault]:
 
 def _steps(spec: JobSpec) -> list[Fault]:
     method, train, faults = spec.method, spec.train, []
-    if method.name != PFIT:
-        return []
     if method.baseline == "group" and method.samples < 2:
         message = "must be 2 or more with the baseline group, which compares a prompt's samples"
         faults.append(Fault("method.samples", message))
@@ -42,8 +36,6 @@ def _steps(spec: JobSpec) -> list[Fault]:
 
 def _beside_others(spec: JobSpec) -> list[Fault]:
     """What PFIT cannot be joined with, each with the reason."""
-    if spec.method.name != PFIT:
-        return []
     faults = []
     family = spec.adapter.family
     if not family.anchors_policy:
@@ -67,4 +59,4 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_rewards, _steps, _beside_others)
+ROW = Rules((_rewards, _steps, _beside_others))

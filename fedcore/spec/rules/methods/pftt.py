@@ -1,18 +1,15 @@
-"""What PFTT's options must not be, alone and beside others (``method.name`` is ``pftt``)."""
+"""Rules of PFTT about its own options and others beside them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import KIND_PATH
-from fedcore.spec.options.method import MOST_RANK, PFTT
+from fedcore.spec.options.method import MOST_RANK
+from fedcore.spec.rules.contract import Rules
 
 
 def _ranks(spec: JobSpec) -> list[Fault]:
-    if spec.method.name != PFTT:
-        return []
     faults = []
     for word in spec.method.own_ranks:
         rank = word.rpartition("=")[2]
@@ -24,8 +21,6 @@ def _ranks(spec: JobSpec) -> list[Fault]:
 
 def _beside_others(spec: JobSpec) -> list[Fault]:
     """What PFTT cannot be joined with, each with the reason."""
-    if spec.method.name != PFTT:
-        return []
     faults = []
     if not spec.adapter.family.takes_personal_lora:
         message = (
@@ -43,4 +38,4 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_ranks, _beside_others)
+ROW = Rules((_ranks, _beside_others))

@@ -1,0 +1,7 @@
+"""Plain federated training: it goes with every other option."""
+
+from __future__ import annotations
+
+from fedcore.spec.rules.contract import Rules
+
+ROW = Rules()
