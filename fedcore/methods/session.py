@@ -19,8 +19,7 @@ from fedcore.compute.determinism import deterministic_algorithms, torch_threads
 from fedcore.compute.device import PRECISION_NAMES, free_memory_bytes, pick_device, pick_precision
 from fedcore.compute.memory_pages import keep_pages, release_pages
 from fedcore.methods.contract import Context, DeviceState
-from fedcore.methods.loops import LOOPS, supervised
-from fedcore.methods.objectives import PERSONAL, term_of
+from fedcore.methods.registry import METHOD_TRAINING, term_of
 from fedcore.plan.cost.memory import usable
 from fedcore.plan.cost.round import micro_batch_memory
 from fedcore.plan.cost.workload import BatchShape, Workload
@@ -41,7 +40,7 @@ class Update:
     """A device's contribution: fp32 deltas to the global weights, and its weight (examples).
 
     ``loss_before``: of the received model on the training data, if the strategy needs it.
-    ``measured``: the method's metrics by name (``fedcore.methods.loops``).
+    ``measured``: the method's metrics by name (``fedcore.methods.training``).
     """
 
     tensors: dict[str, Tensor]
@@ -104,7 +103,7 @@ class Session:
             before = mean_loss(work, hooks) if spec.strategy.measures_loss else None
             context = Context(spec, work, round_number, device_state or DeviceState(), hooks, draw)
             term = term_of(context)
-            train = LOOPS.get(spec.method.name, supervised)
+            train = METHOD_TRAINING[spec.method.family.kind].loop
             summary, measured = train(context, prepared, loaded.base.tokenizer, term)
             tensors = loaded.delta(global_path)
             term.finish(tensors, summary.steps)
@@ -150,7 +149,7 @@ class Session:
                 spec.train.kernels,
             )
             shared = evaluate(context, prepared, hooks or Hooks())
-            load_personal = PERSONAL.get(spec.method.name)
+            load_personal = METHOD_TRAINING[spec.method.family.kind].load_personal
             if load_personal is None:
                 return shared
             load_personal(loaded.model, device_state or DeviceState(), round_number)

@@ -10,7 +10,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.compute.device import PRECISION_NAMES, pick_precision
 from fedcore.errors import Fault, SpecError
 from fedcore.hardware.profile import Hardware
-from fedcore.methods.fedpipe_probe import sensitivity
+from fedcore.methods.fedpipe.probe import sensitivity
 from fedcore.methods.session import Session
 from fedcore.model.load import resolve
 from fedcore.plan.cost.candidate import Candidate

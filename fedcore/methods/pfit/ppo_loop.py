@@ -3,7 +3,7 @@
 Personalised federated instruction tuning, arXiv 2404.13238 v1. A device samples summaries of its
 own examples, scores them by its rewards, and makes the better ones more likely. A KL penalty to the
 received weights limits the change, and so does ``method.distance``
-(``fedcore.methods.objectives``).
+(``fedcore.methods.pfit.method``).
 
 Our choices, where the paper leaves them open: each optimizer step takes the mean over the tokens of
 its samples. New samples are drawn every ``method.passes`` steps. There is no dropout. The first

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from fedcore.architecture.sizes import Architecture
@@ -18,15 +18,9 @@ from fedcore.plan.cost.traffic import bytes_down, uplink
 from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.plan.device_plan import DevicePlan
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.method import PFIT, PFTT
+from fedcore.spec.options.method import LocalTraining
 
 PRECISIONS = ("fp32", "bf16")
-# By ``method.name``, where a round is not supervised steps alone.
-HELD = {PFIT: sample_memory}
-MEANS = {PFIT: mean_step}
-# Times the validation part is generated in an evaluation, where a method does so more than once:
-# PFTT with the device's own model too, PFIT for the rewards before and after its training.
-GENERATIONS = {PFTT: 2, PFIT: 1 + READINGS}
 
 
 def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> DevicePlan:
@@ -110,8 +104,12 @@ def micro_batch_memory(
     accelerator: bool = False,
 ) -> Memory:
     """Memory with as many of the examples of ``work`` at a time as fit; with one where none do."""
-    if other := HELD.get(spec.method.name):
-        return other(spec, method, work, limit, accelerator)
+    return COSTS[spec.method.family.training].memory(spec, method, work, limit, accelerator)
+
+
+def _reference_memory(
+    spec: JobSpec, method: Workload, work: BatchShape, limit: float | None, accelerator: bool
+) -> Memory:
     if spec.train.micro_batch:
         return memory(method, work, accelerator)
     return largest_micro_batch(method, work, limit, accelerator)
@@ -151,7 +149,7 @@ def _pace(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> Dev
     if one is None:
         return None
     course = PpoSchedule.of(spec, steps_of(spec, device), micro)
-    mean = MEANS.get(spec.method.name, _all_alike)(course, method, device, padded, one)
+    mean = COSTS[spec.method.family.training].mean_step(course, method, device, padded, one)
     slower = mean.mfu / device.mfu if device.mfu else 1.0
     return DeviceSteps(mean.slower(slower), one.slower(slower))
 
@@ -170,7 +168,9 @@ def _evaluate_s(
     if pace is None:
         return None
     work = BatchShape(validation_examples(spec, device.examples), device.source, device.target)
-    return GENERATIONS.get(spec.method.name, 1) * evaluation_s(method, work, pace.supervised)
+    family = spec.method.family
+    times = 1 + family.has_personal_lora + COSTS[family.training].generations
+    return times * evaluation_s(method, work, pace.supervised)
 
 
 def _timed(
@@ -200,3 +200,23 @@ def _notes(device: Candidate, one: Step | None, precision: str) -> list[str]:
     if hardware.memory_bytes is None:
         notes.append("its memory is not known")
     return notes
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a way of learning costs on a device.
+
+    ``memory``: with as many examples at a time as fit. ``mean_step``: of a round, from the step on
+    references. ``generations``: summaries of the validation part that training makes in a round
+    that is evaluated, beside those of the evaluation.
+    """
+
+    memory: Callable[[JobSpec, Workload, BatchShape, float | None, bool], Memory]
+    mean_step: Callable[[PpoSchedule, Workload, Candidate, BatchShape, Step], Step]
+    generations: int
+
+
+COSTS: Mapping[LocalTraining, TrainingCost] = {
+    LocalTraining.REFERENCES: TrainingCost(_reference_memory, _all_alike, 0),
+    LocalTraining.REWARDS: TrainingCost(sample_memory, mean_step, READINGS),
+}

@@ -1,6 +1,6 @@
 """FedPipe (arXiv 2404.06448): which matrices each device adapts, at which ranks, and how.
 
-Each matrix has a score (``fedcore.methods.fedpipe_probe``). A device gets the ranks, the examples
+Each matrix has a score (``fedcore.methods.fedpipe.probe``). A device gets the ranks, the examples
 at a time, the batch size and the precision of its frozen base that keep most of the score within
 its memory and time. Pure functions of their arguments; launched jobs and simulations plan alike.
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from fedcore.compute.determinism import seed_torch
 from fedcore.errors import TrainingError
-from fedcore.methods.bridge_loss import agglomerative
+from fedcore.methods.agglomerative.method import agglomerative
 from fedcore.methods.contract import Context, DeviceState
 from fedcore.methods.distillation.bridge import Bridge, TeacherSignal
 from fedcore.methods.distillation.bridge_kernels import (

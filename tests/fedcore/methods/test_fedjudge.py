@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedcore.methods.contract import Context
-from fedcore.methods.fedjudge import importance, restraint
-from fedcore.methods.objectives import term_of
+from fedcore.methods.fedjudge.method import importance, restraint
+from fedcore.methods.registry import term_of
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial
 from fedcore.model.parameters import trainable_parameters

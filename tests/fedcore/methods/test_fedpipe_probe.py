@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedcore.architecture.matrices import matrices
-from fedcore.methods.fedpipe_probe import nudge, sensitivity
+from fedcore.methods.fedpipe.probe import nudge, sensitivity
 from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
 from fedcore.model.parameters import adapter_parameters

@@ -13,7 +13,7 @@ from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import SpecError, TrainingError
 from fedcore.formats.frame_header import read_header
 from fedcore.methods.contract import DeviceState
-from fedcore.methods.pftt import STEM
+from fedcore.methods.pftt.method import STEM
 from fedcore.methods.round_files import RoundFiles
 from fedcore.methods.session import Session, Update
 from fedcore.model.adapters import shared_parameters

@@ -18,7 +18,7 @@ from fedcore.aggregation.server_optimizers import server_controls
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, DeviceState
-from fedcore.methods.objectives import term_of
+from fedcore.methods.registry import term_of
 from fedcore.methods.scaffold import SERVER_KEY
 from fedcore.methods.session import Session, Update
 from fedcore.model.initial import write_initial

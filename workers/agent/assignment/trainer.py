@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedcore.compute.device import peak_memory_bytes, pick_precision
-from fedcore.methods.fedpipe_probe import sensitivity
+from fedcore.methods.fedpipe.probe import sensitivity
 from fedcore.methods.session import Session
 from fedcore.plan.cost.flops import mfu
 from fedcore.spec.options.method import FEDPIPE_SCORES

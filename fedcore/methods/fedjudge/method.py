@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedcore.methods.contract import Context, LossTerm
+from fedcore.methods.training import MethodTraining
 from fedcore.model.parameters import trainable_parameters
 from fedcore.train.gradient_passes import each_gradient
 from fedcore.train.loop import Weights
@@ -48,3 +49,6 @@ def importance(context: Context) -> dict[str, Tensor]:
 
     each_gradient(context.work, context.hooks, add)
     return sums
+
+
+ROW = MethodTraining(objective=restraint)

@@ -15,6 +15,7 @@ from typing import Any
 from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, DeviceState, LossTerm
 from fedcore.methods.round_files import LATEST_DRAW, RoundFiles
+from fedcore.methods.training import MethodTraining
 from fedcore.model.parameters import adapter_parameters, set_adapter
 from fedcore.spec.overrides import lora_of
 from fedcore.train.loop import Weights
@@ -64,3 +65,6 @@ def load_personal_lora(model: Any, state: DeviceState, round_number: int) -> Non
 def _load(model: Any, path: Path | None) -> None:
     if path is not None:
         set_adapter(model, FrameReader(path))
+
+
+ROW = MethodTraining(objective=personal_lora_term, load_personal=load_personal_lora)

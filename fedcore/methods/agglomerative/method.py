@@ -18,6 +18,7 @@ from fedcore.errors import TrainingError
 from fedcore.methods.contract import Context, LossTerm
 from fedcore.methods.distillation.bridge import Bridge, BridgeExample
 from fedcore.methods.distillation.bridge_kernels import DistillationKernels
+from fedcore.methods.training import MethodTraining
 from fedcore.seeds import derive
 from fedcore.train.batches import groups
 from fedcore.train.loop import TrainingTask, Weights, job_kernels
@@ -57,3 +58,6 @@ def _batches(work: TrainingTask, bridge: Bridge) -> Iterator[list[BridgeExample]
     for group in groups(train, bridge.lengths, derive(work.seed, "bridge order")):
         for rows in group:
             yield [bridge[row] for row in rows]
+
+
+ROW = MethodTraining(objective=agglomerative)
