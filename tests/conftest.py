@@ -55,14 +55,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
         database.setdefault("TEST", {})["NAME"] = str(VAR_DIR / "test.sqlite3")
 
 
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Without knox's own table: it is unused, but keeps PostgreSQL from emptying ours."""
-    from django.db import connection
+@pytest.fixture(scope="session", autouse=True)
+def quick_teardown() -> Iterator[None]:
+    """Tables are emptied by ``empty_tables`` instead of Django's flush."""
+    from django.test import TransactionTestCase
 
-    if connection.vendor == "postgresql":
-        with django_db_blocker.unblock(), connection.cursor() as cursor:
-            cursor.execute("DROP TABLE IF EXISTS knox_authtoken")
+    from tests.empty_tables import empty_tables
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _case: empty_tables())
+        yield
 
 
 class RealBroker:
@@ -144,6 +146,7 @@ def own_site(
 
     # The layer above lives in one event loop's memory: no other thread may use it.
     monkeypatch.setattr(wake, "sender", wake.at_once)
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)  # no test survives a power cut
     cache.clear()
     yield
     cache.clear()

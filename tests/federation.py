@@ -25,7 +25,7 @@ from fedcore.spec.parse import parse_spec
 from tests import asgi
 from tests.conftest import Enrolled, Outbox
 from tests.fedcore.conftest import make_model
-from webapp.common import task_queue
+from webapp.common import task_queue, wake
 from webapp.devices.models import Device
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Artefact, Assignment, Event, FoldShard, Job, Round, Watch
@@ -362,8 +362,10 @@ def federation(
     enrolled_device: Callable[..., Enrolled],
     tmp_path: Path,
     settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Federation:
     settings.OFFLINE_AFTER_S = OFFLINE_AFTER_S
+    monkeypatch.setattr(wake, "sender", lambda groups: None)  # no page looks on
     return Federation(tiny_model, outbox, enrolled_device, tmp_path)
 
 
