@@ -11,7 +11,7 @@ from django.db import connection, connections
 from tests.federation import Federation
 from webapp.accounts.models import User
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.analysis import baseline_comparison
+from webapp.jobs.analysis import baseline_comparison, baseline_scores
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, Event, Job
 
@@ -107,14 +107,14 @@ def test_gains_are_of_the_last_round_on_the_same_examples(
     assert rows["attic"]["own_gain"] == {"rougeL": 3.0, "loss": 0.75}
     assert rows["barn"]["gain"] == {"rougeL": -1.0, "loss": 0.5}
     assert rows["pi"]["gain"] is None and rows["pi"]["alone"] is None
-    assert "measured on 7 examples now, on 6 then" in rows["pi"]["reason"]
+    assert "evaluated on 7 examples now, on 6 then" in rows["pi"]["reason"]
     both = baseline_comparison.comparison_json(done)["summary"]
     assert both["shared"] == {
         "devices": 2, "mean": 0.5, "mean_loss": 0.375, "worst": -1.0, "worst_device": "barn",
         "gained": 1,
     }  # fmt: skip
     assert both["own"]["devices"] == 1
-    assert baseline_comparison.gains(done) == {0: 3.0, 1: -1.0}, "of the model a device uses"
+    assert baseline_scores.gains(done) == {0: 3.0, 1: -1.0}, "of the model a device uses"
 
 
 def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6) -> None:
@@ -131,8 +131,8 @@ def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
     go_on(federation)
     baseline_comparison.start_baseline(done.pk, None)
     assert [child.pk for child in children(done)] == before
-    asked = Event.objects.filter(job=done, text__contains="asked for").count()
-    assert asked == 1
+    starts = Event.objects.filter(job=done, text__contains="local-only baseline").count()
+    assert starts == 1
 
 
 def test_one_that_failed_is_retried_and_a_cancelled_one_is_launched_anew(
@@ -162,7 +162,7 @@ def test_devices_that_left_are_told_and_the_others_train(done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     rows = {row["device"]: row for row in baseline_comparison.comparison_json(done)["devices"]}
     assert rows["attic"]["reason"] == "attic is revoked" and rows["attic"]["state"] == "gone"
-    assert rows["barn"]["reason"] == "barn does not hold law any more"
+    assert rows["barn"]["reason"] == "barn no longer has the dataset law"
     assert rows["pi"]["state"] == "queued" and len(children(done)) == 1
 
 
@@ -176,7 +176,7 @@ def test_it_is_refused_where_nobody_is_left(done: Job) -> None:
 def test_jobs_that_cannot_be_compared_say_why(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     child = children(done)[0]
-    with pytest.raises(services.MoveRefused, match="this is itself a training alone"):
+    with pytest.raises(services.MoveRefused, match="this is itself a local-only baseline"):
         baseline_comparison.start_baseline(child.pk, None)
     other = federation.launch()
     other.refresh_from_db()
@@ -185,7 +185,7 @@ def test_jobs_that_cannot_be_compared_say_why(federation: Federation, done: Job)
     told = baseline_comparison.comparison_json(other)
     assert told["refused"].startswith("a running job") and told["devices"] == []
     Job.objects.filter(pk=other.pk).update(phase="completed")
-    with pytest.raises(services.MoveRefused, match="no device measured the model of the last"):
+    with pytest.raises(services.MoveRefused, match="no device evaluated the model of the last"):
         baseline_comparison.start_baseline(other.pk, None)
     spec = {**other.spec, "method": {"name": "agglomerative"}}
     Job.objects.filter(pk=other.pk).update(spec=spec)
@@ -202,7 +202,7 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
     go_on(federation)
     rows = {row["device"]: row for row in baseline_comparison.comparison_json(done)["devices"]}
     assert rows["pi"]["gain"] is None and rows["pi"]["alone"] is not None
-    assert rows["pi"]["reason"] == "Did not measure the model of the last round"
+    assert rows["pi"]["reason"] == "Did not evaluate the model of the last round"
     assert rows["barn"]["gain"] is not None
 
 
@@ -210,7 +210,7 @@ def test_what_is_compared_is_deleted_with_the_job(
     federation: Federation, done: Job, admin: User
 ) -> None:
     baseline_comparison.start_baseline(done.pk, None)
-    with pytest.raises(services.MoveRefused, match="devices still train alone"):
+    with pytest.raises(services.MoveRefused, match="local-only baselines still run"):
         pinning.delete_job(done.pk, admin)
     go_on(federation)
     models = {child.global_artefact_id for child in children(done)}

@@ -94,7 +94,7 @@ def test_a_figure_that_cannot_be_is_not_measured(done: Job, wrong: object) -> No
 
 def test_the_partial_names_units_and_errors(done: Job) -> None:
     text = render_to_string("jobs/_prediction.html", {"prediction": prediction(done)})
-    assert "Prediction and reality" in text
+    assert "Predicted and measured" in text
     assert "900 MB" in text
     assert "0.5 s" in text
     assert render_to_string("jobs/_prediction.html", {"prediction": None}).strip() == ""

@@ -108,7 +108,7 @@ def test_report_judges_the_gain_over_training_alone(finished_job: Job) -> None:
         finish_baseline(child, rougeL=shared_scores[slot] - 2.0)
     findings = {finding.key: finding for finding in report(finished_job).findings}
     assert findings["gain_over_alone"].severity == "good"
-    assert "For 3 of 3 devices" in findings["gain_over_alone"].sentence
+    assert "3 of 3 devices" in findings["gain_over_alone"].sentence
 
 
 def test_lists_hide_baseline_jobs(ada: Client, finished_job: Job) -> None:

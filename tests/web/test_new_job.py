@@ -233,13 +233,13 @@ def test_estimate_excludes_devices_without_memory(fleet: list[Device]) -> None:
         )
     )
     assert not huge.fitting
-    assert all("needs about" in part.why for part in huge.left_out)
+    assert all("needs about" in part.why for part in huge.excluded)
 
 
 def test_estimate_of_unknown_model_says_so(fleet: list[Device]) -> None:
     unknown = estimate_of(factories.make_spec(model={"name": "someone/some-t5"}))
     assert (unknown.payload, unknown.total_s) == (None, None)
-    assert "not known" in unknown.assumed[0]
+    assert "unknown" in unknown.assumed[0]
 
 
 def test_estimate_excludes_aggregators_and_empty_devices(db: None) -> None:
@@ -247,9 +247,9 @@ def test_estimate_excludes_aggregators_and_empty_devices(db: None) -> None:
     empty = factories.make_device("bare", 1)
     empty.datasets.all().delete()
     result = estimate_of(factories.make_spec())
-    assert {part.name: part.why for part in result.left_out} == {
-        "folds": "only folds for others, in jobs that say so under “Who folds whose updates”",
-        "bare": "holds no data",
+    assert {part.name: part.why for part in result.excluded} == {
+        "folds": "only aggregates, in jobs with an aggregation tree",
+        "bare": "has no data",
     }
 
 
@@ -260,14 +260,14 @@ def test_estimate_lists_clusters(ada: Client, fleet: list[Device]) -> None:
     tree = f"{names[0]}=hub, {names[1]}=hub"
     result = estimate_of(factories.make_spec(tree={"parents": tree.split(", ")}))
     assert {c.head: set(c.children) for c in result.clusters} == {"hub": {*names[:2]}}
-    assert [part.name for part in result.left_out] == ["spare"]
+    assert [part.name for part in result.excluded] == ["spare"]
     assert len(result.parts) == len(names) + 1
     text = ada.post(reverse("job-estimate"), form_data(**{"tree.parents": tree})).content.decode()
     assert "<b>hub</b> merges " in text
     shared = estimate_of(factories.make_spec(tree={"parents": ["auto"]}))
     assert {name for cluster in shared.clusters for name in cluster.children} == {*names}
-    assert not shared.left_out
-    assert "only folds" in ada.get(reverse("job-new")).content.decode()
+    assert not shared.excluded
+    assert "only aggregates" in ada.get(reverse("job-new")).content.decode()
 
 
 def test_budget_too_small_is_reported_at_its_option(ada: Client, fleet: list[Device]) -> None:

@@ -92,7 +92,11 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         "trained in fp32 where bf16 is faster",
         working(mfu=0.11),
     ),
-    "impossible_mfu": (working(mfu=1.7), "pi trained faster than the peak", working(mfu=0.99)),
+    "impossible_mfu": (
+        working(mfu=1.7),
+        "pi trained faster than the measured peak",
+        working(mfu=0.99),
+    ),
     "loading": (
         working(phase_s={"load": 20.0, "forward": 30.0}),
         "pi spent over 15.0 %",
@@ -100,7 +104,7 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
     ),
     "padding": (
         replace(CALM, spec={"train": {"kernels": "plain", "batching": "random", "batch_size": 8}}),
-        "padded to its longest",
+        "pad each batch to its longest",
         replace(CALM, spec={"train": {"kernels": "plain", "batching": "length"}}),
     ),
     "memory_near_its_limit": (
@@ -116,12 +120,12 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
     "sent_again": (working(retransfer_bytes=3e6), "sent or received again", working()),
     "learned": (
         replace(CALM, first_score=17.0, last_score=23.5),
-        "rose by 6.50 points for 360 k tokens and 3.60 kJ",
+        "rose by 6.50 points with 360 k tokens and 3.60 kJ",
         replace(CALM, first_score=17.0, last_score=17.4),
     ),
     "everyone_delivered": (
         replace(CALM, devices=(replace(PI, offered=2), replace(NUC, offered=2))),
-        "All 2 devices",
+        "Each of 2 devices",
         replace(CALM, devices=(replace(PI, offered=2, lost=1), NUC)),
     ),
     "nothing_learned": (
@@ -131,13 +135,13 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
     ),
     "never_delivered": (
         job_with(works=(), trained_examples=0, **LOSER),
-        "50.0 % of the examples never counted. What they said: out of memory.",
+        "50.0 % of the examples did not count. Reasons: out of memory.",
         job_with(works=(), offered=0),
     ),
     "work_was_lost": (job_with(**LOSER), "Reasons: out of memory", job_with(lost=0)),
     "failed_rounds": (
         replace(CALM, rounds_failed=2, failed_s=90.0, reason="1 of 2 reported"),
-        "2 rounds had to be given up: 1 of 2 reported.",
+        "2 rounds failed: 1 of 2 reported.",
         replace(CALM, reason="1 of 2 reported"),
     ),
     "work_against_data": (
@@ -145,20 +149,20 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         "pi did 16.7 % of the work with 50.0 % of the data",
         job_with(trained_examples=150),
     ),
-    "own_models": (
+    "personalised_models": (
         replace(CALM, devices=(replace(PI, last_score=20.0, own_score=23.0), NUC)),
-        "For 1 of 1 devices the model it keeps for itself is better",
+        "For 1 of 1 devices the personalised model is better",
         job_with(last_score=20.0),
     ),
     "gain_over_alone": (
         replace(CALM, devices=(replace(PI, over_alone=3.0), replace(NUC, over_alone=-1.5))),
-        "For 1 of 2 devices the model is better on its own data than one that it trained by "
-        "itself; ROUGE-L differs by +0.8 points in the mean. nuc would have done better alone",
+        "1 of 2 devices did better with the job's model than by training alone. The mean "
+        "difference in ROUGE-L is +0.8 points. nuc would have done better by training alone.",
         job_with(last_score=20.0),
     ),
-    "own_rewards": (
+    "device_rewards": (
         replace(CALM, devices=(PAID, replace(PAID, name="nuc", works=(LESS,)))),
-        "the training of 1 of 2 devices raised their own reward. For nuc it made that worse",
+        "training raised the reward of 1 of 2 devices. It fell for nuc",
         job_with(works=(WORK, replace(WORK, reward=0.4))),
     ),
     "unequal_scores": (
@@ -171,7 +175,7 @@ CASES: dict[str, tuple[JobFigures, str, JobFigures]] = {
         "at most 1.00 points",
         replace(CALM, devices=(replace(PI, last_score=20.0), replace(NUC, last_score=31.0))),
     ),
-    "left_behind": (
+    "worse_than_before": (
         job_with(first_score=25.0, last_score=22.0),
         "For pi the model is worse",
         job_with(first_score=25.0, last_score=24.8),

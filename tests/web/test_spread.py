@@ -11,7 +11,7 @@ from django.urls import reverse
 from tests.web.factories import make_device
 from tests.web.test_new_job import form_data
 from webapp.devices.models import Dataset, Device
-from webapp.jobs.planning.data_distribution import SHOWN, spread_of
+from webapp.jobs.planning.data_distribution import MAX_DEVICES, spread_of
 
 
 def device_part(name: str, examples: int, domain: str = "", dataset: str = "notes") -> Any:
@@ -33,7 +33,7 @@ def test_distribution_shares_and_bar_lengths() -> None:
 def test_distribution_shows_the_largest_holdings() -> None:
     distribution = spread_of([device_part(f"d{number:03}", 1000 - number) for number in range(300)])
     assert distribution is not None
-    assert len(distribution.holdings) == SHOWN and distribution.more == 300 - SHOWN
+    assert len(distribution.holdings) == MAX_DEVICES and distribution.more == 300 - MAX_DEVICES
     assert distribution.uneven == 1000 / 701
     assert sum(holding.share for holding in distribution.holdings) < 0.1
 

@@ -25,7 +25,6 @@ from webapp.api.resources.events import EventFilter, EventSerializer
 from webapp.api.schema import SPEC_REF
 from webapp.common import csv_file
 from webapp.jobs.analysis import baseline_comparison
-from webapp.jobs.analysis import baseline_comparison as comparing
 from webapp.jobs.analysis.snapshot import snapshot
 from webapp.jobs.lifecycle.pinning import delete_job
 from webapp.jobs.lifecycle.services import create_job, move
@@ -169,7 +168,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @action(detail=True, filterset_class=None)
     def alone(self, request: Request, **_: Any) -> Response:
         """What each device gained over training alone, as far as that was asked for."""
-        return Response(comparing.comparison_json(self.get_object()))
+        return Response(baseline_comparison.comparison_json(self.get_object()))
 
     @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
     @alone.mapping.post
@@ -177,7 +176,7 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         """Have each device train alone: about the job's training time once more, on the devices."""
         job = self.get_object()
         baseline_comparison.start_baseline(job.pk, person(request))
-        return Response(comparing.comparison_json(job))
+        return Response(baseline_comparison.comparison_json(job))
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, filterset_class=JobEventFilter)

@@ -141,7 +141,7 @@ def _planned(body: Any) -> FleetPlan:
         raise SpecError(faults)
     sizes = architecture_of(spec.model.name)
     if sizes is None:
-        text = f"the sizes of {spec.model.name} are not known here"
+        text = f"the sizes of {spec.model.name} are unknown"
         raise SpecError([Fault("spec.model.name", text)])
     if "devices" not in body:
         rows = list(devices_with_data().filter(revoked_at=None).order_by("name"))

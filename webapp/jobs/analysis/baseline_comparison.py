@@ -1,278 +1,230 @@
-"""What each device of a job gained over training alone: asked for by a person, told to everybody.
+"""Local-only baselines of a job: started by an operator, visible to all.
 
-A training alone is an ordinary launched job of one device, linked to the job it is compared with
-(``Job.alone_of``). Its participant is fixed at once: the same slot, data and tailoring, which keep
-its seeds, its validation part and what it trains (``fedcore.spec.local_baseline``).
+Each baseline's participant is fixed when it is created: same slot, data and overrides, so seeds,
+validation examples and trained parameters are those of the federated job.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 from uuid import UUID
 
 from django.db import transaction
 from django.utils.text import capfirst
 
 from fedcore.rounds.job_lifecycle import JobPhase
-from fedcore.rounds.types import DELIVERED, RoundPhase, Task
-from fedcore.spec.local_baseline import Compared, Score, alone_seat, alone_spec, refusal, summary
+from fedcore.rounds.types import Task
+from fedcore.spec.local_baseline import Compared, alone_seat, alone_spec, refusal, summary
 from webapp.accounts.models import User
-from webapp.common.units import plausible
 from webapp.devices.models import DeviceRole
-from webapp.jobs.analysis import summaries as fleet
+from webapp.jobs.analysis.baseline_scores import (
+    DELIVERED_PHASES,
+    FinalScores,
+    baselines_of,
+    compare,
+    final_scores,
+    is_complete,
+)
 from webapp.jobs.analysis.device_metrics import training_figures
+from webapp.jobs.analysis.json_types import JobSummary
+from webapp.jobs.analysis.summaries import job_summaries
 from webapp.jobs.lifecycle.event_log import job_event
-from webapp.jobs.lifecycle.services import MoveRefused, create_job, move
+from webapp.jobs.lifecycle.services import MoveRefused, create_job, move, user_name
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Assignment, Job, Participant
 
-Json = dict[str, Any]
-BROUGHT = [phase.value for phase in DELIVERED]
-AGAIN = (JobPhase.FAILED.value, JobPhase.CANCELLED.value)  # of these another try may be asked for
-OVER = (JobPhase.COMPLETED.value, *AGAIN)
-COST_ROUNDS = 5  # the last ones, whose trainings say what a round costs a device
+REPEATABLE = (JobPhase.FAILED.value, JobPhase.CANCELLED.value)
+OVER = (JobPhase.COMPLETED.value, *REPEATABLE)
+COST_ROUNDS = 5  # newest rounds that the cost of a baseline is estimated from
 
 
-@dataclass(frozen=True)
-class Finals:
-    """What a device measured of the last round's model on ``examples`` of its own."""
+class BaselineState(TypedDict):
+    """A device's baseline: phase of its job ("gone" or "not asked" without one), and why."""
 
-    examples: int
-    shared: Score | None
-    own: Score | None
-
-
-def last_scores(jobs: Iterable[Job]) -> dict[UUID, dict[int, Finals]]:
-    """By job and slot; a device that did not measure the last round's model is left out."""
-    rounds = {job.pk: int(job.spec.get("rounds", 1)) for job in jobs}
-    parts = Assignment.objects.filter(
-        round__job__in=rounds,
-        round__number__in=set(rounds.values()),
-        round__phase=RoundPhase.CLOSED.value,
-        task=Task.EVALUATE.value,
-        phase__in=BROUGHT,
-    ).order_by("round__attempt", "attempt")
-    found: dict[UUID, dict[int, Finals]] = {key: {} for key in rounds}
-    for part in parts.select_related("round"):
-        if part.round.number == rounds[part.round.job_id]:
-            scores = _score(part.metrics), _score(part.metrics, "personal_")
-            found[part.round.job_id][part.slot] = Finals(part.examples, *scores)
-    return found
+    slot: int
+    device_id: int
+    state: str
+    reason: str
+    progress: float
+    can_ask: bool
+    alone_job: str | None
 
 
-def _score(told: Mapping[str, Any], prefix: str = "") -> Score | None:
-    rouge = plausible(told.get(f"{prefix}rougeL"), high=100.0)
-    loss = plausible(told.get(f"{prefix}loss"))
-    return None if rouge is None or loss is None else Score(rouge, loss)
+class BaselineComparison(TypedDict):
+    """``devices``: scores (``Compared.to_dict``) with a BaselineState each.
+
+    ``open``: some baselines still run; ``can_ask``: a request would start some, for about
+    ``cost_s`` of the slowest device (None: unknown). ``refused``: why there can be none.
+    """
+
+    job: str
+    refused: str
+    asked: bool
+    open: bool
+    can_ask: bool
+    cost_s: float | None
+    devices: list[dict[str, Any]]
+    summary: dict[str, Any]
 
 
 def why_not_comparable(job: Job) -> str:
-    """Why this job cannot be compared with training alone; '' if it can."""
+    """Why this job cannot have local-only baselines; "" if it can."""
     if job.alone_of_id is not None:
-        return "this is itself a training alone; ask the job that it is compared with"
+        return "this is itself a local-only baseline; compare the job that it belongs to"
     if job.phase != JobPhase.COMPLETED.value:
         return (
             f"a {job.phase} job cannot be compared with training alone; that needs a job that is "
             "completed"
         )
-    if why := refusal(job.job_spec):
-        return why
-    if not last_scores([job])[job.pk]:
-        return "no device measured the model of the last round, so there is nothing to compare with"
+    if reason := refusal(job.job_spec):
+        return reason
+    if not final_scores([job])[job.pk]:
+        return "no device evaluated the model of the last round, so there is nothing to compare"
     return ""
 
 
 def start_baseline(job_id: UUID, user: User | None) -> None:
-    """Have every device that took part train alone, but those that have or do. Raises MoveRefused.
+    """Start the missing baseline of every training device. Raises MoveRefused.
 
-    One that failed is tried again, one that was cancelled is launched anew; asking twice changes
-    nothing.
+    A failed one is retried, a cancelled one launched anew; a repeated request changes nothing.
     """
     with transaction.atomic():
         lock_job(job_id)
         job = Job.objects.get(pk=job_id)
-        if why := why_not_comparable(job):
-            raise MoveRefused(why)
+        if reason := why_not_comparable(job):
+            raise MoveRefused(reason)
         list(Job.objects.select_for_update().filter(alone_of=job).values_list("pk"))
-        people, children = _people(job), _newest(job)
-        able = {slot: person for slot, person in people.items() if not _gone(person)}
-        if not able and not children:
-            raise MoveRefused("; ".join(_gone(person) for person in people.values()))
-        wanted = [slot for slot in able if slot not in children or children[slot].phase in AGAIN]
-        for slot in wanted:
-            child = children.get(slot)
-            if child is not None and child.phase == JobPhase.FAILED.value:
-                move(child.pk, "retry", user)
+        trainers, baselines = _training_participants(job), baselines_of(job)
+        able = {slot: row for slot, row in trainers.items() if not _unavailable(row)}
+        if not able and not baselines:
+            raise MoveRefused("; ".join(_unavailable(row) for row in trainers.values()))
+        missing = [
+            slot for slot in able if slot not in baselines or baselines[slot].phase in REPEATABLE
+        ]
+        for slot in missing:
+            baseline = baselines.get(slot)
+            if baseline is not None and baseline.phase == JobPhase.FAILED.value:
+                move(baseline.pk, "retry", user)
             else:
-                _launch(job, able[slot], user)
-        if wanted:
-            who = user.get_username() if user else "the system"
-            names = ", ".join(able[slot].device.name for slot in wanted)
-            job_event(job, f"training alone, to compare with, asked for by {who}: {names}")
+                _create_baseline(job, able[slot], user)
+        if missing:
+            names = ", ".join(able[slot].device.name for slot in missing)
+            job_event(
+                job,
+                f"local-only baseline (training alone) of {names}: started by {user_name(user)}",
+            )
 
 
-def _launch(job: Job, person: Participant, user: User | None) -> None:
-    """One device's job: its place in it is fixed now, so that no look can choose another."""
-    seat = alone_seat(person.slot, person.tailoring)
-    child = create_job(alone_spec(job.job_spec, person.device.name), user, overrides_known=True)
-    Job.objects.filter(pk=child.pk).update(alone_of=job)
+def _create_baseline(job: Job, participant: Participant, user: User | None) -> None:
+    """The participant is stored at once, so that the coordinator cannot choose another."""
+    seat = alone_seat(participant.slot, participant.tailoring)
+    spec = alone_spec(job.job_spec, participant.device.name)
+    baseline = create_job(spec, user, overrides_known=True)
+    Job.objects.filter(pk=baseline.pk).update(alone_of=job)
     Participant.objects.create(
-        job=child,
-        device=person.device,
+        job=baseline,
+        device=participant.device,
         slot=seat.slot,
-        dataset=person.dataset,
-        examples=person.examples,
+        dataset=participant.dataset,
+        examples=participant.examples,
         tailoring=dict(seat.tailoring),
     )
 
 
-def _people(job: Job) -> dict[int, Participant]:
-    """The devices that trained, by slot."""
+def _training_participants(job: Job) -> dict[int, Participant]:
     rows = Participant.objects.filter(job=job).select_related("device")
     rows = rows.prefetch_related("device__datasets").order_by("slot")
     return {row.slot: row for row in rows if row.trains}
 
 
-def _newest(job: Job) -> dict[int, Job]:
-    """The last training alone of each slot."""
-    rows = Participant.objects.filter(job__alone_of=job).select_related("job")
-    return {row.slot: row.job for row in rows.order_by("job__created_at")}
-
-
-def _gone(person: Participant) -> str:
-    """Why a device that took part cannot be asked to train any more; '' if it can."""
-    device = person.device
+def _unavailable(participant: Participant) -> str:
+    """Why a participant can no longer train; "" if it can."""
+    device = participant.device
     if device.revoked_at is not None:
         return f"{device.name} is revoked"
     if device.role == DeviceRole.AGGREGATOR:
         return f"{device.name} is an aggregator now, which does not train"
-    if person.dataset not in [held.name for held in device.datasets.all()]:
-        return f"{device.name} does not hold {person.dataset} any more"
+    if participant.dataset not in [dataset.name for dataset in device.datasets.all()]:
+        return f"{device.name} no longer has the dataset {participant.dataset}"
     return ""
 
 
-def comparison_json(job: Job) -> Json:
-    """Each device's last scores, together and alone, with its state; and what all of them gained.
-
-    ``open``: some still train or wait; ``can_ask``: something would be launched; ``cost_s``: of the
-    slowest device, by its own last trainings (None: not known). ``refused`` says why there is none.
-    """
-    why, children = why_not_comparable(job), _newest(job)
-    people = _people(job) if not why or children else {}
-    scores = last_scores([job, *children.values()])
-    heads = {head["id"]: head for head in fleet.job_summaries(_rows(children.values()))}
-    lines = [
-        _line(person, scores[job.pk].get(slot), children.get(slot), scores, heads)
-        for slot, person in people.items()
-    ]
-    rows = [row for row, _ in lines]
-    devices = [{**row.to_dict(), **line} for row, line in lines]
-    can_ask = not why and any(line["can_ask"] for _, line in lines)
+def comparison_json(job: Job) -> BaselineComparison:
+    """Each device's scores in the job and alone, the state of its baseline, and the mean gain."""
+    refused, baselines = why_not_comparable(job), baselines_of(job)
+    trainers = _training_participants(job) if not refused or baselines else {}
+    scores = final_scores([job, *baselines.values()])
+    jobs = Job.objects.filter(pk__in=[baseline.pk for baseline in baselines.values()])
+    summaries = {item["id"]: item for item in job_summaries(jobs)}
+    rows: list[Compared] = []
+    states: list[BaselineState] = []
+    for slot, participant in trainers.items():
+        baseline = baselines.get(slot)
+        complete = baseline is not None and is_complete(baseline)
+        alone = scores[baseline.pk].get(slot) if baseline is not None and complete else None
+        row, state = _device_row(participant, scores[job.pk].get(slot), baseline, alone, summaries)
+        rows.append(row)
+        states.append(state)
+    can_ask = not refused and any(state["can_ask"] for state in states)
     return {
         "job": str(job.pk),
-        "refused": why,
-        "asked": bool(children),
-        "open": any(child.phase not in OVER for child in children.values()),
+        "refused": refused,
+        "asked": bool(baselines),
+        "open": any(baseline.phase not in OVER for baseline in baselines.values()),
         "can_ask": can_ask,
-        "cost_s": _cost(job) if can_ask else None,
-        "devices": devices,
+        "cost_s": _cost_s(job) if can_ask else None,
+        "devices": [{**row.to_dict(), **state} for row, state in zip(rows, states, strict=True)],
         "summary": summary(rows),
     }
 
 
-def _rows(jobs: Iterable[Job]) -> Any:
-    return Job.objects.filter(pk__in=[job.pk for job in jobs])
-
-
-def _line(
-    person: Participant,
-    mine: Finals | None,
-    child: Job | None,
-    scores: Mapping[UUID, Mapping[int, Finals]],
-    heads: Mapping[str, Json],
-) -> tuple[Compared, Json]:
-    """A device's comparison, and where its training alone stands."""
-    alone = scores[child.pk].get(person.slot) if child is not None and _done(child) else None
-    state, reason, progress = _standing(person, child, heads)
-    row, wrong = _compared(person.device.name, mine, alone)
-    can_ask = not _gone(person) and (child is None or child.phase in AGAIN)
+def _device_row(
+    participant: Participant,
+    federated: FinalScores | None,
+    baseline: Job | None,
+    alone: FinalScores | None,
+    summaries: Mapping[str, JobSummary],
+) -> tuple[Compared, BaselineState]:
+    unavailable = _unavailable(participant)
+    state, reason, progress = "gone" if unavailable else "not asked", unavailable, 0.0
+    if baseline is not None:
+        item = summaries[str(baseline.pk)]
+        state, progress = baseline.phase, item["progress"]
+        text = baseline.reason if baseline.phase in REPEATABLE else item["headline"]
+        reason = "" if is_complete(baseline) else capfirst(text)
+    row, not_comparable = compare(participant.device.name, federated, alone)
     return row, {
-        "slot": person.slot,
-        "device_id": person.device_id,
+        "slot": participant.slot,
+        "device_id": participant.device_id,
         "state": state,
-        "reason": reason or wrong,
+        "reason": reason or not_comparable,
         "progress": progress,
-        "can_ask": can_ask,
-        "alone_job": str(child.pk) if child else None,
+        "can_ask": not unavailable and (baseline is None or baseline.phase in REPEATABLE),
+        "alone_job": str(baseline.pk) if baseline else None,
     }
 
 
-def _compared(name: str, mine: Finals | None, alone: Finals | None) -> tuple[Compared, str]:
-    """Both scores of a device, and why they cannot be compared where they cannot."""
-    if mine is None:
-        row = Compared(name, alone=alone.shared if alone else None)
-        return row, "Did not measure the model of the last round"
-    row = Compared(name, mine.shared, mine.own, alone.shared if alone else None)
-    if alone is None or alone.examples == mine.examples:
-        return row, ""
-    now, then = alone.examples, mine.examples
-    changed = f"Its data has changed: measured on {now} examples now, on {then} then"
-    return replace(row, alone=None), changed
-
-
-def gains(job: Job) -> dict[int, float]:
-    """By slot: ROUGE-L points over training alone, of the model a device uses.
-
-    That is its own where the method has one. {} where nobody asked; two queries.
-    """
-    children = {slot: child for slot, child in _newest(job).items() if _done(child)}
-    scores = last_scores([job, *children.values()]) if children else {}
-    found: dict[int, float] = {}
-    for slot, child in children.items():
-        row, _ = _compared("", scores[job.pk].get(slot), scores[child.pk].get(slot))
-        if gain := row.own_gain or row.gain:
-            found[slot] = gain.rougeL
-    return found
-
-
-def _standing(
-    person: Participant, child: Job | None, heads: Mapping[str, Json]
-) -> tuple[str, str, float]:
-    """State, reason and progress (0 to 1) of a device's training alone."""
-    if child is None:
-        gone = _gone(person)
-        return ("gone", gone, 0.0) if gone else ("not asked", "", 0.0)
-    head = heads[str(child.pk)]
-    reason = child.reason if child.phase in AGAIN else head["headline"]
-    return child.phase, "" if _done(child) else capfirst(reason), head["progress"]
-
-
-def _done(child: Job) -> bool:
-    return child.phase == JobPhase.COMPLETED.value
-
-
-def _cost(job: Job) -> float | None:
+def _cost_s(job: Job) -> float | None:
     """Seconds of the slowest device for all rounds, by the mean of its last trainings."""
     rounds = int(job.spec.get("rounds", 1))
-    parts = Assignment.objects.filter(
+    trainings = Assignment.objects.filter(
         round__job=job,
         round__number__gt=rounds - COST_ROUNDS,
         task=Task.TRAIN.value,
-        phase__in=BROUGHT,
+        phase__in=DELIVERED_PHASES,
     )
-    seconds: dict[int, list[float]] = {}
-    for part in parts:
-        work = training_figures(part)
-        spent = (work.compute_s or 0.0) + (work.communication_s or 0.0)
-        seconds.setdefault(part.slot, []).append(spent)
-    means = [sum(mine) / len(mine) for mine in seconds.values()]
+    durations: dict[int, list[float]] = {}
+    for training in trainings:
+        figures = training_figures(training)
+        busy_s = (figures.compute_s or 0.0) + (figures.communication_s or 0.0)
+        durations.setdefault(training.slot, []).append(busy_s)
+    means = [sum(values) / len(values) for values in durations.values()]
     return rounds * max(means) if means and max(means) > 0 else None
 
 
-def etag(found: Json) -> str:
-    """Changes where what a page shows of it changes."""
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
+def etag(comparison: BaselineComparison) -> str:
+    """Changes when the comparison changes."""
+    return hashlib.sha256(json.dumps(comparison, sort_keys=True).encode()).hexdigest()[:12]

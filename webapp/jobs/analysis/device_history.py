@@ -1,4 +1,4 @@
-"""The table of devices: filtered, sorted, a page at a time, in a fixed number of queries."""
+"""The devices table: search, sorting and the figures of each row, in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """A device with what its line in the table shows."""
+    """A device with the figures in its row of the table."""
 
     device: Device
     accelerator: str
@@ -35,7 +35,7 @@ class DeviceRow:
 
 
 def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
-    """The highest measured peak and its precision."""
+    """The highest measured peak in FLOP/s, and its precision."""
     peaks = peaks_of(profile)
     if not peaks:
         return None, ""
@@ -44,21 +44,21 @@ def best_peak(profile: dict[str, Any]) -> tuple[float | None, str]:
 
 
 def peaks_of(profile: dict[str, Any]) -> dict[str, float]:
-    """FLOP/s by precision, those that the hardware has."""
+    """Measured FLOP/s by precision."""
     peaks = profile.get("peak_flops")
     read = {k: plausible(v) for k, v in peaks.items()} if isinstance(peaks, dict) else {}
     return {precision: peak for precision, peak in read.items() if peak}
 
 
 def memory_of(profile: dict[str, Any]) -> float | None:
-    """Bytes that training may use: the accelerator's where there is one."""
+    """Bytes that training can use: of the accelerator if there is one."""
     return plausible(profile.get("accelerator_memory_bytes")) or plausible(
         profile.get("memory_bytes")
     )
 
 
 def link_bps(figures: dict[str, Any], down: int) -> float | None:
-    """What the link carried in the device's last download, bytes per second."""
+    """Bytes per second of the device's last download."""
     seconds = number(figures.get("download_s")) or 0
     return down / seconds if seconds > 0 and down > 0 else None
 
@@ -84,37 +84,34 @@ def device_rows(devices: Iterable[Device], last: dict[int, Assignment]) -> list[
     return rows
 
 
-def _presence(device: Device) -> Any:
-    return ("busy", "online", "offline", "never seen", "revoked").index(device.presence)
-
-
+PRESENCE_ORDER = ("busy", "online", "offline", "never seen", "revoked")
 SORTS: dict[str, Callable[[Device], Any]] = {
     "name": lambda device: device.name.lower(),
-    "presence": _presence,
+    "presence": lambda device: PRESENCE_ORDER.index(device.presence),
     "memory": lambda device: -(memory_of(device.profile) or 0),
     "peak": lambda device: -(best_peak(device.profile)[0] or 0),
     "seen": lambda device: -(device.last_seen_at.timestamp() if device.last_seen_at else 0),
 }
 
 
-HELD = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
+DATASETS = Prefetch("datasets", queryset=Dataset.objects.order_by("id"))
 
 
 def devices_with_data() -> QuerySet[Device]:
-    return Device.objects.prefetch_related(HELD)
+    return Device.objects.prefetch_related(DATASETS)
 
 
 def enrolled_devices() -> list[Device]:
-    """Every device that may take part, by name, with its datasets.
+    """All devices that are not revoked, by name, with their datasets.
 
-    Grouped by hand: a prefetch makes a query object a device, which is slow for a thousand.
+    Grouped by hand: a prefetch creates a query object per device, which is slow for a thousand.
     """
     devices = list(Device.objects.filter(revoked_at=None).order_by("name"))
-    held: dict[int, list[Dataset]] = {device.pk: [] for device in devices}
+    datasets: dict[int, list[Dataset]] = {device.pk: [] for device in devices}
     for dataset in Dataset.objects.filter(device__revoked_at=None).order_by("id"):
-        held.setdefault(dataset.device_id, []).append(dataset)
+        datasets.setdefault(dataset.device_id, []).append(dataset)
     for device in devices:
-        set_prefetched(device, datasets=held[device.pk])
+        set_prefetched(device, datasets=datasets[device.pk])
     return devices
 
 
@@ -125,21 +122,23 @@ def set_prefetched(row: Model, **related: list[Any]) -> None:
 
 
 def search_devices(query: str, presence: str, sort: str) -> list[Device]:
-    """Devices whose name, hardware or data contains ``query``, in the state asked for, sorted."""
+    """Devices with all words of ``query`` in their name, hardware or data, sorted.
+
+    ``presence``: only devices in that state; "" for all that are not revoked.
+    """
     words = query.lower().split()
-    wanted = [
-        device
-        for device in (devices_with_data() if words else Device.objects.all())
-        if (not presence or device.presence == presence)
-        and (presence == "revoked" or device.revoked_at is None)
-        and all(word in _text(device) for word in words)
-    ]
-    return sorted(wanted, key=SORTS.get(sort, SORTS["name"]))
+    matches = []
+    for device in devices_with_data() if words else Device.objects.all():
+        in_state = device.presence == presence if presence else device.revoked_at is None
+        if in_state and (not words or _matches(device, words)):
+            matches.append(device)
+    return sorted(matches, key=SORTS.get(sort, SORTS["name"]))
 
 
-def _text(device: Device) -> str:
+def _matches(device: Device, words: list[str]) -> bool:
     profile = device.profile
     parts = [device.name, device.role, device.presence]
     parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
-    parts += [f"{held.name} {held.domain}" for held in device.datasets.all()]
-    return " ".join(parts).lower()
+    parts += [f"{dataset.name} {dataset.domain}" for dataset in device.datasets.all()]
+    text = " ".join(parts).lower()
+    return all(word in text for word in words)

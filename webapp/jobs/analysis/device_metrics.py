@@ -1,29 +1,28 @@
-"""What a device reported of one training, read so that nothing unbelievable gets through.
+"""Figures of one training as its device reported them.
 
-A figure that is missing, negative, no number or beyond its bounds is None, and pages say so.
+A figure that is missing, not a number or out of bounds is None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from webapp.common.metric_definitions import PHASES_KEY, REPORTED
 from webapp.common.units import plausible
 from webapp.jobs.models import Assignment
 
 PHASES = ("load", "forward", "loss", "backward", "optimizer")
-# Phases lie within the time of the training; beyond this share of it a clock has jumped.
-PHASES_AT_MOST = 1.2
+# If the phases sum to more than this share of the training time, a clock has jumped.
+MAX_PHASES_SHARE = 1.2
 
 
 @dataclass(frozen=True)
 class TrainingFigures:
-    """One training. Seconds, bytes, joules, FLOP; ``at_socket``: bytes with all headers.
+    """One training. Seconds, bytes, joules, FLOP; ``at_socket``: bytes include all headers.
 
-    ``reward``: mean of the samples it drew; ``reward_before`` and ``reward_after``: of greedy
-    summaries by the received model and by its own, weighed as the device weighs; without a unit.
+    ``reward``: mean over its samples; ``reward_before``, ``reward_after``: of greedy summaries by
+    the received and by the trained model, weighted as on the device; without a unit.
     """
 
     compute_s: float | None = None
@@ -60,7 +59,7 @@ class TrainingFigures:
 
     @property
     def granularity(self) -> float | None:
-        """G: seconds of computing for each second of sending and receiving."""
+        """G: seconds of computing per second of transfers."""
         return ratio(self.compute_s, self.communication_s)
 
     @property
@@ -69,90 +68,87 @@ class TrainingFigures:
 
     @property
     def flops_per_s(self) -> float | None:
-        """Needed FLOPs per second of computing."""
+        """Model FLOPs per second of computing."""
         if self.flops is None and self.mfu is not None and self.peak_flops is not None:
             return self.mfu * self.peak_flops
         return ratio(self.flops, self.compute_s)
 
     @property
     def joules(self) -> float | None:
-        """Measured where a sensor did, else estimated from the profile."""
+        """Measured by a sensor if possible, else estimated from the profile."""
         return self.estimated_j if self.measured_j is None else self.measured_j
 
     @property
     def is_estimated(self) -> bool:
-        """Whether its energy is an estimate."""
+        """Whether the energy is an estimate."""
         return self.measured_j is None and self.estimated_j is not None
 
     @property
     def reward_gain(self) -> float | None:
-        """What its training added to its reward; None where a round was not evaluated."""
+        """Change of the reward by the training; None if the round was not evaluated."""
         if self.reward_before is None or self.reward_after is None:
             return None
         return self.reward_after - self.reward_before
 
     @property
     def eta_e(self) -> float | None:
-        """Tokens per second and watt while it computed, which is tokens per joule."""
+        """Tokens per joule while computing."""
         if self.joules is None:
             return None
         return ratio(self.tokens, self.joules if self.compute_j is None else self.compute_j)
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
-    """A quotient, None where it has no meaning."""
+    """A quotient; None where it is undefined."""
     return above / below if above is not None and below else None
 
 
-def training_figures(part: Assignment) -> TrainingFigures:
-    """The figures of a training assignment."""
-    told = part.metrics if isinstance(part.metrics, dict) else {}
-    found = {name: _reported(told, name) for name in REPORTED}
-    sent, received = found["net_up_bytes"], found["net_down_bytes"]
+def training_figures(assignment: Assignment) -> TrainingFigures:
+    """The figures of a training assignment; an implausible one is None."""
+    metrics = assignment.metrics if isinstance(assignment.metrics, dict) else {}
+    values = {
+        name: plausible(metrics.get(name), bounds.low, bounds.high)
+        for name, bounds in REPORTED.items()
+    }
+    sent, received = values["net_up_bytes"], values["net_down_bytes"]
     at_socket = sent is not None and received is not None
     return TrainingFigures(
-        compute_s=found["seconds"],
-        download_s=found["download_s"],
-        upload_s=found["upload_s"],
-        wait_s=found["wait_s"],
-        phase_s=_phases(told.get(PHASES_KEY), found["seconds"]),
-        tokens=found["tokens"],
-        flops=found["flops"],
-        mfu=found["mfu"],
-        peak_flops=found["mfu_peak_flops"] or None,
-        precision=str(told.get("precision", ""))[:12],
-        peak_memory_bytes=found["peak_memory_bytes"] or None,
-        loss=found["loss"],
-        measured_j=found["energy_j"],
-        estimated_j=found["energy_estimated_j"],
-        compute_j=found["compute_j"],
-        communication_j=found["communication_j"],
-        waiting_j=found["waiting_j"],
-        up_bytes=sent if at_socket else _counted(part.bytes_up),
-        down_bytes=received if at_socket else _counted(part.bytes_down),
+        compute_s=values["seconds"],
+        download_s=values["download_s"],
+        upload_s=values["upload_s"],
+        wait_s=values["wait_s"],
+        phase_s=_phase_seconds(metrics.get(PHASES_KEY), values["seconds"]),
+        tokens=values["tokens"],
+        flops=values["flops"],
+        mfu=values["mfu"],
+        peak_flops=values["mfu_peak_flops"] or None,
+        precision=str(metrics.get("precision", ""))[:12],
+        peak_memory_bytes=values["peak_memory_bytes"] or None,
+        loss=values["loss"],
+        measured_j=values["energy_j"],
+        estimated_j=values["energy_estimated_j"],
+        compute_j=values["compute_j"],
+        communication_j=values["communication_j"],
+        waiting_j=values["waiting_j"],
+        up_bytes=sent if at_socket else _server_count(assignment.bytes_up),
+        down_bytes=received if at_socket else _server_count(assignment.bytes_down),
         at_socket=at_socket,
-        retransfer_bytes=found["retransfer_bytes"],
-        rtt_s=found["rtt_s"],
-        reward=found["reward"],
-        reward_before=found["reward_before"],
-        reward_after=found["reward_after"],
+        retransfer_bytes=values["retransfer_bytes"],
+        rtt_s=values["rtt_s"],
+        reward=values["reward"],
+        reward_before=values["reward_before"],
+        reward_after=values["reward_after"],
     )
 
 
-def _reported(told: Mapping[str, Any], name: str) -> float | None:
-    bounds = REPORTED[name]
-    return plausible(told.get(name), bounds.low, bounds.high)
+def _server_count(size_bytes: int) -> float | None:
+    """Bytes that the server counted; 0 means that none were counted."""
+    return float(size_bytes) if size_bytes > 0 else None
 
 
-def _counted(size: int) -> float | None:
-    """Bytes the server counted; none were, where it says 0."""
-    return float(size) if size > 0 else None
-
-
-def _phases(told: object, seconds: float | None) -> Mapping[str, float] | None:
-    if not isinstance(told, dict) or not seconds:
+def _phase_seconds(phases: object, seconds: float | None) -> Mapping[str, float] | None:
+    if not isinstance(phases, dict) or not seconds:
         return None
-    read = {name: plausible(told.get(name)) for name in PHASES}
-    known = {name: value for name, value in read.items() if value is not None}
-    fits = 0 < sum(known.values()) <= PHASES_AT_MOST * seconds
-    return known if fits else None
+    values = {name: plausible(phases.get(name)) for name in PHASES}
+    known = {name: value for name, value in values.items() if value is not None}
+    return known if 0 < sum(known.values()) <= MAX_PHASES_SHARE * seconds else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 from fedcore.spec.options.method import stored_method
 from fedcore.spec.rewards import described, extremes
+from webapp.jobs.analysis.json_types import RewardJson, RoundJson
 from webapp.jobs.models import Job, Participant
 
-Json = dict[str, Any]
-BEFORE, AFTER = "reward_before", "reward_after"
-# Of a training, where its method has rewards: the mean of its samples, and greedy summaries of the
-# validation part by the received model and by the device's own. Sums without a unit.
-REWARDED = ("reward", BEFORE, AFTER)
+# Of a training: mean reward of its samples, and of greedy summaries of the validation part by the
+# received model and by the trained one. Without a unit.
+REWARDED: tuple[Literal["reward", "reward_before", "reward_after"], ...] = (
+    "reward",
+    "reward_before",
+    "reward_after",
+)
 
 
 def has_rewards(job: Job) -> bool:
@@ -22,30 +25,34 @@ def has_rewards(job: Job) -> bool:
 
 
 def newest_rewards(
-    job: Job, people: Sequence[Participant], told: Sequence[Json]
-) -> dict[int, Json]:
-    """By slot: a device's reward function and its last rewards; {} in a job without rewards.
-
-    ``of`` is the sum, ``least`` and ``most`` what it can be; ``before`` and ``after`` are of round
-    ``round``, ``drawn`` the mean of the samples of the last training, evaluated or not.
-    """
+    job: Job, participants: Sequence[Participant], rounds: Sequence[RoundJson]
+) -> dict[int, RewardJson]:
+    """By slot; {} in a job without rewards. ``rounds`` are in order."""
     if not has_rewards(job):
         return {}
-    found = {person.slot: reward_terms(job, person) for person in people}
-    for row in told:
-        for part in row["train"]:
-            mine = found.get(part["slot"])
-            if mine is None or part.get("reward") is None:
+    rewards = {row.slot: reward_terms(job, row) for row in participants}
+    for row in rounds:
+        for training in row["train"]:
+            newest = rewards.get(training["slot"])
+            if newest is None or training.get("reward") is None:
                 continue
-            mine["drawn"] = part["reward"]
-            if part.get(BEFORE) is not None and part.get(AFTER) is not None:
-                mine |= {"before": part[BEFORE], "after": part[AFTER], "round": row["number"]}
-    return found
+            newest["drawn"] = training["reward"]
+            before, after = training.get("reward_before"), training.get("reward_after")
+            if before is not None and after is not None:
+                newest |= {"before": before, "after": after, "round": row["number"]}
+    return rewards
 
 
-def reward_terms(job: Job, person: Participant) -> Json:
-    """The device's own weighting of the job's rewards, before anything is measured."""
-    words = person.tailoring.get("method.rewards") or job.spec["method"]["rewards"]
-    least, most = extremes(words)
-    known: Json = dict.fromkeys(("drawn", "before", "after", "round"))
-    return {"of": described(words), "least": least, "most": most, **known}
+def reward_terms(job: Job, participant: Participant) -> RewardJson:
+    """The device's weighting of the job's rewards, before any measurement."""
+    terms = participant.tailoring.get("method.rewards") or job.spec["method"]["rewards"]
+    least, most = extremes(terms)
+    return {
+        "of": described(terms),
+        "least": least,
+        "most": most,
+        "drawn": None,
+        "before": None,
+        "after": None,
+        "round": None,
+    }

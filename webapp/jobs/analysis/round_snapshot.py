@@ -1,10 +1,10 @@
-"""One round as its page shows it."""
+"""One round as the job's page shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from fedcore.rounds.types import ACTIVE, DELIVERED, RoundPhase, Task
 from webapp.common.units import number
@@ -12,16 +12,25 @@ from webapp.devices.models import Device
 from webapp.jobs.analysis.device_history import peaks_of
 from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.analysis.device_rewards import REWARDED
+from webapp.jobs.analysis.json_types import (
+    ActivityJson,
+    AssignmentJson,
+    EvaluationJson,
+    FoldJson,
+    PeakJson,
+    RewardsJson,
+    RoundJson,
+    TrainingJson,
+)
 from webapp.jobs.analysis.scores import PERSONAL
 from webapp.jobs.models import Assignment, Round
 
-Json = dict[str, Any]
 AT_WORK = tuple(phase.value for phase in ACTIVE)
-DELIVERED_WORDS = tuple(phase.value for phase in DELIVERED)
-IN_TURN = tuple(task.value for task in (Task.TRAIN, Task.FOLD, Task.EVALUATE))
+DELIVERED_PHASES = tuple(phase.value for phase in DELIVERED)
+TASK_ORDER = tuple(task.value for task in (Task.TRAIN, Task.FOLD, Task.EVALUATE))
 SCORES = ("loss", "rouge1", "rouge2", "rougeL", "examples")
-# Share of a round that is over once its phase is reached, before the devices' own progress counts.
-REACHED = {
+# Progress of a round at the start of each phase.
+PHASE_START = {
     RoundPhase.PLANNED.value: 0.0,
     RoundPhase.BROADCASTING.value: 0.0,
     RoundPhase.COLLECTING.value: 0.0,
@@ -33,171 +42,175 @@ REACHED = {
 }
 
 
-def round_json(row: Round) -> Json:
-    """A round with what each device did in it. ``assignments`` must be prefetched."""
+def round_json(row: Round) -> RoundJson:
+    """A round with each device's part in it. ``assignments`` must be prefetched."""
     parts = list(row.assignments.all())
-    train = [_trained(part, row) for part in parts if part.task == Task.TRAIN.value]
-    compute = sum(part["compute_s"] for part in train)
-    communication = sum(part["download_s"] + part["upload_s"] for part in train)
+    train = [_training_json(part, row) for part in parts if part.task == Task.TRAIN.value]
+    compute_s = sum(part["compute_s"] for part in train)
+    communication_s = sum(part["download_s"] + part["upload_s"] for part in train)
+    duration_s = None
+    if row.started_at is not None and row.ended_at is not None:
+        duration_s = (row.ended_at - row.started_at).total_seconds()
     return {
         "id": row.pk,
         "number": row.number,
         "attempt": row.attempt,
         "phase": row.phase,
         "reason": row.reason,
-        "started_at": _iso(row.started_at),
-        "collected_at": _iso(row.collected_at),
-        "aggregated_at": _iso(row.aggregated_at),
-        "ended_at": _iso(row.ended_at),
-        "deadline_at": _iso(row.deadline_at),
-        "duration_s": _between(row.started_at, row.ended_at),
+        "started_at": iso(row.started_at),
+        "collected_at": iso(row.collected_at),
+        "aggregated_at": iso(row.aggregated_at),
+        "ended_at": iso(row.ended_at),
+        "deadline_at": iso(row.deadline_at),
+        "duration_s": duration_s,
         "evaluation": {
             key: row.evaluation[key] for key in (*SCORES, *PERSONAL) if key in row.evaluation
         },
-        "compute_s": compute,
-        "communication_s": communication,
-        "granularity": compute / communication if communication else None,
+        "compute_s": compute_s,
+        "communication_s": communication_s,
+        "granularity": compute_s / communication_s if communication_s else None,
         "aggregation_error": number(row.fold.get("aggregation_error")),
         "updates": row.fold.get("updates", []),
         "clusters": row.fold.get("clusters", []),
         "train": train,
-        "fold": [_travelled(part) for part in parts if part.task == Task.FOLD.value],
-        "evaluate": [_scored(part) for part in parts if part.task == Task.EVALUATE.value],
+        "fold": [_fold_json(part) for part in parts if part.task == Task.FOLD.value],
+        "evaluate": [_evaluation_json(part) for part in parts if part.task == Task.EVALUATE.value],
     }
 
 
-def _common(part: Assignment) -> Json:
+def _assignment_json(part: Assignment) -> AssignmentJson:
     return {
         "slot": part.slot,
         "attempt": part.attempt,
         "phase": part.phase,
         "reason": part.reason,
-        "offered_at": _iso(part.offered_at),
-        "accepted_at": _iso(part.accepted_at),
-        "ended_at": _iso(part.ended_at),
+        "offered_at": iso(part.offered_at),
+        "accepted_at": iso(part.accepted_at),
+        "ended_at": iso(part.ended_at),
     }
 
 
-def _trained(part: Assignment, row: Round) -> Json:
-    work = training_figures(part)
-    rewards = {key: getattr(work, key) for key in REWARDED if key in part.metrics}
+def _training_json(part: Assignment, row: Round) -> TrainingJson:
+    figures = training_figures(part)
+    rewards: RewardsJson = {}
+    for key in REWARDED:
+        if key in part.metrics:
+            rewards[key] = getattr(figures, key)
     return {
-        **_common(part),
+        **_assignment_json(part),
         **rewards,
         "staleness": None if part.buffered_in is None else part.buffered_in - row.number,
-        "download_s": work.download_s or 0.0,
-        "compute_s": work.compute_s or 0.0,
-        "upload_s": work.upload_s or 0.0,
-        "wait_s": work.wait_s or 0.0,
-        "phase_s": work.phase_s,
-        "loss": work.loss,
-        "mfu": work.mfu,
-        "peak": work.peak_flops or 0.0,
-        "precision": work.precision,
-        "tokens": work.tokens or 0.0,
-        "granularity": work.granularity,
-        "energy_j": work.joules,
-        "energy_estimated": work.is_estimated,
-        "eta_e": work.eta_e,
+        "download_s": figures.download_s or 0.0,
+        "compute_s": figures.compute_s or 0.0,
+        "upload_s": figures.upload_s or 0.0,
+        "wait_s": figures.wait_s or 0.0,
+        "phase_s": figures.phase_s,
+        "loss": figures.loss,
+        "mfu": figures.mfu,
+        "peak": figures.peak_flops or 0.0,
+        "precision": figures.precision,
+        "tokens": figures.tokens or 0.0,
+        "granularity": figures.granularity,
+        "energy_j": figures.joules,
+        "energy_estimated": figures.is_estimated,
+        "eta_e": figures.eta_e,
         "examples": part.examples,
-        "bytes_up": work.up_bytes,
-        "bytes_down": work.down_bytes,
-        "at_socket": work.at_socket,
+        "bytes_up": figures.up_bytes,
+        "bytes_down": figures.down_bytes,
+        "at_socket": figures.at_socket,
     }
 
 
-def _travelled(part: Assignment) -> Json:
-    work = training_figures(part)
-    return {**_common(part), "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
+def _fold_json(part: Assignment) -> FoldJson:
+    figures = training_figures(part)
+    return {
+        **_assignment_json(part),
+        "bytes_up": figures.up_bytes,
+        "bytes_down": figures.down_bytes,
+    }
 
 
-def _scored(part: Assignment) -> Json:
-    work = training_figures(part)
-    named = (*SCORES, *(key for key in PERSONAL if key in part.metrics))
-    scores = {key: _number(part.metrics, key) for key in named}
-    return {**_common(part), **scores, "bytes_up": work.up_bytes, "bytes_down": work.down_bytes}
+def _evaluation_json(part: Assignment) -> EvaluationJson:
+    keys = (*SCORES, *(key for key in PERSONAL if key in part.metrics))
+    scores = {key: number(part.metrics.get(key)) for key in keys}
+    return cast(EvaluationJson, {**_fold_json(part), **scores})
 
 
 def newest_assignments(current: Round | None) -> dict[int, Assignment]:
-    """The assignment of each slot that says what its device does in this round."""
+    """Each slot's assignment that shows what its device does in this round."""
     if current is None:
         return {}
     newest: dict[int, Assignment] = {}
     for part in current.assignments.all():
-        held = newest.get(part.slot)
-        if held is None or _order(part) > _order(held):
+        other = newest.get(part.slot)
+        if other is None or _order(part) > _order(other):
             newest[part.slot] = part
     return newest
 
 
 def _order(part: Assignment) -> tuple[int, int]:
-    return IN_TURN.index(part.task), part.attempt
+    return TASK_ORDER.index(part.task), part.attempt
 
 
-def held_assignments(rows: Sequence[Round]) -> dict[int, Assignment]:
-    """The same over several rounds, of which what a device works on says more than what is over."""
-    found: dict[int, Assignment] = {}
+def current_assignments(rows: Sequence[Round]) -> dict[int, Assignment]:
+    """The same over several rounds; an active assignment takes precedence over a finished one."""
+    current: dict[int, Assignment] = {}
     for row in rows:
         for slot, part in newest_assignments(row).items():
-            held = found.get(slot)
-            if held is None or part.phase in AT_WORK or held.phase not in AT_WORK:
-                found[slot] = part
-    return found
+            other = current.get(slot)
+            if other is None or part.phase in AT_WORK or other.phase not in AT_WORK:
+                current[slot] = part
+    return current
 
 
-def doing(device: Device, part: Assignment | None) -> Json:
-    """What a device does in the newest round: its task, phase and step."""
+def device_activity(device: Device, part: Assignment | None) -> ActivityJson:
+    """Task, phase and step of a device in the newest round."""
     if part is None:
         return {"task": "", "phase": "not asked", "step": None, "steps": None, "reason": ""}
-    mine = device.activity.get("assignment") == str(part.pk)
-    held = part.phase in ("accepted", "training", "uploading")
-    live = device.activity if mine and held else {}
+    reported = device.activity.get("assignment") == str(part.pk)
+    working = part.phase in ("accepted", "training", "uploading")
+    activity: Mapping[str, Any] = device.activity if reported and working else {}
     return {
         "task": part.task,
-        "phase": str(live.get("phase") or part.phase),
-        "step": _number(live, "step"),
-        "steps": _number(live, "steps_total"),
+        "phase": str(activity.get("phase") or part.phase),
+        "step": number(activity.get("step")),
+        "steps": number(activity.get("steps_total")),
         "reason": part.reason,
     }
 
 
-def peak_of(device: Device, report: Json | None) -> Json:
-    """The denominator of the device's MFU: from its last report, else from its profile."""
+def peak_of(device: Device, report: TrainingJson | None) -> PeakJson:
+    """The peak from the device's last report, else from its profile."""
     if report is not None and report["peak"]:
         return {"peak_flops": report["peak"], "precision": report["precision"]}
-    known = peaks_of(device.profile)
-    name = "bf16" if known.get("bf16") else "fp32"
-    return {"peak_flops": known.get(name), "precision": name if known.get(name) else ""}
+    peaks = peaks_of(device.profile)
+    precision = "bf16" if peaks.get("bf16") else "fp32"
+    peak = peaks.get(precision)
+    return {"peak_flops": peak, "precision": precision if peak else ""}
 
 
 def progress(current: Round, devices: Mapping[int, Device]) -> float:
-    """Share of the round that is done: phases weighted, within them the devices' own steps."""
-    reached = REACHED[current.phase]
+    """Share of the round that is done: its phase, and within it the devices' steps."""
+    start = PHASE_START[current.phase]
     evaluating = current.phase == RoundPhase.EVALUATING.value
     if current.phase not in ("broadcasting", "collecting") and not evaluating:
-        return reached
+        return start
     parts = list(newest_assignments(current).values())
     if not parts:
-        return reached
-    done = sum(_share(part, devices.get(part.slot)) for part in parts) / len(parts)
-    return reached + done * (0.2 if evaluating else 0.75)
+        return start
+    done = sum(_share_done(part, devices.get(part.slot)) for part in parts) / len(parts)
+    return start + done * (0.2 if evaluating else 0.75)
 
 
-def _share(part: Assignment, device: Device | None) -> float:
-    if part.phase in DELIVERED_WORDS:
+def _share_done(part: Assignment, device: Device | None) -> float:
+    if part.phase in DELIVERED_PHASES:
         return 1.0
-    seen = doing(device, part) if device is not None else {}
-    step, steps = seen.get("step"), seen.get("steps")
+    if device is None:
+        return 0.0
+    activity = device_activity(device, part)
+    step, steps = activity["step"], activity["steps"]
     return min(1.0, step / steps) if step and steps else 0.0
 
 
-def _number(figures: Mapping[str, Any], key: str) -> float | None:
-    return number(figures.get(key))
-
-
-def _between(start: datetime | None, end: datetime | None) -> float | None:
-    return (end - start).total_seconds() if start is not None and end is not None else None
-
-
-def _iso(at: datetime | None) -> str | None:
+def iso(at: datetime | None) -> str | None:
     return at.isoformat() if at is not None else None

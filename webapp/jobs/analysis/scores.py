@@ -1,55 +1,63 @@
-"""What the devices' evaluations say of each of them: the shared model, and a model of its own."""
+"""Each device's last evaluation of the shared and of its personalised model, and fairness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fedcore.fairness import Evenness, evenness
+from webapp.jobs.analysis.json_types import EvennessJson, FairnessJson, RoundJson, ScoreJson
 
-Json = dict[str, Any]
-# Of a device's own model, on the same examples as the shared one; only where a method has one.
+# Of a personalised model, on the same examples as the shared one.
 PERSONAL = ("personal_loss", "personal_rouge1", "personal_rouge2", "personal_rougeL")
 SHARED, OWN = "rougeL", "personal_rougeL"
-NO_SCORE: Json = {SHARED: None, OWN: None, "round": None}
+NO_SCORE: ScoreJson = {"rougeL": None, "personal_rougeL": None, "round": None}
 
 
-def newest_scores(told: Sequence[Json]) -> dict[int, Json]:
-    """ROUGE-L of each slot's last evaluation, F1 in percent. ``told`` are rounds in their order."""
-    found: dict[int, Json] = {}
-    for row in told:
-        for part in row["evaluate"]:
-            if part[SHARED] is not None:
-                mine = {SHARED: part[SHARED], OWN: part.get(OWN), "round": row["number"]}
-                found[part["slot"]] = mine
-    return found
+def newest_scores(rounds: Sequence[RoundJson]) -> dict[int, ScoreJson]:
+    """ROUGE-L of each slot's last evaluation. ``rounds`` are in order."""
+    scores: dict[int, ScoreJson] = {}
+    for row in rounds:
+        for item in row["evaluate"]:
+            if item["rougeL"] is not None:
+                scores[item["slot"]] = {
+                    "rougeL": item["rougeL"],
+                    "personal_rougeL": item.get("personal_rougeL"),
+                    "round": row["number"],
+                }
+    return scores
 
 
-def score_evenness(scores: Mapping[str, Json]) -> Json | None:
-    """How evenly both kinds of model serve the devices; None with fewer than two devices.
+def score_evenness(names: Mapping[int, str], rounds: Sequence[RoundJson]) -> EvennessJson | None:
+    """How evenly the models serve the devices; None with fewer than two devices.
 
-    ``gain`` is what the own models have over the shared one: their mean, the least and the most.
+    ``names``: device name by slot.
     """
-    shared = {name: one[SHARED] for name, one in scores.items()}
-    own = {name: one[OWN] for name, one in scores.items() if one[OWN] is not None}
+    newest = newest_scores(rounds)
+    scores = {names[slot]: score for slot, score in newest.items() if slot in names}
+    shared = {name: score["rougeL"] or 0.0 for name, score in scores.items()}
+    personal = {
+        name: score["personal_rougeL"]
+        for name, score in scores.items()
+        if score["personal_rougeL"] is not None
+    }
     if len(shared) < 2:
         return None
-    gains = sorted(own[name] - shared[name] for name in own)
+    gains = sorted(personal[name] - shared[name] for name in personal)
     gain = (sum(gains) / len(gains), gains[0], gains[-1]) if gains else None
     return {
-        "shared": _plain(evenness(shared)),
-        "own": _plain(evenness(own)),
+        "shared": _fairness_json(evenness(shared)),
+        "own": _fairness_json(evenness(personal)),
         "gain": dict(zip(("mean", "least", "most"), gain, strict=True)) if gain else None,
     }
 
 
-def _plain(found: Evenness | None) -> Json | None:
-    if found is None:
+def _fairness_json(fairness: Evenness | None) -> FairnessJson | None:
+    if fairness is None:
         return None
     return {
-        "worst_device": found.worst_device,
-        "worst": found.worst,
-        "mean": found.mean,
-        "spread": found.spread,
-        "jain": found.jain,
+        "worst_device": fairness.worst_device,
+        "worst": fairness.worst,
+        "mean": fairness.mean,
+        "spread": fairness.spread,
+        "jain": fairness.jain,
     }

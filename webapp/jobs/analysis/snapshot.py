@@ -1,97 +1,104 @@
-"""What a page shows of a job now: one JSON value for the socket, the REST API and the first load.
+"""Live state of a job, as one JSON value for the WebSocket, the REST API and the first page load.
 
-Rounds that have ended never change again, but for those of an asynchronous job that still have
-devices at work, so a reader that comes back keeps them in a ``ClosedRounds``
-and only the newest are read from the database.
+Closed rounds are immutable (except asynchronous rounds with work in flight), so readers cache them
+in ``ClosedRounds`` and only newer rounds are read from the database.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from django.db.models import Prefetch, Q, Sum
+from django.db.models import Prefetch, Q
 from django.utils import timezone
 
 from fedcore.rounds import job_lifecycle
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.queries import waiting_for_buffer
-from fedcore.rounds.types import ENDED, AssignmentPhase, RoundPhase, Task
-from webapp.jobs.analysis import device_rewards, round_snapshot, scores
+from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
+from webapp.jobs.analysis import device_rewards, round_snapshot, round_totals, scores
+from webapp.jobs.analysis.json_types import (
+    BufferJson,
+    CurrentRoundJson,
+    DeviceJson,
+    JobSnapshot,
+    RoundJson,
+)
+from webapp.jobs.analysis.round_snapshot import iso, round_json
+from webapp.jobs.analysis.round_totals import ENDED_PHASES
 from webapp.jobs.artefacts.download import available_downloads
 from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered, open_rounds, to_round
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
-Json = dict[str, Any]
-People = list[Participant]
-# Figures per device are sent for as many of the newest rounds as stay below this many.
+Participants = list[Participant]
+# Details per device are read for as many of the newest rounds as give fewer entries than this.
 MAX_DETAILS = 4000
-NO_TRAFFIC: Json = {"down": None, "up": None, "granularity": None, "round": None}
-ENDED_PHASES = tuple(phase.value for phase in ENDED)
 
 
 @dataclass
 class ClosedRounds:
-    """The first rounds, up to the last that nothing can change any more, by primary key."""
+    """The first rounds of a job, up to the last immutable one, by primary key."""
 
-    ended: dict[int, Json] = field(default_factory=dict)
+    ended: dict[int, RoundJson] = field(default_factory=dict)
 
 
-def snapshot(job: Job, memory: ClosedRounds | None = None) -> Json:
-    """The state of a job with everything its page shows, samples and events apart."""
-    people = list(Participant.objects.filter(job=job).select_related("device").order_by("slot"))
-    rows = _rounds(job, len(people), memory)
+def snapshot(job: Job, closed: ClosedRounds | None = None) -> JobSnapshot:
+    """Everything that a job's page shows, except samples and events."""
+    participants = list(
+        Participant.objects.filter(job=job).select_related("device").order_by("slot")
+    )
+    rows = _rows_to_read(job, len(participants), closed)
     current = rows[-1] if rows else None
-    told = _told(rows, memory)
+    rounds = _round_values(rows, closed)
+    names = {row.slot: row.device.name for row in participants}
     total = int(job.spec.get("rounds", 1))
     return {
         "id": str(job.pk),
         "name": job.name,
         "phase": job.phase,
         "reason": job.reason,
-        "headline": headline(job, current, people),
-        "round": _head(current, total),
+        "headline": headline(job, current, participants),
+        "round": _current_round(current, total),
         "buffer": _buffer(current),
-        "progress": progress(job, current, people, total),
-        "eta_s": _eta(job, current, told, total),
-        "created_at": _iso(job.created_at),
-        "started_at": _iso(job.started_at),
-        "ended_at": _iso(job.ended_at),
-        "tiles": _tiles(job, told),
-        "devices": _devices(job, people, current, told),
-        "evenness": _evenness(people, told),
-        "rounds": told,
+        "progress": progress(job, current, participants, total),
+        "eta_s": round_totals.remaining_s(job, current, rounds, total),
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "ended_at": iso(job.ended_at),
+        "tiles": round_totals.tiles(job, rounds),
+        "devices": _devices(job, participants, current, rounds),
+        "evenness": scores.score_evenness(names, rounds),
+        "rounds": rounds,
         "moves": moves(job),
         "artefacts": available_downloads(job),
     }
 
 
 def moves(job: Job) -> list[str]:
-    """What a person may ask for now."""
+    """The moves that a person can make now."""
     phase = JobPhase(job.phase)
     return [
         move for move in job_lifecycle.PERSON_MOVES if not job_lifecycle.move_refusal(phase, move)
     ]
 
 
-def headline(job: Job, current: Round | None, people: list[Participant]) -> str:
-    """One sentence: what it waits for, or how it ended."""
+def headline(job: Job, current: Round | None, participants: Participants) -> str:
+    """One sentence: what the job waits for, or how it ended."""
     if job.phase == JobPhase.QUEUED or (job.phase == JobPhase.RUNNING and current is None):
         return job.reason or "waiting for the coordinator to write the first model"
     if job.phase != JobPhase.RUNNING or current is None:
         return job.reason or {"draft": "not launched yet", "paused": "paused"}.get(job.phase, "")
-    names = {person.slot: person.device.name for person in people}
-    window = [to_round(row, names) for row in _open(current)]
-    seen = {
-        person.device.name: person.device.last_seen_at.timestamp()
-        for person in people
-        if person.device.last_seen_at is not None
+    names = {row.slot: row.device.name for row in participants}
+    window = [to_round(row, names) for row in _open_rounds(current)]
+    last_seen = {
+        row.device.name: row.device.last_seen_at.timestamp()
+        for row in participants
+        if row.device.last_seen_at is not None
     }
-    waiting = waiting_for_buffer(window, timezone.now().timestamp(), seen)
+    waiting = waiting_for_buffer(window, timezone.now().timestamp(), last_seen)
     return waiting or "waiting for the coordinator to start the next round"
 
 
-def progress(job: Job, current: Round | None, people: list[Participant], total: int) -> float:
+def progress(job: Job, current: Round | None, participants: Participants, total: int) -> float:
     """Share of the job that is done, from 0 to 1."""
     if job.phase == JobPhase.COMPLETED:
         return 1.0
@@ -101,63 +108,62 @@ def progress(job: Job, current: Round | None, people: list[Participant], total: 
     if buffer is not None and current.phase == RoundPhase.COLLECTING.value:
         within = 0.75 * min(1.0, float(buffer["held"]) / float(buffer["size"]))
     else:
-        within = round_snapshot.progress(current, {p.slot: p.device for p in people})
+        within = round_snapshot.progress(current, {row.slot: row.device for row in participants})
     return max(0.0, min(1.0, (max(0, current.number - 1) + within) / max(1, total)))
 
 
-def _open(current: Round) -> list[Round]:
+def _open_rounds(current: Round) -> list[Round]:
     return open_rounds(current) if is_buffered(current) else [current]
 
 
-def _buffer(current: Round | None) -> Json | None:
-    """How many updates the next model of an asynchronous job waits for, and how many it has."""
+def _buffer(current: Round | None) -> BufferJson | None:
+    """The buffer of an asynchronous job; None for any other."""
     if current is None or not is_buffered(current):
         return None
-    held = Assignment.objects.filter(
+    buffered = Assignment.objects.filter(
         round__job_id=current.job_id,
         task=Task.TRAIN.value,
         phase=AssignmentPhase.REPORTED.value,
     )
-    return {"size": current.policy["buffering"]["size"], "held": held.count()}
+    return {"size": current.policy["buffering"]["size"], "held": buffered.count()}
 
 
-def _rounds(job: Job, devices: int, memory: ClosedRounds | None) -> list[Round]:
-    """The rounds to read: those that are not known to have ended, and the last."""
-    wanted = Round.objects.filter(job=job)
-    if memory is not None and memory.ended:
-        wanted = wanted.filter(~Q(phase__in=ENDED_PHASES) | Q(pk__gte=max(memory.ended)))
-    keep = max(20, MAX_DETAILS // max(1, 2 * devices))
-    newest = list(wanted.order_by("-number", "-attempt").values_list("pk", flat=True)[:keep])
-    mine = Assignment.objects.filter(round__in=newest).order_by("slot", "attempt")
-    rows = wanted.order_by("number", "attempt").prefetch_related(
-        Prefetch("assignments", queryset=mine)
-    )
-    return list(rows)
+def _rows_to_read(job: Job, devices: int, closed: ClosedRounds | None) -> list[Round]:
+    """The rounds that are not cached, and the last cached one."""
+    rounds = Round.objects.filter(job=job)
+    if closed is not None and closed.ended:
+        rounds = rounds.filter(~Q(phase__in=ENDED_PHASES) | Q(pk__gte=max(closed.ended)))
+    detailed = max(20, MAX_DETAILS // max(1, 2 * devices))
+    newest = list(rounds.order_by("-number", "-attempt").values_list("pk", flat=True)[:detailed])
+    assignments = Assignment.objects.filter(round__in=newest).order_by("slot", "attempt")
+    rows = rounds.order_by("number", "attempt")
+    return list(rows.prefetch_related(Prefetch("assignments", queryset=assignments)))
 
 
-def _told(rows: list[Round], memory: ClosedRounds | None) -> list[Json]:
-    if memory is None:
-        return [round_snapshot.round_json(row) for row in rows]
-    settled, open_ = True, []
+def _round_values(rows: list[Round], closed: ClosedRounds | None) -> list[RoundJson]:
+    """All rounds; those that became immutable are added to ``closed``."""
+    if closed is None:
+        return [round_json(row) for row in rows]
+    immutable, open_ = True, []
     for row in rows:
-        settled = settled and row.phase in ENDED_PHASES and not _goes_on(row, rows)
-        if settled:
-            memory.ended.setdefault(row.pk, round_snapshot.round_json(row))
+        immutable = immutable and row.phase in ENDED_PHASES and not _in_flight(row, rows)
+        if immutable:
+            closed.ended.setdefault(row.pk, round_json(row))
         else:
-            open_.append(round_snapshot.round_json(row))
-    return [*memory.ended.values(), *open_]
+            open_.append(round_json(row))
+    return [*closed.ended.values(), *open_]
 
 
-def _goes_on(row: Round, rows: list[Round]) -> bool:
-    """Whether devices still train on a closed version of an asynchronous job, or evaluate it."""
+def _in_flight(row: Round, rows: list[Round]) -> bool:
+    """Whether devices still train on a closed asynchronous round, or evaluate its model."""
     if not is_buffered(row):
         return False
-    held = any(part.phase in OPEN for part in row.assignments.all())
+    active = any(part.phase in OPEN for part in row.assignments.all())
     newer = any(other.evaluators and other.number > row.number for other in rows)
-    return held or bool(row.evaluators and not newer)
+    return active or bool(row.evaluators and not newer)
 
 
-def _head(current: Round | None, total: int) -> Json:
+def _current_round(current: Round | None, total: int) -> CurrentRoundJson:
     if current is None:
         return {"number": 0, "of": total, "phase": "", "attempt": 0, "deadline_at": None}
     return {
@@ -165,112 +171,36 @@ def _head(current: Round | None, total: int) -> Json:
         "of": total,
         "phase": current.phase,
         "attempt": current.attempt,
-        "deadline_at": _iso(current.deadline_at),
+        "deadline_at": iso(current.deadline_at),
     }
 
 
-def _eta(job: Job, current: Round | None, told: list[Json], total: int) -> float | None:
-    """Seconds left, from the last five rounds; None before the first has closed."""
-    if job.phase != JobPhase.RUNNING:
-        return None
-    closed = [row for row in told if row["number"] and row["phase"] == RoundPhase.CLOSED.value]
-    lengths = [row["duration_s"] for row in closed if row["duration_s"] is not None][-5:]
-    if not lengths:
-        return None
-    mean = sum(lengths) / len(lengths)
-    left = total - len(closed)
-    spent = 0.0
-    if current is not None and current.phase not in ENDED_PHASES and current.started_at is not None:
-        spent = min(mean, (timezone.now() - current.started_at).total_seconds())
-    return float(round(max(0.0, left * mean - spent)))
-
-
-def _tiles(job: Job, told: list[Json]) -> Json:
-    scored = [row["evaluation"] for row in told if row["evaluation"].get("rougeL") is not None]
-    last = scored[-1] if scored else {}
-    first = told[0]["evaluation"] if told and told[0]["number"] == 0 else {}
-    sums = Assignment.objects.filter(round__job=job).aggregate(
-        up=Sum("bytes_up", default=0), down=Sum("bytes_down", default=0)
-    )
-    work = [part for row in told for part in row["train"] if part["mfu"] is not None]
-    owed = sum(part["compute_s"] * part["peak"] for part in work)
-    return {
-        "rougeL": last.get("rougeL"),
-        "rougeL_base": first.get("rougeL"),
-        "loss": last.get("loss"),
-        "loss_base": first.get("loss"),
-        "mfu": sum(p["mfu"] * p["compute_s"] * p["peak"] for p in work) / owed if owed else None,
-        "bytes_up": sums["up"],
-        "bytes_down": sums["down"],
-        "tokens": sum(part["tokens"] for row in told for part in row["train"]),
-        **_energy([part for row in told for part in row["train"]]),
-    }
-
-
-def _energy(parts: list[Json]) -> Json:
-    """Joules of the trainings whose energy is known, and how many tokens each bought."""
-    known = [part for part in parts if part["energy_j"]]
-    bought = [part for part in known if part["eta_e"]]
-    spent = sum(part["tokens"] / part["eta_e"] for part in bought)
-    return {
-        "joules": sum(part["energy_j"] for part in known) if known else None,
-        "joules_estimated": sum(part["energy_estimated"] for part in known),
-        "joules_of": len(known),
-        "trainings": sum(part["compute_s"] > 0 for part in parts),
-        "eta_e": sum(part["tokens"] for part in bought) / spent if spent else None,
-    }
-
-
-def _devices(job: Job, people: People, current: Round | None, told: list[Json]) -> list[Json]:
-    examples = sum(person.examples for person in people) or 1
-    newest = round_snapshot.held_assignments(_open(current) if current is not None else [])
-    traffic, scored = _traffic(told), scores.newest_scores(told)
-    rewarded = device_rewards.newest_rewards(job, people, told)
-    names: dict[int | None, str] = {person.slot: person.device.name for person in people}
-    reports: dict[int, Json] = {}
-    for row in told:
-        reports.update({part["slot"]: part for part in row["train"] if part["mfu"] is not None})
+def _devices(
+    job: Job, participants: Participants, current: Round | None, rounds: list[RoundJson]
+) -> list[DeviceJson]:
+    examples = sum(row.examples for row in participants) or 1
+    open_ = _open_rounds(current) if current is not None else []
+    assignments = round_snapshot.current_assignments(open_)
+    traffic, scored = round_totals.traffic_by_slot(rounds), scores.newest_scores(rounds)
+    rewards = device_rewards.newest_rewards(job, participants, rounds)
+    reports = round_totals.newest_reports(rounds)
+    names: dict[int | None, str] = {row.slot: row.device.name for row in participants}
     return [
         {
-            "id": person.device_id,
-            "slot": person.slot,
-            "name": person.device.name,
-            "presence": person.device.presence,
-            "last_seen_at": _iso(person.device.last_seen_at),
-            "dataset": person.dataset,
-            "parent": names.get(person.parent, ""),
-            "examples": person.examples,
-            "share": person.examples / examples,
-            **round_snapshot.doing(person.device, newest.get(person.slot)),
-            **round_snapshot.peak_of(person.device, reports.get(person.slot)),
-            "traffic": traffic.get(person.slot, NO_TRAFFIC),
-            "score": scored.get(person.slot, scores.NO_SCORE),
-            "reward": rewarded.get(person.slot),
+            "id": row.device_id,
+            "slot": row.slot,
+            "name": row.device.name,
+            "presence": row.device.presence,
+            "last_seen_at": iso(row.device.last_seen_at),
+            "dataset": row.dataset,
+            "parent": names.get(row.parent, ""),
+            "examples": row.examples,
+            "share": row.examples / examples,
+            **round_snapshot.device_activity(row.device, assignments.get(row.slot)),
+            **round_snapshot.peak_of(row.device, reports.get(row.slot)),
+            "traffic": traffic.get(row.slot, round_totals.NO_TRAFFIC),
+            "score": scored.get(row.slot, scores.NO_SCORE),
+            "reward": rewards.get(row.slot),
         }
-        for person in people
+        for row in participants
     ]
-
-
-def _evenness(people: list[Participant], told: list[Json]) -> Json | None:
-    """How evenly the model serves the devices, by the last evaluation of each."""
-    names = {person.slot: person.device.name for person in people}
-    found = scores.newest_scores(told)
-    return scores.score_evenness({names[slot]: one for slot, one in found.items() if slot in names})
-
-
-def _traffic(told: list[Json]) -> dict[int, Json]:
-    """By slot: bytes of all it did, and G of the last training that tells one."""
-    found: dict[int, Json] = {}
-    for row in told:
-        for part in (*row["train"], *row["fold"], *row["evaluate"]):
-            held = found.setdefault(part["slot"], dict(NO_TRAFFIC))
-            for way in ("down", "up"):
-                if part[f"bytes_{way}"] is not None:
-                    held[way] = (held[way] or 0) + part[f"bytes_{way}"]
-            if part.get("granularity") is not None:
-                held |= {"granularity": part["granularity"], "round": row["number"]}
-    return found
-
-
-def _iso(at: Any) -> str | None:
-    return at.isoformat() if at is not None else None

@@ -1,26 +1,25 @@
-"""Short heads of devices and jobs, for lists and for the pages that follow the whole fleet."""
+"""Summaries of devices and jobs, for lists and for pages that follow the whole fleet."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any, TypeVar
-from uuid import UUID
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.db.models import QuerySet
 
 from webapp.devices.models import Device
 from webapp.jobs.analysis import snapshot
 from webapp.jobs.analysis.device_history import set_prefetched
+from webapp.jobs.analysis.json_types import DeviceSummary, JobSummary
+from webapp.jobs.analysis.round_totals import ENDED_PHASES
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
-Json = dict[str, Any]
-R = TypeVar("R", Participant, Round)
 PRESENCES = ("online", "busy", "offline", "never seen", "revoked")
 
 
-def device_summary(device: Device) -> Json:
-    """What a list shows of a device and what changes by itself."""
+def device_summary(device: Device) -> DeviceSummary:
+    """Name, presence and current step of a device."""
     activity = device.activity if device.presence == "busy" else {}
     return {
         "id": device.pk,
@@ -33,53 +32,49 @@ def device_summary(device: Device) -> Json:
     }
 
 
-def presence_counts(heads: Iterable[Json]) -> dict[str, int]:
-    """How many devices are in each state, every state named."""
-    found = Counter(head["presence"] for head in heads)
-    return {presence: found.get(presence, 0) for presence in PRESENCES}
+def presence_counts(devices: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Number of devices by presence, zeros included."""
+    counts = Counter(device["presence"] for device in devices)
+    return {presence: counts.get(presence, 0) for presence in PRESENCES}
 
 
-def job_summaries(jobs: QuerySet[Job]) -> list[Json]:
-    """State, round, progress and losses of these jobs, in four queries however many they are."""
+def job_summaries(jobs: QuerySet[Job]) -> list[JobSummary]:
+    """State, round, progress and losses of these jobs, in four queries."""
     rows = list(jobs)
     keys = [job.pk for job in rows]
-    people = _by_job(Participant.objects.select_related("device").order_by("slot"), keys)
-    cycles = _by_job(Round.objects.order_by("number", "attempt"), keys)
-    open_ = {found[-1].pk: found[-1] for found in cycles.values() if _is_open(found[-1])}
-    parts: dict[int, list[Assignment]] = {}
-    for part in Assignment.objects.filter(round__in=open_).order_by("slot", "attempt"):
-        parts.setdefault(part.round_id, []).append(part)
-    for found in cycles.values():
-        set_prefetched(found[-1], assignments=parts.get(found[-1].pk, []))
-    return [_job_head(job, people.get(job.pk, []), cycles.get(job.pk, [])) for job in rows]
+    participants = defaultdict(list)
+    for person in (
+        Participant.objects.filter(job__in=keys).select_related("device").order_by("slot")
+    ):
+        participants[person.job_id].append(person)
+    rounds = defaultdict(list)
+    for row in Round.objects.filter(job__in=keys).order_by("number", "attempt"):
+        rounds[row.job_id].append(row)
+    newest = [of_job[-1] for of_job in rounds.values()]
+    open_ = [row.pk for row in newest if row.phase not in ENDED_PHASES]
+    assignments = defaultdict(list)
+    for item in Assignment.objects.filter(round__in=open_).order_by("slot", "attempt"):
+        assignments[item.round_id].append(item)
+    for row in newest:
+        set_prefetched(row, assignments=assignments[row.pk])
+    return [_job_summary(job, participants[job.pk], rounds[job.pk]) for job in rows]
 
 
-def _is_open(row: Round) -> bool:
-    return row.phase not in snapshot.ENDED_PHASES
-
-
-def _by_job(rows: QuerySet[R], keys: list[UUID]) -> dict[UUID, list[R]]:
-    found: dict[UUID, list[R]] = {}
-    for row in rows.filter(job__in=keys):
-        found.setdefault(row.job_id, []).append(row)
-    return found
-
-
-def _job_head(job: Job, people: list[Participant], cycles: list[Round]) -> Json:
+def _job_summary(job: Job, participants: list[Participant], rounds: list[Round]) -> JobSummary:
     total = int(job.spec.get("rounds", 1))
-    current = cycles[-1] if cycles else None
-    scored = [row.evaluation for row in cycles if row.evaluation]
-    start: Json = next((row.evaluation for row in cycles if row.number == 0), {})
+    current = rounds[-1] if rounds else None
+    evaluations = [row.evaluation for row in rounds if row.evaluation]
+    base: dict[str, Any] = next((row.evaluation for row in rounds if row.number == 0), {})
     return {
         "id": str(job.pk),
         "name": job.name,
         "phase": job.phase,
-        "headline": snapshot.headline(job, current, people),
+        "headline": snapshot.headline(job, current, participants),
         "round": current.number if current else 0,
         "of": total,
-        "progress": round(snapshot.progress(job, current, people, total), 3),
-        "devices": len(people),
-        "losses": [row["loss"] for row in scored if row.get("loss") is not None],
-        "rougeL": scored[-1].get("rougeL") if scored else None,
-        "rougeL_base": start.get("rougeL"),
+        "progress": round(snapshot.progress(job, current, participants, total), 3),
+        "devices": len(participants),
+        "losses": [item["loss"] for item in evaluations if item.get("loss") is not None],
+        "rougeL": evaluations[-1].get("rougeL") if evaluations else None,
+        "rougeL_base": base.get("rougeL"),
     }

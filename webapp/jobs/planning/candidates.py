@@ -1,4 +1,4 @@
-"""Enrolled devices as the planner sees them: hardware, link and data, from what they reported."""
+"""Planner candidates from enrolled devices: reported hardware, measured link, dataset."""
 
 from __future__ import annotations
 
@@ -18,39 +18,44 @@ from webapp.jobs.models import Assignment, Job
 
 ASSUMED_LINK = Link(5e6, 5e6, 0.0, name="assumed")
 BYTES_PER_TOKEN = 4.0
-SOURCE_SHARE = 0.85  # of an example's tokens; the rest is its target
+SOURCE_SHARE = 0.85  # of an example's tokens; the rest is the target
 
 
-def candidate(spec: JobSpec, device: Device, held: Dataset, last: Assignment | None) -> Candidate:
-    """``last``: its newest delivered training, whose link is taken as it was.
+def candidate(
+    spec: JobSpec, device: Device, dataset: Dataset, last: Assignment | None
+) -> Candidate:
+    """``last``: the device's newest delivered training, for its link speed and MFU.
 
-    Its MFU too, where both jobs train in the same way: drawing samples is far from the peak.
+    The MFU counts only if both jobs learn from references, or both from rewards.
     """
-    source, target = lengths(spec, held)
+    source, target = example_tokens(spec, dataset)
+    mfu = None
+    if last and spec.method.family.training is stored_method(last.round.job.spec).training:
+        mfu = units.plausible(last.metrics.get("mfu"), high=1.0) or None
     return Candidate(
         name=device.name,
         hardware=hardware_of(device.profile),
-        examples=held.examples,
+        examples=dataset.examples,
         source=source,
         target=target,
         longest=(spec.data.max_source_tokens, spec.data.max_target_tokens),
         link=link_of(last) or ASSUMED_LINK,
-        mfu=_mfu(last.metrics) if last and _trains_alike(spec, last) else None,
+        mfu=mfu,
     )
 
 
-def lengths(spec: JobSpec, held: Dataset) -> tuple[int, int]:
-    """Source and target tokens of a typical example, from the data's bytes where known."""
+def example_tokens(spec: JobSpec, dataset: Dataset) -> tuple[int, int]:
+    """Source and target tokens of a typical example, from the dataset's bytes if known."""
     s, t = spec.data.max_source_tokens, spec.data.max_target_tokens
-    if not held.size_bytes or not held.examples:
+    if not dataset.size_bytes or not dataset.examples:
         return s, t
-    tokens = held.size_bytes / held.examples / BYTES_PER_TOKEN
+    tokens = dataset.size_bytes / dataset.examples / BYTES_PER_TOKEN
     source = min(s, max(8, round(SOURCE_SHARE * tokens)))
     return source, min(t, max(4, round((1 - SOURCE_SHARE) * tokens)))
 
 
 def link_of(last: Assignment | None) -> Link | None:
-    """What the device's link carried in its last round; None where it is not known both ways."""
+    """Throughput of the device's last round; None unless both directions are known."""
     if last is None:
         return None
     down = _rate(last.metrics, "download_s", last.bytes_down)
@@ -59,24 +64,13 @@ def link_of(last: Assignment | None) -> Link | None:
         return None
     try:
         return Link(up, down, units.number(last.metrics.get("rtt_s")) or 0.0, name="measured")
-    except SpecError:  # a round trip that cannot be
+    except SpecError:  # an implausible round-trip time
         return Link(up, down, 0.0, name="measured")
 
 
 def _rate(figures: Mapping[str, object], key: str, size: int) -> float | None:
     seconds = units.number(figures.get(key)) or 0.0
     return size / seconds if seconds > 0 and size > 0 else None
-
-
-def _trains_alike(spec: JobSpec, last: Assignment) -> bool:
-    """Whether both learn from references, or both from rewards."""
-    return spec.method.family.training is stored_method(last.round.job.spec).training
-
-
-def _mfu(figures: Mapping[str, object]) -> float | None:
-    """The share it reached; None where it cannot be."""
-    found = units.number(figures.get("mfu"))
-    return found if found is not None and 0 < found <= 1 else None
 
 
 def last_trainings(devices: Iterable[Device], job: Job | None = None) -> dict[int, Assignment]:

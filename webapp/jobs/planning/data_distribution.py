@@ -1,4 +1,4 @@
-"""How the examples a job would learn from are spread over its devices: sizes and domains."""
+"""Distribution of a job's training examples over devices and domains."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-SHOWN = 12  # devices
+MAX_DEVICES = 12  # listed
 
 
 class DatasetFigures(Protocol):
-    """What is asked of a device: figures of the dataset it would train on."""
+    """A device and the dataset it would train on."""
 
     @property
     def name(self) -> str: ...
@@ -24,7 +24,7 @@ class DatasetFigures(Protocol):
 
 @dataclass(frozen=True)
 class Holding:
-    """One device. ``share`` is of all examples, ``length`` of the largest device's (0 to 1)."""
+    """One device. ``share``: of all examples; ``length``: of the largest device's (0 to 1)."""
 
     name: str
     words: str
@@ -35,7 +35,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Spread:
-    """``domains``: name, examples and devices of each, the largest first; "" where none is told."""
+    """``domains``: name, examples and devices, the largest first; "" for an unknown domain."""
 
     holdings: tuple[Holding, ...]
     domains: tuple[tuple[str, int, int], ...]
@@ -45,45 +45,37 @@ class Spread:
 
     @property
     def more(self) -> int:
-        """Devices that are not shown."""
+        """Devices that are not listed."""
         return self.devices - len(self.holdings)
 
     @property
     def uneven(self) -> float:
-        """How many times the smallest device's examples the largest holds."""
+        """Examples of the largest device over those of the smallest."""
         return self.holdings[0].examples / max(1, self.smallest)
 
 
 def spread_of(devices: Sequence[DatasetFigures]) -> Spread | None:
-    """The largest devices first; None where there is no device."""
+    """The largest devices first; None without devices."""
     if not devices:
         return None
-    ordered = sorted(devices, key=lambda held: (-held.examples, held.name))
-    total = sum(held.examples for held in ordered)
+    ordered = sorted(devices, key=lambda device: (-device.examples, device.name))
+    total = sum(device.examples for device in ordered)
+    domains: dict[str, tuple[int, int]] = {}
+    for device in ordered:
+        examples, count = domains.get(device.domain, (0, 0))
+        domains[device.domain] = examples + device.examples, count + 1
+    rows = ((name, examples, count) for name, (examples, count) in domains.items())
     return Spread(
-        tuple(_holding(held, total, ordered[0].examples) for held in ordered[:SHOWN]),
-        _domains(ordered),
+        tuple(_holding(device, total, ordered[0].examples) for device in ordered[:MAX_DEVICES]),
+        tuple(sorted(rows, key=lambda row: (-row[1], row[0]))),
         total,
         len(ordered),
         ordered[-1].examples,
     )
 
 
-def _holding(held: DatasetFigures, total: int, largest: int) -> Holding:
-    words = f"{held.dataset}, {held.domain}" if _apart(held) else held.dataset
-    share, length = held.examples / max(1, total), held.examples / max(1, largest)
-    return Holding(held.name, words, held.examples, share, length)
-
-
-def _apart(held: DatasetFigures) -> bool:
-    """Whether the domain says more than the dataset's name."""
-    return bool(held.domain) and held.domain != held.dataset
-
-
-def _domains(devices: Sequence[DatasetFigures]) -> tuple[tuple[str, int, int], ...]:
-    sums: dict[str, tuple[int, int]] = {}
-    for held in devices:
-        examples, count = sums.get(held.domain, (0, 0))
-        sums[held.domain] = examples + held.examples, count + 1
-    found = ((name, examples, count) for name, (examples, count) in sums.items())
-    return tuple(sorted(found, key=lambda row: (-row[1], row[0])))
+def _holding(device: DatasetFigures, total: int, largest: int) -> Holding:
+    has_domain = device.domain and device.domain != device.dataset
+    words = f"{device.dataset}, {device.domain}" if has_domain else device.dataset
+    share, length = device.examples / max(1, total), device.examples / max(1, largest)
+    return Holding(device.name, words, device.examples, share, length)

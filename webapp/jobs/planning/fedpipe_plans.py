@@ -1,4 +1,4 @@
-"""FedPipe's plan of a launched job: made once, before its first round, from the devices' scores."""
+"""FedPipe plans of a launched job, made once before round 1 from the devices' scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fedcore.architecture.sizes import Architecture
 from fedcore.errors import Fault
-from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.fedpipe.explain import needs
 from fedcore.plan.fedpipe.fleet import plans, read_scores
 from fedcore.plan.fedpipe.types import Allocation
@@ -20,12 +19,12 @@ from webapp.jobs.models import Assignment, Event, Job, Participant
 from webapp.jobs.planning.candidates import candidate, last_trainings
 
 BUDGETS = ("memory_budget_mb", "time_budget_s")
-SHOWN = 3  # devices named for each reason
-PLANNED = ": planned: "  # between the device and the reason in a job's log
+NAMES_PER_REASON = 3
+PLANNED = ": planned: "  # separates device and plan in an event text
 
 
 def plan_texts(job: Job) -> list[tuple[str, str]]:
-    """Device and plan, in words, of a job that was planned; by name."""
+    """Device and plan, in words, of a planned job; by name."""
     if not stored_method(job.spec).plans_each_device:
         return []
     texts = Event.objects.filter(job=job, text__contains=PLANNED).order_by("seq")
@@ -33,83 +32,63 @@ def plan_texts(job: Job) -> list[tuple[str, str]]:
     return sorted((name, words) for name, _, words in pairs)
 
 
-def budget_faults(spec: JobSpec, found: FleetPlan | None) -> list[Fault]:
-    """A budget that no device can be planned with, at its option, with the least that would do."""
+def budget_faults(spec: JobSpec, plan: FleetPlan | None) -> list[Fault]:
+    """A fault at each budget option if no device fits it, with the least budget that would."""
     method = spec.method
-    planned = method.family.plans_each_device
-    given = [name for name in BUDGETS if planned and getattr(method, name)]
-    if not given or found is None or not found.devices or found.fitting:
+    planned_by_method = method.family.plans_each_device
+    budgets = [name for name in BUDGETS if planned_by_method and getattr(method, name)]
+    if not budgets or plan is None or not plan.devices or plan.fitting:
         return []
     names: dict[str, list[str]] = {}
-    for row in found.devices:
+    for row in plan.devices:
         names.setdefault(row.why, []).append(row.name)
-    told = "; ".join(f"{', '.join(who[:SHOWN])}: {why}" for why, who in names.items())
-    return [Fault(f"method.{name}", f"no device can be planned: {told}") for name in given]
+    reasons = "; ".join(f"{', '.join(who[:NAMES_PER_REASON])}: {why}" for why, who in names.items())
+    return [Fault(f"method.{name}", f"no device can be planned: {reasons}") for name in budgets]
 
 
 def assign_plans(job: Job, number: int, participants: Sequence[Participant]) -> None:
-    """Set and store what each device trains, where the job leaves that to FedPipe and nobody has.
+    """Set and store each device's plan, unless the job has plans or does not use FedPipe.
 
-    To be called under the job's lock before round ``number`` starts. Before round 0, which brings
-    the scores, it only makes sure that every device can be planned: that does not depend on them.
-    Raises SpecError with every device that no plan fits.
+    Call it under the job's lock before round ``number`` starts. Before round 0, which measures the
+    scores, it only checks that every device can be planned: that does not depend on the scores.
+    Raises SpecError naming every device that no plan fits.
     """
     spec = job.job_spec
     if not spec.method.family.plans_each_device or any(row.tailoring for row in participants):
         return
-    found = planned(job, spec, participants)
+    allocations = planned(job, spec, participants)
     if number == 0:
         return
     for row in participants:
-        choice = found[row.device.name]
-        row.tailoring = choice.tailoring(spec)
-        text = f"{row.device.name}{PLANNED}{choice.why}; {needs(choice)}"
+        allocation = allocations[row.device.name]
+        row.tailoring = allocation.tailoring(spec)
+        text = f"{row.device.name}{PLANNED}{allocation.why}; {needs(allocation)}"
         job_event(job, text, device=row.device)
     Participant.objects.bulk_update(participants, ["tailoring"])
 
 
 def planned(job: Job, spec: JobSpec, participants: Sequence[Participant]) -> dict[str, Allocation]:
-    """The plan of each device by its name; where none has sent scores all matrices count alike."""
+    """The plan of each device by name; without scores, all matrices count equally."""
     sizes = Architecture(**job.model_info["architecture"])
-    devices = {row.slot: item for row, item in _candidates(spec, participants)}
-    names = {slot: item.name for slot, item in devices.items()}
-    scores = {
-        names[slot]: own
-        for slot, metrics in _reports(job)
-        if slot in names and (own := read_scores(metrics, sizes))
-    }
-    return plans(spec, sizes, list(devices.values()), scores)
-
-
-def _candidates(
-    spec: JobSpec, participants: Sequence[Participant]
-) -> list[tuple[Participant, Candidate]]:
-    """The devices as the planner sees them, with the data that the job took."""
+    names = {row.slot: row.device.name for row in participants}
     last = last_trainings([row.device for row in participants])
     rows = Dataset.objects.filter(device__in=[row.device_id for row in participants])
-    held = {(item.device_id, item.name): item for item in rows}
-    return [
-        (
-            row,
-            candidate(
-                spec,
-                row.device,
-                held.get((row.device_id, row.dataset))
-                or Dataset(device=row.device, name=row.dataset, examples=row.examples),
-                last.get(row.device_id),
-            ),
+    datasets = {(item.device_id, item.name): item for item in rows}
+    candidates = []
+    for row in participants:
+        dataset = datasets.get((row.device_id, row.dataset)) or Dataset(
+            device=row.device, name=row.dataset, examples=row.examples
         )
-        for row in participants
-    ]
-
-
-def _reports(job: Job) -> list[tuple[int, dict[str, object]]]:
-    """Slot and metrics of the evaluations before training, the newest of a device last."""
-    rows = Assignment.objects.filter(
+        candidates.append(candidate(spec, row.device, dataset, last.get(row.device_id)))
+    evaluations = Assignment.objects.filter(
         round__job=job,
         round__number=0,
         task=Task.EVALUATE.value,
         phase__in=[phase.value for phase in DELIVERED],
-    )
-    ordered = rows.order_by("round__attempt", "attempt")
-    return list(ordered.values_list("slot", "metrics"))
+    ).order_by("round__attempt", "attempt")
+    scores = {
+        names[slot]: matrix_scores
+        for slot, metrics in evaluations.values_list("slot", "metrics")
+        if slot in names and (matrix_scores := read_scores(metrics, sizes))
+    }
+    return plans(spec, sizes, candidates, scores)

@@ -1,7 +1,7 @@
-"""What a job would cost before it is launched: who fits, time, bytes, joules, and what is assumed.
+"""Estimated cost of a job before its launch: fitting devices, time, bytes, joules, assumptions.
 
-The figures are the planner's (``fedcore.plan``). Nothing here decides who takes part; the
-coordinator does, by the same rules of data and role.
+The figures are the planner's (``fedcore.plan``). The coordinator selects the participants later, by
+the same rules of data and role.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcore.architecture.sizes import FP32_BYTES, Architecture, architecture_of
+from fedcore.architecture.sizes import FP32_BYTES, architecture_of
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.kinds.table import payload_bytes
@@ -26,12 +26,12 @@ from webapp.jobs.models import Assignment
 from webapp.jobs.planning.candidates import ASSUMED_LINK, candidate
 from webapp.jobs.planning.data_distribution import Spread, spread_of
 
-PHASE_WORDS = dict(zip(PHASES, ("download", "train", "evaluate", "upload", "wait"), strict=True))
+PHASE_LABELS = dict(zip(PHASES, ("download", "train", "evaluate", "upload", "wait"), strict=True))
 
 
 @dataclass(frozen=True)
 class DeviceEstimate:
-    """One device's part. ``why`` says why it does not fit, '' if it does."""
+    """The estimate of one device. ``why``: why it does not fit, "" if it does."""
 
     name: str
     why: str
@@ -47,28 +47,28 @@ class DeviceEstimate:
 
     @property
     def seconds(self) -> float | None:
-        """Of one round, waiting for others left out."""
+        """Of one round, without waiting for others."""
         return self.plan.busy_s if self.plan else None
 
     @property
     def phases(self) -> list[tuple[str, float]]:
-        """Seconds of each part of its round that takes any, with the word for it."""
+        """Label and seconds of each phase of a round that takes any time."""
         seconds = self.plan.seconds if self.plan else {}
-        found = [(PHASE_WORDS[name], seconds.get(name)) for name in PHASES]
-        return [(word, value) for word, value in found if value]
+        return [(PHASE_LABELS[name], value) for name in PHASES if (value := seconds.get(name))]
 
     @property
     def granularity(self) -> float | None:
-        """Seconds of computing over seconds of transfers; None where these take no time."""
-        found = self.plan.granularity if self.plan else None
-        return found if found is not None and math.isfinite(found) else None
+        """Seconds of computing per second of transfers; None where these take no time."""
+        value = self.plan.granularity if self.plan else None
+        return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """``None`` where it cannot be known without the model's sizes or a measured device.
+    """A figure is None where the model's sizes or a measured device are missing.
 
-    ``payload`` is what trains, in fp32; ``device_bytes`` what a device moves in a round, both ways.
+    ``payload``: bytes of the trained parameters in fp32; ``device_bytes``: what a device transfers
+    in a round, both ways; ``per_round``: updates that make a model.
     """
 
     parts: tuple[DeviceEstimate, ...]
@@ -87,12 +87,12 @@ class Estimate:
         return [part for part in self.parts if part.fits]
 
     @property
-    def left_out(self) -> list[DeviceEstimate]:
+    def excluded(self) -> list[DeviceEstimate]:
         return [part for part in self.parts if not part.fits]
 
     @property
     def spread(self) -> Spread | None:
-        """How the examples lie on the devices that fit."""
+        """Distribution of the examples over the fitting devices."""
         return spread_of(self.fitting)
 
     @property
@@ -109,12 +109,12 @@ class Estimate:
 
     @property
     def energy_whole(self) -> bool:
-        """Whether the joules are of computing, transfers and waiting, not of the first alone."""
+        """Whether the joules include transfers and waiting, not only computing."""
         return all(row.energy.whole for row in self.plan.fitting) if self.plan else False
 
     @property
     def without_watts(self) -> list[str]:
-        """Devices whose joules are not known."""
+        """Devices without power figures."""
         rows = self.plan.fitting if self.plan else ()
         return [row.name for row in rows if row.energy.total_j is None]
 
@@ -125,7 +125,7 @@ class Estimate:
 
     @property
     def slowest(self) -> DeviceEstimate | None:
-        """The device that the others wait for."""
+        """The device that limits the round."""
         name = self.plan.slowest if self.plan else ""
         return next((part for part in self.parts if name and part.name == name), None)
 
@@ -135,124 +135,125 @@ class Estimate:
 
 
 def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]) -> Estimate:
-    """``devices`` with their datasets read; ``last``: their newest delivered training."""
+    """``devices``: with their datasets prefetched; ``last``: their newest delivered trainings."""
     sizes = architecture_of(spec.model.name)
-    asked = asked_for(spec, devices)
-    held = {device.pk: dataset_of(spec, device) for device in asked}
-    why = {device.pk: _why_not(spec, device, held[device.pk]) for device in asked}
-    found = eligible(spec, devices, last) if sizes else []
-    plan = plan_fleet(spec, sizes, found) if sizes else None
+    selected = selected_devices(spec, devices)
+    candidates = eligible(spec, devices, last) if sizes else []
+    plan = plan_fleet(spec, sizes, candidates) if sizes else None
     plans = {row.name: row for row in plan.devices} if plan else {}
-    parts = tuple(_part(d, why[d.pk], held[d.pk], plans.get(d.name)) for d in asked)
+    parts = [_device_estimate(spec, device, plans.get(device.name)) for device in selected]
     fitting = {part.name for part in parts if part.fits}
     clusters = tuple(expected_clusters(spec, devices, sorted(fitting)))
     heads = {cluster.head for cluster in clusters}
-    parts = tuple(part for part in parts if part.name in fitting or part.name not in heads)
+    payload = payload_bytes(sizes, spec.adapter) if sizes else None
+    trainable = None if payload is None else payload // FP32_BYTES
+    untrained = {device.name for device in selected if device.pk not in last}
     return Estimate(
-        parts=parts,
+        parts=tuple(part for part in parts if part.name in fitting or part.name not in heads),
         per_round=updates_of(spec, len(fitting)),
-        payload=_payload(spec, sizes),
-        device_bytes=_device_bytes(spec, sizes, plan),
+        payload=payload,
+        device_bytes=_device_bytes(spec, trainable, plan),
         parameters=sizes.parameters() if sizes else None,
-        trainable=_trainable(spec, sizes),
+        trainable=trainable,
         rounds=spec.rounds,
-        assumed=_assumed(spec, plan, found, fitting, {d.name for d in asked if d.pk not in last}),
+        assumed=_assumptions(spec, plan, [c for c in candidates if c.name in fitting], untrained)
+        + _profile_faults(candidates),
         plan=plan,
         clusters=clusters,
     )
 
 
-def asked_for(spec: JobSpec, devices: Sequence[Device]) -> list[Device]:
-    """Those that the job names; all where it names none."""
-    named = set(training_devices(spec))
-    return [device for device in devices if not named or device.name in named]
+def selected_devices(spec: JobSpec, devices: Sequence[Device]) -> list[Device]:
+    """The devices that the job names; all where it names none."""
+    names = set(training_devices(spec))
+    return [device for device in devices if not names or device.name in names]
 
 
 def eligible(
     spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assignment]
 ) -> list[Candidate]:
-    """The devices that are asked for and hold data for the job, as the planner sees them."""
-    pairs = [(device, dataset_of(spec, device)) for device in asked_for(spec, devices)]
+    """The selected devices with data for the job, as planner candidates."""
+    pairs = [(device, dataset_of(spec, device)) for device in selected_devices(spec, devices)]
     return [
-        candidate(spec, device, held, last.get(device.pk))
-        for device, held in pairs
-        if held and not _why_not(spec, device, held)
+        candidate(spec, device, dataset, last.get(device.pk))
+        for device, dataset in pairs
+        if dataset and not _why_not(spec, device, dataset)
     ]
 
 
 def dataset_of(spec: JobSpec, device: Device) -> Dataset | None:
-    """The one the coordinator would choose: the first that is large enough, else the first."""
+    """The dataset that the coordinator would choose: the first large enough, else the first."""
     name, least = spec.data.dataset, spec.data.min_examples
-    held = [item for item in device.datasets.all() if not name or item.name == name]
-    return next((item for item in held if item.examples >= least), held[0] if held else None)
+    datasets = [item for item in device.datasets.all() if not name or item.name == name]
+    first = datasets[0] if datasets else None
+    return next((item for item in datasets if item.examples >= least), first)
 
 
-def _why_not(spec: JobSpec, device: Device, held: Dataset | None) -> str:
+def _why_not(spec: JobSpec, device: Device, dataset: Dataset | None) -> str:
     if device.role == DeviceRole.AGGREGATOR:
-        return "only folds for others, in jobs that say so under “Who folds whose updates”"
-    if held is None:
-        return f"holds no dataset {spec.data.dataset!r}" if spec.data.dataset else "holds no data"
-    if held.examples < spec.data.min_examples:
-        return f"{held.name} has {held.examples} of {spec.data.min_examples} examples"
+        return "only aggregates, in jobs with an aggregation tree"
+    if dataset is None:
+        return f"has no dataset {spec.data.dataset!r}" if spec.data.dataset else "has no data"
+    if dataset.examples < spec.data.min_examples:
+        return f"{dataset.name} has {dataset.examples} of {spec.data.min_examples} examples"
     return ""
 
 
-def _part(
-    device: Device, why: str, held: Dataset | None, plan: DevicePlan | None
-) -> DeviceEstimate:
-    if why or held is None:
+def _device_estimate(spec: JobSpec, device: Device, plan: DevicePlan | None) -> DeviceEstimate:
+    dataset = dataset_of(spec, device)
+    why = _why_not(spec, device, dataset)
+    if why or dataset is None:
         return DeviceEstimate(device.name, why)
-    note = "" if device.is_online else device.presence
-    why = plan.why if plan else ""
-    return DeviceEstimate(device.name, why, note, held.name, held.examples, plan, held.domain)
+    return DeviceEstimate(
+        name=device.name,
+        why=plan.why if plan else "",
+        note="" if device.is_online else device.presence,
+        dataset=dataset.name,
+        examples=dataset.examples,
+        plan=plan,
+        domain=dataset.domain,
+    )
 
 
-def _payload(spec: JobSpec, sizes: Architecture | None) -> int | None:
-    return None if sizes is None else payload_bytes(sizes, spec.adapter)
+def _device_bytes(spec: JobSpec, trainable: int | None, plan: FleetPlan | None) -> int | None:
+    """Of the device that transfers most; by the job's codecs where none fits."""
+    transfers = [row.bytes_down + row.bytes_up for row in plan.fitting] if plan else []
+    if transfers:
+        return max(transfers)
+    if trainable is None:
+        return None
+    chains = (spec.wire.chain or PLAIN, spec.wire.step_chain or PLAIN)
+    return sum(chain.payload(trainable)[1] for chain in chains)
 
 
-def _trainable(spec: JobSpec, sizes: Architecture | None) -> int | None:
-    payload = _payload(spec, sizes)
-    return None if payload is None else payload // FP32_BYTES
-
-
-def _device_bytes(spec: JobSpec, sizes: Architecture | None, plan: FleetPlan | None) -> int | None:
-    """Of the device that moves most; where none fits, as the job's codecs say."""
-    moved = [row.bytes_down + row.bytes_up for row in plan.fitting] if plan else []
-    if moved:
-        return max(moved)
-    numbers = _trainable(spec, sizes)
-    ways = (spec.wire.chain or PLAIN, spec.wire.step_chain or PLAIN)
-    return None if numbers is None else sum(chain.payload(numbers)[1] for chain in ways)
-
-
-def _assumed(
-    spec: JobSpec,
-    plan: FleetPlan | None,
-    candidates: Sequence[Candidate],
-    fitting: set[str],
-    fresh: set[str],
+def _assumptions(
+    spec: JobSpec, plan: FleetPlan | None, fitting: Sequence[Candidate], untrained: set[str]
 ) -> tuple[str, ...]:
+    """``fitting``: the candidates that fit; ``untrained``: devices without a past training."""
     if plan is None:
-        return (f"the sizes of {spec.model.name} are not known here, so bytes and time are not",)
+        return (f"the sizes of {spec.model.name} are unknown, so bytes and time are unknown",)
     notes = []
     if any(row.planned for row in plan.fitting):
-        notes.append("FedPipe's plans as they are before its probe, every matrix counting alike")
-    if any(device.link is ASSUMED_LINK and device.name in fitting for device in candidates):
+        notes.append("FedPipe plans before its probe, with equal scores for all matrices")
+    if any(device.link is ASSUMED_LINK for device in fitting):
         rate = units.si(ASSUMED_LINK.up_bps, "B/s")
-        notes.append(f"a link of {rate} where a device has not trained yet")
-    if fresh & fitting:
-        notes.append("step times from the measured peak and bandwidth where it has not")
-    unmeasured = [row.name for row in plan.fitting if row.step is None]
-    if unmeasured:
+        notes.append(f"a link of {rate} for devices that have not trained yet")
+    if any(part.name in untrained for part in plan.fitting):
+        notes.append(
+            "step times from measured peak and bandwidth for devices that have not trained yet"
+        )
+    if unmeasured := [row.name for row in plan.fitting if row.step is None]:
         notes.append(f"no measured peak: {', '.join(unmeasured[:5])}")
-    sheets = [d.name for d in candidates if d.name in fitting and _from_sheet(d)]
+    sheets = [
+        device.name
+        for device in fitting
+        if device.hardware.peak_flops and "peak_flops" not in device.hardware.measured
+    ]
     if sheets:
         notes.append(f"peaks from the data sheet: {', '.join(sheets[:5])}")
+    return tuple(notes)
+
+
+def _profile_faults(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     faults = [f"{device.name}: {text}" for device in candidates for text in device.hardware.faults]
-    return (*notes, *faults[:5])
-
-
-def _from_sheet(device: Candidate) -> bool:
-    hardware = device.hardware
-    return bool(hardware.peak_flops) and "peak_flops" not in hardware.measured
+    return tuple(faults[:5])

@@ -1,7 +1,7 @@
-"""What the planner would have said of a finished job, beside what its devices then measured.
+"""The planner's prediction of a finished job, compared with what its devices measured.
 
-The prediction knows what was known before the job: the hardware, and each device's last training
-of an earlier job. What was measured is the median over the rounds, of memory the highest.
+The prediction uses only what was known before the job: the hardware, and each device's last
+training of an earlier job. The measured value is the median over the rounds, of memory the maximum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DELIVERED = ("reported", "folded")
 
 @dataclass(frozen=True)
 class PredictionError:
-    """One figure. ``kind`` is duration, size or joules; None where it is not known."""
+    """One figure. ``kind`` is duration, size or joules; None is unknown."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class PredictionError:
 
     @property
     def error(self) -> float | None:
-        """Predicted over measured less 1: 0.1 says that a tenth too much was predicted."""
+        """Predicted / measured - 1: 0.1 is a prediction 10 % too high."""
         if self.predicted is None or not self.measured:
             return None
         return self.predicted / self.measured - 1
@@ -55,130 +55,106 @@ class Prediction:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The figures, in the order of every device's."""
+        """Names of the figures, in the order of ``DevicePrediction.figures``."""
         return tuple(figure.name for figure in self.devices[0].figures)
 
     @property
     def typical(self) -> tuple[tuple[str, float | None], ...]:
-        """The median of each figure's error over the devices, without its sign."""
-        found = []
+        """Median absolute error of each figure over the devices."""
+        medians = []
         for place, name in enumerate(self.names):
             errors = [device.figures[place].error for device in self.devices]
             known = [abs(error) for error in errors if error is not None]
-            found.append((name, statistics.median(known) if known else None))
-        return tuple(found)
+            medians.append((name, statistics.median(known) if known else None))
+        return tuple(medians)
 
 
 def prediction(job: Job) -> Prediction | None:
-    """None while the job runs, where nothing was trained, or without the model's sizes."""
+    """None while the job runs, without delivered trainings, or without the model's sizes."""
     if not job.is_over or job.started_at is None:
         return None
     try:
         spec = job.job_spec
-    except SpecError:  # of an older version of this software
+    except SpecError:  # stored by an older version
         return None
     sizes = architecture_of(spec.model.name)
-    done = _trainings(job)
-    if sizes is None or not done:
+    delivered = Assignment.objects.filter(task="train", phase__in=DELIVERED).order_by("ended_at")
+    trainings: dict[int, list[Assignment]] = {}
+    for row in delivered.filter(round__job=job):
+        trainings.setdefault(row.device_id, []).append(row)
+    if sizes is None or not trainings:
         return None
-    people = [
-        person
-        for person in job.participants.select_related("device").prefetch_related("device__datasets")
-        if person.device_id in done
-    ]
-    before = _before(job, list(done))
-    able = [_candidate(spec, person, before.get(person.device_id)) for person in people]
-    plans = by_their_options(spec, sizes, able)
-    rows = zip(people, able, plans, strict=True)
-    return Prediction(tuple(_compared(plan, one, done[p.device_id]) for p, one, plan in rows))
-
-
-def _trainings(job: Job) -> dict[int, list[Assignment]]:
-    """What each device delivered, over all rounds."""
-    parts = Assignment.objects.filter(round__job=job, task="train", phase__in=DELIVERED)
-    found: dict[int, list[Assignment]] = {}
-    for part in parts.order_by("ended_at"):
-        found.setdefault(part.device_id, []).append(part)
-    return found
-
-
-def _before(job: Job, devices: Sequence[int]) -> dict[int, Assignment]:
-    """Each device's newest training that was over before the job began."""
-    parts = Assignment.objects.filter(
-        device__in=devices, task="train", phase__in=DELIVERED, ended_at__lt=job.started_at
+    earlier = delivered.filter(device__in=list(trainings), ended_at__lt=job.started_at)
+    last: dict[int, Assignment] = {}
+    for row in earlier.exclude(round__job=job).select_related("round__job"):
+        last[row.device_id] = row
+    rows = job.participants.select_related("device").prefetch_related("device__datasets")
+    participants = [row for row in rows if row.device_id in trainings]
+    candidates = [_candidate(spec, row, last.get(row.device_id)) for row in participants]
+    plans = by_their_options(spec, sizes, candidates)
+    return Prediction(
+        tuple(
+            _device_prediction(plan, device, trainings[row.device_id])
+            for row, device, plan in zip(participants, candidates, plans, strict=True)
+        )
     )
-    newest: dict[int, Assignment] = {}
-    for part in parts.exclude(round__job=job).select_related("round__job").order_by("ended_at"):
-        newest[part.device_id] = part
-    return newest
 
 
-def _candidate(spec: JobSpec, person: Participant, last: Assignment | None) -> Candidate:
-    held = [item for item in person.device.datasets.all() if item.name == person.dataset]
-    known = held[0] if held else Dataset(name=person.dataset, examples=person.examples)
-    return replace(candidate(spec, person.device, known, last), examples=person.examples)
+def _candidate(spec: JobSpec, participant: Participant, last: Assignment | None) -> Candidate:
+    datasets = participant.device.datasets.all()
+    dataset = next(
+        (item for item in datasets if item.name == participant.dataset),
+        Dataset(name=participant.dataset, examples=participant.examples),
+    )
+    planned = candidate(spec, participant.device, dataset, last)
+    return replace(planned, examples=participant.examples)
 
 
-def _compared(plan: DevicePlan, device: Candidate, done: Sequence[Assignment]) -> DevicePrediction:
-    seconds = plan.seconds
-    parts = [seconds.get(name) for name in ("download_s", "train_s", "upload_s")]
+def _device_prediction(
+    plan: DevicePlan, device: Candidate, trainings: Sequence[Assignment]
+) -> DevicePrediction:
+    parts = [plan.seconds.get(name) for name in ("download_s", "train_s", "upload_s")]
     known = [part for part in parts if part is not None]
     round_s = sum(known) if len(known) == len(parts) else None
     joules = None
     if round_s is not None:
         spent = energy(device.hardware, known[1], known[0] + known[2], 0.0)
         joules = None if spent.communication_j is None else spent.total_j
-    figures = (
-        PredictionError("Step", "duration", plan.step_s, _median(_step_s(part) for part in done)),
-        PredictionError("Round", "duration", round_s, _median(_round_s(part) for part in done)),
-        PredictionError(
-            "Bytes", "size", plan.bytes_down + plan.bytes_up, _median(map(_bytes, done))
-        ),
-        PredictionError(
-            "Peak memory", "size", _seen(plan, device), _most(done, "peak_memory_bytes")
-        ),
-        PredictionError(
-            "Energy", "joules", joules, _median(_figure(part, "energy_j") for part in done)
-        ),
-    )
-    return DevicePrediction(plan.name, len(done), figures)
-
-
-def _seen(plan: DevicePlan, device: Candidate) -> float:
-    """The part of the peak that a device reports: of an accelerator without its context."""
+    # An accelerator's report does not include its context.
     outside = plan.memory.parts["runtime"] if device.hardware.accelerator else 0.0
-    return plan.memory.peak - outside
+    peaks = [_reported(row, "peak_memory_bytes") or 0.0 for row in trainings]
+    sizes = [float(row.bytes_up + row.bytes_down) or None for row in trainings]
+    joules_each = [_reported(row, "energy_j") for row in trainings]
+    bytes_ = plan.bytes_down + plan.bytes_up
+    figures = (
+        PredictionError("Step", "duration", plan.step_s, _median(map(_step_s, trainings))),
+        PredictionError("Round", "duration", round_s, _median(map(_round_s, trainings))),
+        PredictionError("Bytes", "size", bytes_, _median(sizes)),
+        PredictionError("Peak memory", "size", plan.memory.peak - outside, max(peaks) or None),
+        PredictionError("Energy", "joules", joules, _median(joules_each)),
+    )
+    return DevicePrediction(plan.name, len(trainings), figures)
 
 
-def _figure(part: Assignment, name: str) -> float | None:
-    """What a device reported, where it can be: above 0."""
-    found = units.number(part.metrics.get(name))
-    return found if found is not None and found > 0 else None
+def _reported(training: Assignment, name: str) -> float | None:
+    """A positive figure that the device reported."""
+    value = units.number(training.metrics.get(name))
+    return value if value is not None and value > 0 else None
 
 
-def _step_s(part: Assignment) -> float | None:
-    seconds, steps = _figure(part, "seconds"), _figure(part, "steps")
+def _step_s(training: Assignment) -> float | None:
+    seconds, steps = _reported(training, "seconds"), _reported(training, "steps")
     return seconds / steps if seconds and steps else None
 
 
-def _round_s(part: Assignment) -> float | None:
-    """Fetching the model, training and sending the update; a kept model is fetched in no time."""
-    training = _figure(part, "seconds")
-    sent = _figure(part, "upload_s")
-    if training is None or sent is None:
+def _round_s(training: Assignment) -> float | None:
+    """Download, training and upload; a cached model needs no download."""
+    seconds, upload_s = _reported(training, "seconds"), _reported(training, "upload_s")
+    if seconds is None or upload_s is None:
         return None
-    return training + sent + (_figure(part, "download_s") or 0.0)
-
-
-def _bytes(part: Assignment) -> float | None:
-    return float(part.bytes_up + part.bytes_down) or None
+    return seconds + upload_s + (_reported(training, "download_s") or 0.0)
 
 
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def _most(done: Sequence[Assignment], name: str) -> float | None:
-    known = [value for part in done if (value := _figure(part, name)) is not None]
-    return max(known, default=None)

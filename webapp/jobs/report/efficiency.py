@@ -1,4 +1,4 @@
-"""Checks of how well time, memory and energy were used."""
+"""Report checks of the use of time, memory and energy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from webapp.jobs.analysis.device_metrics import ratio
 from webapp.jobs.report.findings import Check, Evidence, Finding, listed
 from webapp.jobs.report.job_figures import DeviceFigures, JobFigures, mean_mfu
 
-# Bounds from which on something is worth saying; our choice.
+# Thresholds of our choice.
 GOOD_MFU, LOW_MFU = 0.3, 0.1
-COMPUTING_WELL = 0.8
-WAITING = 0.2
-CHATTY = 1.0  # G: less computing than communication
-INPUT = 0.15
+HIGH_COMPUTE = 0.8
+MAX_IDLE = 0.2
+LOW_GRANULARITY = 1.0  # G: less computing than transfers
+SLOW_PHASE = 0.15
 NEAR_LIMIT = 0.85
 ENERGY_ELSEWHERE = 0.3
-AGAIN = 0.05
+MAX_RETRANSFER = 0.05
 
 
 def used_well(job: JobFigures) -> Finding | None:
@@ -47,24 +47,24 @@ def low_mfu(job: JobFigures) -> Finding | None:
     causes = "; ".join(f"{cause} ({listed(names)})" for cause, names in by_cause.items())
     return Finding(
         "bad",
-        "Much of the arithmetic lay idle",
+        "Compute was mostly idle",
         f"MFU stayed below {percent(LOW_MFU)} of the measured peak. Probable cause: {causes}.",
         tuple(_mfu_evidence(one) for one in slow),
     )
 
 
 def _cause(device: DeviceFigures) -> str:
-    """The first of the usual causes that its figures support."""
+    """The first usual cause that the device's figures support."""
     load = device.phase_share("load")
-    if load is not None and load >= INPUT:
+    if load is not None and load >= SLOW_PHASE:
         return f"reading data took {percent(load)} of the time"
     used = {work.precision for work in device.works}
     if used == {"fp32"} and device.peaks.get("bf16", 0.0) > device.peaks.get("fp32", 0.0):
         return "it trained in fp32 where bf16 is faster"
     optimizer = device.phase_share("optimizer")
-    if optimizer is not None and optimizer >= INPUT:
-        return f"the optimizer, which moves memory, took {percent(optimizer)} of the time"
-    return "batches too small to fill it, or memory bandwidth; its roofline tells"
+    if optimizer is not None and optimizer >= SLOW_PHASE:
+        return f"the optimizer, bound by memory bandwidth, took {percent(optimizer)} of the time"
+    return "small batches or memory bandwidth (see its roofline)"
 
 
 def impossible_mfu(job: JobFigures) -> Finding | None:
@@ -75,36 +75,33 @@ def impossible_mfu(job: JobFigures) -> Finding | None:
     return Finding(
         "bad",
         "A measured peak is too low",
-        f"{names} trained faster than the peak it was measured with, so its MFU says nothing. "
-        "Measure it again while it is idle.",
+        f"{names} trained faster than the measured peak, so its MFU is meaningless. Measure the "
+        "peak again while the device is idle.",
         tuple(_mfu_evidence(one) for one in odd),
     )
 
 
 def mostly_computing(job: JobFigures) -> Finding | None:
-    share = ratio(job.total("compute_s"), _busy_s(job))
+    busy_s = job.total("compute_s") + _transfer_s(job) + job.total("wait_s")
+    share = ratio(job.total("compute_s"), busy_s)
     idle = _idle_share(job) or 0.0
-    if share is None or share < COMPUTING_WELL or idle >= WAITING:
+    if share is None or share < HIGH_COMPUTE or idle >= MAX_IDLE:
         return None
     return Finding(
         "good",
-        "The time went into computing",
-        f"Of the time spent on trainings {percent(share)} was computing, the rest transfers and "
-        "waiting for the server.",
+        "Most time was computing",
+        f"{percent(share)} of training time was computing, the rest transfers and waiting for the "
+        "server.",
         (
             Evidence("computing", job.total("compute_s"), "s"),
-            Evidence("sending and receiving", _travelled_s(job), "s"),
+            Evidence("sending and receiving", _transfer_s(job), "s"),
             Evidence("waiting for the server", job.total("wait_s"), "s"),
         ),
     )
 
 
-def _travelled_s(job: JobFigures) -> float:
+def _transfer_s(job: JobFigures) -> float:
     return job.total("download_s") + job.total("upload_s")
-
-
-def _busy_s(job: JobFigures) -> float:
-    return job.total("compute_s") + _travelled_s(job) + job.total("wait_s")
 
 
 def _idle_share(job: JobFigures) -> float | None:
@@ -115,16 +112,16 @@ def _idle_share(job: JobFigures) -> float | None:
 def waiting_for_the_slowest(job: JobFigures) -> Finding | None:
     share = _idle_share(job)
     active = [device for device in job.devices if device.works]
-    if job.asynchronous or share is None or share < WAITING or len(active) < 2:
+    if job.asynchronous or share is None or share < MAX_IDLE or len(active) < 2:
         return None
     slowest = max(active, key=lambda device: device.last_in)
     idle = sum(device.idle_s for device in active)
     return Finding(
         "bad",
         "Devices waited for the slowest",
-        f"They were done and waited for {percent(share)} of the collecting time, together "
-        f"{duration(idle)}. {slowest.name} was last in {slowest.last_in} of {job.rounds_closed} "
-        "rounds; fewer local steps for it, tiers or an asynchronous job would help.",
+        f"They were idle for {percent(share)} of the collecting time, {duration(idle)} in total. "
+        f"{slowest.name} was last in {slowest.last_in} of {job.rounds_closed} rounds. Fewer local "
+        "steps for it, tiers or an asynchronous job would help.",
         tuple(
             Evidence(f"{one.name}, waiting", one.idle_s, "s")
             for one in sorted(active, key=lambda one: -one.idle_s)
@@ -133,31 +130,33 @@ def waiting_for_the_slowest(job: JobFigures) -> Finding | None:
 
 
 def communication(job: JobFigures) -> Finding | None:
-    chatty = [d for d in job.devices if d.granularity is not None and d.granularity < CHATTY]
-    if not chatty:
+    communicating = [
+        d for d in job.devices if d.granularity is not None and d.granularity < LOW_GRANULARITY
+    ]
+    if not communicating:
         return None
-    worst = min(chatty, key=lambda device: device.granularity or 0.0)
+    worst = min(communicating, key=lambda device: device.granularity or 0.0)
     up, down = worst.total("upload_s"), worst.total("download_s")
     way = "uploading" if up >= down else "downloading"
     return Finding(
         "bad",
-        "The network took longer than the training",
-        f"{listed([one.name for one in chatty])} spent more time on transfers than on computing "
-        f"(G below {significant(CHATTY)}); {worst.name} mostly on {way}. Fewer bytes (LoRA, int8 "
-        "on the wire) or more local steps a round would help.",
-        tuple(Evidence(f"{one.name}, G", one.granularity or 0.0) for one in chatty),
+        "Transfers took longer than training",
+        f"{listed([one.name for one in communicating])} spent more time on transfers than "
+        f"on computing (G below {significant(LOW_GRANULARITY)}), {worst.name} mostly on {way}. "
+        "Fewer bytes (LoRA, int8 on the wire) or more local steps per round would help.",
+        tuple(Evidence(f"{one.name}, G", one.granularity or 0.0) for one in communicating),
     )
 
 
 def loading(job: JobFigures) -> Finding | None:
-    slow = [one for one in job.devices if (one.phase_share("load") or 0.0) >= INPUT]
+    slow = [one for one in job.devices if (one.phase_share("load") or 0.0) >= SLOW_PHASE]
     if not slow:
         return None
     return Finding(
         "bad",
         "Training waited for its data",
-        f"{listed([one.name for one in slow])} spent over {percent(INPUT)} of the training time "
-        "on reading and tokenizing; a faster disk or cached tokens would help.",
+        f"{listed([one.name for one in slow])} spent over {percent(SLOW_PHASE)} of the "
+        "training time on reading and tokenizing. A faster disk or cached tokens would help.",
         tuple(
             Evidence(f"{one.name}, share of training", one.phase_share("load") or 0.0, "share")
             for one in slow
@@ -173,10 +172,9 @@ def padding(job: JobFigures) -> Finding | None:
     size = plausible(job.option("train", "batch_size")) or 0.0
     return Finding(
         "bad",
-        "Padding was computed",
-        "With plain kernels each batch is padded to its longest example, and examples were not "
-        "drawn by length. How much that cost is not measured; fast kernels or batching by length "
-        "avoid it.",
+        "Compute was spent on padding",
+        "Plain kernels pad each batch to its longest example, and examples were not batched by "
+        "length. Fast kernels or batching by length avoid that. Its cost was not measured.",
         (Evidence("examples in a batch", size, "count"),),
     )
 
@@ -189,9 +187,9 @@ def memory_near_its_limit(job: JobFigures) -> Finding | None:
     return Finding(
         "bad",
         "Memory was nearly full",
-        f"{listed([one.name for one, _ in full])} used over {percent(NEAR_LIMIT)} of the memory "
-        "it has; a longer text may end the training. A smaller batch, checkpointing or an int8 "
-        "base gives room.",
+        f"{listed([one.name for one, _ in full])} used over {percent(NEAR_LIMIT)} of the "
+        "available memory. A longer text may end the training. A smaller batch, checkpointing or "
+        "an int8 base needs less.",
         tuple(Evidence(f"{one.name}, peak of its memory", share, "share") for one, share in full),
     )
 
@@ -206,8 +204,8 @@ def energy_elsewhere(job: JobFigures) -> Finding | None:
     kind = " (partly estimated)" if any(work.is_estimated for work in known) else ""
     return Finding(
         "bad",
-        "Energy went into more than computing",
-        f"{percent(share)} of the energy{kind} was spent while devices sent, received or waited.",
+        "Energy was spent on more than computing",
+        f"{percent(share)} of the energy{kind} was spent on transfers and waiting.",
         (
             Evidence("while computing", computing, "J"),
             Evidence("while communicating", sum(w.communication_j or 0.0 for w in known), "J"),
@@ -220,12 +218,12 @@ def sent_again(job: JobFigures) -> Finding | None:
     known = [work for work in job.works if work.retransfer_bytes is not None and work.at_socket]
     again = sum(work.retransfer_bytes or 0.0 for work in known)
     share = ratio(again, sum((w.up_bytes or 0.0) + (w.down_bytes or 0.0) for w in known))
-    if share is None or share < AGAIN:
+    if share is None or share < MAX_RETRANSFER:
         return None
     return Finding(
         "bad",
-        "Bytes travelled twice",
-        f"{percent(share)} of the bytes were sent or received again after a broken transfer.",
+        "Bytes were sent twice",
+        f"{percent(share)} of the bytes were sent or received again after interrupted transfers.",
         (Evidence("sent or received again", again, "B"),),
     )
 

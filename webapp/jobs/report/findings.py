@@ -1,4 +1,4 @@
-"""What a finding of a report is: a title, a sentence, and the figures it rests on."""
+"""Findings of a report: title, sentence, and the figures as evidence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """good: the hardware was used well; bad: something was wasted; ugly: failed or unfair."""
+    """good: the hardware was used well; bad: waste; ugly: a failure, or unfair to devices."""
 
     severity: Severity
     title: str
@@ -50,6 +50,6 @@ Check = Callable[[JobFigures], Finding | None]
 
 
 def listed(names: list[str], most: int = 4) -> str:
-    """``a, b and c``; beyond ``most`` how many more."""
-    shown = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+    """``a, b and c``; of more than ``most`` names the rest is counted."""
+    parts = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)

@@ -1,10 +1,9 @@
-"""The good, the bad, the ugly: what a finished job used well, what it wasted, what was unfair."""
+"""Report on a finished job, in three sections: good, bad (waste), ugly (failures, unfairness)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from webapp.jobs.analysis.device_metrics import PHASES, training_figures
 from webapp.jobs.models import Assignment, Job
@@ -12,20 +11,19 @@ from webapp.jobs.report import efficiency, learning
 from webapp.jobs.report.findings import Check, Finding, Severity
 from webapp.jobs.report.job_figures import JobFigures, gather
 
-Json = dict[str, Any]
 CHECKS: tuple[Check, ...] = (*efficiency.CHECKS, *learning.CHECKS)
-# Below this nothing general can be said; our choice.
-LEAST_TRAININGS = 2
+# Below this there is too little evidence; our choice.
+MIN_TRAININGS = 2
 HEADINGS: tuple[tuple[Severity, str, str, str], ...] = (
     ("good", "Good", "What used the hardware well", "Nothing stood out."),
     ("bad", "Bad", "What was wasted, and where", "No waste was found."),
-    ("ugly", "Ugly", "What failed or was unfair", "Nothing failed, and nobody was left behind."),
+    ("ugly", "Ugly", "What failed or was unfair", "Nothing failed, and no device was left behind."),
 )
 
 
 @dataclass(frozen=True)
 class Report:
-    """``thin`` says why there is too little evidence; then there are no findings."""
+    """``thin``: why there is too little evidence for findings; "" if there is enough."""
 
     figures: JobFigures
     findings: tuple[Finding, ...]
@@ -40,52 +38,72 @@ class Report:
 
 
 def report(job: Job) -> Report:
-    """Everything the checks find in a job's rows."""
+    """The findings of all checks on a job's rows."""
     return judge(gather(job))
 
 
 def judge(figures: JobFigures) -> Report:
-    """The findings, or what is missing for them."""
-    thin = _thin(figures)
-    return Report(figures, () if thin else tuple(_found(figures)), thin)
+    """The findings, or why there is too little evidence."""
+    thin = _too_little_evidence(figures)
+    if thin:
+        return Report(figures, (), thin)
+    findings = []
+    for check in CHECKS:
+        finding = check(figures)
+        if finding is not None:
+            findings.append(replace(finding, key=finding.key or check.__name__))
+    return Report(figures, tuple(findings))
 
 
-def _thin(figures: JobFigures) -> str:
+def _too_little_evidence(figures: JobFigures) -> str:
     trainings = len(figures.works)
     if not figures.rounds_closed and not figures.rounds_failed:
         return "no round has ended yet"
     if not trainings and figures.rounds_failed:
         return ""
-    if trainings < LEAST_TRAININGS:
+    if trainings < MIN_TRAININGS:
         return f"only {trainings} training{'' if trainings == 1 else 's'} was delivered"
     return ""
 
 
-def _found(figures: JobFigures) -> Iterable[Finding]:
-    for check in CHECKS:
-        finding = check(figures)
-        if finding is not None:
-            yield replace(finding, key=check.__name__)
+class EvidenceJson(TypedDict):
+    label: str
+    value: float
+    unit: str
 
 
-def report_json(job: Job) -> Json:
-    """The report as plain values."""
-    found = report(job)
+class FindingJson(TypedDict):
+    key: str
+    severity: Severity
+    title: str
+    sentence: str
+    evidence: list[EvidenceJson]
+
+
+class ReportJson(TypedDict):
+    job: str
+    thin: str
+    findings: list[FindingJson]
+
+
+def report_json(job: Job) -> ReportJson:
+    """The report as the REST API sends it."""
+    result = report(job)
     return {
         "job": str(job.pk),
-        "thin": found.thin,
+        "thin": result.thin,
         "findings": [
             {
-                "key": one.key,
-                "severity": one.severity,
-                "title": one.title,
-                "sentence": one.sentence,
+                "key": finding.key,
+                "severity": finding.severity,
+                "title": finding.title,
+                "sentence": finding.sentence,
                 "evidence": [
                     {"label": item.label, "value": item.value, "unit": item.unit}
-                    for item in one.evidence
+                    for item in finding.evidence
                 ],
             }
-            for one in found.findings
+            for finding in result.findings
         ],
     }
 
@@ -119,20 +137,18 @@ FIGURES = (
     "reward_before",
     "reward_after",
 )
-HEAD = ("round", "attempt", "device", "phase", "reason", "examples")
+COLUMNS = ("round", "attempt", "device", "phase", "reason", "examples")
 
 
 def rows(job: Job) -> list[list[Any]]:
-    """Head and rows of a CSV file: one for each device and round, units in the names."""
-    parts = Assignment.objects.filter(round__job=job, task="train")
-    ordered = parts.select_related("round", "device").order_by("round__number", "slot", "attempt")
-    head = [*HEAD, *FIGURES, *(f"{phase}_s" for phase in PHASES)]
-    return [head, *(_row(part) for part in ordered)]
-
-
-def _row(part: Assignment) -> list[Any]:
-    work = training_figures(part)
-    phases = work.phase_s or {}
-    about = [part.round.number, part.attempt, part.device.name, part.phase, part.reason]
-    figures = [getattr(work, name) for name in FIGURES]
-    return [*about, part.examples, *figures, *(phases.get(phase) for phase in PHASES)]
+    """Header and rows of a CSV file: one row per device and round, units in the names."""
+    trainings = Assignment.objects.filter(round__job=job, task="train")
+    trainings = trainings.select_related("round", "device")
+    table: list[list[Any]] = [[*COLUMNS, *FIGURES, *(f"{phase}_s" for phase in PHASES)]]
+    for item in trainings.order_by("round__number", "slot", "attempt"):
+        figures = training_figures(item)
+        phases = figures.phase_s or {}
+        about = [item.round.number, item.attempt, item.device.name, item.phase, item.reason]
+        values = [getattr(figures, name) for name in FIGURES]
+        table.append([*about, item.examples, *values, *(phases.get(phase) for phase in PHASES)])
+    return table

@@ -1,4 +1,4 @@
-"""Checks of what was learned, what failed, and what was unfair between devices."""
+"""Report checks of learning, failures and fairness between devices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from webapp.jobs.analysis.device_metrics import ratio
 from webapp.jobs.report.findings import Check, Evidence, Finding, listed
 from webapp.jobs.report.job_figures import DeviceFigures, JobFigures
 
-# Our choice of what is worth saying. Scores are ROUGE-L, F1 in percent.
+# Thresholds of our choice. Scores are ROUGE-L, F1 in percent.
 GAIN = 1.0
 SPREAD = 5.0
 LOST = 0.1
-# Work and data differ from this factor and this difference of their shares on.
+# Work and data do not match from this ratio and this difference of their shares on.
 UNEVEN_FACTOR, UNEVEN_SHARE = 1.5, 0.1
 
 
@@ -25,7 +25,7 @@ def learned(job: JobFigures) -> Finding | None:
     return Finding(
         "good",
         "The model learned",
-        f"ROUGE-L rose by {significant(gain)} points for {si(job.total('tokens'))} tokens{cost}.",
+        f"ROUGE-L rose by {significant(gain)} points with {si(job.total('tokens'))} tokens{cost}.",
         (
             Evidence("ROUGE-L before, F1 in percent", job.first_score or 0.0),
             Evidence("ROUGE-L after", job.last_score or 0.0),
@@ -45,8 +45,7 @@ def nothing_learned(job: JobFigures) -> Finding | None:
     return Finding(
         "ugly",
         "The model is worse than at the start",
-        "Its score fell or its loss rose over the job; a lower learning rate, or another server "
-        "strategy, is the first thing to try.",
+        "Its score fell or its loss rose. Try a lower learning rate or another server strategy.",
         tuple(Evidence(label, value, unit) for label, value, unit in evidence if value is not None),
     )
 
@@ -56,14 +55,14 @@ def _gain(before: float | None, after: float | None) -> float | None:
 
 
 def everyone_delivered(job: JobFigures) -> Finding | None:
-    asked = [one for one in job.devices if one.offered]
-    if not asked or any(len(one.works) < one.offered for one in asked) or job.rounds_failed:
+    active = [one for one in job.devices if one.offered]
+    if not active or any(len(one.works) < one.offered for one in active) or job.rounds_failed:
         return None
     return Finding(
         "good",
-        "Everybody delivered",
-        f"All {len(asked)} devices brought every update they were asked for.",
-        (Evidence("updates", float(sum(len(one.works) for one in asked)), "count"),),
+        "All devices delivered every update",
+        f"Each of {len(active)} devices delivered all updates that were requested from it.",
+        (Evidence("updates", float(sum(len(one.works) for one in active)), "count"),),
     )
 
 
@@ -72,15 +71,15 @@ def never_delivered(job: JobFigures) -> Finding | None:
     if not silent:
         return None
     why = "; ".join(dict.fromkeys(reason for one in silent for reason in one.reasons[:1]))
-    held = sum(one.examples for one in silent)
-    share = ratio(held, sum(one.examples for one in job.devices)) or 0.0
-    told = f" What they said: {why[:300]}." if why else ""
+    examples = sum(one.examples for one in silent)
+    share = ratio(examples, sum(one.examples for one in job.devices)) or 0.0
+    reasons = f" Reasons: {why[:300]}." if why else ""
     return Finding(
         "ugly",
         "Some devices never delivered",
-        f"{listed([one.name for one in silent])} brought no update at all, so {percent(share)} of "
-        f"the examples never counted.{told}",
-        tuple(Evidence(f"{one.name}, times asked", float(one.offered), "count") for one in silent),
+        f"{listed([one.name for one in silent])} delivered no update, so {percent(share)} of "
+        f"the examples did not count.{reasons}",
+        tuple(Evidence(f"{one.name}, requests", float(one.offered), "count") for one in silent),
     )
 
 
@@ -90,11 +89,11 @@ def work_was_lost(job: JobFigures) -> Finding | None:
     if not some or share is None or share < LOST:
         return None
     why = listed(list(dict.fromkeys(reason for one in some for reason in one.reasons))[:3])
-    told = f" Reasons: {why[:300]}." if why else ""
+    reasons = f" Reasons: {why[:300]}." if why else ""
     return Finding(
         "ugly",
-        "Work was lost on the way",
-        f"{percent(share)} of what was asked for failed, was refused or came too late.{told}",
+        "Work was lost",
+        f"{percent(share)} of the requested updates failed, were refused or arrived late.{reasons}",
         tuple(Evidence(f"{one.name}, lost", float(one.lost), "count") for one in some),
     )
 
@@ -102,29 +101,29 @@ def work_was_lost(job: JobFigures) -> Finding | None:
 def failed_rounds(job: JobFigures) -> Finding | None:
     if not job.rounds_failed and job.phase != "failed":
         return None
-    many = f"{job.rounds_failed} round{'' if job.rounds_failed == 1 else 's'} had to be given up"
-    said = "The job failed" if job.phase == "failed" else many
+    many = f"{job.rounds_failed} round{'' if job.rounds_failed == 1 else 's'} failed"
+    event = "The job failed" if job.phase == "failed" else many
     why = f": {job.reason}" if job.reason else ""
     return Finding(
         "ugly",
         "The job failed" if job.phase == "failed" else "Rounds failed",
-        f"{said}{why}.".replace("..", "."),
+        f"{event}{why}.".replace("..", "."),
         (
             Evidence("rounds closed", float(job.rounds_closed), "count"),
             Evidence("rounds failed", float(job.rounds_failed), "count"),
-            Evidence("time those took", job.failed_s, "s"),
+            Evidence("time of failed rounds", job.failed_s, "s"),
         ),
     )
 
 
 def work_against_data(job: JobFigures) -> Finding | None:
-    """A device that trained far more or less than the share of the data that it holds."""
+    """Whether a device's share of the training is far from its share of the data."""
     work = sum(one.trained_examples for one in job.devices)
     data = sum(one.examples for one in job.devices)
     if not work or not data or len(job.devices) < 2:
         return None
     shares = [(one, one.trained_examples / work, one.examples / data) for one in job.devices]
-    uneven = [item for item in shares if item[0].works and _apart(item[1], item[2])]
+    uneven = [item for item in shares if item[0].works and _differ(item[1], item[2])]
     if not uneven:
         return None
     worst, did, holds = max(uneven, key=lambda item: abs(item[1] - item[2]))
@@ -133,19 +132,19 @@ def work_against_data(job: JobFigures) -> Finding | None:
         "ugly",
         "Work and data did not match",
         f"{worst.name} did {percent(did)} of the work with {percent(holds)} of the data, {less} "
-        "than its share; the model leans towards those who worked more.",
+        "than its share. The model favours the devices that worked more.",
         tuple(
             evidence
-            for one, mine, held in uneven
+            for one, trained, data_share in uneven
             for evidence in (
-                Evidence(f"{one.name}, share of examples trained", mine, "share"),
-                Evidence(f"{one.name}, share of data", held, "share"),
+                Evidence(f"{one.name}, share of examples trained", trained, "share"),
+                Evidence(f"{one.name}, share of data", data_share, "share"),
             )
         ),
     )
 
 
-def _apart(work: float, data: float) -> bool:
+def _differ(work: float, data: float) -> bool:
     factor = max(work, data) / max(min(work, data), 1e-9)
     return factor >= UNEVEN_FACTOR and abs(work - data) >= UNEVEN_SHARE
 
@@ -160,10 +159,10 @@ def unequal_scores(job: JobFigures) -> Finding | None:
         return None
     return Finding(
         "ugly",
-        "The model serves some better than others",
+        "The model serves some devices better than others",
         f"On {best.name}'s data it reaches ROUGE-L {significant(best.last_score or 0.0)}, on "
-        f"{worst.name}'s {significant(worst.last_score or 0.0)}. Part of that may be how hard the "
-        "texts are.",
+        f"{worst.name}'s {significant(worst.last_score or 0.0)}. Their texts may also "
+        "differ in difficulty.",
         tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
     )
 
@@ -177,7 +176,7 @@ def equal_scores(job: JobFigures) -> Finding | None:
         return None
     return Finding(
         "good",
-        "It serves all devices alike",
+        "The model serves all devices alike",
         f"ROUGE-L differs by at most {significant(spread)} points between the devices' own data.",
         tuple(Evidence(f"{one.name}, ROUGE-L", one.last_score or 0.0) for one in scored),
     )
@@ -188,8 +187,8 @@ def _scored(job: JobFigures) -> list[DeviceFigures]:
     return sorted(known, key=lambda one: one.last_score or 0.0)
 
 
-def own_models(job: JobFigures) -> Finding | None:
-    """Whether the models that devices keep for themselves serve them better than the shared one."""
+def personalised_models(job: JobFigures) -> Finding | None:
+    """Whether personalised models serve their devices better than the shared one."""
     both = [
         (one, one.own_score - one.last_score)
         for one in job.devices
@@ -201,35 +200,39 @@ def own_models(job: JobFigures) -> Finding | None:
     better = sum(gain > 0 for _, gain in both)
     return Finding(
         "good" if mean >= 0 else "bad",
-        "Models of their own",
-        f"For {better} of {len(both)} devices the model it keeps for itself is better on its own "
-        f"data than the shared one; over all of them ROUGE-L differs by {mean:+.1f} points.",
-        tuple(Evidence(f"{one.name}, own over shared", gain, "points") for one, gain in both),
+        "Personalised models",
+        f"For {better} of {len(both)} devices the personalised model is better on their own data "
+        f"than the shared one. The mean difference in ROUGE-L is {mean:+.1f} points.",
+        tuple(
+            Evidence(f"{one.name}, personalised over shared", gain, "points") for one, gain in both
+        ),
+        key="own_models",
     )
 
 
-def own_rewards(job: JobFigures) -> Finding | None:
-    """Whether the devices' own training served what each of them is paid for."""
+def device_rewards(job: JobFigures) -> Finding | None:
+    """Whether training raised each device's own reward."""
     known = [(one.name, one.rewarded.reward_gain) for one in job.devices if one.rewarded]
     gains = [(name, gain) for name, gain in known if gain is not None]
     if not gains:
         return None
     better, fell = sum(gain > 0 for _, gain in gains), [name for name, gain in gains if gain < 0]
     advice = (
-        f" For {listed(fell)} it made that worse; a lower learning rate or a stronger "
-        "method.anchor holds a device nearer the model it received."
+        f" It fell for {listed(fell)}. A lower learning rate or a stronger method.anchor keeps a "
+        "device closer to the model it received."
     )
     return Finding(
         "bad" if fell else "good",
-        "Rewards of their own",
-        f"In the last round that was evaluated the training of {better} of {len(gains)} devices "
-        f"raised their own reward.{advice if fell else ''}",
-        tuple(Evidence(f"{name}, change of its reward", gain) for name, gain in gains),
+        "Rewards of the devices",
+        f"In the last evaluated round, training raised the reward of {better} of {len(gains)} "
+        f"devices.{advice if fell else ''}",
+        tuple(Evidence(f"{name}, change of reward", gain) for name, gain in gains),
+        key="own_rewards",
     )
 
 
 def gain_over_alone(job: JobFigures) -> Finding | None:
-    """Whether the devices are better off than by training alone, where somebody asked for it."""
+    """Whether the job gave better models than the local-only baselines, where they exist."""
     known = [(one, one.over_alone) for one in job.devices if one.over_alone is not None]
     if not known:
         return None
@@ -237,27 +240,31 @@ def gain_over_alone(job: JobFigures) -> Finding | None:
     mean = sum(gain for _, gain in known) / len(known)
     better = sum(gain > 0 for _, gain in known)
     title = "Taking part was worth it" if mean > 0 else "Taking part was not worth it"
-    worse = f" {listed(lost)} would have done better alone." if lost else ""
+    worse = f" {listed(lost)} would have done better by training alone." if lost else ""
+    if lost:
+        who = "All" if len(lost) == len(job.devices) else "Some"
+        title = f"{who} devices would have done better alone"
     return Finding(
         "ugly" if lost else "good" if mean > 0 else "bad",
-        "Some would have done better alone" if lost else title,
-        f"For {better} of {len(known)} devices the model is better on its own data than one that "
-        f"it trained by itself; ROUGE-L differs by {mean:+.1f} points in the mean.{worse}",
+        title,
+        f"{better} of {len(known)} devices did better with the job's model than by training "
+        f"alone. The mean difference in ROUGE-L is {mean:+.1f} points.{worse}",
         tuple(Evidence(f"{one.name}, over training alone", gain, "points") for one, gain in known),
     )
 
 
-def left_behind(job: JobFigures) -> Finding | None:
+def worse_than_before(job: JobFigures) -> Finding | None:
     falls = [(one, _gain(one.first_score, one.last_score)) for one in job.devices]
     fell = [(one, gain) for one, gain in falls if gain is not None and gain <= -GAIN]
     if not fell:
         return None
     return Finding(
         "ugly",
-        "Some lost by taking part",
+        "Some devices lost by taking part",
         f"For {listed([one.name for one, _ in fell])} the model is worse on its own data than "
         "before the job.",
         tuple(Evidence(f"{one.name}, ROUGE-L change", gain, "points") for one, gain in fell),
+        key="left_behind",
     )
 
 
@@ -265,14 +272,14 @@ CHECKS: tuple[Check, ...] = (
     learned,
     everyone_delivered,
     equal_scores,
-    own_models,
+    personalised_models,
     gain_over_alone,
-    own_rewards,
+    device_rewards,
     nothing_learned,
     never_delivered,
     work_was_lost,
     failed_rounds,
     work_against_data,
     unequal_scores,
-    left_behind,
+    worse_than_before,
 )

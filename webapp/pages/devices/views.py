@@ -39,7 +39,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
     devices = device_history.search_devices(query, presence, sort)
     page = Paginator(devices, device_history.PAGE).get_page(request.GET.get("page"))
     on_page = list(page.object_list)
-    prefetch_related_objects(on_page, device_history.HELD)
+    prefetch_related_objects(on_page, device_history.DATASETS)
     fleet = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
     context = {
         "page": page,

@@ -12,6 +12,7 @@ from uuid import UUID
 from fedcore.rounds.job_lifecycle import JobPhase
 from webapp.devices.models import Device
 from webapp.jobs.analysis import summaries
+from webapp.jobs.analysis.json_types import DeviceSummary, JobSummary
 from webapp.jobs.analysis.snapshot import ClosedRounds, snapshot
 from webapp.jobs.models import Event, Job, Participant
 from webapp.telemetry import series
@@ -57,8 +58,8 @@ class FleetUpdate(TypedDict):
     """
 
     type: str
-    devices: list[Json]
-    jobs: list[Json]
+    devices: list[DeviceSummary]
+    jobs: list[JobSummary]
     left: list[str]
     gone: list[int]
     counts: Json
@@ -82,7 +83,7 @@ class ChangeTracker:
         self._sent: Json = {}
         self._rounds: dict[int, Json] = {}
 
-    def changes(self, value: Json) -> Json:
+    def changes(self, value: Mapping[str, Any]) -> Json:
         """The keys whose value has changed; of ``rounds``, the rounds that have."""
         changed = {k: v for k, v in value.items() if k != "rounds" and self._sent.get(k, ...) != v}
         rounds = [row for row in value.get("rounds", ()) if self._rounds.get(row["id"]) != row]
@@ -207,8 +208,8 @@ class FleetReader:
     """Follows the presence of every device and the running and queued jobs."""
 
     def __init__(self) -> None:
-        self.devices: dict[int, Json] = {}
-        self.jobs: dict[str, Json] = {}
+        self.devices: dict[int, DeviceSummary] = {}
+        self.jobs: dict[str, JobSummary] = {}
         self.started = False
 
     def start_at(self, cursors: Mapping[str, Any]) -> None:
