@@ -22,7 +22,7 @@ demo: ## the whole product with three devices; EXIT=1 ends with the job; FOLDER=
 
 chaos: ## kill processes of a real site at drawn moments, compare the bits; KILLS=45 SEED=0 ARGS=
 	@deploy/venv.sh requirements.txt
-	exec $(PYTHON) -m benchmarks.chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
+	exec $(PYTHON) -m benchmarks chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
 
 test: ## lint, types, import contracts, then unit, postgresql, browser and stack tests
 	@deploy/venv.sh requirements-dev.txt

@@ -1,12 +1,14 @@
 """``python -m benchmarks NAME``: measurements as commands.
 
-Each sub-command is a module of this package with ``add_arguments(parser)`` and ``run(args)``.
+A command is a module of this package with ``add_arguments(parser)`` and ``run(args)``, or a program
+of its own, which gets all options as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -15,17 +17,23 @@ COMMANDS = {
     "asynchronous": "time to quality of synchronous and asynchronous rounds on a mixed fleet",
     "fold": "GB/s of folding large updates, compared with a memory copy and plain loops",
     "identical_results": "SHA-256 of short simulations, compared with another version's table",
+    "links": "transfers over emulated links: predicted and measured time",
     "lowrank": "FlexLoRA by thin factors, compared with the SVD of the dense mean",
     "memory": "peak memory of training, FLAN-T5 small to XL, by precision and method",
     "plan": "planner accuracy: predicted and measured step time, memory and transfers",
-    "round": "seconds, bytes and memory of rounds on the real stack without training",
+    "saved_activations": "numbers that autograd saves for the backward pass, by layer widths",
     "step": "a local step compared with the plain loop: tokens/s, MFU, phases, memory, losses",
     "upgrade": "kill the version before in mid-job and complete the job with this one",
     "wire": "speed and bytes of the codecs, and their effect on ROUGE",
 }
-
-# Commands whose options belong to another program.
-PASSED_ON = ("round",)
+# Command -> its program, and what it measures. These processes load no tensor library.
+PROGRAMS = {
+    "chaos": ("benchmarks.chaos", "kill processes of a real site and compare the bits of its jobs"),
+    "round": (
+        "benchmarks.orchestration",
+        "seconds, bytes and memory of rounds on the real stack without training",
+    ),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,14 +42,17 @@ def parser() -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         module = importlib.import_module(f"benchmarks.{name}")
         module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))
+    for name, (_, text) in PROGRAMS.items():
+        commands.add_parser(name, help=text, add_help=False)
     return top_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args, rest = parser().parse_known_args(arguments)
-    if rest and args.command not in PASSED_ON:
-        parser().error(f"unknown: {' '.join(rest)}")
-    args.rest = rest
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in PROGRAMS:
+        program, _ = PROGRAMS[words[0]]
+        return subprocess.call([sys.executable, "-m", program, *words[1:]])
+    args = parser().parse_args(words)
     return int(importlib.import_module(f"benchmarks.{args.command}").run(args))
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.links``: transfers over links, predicted and measured.
+"""``python -m benchmarks links``: transfers over links, predicted and measured.
 
 The agent's client uploads and downloads over loopback at the speed of each link (``--link`` of the
 agent), on an open connection.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -70,6 +69,16 @@ class _TransferHandler(BaseHTTPRequestHandler):
         self._respond(204, {"Upload-Offset": str(total)}, b"")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--links", nargs="+", choices=sorted(LINKS), default=DEFAULT)
+    parser.add_argument("--bytes", type=int, default=SIZE, help="of each transfer")
+
+
+def run(args: argparse.Namespace) -> int:
+    print("\n".join(rows(args.links, args.bytes)))
+    return 0
+
+
 def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[float, float]:
     """Median seconds to download and to upload ``size`` bytes over the emulated link."""
     site = _TransferSite(size)
@@ -115,16 +124,3 @@ def rows(names: Sequence[str], size: int) -> list[str]:
                     f"| {name} | {way} | {predicted:.3g} s | {took:.3g} s | {error:+.1%} |"
                 )
     return [*lines, "", f"{size} bytes each way, headers left out of the prediction."]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
-    parser.add_argument("--links", nargs="+", choices=sorted(LINKS), default=DEFAULT)
-    parser.add_argument("--bytes", type=int, default=SIZE)
-    args = parser.parse_args(arguments)
-    print("\n".join(rows(args.links, args.bytes)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

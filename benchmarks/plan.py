@@ -165,7 +165,7 @@ def _profile(threads: int, folder: str) -> dict[str, Any]:
 
 def _links(seconds: float) -> Iterator[str]:
     """Measure transfers over emulated links with the agent's client, run as a program."""
-    command = [sys.executable, "-m", "benchmarks.links"]
+    command = [sys.executable, "-m", "benchmarks", "links"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
         raise TrainingError(f"links cannot be emulated: {done.stderr.strip()[-300:]}")

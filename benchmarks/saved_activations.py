@@ -1,4 +1,4 @@
-"""Count the activations saved for the backward pass: ``python -m benchmarks.saved_activations``.
+"""Count the activations saved for the backward pass: ``python -m benchmarks saved_activations``.
 
 Tiny models of different widths train a step with one example and with two. The difference between
 the bytes that autograd saved belongs to one example. Least squares over the widths gives the
@@ -7,8 +7,8 @@ coefficients ``SavedActivations`` of ``fedcore.plan.cost.coefficients``, as coun
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from fedcore.spec.options.train import KERNELS
 from fedcore.spec.parse import parse_spec
 
 VOCAB = 64
+PRECISIONS = ("fp32", "bf16")
 KINDS = ("lora", "bottleneck", "full")
 WIDTH = JobSpec().adapter.width  # of bottlenecks, whose own numbers are counted apart
 # Widths (model, of one head, heads, feed-forward), lengths (source, target), layers: all unlike.
@@ -49,6 +50,23 @@ class ActivationFit:
 
     values: dict[str, float]
     error: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=KERNELS)
+    parser.add_argument("--adapters", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+
+
+def run(args: argparse.Namespace) -> int:
+    print(f"| kernels | trains | precision | {' | '.join(NAMES)} | worst |")
+    print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
+    with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
+        for setup in itertools.product(args.kernels, args.adapters, args.precisions):
+            result = count_saved_numbers(*setup, Path(folder))
+            values = " | ".join(f"{value:.2f}" for value in result.values.values())
+            print(f"| {' | '.join(setup)} | {values} | {result.error:.0%} |", flush=True)
+    return 0
 
 
 def count_saved_numbers(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit:
@@ -126,18 +144,3 @@ def _saved(spec: JobSpec, folder: Path) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         session.train(spec, weights, examples, 0, 0)
     return sum(storages.values())
-
-
-def main() -> int:
-    print(f"| kernels | trains | precision | {' | '.join(NAMES)} | worst |")
-    print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
-    with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
-        for way in itertools.product(KERNELS, KINDS, ("fp32", "bf16")):
-            result = count_saved_numbers(*way, Path(folder))
-            values = " | ".join(f"{value:.2f}" for value in result.values.values())
-            print(f"| {' | '.join(way)} | {values} | {result.error:.0%} |", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

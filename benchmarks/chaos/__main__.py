@@ -1,4 +1,4 @@
-"""``python -m benchmarks.chaos``: kill processes of a site at random moments, compare the bits."""
+"""``python -m benchmarks chaos``: kill processes of a site at random moments, compare the bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.stack.stack import Stack
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 if every job ends with the bits of the undisturbed one, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=45, help="processes to kill (45)")
     parser.add_argument("--seed", type=int, default=0, help="seed of targets and moments (0)")
     parser.add_argument("--devices", type=int, default=3, choices=(1, 2, 3))

@@ -22,9 +22,7 @@ from benchmarks.peers import PEERS, is_there, round_seconds
 
 
 def parser() -> argparse.ArgumentParser:
-    top_parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.orchestration", description=__doc__
-    )
+    top_parser = argparse.ArgumentParser(prog="python -m benchmarks round", description=__doc__)
     top_parser.add_argument(
         "--payload", nargs="+", choices=PAYLOADS, default=["tiny", "lora", "full"]
     )

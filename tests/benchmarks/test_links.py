@@ -1,4 +1,4 @@
-"""Transfers of the bench go at the pace of the link they emulate."""
+"""Emulated transfers are as slow as their link."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.links import main, transfers
+from benchmarks.__main__ import main
+from benchmarks.links import transfers
 from fedcore.hardware.links import Link
 
 FAST = Link(4e6, 8e6, 0.02, name="fast")
@@ -19,7 +20,7 @@ def test_no_transfer_is_faster_than_its_link(tmp_path: Path) -> None:
     assert up >= 0.95 * FAST.up_s(SIZE)
 
 
-def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--links", "ethernet-1g", "--bytes", "5000"]) == 0
+def test_links_prints_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["links", "--links", "ethernet-1g", "--bytes", "5000"]) == 0
     text = capsys.readouterr().out
     assert text.count("| ethernet-1g |") == 2

@@ -19,7 +19,7 @@ class SavedActivations:
     the layers in widths of the model; and in numbers per attention score. Widths of the model are
     hard to tell apart, so one of theirs may be negative; their sum is what counts.
 
-    Counted from what autograd saves by ``python -m benchmarks.saved_activations``.
+    Counted from what autograd saves by ``python -m benchmarks saved_activations``.
     """
 
     attention_d: float
