@@ -1,1 +1,1 @@
-"""Studies: a grid of methods, splits and seeds, simulated, tabled and drawn."""
+"""Studies: grids of simulations over methods, splits and seeds, with tables and plots."""

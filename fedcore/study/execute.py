@@ -1,4 +1,4 @@
-"""One run of a study: a simulation in this process, and what is kept of it."""
+"""Execute one run of a study in this process."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ OnRound = Callable[[int, int], None]  # rounds done, of how many
 def execute(
     shelf: RunStore, run: StudyRun, workdir: Path, threads: int, on_round: OnRound
 ) -> Record:
-    """Simulate it. Training that diverges is a result too, and recorded as the failure it is.
+    """Simulate one run. Divergence is a result and is recorded as a failure.
 
-    ``threads`` 0: all cores. Raises EdgewiseError for what another try may mend: data that cannot
-    be read, a model that is not there.
+    ``threads`` 0: all cores. Raises EdgewiseError for errors that a retry may fix, such as
+    unreadable data or a missing model.
     """
     began, study = time.perf_counter(), shelf.study
     spec = replace(run.spec(study), threads=threads)
     source = Source(str(shelf.data), study.text_column, study.summary_column)
-    devices = deal(source, run.split.wanted(run.seed), workdir)
+    devices = deal(source, run.split.config(run.seed), workdir)
     rounds: list[dict[str, Any]] = []
     plans: dict[str, dict[str, Any]] = {}
 
     def listen(event: SimulationEvent) -> None:
         if isinstance(event.value, RoundResult):
-            rounds.append(kept(event.value))
+            rounds.append(round_record(event.value))
             on_round(event.round_number, spec.rounds)
         if isinstance(event.value, Allocation):
-            plans[event.device] = planned(event.value)
+            plans[event.device] = plan_record(event.value)
 
     failure = ""
     try:
@@ -58,15 +58,15 @@ def execute(
     return Record(shelf.inputs(run), rounds, seconds, failure, made_with, plans)
 
 
-def kept(result: RoundResult) -> dict[str, Any]:
-    """What metrics are made of."""
+def round_record(result: RoundResult) -> dict[str, Any]:
+    """The values of one round that metrics need."""
     return {
         "number": result.number,
         "sha256": result.sha256,
         "mean": dict(result.mean),
-        "devices": {name: asdict(found) for name, found in result.evaluations.items()},
-        "train_loss": {name: found.loss for name, found in result.training.items()},
-        "measured": {name: dict(told) for name, told in result.measured.items()},
+        "devices": {name: asdict(evaluation) for name, evaluation in result.evaluations.items()},
+        "train_loss": {name: evaluation.loss for name, evaluation in result.training.items()},
+        "measured": {name: dict(values) for name, values in result.measured.items()},
         "aggregation_error": result.fold.aggregation_error if result.fold else None,
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
@@ -75,8 +75,8 @@ def kept(result: RoundResult) -> dict[str, Any]:
     }
 
 
-def planned(choice: Allocation) -> dict[str, Any]:
-    """A device's plan by FedPipe, as figures. ``rank`` is the mean of the matrices it adapts."""
+def plan_record(choice: Allocation) -> dict[str, Any]:
+    """A device's FedPipe plan as numbers. ``rank`` is the mean over adapted matrices."""
     ranks = [rank for rank in choice.ranks.values() if rank]
     return {
         "matrices": len(ranks),

@@ -1,4 +1,4 @@
-"""A study's report in Markdown, with a place for words that stays when it is written again."""
+"""A study's report in Markdown. A new report keeps the author's interpretation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ EMPTY = "Not written yet."
 
 
 def write_report(shelf: RunStore, path: Path, command: str, pictures: Sequence[Path]) -> None:
-    """Write it. ``command`` is how to run the study again; pictures lie beside the report."""
-    found = rows(shelf)
+    """Write the report. ``command`` repeats the study. Plots are next to the report."""
+    rows_by_split = rows(shelf)
     parts = [
         f"# {shelf.study.title}",
         shelf.study.question,
         f"{OPENED}\n{interpretation(path)}\n{CLOSED}",
-        _setting(shelf, found),
-        *(_table(shelf, name, each) for name, each in found.items() if each),
-        *(_differences(shelf, name, each) for name, each in found.items() if len(each) > 1),
-        _plans(found),
-        _failures(found),
+        _setting(shelf, rows_by_split),
+        *(_table(shelf, name, each) for name, each in rows_by_split.items() if each),
+        *(_differences(shelf, name, each) for name, each in rows_by_split.items() if len(each) > 1),
+        _plans(rows_by_split),
+        _failures(rows_by_split),
         "\n\n".join(f"![{item.stem}]({item.relative_to(path.parent)})" for item in pictures),
         _tuning(shelf),
         f"## To run it again\n\n```sh\n{command}\n```",
@@ -37,7 +37,7 @@ def write_report(shelf: RunStore, path: Path, command: str, pictures: Sequence[P
 
 
 def write_values(shelf: RunStore, path: Path) -> None:
-    """Every run's metrics as CSV, a line for each: what the report's means are made of."""
+    """Write the metrics of every run as CSV, one line per run."""
     names = shelf.study.metrics
     with path.open("w", encoding="utf-8", newline="") as file:
         written = csv.writer(file, lineterminator="\n")
@@ -46,27 +46,28 @@ def write_values(shelf: RunStore, path: Path) -> None:
             for row in each:
                 values = {name: row.values(name) for name in names}
                 for seed, record in row.records.items():
-                    cells = [_value(values[name].get(seed)) for name in names]
-                    head = [split, row.method.name, _tried(row.settings), seed]
+                    numbers = [values[name].get(seed) for name in names]
+                    cells = ["" if number is None else f"{number:.6g}" for number in numbers]
+                    head = [split, row.method.name, _settings_text(row.settings), seed]
                     written.writerow([*head, *cells, record.failure])
 
 
-def _value(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
 def interpretation(path: Path) -> str:
-    """The words that stand in the report so far."""
+    """The interpretation in an existing report."""
     text = path.read_text("utf-8") if path.is_file() else ""
-    held = re.search(f"{re.escape(OPENED)}\n(.*?)\n{re.escape(CLOSED)}", text, re.DOTALL)
-    return held[1] if held else EMPTY
+    match = re.search(f"{re.escape(OPENED)}\n(.*?)\n{re.escape(CLOSED)}", text, re.DOTALL)
+    return match[1] if match else EMPTY
 
 
-def _setting(shelf: RunStore, found: Mapping[str, Sequence[SummaryRow]]) -> str:
+def _setting(shelf: RunStore, rows_by_split: Mapping[str, Sequence[SummaryRow]]) -> str:
     study = shelf.study
-    made = sum(len(row.records) for each in found.values() for row in each)
-    wanted = count(study) - len(tries(study))
-    missing = f" **{wanted - made} of {wanted} runs are missing.**" if made < wanted else ""
+    run_count = sum(len(row.records) for each in rows_by_split.values() for row in each)
+    expected_runs = count(study) - len(tries(study))
+    missing = (
+        f" **{expected_runs - run_count} of {expected_runs} runs are missing.**"
+        if run_count < expected_runs
+        else ""
+    )
     splits = "; ".join(f"{row.name} (`{row.partition}`{_devices(row)})" for row in study.splits)
     seeds = ", ".join(map(str, study.seeds))
     return (
@@ -86,39 +87,33 @@ def _devices(row: SplitRow) -> str:
 def _table(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
     names = shelf.study.metrics
     winners = {metric: best(each, metric) for metric in names}
-    heads = ["Method", *(f"{METRICS[metric].label}{_arrow(metric)}" for metric in names)]
+    arrows = {"lower": " ↓", "higher": " ↑", "": ""}
+    labels = [f"{METRICS[name].label}{arrows[METRICS[name].better]}" for name in names]
+    heads = ["Method", *labels]
     lines = [heads, ["---", *("---:" for _ in names)]]
     for row in each:
         cells = [_cell(row, metric, winners[metric] is row) for metric in names]
-        lines.append([_named(row), *cells])
+        chose = ", ".join(f"{path.split('.')[-1]} {value}" for path, value in row.settings.items())
+        words = "; ".join(text for text in (row.method.note, chose) if text)
+        lines.append([(f"{row.method.name} ({words})" if words else row.method.name), *cells])
     return f"## {name}\n\n{_markdown(lines)}"
-
-
-def _named(row: SummaryRow) -> str:
-    chose = ", ".join(f"{path.split('.')[-1]} {value}" for path, value in row.settings.items())
-    words = "; ".join(text for text in (row.method.note, chose) if text)
-    return f"{row.method.name} ({words})" if words else row.method.name
-
-
-def _arrow(metric: str) -> str:
-    return {"lower": " ↓", "higher": " ↑", "": ""}[METRICS[metric].better]
 
 
 def _cell(row: SummaryRow, metric: str, is_best: bool) -> str:
     values = list(row.values(metric).values())
     if not values:
         return "–"
-    text = shown(spread(values), METRICS[metric].digits)
+    text = spread_text(spread(values), METRICS[metric].digits)
     text = f"**{text}**" if is_best else text
-    return f"{text}{_of(len(values), len(row.records))}"
+    return f"{text}{_coverage(len(values), len(row.records))}"
 
 
-def _of(values: int, seeds: int) -> str:
+def _coverage(values: int, seeds: int) -> str:
     """How many seeds a figure is of, where that is not all of them."""
     return f" ({values} of {seeds})" if values < seeds else ""
 
 
-def shown(value: Spread, digits: int, sign: bool = False) -> str:
+def spread_text(value: Spread, digits: int, sign: bool = False) -> str:
     mean, deviation = value
     text = f"{mean:{'+' if sign else ''}.{digits}f}"
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
@@ -139,15 +134,15 @@ def _gap(row: SummaryRow, first: SummaryRow, metric: str) -> str:
     gaps = row.gaps_to(first, metric)
     if not gaps:
         return "–"
-    text = shown(spread(gaps), METRICS[metric].digits, sign=True)
-    return f"{text}{_of(len(gaps), len({*row.records, *first.records}))}"
+    text = spread_text(spread(gaps), METRICS[metric].digits, sign=True)
+    return f"{text}{_coverage(len(gaps), len({*row.records, *first.records}))}"
 
 
-def _plans(found: Mapping[str, Sequence[SummaryRow]]) -> str:
+def _plans(rows_by_split: Mapping[str, Sequence[SummaryRow]]) -> str:
     """What FedPipe planned for each device, of the first seed that is there."""
     lines = [
         f"- {row.method.name}, {name}: {plan['why']}"
-        for each in found.values()
+        for each in rows_by_split.values()
         for row in each
         for record in list(row.records.values())[:1]
         for name, plan in record.plans.items()
@@ -155,11 +150,11 @@ def _plans(found: Mapping[str, Sequence[SummaryRow]]) -> str:
     return "\n".join(["## Plans, first seed", "", *lines]) if lines else ""
 
 
-def _failures(found: Mapping[str, Sequence[SummaryRow]]) -> str:
+def _failures(rows_by_split: Mapping[str, Sequence[SummaryRow]]) -> str:
     lines = [
         f"- {row.method.name} on {name}, seed {seed}, after round {len(record.rounds) - 1}: "
         f"{record.failure}"
-        for name, each in found.items()
+        for name, each in rows_by_split.items()
         for row in each
         for seed, record in row.records.items()
         if record.failure
@@ -173,11 +168,15 @@ def _tuning(shelf: RunStore) -> str:
     lines = [["Split", "Method", "Tried", metric.label], ["---", "---", "---", "---:"]]
     for split in study.splits:
         for method in study.methods:
-            taken = chosen(shelf, method, split)
+            best_settings = chosen(shelf, method, split)
             for settings in method.grid if method.tune else ():
                 value = score(shelf, method, split, settings)
                 text = "not yet" if value is None else f"{value:.{metric.digits}f}"
-                tried = f"**{_tried(settings)}**" if settings == taken else _tried(settings)
+                tried = (
+                    f"**{_settings_text(settings)}**"
+                    if settings == best_settings
+                    else _settings_text(settings)
+                )
                 lines.append([split.name, method.name, tried, text])
     if len(lines) == 2:
         return ""
@@ -186,7 +185,7 @@ def _tuning(shelf: RunStore) -> str:
     return f"## Tuning\n\nOn {word} {seeds} alone; **bold** was taken.\n\n{_markdown(lines)}"
 
 
-def _tried(settings: Settings) -> str:
+def _settings_text(settings: Settings) -> str:
     return ", ".join(f"{path} {value}" for path, value in settings.items())
 
 

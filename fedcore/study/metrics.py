@@ -1,4 +1,4 @@
-"""What a study measures of a run, by name: a value for each round, and how they become one."""
+"""The metrics of a study: a value per round, and the reduction to one value per run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from fedcore.fairness import Evenness, evenness
 
 Round = Mapping[str, Any]  # of a record: number, mean, devices, bytes_up, ...
-Plan = Mapping[str, Any]  # what FedPipe planned for a device: matrices, rank, memory_mb, base, why
+Plan = Mapping[str, Any]  # a device's FedPipe plan: matrices, rank, memory_mb, base, why
 Points = list[tuple[int, float]]  # round and value, in order
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run as it is kept. ``failure`` says why it ended early, "" where it did not."""
+    """A stored run. ``failure`` is the reason of an early end, or empty."""
 
     inputs: Mapping[str, Any]
     rounds: Sequence[Round]
@@ -28,7 +28,7 @@ class Record:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """What metrics look at: a run's rounds and plans, and the loss that rounds are counted to."""
+    """The input of metrics: a run's rounds and plans, and the target loss."""
 
     rounds: Sequence[Round]
     target: float = 0.0
@@ -37,7 +37,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True)
 class Metric:
-    """``better`` is lower, higher or "" where neither is; ``digits`` stand behind the point."""
+    """``better`` is "lower", "higher" or "". ``digits`` is the number of decimals."""
 
     title: str
     unit: str
@@ -48,10 +48,10 @@ class Metric:
     over_rounds: bool = True
 
     def value(self, record: Record, target: float) -> float | None:
-        """The number of a whole run; None where it failed or has none."""
+        """The value of a whole run; None if it failed or has no value."""
         run = MeasuredRun(record.rounds, target, record.plans)
-        found = [] if record.failure else self.points(run)
-        return self.reduce([value for _, value in found]) if found else None
+        points = [] if record.failure else self.points(run)
+        return self.reduce([value for _, value in points]) if points else None
 
     @property
     def label(self) -> str:
@@ -68,27 +68,27 @@ def _mean(key: str) -> Callable[[MeasuredRun], Points]:
 
 
 def _over(of: Callable[[Evenness], float], key: str = "rougeL") -> Callable[[MeasuredRun], Points]:
-    """How evenly the devices are served, by a measure of their own; each counts alike."""
+    """A fairness figure over the devices. Devices count alike."""
 
     def points(run: MeasuredRun) -> Points:
         return [
-            (each["number"], of(found))
+            (each["number"], of(fairness))
             for each in run.rounds
-            if (found := evenness({name: row[key] for name, row in each["devices"].items()}))
+            if (fairness := evenness({name: row[key] for name, row in each["devices"].items()}))
         ]
 
     return points
 
 
 def _used(measure: str) -> Callable[[MeasuredRun], Points]:
-    """What a device works with: its own model where it has one, else the shared one.
+    """Each device's final model: the personalised one if there is one, else the shared one.
 
-    Each device counts alike.
+    Devices count alike.
     """
 
     def points(run: MeasuredRun) -> Points:
         return [
-            (each["number"], statistics.fmean(_own(row, measure) for row in rows))
+            (each["number"], statistics.fmean(_personal_or_shared(row, measure) for row in rows))
             for each in run.rounds
             if (rows := list(each["devices"].values()))
         ]
@@ -96,36 +96,36 @@ def _used(measure: str) -> Callable[[MeasuredRun], Points]:
     return points
 
 
-def _own(row: Mapping[str, Any], measure: str) -> float:
+def _personal_or_shared(row: Mapping[str, Any], measure: str) -> float:
     return float(row.get("more", {}).get(f"personal_{measure}", row[measure]))
 
 
 def _worst_used_loss(run: MeasuredRun) -> Points:
     return [
-        (each["number"], max(_own(row, "loss") for row in each["devices"].values()))
+        (each["number"], max(_personal_or_shared(row, "loss") for row in each["devices"].values()))
         for each in run.rounds
         if each["devices"]
     ]
 
 
-def _told(key: str) -> Callable[[MeasuredRun], Points]:
-    """What the devices tell of their training, by name; the mean of those that do."""
+def _reported(key: str) -> Callable[[MeasuredRun], Points]:
+    """A figure that devices report about their training: the mean of those that report it."""
 
     def points(run: MeasuredRun) -> Points:
-        told = [(each["number"], each.get("measured", {}).values()) for each in run.rounds]
-        found = [(number, [row[key] for row in rows if key in row]) for number, rows in told]
-        return [(number, statistics.fmean(values)) for number, values in found if values]
+        reports = [(each["number"], each.get("measured", {}).values()) for each in run.rounds]
+        fairness = [(number, [row[key] for row in rows if key in row]) for number, rows in reports]
+        return [(number, statistics.fmean(values)) for number, values in fairness if values]
 
     return points
 
 
-def _gained(run: MeasuredRun) -> Points:
-    before, after = (dict(_told(f"reward_{when}")(run)) for when in ("before", "after"))
+def _reward_gains(run: MeasuredRun) -> Points:
+    before, after = (dict(_reported(f"reward_{when}")(run)) for when in ("before", "after"))
     return [(number, after[number] - value) for number, value in before.items()]
 
 
-def _planned(key: str) -> Callable[[MeasuredRun], Points]:
-    """A figure of the devices' plans, the mean over them: one point, of round 1."""
+def _plan_mean(key: str) -> Callable[[MeasuredRun], Points]:
+    """The mean of a figure over the devices' plans: one point, at round 1."""
 
     def points(run: MeasuredRun) -> Points:
         values = [plan[key] for plan in run.plans.values()]
@@ -136,14 +136,14 @@ def _planned(key: str) -> Callable[[MeasuredRun], Points]:
 
 def _worst_loss(run: MeasuredRun) -> Points:
     return [
-        (each["number"], max(found["loss"] for found in each["devices"].values()))
+        (each["number"], max(evaluation["loss"] for evaluation in each["devices"].values()))
         for each in run.rounds
         if each["devices"]
     ]
 
 
 def _total(key: str) -> Callable[[MeasuredRun], Points]:
-    """Megabytes (10**6) until each round, of all devices together."""
+    """Cumulative megabytes (10**6) of all devices, per round."""
 
     def points(run: MeasuredRun) -> Points:
         sums = _running(each[key] for each in run.rounds)
@@ -153,22 +153,22 @@ def _total(key: str) -> Callable[[MeasuredRun], Points]:
 
 
 def _running(values: Iterable[float]) -> list[float]:
-    found, total = [], 0.0
+    sums, total = [], 0.0
     for value in values:
         total += value
-        found.append(total)
-    return found
+        sums.append(total)
+    return sums
 
 
 def _errors(run: MeasuredRun) -> Points:
-    found = [(each["number"], each["aggregation_error"]) for each in run.rounds]
-    return [(number, error) for number, error in found if error is not None]
+    errors = [(each["number"], each["aggregation_error"]) for each in run.rounds]
+    return [(number, error) for number, error in errors if error is not None]
 
 
 def _reached(run: MeasuredRun) -> Points:
-    """The first evaluated round whose mean loss is at the target or below; none: no point."""
-    found = [number for number, loss in _mean("loss")(run) if loss <= run.target]
-    return [(found[0], float(found[0]))] if found else []
+    """The first evaluated round at or below the target loss; no point if there is none."""
+    rounds = [number for number, loss in _mean("loss")(run) if loss <= run.target]
+    return [(rounds[0], float(rounds[0]))] if rounds else []
 
 
 def _seconds(run: MeasuredRun) -> Points:
@@ -199,26 +199,26 @@ METRICS: dict[str, Metric] = {
         "Worst device", "loss of the model it uses", "lower", 4, _worst_used_loss
     ),
     "reward_before": Metric(
-        "Own reward, shared model", "mean over devices", "higher", 4, _told("reward_before")
+        "Own reward, shared model", "mean over devices", "higher", 4, _reported("reward_before")
     ),
     "reward_after": Metric(
-        "Own reward, own model", "mean over devices", "higher", 4, _told("reward_after")
+        "Own reward, own model", "mean over devices", "higher", 4, _reported("reward_after")
     ),
-    "reward_gain": Metric("Own reward", "own less shared model", "higher", 4, _gained),
+    "reward_gain": Metric("Own reward", "own less shared model", "higher", 4, _reward_gains),
     "plan_matrices": Metric(
-        "Matrices adapted", "mean over devices", "", 1, _planned("matrices"), over_rounds=False
+        "Matrices adapted", "mean over devices", "", 1, _plan_mean("matrices"), over_rounds=False
     ),
-    "plan_rank": Metric("Rank of those", "mean", "", 1, _planned("rank"), over_rounds=False),
+    "plan_rank": Metric("Rank of those", "mean", "", 1, _plan_mean("rank"), over_rounds=False),
     "plan_memory": Metric(
         "Planned memory",
         "MB, mean over devices",
         "lower",
         1,
-        _planned("memory_mb"),
+        _plan_mean("memory_mb"),
         over_rounds=False,
     ),
     "plan_score": Metric(
-        "Planned score", "share kept, mean", "higher", 3, _planned("score"), over_rounds=False
+        "Planned score", "share kept, mean", "higher", 3, _plan_mean("score"), over_rounds=False
     ),
     "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
     "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),

@@ -1,4 +1,4 @@
-"""A study's pictures: curves over rounds with their spread, bars at the end, the splits."""
+"""A study's plots: curves over rounds, bars of final values, splits."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from fedcore.study.runs import RunStore
 from fedcore.study.study import slug
 from fedcore.study.summary import SummaryRow, rows, spread
 
-# Okabe-Ito, the dark ones first; then again with dashes.
+# The Okabe-Ito palette, dark colours first, repeated with dashes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":")
 ACROSS = 3  # panels in a row
 
 
 def draw_study(shelf: RunStore, folder: Path) -> list[Path]:
-    """Draw whatever there is into ``folder``; the files, curves first."""
+    """Draw all plots into ``folder``. Returns the files, curves first."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {name: each for name, each in rows(shelf).items() if each}
-    made = []
-    for name, each in found.items():
-        made.append(folder / f"curves-{slug(name)}.png")
-        _curves(each, shelf.study.curves, name, made[-1])
-    if found:
-        made.append(folder / "bars.png")
-        _bars(found, shelf.study.metrics, made[-1])
+    rows_by_split = {name: each for name, each in rows(shelf).items() if each}
+    paths = []
+    for name, each in rows_by_split.items():
+        paths.append(folder / f"curves-{slug(name)}.png")
+        _curves(each, shelf.study.curves, name, paths[-1])
+    if rows_by_split:
+        paths.append(folder / "bars.png")
+        _bars(rows_by_split, shelf.study.metrics, paths[-1])
     for row in shelf.study.splits:
-        made.append(folder / f"split-{slug(row.name)}.png")
-        draw(split_of(str(shelf.data), row.wanted(shelf.study.seeds[0])), made[-1])
-    return made
+        paths.append(folder / f"split-{slug(row.name)}.png")
+        draw(split_of(str(shelf.data), row.config(shelf.study.seeds[0])), paths[-1])
+    return paths
 
 
 def _panels(names: Sequence[str], wide: float, high: float) -> tuple[Any, list[Any]]:
-    """A figure with a panel for each metric; those left over stay empty."""
+    """A figure with one panel per metric. Unused panels are hidden."""
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
     figure = new_figure(wide * across, high * down)
@@ -70,16 +70,20 @@ def _curves(each: Sequence[SummaryRow], names: Sequence[str], title: str, path: 
     _explained(figure, panels[0], f"{title}: mean and standard deviation over seeds", path)
 
 
-def _bars(found: Mapping[str, Sequence[SummaryRow]], names: Sequence[str], path: Path) -> None:
-    """A group for each split, a bar for each method."""
-    methods = list(dict.fromkeys(row.method.name for each in found.values() for row in each))
+def _bars(
+    rows_by_split: Mapping[str, Sequence[SummaryRow]], names: Sequence[str], path: Path
+) -> None:
+    """One group per split, one bar per method."""
+    methods = list(
+        dict.fromkeys(row.method.name for each in rows_by_split.values() for row in each)
+    )
     figure, panels = _panels(names, 4.2, 2.8)
     wide = 0.8 / len(methods)
     for panel, name in zip(panels, names, strict=True):
         for number, method in enumerate(methods):
             bars = [
                 (place + (number + 0.5) * wide - 0.4, *spread(list(values.values())))
-                for place, each in enumerate(found.values())
+                for place, each in enumerate(rows_by_split.values())
                 for row in each
                 if row.method.name == method and (values := row.values(name))
             ]
@@ -95,15 +99,15 @@ def _bars(found: Mapping[str, Sequence[SummaryRow]], names: Sequence[str], path:
                 label=method,
                 hatch=hatch,
             )
-        panel.set_xticks(range(len(found)), list(found), fontsize=8)
-        if not any(row.values(name) for each in found.values() for row in each):
+        panel.set_xticks(range(len(rows_by_split)), list(rows_by_split), fontsize=8)
+        if not any(row.values(name) for each in rows_by_split.values() for row in each):
             panel.set_yticks([])
             panel.text(0.5, 0.5, "no value", ha="center", transform=panel.transAxes, fontsize=8)
     _explained(figure, panels[0], "At the end: mean and standard deviation over seeds", path)
 
 
 def _explained(figure: Any, panel: Any, title: str, path: Path) -> None:
-    """Title and one legend for all panels; write the file."""
+    """Add a title and a common legend, and write the file."""
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     handles, labels = panel.get_legend_handles_labels()
     across = min(4, len(labels))

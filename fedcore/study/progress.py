@@ -1,4 +1,4 @@
-"""What a running study says: a line for each run, with the time that is left."""
+"""Progress of a running study: one line per run with the remaining time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from fedcore.study.metrics import Record
-from fedcore.study.runs import RunStore, StudyRun, compared, tries, wanted
+from fedcore.study.runs import RunStore, StudyRun, compared, select_runs, tries
 
 
 class StudyProgress:
-    """Counts the runs of a study; those that are there already count as done."""
+    """Count a study's runs. Stored runs count as done."""
 
     def __init__(self, shelf: RunStore, only: Sequence[str]) -> None:
         self._shelf, self._only = shelf, only
@@ -21,7 +21,7 @@ class StudyProgress:
                 self._note(run, record)
 
     def round_of(self, run: StudyRun) -> Callable[[int, int], None]:
-        """Says which round a run is in, where somebody looks."""
+        """A callback that prints the current round on a terminal."""
 
         def say(number: int, of: int) -> None:
             if sys.stdout.isatty():
@@ -30,24 +30,29 @@ class StudyProgress:
         return say
 
     def done(self, run: StudyRun, record: Record) -> None:
-        """One line about a run that is over."""
+        """Print one line about a finished run."""
         self._note(run, record)
-        done, left = self._counts()
-        start = "\r" if sys.stdout.isatty() else ""  # over the line that said the round
+        remaining = self._remaining()
+        done = sum(map(len, self._seconds.values()))
+        means = {name: statistics.fmean(values) for name, values in self._seconds.items()}
+        overall = statistics.fmean(means.values())
+        remaining_s = sum(means.get(each.method.name, overall) for each in remaining)
+        time_left = f"about {remaining_s / 60:.0f} min left" if remaining_s else "all done"
+        start = "\r" if sys.stdout.isatty() else ""  # overwrites the line of the current round
         print(
-            f"{start}[{done}/{done + left}] {run.id}: {self._words(record)}, "
-            f"{record.seconds:.0f} s; {self._time_left()}",
+            f"{start}[{done}/{done + len(remaining)}] {run.id}: {self._words(record)}, "
+            f"{record.seconds:.0f} s; {time_left}",
             flush=True,
         )
 
     def _known(self) -> list[StudyRun]:
-        return wanted([*tries(self._shelf.study), *compared(self._shelf)], self._only)
+        return select_runs([*tries(self._shelf.study), *compared(self._shelf)], self._only)
 
     def _note(self, run: StudyRun, record: Record) -> None:
         self._seconds.setdefault(run.method.name, []).append(record.seconds)
 
-    def _left(self) -> list[StudyRun]:
-        """Runs to come; those that wait for tuning stand in with settings that do not matter."""
+    def _remaining(self) -> list[StudyRun]:
+        """Remaining runs. Runs that wait for tuning are listed with empty settings."""
         study = self._shelf.study
         grid = [
             StudyRun(method, split, seed, {})
@@ -56,17 +61,8 @@ class StudyProgress:
             for seed in study.seeds
         ]
         ready = {run.id: run for run in self._known()}
-        waiting = [run for run in wanted(grid, self._only) if run.id not in ready]
+        waiting = [run for run in select_runs(grid, self._only) if run.id not in ready]
         return [*(run for run in ready.values() if self._shelf.get(run) is None), *waiting]
-
-    def _counts(self) -> tuple[int, int]:
-        return sum(map(len, self._seconds.values())), len(self._left())
-
-    def _time_left(self) -> str:
-        means = {name: statistics.fmean(values) for name, values in self._seconds.items()}
-        usual = statistics.fmean(means.values())
-        seconds = sum(means.get(run.method.name, usual) for run in self._left())
-        return f"about {seconds / 60:.0f} min left" if seconds else "all done"
 
     @staticmethod
     def _words(record: Record) -> str:

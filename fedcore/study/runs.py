@@ -1,4 +1,4 @@
-"""The runs of a study: which there are, which are kept already, what tuning chose."""
+"""The runs of a study: which exist, which are stored, and what tuning chose."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fedcore.spec.parse import parse_spec
 from fedcore.study.metrics import METRICS, Record
 from fedcore.study.study import Method, Settings, SplitRow, Study, slug
 
-NAME = "study"  # of every run's job: what a method is called changes no result
+NAME = "study"  # the name of every run's job, because a method's name must not change its inputs
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One simulation. ``tuning``: a try on a seed that decides nothing else."""
+    """One simulation. ``tuning`` marks a tuning run, on a seed that is used for nothing else."""
 
     method: Method
     split: SplitRow
@@ -35,7 +35,7 @@ class StudyRun:
 
     @property
     def id(self) -> str:
-        """Its name, also of its file; the settings of a try are in it, chosen ones are not."""
+        """The run's id and file name. It contains the settings of a tuning run, not chosen ones."""
         parts = [slug(self.method.name), slug(self.split.name)]
         if self.tuning:
             tried = [f"{path.split('.')[-1]}={value}" for path, value in self.settings.items()]
@@ -45,7 +45,7 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class RunStore:
-    """The runs that are there, one JSON file each. ``data``: the study's file of examples."""
+    """The stored runs, one JSON file each. ``data`` is the study's file of examples."""
 
     study: Study
     folder: Path
@@ -56,7 +56,7 @@ class RunStore:
         return sha256_file(self.data)
 
     def inputs(self, run: StudyRun) -> dict[str, Any]:
-        """Whatever decides the run's result, as plain values; threads and names do not."""
+        """All inputs that determine the run's result, without threads and names."""
         return {
             "spec": replace(run.spec(self.study), name=NAME).to_dict(),
             "split": {**asdict(run.split), "name": ""},
@@ -69,17 +69,17 @@ class RunStore:
         return self.folder / f"{run.id}.json"
 
     def get(self, run: StudyRun) -> Record | None:
-        """The record of a run that was made from the same inputs; None where there is none."""
+        """The stored record of a run with the same inputs, or None."""
         wanted_inputs = _comparable(self.inputs(run))
         try:
             record = Record(**json.loads(self.path(run).read_text("utf-8")))
             same = _comparable(record.inputs) == wanted_inputs
         except (OSError, ValueError, TypeError, KeyError, SpecError):
-            return None  # missing, cut off, or of a version with other options
+            return None  # missing, truncated, or from a version with other options
         return record if same else None
 
     def put(self, run: StudyRun, record: Record) -> None:
-        """Keep it; whoever is killed half-way leaves the former file or none."""
+        """Store a record atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         half = self.path(run).with_suffix(".part")
         half.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
@@ -87,12 +87,12 @@ class RunStore:
 
 
 def _comparable(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Read as a specification, so that an option that came later has its default on both sides."""
+    """Parse the specification, so that options of later versions get their defaults."""
     return {**inputs, "spec": parse_spec(inputs["spec"])}
 
 
 def tries(study: Study) -> list[StudyRun]:
-    """The runs that tuning needs."""
+    """The tuning runs."""
     return [
         StudyRun(method, split, seed, settings, tuning=True)
         for split in study.splits
@@ -104,21 +104,21 @@ def tries(study: Study) -> list[StudyRun]:
 
 
 def score(shelf: RunStore, method: Method, split: SplitRow, settings: Settings) -> float | None:
-    """The tuning metric's mean over its seeds, infinitely bad where a run failed; None: not yet."""
+    """Mean of the tuning metric over its seeds; None if incomplete. Failure is infinitely bad."""
     study, metric = shelf.study, METRICS[shelf.study.tuning_metric]
     bad = float("inf") if metric.better == "lower" else float("-inf")
-    found = []
+    values = []
     for seed in study.tuning_seeds:
         record = shelf.get(StudyRun(method, split, seed, settings, tuning=True))
         if record is None:
             return None
         value = metric.value(record, study.target_loss)
-        found.append(bad if value is None else value)
-    return statistics.fmean(found)
+        values.append(bad if value is None else value)
+    return statistics.fmean(values)
 
 
 def chosen(shelf: RunStore, method: Method, split: SplitRow) -> Settings | None:
-    """The best of the grid, the first of equals; None while a try is missing."""
+    """The best settings of the grid, the first among equals; None while a run is missing."""
     if not method.tune:
         return {}
     scores = [score(shelf, method, split, settings) for settings in method.grid]
@@ -130,21 +130,21 @@ def chosen(shelf: RunStore, method: Method, split: SplitRow) -> Settings | None:
 
 
 def compared(shelf: RunStore) -> list[StudyRun]:
-    """The runs that the table is made of, as far as tuning has chosen their settings."""
-    found = []
+    """The runs of the table, for methods whose settings are chosen."""
+    runs = []
     for split in shelf.study.splits:
         for method in shelf.study.methods:
             settings = chosen(shelf, method, split)
             for seed in shelf.study.seeds if settings is not None else ():
-                found.append(StudyRun(method, split, seed, settings or {}))
-    return found
+                runs.append(StudyRun(method, split, seed, settings or {}))
+    return runs
 
 
 def count(study: Study) -> int:
-    """All runs, tries included."""
+    """The number of all runs, tuning included."""
     return len(tries(study)) + len(study.splits) * len(study.methods) * len(study.seeds)
 
 
-def wanted(runs: Sequence[StudyRun], only: Sequence[str]) -> list[StudyRun]:
-    """Those whose id holds one of the texts; all where none is given."""
+def select_runs(runs: Sequence[StudyRun], only: Sequence[str]) -> list[StudyRun]:
+    """The runs whose id contains one of the texts; all if there are no texts."""
     return [run for run in runs if not only or any(text in run.id for text in only)]

@@ -1,4 +1,4 @@
-"""A study: what is compared, on which splits, with which seeds."""
+"""A study: methods, splits and seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_METRICS = ("loss", "rougeL", "worst", "spread", "jain", "bytes_up", "byt
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: changes to the study's specification, and what is chosen by tuning."""
+    """A row of the table: changes to the study's specification, and tuned options."""
 
     name: str
     spec: Mapping[str, Any]
@@ -28,27 +28,27 @@ class Method:
 
     @property
     def grid(self) -> list[Settings]:
-        """Every combination of the values to try; one empty one where nothing is tuned."""
+        """Every combination of tuned values; one empty combination without tuning."""
         tries = itertools.product(*self.tune.values())
         return [dict(zip(self.tune, values, strict=True)) for values in tries]
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """How the data is dealt out."""
+    """A split of the data."""
 
     name: str
     partition: str = "iid"
     label_column: str = ""
     devices: int = 0
 
-    def wanted(self, seed: int) -> SplitConfig:
+    def config(self, seed: int) -> SplitConfig:
         return SplitConfig(self.partition, self.label_column, self.devices, seed)
 
 
 @dataclass(frozen=True)
 class Study:
-    """``target_loss`` is what ``rounds_to_target`` counts to; 0: none."""
+    """``target_loss`` is the target of ``rounds_to_target``; 0: none."""
 
     title: str
     data: str
@@ -79,12 +79,12 @@ def slug(name: str) -> str:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` made, group by group."""
-    found = copy.deepcopy(dict(base))
+    """``base`` updated with ``changes``, group by group."""
+    values = copy.deepcopy(dict(base))
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
-        found[key] = merged(found[key], value) if both else copy.deepcopy(value)
-    return found
+        both = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        values[key] = merged(values[key], value) if both else copy.deepcopy(value)
+    return values
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

@@ -1,46 +1,47 @@
-"""A study's examples: a file that somebody brings, or dialogues that are made here."""
+"""A study's examples: an existing file, or generated dialogues."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fedcore.dialogues.examples import DOMAINS, generate
 from fedcore.errors import Fault, SpecError
 
-MADE_HERE = "dialogues"
+GENERATED = "dialogues"
 EACH = 150  # dialogues of a domain
-SEED = 52_610_417  # neither the demo's nor the tests'
+SEED = 52_610_417  # differs from the seeds of demo and tests
 
 
-def made_here(name: str) -> bool:
-    """Whether nobody has to bring the examples."""
-    return name.startswith(f"{MADE_HERE}:")
+def is_generated(name: str) -> bool:
+    """Whether the examples are generated."""
+    return name.startswith(f"{GENERATED}:")
 
 
 def data_fault(name: str) -> str:
-    """What is wrong with a study's ``data``; "" where nothing is to be seen yet."""
-    if not made_here(name):
+    """The error in a study's ``data``, or an empty string."""
+    if not is_generated(name):
         return ""
-    wanted = _domains(name)
-    if unknown := [each for each in wanted if each not in DOMAINS]:
+    domains = _domains(name)
+    if unknown := [each for each in domains if each not in DOMAINS]:
         return f"no domain {', '.join(unknown)!r}; known: {', '.join(DOMAINS)}"
-    return "name each domain once" if len(set(wanted)) < len(wanted) else ""
+    return "name each domain once" if len(set(domains)) < len(domains) else ""
 
 
-def data_file(name: str, brought: Path, made: Path) -> Path:
-    """The file of examples, in the folder ``brought``, or written into the folder ``made``.
+def data_file(name: str, data_dir: Path, generated_dir: Path) -> Path:
+    """The file of examples, from ``data_dir`` or written into ``generated_dir``.
 
-    ``dialogues:clinic+law`` are the same bytes on every machine. Raises SpecError.
+    ``dialogues:clinic+law`` has the same bytes on every machine. Raises SpecError.
     """
-    if made_here(name):
-        path = made / f"{MADE_HERE}.jsonl"
-        made.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in _lines(_domains(name))), "utf-8")
+    if is_generated(name):
+        path = generated_dir / f"{GENERATED}.jsonl"
+        generated_dir.mkdir(parents=True, exist_ok=True)
+        examples = [one for domain in _domains(name) for one in generate(domain, EACH, SEED)]
+        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in examples]
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         return path
-    path = brought / name
+    path = data_dir / name
     if not path.is_file():
         message = f"there is no {name} in the folder; say where it is with --data-dir"
         raise SpecError([Fault("data", message)])
@@ -49,9 +50,3 @@ def data_file(name: str, brought: Path, made: Path) -> Path:
 
 def _domains(name: str) -> list[str]:
     return name.partition(":")[2].split("+")
-
-
-def _lines(domains: Sequence[str]) -> Iterator[str]:
-    for domain in domains:
-        for example in generate(domain, EACH, SEED):
-            yield json.dumps(asdict(example), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A study's file, read: every fault is collected before it is refused, unknown keys among them."""
+"""Read a study file and report all its errors together, including unknown keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWN = ("name", "seed", "threads")  # options that the study sets itself
 
 
 def read_study(path: Path) -> Study:
-    """Read a study's file. Raises SpecError with every fault."""
+    """Read a study file. Raises SpecError with every error."""
     try:
         import tomllib
 
@@ -31,7 +31,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_of(values: Mapping[str, Any]) -> Study:
-    """A study from plain values. Raises SpecError with every fault."""
+    """A study from plain values. Raises SpecError with every error."""
     reader = _StudyReader()
     study = reader.study(values)
     reader.faults += _faults(study) if not reader.faults else []
@@ -41,7 +41,7 @@ def study_of(values: Mapping[str, Any]) -> Study:
 
 
 class _StudyReader:
-    """Takes values out of tables and collects what is wrong with them."""
+    """Reads values from tables and collects errors."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -116,7 +116,7 @@ class _StudyReader:
     def take(
         self, values: Mapping[str, Any], key: str, kind: Any, default: Any = None, where: str = ""
     ) -> Any:
-        """A value of the kind; without a default it must be there."""
+        """A value of the given type. Without a default it is required."""
         value = values.get(key, default)
         if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
             return value
@@ -134,12 +134,12 @@ class _StudyReader:
         default: tuple[Any, ...] | None = None,
         where: str = "",
     ) -> tuple[Any, ...]:
-        found = self.take(values, key, list, None if default is None else list(default), where)
-        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in found):
+        items = self.take(values, key, list, None if default is None else list(default), where)
+        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in items):
             self.fault(_join(where, key), f"each must be {WORDS[kind]}")
-        if key in values and not found:
-            self.fault(_join(where, key), "give one at least")
-        return tuple(found)
+        if key in values and not items:
+            self.fault(_join(where, key), "give at least one")
+        return tuple(items)
 
     def fault(self, where: str, message: str) -> None:
         self.faults.append(Fault(where, message))
@@ -161,17 +161,17 @@ def _faults(study: Study) -> list[Fault]:
         *_repeated("method", [slug(row.name) for row in study.methods]),
         *_repeated("seeds", study.seeds),
         *_unknown_metrics(study),
-        *(Fault(f"spec.{key}", "is the study's affair; leave it out") for key in OWN
+        *(Fault(f"spec.{key}", "is set by the study; remove it") for key in OWN
           if key in study.spec),
     ]  # fmt: skip
     if message := data_fault(study.data):
         faults.append(Fault("data", message))
     if both := sorted(set(study.seeds) & set(study.tuning_seeds)):
-        faults.append(Fault("tuning.seeds", f"must be others than seeds; {both} are in both"))
+        faults.append(Fault("tuning.seeds", f"must differ from seeds; {both} are in both"))
     if any(row.tune for row in study.methods) and not study.tuning_seeds:
-        faults.append(Fault("tuning.seeds", "give seeds to tune on, others than seeds"))
+        faults.append(Fault("tuning.seeds", "give seeds for tuning that differ from seeds"))
     if "rounds_to_target" in study.metrics and study.target_loss <= 0:
-        faults.append(Fault("target_loss", "give the loss that rounds_to_target counts to"))
+        faults.append(Fault("target_loss", "give the target loss for rounds_to_target"))
     for number, row in enumerate(study.splits):
         try:
             parse_partition(row.partition)
@@ -184,24 +184,24 @@ def _faults(study: Study) -> list[Fault]:
 
 def _of_specs(study: Study, method: Method) -> list[Fault]:
     """The faults of a method's specifications, each once."""
-    found: dict[Fault, None] = {}
+    faults: dict[Fault, None] = {}
     for settings in method.grid:
         try:
             study.spec_of(method, settings, 0)
         except SpecError as error:
-            found.update(dict.fromkeys(error.faults))
-    return [Fault(f"method {method.name!r}: {fault.path}", fault.message) for fault in found]
+            faults.update(dict.fromkeys(error.faults))
+    return [Fault(f"method {method.name!r}: {fault.path}", fault.message) for fault in faults]
 
 
 def _unknown_metrics(study: Study) -> list[Fault]:
-    asked = (
+    choices = (
         ("metrics", study.metrics, METRICS),
         ("curves", study.curves, CURVES),
         ("tuning.metric", (study.tuning_metric,), [n for n, m in METRICS.items() if m.better]),
     )
     return [
         Fault(where, f"unknown metric {name!r}; known: {', '.join(known)}")
-        for where, names, known in asked
+        for where, names, known in choices
         for name in names
         if name not in known
     ]
@@ -209,7 +209,7 @@ def _unknown_metrics(study: Study) -> list[Fault]:
 
 def _repeated(where: str, names: Iterable[object]) -> list[Fault]:
     return [
-        Fault(where, f"{name!r} is there {count} times; give each a name of its own")
+        Fault(where, f"{name!r} occurs {count} times; give each a unique name")
         for name, count in Counter(names).items()
         if count > 1 or name == ""
     ]

@@ -1,4 +1,4 @@
-"""Runs of one method on one split, put together over seeds."""
+"""Summarise the runs of one method on one split over seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One row of a table: a method on a split, with its record for each seed that is there."""
+    """A table row: a method on a split, with one record per stored seed."""
 
     method: Method
     split: SplitRow
@@ -28,14 +28,14 @@ class SummaryRow:
     target: float
 
     def values(self, name: str) -> dict[int, float]:
-        """A metric by seed; seeds whose run failed or has none are left out."""
-        found = {
+        """A metric by seed, without seeds whose run failed or has no value."""
+        by_seed = {
             seed: METRICS[name].value(record, self.target) for seed, record in self.records.items()
         }
-        return {seed: value for seed, value in found.items() if value is not None}
+        return {seed: value for seed, value in by_seed.items() if value is not None}
 
     def curve(self, name: str) -> list[tuple[int, Spread]]:
-        """A metric over rounds: those rounds that every run which did not fail has."""
+        """A metric over the rounds that all successful runs have."""
         metric: Metric = METRICS[name]
         curves = [
             dict(metric.points(MeasuredRun(record.rounds, self.target, record.plans)))
@@ -46,43 +46,42 @@ class SummaryRow:
         return [(number, spread([each[number] for each in curves])) for number in sorted(shared)]
 
     def gaps_to(self, other: SummaryRow, name: str) -> list[float]:
-        """The differences to another method, one for each seed on which both have a value."""
-        own, others = self.values(name), other.values(name)
-        return [own[seed] - others[seed] for seed in own if seed in others]
+        """Differences to another method, one per seed with values for both."""
+        values, others = self.values(name), other.values(name)
+        return [values[seed] - others[seed] for seed in values if seed in others]
 
 
 def rows(shelf: RunStore) -> dict[str, list[SummaryRow]]:
-    """The rows of each split by its name, in the study's order; without a run: no row."""
-    found: dict[tuple[str, str], dict[int, Record]] = {}
+    """Rows by split name, in the study's order. A method without runs has no row."""
+    records: dict[tuple[str, str], dict[int, Record]] = {}
     runs = compared(shelf)
     for run in runs:
         if record := shelf.get(run):
-            found.setdefault((run.split.name, run.method.name), {})[run.seed] = record
+            records.setdefault((run.split.name, run.method.name), {})[run.seed] = record
     settings = {(run.split.name, run.method.name): run.settings for run in runs}
     return {
         split.name: [
-            SummaryRow(method, split, settings[key], found[key], shelf.study.target_loss)
+            SummaryRow(method, split, settings[key], records[key], shelf.study.target_loss)
             for method in shelf.study.methods
-            if (key := (split.name, method.name)) in found
+            if (key := (split.name, method.name)) in records
         ]
         for split in shelf.study.splits
     }
 
 
 def best(rows_: Sequence[SummaryRow], name: str) -> SummaryRow | None:
-    """The row with the best mean as shown; None for a tie and where the metric has no better.
+    """The row with the best displayed mean; None for a tie or a metric without direction.
 
-    A row without a value for each seed that any row has run is not it: its mean is of the seeds
-    that went well.
+    A row that misses a seed is excluded, because its mean covers successful seeds only.
     """
     metric, seeds = METRICS[name], {seed for row in rows_ for seed in row.records}
-    found = [(row.values(name), row) for row in rows_]
+    candidates = [(row.values(name), row) for row in rows_]
     means = [
         (round(statistics.fmean(values.values()), metric.digits), row)
-        for values, row in found
+        for values, row in candidates
         if values and set(values) == seeds
     ]
-    rivals = sum(bool(values) for values, _ in found)
+    rivals = sum(bool(values) for values, _ in candidates)
     if not metric.better or not means or rivals < 2:
         return None
     pick = min if metric.better == "lower" else max

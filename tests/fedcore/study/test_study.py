@@ -1,4 +1,4 @@
-"""Studies: their files, their figures, what is kept of a run, what a report says."""
+"""Studies: files, metrics, stored runs and reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedcore.errors import SpecError
 from fedcore.study import markdown_report
 from fedcore.study.__main__ import main
 from fedcore.study.metrics import METRICS, MeasuredRun, Record
-from fedcore.study.runs import RunStore, chosen, compared, count, tries, wanted
+from fedcore.study.runs import RunStore, chosen, compared, count, select_runs, tries
 from fedcore.study.study_data import EACH, data_file
 from fedcore.study.study_file import read_study, study_of
 from fedcore.study.summary import best, rows
@@ -70,11 +70,11 @@ def shelf(tmp_path: Path) -> RunStore:
 
 
 def keep(shelf: RunStore, run: Any, loss: float, failure: str = "") -> None:
-    made = [round_(0, 9.0), round_(1, loss)]
-    shelf.put(run, Record(shelf.inputs(run), made, 3.0, failure, {}))
+    rounds = [round_(0, 9.0), round_(1, loss)]
+    shelf.put(run, Record(shelf.inputs(run), rounds, 3.0, failure, {}))
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_study_file_reports_all_errors() -> None:
     wrong = changed(
         titel="x",
         seeds=[1, 1],
@@ -85,13 +85,13 @@ def test_all_faults_are_named_at_once() -> None:
     )
     with pytest.raises(SpecError) as error:
         study_of(wrong)
-    said = {fault.path: fault.message for fault in error.value.faults}
-    assert "did you mean 'title'?" in said["titel"]
-    assert "did you mean 'devices'?" in said["split[0].device"]
-    assert {"method[0].colour", "method[1].name", "tuning.seeds", "tuning.rounds"} <= set(said)
+    messages = {fault.path: fault.message for fault in error.value.faults}
+    assert "did you mean 'title'?" in messages["titel"]
+    assert "did you mean 'devices'?" in messages["split[0].device"]
+    assert {"method[0].colour", "method[1].name", "tuning.seeds", "tuning.rounds"} <= set(messages)
 
 
-def test_whatever_does_not_fit_together_is_named_at_once() -> None:
+def test_inconsistent_study_reports_all_errors() -> None:
     wrong = changed(
         seeds=[1, 1],
         metrics=["loss", "speed", "rounds_to_target"],
@@ -103,8 +103,8 @@ def test_whatever_does_not_fit_together_is_named_at_once() -> None:
         study_of(wrong)
     text = str(error.value)
     for part in (
-        "split: 'a' is there 2 times", "seeds: 1 is there 2 times", "unknown metric 'speed'",
-        "spec.seed: is the study's affair", "tuning.seeds: must be others", "target_loss: give",
+        "split: 'a' occurs 2 times", "seeds: 1 occurs 2 times", "unknown metric 'speed'",
+        "spec.seed: is set by the study", "tuning.seeds: must differ", "target_loss: give",
         "split[0].partition: the Dirichlet alpha", "method 'FedAvg': rounds:",
         "method 'FedAdam': rounds:",
     ):  # fmt: skip
@@ -112,35 +112,35 @@ def test_whatever_does_not_fit_together_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "messages"),
     [("dialogues:clinic+moon", "no domain 'moon'; known: clinic,"), ("dialogues:law+law", "once")],
 )
-def test_unknown_dialogues_are_a_fault(data: str, said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_unknown_dialogue_domain_is_rejected(data: str, messages: str) -> None:
+    with pytest.raises(SpecError, match=messages):
         study_of(changed(data=data))
 
 
-def test_dialogues_are_made_and_files_are_brought(tmp_path: Path) -> None:
-    made = data_file("dialogues:clinic+law", tmp_path, tmp_path / "one")
+def test_data_file_generates_or_finds_examples(tmp_path: Path) -> None:
+    generated = data_file("dialogues:clinic+law", tmp_path, tmp_path / "one")
     again = data_file("dialogues:clinic+law", tmp_path, tmp_path / "two")
-    assert made.read_bytes() == again.read_bytes()
-    found = [json.loads(line)["domain"] for line in made.read_text("utf-8").splitlines()]
-    assert found == ["clinic"] * EACH + ["law"] * EACH
+    assert generated.read_bytes() == again.read_bytes()
+    domains = [json.loads(line)["domain"] for line in generated.read_text("utf-8").splitlines()]
+    assert domains == ["clinic"] * EACH + ["law"] * EACH
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    assert data_file("rows.jsonl", tmp_path, made.parent) == tmp_path / "rows.jsonl"
+    assert data_file("rows.jsonl", tmp_path, generated.parent) == tmp_path / "rows.jsonl"
     with pytest.raises(SpecError, match=r"there is no gone\.jsonl in the folder"):
-        data_file("gone.jsonl", tmp_path, made.parent)
+        data_file("gone.jsonl", tmp_path, generated.parent)
 
 
-def test_tuning_without_seeds_is_a_fault() -> None:
+def test_tuning_without_seeds_is_rejected() -> None:
     with pytest.raises(SpecError, match="give seeds to tune on"):
         study_of(changed(tuning={}))
 
 
-def test_a_value_of_every_metric() -> None:
-    made = [round_(0, 4.0), SILENT, round_(2, 3.0, (10.0, 30.0)), round_(3, 2.0, (20.0, 20.0))]
-    made[-1]["devices"]["d1"]["more"] = {"personal_loss": 1.0, "personal_rougeL": 50.0}
-    made[-1]["measured"] = {
+def test_every_metric_has_a_value() -> None:
+    rounds = [round_(0, 4.0), SILENT, round_(2, 3.0, (10.0, 30.0)), round_(3, 2.0, (20.0, 20.0))]
+    rounds[-1]["devices"]["d1"]["more"] = {"personal_loss": 1.0, "personal_rougeL": 50.0}
+    rounds[-1]["measured"] = {
         "d0": {"reward_before": 0.25, "reward_after": 0.75},
         "d1": {"reward_before": 0.75, "reward_after": 1.0},
     }
@@ -148,7 +148,7 @@ def test_a_value_of_every_metric() -> None:
         "d0": {"matrices": 4, "rank": 8.0, "memory_mb": 500.0, "score": 1.0},
         "d1": {"matrices": 2, "rank": 4.0, "memory_mb": 480.0, "score": 0.5},
     }
-    record = Record({}, made, 8.0, plans=plans)
+    record = Record({}, rounds, 8.0, plans=plans)
     expected = {
         "loss": 2.0, "rougeL": 20.0, "worst": 20.0, "worst_loss": 3.0, "spread": 0.0,
         "spread_loss": 0.5, "jain": 1.0, "bytes_up": 2.0, "bytes_down": 1.0,
@@ -161,28 +161,28 @@ def test_a_value_of_every_metric() -> None:
         assert METRICS[name].value(record, 3.5) == value, name
     assert set(expected) | {"rouge1", "rouge2"} == set(METRICS)
     assert METRICS["rounds_to_target"].value(record, 1.0) is None
-    assert METRICS["loss"].value(Record({}, made, 8.0, "diverged"), 3.5) is None
+    assert METRICS["loss"].value(Record({}, rounds, 8.0, "diverged"), 3.5) is None
     silent = Record({}, [round_(0, 4.0)], 8.0)
     assert all(METRICS[name].value(silent, 3.5) is None for name in ("reward_gain", "plan_rank"))
     assert METRICS["used_loss"].value(silent, 3.5) == 4.5
-    assert METRICS["spread"].points(MeasuredRun(made)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
+    assert METRICS["spread"].points(MeasuredRun(rounds)) == [(0, 10.0), (2, 10.0), (3, 0.0)]
 
 
-def test_a_kept_run_counts_until_its_inputs_change(shelf: RunStore) -> None:
+def test_stored_run_is_valid_until_inputs_change(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     assert shelf.get(run) is None
     keep(shelf, run, 5.0)
-    kept = shelf.get(run)
-    assert kept is not None and kept.rounds[1]["mean"]["loss"] == 5.0
+    stored = shelf.get(run)
+    assert stored is not None and stored.rounds[1]["mean"]["loss"] == 5.0
     other = RunStore(study_of(changed(spec={"rounds": 3})), shelf.folder, shelf.data)
     assert other.get(tries(other.study)[0]) is None
     renamed = RunStore(study_of(changed(title="Other", seeds=[4, 5])), shelf.folder, shelf.data)
-    assert renamed.get(tries(renamed.study)[0]) == kept
+    assert renamed.get(tries(renamed.study)[0]) == stored
     shelf.data.write_text(shelf.data.read_text() * 2)
     assert RunStore(shelf.study, shelf.folder, shelf.data).get(run) is None
 
 
-def test_a_new_option_at_its_default_outdates_nothing(shelf: RunStore) -> None:
+def test_new_default_option_keeps_stored_runs(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     keep(shelf, run, 5.0)
     values = json.loads(shelf.path(run).read_text())
@@ -194,7 +194,7 @@ def test_a_new_option_at_its_default_outdates_nothing(shelf: RunStore) -> None:
     assert shelf.get(run) is None
 
 
-def test_a_file_cut_off_is_no_run(shelf: RunStore) -> None:
+def test_truncated_run_file_is_ignored(shelf: RunStore) -> None:
     run = tries(shelf.study)[0]
     keep(shelf, run, 5.0)
     text = shelf.path(run).read_text()
@@ -203,7 +203,7 @@ def test_a_file_cut_off_is_no_run(shelf: RunStore) -> None:
         assert shelf.get(run) is None
 
 
-def test_tuning_chooses_what_is_compared(shelf: RunStore) -> None:
+def test_tuning_selects_compared_settings(shelf: RunStore) -> None:
     study, tune = shelf.study, tries(shelf.study)
     adam, (alike, _) = study.methods[1], study.splits
     assert len(tune) == 4 and count(study) == 12
@@ -218,12 +218,12 @@ def test_tuning_chooses_what_is_compared(shelf: RunStore) -> None:
     assert chosen(shelf, adam, alike) == {"strategy.server_learning_rate": 0.1}
 
 
-def test_only_looks_into_names(shelf: RunStore) -> None:
+def test_only_selects_runs_by_id(shelf: RunStore) -> None:
     runs = tries(shelf.study)
-    assert [run.id for run in wanted(runs, ["by-kind--tune-server_learning_rate=0.1-"])] == [
+    assert [run.id for run in select_runs(runs, ["by-kind--tune-server_learning_rate=0.1-"])] == [
         "fedadam--by-kind--tune-server_learning_rate=0.1--seed7"
     ]
-    assert wanted(runs, []) == runs
+    assert select_runs(runs, []) == runs
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def full(shelf: RunStore) -> RunStore:
     return shelf
 
 
-def test_a_table_has_mean_deviation_and_difference(full: RunStore, tmp_path: Path) -> None:
+def test_report_has_mean_deviation_difference(full: RunStore, tmp_path: Path) -> None:
     out = tmp_path / "report.md"
     markdown_report.write_report(full, out, "python -m fedcore.study x.toml", [])
     text = out.read_text()
@@ -253,7 +253,7 @@ def test_a_table_has_mean_deviation_and_difference(full: RunStore, tmp_path: Pat
     assert str(tmp_path) not in text and "missing" not in text
 
 
-def test_every_run_is_a_line_of_values(full: RunStore, tmp_path: Path) -> None:
+def test_values_csv_has_one_line_per_run(full: RunStore, tmp_path: Path) -> None:
     markdown_report.write_values(full, tmp_path / "values.csv")
     head, *lines = (tmp_path / "values.csv").read_text().splitlines()
     assert head == "split,method,settings,seed,loss,rougeL,bytes_up,failure"
@@ -262,14 +262,14 @@ def test_every_run_is_a_line_of_values(full: RunStore, tmp_path: Path) -> None:
     assert "by kind,FedAdam,strategy.server_learning_rate 0.1,2,,,,the loss is nan" in lines
 
 
-def test_the_best_is_marked_where_there_is_one(full: RunStore) -> None:
+def test_report_marks_the_unique_best(full: RunStore) -> None:
     each = rows(full)["alike"]
     winner = best(each, "loss")
     assert winner is not None and winner.method.name == "FedAdam"
     assert best(each, "bytes_up") is None and best(each[:1], "loss") is None
 
 
-def test_a_mean_of_the_seeds_that_went_well_is_not_the_best(full: RunStore) -> None:
+def test_incomplete_mean_is_never_best(full: RunStore) -> None:
     """FedAdam's one loss is lower than FedAvg's mean of two, and its second training diverged."""
     whole, part = rows(full)["by kind"]
     assert list(part.values("loss").values()) == [3.0] and len(whole.values("loss")) == 2
@@ -285,7 +285,7 @@ def test_a_report_lists_plans(shelf: RunStore, tmp_path: Path) -> None:
     assert "- FedAvg, pi: a base in int8 (480 MB)" in (tmp_path / "report.md").read_text()
 
 
-def test_words_of_a_person_stay(full: RunStore, tmp_path: Path) -> None:
+def test_report_keeps_interpretation(full: RunStore, tmp_path: Path) -> None:
     out = tmp_path / "report.md"
     markdown_report.write_report(full, out, "one", [])
     assert markdown_report.interpretation(out) == markdown_report.EMPTY
@@ -295,36 +295,38 @@ def test_words_of_a_person_stay(full: RunStore, tmp_path: Path) -> None:
     assert markdown_report.interpretation(out) == words and "two" in out.read_text()
 
 
-def test_a_report_says_what_is_missing(shelf: RunStore, tmp_path: Path) -> None:
+def test_report_lists_missing_runs(shelf: RunStore, tmp_path: Path) -> None:
     markdown_report.write_report(shelf, tmp_path / "report.md", "one", [])
     text = (tmp_path / "report.md").read_text()
     assert "**8 of 8 runs are missing.**" in text and "not yet" in text
 
 
-def test_pictures_of_what_is_there(full: RunStore, tmp_path: Path) -> None:
+def test_plots_cover_existing_runs(full: RunStore, tmp_path: Path) -> None:
     from fedcore.study.plots import draw_study
 
-    made = draw_study(full, tmp_path / "plots")
-    assert [path.name for path in made] == [
+    plots = draw_study(full, tmp_path / "plots")
+    assert [path.name for path in plots] == [
         "curves-alike.png", "curves-by-kind.png", "bars.png", "split-alike.png",
         "split-by-kind.png",
     ]  # fmt: skip
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made)
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in plots)
     nothing = RunStore(full.study, tmp_path / "empty", full.data)
-    assert [path.name for path in draw_study(nothing, tmp_path)] == [path.name for path in made[3:]]
+    assert [path.name for path in draw_study(nothing, tmp_path)] == [
+        path.name for path in plots[3:]
+    ]
 
 
-def test_the_command_names_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "x.toml"
     file.write_text('title = "x"\ndata = "rows.jsonl"\nseeds = [1]\nmethods = []\nspeed = 1\n')
     assert main([str(file), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert all(f"study: {key}: " in said for key in ("methods", "speed", "method"))
+    messages = capsys.readouterr().err
+    assert all(f"study: {key}: " in messages for key in ("methods", "speed", "method"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "studies").glob("*.toml")), ids=str)
-def test_the_studies_that_come_along_can_be_read(path: Path) -> None:
+def test_shipped_studies_are_valid(path: Path) -> None:
     study = read_study(path)
     assert len(study.seeds) >= 3 and study.question
     assert "/" not in study.data
