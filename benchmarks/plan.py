@@ -217,7 +217,7 @@ def _row(case: PlanCase, sample: CalibrationSample, hardware: Hardware, tuned: T
     method, runtime = sample.method, float(sample.measured.imported)
     if method.kernels in tuned:
         coefficients, runtime = tuned[method.kernels]
-        method = replace(method, tuning=coefficients)
+        method = replace(method, coefficients=coefficients)
     prediction = step(method, hardware, sample.work, None, sample.parts)
     assert prediction is not None
     peak_memory = memory(method, sample.work, hardware.accelerator, runtime)

@@ -37,7 +37,7 @@ def fit(
     samples: Sequence[CalibrationSample], hardware: Hardware
 ) -> tuple[KernelCoefficients, float]:
     """The coefficients of one set of kernels, and the bytes of the process itself."""
-    old = samples[0].method.tuning
+    old = samples[0].method.coefficients
     product, passes, call_s = _times(samples, hardware, old)
     activations, runtime = _memory(samples, hardware, old)
     fitted = replace(old, product=product, passes=passes, call_s=call_s, activations=activations)

@@ -1,4 +1,4 @@
-"""``python -m fedcore.plan``: what a job would cost on a fleet, before anything is started."""
+"""``python -m fedcore.plan``: estimate what a job costs on a fleet before its launch."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ STDOUT, STDERR = 1, 2
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m fedcore.plan", description=__doc__)
-    made.add_argument("--model", default="", help="a name or a folder; wins over the job's own")
-    made.add_argument("--devices", required=True, metavar="FLEET.toml", help="[[device]] tables")
-    made.add_argument("--spec", metavar="JOB.toml", help="a job's options, as TOML or JSON")
-    made.add_argument("--json", action="store_true", help="every figure as JSON")
-    return made
+    cli = argparse.ArgumentParser(prog="python -m fedcore.plan", description=__doc__)
+    cli.add_argument("--model", default="", help="name or folder; overrides the job's model")
+    cli.add_argument("--devices", required=True, metavar="FLEET.toml", help="[[device]] tables")
+    cli.add_argument("--spec", metavar="JOB.toml", help="job options as TOML or JSON")
+    cli.add_argument("--json", action="store_true", help="print every figure as JSON")
+    return cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         with native_output_to_stderr():
-            plan = planned(args.devices, args.spec, args.model)
+            plan = plan_from_files(args.devices, args.spec, args.model)
     except SpecError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)
@@ -46,24 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def native_output_to_stderr() -> Iterator[None]:
-    """What libraries print past Python goes to stderr meanwhile: stdout may be read as JSON.
+    """Redirect what native libraries print to stderr, since stdout may be read as JSON.
 
-    HiGHS prints a line of its own about some integer programmes, whatever its options say. Of the
-    whole process, so for commands alone; in a web process the line goes to its log.
+    HiGHS prints a line about some integer programmes, whatever its options. The redirection affects
+    the whole process, so only commands may use it.
     """
     sys.stdout.flush()
-    kept = os.dup(STDOUT)
+    stdout_copy = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # what C has written and not sent yet
-        os.dup2(kept, STDOUT)
-        os.close(kept)
+        ctypes.CDLL(None).fflush(None)  # flush C's own buffers
+        os.dup2(stdout_copy, STDOUT)
+        os.close(stdout_copy)
 
 
-def planned(devices: str, job: str | None, model: str) -> FleetPlan:
-    """The plan of the two files. Raises SpecError with every fault of one of them."""
+def plan_from_files(devices: str, job: str | None, model: str) -> FleetPlan:
+    """The plan of a fleet file and a job file. Raises SpecError with every error of a file."""
     values = read_table(Path(job)) if job else {}
     if model and isinstance(values.get("model", {}), dict):
         values["model"] = {**values.get("model", {}), "name": model}
@@ -71,7 +71,7 @@ def planned(devices: str, job: str | None, model: str) -> FleetPlan:
     sizes = architecture_of(spec.model.name)
     if sizes is None:
         known = ", ".join(("nano", *KNOWN))
-        message = f"the sizes of {spec.model.name!r} are not known; give {known}, or a folder"
+        message = f"the sizes of {spec.model.name!r} are not known; give {known} or a folder"
         raise SpecError([Fault("model.name", message)])
     fleet = read_fleet(Path(devices), spec)
     members = [Member(0, device.name, device.hardware.board) for device in fleet]

@@ -1,85 +1,96 @@
-"""Each device's round of a job as the job is given to it: ranks and more may differ by device."""
+"""Each device's round with its per-device overrides: its own rank, batch size and more."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fedcore.architecture.sizes import Architecture
 from fedcore.errors import SpecError
 from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.device_plan import DevicePlan
 from fedcore.plan.cost.merged_base import growth
-from fedcore.plan.cost.round import fetching, plan_devices
-from fedcore.plan.device_plan import DevicePlan
-from fedcore.plan.fedpipe.preview import before_the_probe
+from fedcore.plan.cost.round import plan_device, plan_devices, with_download
+from fedcore.plan.fedpipe.allocate import allocate_fleet
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Member, auto_ranks, differs, tailored, tailoring
 
+BEFORE_PROBE = "before the probe, every matrix counts equally"
 
-def devices_as_given(
+
+def plan_each_device(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> list[DevicePlan]:
-    """A plan for each, by FedPipe where the job asks for it."""
+    """A plan for each device, allocated by FedPipe if the job uses it."""
     if spec.method.family.plans_each_device:
-        return [before_the_probe(spec, sizes, device) for device in devices]
-    return by_their_options(spec, sizes, devices)
+        return [plan_before_probe(spec, sizes, device) for device in devices]
+    return plan_with_overrides(spec, sizes, devices)
 
 
-def by_their_options(
+def plan_before_probe(spec: JobSpec, sizes: Architecture, device: Candidate) -> DevicePlan:
+    """A device's round with FedPipe's allocation, before the probe has scored any matrix."""
+    served = plan_device(spec, sizes, device)
+    try:
+        allocation = allocate_fleet(spec, sizes, [device])[device.name]
+    except SpecError as error:
+        return replace(served, why="; ".join(fault.message for fault in error.faults))
+    plan = plan_device(tailored(spec, allocation.overrides(spec)), sizes, device)
+    plan = with_download(plan, device, served.bytes_down, served.bytes_down_last)
+    notes = (f"{allocation.why}; {BEFORE_PROBE}", *plan.notes)
+    return replace(plan, notes=notes, allocation=allocation)
+
+
+def plan_with_overrides(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> list[DevicePlan]:
-    """A device's slot is its place by name, as it is where all of these take part in the job.
+    """A plan for each device with its overrides. Its slot is its place by name.
 
-    What comes down is the model that is served, whatever of it a device trains.
+    Every device downloads the model that is served, whatever part of it the device trains.
     """
     if not devices:
         return []
-    own = _own_jobs(spec, devices)
+    jobs = _device_jobs(spec, devices)
     (served,) = plan_devices(spec, sizes, devices[:1])
-    more = growth(spec, sizes, [job.adapter for job, _ in own.values()])
+    more = growth(spec, sizes, [job.spec.adapter for job in jobs.values()])
     mean, last = (served.bytes_down + round(value) for value in (more.mean, more.last))
-    plans = _planned(own, sizes, devices)
-    return [fetching(plans[device.name], device, mean, last) for device in devices]
+    plans: dict[str, DevicePlan] = {}
+    for job in {id(job): job for job in jobs.values()}.values():  # equal jobs are planned together
+        members = [device for device in devices if jobs[device.name] is job]
+        for plan in plan_devices(job.spec, sizes, members):
+            plans[plan.name] = replace(plan, why=job.why or plan.why)
+    return [with_download(plans[device.name], device, mean, last) for device in devices]
 
 
-def _planned(
-    own: Mapping[str, tuple[JobSpec, str]], sizes: Architecture, devices: Sequence[Candidate]
-) -> dict[str, DevicePlan]:
-    """Devices that are given the same are planned together."""
-    found: dict[str, DevicePlan] = {}
-    for given in {id(job): job for job in own.values()}.values():
-        alike = [device for device in devices if own[device.name] is given]
-        for plan in plan_devices(given[0], sizes, alike):
-            found[plan.name] = replace(plan, why=given[1] or plan.why)
-    return found
+@dataclass(frozen=True)
+class _DeviceJob:
+    """A job with a device's overrides; ``why``: why they cannot be applied, '' if they can."""
+
+    spec: JobSpec
+    why: str = ""
 
 
-def _own_jobs(spec: JobSpec, devices: Sequence[Candidate]) -> dict[str, tuple[JobSpec, str]]:
-    """The job as each device is given it, and why it cannot be where it is given it as it is."""
+def _device_jobs(spec: JobSpec, devices: Sequence[Candidate]) -> Mapping[str, _DeviceJob]:
+    """The job of each device by name; devices with equal overrides share one object."""
     if not differs(spec):
-        given = (spec, "")
-        return {device.name: given for device in devices}
+        shared = _DeviceJob(spec)
+        return {device.name: shared for device in devices}
     ordered = sorted(devices, key=lambda device: device.name)
     speeds = {
         slot: max(device.hardware.peak_flops.values(), default=0.0)
         for slot, device in enumerate(ordered)
     }
     ranks = auto_ranks(spec.adapter.rank, speeds)
-    known: dict[str, tuple[JobSpec, str]] = {}
-    found = {}
+    by_overrides: dict[str, _DeviceJob] = {}
+    jobs = {}
     for slot, device in enumerate(ordered):
         member = Member(slot, device.name, device.hardware.board)
-        changes = tailoring(spec, member, ranks[slot])
-        key = repr(changes)
-        if key not in known:
-            known[key] = _with(spec, changes)
-        found[device.name] = known[key]
-    return found
-
-
-def _with(spec: JobSpec, changes: Mapping[str, Any]) -> tuple[JobSpec, str]:
-    try:
-        return tailored(spec, changes), ""
-    except SpecError as error:
-        return spec, "; ".join(str(fault) for fault in error.faults)
+        overrides = tailoring(spec, member, ranks[slot])
+        key = repr(overrides)
+        if key not in by_overrides:
+            try:
+                by_overrides[key] = _DeviceJob(tailored(spec, overrides))
+            except SpecError as error:
+                why = "; ".join(str(fault) for fault in error.faults)
+                by_overrides[key] = _DeviceJob(spec, why)
+        jobs[device.name] = by_overrides[key]
+    return jobs

@@ -1,18 +1,16 @@
-"""A plan as plain values for JSON, and as text for people."""
+"""A fleet plan as JSON values, and as a text table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from fedcore.plan.device_plan import PHASES, DevicePlan
-from fedcore.plan.fedpipe.types import Allocation
+from fedcore.plan.cost.allocation import Allocation
+from fedcore.plan.cost.device_plan import PHASES, DevicePlan
 from fedcore.plan.planner import FleetPlan
 
 
-def _device(plan: DevicePlan) -> dict[str, Any]:
-    held = plan.memory
+def _device_values(plan: DevicePlan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "fits": plan.fits,
@@ -20,8 +18,8 @@ def _device(plan: DevicePlan) -> dict[str, Any]:
         "precision": plan.precision,
         "micro_batch": plan.micro_batch,
         "steps": plan.steps,
-        "memory_bytes": held.peak,
-        "memory_parts": dict(held.parts),
+        "memory_bytes": plan.memory.peak,
+        "memory_parts": dict(plan.memory.parts),
         "step_s": plan.step_s,
         "step_phases": dict(plan.step.phases) if plan.step else {},
         "mfu": plan.step.mfu if plan.step else None,
@@ -38,29 +36,29 @@ def _device(plan: DevicePlan) -> dict[str, Any]:
         "granularity": plan.granularity,
         "cost_usd": plan.cost,
         "notes": list(plan.notes),
-        "planned": plan.planned and _choice(plan.planned),
+        "planned": plan.allocation and _allocation_values(plan.allocation),
     }
 
 
-def _choice(choice: Allocation) -> dict[str, Any]:
+def _allocation_values(allocation: Allocation) -> dict[str, Any]:
     return {
-        "ranks": {name: rank for name, rank in choice.ranks.items() if rank},
-        "matrices": len(choice.ranks),
-        "batch_size": choice.setting.batch,
-        "at_once": choice.setting.at_once,
-        "base": choice.setting.base,
-        "score": choice.score,
-        "memory_bytes": choice.memory,
-        "train_s": choice.seconds,
-        "why": choice.why,
+        "ranks": {name: rank for name, rank in allocation.ranks.items() if rank},
+        "matrices": len(allocation.ranks),
+        "batch_size": allocation.setting.batch,
+        "at_once": allocation.setting.at_once,
+        "base": allocation.setting.base,
+        "score": allocation.score,
+        "memory_bytes": allocation.memory,
+        "train_s": allocation.seconds,
+        "why": allocation.why,
     }
 
 
 def fleet_values(plan: FleetPlan) -> dict[str, Any]:
-    """Every figure of a plan; None where it cannot be known or is infinite."""
+    """Every figure of a plan; None if it is not known or infinite."""
     best = plan.best
-    found = {
-        "devices": [_device(device) for device in plan.devices],
+    values = {
+        "devices": [_device_values(device) for device in plan.devices],
         "fitting": len(plan.fitting),
         "rounds": plan.rounds,
         "updates": plan.updates,
@@ -78,12 +76,12 @@ def fleet_values(plan: FleetPlan) -> dict[str, Any]:
             "saved": best.saved,
         },
     }
-    cleaned: dict[str, Any] = _finite(found)
+    cleaned: dict[str, Any] = _finite(values)
     return cleaned
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity."""
+    """The value without infinities, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -91,25 +89,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-HEADS = (
+COLUMNS = (
     "device", "fits", "memory", "step", "download", "train", "evaluate", "upload", "wait",
     "down", "up", "joules", "G", "MFU",
 )  # fmt: skip
 
 
 def as_text(plan: FleetPlan) -> str:
-    """The table, and what a reader should take from it."""
-    rows = [HEADS, *(_cells(device) for device in plan.devices)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
-    lines = [_line(row, widths) for row in rows]
+    """A table of the devices, followed by notes and advice."""
+    rows = [COLUMNS, *(_cells(device) for device in plan.devices)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = []
+    for name, *figures in rows:
+        padded = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *_sentences(plan)])
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = row
-    others = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *others])
 
 
 def _cells(plan: DevicePlan) -> tuple[str, ...]:
@@ -123,7 +118,7 @@ def _cells(plan: DevicePlan) -> tuple[str, ...]:
         *seconds,
         _si(plan.bytes_down, "B"),
         _si(plan.bytes_up, "B"),
-        _si(plan.energy.total_j, "J") + ("" if plan.energy.whole else "*"),
+        _si(plan.energy.total_j, "J") + ("" if plan.energy.complete else "*"),
         "–" if plan.granularity is None else f"{plan.granularity:.3g}",
         mfu,
     )
@@ -132,37 +127,35 @@ def _cells(plan: DevicePlan) -> tuple[str, ...]:
 def _sentences(plan: FleetPlan) -> list[str]:
     lines = [f"{device.name}: {device.why}" for device in plan.devices if not device.fits]
     lines += [f"{device.name}: {note}" for device in plan.devices for note in device.notes]
-    if any(
-        device.energy.compute_j is not None and not device.energy.whole for device in plan.devices
-    ):
-        lines.append("* joules of computing alone: the idle watts are not known")
-    lines += _growing(plan)
+    energies = [device.energy for device in plan.devices]
+    if any(each.compute_j is not None and not each.complete for each in energies):
+        lines.append("* energy of computing only: the idle power is not known")
+    # The download grows alike on all devices.
+    growing = [row for row in plan.devices if row.bytes_down_last > row.bytes_down]
+    if growing:
+        mean, last = (
+            _si(size, "B") for size in (growing[0].bytes_down, growing[0].bytes_down_last)
+        )
+        total = _si(plan.total_bytes, "B")
+        lines.append(
+            f"The download grows to {last} ({mean} in a mean round); all rounds move {total}."
+        )
     if plan.round_s is not None:
         lines.append(
-            f"A round takes {_seconds(plan.round_s)}, {plan.rounds} of them "
+            f"A round takes {_seconds(plan.round_s)}, {plan.rounds} rounds take "
             f"{_seconds(plan.total_s)}; {plan.slowest} is the slowest."
         )
     return [*lines, _advice(plan)] if plan.advised else lines
 
 
-def _growing(plan: FleetPlan) -> list[str]:
-    """That the way down grows, where it does; it is the same for all devices."""
-    some = next((row for row in plan.devices if row.bytes_down_last > row.bytes_down), None)
-    if some is None:
-        return []
-    mean, last = (_si(size, "B") for size in (some.bytes_down, some.bytes_down_last))
-    total = _si(plan.total_bytes, "B")
-    return [f"The way down grows to {last}, {mean} in a mean round; all rounds move {total}."]
-
-
 def _advice(plan: FleetPlan) -> str:
     best = plan.best
     if best is None:
-        return "No change that was tried would help."
+        return "None of the changes tried would help."
     if best.fitting > len(plan.fitting):
-        return f"What would help most: {best.change.text}; then {best.fitting} devices fit."
+        return f"Biggest improvement: {best.change.text}; then {best.fitting} devices fit."
     return (
-        f"What would help most: {best.change.text}; a round then takes {_seconds(best.round_s)} "
+        f"Biggest saving: {best.change.text}; a round then takes {_seconds(best.round_s)} "
         f"({best.saved:.0%} less)."
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedcore.errors import EdgewiseError, SpecError
 from fedcore.partition.split import SplitConfig
-from fedcore.plan.fedpipe.types import Allocation
+from fedcore.plan.cost.allocation import Allocation
 from fedcore.simulate import baselines
 from fedcore.simulate.agglomerative.command import refuse_fleet, run_tree
 from fedcore.simulate.device_scores import Scores, fairness_lines, personal_rows
@@ -79,7 +79,7 @@ def _run(spec: JobSpec, args: argparse.Namespace, workdir: Path) -> dict[str, An
 
     def on_event(event: SimulationEvent) -> None:
         if isinstance(event.value, Allocation):
-            allocated[event.device] = event.value.tailoring(spec)
+            allocated[event.device] = event.value.overrides(spec)
             megabytes = event.value.memory / 1e6
             print(f"plan   {event.device}: {event.value.why} ({megabytes:.0f} MB)")
         elif isinstance(event.value, RoundResult):

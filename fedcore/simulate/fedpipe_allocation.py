@@ -14,7 +14,7 @@ from fedcore.methods.fedpipe.probe import sensitivity
 from fedcore.methods.session import Session
 from fedcore.model.load import resolve
 from fedcore.plan.cost.candidate import Candidate
-from fedcore.plan.fedpipe.fleet import plans
+from fedcore.plan.fedpipe.allocate import allocate_fleet
 from fedcore.simulate.results import OnEvent, SimulationEvent
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import Tailoring
@@ -46,10 +46,10 @@ def allocate_devices(
     resolved = replace(spec, train=replace(spec.train, precision=precision))
     hardware = Hardware(accelerator=session.device.type != "cpu")
     candidates = [candidate_of(spec, name, hardware) for name in devices]
-    allocations = plans(resolved, sizes, candidates, scores)
+    allocations = allocate_fleet(resolved, sizes, candidates, scores)
     for name, allocation in allocations.items():
         on_event(SimulationEvent("planned", 0, name, allocation))
-    return {name: allocation.tailoring(spec) for name, allocation in allocations.items()}
+    return {name: allocation.overrides(spec) for name, allocation in allocations.items()}
 
 
 def candidate_of(spec: JobSpec, name: str, hardware: Hardware) -> Candidate:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedcore.errors import FoldError, TrainingError
-from fedcore.plan.fedpipe.types import Allocation
+from fedcore.plan.cost.allocation import Allocation
 from fedcore.simulate.agglomerative.leaves import simulate_leaves
 from fedcore.simulate.federation import simulate
 from fedcore.simulate.partitioning import deal

@@ -41,7 +41,7 @@ def sample(
     """What a machine that is exactly as the given coefficients say would measure."""
     spec = case.spec("nano", 3)
     method = Workload.of(spec, SMALL, case.precision)
-    true = replace(method, tuning=known.tuning) if known else method
+    true = replace(method, coefficients=known.coefficients) if known else method
     work = BatchShape(case.batch, case.source, case.target)
     found = step(true, HARDWARE, work)
     assert found is not None
@@ -56,13 +56,13 @@ def test_calibration_finds_the_coefficients_of_a_machine() -> None:
     true = replace(
         KERNEL_COEFFICIENTS["fast"], product=0.4, passes=2.5, call_s=2e-5, activations=1.6
     )
-    method = replace(sample(cases[0]).method, tuning=true)
+    method = replace(sample(cases[0]).method, coefficients=true)
     tuned, runtime = fit([sample(case, method) for case in cases], HARDWARE)
     assert runtime == pytest.approx(6e8, rel=0.2)
     for case in (case for case in others if not case.options):
         one = sample(case, method)
-        said = step(replace(one.method, tuning=tuned), HARDWARE, one.work)
-        held = memory(replace(one.method, tuning=tuned), one.work, False, runtime)
+        said = step(replace(one.method, coefficients=tuned), HARDWARE, one.work)
+        held = memory(replace(one.method, coefficients=tuned), one.work, False, runtime)
         assert said is not None
         assert said.seconds == pytest.approx(one.measured.step_s, rel=0.25), case
         assert held.peak == pytest.approx(one.measured.peak_bytes, rel=0.15), case

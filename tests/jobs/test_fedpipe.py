@@ -13,9 +13,8 @@ from django.template.loader import render_to_string
 from fedcore.architecture.matrices import matrices
 from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.hardware.profile import Hardware
-from fedcore.plan.fedpipe.allocate import choose
-from fedcore.plan.fedpipe.fleet import plans
-from fedcore.plan.fedpipe.types import Budget
+from fedcore.plan.fedpipe.allocate import allocate, allocate_fleet
+from fedcore.plan.fedpipe.budget import Budget
 from fedcore.simulate.fedpipe_allocation import candidate_of
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.options.method import FEDPIPE_SCORES
@@ -44,7 +43,7 @@ def budget_mb(federation: Federation) -> float:
     assert sizes is not None
     device = candidate_of(job, "any", Hardware())
     tight = replace(job, model=replace(job.model, base="nf4"))
-    most = choose(
+    most = allocate(
         replace(tight, train=replace(tight.train, micro_batch=1)), sizes, device, {}, Budget()
     )
     weights = 16 * 8 * sum(row.per_rank for row in matrices(sizes))
@@ -89,8 +88,8 @@ def test_a_launched_job_and_a_simulation_plan_alike(federation: Federation) -> N
     assert federation.round(job).number == 1
     spec = job.job_spec
     devices = [candidate_of(spec, pi.name, Hardware()) for pi in pis]
-    expected = plans(spec, sizes, devices, told)
-    assert tailorings(job) == {name: one.tailoring(spec) for name, one in expected.items()}
+    expected = allocate_fleet(spec, sizes, devices, told)
+    assert tailorings(job) == {name: one.overrides(spec) for name, one in expected.items()}
     assert expected["pi-a"].ranks != expected["pi-b"].ranks
     assert all(one.score < 1 for one in expected.values())
     for name, one in expected.items():
@@ -158,8 +157,8 @@ def test_nobody_trusts_a_devices_scores(federation: Federation, told: Any, statu
     federation.work_off()
     assert federation.round(job).number == 1
     device = candidate_of(job.job_spec, "pi-a", Hardware())
-    alike = plans(job.job_spec, sizes_of(job), [device])
-    assert tailorings(job)["pi-a"] == alike["pi-a"].tailoring(job.job_spec)
+    alike = allocate_fleet(job.job_spec, sizes_of(job), [device])
+    assert tailorings(job)["pi-a"] == alike["pi-a"].overrides(job.job_spec)
 
 
 def test_a_devices_own_memory_bounds_its_plan(federation: Federation) -> None:

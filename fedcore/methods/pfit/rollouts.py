@@ -101,7 +101,7 @@ class Sampler:
                 received = policy.encode(batch) if fixed is None else fixed
                 anchor = policy.log_probs(received, batch, summaries)
         rollout = Rollout(batch, fixed, summaries, before, anchor)
-        recorder.count(0, self.effort.drawing(batch.lengths, rollout.lengths, anchor is not None))
+        recorder.count(0, self.effort.sampling(batch.lengths, rollout.lengths, anchor is not None))
         recorder.clock.mark("forward")
         return rollout
 

@@ -1,4 +1,4 @@
-"""A device that could take part in a round, and how much it would compute."""
+"""A candidate device of a round, and how many steps it would train."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fedcore.spec.job import JobSpec
 
 @dataclass(frozen=True)
 class Candidate:
-    """A device that could take part. ``mfu`` is what it reached before, in its last job.
+    """A device that could take part in a job.
 
-    ``source`` and ``target`` are tokens of its mean example, ``longest`` of its longest.
+    ``source`` and ``target``: tokens of its mean example; ``longest``: tokens (source, target) of
+    its longest. ``mfu``: the MFU that it reached in its last job.
     """
 
     name: str
@@ -28,19 +29,20 @@ class Candidate:
 
 
 def validation_examples(spec: JobSpec, examples: int) -> int:
-    wanted = math.ceil(examples * spec.data.validation_fraction)
-    return min(spec.data.max_validation_examples, wanted)
+    """Examples that a device sets aside for validation."""
+    share = math.ceil(examples * spec.data.validation_fraction)
+    return min(spec.data.max_validation_examples, share)
 
 
 def at_once(spec: JobSpec, tokens: float) -> int:
-    """Examples of a micro-batch at most, as the job says; each has so many tokens."""
+    """Upper limit of a micro-batch by the job's options, for examples of that many tokens."""
     train = spec.train
     most = min(train.batch_size, train.micro_batch or train.batch_size)
     return min(most, max(1, int(train.micro_tokens // tokens))) if train.micro_tokens else most
 
 
 def steps_of(spec: JobSpec, device: Candidate) -> int:
-    """Optimizer steps of a round."""
+    """Optimizer steps of a device in a round."""
     training = max(1, device.examples - validation_examples(spec, device.examples))
     batches = -(-training // spec.train.batch_size)
     per_epoch = -(-batches // spec.train.accumulation)

@@ -1,7 +1,7 @@
-"""Every coefficient of the planner that no data sheet gives, in one table.
+"""The planner's fitted coefficients: everything that no data sheet gives.
 
-They were fitted on a few configurations by ``python -m benchmarks plan``, which measures others
-to see how far off the predictions are, and prints the values that would fit better.
+``python -m benchmarks plan`` fits them on a few configurations, measures others to see how far off
+the predictions are, and prints values that would fit better.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class SavedActivations:
-    """What the backward pass keeps, in numbers per token: of an attention block in widths of the
-    model and of its heads, of a feed-forward block in widths of the model and of its own, outside
-    the layers in widths of the model; and in numbers per attention score. Widths of the model are
-    hard to tell apart, so one of theirs may be negative; their sum is what counts.
+    """Activations that autograd saves for the backward pass, as coefficients.
 
-    Counted from what autograd saves by ``python -m benchmarks saved_activations``.
+    Numbers per token, in units of a width: an attention block (``attention_d`` x d_model,
+    ``attention_inner`` x heads * d_kv), a feed-forward block (``forward_d`` x d_model,
+    ``forward_ff`` x d_ff) and everything outside the layers (``ends_d`` x d_model). ``scores``:
+    numbers per attention score. Coefficients of d_model are hard to separate, so one may be
+    negative; their sum is what counts. Counted by ``python -m benchmarks saved_activations``.
     """
 
     attention_d: float
@@ -34,20 +35,19 @@ class SavedActivations:
 class KernelCoefficients:
     """The coefficients of one set of kernels (``train.kernels``).
 
-    ``product`` is the share of a product's measured rate that a step's products reach, ``passes``
-    how often the bytes of a step cross the memory beyond what is counted, ``call_s`` the seconds a
-    call of an operator costs, ``activations`` the bytes kept beyond what is counted. ``kept`` is by
-    what trains and its precision.
+    ``product``: share of a product's measured rate that the products of a step reach. ``passes``:
+    factor on the counted memory traffic. ``call_s``: seconds per operator call. ``activations``:
+    factor on the counted bytes of saved activations. ``saved``: by (adapter kind, precision).
     """
 
     product: float
     passes: float
     call_s: float
     activations: float
-    kept: Mapping[tuple[str, str], SavedActivations]
-    logits: float  # fp32 numbers alive for each logit in flight
-    logits_in_flight: int  # target positions; 0: of the whole batch
-    heads: float  # fp32 gradients of the output layer beside its own, where that trains
+    saved: Mapping[tuple[str, str], SavedActivations]
+    logits: float  # fp32 numbers per logit in flight
+    logits_in_flight: int  # target positions; 0: the whole batch
+    heads: float  # extra fp32 gradients of the output layer, if it trains
 
 
 KERNEL_COEFFICIENTS: Mapping[str, KernelCoefficients] = {
@@ -56,7 +56,7 @@ KERNEL_COEFFICIENTS: Mapping[str, KernelCoefficients] = {
         passes=2.3,
         call_s=2.8e-5,
         activations=0.98,
-        kept={
+        saved={
             ("lora", "fp32"): SavedActivations(-0.14, 2.68, 7.95, 2.52, 0.20, 1.01),
             ("lora", "bf16"): SavedActivations(0.38, 2.68, 9.93, 3.02, -0.25, 1.01),
             ("bottleneck", "fp32"): SavedActivations(-5.31, 2.25, 10.20, 2.53, 1.76, 0.97),
@@ -73,7 +73,7 @@ KERNEL_COEFFICIENTS: Mapping[str, KernelCoefficients] = {
         passes=3.1,
         call_s=1.9e-5,
         activations=1.17,
-        kept={
+        saved={
             ("lora", "fp32"): SavedActivations(0.94, 2.30, 9.50, 7.03, -1.06, 3.01),
             ("lora", "bf16"): SavedActivations(-2.05, 5.82, 20.62, 7.02, -3.03, 6.03),
             ("bottleneck", "fp32"): SavedActivations(-10.07, 1.97, 17.62, 7.10, 2.13, 2.89),
@@ -87,22 +87,21 @@ KERNEL_COEFFICIENTS: Mapping[str, KernelCoefficients] = {
     ),
 }
 
-# Share of a large product's peak that products at the model's shapes reach, where none is measured.
+# Share of the peak that products at the model's shapes reach, if none was measured.
 SHAPE_SHARE = 0.7
-CALLS_PER_LAYER = 60.0  # forward; the backward pass makes twice as many
-OPTIMIZER_PASSES = 7.0  # reads weight, gradient and two moments, writes weight and moments
+CALLS_PER_LAYER = 60.0  # forward; twice as many backward
+OPTIMIZER_PASSES = 7.0  # reads weight, gradient, two moments; writes weight, moments
 LOSS_PASSES = 6.0  # over each logit in fp32, both directions
-KEPT_PASSES = 2.0  # a kept number is written once and read once, in each direction
-DEQUANTISE_BYTES = 10.0  # of traffic to make one weight of an int8 or nf4 base anew
-PADDED_SHARE = 0.5  # of the way from the mean to the longest: what a random batch is padded to
-REWARD_S = 5e-4  # of turning a sample into text and scoring it, by overlap or any simpler reward
-# A generated token costs a pass over the decoder that keeps the hardware less busy than training.
+SAVED_PASSES = 2.0  # a saved number is written once and read once, in each direction
+DEQUANTISE_BYTES = 10.0  # of traffic to dequantise one weight of an int8 or nf4 base
+PADDED_SHARE = 0.5  # padded length of a random batch: this far from the mean to the longest
+REWARD_S = 5e-4  # to decode a sample and score it by text overlap or a simpler reward
+# Factor on the seconds per FLOP of generation, which uses the hardware less well than training.
 GENERATION_SLOWDOWN = 4.0
 LOAD_S_PER_TOKEN = 2e-7
 
-# What the process or the accelerator's context takes before a model is loaded.
+# The process (False) or the accelerator's context (True) before a model is loaded.
 RUNTIME_BYTES: Mapping[bool, float] = {False: 440 * MB, True: 520 * MB}
-WORKSPACE_LAYERS = 1.5  # layers' worth of one micro-batch's activations that are scratch
+WORKSPACE_LAYERS = 1.5  # scratch memory, in layers of one micro-batch's activations
 MEMORY_SHARE = 0.9  # of a device's memory that a job may use
-# Without a measured rate: the share of the peak that a step reaches.
-COMMUNICATION_POWER = 0.15  # of the way from idle to full load while only the link is busy
+COMMUNICATION_POWER = 0.15  # while only the link is busy: this far from idle to full load

@@ -1,8 +1,8 @@
-"""Joules of a device's round, in computing, communication and waiting.
+"""Energy of a device's round in joules: computing, communication and waiting.
 
-Watts are measured or from the board's data sheet; without them nothing is said. A device that
-computes draws its full power, one that waits its idle power, and one that only transfers a little
-more than that (our choice: a share of the way up, since the processor still handles the bytes).
+Power is measured or comes from the board's data sheet; without it there is no estimate. A device
+draws its full power while it computes and its idle power while it waits. While it only transfers,
+it draws a little more than idle (our choice), since the processor handles the bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedcore.plan.cost.coefficients import COMMUNICATION_POWER
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules; None where the watts of that state are not known."""
+    """Joules by state; None if the power in that state is not known."""
 
     compute_j: float | None = None
     communication_j: float | None = None
@@ -24,28 +24,28 @@ class Energy:
 
     @property
     def total_j(self) -> float | None:
-        """None unless computing is known; unknown parts of it count nothing and are told so."""
+        """None unless computing is known. Other unknown parts count as 0 (see ``complete``)."""
         if self.compute_j is None:
             return None
         return self.compute_j + (self.communication_j or 0.0) + (self.waiting_j or 0.0)
 
     @property
-    def whole(self) -> bool:
-        """Whether no part is missing from the total."""
+    def complete(self) -> bool:
+        """Whether every part of the total is known."""
         return None not in (self.compute_j, self.communication_j, self.waiting_j)
 
 
 def energy(
     hardware: Hardware, compute_s: float, communication_s: float, waiting_s: float
 ) -> Energy:
-    """Joules of so many seconds in each state."""
+    """Joules of that many seconds in each state."""
     full, idle = hardware.full_watts, hardware.idle_watts
-    sending = None
+    transfer_watts = None
     if full is not None and idle is not None:
-        sending = idle + COMMUNICATION_POWER * max(0.0, full - idle)
+        transfer_watts = idle + COMMUNICATION_POWER * max(0.0, full - idle)
     return Energy(
         compute_j=_joules(full, compute_s),
-        communication_j=_joules(sending, communication_s),
+        communication_j=_joules(transfer_watts, communication_s),
         waiting_j=_joules(idle, waiting_s),
         measured={"full_watts", "idle_watts"} <= hardware.measured,
     )

@@ -1,6 +1,6 @@
-"""Sizes and MFU of encoder-decoder models, and FLOPs as a polynomial of a sample's lengths.
+"""FLOPs as a polynomial of a sample's lengths, and model FLOPs utilisation (MFU).
 
-Woisetschlaeger et al., arXiv 2310.03150, give the definition of MFU.
+MFU as defined by Woisetschlaeger et al., arXiv 2310.03150.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         pairs = zip(self._parts, other._parts, strict=True)
-        return Cost(*(mine + yours for mine, yours in pairs))
+        return Cost(*(first + second for first, second in pairs))
 
     def __mul__(self, factor: int) -> Cost:
         return Cost(*(part * factor for part in self._parts))
@@ -39,5 +39,5 @@ class Cost:
 
 
 def mfu(flops: float, seconds: float, peak: float) -> float:
-    """Model FLOPs utilisation: needed FLOPs over seconds x peak FLOP/s; 0 where either is 0."""
+    """Needed FLOPs / (seconds x peak FLOP/s); 0 if the divisor is 0."""
     return flops / (seconds * peak) if seconds > 0 and peak > 0 else 0.0

@@ -1,8 +1,8 @@
-"""Peak memory of local training on one device, in parts that have names.
+"""Peak memory of local training on one device, by part.
 
-Weights, gradients and moments are counted; what the backward pass keeps is counted per token and
-layer with the coefficients of ``fedcore.plan.cost.coefficients``. On a CPU the peak is the resident
-memory of the process, on an accelerator what torch allocates plus the context.
+Weights, gradients and moments are counted. Activations saved for the backward pass are estimated
+per token and layer (``fedcore.plan.cost.coefficients``). On a CPU the peak is the resident memory
+of the process; on an accelerator it is what torch allocates plus the context.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MOMENTS = 2
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part while training, and the two other moments that may need more.
+    """Bytes by part during training, and the bytes of two phases that may need more.
 
-    ``examples`` are those of a micro-batch. ``loading`` reads the files, ``sending`` makes the
-    update: neither holds what only training needs.
+    ``examples``: size of a micro-batch. ``loading``: while the model is read. ``sending``: while
+    the update is written.
     """
 
     parts: Mapping[str, float]
@@ -40,102 +40,95 @@ class Memory:
 
 
 def memory(
-    method: Workload,
-    work: BatchShape,
+    workload: Workload,
+    batch: BatchShape,
     accelerator: bool = False,
     runtime_bytes: float | None = None,
 ) -> Memory:
-    """The peak of training on batches of ``work``; its examples are those of one micro-batch.
+    """Peak memory of training on micro-batches of ``batch``.
 
-    ``runtime_bytes``: measured on this machine instead of the table's.
+    ``runtime_bytes``: measured on this machine, in place of the table's value.
     """
     runtime = RUNTIME_BYTES[accelerator] if runtime_bytes is None else runtime_bytes
-    beside = method.costs.beside_base(method)
-    copies = 0.0 if method.precision == "fp32" else method.costs.bf16_copies(method)
-    weights = method.weight_bytes + copies + beside
-    trained = FP32_BYTES * method.trained
-    activations = _activations(method, work)
+    adapters = workload.costs.beside_base(workload)
+    copies = 0.0 if workload.precision == "fp32" else workload.costs.bf16_copies(workload)
+    trained = FP32_BYTES * workload.trained
+    # Scratch of the current layer, and the weights that a quantised base dequantises for it.
+    workspace = WORKSPACE_LAYERS * workload.number_bytes * max(layer_numbers(workload, batch))
+    if workload.base in QUANTISED:
+        workspace += FP32_BYTES * workload.sizes.d_model * workload.sizes.d_ff
     parts = {
-        "weights": weights,
+        "weights": workload.weight_bytes + copies + adapters,
         "gradients": trained,
         "optimizer": MOMENTS * trained,
-        "activations": activations,
-        "logits": _logits(method, work),
-        "workspace": _workspace(method, work),
+        "activations": _activations(workload, batch),
+        "logits": _logits(workload, batch),
+        "workspace": workspace,
         "runtime": runtime,
     }
-    held = method.weight_bytes + beside + runtime
-    return Memory(parts, work.examples, _loading(method) + runtime, held + 2 * trained)
+    # fp32 weights are mapped from the files; others are converted tensor by tensor.
+    largest = FP32_BYTES * workload.sizes.vocab * workload.sizes.d_model
+    converted = 0.0 if workload.base == "fp32" else largest
+    return Memory(
+        parts,
+        batch.examples,
+        loading=workload.weight_bytes + converted + runtime,
+        sending=workload.weight_bytes + adapters + runtime + 2 * trained,
+    )
 
 
 def largest_micro_batch(
-    method: Workload, work: BatchShape, limit: float | None, accelerator: bool = False
+    workload: Workload, batch: BatchShape, limit: float | None, accelerator: bool = False
 ) -> Memory:
-    """Memory with as many examples at a time as fit, halving; with one where nothing fits."""
-    examples = work.examples
-    found = memory(method, work, accelerator)
-    while limit and examples > 1 and found.peak > limit:
+    """Memory of the largest micro-batch that fits, by halving; of one example if none fits."""
+    examples = batch.examples
+    footprint = memory(workload, batch, accelerator)
+    while limit and examples > 1 and footprint.peak > limit:
         examples = -(-examples // 2)
-        found = memory(method, work.of(examples), accelerator)
-    return found
+        footprint = memory(workload, batch.resized(examples), accelerator)
+    return footprint
 
 
 def usable(memory_bytes: float | None) -> float | None:
-    """What a job may use of a device's memory."""
+    """How much of a device's memory a job may use."""
     return None if memory_bytes is None else MEMORY_SHARE * memory_bytes
 
 
-def _loading(method: Workload) -> float:
-    """fp32 weights are the files' own pages; others are made of them one tensor after another."""
-    largest = FP32_BYTES * method.sizes.vocab * method.sizes.d_model
-    return method.weight_bytes + (0.0 if method.base == "fp32" else largest)
+def layer_numbers(workload: Workload, batch: BatchShape) -> tuple[float, float]:
+    """Numbers saved by (one encoder layer, one decoder layer), without attention scores."""
+    sizes, saved = workload.sizes, workload.saved_activations
+    attention = saved.attention_d * sizes.d_model + saved.attention_inner * sizes.inner
+    forward = saved.forward_d * sizes.d_model + saved.forward_ff * sizes.d_ff
+    forward += workload.costs.block_numbers(workload)
+    source, target = batch.examples * batch.source, batch.examples * batch.target
+    cross_attention = 2 * sizes.inner * source
+    encoded = batch.encoder_examples * batch.source
+    return encoded * (attention + forward), target * (2 * attention + forward) + cross_attention
 
 
-def layer_numbers(method: Workload, work: BatchShape) -> tuple[float, float]:
-    """Numbers kept of one encoder and one decoder layer, scores left out."""
-    sizes, kept = method.sizes, method.kept
-    attention = kept.attention_d * sizes.d_model + kept.attention_inner * sizes.inner
-    forward = kept.forward_d * sizes.d_model + kept.forward_ff * sizes.d_ff
-    forward += method.costs.block_numbers(method)
-    source, target = work.examples * work.source, work.examples * work.target
-    crossed = 2 * sizes.inner * source
-    encoded = work.of_encoder * work.source
-    return encoded * (attention + forward), target * (2 * attention + forward) + crossed
-
-
-def _scores(method: Workload, work: BatchShape) -> float:
-    sizes, s, t = method.sizes, work.source, work.target
-    encoder = work.of_encoder * method.keeping * s * s
-    decoder = work.examples * method.keeping_decoder * (t * t + s * t)
-    return method.kept.scores * sizes.heads * (encoder + decoder)
-
-
-def _activations(method: Workload, work: BatchShape) -> float:
-    """Bytes kept for the backward pass: with checkpointing every layer's input, and one layer."""
-    sizes = method.sizes
-    encoder, decoder = layer_numbers(method, work)
-    scores = _scores(method, work)
-    if method.checkpointing:
-        source, target = work.examples * work.source, work.examples * work.target
-        inputs = method.keeping * source + method.keeping_decoder * (target + source)
-        layers = method.keeping + method.keeping_decoder
+def _activations(workload: Workload, batch: BatchShape) -> float:
+    """Bytes saved for the backward pass; with checkpointing every layer's input and one layer."""
+    sizes, s, t = workload.sizes, batch.source, batch.target
+    encoder_layers = workload.saved_encoder_layers
+    decoder_layers = workload.saved_decoder_layers
+    encoder, decoder = layer_numbers(workload, batch)
+    encoder_scores = batch.encoder_examples * encoder_layers * s * s
+    decoder_scores = batch.examples * decoder_layers * (t * t + s * t)
+    scores = workload.saved_activations.scores * sizes.heads * (encoder_scores + decoder_scores)
+    if workload.checkpointing:
+        source, target = batch.examples * s, batch.examples * t
+        inputs = encoder_layers * source + decoder_layers * (target + source)
+        layers = encoder_layers + decoder_layers
         numbers = inputs * sizes.d_model + max(encoder, decoder) + scores / layers
     else:
-        numbers = method.keeping * encoder + method.keeping_decoder * decoder + scores
-    ends = method.kept.ends_d * sizes.d_model * work.examples * (work.source + work.target)
-    return method.tuning.activations * method.item * (numbers + ends)
+        numbers = encoder_layers * encoder + decoder_layers * decoder + scores
+    ends = workload.saved_activations.ends_d * sizes.d_model * batch.examples * (s + t)
+    return workload.coefficients.activations * workload.number_bytes * (numbers + ends)
 
 
-def _logits(method: Workload, work: BatchShape) -> float:
-    tuning, positions = method.tuning, work.examples * work.target
-    if tuning.logits_in_flight:
-        positions = min(positions, tuning.logits_in_flight)
-    heads = tuning.heads * method.sizes.d_model if method.costs.trains_head else 0.0
-    return FP32_BYTES * (tuning.logits * positions + heads) * method.sizes.vocab
-
-
-def _workspace(method: Workload, work: BatchShape) -> float:
-    """Scratch of the layer at work, and the weights that a quantised base makes anew."""
-    scratch = WORKSPACE_LAYERS * method.item * max(layer_numbers(method, work))
-    anew = FP32_BYTES * method.sizes.d_model * method.sizes.d_ff
-    return scratch + (anew if method.base in QUANTISED else 0.0)
+def _logits(workload: Workload, batch: BatchShape) -> float:
+    coefficients, positions = workload.coefficients, batch.examples * batch.target
+    if coefficients.logits_in_flight:
+        positions = min(positions, coefficients.logits_in_flight)
+    heads = coefficients.heads * workload.sizes.d_model if workload.costs.trains_head else 0.0
+    return FP32_BYTES * (coefficients.logits * positions + heads) * workload.sizes.vocab

@@ -1,8 +1,8 @@
-"""What the base takes in under ``stack`` and ``fedex``: the way down grows from round to round.
+"""Growth of the download under ``stack`` and ``fedex``, which merge products into the base.
 
-Beside A and B a global model holds two factors of each matrix whose base has changed, of rank R.
-Each round adds to R until it is the smaller side of the matrix, where it stays (``taken_in`` of
-``fedcore.aggregation.lowrank.rules``). So the bytes of every round are known before the first.
+Beside A and B the global model has two factors of rank R for each matrix whose base has changed.
+Each round adds to R until R equals the smaller side of the matrix (see
+``fedcore.aggregation.lowrank.rules``). So the bytes of every round are known in advance.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fedcore.spec.options.ranks import rank_of
 
 @dataclass(frozen=True)
 class Growth:
-    """Bytes that a device fetches beside A and B: a mean of the rounds, and in the last of them."""
+    """Bytes downloaded beside A and B: the mean over the rounds, and in the last round."""
 
     mean: float = 0.0
     last: float = 0.0
 
 
 def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -> Growth:
-    """``devices``: what each of them trains. Where a round takes some of them, they are drawn
-    alike, so the mean of what it adds is that share of the whole.
+    """The growth for devices with these adapters.
 
-    Under ``fedex`` it is the most that can be: what averaging missed may be of a lower rank.
+    If a round samples some of the devices, the mean that it adds is that share of the total. Under
+    ``fedex`` the result is an upper bound: the residual of averaging may have a lower rank.
     """
     averaging = spec.adapter.averaging
     if not averaging.merges_into_base or not devices:
@@ -63,14 +63,17 @@ def _residual_rank(spec: JobSpec, ranks: Sequence[int]) -> float:
 
 
 def _averages_exactly(spec: JobSpec) -> bool:
-    """Whether what averaging missed is ``sum p_i (B_i - B) (A_i - A)``, whose rank is that of all
-    devices but one; clipping, weighings and a server's rate leave a product more."""
+    """Whether the residual of averaging is ``sum p_i (B_i - B) (A_i - A)``.
+
+    Its rank is then that of all devices but one. Clipping, reweighting and a server learning rate
+    add another product.
+    """
     options = spec.strategy
-    weighed = options.clip_update_norm or options.name in ("fednova", "qfedavg")
-    return not weighed and (options.server_learning_rate == 1 or options.name not in PLAIN_RATE)
+    reweighted = options.clip_update_norm or options.name in ("fednova", "qfedavg")
+    return not reweighted and (options.server_learning_rate == 1 or options.name not in PLAIN_RATE)
 
 
-PLAIN_RATE = ("fedavg", "fedprox")  # whose server's rate moves the product itself
+PLAIN_RATE = ("fedavg", "fedprox")  # their server learning rate scales the product itself
 
 
 def _mean(added: float, most: float, rounds: int) -> float:
@@ -81,7 +84,7 @@ def _mean(added: float, most: float, rounds: int) -> float:
     return (added * growing * (growing - 1) / 2 + most * (rounds - growing)) / rounds
 
 
-# What a round adds to R of one matrix under each rule, by the ranks that devices train on it.
+# What a round adds to R of one matrix, by rule, from the ranks that devices train on it.
 ADDED_RANK: Mapping[LowRankRule, Callable[[JobSpec, Sequence[int]], float]] = {
     LowRankRule.FEDIT: _no_rank,
     LowRankRule.FFA: _no_rank,

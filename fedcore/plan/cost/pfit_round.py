@@ -1,13 +1,13 @@
-"""A mean step of a round of PFIT, and its memory: what ``fedcore.methods`` does, counted.
+"""The mean step of a PFIT round and its memory, as ``fedcore.methods.pfit`` trains.
 
-The first ``method.supervised_steps`` learn from the references. Of the others every
-``method.passes``-th draws samples: it encodes each prompt, decodes token by token until the last of
-its samples has ended, and asks how probable they are, of the anchor too; each of them then makes
-one pass with gradients over all samples. Where nothing in the encoder trains, each prompt is
-encoded once for all of it. These passes are those of transformers, padded.
+The first ``method.supervised_steps`` steps learn from the references. After that, every
+``method.passes``-th step draws samples: it encodes each prompt, decodes token by token until the
+longest of its samples ends, and computes the samples' log-probabilities, also by the anchor. Each
+step makes one pass with gradients over all samples. If nothing in the encoder trains, a prompt is
+encoded once for all of them. These passes use transformers' padded kernels.
 
-Our choices: samples are as long as the references, the longest of those drawn together as long as
-the longest reference; the model of a classifier that rewards is left out.
+Our choices: samples are as long as the references, and the longest sample of a draw as long as the
+longest reference. A classifier that computes rewards is not counted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from fedcore.architecture.sizes import FP32_BYTES
 from fedcore.plan.cost.coefficients import (
     CALLS_PER_LAYER,
-    KEPT_PASSES,
     KERNEL_COEFFICIENTS,
     LOAD_S_PER_TOKEN,
     LOSS_PASSES,
     OPTIMIZER_PASSES,
     REWARD_S,
+    SAVED_PASSES,
 )
 from fedcore.plan.cost.memory import Memory, layer_numbers, memory
 from fedcore.plan.cost.ppo_flops import PpoFlops, encoder_cost
@@ -35,55 +35,52 @@ if TYPE_CHECKING:
     from fedcore.plan.cost.candidate import Candidate
     from fedcore.spec.job import JobSpec
 
-READINGS = 2  # greedy summaries of the validation part: before a round's steps, and after them
+EVALUATIONS = 2  # of greedy summaries of the validation part: before and after a round's training
 
 
 def sample_memory(
     spec: JobSpec,
-    method: Workload,
-    work: BatchShape,
+    workload: Workload,
+    batch: BatchShape,
     limit: float | None,
     accelerator: bool = False,
 ) -> Memory:
-    """Memory with as many samples at a time as fit, halving; those of one prompt at least.
+    """Memory of as many samples at a time as fit, by halving; at least those of one prompt.
 
-    ``work``: how many the job allows, and their lengths.
+    ``batch``: as many samples as the job allows, and their lengths.
     """
     options = spec.method
-    prompts = max(1, work.examples // options.samples)
+    prompts = max(1, batch.examples // options.samples)
     while True:
-        rows = work.of(prompts * options.samples)
-        found = _with_anchor(spec, method, replace(rows, encoded=prompts), accelerator)
+        samples = batch.resized(prompts * options.samples)
+        shared = replace(samples, encoded=prompts)
+        footprint = memory(_plain(workload), shared, accelerator)
+        if options.anchor:  # a copy of the weights that were received
+            weights = footprint.parts["weights"] + FP32_BYTES * workload.trained
+            footprint = replace(footprint, parts={**footprint.parts, "weights": weights})
         if options.supervised_steps:
-            found = max(found, memory(method, rows, accelerator), key=lambda item: item.peak)
-        if spec.train.micro_batch or not limit or prompts == 1 or found.peak <= limit:
-            return found
+            supervised = memory(workload, samples, accelerator)
+            footprint = max(footprint, supervised, key=lambda item: item.peak)
+        if spec.train.micro_batch or not limit or prompts == 1 or footprint.peak <= limit:
+            return footprint
         prompts = -(-prompts // 2)
 
 
-def _with_anchor(spec: JobSpec, method: Workload, rows: BatchShape, accelerator: bool) -> Memory:
-    """Of a pass with gradients; an anchor is a copy of the weights that were received."""
-    found = memory(_plain(method), rows, accelerator)
-    if not spec.method.anchor:
-        return found
-    weights = found.parts["weights"] + FP32_BYTES * method.trained
-    return replace(found, parts={**found.parts, "weights": weights})
-
-
-def _plain(method: Workload) -> Workload:
-    """The same with the kernels of PPO's passes."""
-    return replace(method, kernels="plain", tuning=KERNEL_COEFFICIENTS["plain"])
+def _plain(workload: Workload) -> Workload:
+    """The same workload with the kernels of PPO's passes."""
+    return replace(workload, kernels="plain", coefficients=KERNEL_COEFFICIENTS["plain"])
 
 
 @dataclass(frozen=True)
 class PpoSchedule:
-    """A round: ``steps``, the first ``taught`` of them supervised; draws of ``prompts`` each.
+    """A round of ``steps``, of which the first ``supervised_steps`` are supervised.
 
-    A draw is worked off in ``parts`` pieces, whose samples are in memory together.
+    Each of the ``draws`` covers ``prompts`` prompts with ``samples`` samples each, processed in
+    ``parts`` pieces that are in memory one at a time.
     """
 
     steps: int
-    taught: int
+    supervised_steps: int
     draws: int
     prompts: int
     parts: int
@@ -92,14 +89,14 @@ class PpoSchedule:
 
     @classmethod
     def of(cls, spec: JobSpec, steps: int, examples: int) -> PpoSchedule:
-        """``examples``: so many samples at a time."""
+        """``examples``: samples that are in memory at a time."""
         options, train = spec.method, spec.train
-        taught = min(options.supervised_steps, steps - 1)
+        supervised_steps = min(options.supervised_steps, steps - 1)
         at_once = max(1, examples // options.samples)
         return cls(
             steps=steps,
-            taught=taught,
-            draws=math.ceil((steps - taught) / options.passes),
+            supervised_steps=supervised_steps,
+            draws=math.ceil((steps - supervised_steps) / options.passes),
             prompts=train.batch_size * train.accumulation,
             parts=math.ceil(train.batch_size / at_once) * train.accumulation,
             samples=options.samples,
@@ -107,156 +104,156 @@ class PpoSchedule:
         )
 
     @property
-    def reinforced(self) -> int:
-        return self.steps - self.taught
+    def ppo_steps(self) -> int:
+        return self.steps - self.supervised_steps
 
 
 def mean_step(
-    course: PpoSchedule, method: Workload, device: Candidate, padded: BatchShape, taught: Step
+    schedule: PpoSchedule,
+    workload: Workload,
+    device: Candidate,
+    padded: BatchShape,
+    supervised: Step,
 ) -> Step:
-    """All steps of a round over their number; ``taught`` is a supervised one of it.
+    """The mean of a round's steps; ``supervised``: one of its supervised steps.
 
-    ``padded``: the lengths that prompts are padded to. The device is a measured one.
+    ``padded``: the lengths to which prompts are padded. The device must be a measured one.
     """
-    passes = _Passes.of(course, method, device, padded.source)
+    passes = _Passes.of(schedule, workload, device, padded.source)
     phases, bytes_moved = passes.seconds_and_bytes()
-    phases["load_s"] = course.draws * course.prompts * LOAD_S_PER_TOKEN * device.source
-    phases["loss_s"] += course.draws * course.prompts * course.samples * REWARD_S
-    share = course.taught / course.steps
+    phases["load_s"] = schedule.draws * schedule.prompts * LOAD_S_PER_TOKEN * device.source
+    phases["loss_s"] += schedule.draws * schedule.prompts * schedule.samples * REWARD_S
+    # Needed FLOPs leave padding out, as those of supervised training do.
+    flops = PpoFlops.of(workload.sizes, workload.cost.training, workload.encoder_is_fixed)
+    prompts = [(round(device.source), round(device.target))]
+    samples = prompts * schedule.samples
+    sampling = flops.sampling(prompts, samples, schedule.anchored)
+    learning = flops.learning(prompts, samples)
+    ppo_flops = schedule.prompts * float(schedule.draws * sampling + schedule.ppo_steps * learning)
+    share = schedule.supervised_steps / schedule.steps
 
-    def mean(of_taught: float, of_others: float) -> float:
-        return share * of_taught + of_others / course.steps
+    def mean(of_supervised: float, of_ppo: float) -> float:
+        return share * of_supervised + of_ppo / schedule.steps
 
     return Step(
-        {name: mean(seconds, phases[name]) for name, seconds in taught.phases.items()},
-        mean(taught.flops, _needed(course, method, device)),
-        mean(taught.moved, bytes_moved),
-        taught.peak_flops,
+        {name: mean(seconds, phases[name]) for name, seconds in supervised.phases.items()},
+        mean(supervised.flops, ppo_flops),
+        mean(supervised.moved, bytes_moved),
+        supervised.peak_flops,
     )
-
-
-def _needed(course: PpoSchedule, method: Workload, device: Candidate) -> float:
-    """FLOPs of all steps but the supervised ones, padding left out: as training counts them."""
-    effort = PpoFlops.of(method.sizes, method.cost.training, method.encoder_is_fixed)
-    prompts = [(round(device.source), round(device.target))]
-    samples = prompts * course.samples
-    drawing = effort.drawing(prompts, samples, course.anchored)
-    learning = effort.learning(prompts, samples)
-    return course.prompts * float(course.draws * drawing + course.reinforced * learning)
 
 
 @dataclass(frozen=True)
 class _Passes:
-    """Passes over the prompts of one draw, or over all samples of them.
+    """The passes over the prompts of one draw, or over all samples of them.
 
-    ``length`` are the source and target tokens that each is padded to.
+    ``length``: (source, target) tokens to which each is padded. ``rate``: FLOP/s of products;
+    ``bandwidth``: bytes/s of memory.
     """
 
-    course: PpoSchedule
-    method: Workload
+    schedule: PpoSchedule
+    workload: Workload
     length: tuple[int, int]
     rate: float
     bandwidth: float
 
     @classmethod
-    def of(cls, course: PpoSchedule, method: Workload, device: Candidate, source: float) -> _Passes:
-        rate, bandwidth = product_rate(device.hardware, method.precision), device.hardware
-        assert rate is not None and bandwidth.bandwidth_bps is not None, "a measured device"
+    def of(
+        cls, schedule: PpoSchedule, workload: Workload, device: Candidate, source: float
+    ) -> _Passes:
+        rate = product_rate(device.hardware, workload.precision)
+        bandwidth = device.hardware.bandwidth_bps
+        assert rate is not None and bandwidth is not None, "a measured device"
         length = (round(source), round(device.longest[1]))
-        return cls(course, _plain(method), length, rate, bandwidth.bandwidth_bps)
+        return cls(schedule, _plain(workload), length, rate, bandwidth)
 
     @property
     def _prompts(self) -> BatchShape:
-        return BatchShape(self.course.prompts, *self.length)
+        return BatchShape(self.schedule.prompts, *self.length)
 
     @property
     def _samples(self) -> BatchShape:
-        return self._prompts.of(self.course.prompts * self.course.samples)
+        return self._prompts.resized(self.schedule.prompts * self.schedule.samples)
 
     def seconds_and_bytes(self) -> tuple[dict[str, float], float]:
-        """Seconds by phase and bytes of memory traffic of all steps but the supervised ones."""
-        steps, tuning = self.course.reinforced, self.method.tuning
-        found = {name: part * steps for name, part in self._learning().items()}
-        found["forward_s"] += self._drawing() * self.course.draws
-        seconds = {name: part.seconds(tuning) for name, part in found.items()}
-        return seconds, self.bandwidth * sum(part.memory_s for part in found.values())
-
-    def _drawing(self) -> Terms:
-        """Encoding, decoding token by token, and the probabilities of what was drawn."""
-        asked = 2 if self.course.anchored else 1
-        encoded = 1 if self.method.encoder_is_fixed else asked
-        return (
-            self._encoding * encoded + self._tokens + (self._decoding + self._logits * 0.5) * asked
-        )
+        """(seconds by phase, bytes of memory traffic) of all PPO steps."""
+        steps = self.schedule.ppo_steps
+        by_phase = {name: part * steps for name, part in self._learning().items()}
+        passes = 2 if self.schedule.anchored else 1  # by the policy, and by the anchor
+        encoded = 1 if self.workload.encoder_is_fixed else passes
+        log_probabilities = (self._decoding + self._logits * 0.5) * passes
+        sampling = self._encoding * encoded + self._generation + log_probabilities
+        by_phase["forward_s"] += sampling * self.schedule.draws
+        kernels = self.workload.coefficients
+        seconds = {name: part.seconds(kernels) for name, part in by_phase.items()}
+        return seconds, self.bandwidth * sum(part.memory_s for part in by_phase.values())
 
     def _learning(self) -> dict[str, Terms]:
-        """One pass with gradients over all samples, and the optimizer's step."""
-        method, forward = self.method, self._decoding
-        again = self._decoding * (2 * method.keeping_decoder / method.sizes.decoder_layers)
-        if not method.encoder_is_fixed:
+        """One pass with gradients over all samples, and the optimizer step."""
+        workload, forward = self.workload, self._decoding
+        sizes = workload.sizes
+        backward = self._decoding * (2 * workload.saved_decoder_layers / sizes.decoder_layers)
+        if not workload.encoder_is_fixed:
             forward += self._encoding
-            again += self._encoding * (2 * method.keeping / method.sizes.encoder_layers)
-        effort = PpoFlops.of(method.sizes, method.cost.training, method.encoder_is_fixed)
-        whole = effort.learning([self.length], [self.length] * self.course.samples)
-        backward = self.course.prompts * whole / self.rate - forward.product_s
-        weights = OPTIMIZER_PASSES * FP32_BYTES * method.trained
+            backward += self._encoding * (2 * workload.saved_encoder_layers / sizes.encoder_layers)
+        flops = PpoFlops.of(sizes, workload.cost.training, workload.encoder_is_fixed)
+        step_flops = flops.learning([self.length], [self.length] * self.schedule.samples)
+        product_s = self.schedule.prompts * step_flops / self.rate - forward.product_s
+        weights = OPTIMIZER_PASSES * FP32_BYTES * workload.trained
         return {
             "forward_s": forward,
             "loss_s": self._logits,
-            "backward_s": replace(again, product_s=backward),
+            "backward_s": replace(backward, product_s=product_s),
             "optimizer_s": Terms(memory_s=weights / self.bandwidth),
         }
 
     @property
     def _encoding(self) -> Terms:
         """The encoder's forward pass over the prompts."""
-        sizes, work, parts = self.method.sizes, self._prompts, self.course.parts
-        numbers, _ = layer_numbers(self.method, work)
-        scores = work.examples * sizes.heads * work.source**2
+        sizes, batch, parts = self.workload.sizes, self._prompts, self.schedule.parts
+        numbers, _ = layer_numbers(self.workload, batch)
+        scores = batch.examples * sizes.heads * batch.source**2
         calls = parts * CALLS_PER_LAYER * sizes.encoder_layers
-        flops = work.examples * encoder_cost(sizes).of([self.length])
-        moved = sizes.encoder_layers * self._moved(numbers, scores)
-        return self._terms(flops, moved + parts * self.method.encoder_bytes, calls)
+        flops = batch.examples * encoder_cost(sizes).of([self.length])
+        moved = sizes.encoder_layers * self._layer_bytes(numbers, scores)
+        return self._terms(flops, moved + parts * self.workload.encoder_bytes, calls)
 
     @property
     def _decoding(self) -> Terms:
         """The decoder's forward pass over whole samples."""
-        sizes, work, parts = self.method.sizes, self._samples, self.course.parts
-        _, numbers = layer_numbers(self.method, work)
-        scores = work.examples * sizes.heads * work.target * (work.target + work.source)
+        sizes, batch, parts = self.workload.sizes, self._samples, self.schedule.parts
+        _, numbers = layer_numbers(self.workload, batch)
+        scores = batch.examples * sizes.heads * batch.target * (batch.target + batch.source)
         calls = parts * CALLS_PER_LAYER * DECODER_LAYER * sizes.decoder_layers
-        moved = sizes.decoder_layers * self._moved(numbers, scores)
-        return self._terms(self._decoder_flops, moved + parts * self.method.decoder_bytes, calls)
+        moved = sizes.decoder_layers * self._layer_bytes(numbers, scores)
+        forward = self.workload.cost.forward.of([self.length])
+        flops = batch.examples * (forward - encoder_cost(sizes).of([self.length]))
+        return self._terms(flops, moved + parts * self.workload.decoder_bytes, calls)
 
     @property
-    def _tokens(self) -> Terms:
-        """Decoding token by token: each reads the decoder's weights, and what stands before it."""
-        sizes, work = self.method.sizes, self._samples
+    def _generation(self) -> Terms:
+        """Decoding token by token: each reads the decoder's weights and the cached keys, values."""
+        sizes, batch = self.workload.sizes, self._samples
         once = self._decoding
-        weights = self.course.parts * self.method.decoder_bytes
-        places = work.target * (work.source + work.target / 2)
-        kept = 2 * sizes.inner * sizes.decoder_layers * self.method.item * work.examples * places
-        more = (work.target - 1) * weights + kept
-        again = Terms(memory_s=more / self.bandwidth, calls=(work.target - 1) * once.calls)
-        return once + again + self._logits * 0.5
+        weights = self.schedule.parts * self.workload.decoder_bytes
+        positions = batch.target * (batch.source + batch.target / 2)
+        layer_width = 2 * sizes.inner * sizes.decoder_layers
+        cache = layer_width * self.workload.number_bytes * batch.examples * positions
+        moved = (batch.target - 1) * weights + cache
+        others = Terms(memory_s=moved / self.bandwidth, calls=(batch.target - 1) * once.calls)
+        return once + others + self._logits * 0.5
 
     @property
     def _logits(self) -> Terms:
-        """Traffic of the logits in both directions."""
-        work = self._samples
-        logits = work.examples * work.target * self.method.sizes.vocab
+        """Memory traffic of the logits, forward and backward."""
+        batch = self._samples
+        logits = batch.examples * batch.target * self.workload.sizes.vocab
         return Terms(memory_s=LOSS_PASSES * FP32_BYTES * logits / self.bandwidth)
 
-    @property
-    def _decoder_flops(self) -> int:
-        sizes, cost = self.method.sizes, self.method.cost.forward
-        return self._samples.examples * (
-            cost.of([self.length]) - encoder_cost(sizes).of([self.length])
-        )
-
-    def _moved(self, numbers: float, scores: float) -> float:
-        """Bytes of one layer's numbers between its operators."""
-        return KEPT_PASSES * self.method.item * (numbers + self.method.kept.scores * scores)
+    def _layer_bytes(self, numbers: float, scores: float) -> float:
+        """Bytes that one layer's operators move."""
+        numbers += self.workload.saved_activations.scores * scores
+        return SAVED_PASSES * self.workload.number_bytes * numbers
 
     def _terms(self, flops: float, moved: float, calls: float) -> Terms:
         return Terms(flops / self.rate, moved / self.bandwidth, calls)

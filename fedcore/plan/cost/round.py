@@ -1,4 +1,4 @@
-"""One device's part of a round, before it happens: memory, time by phase, bytes, joules."""
+"""One device's part of a round, predicted: memory, time by phase, bytes and joules."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from fedcore.architecture.sizes import Architecture
 from fedcore.plan.cost.candidate import Candidate, at_once, steps_of, validation_examples
 from fedcore.plan.cost.coefficients import PADDED_SHARE
+from fedcore.plan.cost.device_plan import DevicePlan
 from fedcore.plan.cost.energy import energy
 from fedcore.plan.cost.memory import Memory, largest_micro_batch, memory, usable
-from fedcore.plan.cost.pfit_round import READINGS, PpoSchedule, mean_step, sample_memory
+from fedcore.plan.cost.pfit_round import EVALUATIONS, PpoSchedule, mean_step, sample_memory
 from fedcore.plan.cost.step_time import Step, evaluation_s, step
 from fedcore.plan.cost.traffic import bytes_down, uplink
 from fedcore.plan.cost.workload import BatchShape, Workload
-from fedcore.plan.device_plan import DevicePlan
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import LocalTraining
 
@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def plan_device(spec: JobSpec, sizes: Architecture, device: Candidate) -> DevicePlan:
-    """What a round of the job comes to on one device, waiting left out."""
+    """One device's round of the job, without waiting for others."""
     return plan_devices(spec, sizes, [device])[0]
 
 
@@ -32,90 +32,110 @@ def plan_devices(
     spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> list[DevicePlan]:
     """The same for each of several devices."""
-    ways = itertools.product(PRECISIONS, (False, True))
-    methods = {way: Workload.of(spec, sizes, *way) for way in ways}
-    share = spec.evaluation.share(spec.rounds)
-    wanted = spec.train.precision
-    used = [methods[d.hardware.precision_of(wanted), d.hardware.accelerator] for d in devices]
-    pairs = zip(used, devices, strict=True)
-    return [_planned(spec, method, device, share) for method, device in pairs]
+    keys = itertools.product(PRECISIONS, (False, True))
+    workloads = {key: Workload.of(spec, sizes, *key) for key in keys}
+    plans = []
+    for device in devices:
+        precision = device.hardware.precision_of(spec.train.precision)
+        workload = workloads[precision, device.hardware.accelerator]
+        plans.append(_plan(spec, workload, device))
+    return plans
 
 
-def _planned(spec: JobSpec, method: Workload, device: Candidate, share: float) -> DevicePlan:
-    """``share``: of the rounds, those that evaluate."""
-    footprint = _memory(spec, method, device)
-    pace = _pace(spec, method, device, footprint.examples)
-    one = pace and pace.mean
+def _plan(spec: JobSpec, workload: Workload, device: Candidate) -> DevicePlan:
+    footprint = _memory(spec, workload, device)
+    pair = _steps(spec, workload, device, footprint.examples)
+    one = pair and pair.mean
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
-    up, down = uplink(spec, method, device.link, train_s), bytes_down(spec, method)
-    found = DevicePlan(
+    up, down = uplink(spec, workload, device.link, train_s), bytes_down(spec, workload)
+    up_bytes = up.payload(workload.update_weights)[1]
+    seconds: dict[str, float] = {}
+    if train_s is not None and pair is not None:
+        examples = validation_examples(spec, device.examples)
+        validation = BatchShape(examples, device.source, device.target)
+        family = spec.method.family
+        generations = 1 + family.has_personal_lora + COSTS[family.training].generations
+        evaluate_s = generations * evaluation_s(workload, validation, pair.supervised)
+        share = spec.evaluation.share(spec.rounds)  # of the rounds, those that evaluate
+        seconds |= {"train_s": train_s, "evaluate_s": share * evaluate_s}
+    cost = None
+    if device.link is not None:
+        seconds["download_s"] = device.link.down_s(down)
+        seconds["upload_s"] = device.link.up_s(up_bytes)
+        cost = device.link.cost(down + up_bytes)
+    return DevicePlan(
         name=device.name,
-        why=_why(device, footprint),
-        precision=method.precision,
+        why=_misfit(device, footprint),
+        precision=workload.precision,
         memory=footprint,
         micro_batch=footprint.examples,
         steps=steps,
         bytes_down=down,
         bytes_down_last=down,
-        bytes_up=up.payload(method.sent_up)[1],
+        bytes_up=up_bytes,
         codec=str(up),
         step=one,
-        notes=tuple(_notes(device, one, method.precision)),
+        seconds=seconds,
+        cost=cost,
+        notes=tuple(_notes(device, one, workload.precision)),
     )
-    evaluate_s = _evaluate_s(spec, method, device, pace)
-    return _timed(found, device, train_s, evaluate_s and share * evaluate_s)
 
 
-def fetching(plan: DevicePlan, device: Candidate, mean: int, last: int) -> DevicePlan:
-    """The same plan where other bytes come down, a mean of the rounds and in the last of them."""
-    found = replace(plan, bytes_down=mean, bytes_down_last=last)
+def with_download(plan: DevicePlan, device: Candidate, mean: int, last: int) -> DevicePlan:
+    """The plan with other bytes to download: the mean over the rounds, and in the last one."""
+    plan = replace(plan, bytes_down=mean, bytes_down_last=last)
     if device.link is None:
-        return found
+        return plan
     seconds = {**plan.seconds, "download_s": device.link.down_s(mean)}
-    return replace(found, seconds=seconds, cost=device.link.cost(mean + plan.bytes_up))
+    return replace(plan, seconds=seconds, cost=device.link.cost(mean + plan.bytes_up))
 
 
 def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DevicePlan:
-    """The same plan in a round that lasts so long, with its joules."""
-    busy = plan.busy_s
-    if busy is None:
+    """The plan in a round that takes ``round_s`` seconds, with waiting time and joules."""
+    busy_s = plan.busy_s
+    if busy_s is None:
         return plan
-    seconds = {**plan.seconds, "wait_s": max(0.0, round_s - busy)}
-    computing = seconds["train_s"] + seconds["evaluate_s"]
-    travelling = seconds["download_s"] + seconds["upload_s"]
-    joules = energy(device.hardware, computing, travelling, seconds["wait_s"])
+    seconds = {**plan.seconds, "wait_s": max(0.0, round_s - busy_s)}
+    compute_s = seconds["train_s"] + seconds["evaluate_s"]
+    transfer_s = seconds["download_s"] + seconds["upload_s"]
+    joules = energy(device.hardware, compute_s, transfer_s, seconds["wait_s"])
     return replace(plan, seconds=seconds, energy=joules)
 
 
-def _memory(spec: JobSpec, method: Workload, device: Candidate) -> Memory:
+def _memory(spec: JobSpec, workload: Workload, device: Candidate) -> Memory:
     source, target = device.longest
     limit = usable(device.hardware.memory_bytes)
-    accelerator = device.hardware.accelerator
-    work = BatchShape(at_once(spec, source + target), source, target)
-    return micro_batch_memory(spec, method, work, limit, accelerator)
+    batch = BatchShape(at_once(spec, source + target), source, target)
+    return micro_batch_memory(spec, workload, batch, limit, device.hardware.accelerator)
 
 
 def micro_batch_memory(
     spec: JobSpec,
-    method: Workload,
-    work: BatchShape,
+    workload: Workload,
+    batch: BatchShape,
     limit: float | None,
     accelerator: bool = False,
 ) -> Memory:
-    """Memory with as many of the examples of ``work`` at a time as fit; with one where none do."""
-    return COSTS[spec.method.family.training].memory(spec, method, work, limit, accelerator)
+    """Memory of the largest micro-batch of ``batch`` that fits; of one example if none fits."""
+    cost = COSTS[spec.method.family.training]
+    return cost.memory(spec, workload, batch, limit, accelerator)
 
 
 def _reference_memory(
-    spec: JobSpec, method: Workload, work: BatchShape, limit: float | None, accelerator: bool
+    spec: JobSpec,
+    workload: Workload,
+    batch: BatchShape,
+    limit: float | None,
+    accelerator: bool,
 ) -> Memory:
     if spec.train.micro_batch:
-        return memory(method, work, accelerator)
-    return largest_micro_batch(method, work, limit, accelerator)
+        return memory(workload, batch, accelerator)
+    return largest_micro_batch(workload, batch, limit, accelerator)
 
 
-def _why(device: Candidate, footprint: Memory) -> str:
+def _misfit(device: Candidate, footprint: Memory) -> str:
+    """Why the job does not fit the device; '' if it does."""
     limit = usable(device.hardware.memory_bytes)
     if limit is None or footprint.peak <= limit:
         return ""
@@ -124,67 +144,50 @@ def _why(device: Candidate, footprint: Memory) -> str:
 
 
 class DeviceSteps(NamedTuple):
-    """Of a device: a mean step of its round, and a supervised one, at the same MFU or none."""
+    """A device's mean step of a round, and a supervised step; both at the MFU it reached before."""
 
     mean: Step
     supervised: Step
 
 
-def device_step(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> Step | None:
-    """A mean step of a round there, ``micro`` examples at a time; None for an unmeasured device."""
-    pace = _pace(spec, method, device, micro)
-    return pace and pace.mean
+def device_step(
+    spec: JobSpec, workload: Workload, device: Candidate, micro_batch: int
+) -> Step | None:
+    """The device's mean step of a round; None for an unmeasured device."""
+    pair = _steps(spec, workload, device, micro_batch)
+    return pair and pair.mean
 
 
-def _pace(spec: JobSpec, method: Workload, device: Candidate, micro: int) -> DeviceSteps | None:
-    batch, longest = spec.train.batch_size, device.longest
-    parts = -(-batch // micro)
-    work = BatchShape(-(-batch // parts), device.source, device.target)
+def _steps(
+    spec: JobSpec, workload: Workload, device: Candidate, micro_batch: int
+) -> DeviceSteps | None:
+    batch_size, longest = spec.train.batch_size, device.longest
+    parts = -(-batch_size // micro_batch)
+    batch = BatchShape(-(-batch_size // parts), device.source, device.target)
     padded = BatchShape(
-        work.examples,
+        batch.examples,
         device.source + PADDED_SHARE * (longest[0] - device.source),
         device.target + PADDED_SHARE * (longest[1] - device.target),
     )
-    one = step(method, device.hardware, work, padded, parts * spec.train.accumulation)
+    one = step(workload, device.hardware, batch, padded, parts * spec.train.accumulation)
     if one is None:
         return None
-    course = PpoSchedule.of(spec, steps_of(spec, device), micro)
-    mean = COSTS[spec.method.family.training].mean_step(course, method, device, padded, one)
+    schedule = PpoSchedule.of(spec, steps_of(spec, device), micro_batch)
+    cost = COSTS[spec.method.family.training]
+    mean = cost.mean_step(schedule, workload, device, padded, one)
     slower = mean.mfu / device.mfu if device.mfu else 1.0
     return DeviceSteps(mean.slower(slower), one.slower(slower))
 
 
-def _all_alike(
-    course: PpoSchedule, method: Workload, device: Candidate, padded: BatchShape, one: Step
+def _reference_step(
+    schedule: PpoSchedule,
+    workload: Workload,
+    device: Candidate,
+    padded: BatchShape,
+    supervised: Step,
 ) -> Step:
-    del course, method, device, padded
-    return one
-
-
-def _evaluate_s(
-    spec: JobSpec, method: Workload, device: Candidate, pace: DeviceSteps | None
-) -> float | None:
-    """Seconds of one evaluation, and of what the method generates beside it."""
-    if pace is None:
-        return None
-    work = BatchShape(validation_examples(spec, device.examples), device.source, device.target)
-    family = spec.method.family
-    times = 1 + family.has_personal_lora + COSTS[family.training].generations
-    return times * evaluation_s(method, work, pace.supervised)
-
-
-def _timed(
-    plan: DevicePlan, device: Candidate, train_s: float | None, evaluate_s: float | None
-) -> DevicePlan:
-    seconds: dict[str, float] = {}
-    if train_s is not None and evaluate_s is not None:
-        seconds |= {"train_s": train_s, "evaluate_s": evaluate_s}
-    cost = None
-    if device.link is not None:
-        seconds["download_s"] = device.link.down_s(plan.bytes_down)
-        seconds["upload_s"] = device.link.up_s(plan.bytes_up)
-        cost = device.link.cost(plan.bytes_down + plan.bytes_up)
-    return replace(plan, seconds=seconds, cost=cost)
+    del schedule, workload, device, padded
+    return supervised
 
 
 def _notes(device: Candidate, one: Step | None, precision: str) -> list[str]:
@@ -194,7 +197,7 @@ def _notes(device: Candidate, one: Step | None, precision: str) -> list[str]:
     if one is None:
         notes.append(f"no {precision} rate or bandwidth is known; measure the device")
     elif device.mfu:
-        notes.append("at the MFU it reached before")
+        notes.append("based on the MFU it reached before")
     elif "peak_flops" not in hardware.measured:
         notes.append(f"from the data sheet of {hardware.board}, not measured")
     if hardware.memory_bytes is None:
@@ -204,11 +207,11 @@ def _notes(device: Candidate, one: Step | None, precision: str) -> list[str]:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a way of learning costs on a device.
+    """The cost of a kind of local training on a device.
 
-    ``memory``: with as many examples at a time as fit. ``mean_step``: of a round, from the step on
-    references. ``generations``: summaries of the validation part that training makes in a round
-    that is evaluated, beside those of the evaluation.
+    ``memory``: of the largest micro-batch that fits. ``mean_step``: of a round, from a supervised
+    step. ``generations``: how often the training of a round with evaluation generates summaries of
+    the validation part, beside the evaluation itself.
     """
 
     memory: Callable[[JobSpec, Workload, BatchShape, float | None, bool], Memory]
@@ -217,6 +220,6 @@ class TrainingCost:
 
 
 COSTS: Mapping[LocalTraining, TrainingCost] = {
-    LocalTraining.REFERENCES: TrainingCost(_reference_memory, _all_alike, 0),
-    LocalTraining.REWARDS: TrainingCost(sample_memory, mean_step, READINGS),
+    LocalTraining.REFERENCES: TrainingCost(_reference_memory, _reference_step, 0),
+    LocalTraining.REWARDS: TrainingCost(sample_memory, mean_step, EVALUATIONS),
 }

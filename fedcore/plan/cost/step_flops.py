@@ -1,8 +1,8 @@
-"""Needed FLOPs of a training step, counted from the architecture and from what of it trains.
+"""Needed FLOPs of a training step on one sample, counted from the architecture.
 
-Of one sample with S source and T target positions (the count is ours and agrees with torch's FLOP
-counter): matrix products only, 2 per multiply-add, padding left out. A frozen weight owes no weight
-gradient and nothing below the first adapter owes an input gradient.
+Only matrix products count, 2 FLOPs per multiply-add, without padding; the count agrees with torch's
+FLOP counter. A frozen weight needs no weight gradient, and nothing below the first adapter needs an
+input gradient. S and T are the sample's source and target positions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedcore.plan.cost.flops import Cost
 
 @dataclass(frozen=True)
 class StepCost:
-    """Needed FLOPs of one sample: forward alone (evaluation) and a whole training step."""
+    """Needed FLOPs of one sample: the forward pass, and a whole training step."""
 
     forward: Cost
     training: Cost
@@ -32,20 +32,17 @@ def full_cost(architecture: Architecture) -> StepCost:
 def lora_cost(
     architecture: Architecture, rank: int, targets: Iterable[str], width: int = 0
 ) -> StepCost:
-    """LoRA of that rank on those matrices and bottlenecks of that width, the base frozen.
-
-    Either may be missing: rank 0 without targets, width 0.
-    """
+    """LoRA and bottlenecks on a frozen base. Without LoRA: rank 0, no targets; else width 0."""
     return _count(architecture, rank, frozenset(targets), width)
 
 
 def ranked_cost(architecture: Architecture, ranks: tuple[int, ...], width: int = 0) -> StepCost:
-    """LoRA of a rank for each of ``fedcore.architecture.matrices``; -1 where there is none."""
+    """LoRA with one rank for each of ``fedcore.architecture.matrices``; -1: no adapter."""
     return _count(architecture, 0, frozenset(), width, ranks)
 
 
 def layers_cost(architecture: Architecture, last: int) -> StepCost:
-    """The last decoder layers train, everything else is frozen."""
+    """Training of the last decoder layers; everything else is frozen."""
     return _count(architecture, 0, frozenset(), last=last)
 
 
@@ -53,7 +50,7 @@ Per = Callable[[int], Cost]
 
 
 class _Tape:
-    """Adds up products while following which activations a gradient must pass through."""
+    """Counts products, and tracks which activations need a gradient."""
 
     def __init__(self, rank: int, targets: frozenset[str], ranks: tuple[int, ...] = ()) -> None:
         self.rank, self.targets, self.ranks = rank, targets, iter(ranks)
@@ -62,37 +59,34 @@ class _Tape:
         self.forward, self.backward = Cost(), Cost()
 
     def linear(self, name: str, per: Per, sizes: tuple[int, int], x: bool) -> bool:
-        """One matrix over in x out; ``x``: its input needs a gradient. Returns: its output does."""
+        """Count a matrix of (in, out) ``sizes``. ``x``: its input needs a gradient.
+
+        Returns whether its output needs one.
+        """
         base = per(2 * sizes[0] * sizes[1])
-        rank = self._rank_of(name)
+        uniform_rank = self.rank if name in self.targets else -1
+        rank = uniform_rank if self.uniform else next(self.ranks, -1)
         down, up = per(2 * sizes[0] * rank), per(2 * rank * sizes[1])
         adapted = rank >= 0
         self.forward += base + (down + up if adapted else Cost())
         self.backward += base * (x + self.trained)
-        if adapted:  # B's input and weight, A's weight; A's input where it needs one
+        if adapted:  # B's input and weight, A's weight, and perhaps A's input
             self.backward += up * 2 + down * (2 if x else 1)
         return adapted or self.trained or x
 
-    def _rank_of(self, name: str) -> int:
-        """Of the next matrix; -1 where it has no adapter."""
-        if not self.uniform:
-            return next(self.ranks, -1)
-        return self.rank if name in self.targets else -1
-
     def bottleneck(self, per: Per, sizes: tuple[int, int], x: bool) -> bool:
-        """Down and up again, both trained; sizes are (model, bottleneck)."""
+        """Count a trained bottleneck; ``sizes``: (d_model, width)."""
         each = per(2 * sizes[0] * sizes[1])
         self.forward += each * 2
-        self.backward += each * (
-            4 if x else 3
-        )  # two weights, the inner and perhaps the outer input
+        # Two weights, the inner input, and perhaps the outer input.
+        self.backward += each * (4 if x else 3)
         return True
 
-    def product(self, cost: Cost, left: bool, right: bool) -> bool:
-        """A product of two activations, such as queries by keys."""
+    def product(self, cost: Cost, x: bool, y: bool) -> bool:
+        """Count a product of two activations, such as queries by keys."""
         self.forward += cost
-        self.backward += cost * (left + right)
-        return left or right
+        self.backward += cost * (x + y)
+        return x or y
 
 
 @lru_cache(maxsize=64)
@@ -111,7 +105,7 @@ def _count(
         encoded = _feed_forward(tape, architecture, _source, encoded, width)
     for number in range(architecture.decoder_layers):
         tape.trained = number >= architecture.decoder_layers - last
-        grad = grad or tape.trained  # what a trained norm says needs a gradient
+        grad = grad or tape.trained  # a trained norm's output needs a gradient
         grad = _attend(tape, architecture, _target, _target, "tt", grad, grad)
         grad = _attend(tape, architecture, _target, _source, "st", grad, encoded)
         grad = _feed_forward(tape, architecture, _target, grad, width)
@@ -137,7 +131,7 @@ def _attend(
     x: bool,
     memory: bool,
 ) -> bool:
-    """One attention layer with its residual; returns whether the sum needs a gradient."""
+    """Count an attention layer; returns whether its sum with the residual needs a gradient."""
     wide = (sizes.d_model, sizes.inner)
     q = tape.linear("q", query_per, wide, x)
     k = tape.linear("k", key_per, wide, memory)

@@ -1,6 +1,6 @@
 """Seconds of an optimizer step by phase, from FLOPs, bytes and the rates of the machine.
 
-Products and element-wise work do not overlap in eager mode, so their times add: FLOPs at the rate
+Products and element-wise batch do not overlap in eager mode, so their times add: FLOPs at the rate
 that products of the model's shapes reach, bytes at the memory's, and a fixed cost for each call.
 A measured MFU of the same device wins over all of it.
 """
@@ -17,10 +17,10 @@ from fedcore.plan.cost.coefficients import (
     CALLS_PER_LAYER,
     DEQUANTISE_BYTES,
     GENERATION_SLOWDOWN,
-    KEPT_PASSES,
     LOAD_S_PER_TOKEN,
     LOSS_PASSES,
     OPTIMIZER_PASSES,
+    SAVED_PASSES,
     SHAPE_SHARE,
     KernelCoefficients,
 )
@@ -28,13 +28,13 @@ from fedcore.plan.cost.flops import Cost
 from fedcore.plan.cost.memory import layer_numbers
 from fedcore.plan.cost.workload import DECODER_LAYER, QUANTISED, BatchShape, Workload
 
-LAYER = "linear"  # the measured kernels that are products of a layer
+LAYER = "linear"  # prefix of the measured kernels that are products of a layer
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Seconds of products at full rate, seconds of memory traffic, calls of operators."""
+    """Cost terms before the coefficients: product seconds, memory seconds, operator calls."""
 
     product_s: float = 0.0
     memory_s: float = 0.0
@@ -50,14 +50,14 @@ class Terms:
     def __mul__(self, factor: float) -> Terms:
         return Terms(factor * self.product_s, factor * self.memory_s, factor * self.calls)
 
-    def seconds(self, tuning: KernelCoefficients) -> float:
-        products = self.product_s / tuning.product
-        return products + tuning.passes * self.memory_s + tuning.call_s * self.calls
+    def seconds(self, kernels: KernelCoefficients) -> float:
+        products = self.product_s / kernels.product
+        return products + kernels.passes * self.memory_s + kernels.call_s * self.calls
 
 
 @dataclass(frozen=True)
 class Step:
-    """``phases`` in seconds, ``flops`` needed (padding left out), ``moved`` bytes of memory."""
+    """Seconds by phase, needed FLOPs (without padding) and bytes of memory traffic of a step."""
 
     phases: Mapping[str, float]
     flops: float
@@ -77,13 +77,13 @@ class Step:
         return self.flops / self.moved
 
     def slower(self, factor: float) -> Step:
-        """The same step in so many times the seconds, its phases in the same proportion."""
+        """The same step with the seconds of every phase multiplied by ``factor``."""
         phases = {name: value * factor for name, value in self.phases.items()}
         return Step(phases, self.flops, self.moved, self.peak_flops)
 
 
 def product_rate(hardware: Hardware, precision: str) -> float | None:
-    """FLOP/s of products at the model's shapes: measured, else a share of the large one's."""
+    """FLOP/s of products at the model's shapes: measured, else a share of the peak."""
     kernels = [row for row in hardware.kernels if row.name.startswith(LAYER)]
     measured = [row.flops_per_s for row in kernels if row.precision == precision]
     if measured:
@@ -93,52 +93,52 @@ def product_rate(hardware: Hardware, precision: str) -> float | None:
 
 
 def step(
-    method: Workload,
+    workload: Workload,
     hardware: Hardware,
-    work: BatchShape,
+    batch: BatchShape,
     padded: BatchShape | None = None,
     parts: int = 1,
 ) -> Step | None:
-    """One optimizer step over ``parts`` micro-batches of ``work``; None for an unmeasured machine.
+    """One optimizer step of ``parts`` micro-batches of ``batch``; None for an unmeasured machine.
 
-    ``padded``: what plain kernels compute on instead, each example as long as the longest.
+    ``padded``: what plain kernels compute on instead.
     """
-    rate, bandwidth = product_rate(hardware, method.precision), hardware.bandwidth_bps
-    peak = hardware.peak_flops.get(method.precision)
+    rate, bandwidth = product_rate(hardware, workload.precision), hardware.bandwidth_bps
+    peak = hardware.peak_flops.get(workload.precision)
     if rate is None or peak is None or bandwidth is None:
         return None
-    seen = padded if padded is not None and method.kernels == "plain" else work
-    found = terms(method, seen, parts, rate, bandwidth)
-    phases = {name: part.seconds(method.tuning) for name, part in found.items()}
-    moved = bandwidth * sum(part.memory_s for part in found.values())
-    needed = parts * _flops(method.cost.training, work)
-    tokens = parts * work.examples * (work.source + work.target)
+    computed = padded if padded is not None and workload.kernels == "plain" else batch
+    by_phase = terms(workload, computed, parts, rate, bandwidth)
+    phases = {name: part.seconds(workload.coefficients) for name, part in by_phase.items()}
+    moved = bandwidth * sum(part.memory_s for part in by_phase.values())
+    needed = parts * _flops(workload.cost.training, batch)
+    tokens = parts * batch.examples * (batch.source + batch.target)
     return Step({"load_s": tokens * LOAD_S_PER_TOKEN, **phases}, needed, moved, peak)
 
 
-def evaluation_s(method: Workload, work: BatchShape, speed: Step) -> float:
-    """Seconds of evaluating so many examples by generation, at the speed training has."""
-    flops = _flops(method.cost.forward, work)
+def evaluation_s(workload: Workload, batch: BatchShape, speed: Step) -> float:
+    """Seconds to generate summaries of the batch's examples, from the speed of training."""
+    flops = _flops(workload.cost.forward, batch)
     return GENERATION_SLOWDOWN * flops * speed.seconds / speed.flops
 
 
-def _flops(cost: Cost, work: BatchShape) -> int:
-    """Of examples that are all alike."""
-    return work.examples * cost.of([(round(work.source), round(work.target))])
+def _flops(cost: Cost, batch: BatchShape) -> int:
+    """FLOPs of a batch of equal examples."""
+    return batch.examples * cost.of([(round(batch.source), round(batch.target))])
 
 
 def terms(
-    method: Workload, work: BatchShape, parts: int, rate: float, bandwidth: float
+    workload: Workload, batch: BatchShape, parts: int, rate: float, bandwidth: float
 ) -> dict[str, Terms]:
-    """What each phase but loading is made of, before the coefficients of the kernels."""
-    sizes = method.sizes
-    forward = parts * _flops(method.cost.forward, work)
-    backward = parts * _flops(method.cost.training, work) - forward
-    moved = _traffic(method, work, parts)
+    """Cost terms of each phase except loading."""
+    sizes = workload.sizes
+    forward = parts * _flops(workload.cost.forward, batch)
+    backward = parts * _flops(workload.cost.training, batch) - forward
+    moved = _traffic(workload, batch, parts)
     calls = parts * CALLS_PER_LAYER * (sizes.encoder_layers + DECODER_LAYER * sizes.decoder_layers)
     flops = {"forward_s": float(forward), "backward_s": float(backward)}
-    called = {"forward_s": calls, "backward_s": 2 * method.reach * calls}
-    if method.checkpointing:  # the forward pass is made again in the backward one
+    called = {"forward_s": calls, "backward_s": 2 * workload.backward_share * calls}
+    if workload.checkpointing:  # recomputes the forward pass
         for of in (flops, moved, called):
             of["backward_s"] += of["forward_s"]
     return {
@@ -147,26 +147,22 @@ def terms(
     }
 
 
-def _traffic(method: Workload, work: BatchShape, parts: int) -> dict[str, float]:
+def _traffic(workload: Workload, batch: BatchShape, parts: int) -> dict[str, float]:
     """Bytes that each phase moves between memory and processor."""
-    sizes = method.sizes
-    encoder, decoder = layer_numbers(method, work)
-    kept = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder
-    kept += method.kept.scores * _score_numbers(method, work)
-    once = parts * (KEPT_PASSES * method.item * kept + method.weight_bytes)
-    if method.base in QUANTISED:
-        once += parts * DEQUANTISE_BYTES * method.inner
-    logits = parts * work.examples * work.target * sizes.vocab * FP32_BYTES
-    return {
-        "forward_s": once,
-        "loss_s": LOSS_PASSES * logits,
-        "backward_s": 2 * method.reach * once,
-        "optimizer_s": OPTIMIZER_PASSES * FP32_BYTES * method.trained,
-    }
-
-
-def _score_numbers(method: Workload, work: BatchShape) -> float:
-    """Attention scores of a forward pass."""
-    sizes, s, t = method.sizes, work.source, work.target
+    sizes = workload.sizes
+    encoder, decoder = layer_numbers(workload, batch)
+    s, t = batch.source, batch.target
     layers = sizes.encoder_layers * s * s + sizes.decoder_layers * (t * t + s * t)
-    return work.examples * sizes.heads * layers
+    scores = batch.examples * sizes.heads * layers
+    saved = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder
+    saved += workload.saved_activations.scores * scores
+    forward = parts * (SAVED_PASSES * workload.number_bytes * saved + workload.weight_bytes)
+    if workload.base in QUANTISED:
+        forward += parts * DEQUANTISE_BYTES * workload.inner
+    logits = parts * batch.examples * batch.target * sizes.vocab * FP32_BYTES
+    return {
+        "forward_s": forward,
+        "loss_s": LOSS_PASSES * logits,
+        "backward_s": 2 * workload.backward_share * forward,
+        "optimizer_s": OPTIMIZER_PASSES * FP32_BYTES * workload.trained,
+    }

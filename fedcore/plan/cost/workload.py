@@ -1,4 +1,4 @@
-"""What a job's options come to on one device: the sizes of its model, and how it is trained."""
+"""Model size and training workload of a job on one device."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.ranks import ranks_of
 from fedcore.spec.overrides import lora_of
 
-# Bytes of a weight by how it is kept; int8 and nf4 with their scales (fedcore.model.quantise).
+# Bytes per weight by precision; int8 and nf4 include their scales (fedcore.model.quantise).
 WEIGHT_BYTES: Mapping[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.01, "nf4": 0.5625}
 QUANTISED = ("int8", "nf4")
-DECODER_LAYER = 1.5  # encoder layers that one of the decoder is worth
+DECODER_LAYER = 1.5  # a decoder layer counts as this many encoder layers
 DEFAULT_DROPOUT = 0.1  # of the checkpoints of the family
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """One batch: ``source`` and ``target`` tokens of each of its examples, as the kernels see them.
+    """Sizes of a batch: its examples, and ``source`` and ``target`` tokens of each.
 
-    With plain kernels these are padded to the longest. ``encoded``: examples that the encoder sees
-    with a gradient, where several share a source; None: all.
+    Plain kernels pad every example to the longest. ``encoded``: examples that the encoder processes
+    with a gradient, if several share a source (None: all).
     """
 
     examples: int
@@ -42,22 +42,22 @@ class BatchShape:
     target: float
     encoded: int | None = None
 
-    def of(self, examples: int) -> BatchShape:
+    def resized(self, examples: int) -> BatchShape:
         return BatchShape(examples, self.source, self.target)
 
     @property
-    def of_encoder(self) -> int:
+    def encoder_examples(self) -> int:
         return self.examples if self.encoded is None else self.encoded
 
 
 @dataclass(frozen=True)
 class Workload:
-    """``precision`` is fp32 or bf16, ``base`` how frozen weights are kept.
+    """A job's model and training options on one class of device.
 
-    ``rank`` and ``targets`` are those of the LoRA that trains here, which may be the device's own;
-    ``rank`` is 0 where there is none.
-    ``own`` are the ranks of ``matrices`` one by one where they differ, -1 for one without adapter.
-    What is counted from them is kept: a fleet of thousands shares a method or two.
+    ``precision``: fp32 or bf16; ``base``: precision of the frozen weights. ``rank`` and ``targets``
+    belong to the LoRA that trains here, which may be a personal one; ``rank`` is 0 without LoRA.
+    ``ranks``: one rank for each of ``matrices`` if they differ, -1 for a matrix without adapter.
+    Derived counts are cached, since the devices of a large fleet share very few workloads.
     """
 
     sizes: Architecture
@@ -69,19 +69,18 @@ class Workload:
     kernels: str
     checkpointing: bool
     dropout: float
-    tuning: KernelCoefficients
-    own: tuple[int, ...] = ()
+    coefficients: KernelCoefficients
+    ranks: tuple[int, ...] = ()
 
     @classmethod
     def of(
         cls, spec: JobSpec, sizes: Architecture, precision: str, accelerator: bool = False
     ) -> Workload:
-        """The fast kernels are a CPU's; an accelerator runs the plain ones."""
+        """Fast kernels run on CPUs only; accelerators use the plain ones."""
         kernels = "plain" if accelerator else spec.train.kernels
         lora = lora_of(spec)
         base = spec.model.base if spec.model.base != "auto" else precision
         rate = spec.train.dropout
-        own = ranks_of(lora, [row.name for row in matrices(sizes)]) if lora else ()
         return cls(
             sizes=sizes,
             adapter=spec.adapter,
@@ -92,8 +91,8 @@ class Workload:
             kernels=kernels,
             checkpointing=spec.train.checkpointing,
             dropout=DEFAULT_DROPOUT if rate < 0 else rate,
-            tuning=KERNEL_COEFFICIENTS[kernels],
-            own=own,
+            coefficients=KERNEL_COEFFICIENTS[kernels],
+            ranks=ranks_of(lora, [row.name for row in matrices(sizes)]) if lora else (),
         )
 
     @property
@@ -107,8 +106,8 @@ class Workload:
         return WEIGHT_BYTES[self.base]
 
     @property
-    def kept(self) -> SavedActivations:
-        return self.tuning.kept[self.costs.saved(self), self.precision]
+    def saved_activations(self) -> SavedActivations:
+        return self.coefficients.saved[self.costs.saved(self), self.precision]
 
     @property
     def encoder_is_fixed(self) -> bool:
@@ -116,25 +115,25 @@ class Workload:
         return self.costs.encoder_is_fixed(self)
 
     @property
-    def keeping(self) -> int:
-        """Encoder layers of which the backward pass keeps something: none below all that trains."""
+    def saved_encoder_layers(self) -> int:
+        """Encoder layers whose activations the backward pass needs; none below what trains."""
         return self.costs.encoder_layers(self)
 
     @property
-    def keeping_decoder(self) -> int:
-        """The same of the decoder."""
+    def saved_decoder_layers(self) -> int:
+        """The same for the decoder."""
         return self.costs.decoder_layers(self)
 
     @property
-    def reach(self) -> float:
-        """The share of the layers that the backward pass goes through, by their operators."""
+    def backward_share(self) -> float:
+        """Share of the layers' operators that the backward pass visits."""
         sizes = self.sizes
         layers = sizes.encoder_layers + DECODER_LAYER * sizes.decoder_layers
-        return (self.keeping + DECODER_LAYER * self.keeping_decoder) / layers
+        return (self.saved_encoder_layers + DECODER_LAYER * self.saved_decoder_layers) / layers
 
     @property
-    def item(self) -> int:
-        """Bytes of a number that products take in."""
+    def number_bytes(self) -> int:
+        """Bytes of one input number of a matrix product."""
         return 2 if self.precision == "bf16" else 4
 
     @cached_property
@@ -143,27 +142,27 @@ class Workload:
 
     @cached_property
     def trained(self) -> int:
-        """Weights that learn."""
+        """Number of trained weights."""
         return self.costs.trained(self)
 
     @cached_property
-    def sent(self) -> int:
-        """Weights that travel: a LoRA beside bottlenecks stays on its device."""
+    def served_weights(self) -> int:
+        """Weights that travel down. A personal LoRA beside bottlenecks does not."""
         return self.costs.served(self)
 
     @cached_property
-    def sent_up(self) -> int:
-        """Weights of an update."""
+    def update_weights(self) -> int:
+        """Weights that travel up."""
         return self.costs.update(self)
 
     @cached_property
     def inner(self) -> int:
-        """Weights of the matrices inside the layers: all but embeddings, head, norms, biases."""
+        """Weights of the layers' matrices: without embeddings, head, norms and biases."""
         return sum(self._inner)
 
     @property
     def _inner(self) -> tuple[int, int]:
-        """The same of encoder and decoder."""
+        """The same for (encoder, decoder)."""
         sizes = self.sizes
         attention = 4 * sizes.d_model * sizes.inner
         forward = len(sizes.feed_forward) * sizes.d_model * sizes.d_ff
@@ -176,24 +175,24 @@ class Workload:
 
     @cached_property
     def weight_bytes(self) -> float:
-        """The base as it is held; embeddings and head are never quantised."""
+        """Bytes of the base in memory; embeddings and head are never quantised."""
         outside = self.precision if self.base in QUANTISED else self.base
         rest = self.parameters - self.inner
         return self.inner * WEIGHT_BYTES[self.base] + rest * WEIGHT_BYTES[outside]
 
     @property
     def encoder_bytes(self) -> float:
-        """What a pass over the encoder reads of the base."""
+        """Bytes of the base that a pass over the encoder reads."""
         return self._inner[0] * self._read_bytes
 
     @property
     def decoder_bytes(self) -> float:
-        """What a pass over the decoder and the head reads."""
+        """Bytes of the base that a pass over the decoder and the head reads."""
         outside = self.precision if self.base in QUANTISED else self.base
         head = self.sizes.vocab * self.sizes.d_model * WEIGHT_BYTES[outside]
         return self._inner[1] * self._read_bytes + head
 
     @property
     def _read_bytes(self) -> float:
-        """Of traffic for one weight of a matrix, made anew where the base is quantised."""
+        """Bytes of traffic per weight of a matrix, with dequantisation."""
         return WEIGHT_BYTES[self.base] + (DEQUANTISE_BYTES if self.base in QUANTISED else 0.0)

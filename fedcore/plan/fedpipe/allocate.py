@@ -1,13 +1,13 @@
-"""FedPipe (arXiv 2404.06448): which matrices each device adapts, at which ranks, and how.
+"""FedPipe (arXiv 2404.06448): ranks, batch and base precision of each device.
 
-Each matrix has a score (``fedcore.methods.fedpipe.probe``). A device gets the ranks, the examples
-at a time, the batch size and the precision of its frozen base that keep most of the score within
-its memory and time. Pure functions of their arguments; launched jobs and simulations plan alike.
+Each matrix has a score (``fedcore.methods.fedpipe.probe``). A device gets the ranks, micro-batch,
+batch size and base precision that retain most of the score within its memory and time. These are
+pure functions, used by launched jobs and simulations.
 
-Our choices: rank ``r`` of a matrix is worth its score times ``log(1 + r)``, for a low rank already
-holds most of an update (Hu et al. 2021, arXiv 2106.09685, section 7) and each doubling adds about
-as much as the last; a rounded base or a smaller batch lessens the worth of the whole plan
-(``fedpipe_settings``).
+Our choices: rank ``r`` of a matrix is worth its score times ``log(1 + r)``, since a low rank
+already captures most of an update (Hu et al. 2021, arXiv 2106.09685, section 7) and each doubling
+adds about the same. A quantised base or a smaller batch lowers the worth of the whole allocation
+(``fedcore.plan.fedpipe.setting_costs``).
 """
 
 from __future__ import annotations
@@ -16,31 +16,49 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedcore.architecture.matrices import Matrix, matrices
+from fedcore.architecture.matrices import Matrix
 from fedcore.architecture.sizes import Architecture
 from fedcore.errors import Fault, SpecError
+from fedcore.plan.cost.allocation import Allocation, Setting
 from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.fedpipe.budget import Budget
 from fedcore.plan.fedpipe.explain import refusal, why
-from fedcore.plan.fedpipe.setting_costs import Costs, Rising, costs, settings
+from fedcore.plan.fedpipe.scores import Scores, adaptable_matrices, mean_scores
+from fedcore.plan.fedpipe.setting_costs import Costs, PerRank, costs, settings
 from fedcore.plan.fedpipe.solver import LEVELS, Item, solve
-from fedcore.plan.fedpipe.types import Allocation, Budget, Setting
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.ranks import rank_of
 
 PER_MILLE = 1000
-WORTH = 10_000  # what all matrices at their highest rank are worth; finer takes far longer
-Scores = Mapping[str, float]  # by Matrix.key; only their proportions count
+WORTH = 10_000  # of all matrices at full rank; a finer scale takes far longer to solve
 
 
-def candidates(spec: JobSpec, sizes: Architecture) -> list[Matrix]:
-    """The matrices that may be adapted: those of the targets that the pattern does not leave out.
+def allocate_fleet(
+    spec: JobSpec,
+    sizes: Architecture,
+    devices: Sequence[Candidate],
+    scores: Mapping[str, Scores] | None = None,
+) -> dict[str, Allocation]:
+    """The allocation of each device by name. Raises SpecError that names every device without one.
 
-    Raises SpecError where the model has none.
+    ``scores``: by device. A device without scores gets the mean of the others; without any scores,
+    all matrices count equally.
     """
-    found = [row for row in matrices(sizes) if rank_of(spec.adapter, row.name)]
-    if not found:
-        raise SpecError([Fault("adapter.pattern", "leaves no matrix to adapt; take entries out")])
-    return found
+    allocations: dict[str, Allocation] = {}
+    names: dict[str, list[str]] = {}  # by fault, to report the same fault of several devices once
+    known = dict(scores or {})
+    common = mean_scores(spec, sizes, list(known.values()))
+    for device in devices:
+        budget = Budget.of(spec, device)
+        of_device = known.get(device.name, common)
+        try:
+            allocations[device.name] = allocate(spec, sizes, device, of_device, budget)
+        except SpecError as error:
+            for fault in error.faults:
+                names.setdefault(fault.message, []).append(fault.path)
+    if names:
+        raise SpecError([Fault(", ".join(paths), message) for message, paths in names.items()])
+    return allocations
 
 
 def rank_choices(most: int) -> list[int]:
@@ -48,52 +66,59 @@ def rank_choices(most: int) -> list[int]:
     return [rank for rank in (2**i for i in range(1, 11)) if rank < most] + [most]
 
 
-def choose(
+def allocate(
     spec: JobSpec, sizes: Architecture, device: Candidate, scores: Scores, budget: Budget
 ) -> Allocation:
-    """The plan of one device. Raises SpecError, with the smallest budget that would do, where
+    """The allocation of one device. Raises SpecError, with the smallest budget that would do, if
     nothing fits."""
     programme = _Programme.of(spec, sizes, device, scores)
-    tried = settings(spec, programme.precision, budget.seconds is not None)
+    choices = settings(spec, programme.precision, budget.seconds is not None)
     best: Allocation | None = None
-    for setting in tried:
+    for setting in choices:
         if best is not None and setting.quality <= PER_MILLE * best.score:
             break
-        found = programme.best(setting, budget)
-        if found is not None and (best is None or found.score > best.score):
-            best = found
+        allocation = programme.best(setting, budget)
+        if allocation is not None and (best is None or allocation.score > best.score):
+            best = allocation
     if best is None:
-        text = refusal(programme.least(tried), budget)
+        text = refusal(programme.smallest(choices), budget)
         raise SpecError([Fault(device.name or "method", text)])
-    full = programme.full(tried[0])
+    full = programme.full(choices[0])
     return replace(best, why=why(spec, best, full, budget))
 
 
 @dataclass(frozen=True)
 class _Programme:
-    """One device's: (rank, worth) of each candidate, those left out that are worth nothing."""
+    """One device's programme. ``worths``: (rank, worth) pairs of each adaptable matrix, without
+    ranks that are worth nothing."""
 
     spec: JobSpec
     sizes: Architecture
     device: Candidate
-    wanted: list[Matrix]
+    matrices: list[Matrix]
     worths: list[list[tuple[int, int]]]
 
     @classmethod
     def of(
         cls, spec: JobSpec, sizes: Architecture, device: Candidate, scores: Scores
     ) -> _Programme:
-        wanted, full = candidates(spec, sizes), math.log1p(spec.adapter.rank)
+        matrices, full = adaptable_matrices(spec, sizes), math.log1p(spec.adapter.rank)
+        positive = [max(0.0, scores.get(row.key, 0.0)) for row in matrices]
+        total = sum(positive)
+        if total > 0:
+            shares = [value / total for value in positive]
+        else:
+            shares = [1 / len(matrices)] * len(matrices)
         worths = []
-        for row, share in zip(wanted, _shares(scores, wanted), strict=True):
+        for row, share in zip(matrices, shares, strict=True):
             ranks = rank_choices(rank_of(spec.adapter, row.name))
             pairs = [(rank, round(WORTH * share * math.log1p(rank) / full)) for rank in ranks]
             worths.append([pair for pair in pairs if pair[1] > 0])
-        return cls(spec, sizes, device, wanted, worths)
+        return cls(spec, sizes, device, matrices, worths)
 
     @property
-    def most(self) -> int:
-        """What all candidates at their highest ranks are worth."""
+    def total_worth(self) -> int:
+        """The worth of all matrices at their highest ranks."""
         return sum(pairs[-1][1] for pairs in self.worths if pairs)
 
     @property
@@ -101,97 +126,90 @@ class _Programme:
         return self.device.hardware.precision_of(self.spec.train.precision)
 
     def best(self, setting: Setting, budget: Budget) -> Allocation | None:
-        """What is worth the most in that setting; None where nothing fits."""
+        """The allocation of the highest worth in a setting; None if nothing fits."""
         cost = self._costs(setting)
         if budget.memory is not None and cost.loading > budget.memory:
             return None
-        able = [i for i, row in enumerate(self.wanted) if self._able(setting, row, i)]
-        bounds = self._bounds(cost, budget)
-        items = [self._item(i, [(rising, unit) for rising, unit, _ in bounds]) for i in able]
-        found = solve(items, [room for _, _, room in bounds])
-        if found is None:
+        places = [i for i in range(len(self.matrices)) if self._eligible(setting, i)]
+        limits = self._limits(cost, budget)
+        items = []
+        for i in places:
+            row, pairs = self.matrices[i], self.worths[i]
+            units = [
+                tuple(math.ceil(rank * per_rank[row] / unit) for per_rank, unit, _ in limits)
+                for rank, _ in pairs
+            ]
+            items.append(Item(tuple(worth for _, worth in pairs), tuple(units)))
+        solution = solve(items, [limit for _, _, limit in limits])
+        if solution is None:
             return None
-        given = {i: place for i, place in zip(able, found, strict=True) if place >= 0}
-        return self._choice(setting, cost, given)
+        ranks = {i: place for i, place in zip(places, solution, strict=True) if place >= 0}
+        return self._allocation(setting, cost, ranks)
 
     def full(self, setting: Setting) -> Allocation:
-        """Every candidate at its highest rank, whatever it costs."""
+        """Every matrix at its highest rank, whatever it costs."""
         places = {i: len(pairs) - 1 for i, pairs in enumerate(self.worths) if pairs}
-        return self._choice(setting, self._costs(setting), places)
+        return self._allocation(setting, self._costs(setting), places)
 
-    def least(self, tried: Sequence[Setting]) -> list[Budget]:
-        """What the smallest plans of all settings need: one matrix at one rank each."""
-        found: list[Budget] = []
-        for setting in tried:
-            cost, alike = self._costs(setting), set()
-            for i, row in enumerate(self.wanted):
+    def smallest(self, choices: Sequence[Setting]) -> list[Budget]:
+        """The budgets of the smallest allocations of all settings: one matrix at one rank.
+
+        Costs are counted in whole units, so each budget includes two units of margin.
+        """
+        rank = self.spec.adapter.rank
+        budgets: list[Budget] = []
+        for setting in choices:
+            cost, kinds = self._costs(setting), set()
+            for i, row in enumerate(self.matrices):
                 least = next((rank for rank, _ in self.worths[i]), 0)
                 kind = cost.memory_per_rank.get(row), cost.seconds_per_rank.get(row), least
-                if self._able(setting, row, i) and kind not in alike:
-                    alike.add(kind)
-                    one = self._choice(setting, cost, {i: 0})
-                    found.append(_rounded_up(cost, one, self.spec.adapter.rank))
-        return found
+                if self._eligible(setting, i) and kind not in kinds:
+                    kinds.add(kind)
+                    one = self._allocation(setting, cost, {i: 0})
+                    memory = one.memory + 2 * _unit(cost.memory_per_rank, rank)
+                    seconds = one.seconds and one.seconds + 2 * _unit(cost.seconds_per_rank, rank)
+                    budgets.append(Budget(memory, seconds))
+        return budgets
 
-    def _able(self, setting: Setting, row: Matrix, place: int) -> bool:
-        return bool(self.worths[place]) and (setting.whole or not row.encodes)
+    def _eligible(self, setting: Setting, place: int) -> bool:
+        encodes = self.matrices[place].encodes
+        return bool(self.worths[place]) and (setting.encoder_trains or not encodes)
 
     def _costs(self, setting: Setting) -> Costs:
-        wanted = [row for i, row in enumerate(self.wanted) if self._able(setting, row, i)]
-        return costs(self.spec, setting, self.sizes, self.device, wanted)
+        rows = [row for i, row in enumerate(self.matrices) if self._eligible(setting, i)]
+        return costs(self.spec, setting, self.sizes, self.device, rows)
 
-    def _bounds(self, cost: Costs, budget: Budget) -> list[tuple[Rising, float, int]]:
-        """For each budget what a rank of each matrix costs, its unit, and how many there are."""
-        pairs = [
+    def _limits(self, cost: Costs, budget: Budget) -> list[tuple[PerRank, float, int]]:
+        """For each limited budget: cost per rank of each matrix, the unit, and units available."""
+        limits = []
+        for limit, fixed, per_rank in (
             (budget.memory, cost.memory, cost.memory_per_rank),
             (budget.seconds, cost.seconds, cost.seconds_per_rank),
-        ]
-        found = []
-        for limit, fixed, rising in pairs:
-            unit = _unit(rising, self.spec.adapter.rank)
+        ):
+            unit = _unit(per_rank, self.spec.adapter.rank)
             if limit is not None and fixed is not None and unit > 0:
-                found.append((rising, unit, math.floor((limit - fixed) / unit)))
-        return found
+                limits.append((per_rank, unit, math.floor((limit - fixed) / unit)))
+        return limits
 
-    def _item(self, place: int, rising: Sequence[tuple[Rising, float]]) -> Item:
-        row, pairs = self.wanted[place], self.worths[place]
-        needed = [
-            tuple(math.ceil(rank * per_rank[row] / unit) for per_rank, unit in rising)
-            for rank, _ in pairs
-        ]
-        return Item(tuple(worth for _, worth in pairs), tuple(needed))
-
-    def _choice(self, setting: Setting, cost: Costs, given: Mapping[int, int]) -> Allocation:
-        pairs = {i: self.worths[i][place] for i, place in given.items()}
-        ranks = {row.name: pairs[i][0] if i in pairs else 0 for i, row in enumerate(self.wanted)}
+    def _allocation(self, setting: Setting, cost: Costs, places: Mapping[int, int]) -> Allocation:
+        """The allocation of the ranks at these places of each matrix's ``worths``."""
+        pairs = {i: self.worths[i][place] for i, place in places.items()}
+        ranks = {row.name: pairs[i][0] if i in pairs else 0 for i, row in enumerate(self.matrices)}
         more_bytes = sum(
-            pair[0] * cost.memory_per_rank[self.wanted[i]] for i, pair in pairs.items()
+            pair[0] * cost.memory_per_rank[self.matrices[i]] for i, pair in pairs.items()
         )
-        slower = sum(pair[0] * cost.seconds_per_rank[self.wanted[i]] for i, pair in pairs.items())
+        more_s = sum(pair[0] * cost.seconds_per_rank[self.matrices[i]] for i, pair in pairs.items())
+        worth = sum(pair[1] for pair in pairs.values())
         return Allocation(
             ranks,
             setting,
-            setting.quality * sum(pair[1] for pair in pairs.values()) / (PER_MILLE * self.most),
+            setting.quality * worth / (PER_MILLE * self.total_worth),
             max(cost.loading, cost.memory + more_bytes),
-            None if cost.seconds is None else cost.seconds + slower,
+            None if cost.seconds is None else cost.seconds + more_s,
             "",
         )
 
 
-def _shares(scores: Scores, wanted: Sequence[Matrix]) -> list[float]:
-    """Each matrix's share of all scores; all alike where none is known."""
-    found = [max(0.0, scores.get(row.key, 0.0)) for row in wanted]
-    total = sum(found)
-    return [value / total for value in found] if total > 0 else [1 / len(found)] * len(found)
-
-
-def _unit(rising: Rising, rank: int) -> float:
-    """What a budget is counted in: a share of what all matrices at the full rank add."""
-    return rank * sum(rising.values()) / LEVELS
-
-
-def _rounded_up(cost: Costs, one: Allocation, rank: int) -> Budget:
-    """A budget that surely holds this plan, costs being counted in whole units."""
-    memory = one.memory + 2 * _unit(cost.memory_per_rank, rank)
-    seconds = one.seconds and one.seconds + 2 * _unit(cost.seconds_per_rank, rank)
-    return Budget(memory, seconds)
+def _unit(per_rank: PerRank, rank: int) -> float:
+    """The unit in which a budget is counted: a share of the cost of all matrices at full rank."""
+    return rank * sum(per_rank.values()) / LEVELS

@@ -1,8 +1,8 @@
-"""The integer programme of FedPipe: one rank for each matrix, within budgets, worth the most.
+"""FedPipe's integer programme: one rank per matrix, of the highest total worth within budgets.
 
-Everything in it is a whole number, so that a solution is checked exactly and a larger budget never
-comes out worth less. Matrices that are alike in worth and costs are counted together: their order
-says nothing, and would cost the solver most of its time.
+All numbers are integers, so solutions are checked exactly and a larger budget is never worth less.
+Matrices of equal worth and costs are counted together: their order does not matter and would take
+the solver most of its time.
 """
 
 from __future__ import annotations
@@ -12,67 +12,58 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedcore.errors import EdgewiseError
 
-# A budget is counted in this share of what all matrices at their most would cost.
+# A budget is counted in units of this share of the cost of all matrices at full rank.
 LEVELS = 1_000_000
-NODES = 100_000  # a count, not a time: the same input has to end the same way everywhere
-INFEASIBLE = 2  # scipy's word for it, in ``status``
+NODES = 100_000  # a count rather than a time limit, so that every machine finds the same solution
+INFEASIBLE = 2  # scipy's ``status``
 
 
 @dataclass(frozen=True)
 class Item:
-    """One matrix: the worth of each rank it may have (0 left out), and what each rank costs.
-
-    ``costs`` has for each rank one number for each budget.
-    """
+    """One matrix: ``worth`` and ``costs`` of each rank it may have; a cost per budget."""
 
     worth: tuple[int, ...]
     costs: tuple[tuple[int, ...], ...]
 
 
 def solve(items: Sequence[Item], budgets: Sequence[int]) -> list[int] | None:
-    """For each item the place of its rank, -1 where it gets none; None where not one fits.
+    """For each item the index of its rank, -1 for none; None if not even one rank fits.
 
-    Of all choices with at least one rank the one that is worth the most, with no cost above its
-    budget; the best found where the search is cut off after NODES. The same input gives the same
-    choice. Raises EdgewiseError where the solver gives up without any.
+    The solution has the highest worth of all with at least one rank and no cost above its budget,
+    or is the best one found within NODES nodes. Equal inputs give equal solutions. Raises
+    EdgewiseError if the solver stops without a solution.
     """
     if any(budget < 0 for budget in budgets):
         return None
-    most = [_dearest(item) for item in items]
-    if all(_total(items, most, i) <= budget for i, budget in enumerate(budgets)):
+    # Of ranks of equal worth the first, which costs less.
+    most = [max(range(len(item.worth)), key=lambda i: (item.worth[i], -i)) for item in items]
+    total = [
+        sum(item.costs[place][i] for item, place in zip(items, most, strict=True))
+        for i in range(len(budgets))
+    ]
+    if all(cost <= budget for cost, budget in zip(total, budgets, strict=True)):
         return most if items else None
     groups: dict[Item, list[int]] = {}
     for place, item in enumerate(items):
         groups.setdefault(item, []).append(place)
     counts = _counts(list(groups), [len(places) for places in groups.values()], budgets)
-    return None if counts is None else _dealt(list(groups.values()), counts, len(items))
-
-
-def _dearest(item: Item) -> int:
-    """The place of the rank that is worth the most; of two alike the first, which costs less."""
-    return max(range(len(item.worth)), key=lambda place: (item.worth[place], -place))
-
-
-def _total(items: Sequence[Item], places: Sequence[int], budget: int) -> int:
-    pairs = zip(items, places, strict=True)
-    return sum(item.costs[place][budget] for item, place in pairs if place >= 0)
+    return None if counts is None else _assign(list(groups.values()), counts, len(items))
 
 
 def _counts(
     kinds: Sequence[Item], sizes: Sequence[int], budgets: Sequence[int]
 ) -> list[list[int]] | None:
-    """How many of each kind get each of its ranks; by HiGHS to a gap of zero."""
-    bounds_of, linear, milp = _solver()
+    """How many items of each kind get each rank, by HiGHS with a gap of zero."""
+    bounds_of, linear, milp = _import_solver()
     owner = np.array([kind for kind, item in enumerate(kinds) for _ in item.worth])
     worth = np.array([value for item in kinds for value in item.worth], dtype=float)
     cost = np.array([row for item in kinds for row in item.costs], dtype=float).T
     membership = (owner[None, :] == np.arange(len(kinds))[:, None]).astype(float)
     upper = np.array(sizes, dtype=float)
-    found = milp(
+    result = milp(
         -worth,
         integrality=np.ones(len(worth)),
         bounds=bounds_of(0, upper[owner]),
@@ -83,39 +74,38 @@ def _counts(
         ],
         options={"mip_rel_gap": 0.0, "node_limit": NODES},
     )
-    if found.status == INFEASIBLE:
+    if result.status == INFEASIBLE:
         return None
-    if found.x is None:
-        raise EdgewiseError(f"FedPipe's plan was not found: {found.message}; widen the budgets")
-    return _by_kind(kinds, np.rint(found.x).astype(int))
+    if result.x is None:
+        raise EdgewiseError(
+            f"FedPipe found no allocation: {result.message}; raise the memory or time budget"
+        )
+    ends = np.cumsum([len(item.worth) for item in kinds])[:-1]
+    by_kind = np.split(np.rint(result.x).astype(int), ends)
+    return [[int(count) for count in part] for part in by_kind]
 
 
-def _solver() -> tuple[Any, Any, Any]:
-    """scipy is large, and most processes never plan: it is loaded here, when it is needed."""
+def _import_solver() -> tuple[Any, Any, Any]:
+    """scipy is large and most processes never plan, so it is imported on first use."""
     try:
         from scipy.optimize import Bounds, LinearConstraint, milp
     except ImportError as error:
-        text = "planning by FedPipe needs scipy; install requirements.txt"
+        text = "planning with FedPipe needs scipy; install requirements.txt"
         raise EdgewiseError(text) from error
     return Bounds, LinearConstraint, milp
 
 
-def _by_kind(kinds: Sequence[Item], flat: NDArray[np.int_]) -> list[list[int]]:
-    ends = np.cumsum([len(item.worth) for item in kinds])[:-1]
-    return [[int(count) for count in part] for part in np.split(flat, ends)]
-
-
-def _dealt(
+def _assign(
     groups: Sequence[Sequence[int]], counts: Sequence[Sequence[int]], size: int
 ) -> list[int]:
-    """The counts given to the items of each kind, the last of them first.
+    """Assign each kind's ranks to its items, the highest ranks to the last items.
 
-    Later layers come later, and what they learn needs no gradient of the earlier ones.
+    These are in later layers, whose training needs no gradient of earlier ones.
     """
-    chosen = [-1] * size
+    solution = [-1] * size
     for places, by_rank in zip(groups, counts, strict=True):
-        left = list(places)
+        unassigned = list(places)
         for rank in reversed(range(len(by_rank))):
             for _ in range(by_rank[rank]):
-                chosen[left.pop()] = rank
-    return chosen
+                solution[unassigned.pop()] = rank
+    return solution

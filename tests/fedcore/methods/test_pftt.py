@@ -164,8 +164,8 @@ def test_ranks_differ_from_device_to_device() -> None:
         assert sizes is not None
         method = Workload.of(given, sizes, "fp32")
         assert method.cost == lora_cost(sizes, rank, ("q", "wo"), 6)
-        assert method.sent == sizes.bottleneck_parameters(6)
-        assert method.trained == method.sent + sizes.lora_parameters(rank, ("q", "wo"))
+        assert method.served_weights == sizes.bottleneck_parameters(6)
+        assert method.trained == method.served_weights + sizes.lora_parameters(rank, ("q", "wo"))
 
 
 def test_a_simulation_sends_no_lora_and_keeps_one_of_each_size(tiny: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_the_planner_knows_what_travels() -> None:
     assert sizes is not None
     spec = parse_spec({"adapter": {"kind": "bottleneck", "width": 16}})
     method = Workload.of(spec, sizes, "fp32")
-    assert method.sent == method.trained == sizes.bottleneck_parameters(16)
+    assert method.served_weights == method.trained == sizes.bottleneck_parameters(16)
     assert math.isclose(
         method.cost.training.of([(9, 4)]), lora_cost(sizes, 0, (), 16).training.of([(9, 4)])
     )

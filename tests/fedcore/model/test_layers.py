@@ -136,7 +136,7 @@ def test_the_planner_counts_less_than_for_every_weight() -> None:
         spec = parse_spec({"adapter": {"kind": kind}})
         method = Workload.of(spec, sizes, "bf16")
         found[kind] = memory(method, work).parts
-        assert method.sent == method.trained
+        assert method.served_weights == method.trained
     assert all(found["layers"][part] < found["full"][part] for part in found["full"]
                if part not in ("logits", "runtime", "workspace"))  # fmt: skip
 

@@ -15,11 +15,13 @@ from fedcore.architecture.sizes import KNOWN, Architecture
 from fedcore.errors import SpecError
 from fedcore.hardware.links import LINKS
 from fedcore.hardware.profile import Hardware
+from fedcore.plan.cost.allocation import Allocation
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.round import plan_device
-from fedcore.plan.fedpipe.allocate import candidates, choose, rank_choices
+from fedcore.plan.fedpipe.allocate import allocate, rank_choices
+from fedcore.plan.fedpipe.budget import Budget
+from fedcore.plan.fedpipe.scores import adaptable_matrices
 from fedcore.plan.fedpipe.solver import Item, solve
-from fedcore.plan.fedpipe.types import Allocation, Budget
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.overrides import tailored
@@ -49,27 +51,27 @@ def some_scores(
     seed: int, sizes: Architecture = SMALL, job: JobSpec | None = None
 ) -> dict[str, float]:
     rng = random.Random(seed)
-    return {row.key: rng.lognormvariate(0, 1) for row in candidates(job or spec(), sizes)}
+    return {row.key: rng.lognormvariate(0, 1) for row in adaptable_matrices(job or spec(), sizes)}
 
 
 def predicted(
     job: JobSpec, sizes: Architecture, of: Candidate, found: Allocation
 ) -> tuple[float, float]:
     """Peak bytes and seconds of training by the planner, of the job as the device is given it."""
-    plan = plan_device(tailored(job, found.tailoring(job)), sizes, of)
+    plan = plan_device(tailored(job, found.overrides(job)), sizes, of)
     return plan.memory.peak, plan.seconds.get("train_s", 0.0)
 
 
 def full(job: JobSpec, sizes: Architecture, of: Candidate) -> Allocation:
-    return choose(job, sizes, of, {}, Budget())
+    return allocate(job, sizes, of, {}, Budget())
 
 
 def test_without_a_budget_nothing_is_given_up() -> None:
     job = spec()
     found = full(job, SMALL, device())
     assert found.score == 1.0 and set(found.ranks.values()) == {8}
-    assert found.why == "nothing is given up: all 144 matrices at rank 8"
-    assert found.tailoring(job) == {"adapter.pattern": [], "train.batch_size": 8}
+    assert found.why == "no compromise: all 144 matrices at rank 8"
+    assert found.overrides(job) == {"adapter.pattern": [], "train.batch_size": 8}
 
 
 def test_the_plans_own_figures_are_the_planners() -> None:
@@ -104,7 +106,7 @@ def test_no_plan_exceeds_its_budget_by_the_estimator(
     assert most.seconds is not None
     budget = Budget(memory * most.memory, time and time * most.seconds)
     try:
-        found = choose(job, TINY, of, some_scores(seed, TINY, job), budget)
+        found = allocate(job, TINY, of, some_scores(seed, TINY, job), budget)
     except SpecError:
         return
     needed, seconds = predicted(job, TINY, of, found)
@@ -131,20 +133,20 @@ def test_a_bigger_budget_never_lowers_the_score(
     assert most.seconds is not None
     seconds = time and time * most.seconds
     try:
-        less = choose(job, TINY, of, scores, Budget(memory * most.memory, seconds))
+        less = allocate(job, TINY, of, scores, Budget(memory * most.memory, seconds))
     except SpecError:
         return
     bigger = Budget(more * memory * most.memory, seconds and longer * seconds)
-    assert choose(job, TINY, of, scores, bigger).score >= less.score
+    assert allocate(job, TINY, of, scores, bigger).score >= less.score
     unbounded = Budget(more * memory * most.memory, None)
-    assert choose(job, TINY, of, scores, unbounded).score >= less.score
+    assert allocate(job, TINY, of, scores, unbounded).score >= less.score
 
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_an_impossible_budget_is_refused_with_the_smallest_that_would_do(memory: bool) -> None:
     job, of = spec(train={"local_steps": 4}), device()
     with pytest.raises(SpecError) as refused:
-        choose(job, SMALL, of, {}, Budget(1e6) if memory else Budget(None, 0.001))
+        allocate(job, SMALL, of, {}, Budget(1e6) if memory else Budget(None, 0.001))
     text = str(refused.value.faults[0])
     match = re.search(r"needs at least ([\d.]+) (MB|s)", text)
     assert match, text
@@ -153,38 +155,38 @@ def test_an_impossible_budget_is_refused_with_the_smallest_that_would_do(memory:
     def bounded(value: float) -> Budget:
         return Budget(value) if memory else Budget(None, value)
 
-    found = choose(job, SMALL, of, {}, bounded(told))
+    found = allocate(job, SMALL, of, {}, bounded(told))
     assert found.adapted >= 1
     with pytest.raises(SpecError):
-        choose(job, SMALL, of, {}, bounded(0.998 * told))
+        allocate(job, SMALL, of, {}, bounded(0.998 * told))
 
 
 def test_where_neither_is_enough_both_are_told() -> None:
     with pytest.raises(SpecError) as refused:
-        choose(spec(), SMALL, device(), {}, Budget(1e6, 0.001))
+        allocate(spec(), SMALL, device(), {}, Budget(1e6, 0.001))
     text = str(refused.value.faults[0])
     found = re.search(r"at least ([\d.]+) MB .* at least ([\d.]+) s", text)
     assert found, text
-    choose(spec(), SMALL, device(), {}, Budget(float(found[1]) * 1e6, float(found[2])))
+    allocate(spec(), SMALL, device(), {}, Budget(float(found[1]) * 1e6, float(found[2])))
 
 
 def test_a_plan_is_deterministic() -> None:
     job, of, scores = spec(), device(), some_scores(3)
     most = full(job, SMALL, of)
     budget = Budget(0.8 * most.memory)
-    again = [choose(job, SMALL, of, dict(reversed(scores.items())), budget) for _ in range(2)]
-    assert again[0] == again[1] == choose(job, SMALL, of, scores, budget)
+    again = [allocate(job, SMALL, of, dict(reversed(scores.items())), budget) for _ in range(2)]
+    assert again[0] == again[1] == allocate(job, SMALL, of, scores, budget)
 
 
 def test_what_matters_more_gets_no_lower_rank_than_its_like() -> None:
     job = spec(model={"name": "google/flan-t5-small", "base": "fp32"}, train={"micro_batch": 1})
     scores = some_scores(5)
     most = full(job, SMALL, device())
-    bare = most.memory - 16 * 8 * sum(row.per_rank for row in candidates(job, SMALL))
-    found = choose(job, SMALL, device(), scores, Budget(bare + 0.3 * (most.memory - bare)))
+    bare = most.memory - 16 * 8 * sum(row.per_rank for row in adaptable_matrices(job, SMALL))
+    found = allocate(job, SMALL, device(), scores, Budget(bare + 0.3 * (most.memory - bare)))
     assert len(set(found.ranks.values())) > 2
     for kind in ("q", "wo"):
-        rows = [row for row in candidates(job, SMALL) if row.kind == kind]
+        rows = [row for row in adaptable_matrices(job, SMALL) if row.kind == kind]
         ordered = sorted(rows, key=lambda row: scores[row.key])
         ranks = [found.ranks[row.name] for row in ordered]
         # Whole numbers leave some slack between neighbours; not between the ends.
@@ -195,13 +197,13 @@ def test_settings_change_before_learning_does() -> None:
     """Fewer examples at a time cost nothing that is learnt; a rounded base costs a little."""
     job, of = spec(), device()
     most = full(job, SMALL, of)
-    found = choose(job, SMALL, of, {}, Budget(0.75 * most.memory))
+    found = allocate(job, SMALL, of, {}, Budget(0.75 * most.memory))
     assert found.score == 1.0 and found.setting.at_once < 8 and found.setting.base == "auto"
-    assert found.why.startswith("nothing is given up") and "at a time" in found.why
+    assert found.why.startswith("no compromise") and "at a time" in found.why
     with pytest.raises(SpecError) as refused:
-        choose(job, SMALL, of, {}, Budget(1e6))
+        allocate(job, SMALL, of, {}, Budget(1e6))
     told = float(re.search(r"at least ([\d.]+) MB", str(refused.value))[1]) * 1e6  # type: ignore[index]
-    tight = choose(job, SMALL, of, {}, Budget(1.02 * told))
+    tight = allocate(job, SMALL, of, {}, Budget(1.02 * told))
     assert tight.setting.base != "auto" and f"its base in {tight.setting.base}" in tight.why
     assert "would need" in tight.why
 
@@ -211,13 +213,13 @@ def test_a_tight_time_leaves_the_encoder_alone() -> None:
     most = full(job, SMALL, of)
     assert most.seconds is not None
     with pytest.raises(SpecError) as refused:
-        choose(job, SMALL, of, {}, Budget(None, 1e-3))
+        allocate(job, SMALL, of, {}, Budget(None, 1e-3))
     least = float(re.search(r"at least ([\d.]+) s", str(refused.value))[1])  # type: ignore[index]
-    tight = choose(job, SMALL, of, {}, Budget(None, 1.05 * least))
+    tight = allocate(job, SMALL, of, {}, Budget(None, 1.05 * least))
     assert tight.setting.batch < 8 and "batches of" in tight.why
-    found = choose(job, SMALL, of, {}, Budget(None, 0.5 * most.seconds))
-    assert not found.setting.whole or found.setting.batch < 8
-    if not found.setting.whole:
+    found = allocate(job, SMALL, of, {}, Budget(None, 0.5 * most.seconds))
+    assert not found.setting.encoder_trains or found.setting.batch < 8
+    if not found.setting.encoder_trains:
         assert not any(rank for name, rank in found.ranks.items() if name.startswith("encoder"))
 
 
@@ -229,7 +231,7 @@ def test_the_jobs_own_pattern_is_kept() -> None:
     job = spec(adapter={"pattern": [f"{left}=0", f"{capped}=2"]})
     found = full(job, SMALL, device())
     assert left not in found.ranks and found.ranks[capped] == 2
-    assert set(found.tailoring(job)["adapter.pattern"]) == {f"{left}=0", f"{capped}=2"}
+    assert set(found.overrides(job)["adapter.pattern"]) == {f"{left}=0", f"{capped}=2"}
 
 
 def test_ranks_to_choose_from() -> None:

@@ -45,19 +45,19 @@ def fleet(**method: float) -> FleetPlan:
 
 def test_each_device_is_planned_within_what_it_has() -> None:
     large, small, tiny = fleet().devices
-    assert large.fits and large.planned is not None and large.planned.score == 1.0
-    assert small.fits and small.planned is not None and 0 < small.planned.score < 1
-    assert small.memory.peak <= small.planned.memory <= 0.9 * 1.56e9
-    assert small.planned.setting.base != "auto"
+    assert large.fits and large.allocation is not None and large.allocation.score == 1.0
+    assert small.fits and small.allocation is not None and 0 < small.allocation.score < 1
+    assert small.memory.peak <= small.allocation.memory <= 0.9 * 1.56e9
+    assert small.allocation.setting.base != "auto"
     assert not tiny.fits and "needs at least" in tiny.why and "may use 450 MB" in tiny.why
-    assert "every matrix counts alike" in small.notes[0]
+    assert "every matrix counts equally" in small.notes[0]
 
 
 def test_a_device_sends_what_it_trains_and_fetches_what_is_served() -> None:
     large, small, _ = fleet().devices
     assert small.bytes_down == large.bytes_down
-    assert small.planned is not None
-    part = sum(small.planned.ranks.values()) / (16 * len(small.planned.ranks))
+    assert small.allocation is not None
+    part = sum(small.allocation.ranks.values()) / (16 * len(small.allocation.ranks))
     assert part < 1 and small.bytes_up < large.bytes_up
 
 
@@ -65,7 +65,7 @@ def test_a_time_budget_shortens_the_round() -> None:
     (free,) = plan_fleet(job(), BASE, [device("a", 32)]).devices
     (bound,) = plan_fleet(job(time_budget_s=60.0), BASE, [device("a", 32)]).devices
     assert free.seconds["train_s"] > 60.0 >= bound.seconds["train_s"]
-    assert bound.planned is not None and "would take" in bound.planned.why
+    assert bound.allocation is not None and "would take" in bound.allocation.why
 
 
 def test_the_plan_is_in_the_json_and_in_the_text() -> None:
@@ -77,12 +77,12 @@ def test_the_plan_is_in_the_json_and_in_the_text() -> None:
     json.dumps(values)
     text = as_text(plan)
     assert "small: all 216 matrices at rank 16 would need" in text
-    assert "No change that was tried" not in text
+    assert "None of the changes" not in text
 
 
 def test_other_jobs_have_no_such_plan() -> None:
     plan = plan_fleet(JobSpec(), BASE, [device("large", 32)])
-    assert plan.devices[0].planned is None and plan.advised
+    assert plan.devices[0].allocation is None and plan.advised
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

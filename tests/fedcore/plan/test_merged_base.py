@@ -128,7 +128,7 @@ def test_the_mean_is_that_of_the_rounds(rounds: int, ranks: list[int]) -> None:
 def test_the_text_and_the_json_say_so(tiny: Path) -> None:
     spec = spec_of(tiny, rounds=9, adapter={"aggregation": "stack"})
     plan = planned(spec, tiny, ["a", "b"])
-    assert "The way down grows to" in as_text(plan)
+    assert "The download grows to" in as_text(plan)
     values = fleet_values(plan)
     row = values["devices"][0]
     assert row["bytes_down_last"] > row["bytes_down"]

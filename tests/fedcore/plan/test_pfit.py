@@ -15,10 +15,10 @@ from fedcore.hardware.profile import Hardware
 from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
 from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.device_plan import DevicePlan
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.round import micro_batch_memory, plan_device
 from fedcore.plan.cost.workload import BatchShape, Workload
-from fedcore.plan.device_plan import DevicePlan
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -160,7 +160,7 @@ def test_sources_are_kept_once_for_all_samples_and_the_anchor_is_a_copy() -> Non
     spec = job(adapter={"kind": "lora"}, method={"samples": 8})
     method, work = method_of(spec), BatchShape(8, 512.0, 64.0)
     own = micro_batch_memory(spec, method, work, None)
-    plain = replace(method, kernels="plain", tuning=own_tuning(method))
+    plain = replace(method, kernels="plain", coefficients=own_tuning(method))
     assert own.parts["activations"] < 0.5 * memory(plain, work).parts["activations"]
     unanchored = job(adapter={"kind": "lora"}, method={"samples": 8, "anchor": 0.0})
     free = micro_batch_memory(unanchored, method, work, None)
@@ -169,7 +169,7 @@ def test_sources_are_kept_once_for_all_samples_and_the_anchor_is_a_copy() -> Non
 
 
 def own_tuning(method: Workload) -> Any:
-    return Workload.of(job(train={"kernels": "plain"}), method.sizes, "fp32").tuning
+    return Workload.of(job(train={"kernels": "plain"}), method.sizes, "fp32").coefficients
 
 
 def test_supervised_steps_hold_all_of_a_batch() -> None:

@@ -18,11 +18,11 @@ from fedcore.hardware.profile import Hardware, Kernel, hardware_of
 from fedcore.plan.__main__ import main
 from fedcore.plan.cost.candidate import Candidate
 from fedcore.plan.cost.coefficients import SHAPE_SHARE
+from fedcore.plan.cost.device_plan import DevicePlan
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.round import plan_device
 from fedcore.plan.cost.step_time import product_rate, step
 from fedcore.plan.cost.workload import BatchShape, Workload
-from fedcore.plan.device_plan import DevicePlan
 from fedcore.plan.fleet_file import fleet_from
 from fedcore.plan.planner import FleetPlan, plan_fleet
 from fedcore.spec.job import JobSpec
@@ -211,7 +211,7 @@ def test_a_round_waits_for_its_slowest_device() -> None:
     assert joules.compute_j == pytest.approx(
         20.0 * (fast.seconds["train_s"] + fast.seconds["evaluate_s"])
     )
-    assert joules.whole
+    assert joules.complete
 
 
 def test_nothing_is_said_without_watts() -> None:
@@ -332,7 +332,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["--model", "google/flan-t5-base", *files]) == 0
     text = capsys.readouterr().out
     assert "pi is the slowest" in text
-    assert "What would help most" in text
+    assert "Biggest saving" in text
     assert main(["--model", "google/flan-t5-base", *files, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["steps"] for row in found["devices"]] == [10, 10]

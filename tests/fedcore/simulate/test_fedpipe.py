@@ -11,9 +11,10 @@ import pytest
 from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import SpecError
 from fedcore.hardware.profile import Hardware
+from fedcore.plan.cost.allocation import Allocation
 from fedcore.plan.cost.candidate import Candidate
-from fedcore.plan.fedpipe.allocate import choose
-from fedcore.plan.fedpipe.types import Allocation, Budget
+from fedcore.plan.fedpipe.allocate import allocate
+from fedcore.plan.fedpipe.budget import Budget
 from fedcore.simulate.__main__ import main
 from fedcore.simulate.federation import simulate
 from fedcore.simulate.results import RoundResult, SimulationEvent
@@ -67,9 +68,9 @@ def test_each_device_trains_what_its_plan_says(
     sizes, longest = architecture_of(str(wide)), (32.0, 12.0)
     assert sizes is not None
     device = Candidate("any", Hardware(), 1, *longest, longest)
-    most = choose(job(wide), sizes, device, {}, Budget()).memory / 1e6
+    most = allocate(job(wide), sizes, device, {}, Budget()).memory / 1e6
     with pytest.raises(SpecError) as refused:
-        choose(job(wide), sizes, device, {}, Budget(1.0))
+        allocate(job(wide), sizes, device, {}, Budget(1.0))
     least = float(str(refused.value).split("at least ")[1].split(" MB")[0])
     budget = least + 0.3 * (most - least)
     results, plans = run(job(wide, budget), devices, tmp_path / "tight")
@@ -112,4 +113,4 @@ def test_the_command_line_fills_in_what_the_method_needs(
     )  # fmt: skip
     assert code == 0
     shown = capsys.readouterr().out
-    assert "plan   device-0: nothing is given up: all 36 matrices at rank 2" in shown
+    assert "plan   device-0: no compromise: all 36 matrices at rank 2" in shown

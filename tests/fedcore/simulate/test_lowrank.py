@@ -163,5 +163,5 @@ def test_the_planner_counts_what_is_really_sent(
     found = Workload.of(spec, sizes, "fp32")
     numbers = {name: math.prod(shape) for name, shape in trained_shapes(spec, shapes).items()}
     assert numbers and all(".lora_B." in name for name in numbers)
-    assert found.sent_up == sum(numbers.values())
-    assert found.sent == sum(math.prod(shape) for shape in shapes.values())
+    assert found.update_weights == sum(numbers.values())
+    assert found.served_weights == sum(math.prod(shape) for shape in shapes.values())

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from fedcore.architecture.sizes import Architecture
 from fedcore.errors import Fault
+from fedcore.plan.cost.allocation import Allocation
+from fedcore.plan.fedpipe.allocate import allocate_fleet
 from fedcore.plan.fedpipe.explain import needs
-from fedcore.plan.fedpipe.fleet import plans, read_scores
-from fedcore.plan.fedpipe.types import Allocation
+from fedcore.plan.fedpipe.scores import read_scores
 from fedcore.plan.planner import FleetPlan
 from fedcore.rounds.types import DELIVERED, Task
 from fedcore.spec.job import JobSpec
@@ -61,7 +62,7 @@ def assign_plans(job: Job, number: int, participants: Sequence[Participant]) -> 
         return
     for row in participants:
         allocation = allocations[row.device.name]
-        row.tailoring = allocation.tailoring(spec)
+        row.tailoring = allocation.overrides(spec)
         text = f"{row.device.name}{PLANNED}{allocation.why}; {needs(allocation)}"
         job_event(job, text, device=row.device)
     Participant.objects.bulk_update(participants, ["tailoring"])
@@ -91,4 +92,4 @@ def planned(job: Job, spec: JobSpec, participants: Sequence[Participant]) -> dic
         for slot, metrics in evaluations.values_list("slot", "metrics")
         if slot in names and (matrix_scores := read_scores(metrics, sizes))
     }
-    return plans(spec, sizes, candidates, scores)
+    return allocate_fleet(spec, sizes, candidates, scores)

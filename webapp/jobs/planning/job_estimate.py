@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fedcore.architecture.sizes import FP32_BYTES, architecture_of
 from fedcore.formats.codec_chain import PLAIN
 from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.device_plan import PHASES, DevicePlan
 from fedcore.plan.cost.kinds.table import payload_bytes
-from fedcore.plan.device_plan import PHASES, DevicePlan
 from fedcore.plan.planner import FleetPlan, Improvement, plan_fleet, updates_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.rules.method import training_devices
@@ -110,7 +110,7 @@ class Estimate:
     @property
     def energy_whole(self) -> bool:
         """Whether the joules include transfers and waiting, not only computing."""
-        return all(row.energy.whole for row in self.plan.fitting) if self.plan else False
+        return all(row.energy.complete for row in self.plan.fitting) if self.plan else False
 
     @property
     def without_watts(self) -> list[str]:
@@ -233,7 +233,7 @@ def _assumptions(
     if plan is None:
         return (f"the sizes of {spec.model.name} are unknown, so bytes and time are unknown",)
     notes = []
-    if any(row.planned for row in plan.fitting):
+    if any(row.allocation for row in plan.fitting):
         notes.append("FedPipe plans before its probe, with equal scores for all matrices")
     if any(device.link is ASSUMED_LINK for device in fitting):
         rate = units.si(ASSUMED_LINK.up_bps, "B/s")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fedcore.architecture.sizes import architecture_of
 from fedcore.errors import SpecError
 from fedcore.plan.cost.candidate import Candidate
+from fedcore.plan.cost.device_plan import DevicePlan
 from fedcore.plan.cost.energy import energy
-from fedcore.plan.device_plan import DevicePlan
-from fedcore.plan.per_device import by_their_options
+from fedcore.plan.per_device import plan_with_overrides
 from fedcore.spec.job import JobSpec
 from webapp.common import units
 from webapp.devices.models import Dataset
@@ -91,7 +91,7 @@ def prediction(job: Job) -> Prediction | None:
     rows = job.participants.select_related("device").prefetch_related("device__datasets")
     participants = [row for row in rows if row.device_id in trainings]
     candidates = [_candidate(spec, row, last.get(row.device_id)) for row in participants]
-    plans = by_their_options(spec, sizes, candidates)
+    plans = plan_with_overrides(spec, sizes, candidates)
     return Prediction(
         tuple(
             _device_prediction(plan, device, trainings[row.device_id])

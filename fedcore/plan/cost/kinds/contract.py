@@ -16,8 +16,8 @@ BF16_BYTES = 2.0
 class Training(Protocol):
     """A job's training on one device (``fedcore.plan.cost.workload.Workload``).
 
-    ``adapter`` holds the options of what trains. ``rank``, ``targets`` and ``own`` (the rank of
-    each matrix where they differ) are those of the LoRA that trains here, which may be the device's
+    ``adapter`` holds the options of what trains. ``rank``, ``targets`` and ``ranks`` (the rank of
+    each matrix if they differ) are those of the LoRA that trains here, which may be the device's
     personal one; without any, ``rank`` is 0. ``base_bytes``: of one frozen weight.
     """
 
@@ -30,7 +30,7 @@ class Training(Protocol):
     @property
     def targets(self) -> tuple[str, ...]: ...
     @property
-    def own(self) -> tuple[int, ...]: ...
+    def ranks(self) -> tuple[int, ...]: ...
     @property
     def base_bytes(self) -> float: ...
     @property
@@ -64,7 +64,7 @@ class AdapterCost:
     ``parameters``: weights of a job's artefact, by the model's sizes and the job's options.
     ``trained``: weights that learn on this device, those that it keeps for itself included.
     ``served``: of these, weights that travel down. ``update``: weights that travel up.
-    ``step``: needed FLOPs. ``saved``: the key of the coefficients in ``Tuning.kept``.
+    ``step``: needed FLOPs. ``saved``: the key of the coefficients in ``KernelCoefficients.saved``.
     ``encoder_layers``, ``decoder_layers``: those whose activations the backward pass keeps.
     ``encoder_is_fixed``: whether nothing in the encoder trains. ``block_numbers``: numbers kept per
     token of each feed-forward block beside the block's own. ``beside_base``: bytes of fp32 weights

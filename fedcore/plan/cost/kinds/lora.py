@@ -9,16 +9,16 @@ from fedcore.plan.cost.step_flops import StepCost, lora_cost, ranked_cost
 
 def trained(training: Training) -> int:
     """Weights of A and B of every adapted matrix."""
-    if not training.own:
+    if not training.ranks:
         return training.sizes.lora_parameters(training.rank, training.targets)
-    rows = zip(matrices(training.sizes), training.own, strict=True)
+    rows = zip(matrices(training.sizes), training.ranks, strict=True)
     return sum(row.per_rank * max(0, rank) for row, rank in rows)
 
 
 def step(training: Training, bottleneck_width: int = 0) -> StepCost:
     """FLOPs of a step, with bottlenecks of that width beside the LoRA (0: there are none)."""
-    if training.own:
-        return ranked_cost(training.sizes, training.own, bottleneck_width)
+    if training.ranks:
+        return ranked_cost(training.sizes, training.ranks, bottleneck_width)
     return lora_cost(training.sizes, training.rank, training.targets, bottleneck_width)
 
 
@@ -27,13 +27,13 @@ def _update(training: Training) -> int:
     if training.adapter.averaging.frozen_factor is None:
         return trained(training)
     rows = matrices(training.sizes)
-    ranks = training.own or [training.rank * (row.kind in training.targets) for row in rows]
+    ranks = training.ranks or [training.rank * (row.kind in training.targets) for row in rows]
     return sum(row.outputs * max(0, rank) for row, rank in zip(rows, ranks, strict=True))
 
 
 def _encoder_is_fixed(training: Training) -> bool:
-    rows = zip(matrices(training.sizes), training.own)  # noqa: B905 - no row where all are alike
-    return bool(training.own) and not any(row.encodes and rank >= 0 for row, rank in rows)
+    rows = zip(matrices(training.sizes), training.ranks)  # noqa: B905 - no row where all are alike
+    return bool(training.ranks) and not any(row.encodes and rank >= 0 for row, rank in rows)
 
 
 ROW = AdapterCost(
