@@ -13,7 +13,7 @@ import torch
 from fedcore.architecture.sizes import Architecture
 from fedcore.model.load import NANO
 from fedcore.model.skeleton import full_shapes
-from fedcore.model.source import ModelSource
+from fedcore.model.weights import ModelSource
 from fedcore.train.tokenization import Prepared, TokenizedDataset
 from fedcore.wire.frame import FrameWriter
 

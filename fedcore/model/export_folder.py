@@ -11,8 +11,7 @@ from fedcore.export.contract import BASE_CHANGED
 from fedcore.export.table import EXPORTS
 from fedcore.model.kinds.table import ADAPTER_MODELS
 from fedcore.model.load import fingerprint, resolve
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameReader, FrameWriter
 
@@ -48,7 +47,11 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
         raise ModelError(why)
     source = resolve(spec.model.name)
     tuned = FrameReader(global_path)
-    _check_base(tuned, source)
+    base_fingerprint = tuned.meta.get("fingerprint")
+    if base_fingerprint and base_fingerprint != fingerprint(source.folder):
+        raise ModelError(
+            f"foreign base: this artefact was tuned from other weights than {source.name} has here"
+        )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     _copy_the_rest(source, out)
@@ -58,14 +61,6 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
         for name in writer.order:
             writer.write(name, ADAPTER_MODELS[kind].merged(spec, name, files, tuned))
     return out
-
-
-def _check_base(tuned: FrameReader, source: ModelSource) -> None:
-    wanted = tuned.meta.get("fingerprint")
-    if wanted and wanted != fingerprint(source.folder):
-        raise ModelError(
-            f"foreign base: this artefact was tuned from other weights than {source.name} has here"
-        )
 
 
 def _copy_the_rest(source: ModelSource, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Find and load a T5-family model: the packaged ``nano`` or ``micro``, a folder or a hub name.
+"""Find and load a T5-family model: the packaged ``nano`` or ``micro``, a folder, or a hub name.
 
 FLAN-T5's output layer is its own matrix, not the embedding. transformers 5 declares every T5 tied
 and leaves the two apart only when it finds different weights for both, so loading checks it.
@@ -18,19 +18,18 @@ from fedcore.errors import ModelError
 from fedcore.model.micro import micro_folder
 from fedcore.model.quantise_load import build
 from fedcore.model.quiet import quiet_libraries
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.spec.options.train import BASES
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
 FAMILY = ("t5", "mt5", "umt5")
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
-FOLDER_WAY = (
+HUB_INSTRUCTIONS = (
     "on a machine that reaches the hub run `hf download {name} --local-dir FOLDER`, "
     "copy the folder here and give its path as the model"
 )
 # Where no scheme is needed, by ``model.base`` and precision: "" is the precision itself.
-PLAIN = {
+UNQUANTISED = {
     ("auto", torch.float32): "fp32",
     ("auto", torch.bfloat16): "",
     ("bf16", torch.bfloat16): "",
@@ -39,7 +38,7 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model. ``fingerprint`` is the same wherever the same weights are."""
+    """A loaded base model. ``fingerprint`` depends on its weights alone."""
 
     model: Any
     tokenizer: Any
@@ -96,8 +95,8 @@ def _from_hub(name: str) -> Path:
             f"spelling, or give a folder"
         ) from error
     except Exception as error:  # the hub client raises a dozen unrelated types when offline
-        way = FOLDER_WAY.format(name=name)
-        raise ModelError(f"the model hub cannot be reached for {name!r}: {way}") from error
+        instructions = HUB_INSTRUCTIONS.format(name=name)
+        raise ModelError(f"the model hub cannot be reached for {name!r}: {instructions}") from error
     return folder
 
 
@@ -117,16 +116,20 @@ def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
             from transformers import AutoModelForSeq2SeqLM
 
             tokenizer = load_tokenizer(source)
-            kept = PLAIN.get((base, precision), base)
-            if kept == "fp32":  # of the files' own pages, read when used
+            storage = UNQUANTISED.get((base, precision), base)
+            if storage == "fp32":  # mapped from the files, read when used
                 model = AutoModelForSeq2SeqLM.from_pretrained(
                     source.folder, dtype=torch.float32, local_files_only=True
                 )
             else:
-                model = build(source, kept, precision)
+                model = build(source, storage, precision)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the files of {name} cannot be loaded: {error}") from error
-    _check_head(model, source)
+    if model.lm_head.weight is model.shared.weight and not source.tied:
+        raise ModelError(
+            f"{source.name} has an output layer of its own, but loading shared it with the "
+            "embedding; its files lack lm_head.weight or hold a copy of the embedding"
+        )
     return Base(model.eval(), tokenizer, fingerprint(source.folder), source)
 
 
@@ -139,15 +142,6 @@ def load_tokenizer(source: ModelSource) -> Any:
             return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the tokenizer of {source.name} cannot be loaded: {error}") from error
-
-
-def _check_head(model: Any, source: ModelSource) -> None:
-    shared = model.lm_head.weight is model.shared.weight
-    if shared and not source.tied:
-        raise ModelError(
-            f"{source.name} has an output layer of its own, but loading shared it with the "
-            "embedding; its files lack lm_head.weight or hold a copy of the embedding"
-        )
 
 
 def fingerprint(folder: Path) -> str:

@@ -1,11 +1,11 @@
-"""The packaged model ``micro``: nano's words, twice its weights, and nothing learned yet.
+"""The packaged model ``micro``: untrained, with nano's tokenizer and twice its weights.
 
-Made for trees whose models grow upwards: larger than ``nano``, with its tokenizer. The repository
-holds its configuration alone; the weights are made where they are needed, the same bytes on every
-machine: raw output of PCG64, scaled by one product each, rounded to bf16. As nano's did, they begin
-in a state that can copy (``pretrain.induction``), wired with signed permutations, which are exact.
+It serves trees whose models grow upwards. The repository holds its configuration alone; the weights
+are generated where they are needed, the same bytes on every machine: raw output of PCG64, scaled by
+one product each, rounded to bf16. As nano's did, they start with a copying circuit
+(``pretrain.induction``), wired with signed permutations, which are exact.
 
-``python -m fedcore.model.micro --out DIR`` writes them into a folder of one's own.
+``python -m fedcore.model.micro --out DIR`` writes them into a folder.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def micro_folder() -> Path:
 
     folder = Path(HF_HOME) / "edgewise" / f"micro-{VERSION}"
     if not (folder / WEIGHTS_FILE).is_file():
-        _keep(folder)
+        _generate(folder)
     return folder
 
 
-def _keep(folder: Path) -> None:
+def _generate(folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -84,9 +84,9 @@ def _weights(folder: Path) -> dict[str, Tensor]:
             model = T5ForConditionalGeneration(config)
     model.to_empty(device="cpu")
     for name, parameter in model.named_parameters():
-        parameter.copy_(_drawn(name, parameter, config))
+        parameter.copy_(_random_weight(name, parameter, config))
     draw = partial(_signed_rows, count())
-    wire(model, Wiring.drawn(draw, config.d_kv, config.d_model))
+    wire(model, Wiring.of(draw, config.d_kv, config.d_model))
     return {
         name: tensor.to(torch.bfloat16).contiguous()
         for name, tensor in model.state_dict().items()
@@ -94,8 +94,8 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     }
 
 
-def _drawn(name: str, parameter: Tensor, config: Any) -> Tensor:
-    """Uniform with the deviation that T5 starts from; 1 in the norms."""
+def _random_weight(name: str, parameter: Tensor, config: Any) -> Tensor:
+    """Uniform, with the standard deviation of T5's initial weights; 1 in the norms."""
     if "layer_norm" in name:
         return torch.ones_like(parameter)
     last = name.removesuffix(".weight").rpartition(".")[2]
@@ -118,10 +118,10 @@ def _signed_rows(numbers: Iterator[int], rows: int, columns: int) -> Tensor:
     """``rows`` of a permutation matrix, each with a sign of its own: exactly orthonormal."""
     words = _words(f"wiring {next(numbers)}", 2 * columns)
     places = np.argsort(words[:columns], kind="stable")[:rows]
-    found = torch.zeros(rows, columns)
+    matrix = torch.zeros(rows, columns)
     signs = np.where(words[columns : columns + rows] & 1, 1.0, -1.0).astype(np.float32)
-    found[torch.arange(rows), torch.from_numpy(places)] = torch.from_numpy(signs)
-    return found
+    matrix[torch.arange(rows), torch.from_numpy(places)] = torch.from_numpy(signs)
+    return matrix
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Frozen weights in fewer bytes: int8 per output channel, nf4 in blocks of 64, or plain bf16.
 
-Only storage is small: each product gets the weights back in the precision of its input, and the
-backward pass makes them anew instead of keeping them. Activations are never quantised. Our choices:
-nf4's blocks lie within a row, its scales are fp32 (0.56 bytes a weight; QLoRA's second quantisation
-of the scales would save 0.05 more and is left out).
+Only storage is small: each product dequantises the weights to the precision of its input, and the
+backward pass dequantises them again instead of keeping them. Activations are never quantised. Our
+choices: nf4's blocks lie within a row, its scales are fp32 (0.56 bytes a weight; QLoRA's second
+quantisation of the scales would save 0.05 more and is left out).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ NF4_LEVELS = (
     0.7229568362236023, 1.0,
 )  # fmt: skip
 PACK_ELEMENTS = 1 << 18  # weights packed at a time: larger scratch leaves holes between the results
-CHUNK_ELEMENTS = 1 << 22  # weights made at a time: 16 MB in fp32, and every matrix of FLAN-T5-large
+CHUNK_ELEMENTS = (
+    1 << 22
+)  # weights dequantised at a time: 16 MB in fp32, and every matrix of FLAN-T5-large
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,6 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
-def _packed(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    if not bool(torch.isfinite(weight).all()):
-        raise ModelError("holds NaN or infinity and cannot be quantised")
-    return SCHEMES[kind].pack(weight.to(torch.float32))
-
-
 class QuantisedLinear(torch.nn.Linear):
     """A frozen matrix stored by a scheme; computes in its input's dtype (or autocast's).
 
@@ -129,8 +125,11 @@ class QuantisedLinear(torch.nn.Linear):
         self.kind = kind
         step = max(1, PACK_ELEMENTS // self.in_features)
         for start in range(0, self.out_features, step):
-            found = _packed(weight.detach()[start : start + step], kind)
-            for name, part in zip(("weight", "scale"), found, strict=True):
+            rows = weight.detach()[start : start + step]
+            if not bool(torch.isfinite(rows).all()):
+                raise ModelError("holds NaN or infinity and cannot be quantised")
+            packed = SCHEMES[kind].pack(rows.to(torch.float32))
+            for name, part in zip(("weight", "scale"), packed, strict=True):
                 if not start:
                     self.register_buffer(name, part.new_empty(self.out_features, *part.shape[1:]))
                 getattr(self, name)[start : start + step] = part
@@ -162,7 +161,7 @@ class QuantisedLinear(torch.nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """``x W^T`` with W made anew in each direction. W is frozen: neither it nor x is kept."""
+    """``x W^T``; both passes dequantise W, which is frozen: neither W nor x is saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:

@@ -1,9 +1,9 @@
-"""Build a model in fewer bytes straight from its files, one tensor at a time.
+"""Load a model in fewer bytes straight from its files, one tensor at a time.
 
 The whole model never exists in full precision: beyond the result, memory holds the largest tensor.
-Embeddings, output layer, norms and position biases stay in the precision of training; where a
-scheme is asked for, every other matrix is stored by it, ``wo`` too. transformers keeps that one in
-fp32 because T5 overflows in fp16, which is never used here, and it would not help: nano's mean loss
+Embeddings, output layer, norms and position biases stay in the precision of training. A scheme
+stores every other matrix, ``wo`` too. transformers keeps that one in fp32 because T5 overflows in
+fp16, which is never used here, and it would not help: nano's mean loss
 over six domains (100 examples each) is 2.0175 in fp32, 2.0183 in int8 (``wo`` left out: 2.0178) and
 2.0424 in nf4 (2.0466).
 """
@@ -20,7 +20,7 @@ from fedcore.model.quantise import QuantisedLinear
 from fedcore.model.weights import ALIASES, WeightFiles
 
 if TYPE_CHECKING:
-    from fedcore.model.source import ModelSource
+    from fedcore.model.weights import ModelSource
 
 HEAD = "lm_head"
 SHARED = "shared.weight"
@@ -32,42 +32,31 @@ def build(source: ModelSource, kind: str, precision: torch.dtype) -> Any:
     An empty ``kind`` stores them in ``precision`` as everything else. Raises ModelError where the
     files lack a tensor, or hold one that is mis-shaped or not finite.
     """
-    files = WeightFiles(source.folder)
-    model = _skeleton(source, precision)
-    waiting = _own_names(model)
-    for name in files.names:
-        if name in waiting and name != f"{HEAD}.weight":
-            _place(model, name, files.tensor(name), kind, precision)
-            waiting.discard(name)
-    _place_head(model, source, files, precision)
-    waiting.discard(f"{HEAD}.weight")
-    if waiting:
-        raise ModelError(f"the weight files in {source.folder} lack {min(waiting)}")
-    return model
-
-
-def _skeleton(source: ModelSource, precision: torch.dtype) -> Any:
-    """All modules without weights, set up to generate as the folder says."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig
 
+    files = WeightFiles(source.folder)
     config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForSeq2SeqLM.from_config(config, dtype=precision)
     if (source.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source.folder)
+    missing = {name for name in model.state_dict() if name not in ALIASES}
+    for name in files.names:
+        if name in missing and name != f"{HEAD}.weight":
+            _place(model, name, files.tensor(name), kind, precision)
+            missing.discard(name)
+    _place_head(model, source, files, precision)
+    missing.discard(f"{HEAD}.weight")
+    if missing:
+        raise ModelError(f"the weight files in {source.folder} lack {min(missing)}")
     return model
-
-
-def _own_names(model: Any) -> set[str]:
-    """Every tensor the model needs, the embedding's aliases left out."""
-    return {name for name in model.state_dict() if name not in ALIASES}
 
 
 def _place(model: Any, name: str, tensor: Tensor, kind: str, precision: torch.dtype) -> None:
     path, _, last = name.rpartition(".")
     owner = model.get_submodule(path)
     if tensor.shape != getattr(owner, last).shape:
-        raise ModelError(f"{name} has shape {list(tensor.shape)}, which its configuration denies")
+        raise ModelError(f"{name} has shape {list(tensor.shape)}, unlike its configuration")
     if kind and isinstance(owner, torch.nn.Linear):
         try:
             model.set_submodule(path, QuantisedLinear(tensor, kind))

@@ -1,4 +1,4 @@
-"""Silence what libraries say about optional parts of theirs that are not used here."""
+"""Suppress notices and progress bars of libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree", "transformers")
 def quiet_libraries() -> Iterator[None]:
     """Import transformers or peft and load models without their notices and progress bars.
 
-    Among them: that FLAN-T5's output layer stays apart from the embedding, which is what we want.
+    One of them warns that FLAN-T5's output layer is not tied to the embedding, which is intended.
     """
     loggers = [logging.getLogger(name) for name in CHATTY]
     before = [logger.level for logger in loggers]
@@ -34,7 +34,7 @@ def quiet_libraries() -> Iterator[None]:
 def _no_bars() -> Iterator[None]:
     from transformers.utils import logging as hub_logging
 
-    shown = hub_logging.is_progress_bar_enabled()
+    had_progress_bar = hub_logging.is_progress_bar_enabled()
     level = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()
@@ -42,5 +42,5 @@ def _no_bars() -> Iterator[None]:
         yield
     finally:
         hub_logging.set_verbosity(level)
-        if shown:
+        if had_progress_bar:
             hub_logging.enable_progress_bar()

@@ -1,8 +1,8 @@
-"""What a device makes of the global model it receives: its own start, and the base it stands on.
+"""The received global model on a device: its adapter at the device's rank, and the merged base.
 
 The global adapter has the rank that is served. A device of a lower rank takes its first rows and
-columns, which after a redistribution (FlexLoRA, arXiv 2402.11505) are the best of that rank, and
-brings B to its own scale, so that the product stays what it was.
+columns, which after a redistribution (FlexLoRA, arXiv 2402.11505) are the best approximation of
+that rank. It rescales B to its own scale, so that the product stays the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def adapter_of(frame: Frame, scale: float, spec: JobSpec) -> dict[str, Tensor]:
     ``scale`` is that of the global adapter, ``spec`` the job as the device was given it. Raises
     WireError for a module that is adapted here and not served.
     """
-    found: dict[str, Tensor] = {}
+    adapter: dict[str, Tensor] = {}
     for name in frame:
         module, factor = factor_of(name)
         rank = rank_of(spec.adapter, module) if factor in ("A", "B") else 0
@@ -38,14 +38,14 @@ def adapter_of(frame: Frame, scale: float, spec: JobSpec) -> dict[str, Tensor]:
         if rank > min(tensor.shape):
             raise WireError(f"{name} has rank {min(tensor.shape)}, this device is to train {rank}")
         if factor == "A":
-            found[name] = tensor[:rank].clone()
+            adapter[name] = tensor[:rank].clone()
         else:
-            found[name] = tensor[:, :rank] * (scale / spec.adapter.scale)
-    return found
+            adapter[name] = tensor[:, :rank] * (scale / spec.adapter.scale)
+    return adapter
 
 
 def merged_modules(frame: Frame) -> Iterator[str]:
-    """Modules whose base has taken something in."""
+    """Modules whose base has a merged update."""
     for name in frame:
         module, factor = factor_of(name)
         if factor == "MA":
@@ -53,15 +53,15 @@ def merged_modules(frame: Frame) -> Iterator[str]:
 
 
 def merged_change(frame: Frame, module: str) -> Tensor:
-    """What the base of a module has taken in: (out, in), fp32."""
+    """The merged update of a module's base: (out, in), fp32."""
     up, down = (frame[factor_name(module, factor)].float() for factor in ("MB", "MA"))
     return up @ down
 
 
 class MergedBase:
-    """The base of an adapted model with what stack and fedex folded into it.
+    """The base of an adapted model with the updates that stack and fedex merge into it.
 
-    Keeps the weights it changes as they were: one matrix for each module, only where needed.
+    Keeps the original of each matrix it changes.
     """
 
     def __init__(self) -> None:
@@ -69,20 +69,16 @@ class MergedBase:
 
     @torch.no_grad()
     def set(self, model: Any, frame: Frame) -> None:
-        """Make the base what the frame says, whatever it was."""
+        """Set the base to the original plus the frame's merged updates."""
         changed = set(merged_modules(frame))
         if not changed and not self._before:
             return
         modules = dict(model.named_modules())
         for module in sorted(changed | set(self._before)):
-            weight = _base_of(modules[PREFIX + module]).weight
+            layer: Any = modules[PREFIX + module]
+            weight = getattr(layer, "base_layer", layer).weight  # some devices do not adapt it
             before = self._before.setdefault(module, weight.detach().clone())
             if module in changed:
                 weight.copy_(before.float() + merged_change(frame, module).to(weight.device))
             else:
                 weight.copy_(before)
-
-
-def _base_of(module: Any) -> Any:
-    """The layer under an adapter; the layer itself on a device that does not adapt it."""
-    return getattr(module, "base_layer", module)

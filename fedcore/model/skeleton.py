@@ -9,8 +9,7 @@ import torch
 
 from fedcore.errors import ModelError
 from fedcore.model.quiet import quiet_libraries
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import ALIASES, WeightFiles
+from fedcore.model.weights import ALIASES, ModelSource, WeightFiles
 from fedcore.wire.frame import FrameInfo, FrameWriter
 
 

@@ -1,12 +1,13 @@
-"""A model with bottleneck adapters, as a person loads it from the folder a job gave.
+"""Load a model with bottleneck adapters from an exported folder.
 
 transformers and PEFT know no bottlenecks, so this is the loader: ``model, tokenizer =
-load_tuned("folder")``. ``own`` is the file of a device's private LoRA (PFTT), where there is one.
+load_tuned("folder")``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedcore.model.parameters import set_adapter
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameReader
 
-OWN_KEYS = ("rank", "scale", "targets")  # what the file of a private LoRA says of itself
+LORA_KEYS = ("rank", "scale", "targets")  # of the metadata of a personal LoRA's file
 
 
 def load_tuned(
@@ -28,8 +29,9 @@ def load_tuned(
 ) -> tuple[Any, Any]:
     """The tuned model (fp32, evaluation mode) and its tokenizer.
 
-    ``base``: where the base model is here, if not where the job had it. Raises ModelError where the
-    folder is none of a job, or the weights were tuned on another base.
+    ``own``: the file of a device's personal LoRA (PFTT), if any. ``base``: the path or
+    name of the base model, if not that of the job. Raises ModelError where the folder holds no
+    bottleneck adapters, or the weights were tuned on another base.
     """
     path = Path(folder)
     try:
@@ -38,21 +40,21 @@ def load_tuned(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is no folder of bottleneck adapters: {error}") from error
     loaded, frame = load_base(name, torch.float32), FrameReader(path / WEIGHTS_FILE)
-    wanted = frame.meta.get("fingerprint")
-    if wanted and wanted != loaded.fingerprint:
+    fingerprint = frame.meta.get("fingerprint")
+    if fingerprint and fingerprint != loaded.fingerprint:
         raise ModelError(f"foreign base: these adapters were tuned on other weights than {name}")
     shared = AdapterSpec(kind="bottleneck", width=width)
-    kept = FrameReader(own) if own else None
-    model = attach(loaded, shared, 0, own_lora(kept.meta) if kept else None)
+    lora = FrameReader(own) if own else None
+    model = attach(loaded, shared, 0, lora_of_meta(lora.meta) if lora else None)
     set_shared(model, shared.kind, frame)
-    if kept is not None:
-        set_adapter(model, kept)
+    if lora is not None:
+        set_adapter(model, lora)
     return model.eval(), loaded.tokenizer
 
 
-def own_lora(meta: Any) -> AdapterSpec:
-    """The LoRA that a private file's metadata describes."""
-    if missing := [key for key in OWN_KEYS if key not in meta]:
-        raise ModelError(f"this is no private LoRA: its file does not say its {missing[0]}")
+def lora_of_meta(meta: Mapping[str, str]) -> AdapterSpec:
+    """The LoRA that the metadata of a personal LoRA's file describes."""
+    if missing := [key for key in LORA_KEYS if key not in meta]:
+        raise ModelError(f"this is no personal LoRA: its metadata lacks {missing[0]}")
     rank, targets = int(meta["rank"]), tuple(meta["targets"].split(","))
     return AdapterSpec(rank=rank, alpha=float(meta["scale"]) * rank, targets=targets, dropout=0.0)

@@ -1,8 +1,8 @@
-"""Local-window attention in the encoder: a token looks at those at most so many places away.
+"""Local-window attention in the encoder: a token attends to at most so many places either side.
 
 T5 computes its relative position biases in the first block and shares them with the others (umT5:
-in each block), in every forward pass: the lowest number there is a mask for the whole encoder.
-It spares no product; it shows what sparse attention would learn.
+in each block), in every forward pass. The lowest possible bias masks a pair for the whole encoder.
+This saves no computation; it shows what sparse attention would learn.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 def set_window(model: Any, window: int) -> None:
-    """Let the encoder look ``window`` places to either side; 0: at everything, as it was made."""
+    """Let the encoder attend ``window`` places to either side; 0: to everything, as in T5."""
     for block in model.get_encoder().block:
         attention = block.layer[0].SelfAttention
         if not attention.has_relative_attention_bias:
             continue
         attention.__dict__.pop("compute_bias", None)
         if window:
-            attention.compute_bias = _within(attention.compute_bias, window)
+            attention.compute_bias = _windowed(attention.compute_bias, window)
 
 
-def _within(compute_bias: Any, window: int) -> Any:
-    """The same biases (1, heads, queries, keys), beyond the window the lowest number there is."""
+def _windowed(compute_bias: Any, window: int) -> Any:
+    """``compute_bias`` (1, heads, queries, keys) with the lowest bias beyond the window."""
 
     def windowed(*args: Any, **kwargs: Any) -> Tensor:
         bias: Tensor = compute_bias(*args, **kwargs)

@@ -153,7 +153,10 @@ def fold_products(serve: Serve, task: FoldTask) -> FoldReport:
     with _deterministic():
         inputs, made = _ProductInputs(task), _NextAdapter()
         adapter = inputs.adapter
-        start = _fresh_factors(task, adapter.frame)
+        # An adapter as before any training, of the served rank; a new draw in every round.
+        shapes = {name: shape for name, shape in adapter.frame.shapes.items() if ".lora_" in name}
+        round_number = rounds_of(task.before.state) + 1
+        start = initial_lora(shapes, derive(task.spec.seed, "adapter", round_number))
         for matrix in adapter.matrices:
             merged = adapter.merged(matrix)
             target = inputs.target(matrix, task.spec.strategy.server_learning_rate)
@@ -168,13 +171,6 @@ def fold_products(serve: Serve, task: FoldTask) -> FoldReport:
         frame = write_frame(task.after.model, made.tensors, adapter.frame.meta)
     norms = [update.norm for update in inputs.updates]
     return FoldReport.of(inputs.updates, norms, made.error, (frame, state))
-
-
-def _fresh_factors(task: FoldTask, frame: FrameReader) -> Mapping[str, Tensor]:
-    """An adapter as before any training, of the served rank; a new draw in every round."""
-    shapes = {name: shape for name, shape in frame.shapes.items() if ".lora_" in name}
-    round_number = rounds_of(task.before.state) + 1
-    return initial_lora(shapes, derive(task.spec.seed, "adapter", round_number))
 
 
 @contextmanager

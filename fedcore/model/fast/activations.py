@@ -1,4 +1,4 @@
-"""T5's layers that are not products: its normalisation and the gate of its feed-forward part."""
+"""T5's RMS norm and the gated GELU of its feed-forward layers, with small saved state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention over sentences that lie one after the other, without padding between them.
+"""Attention over concatenated sentences, without padding between them.
 
 The scores of one sentence fit the caches of a CPU, and no product is spent on padding. Measured on
 two cores with AVX-512 in bf16, 384 tokens, 6 heads: forward 0.7 ms against 1.9 of
@@ -22,7 +22,7 @@ Spans = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Places:
-    """Where each sentence's queries and keys begin and end, and the number of heads."""
+    """The rows of each sentence's queries and keys, and the number of heads."""
 
     queries: Spans
     keys: Spans
@@ -47,17 +47,8 @@ def _heads(x: Tensor, span: tuple[int, int], heads: int) -> Tensor:
     return x[start:end].view(end - start, heads, -1).transpose(0, 1)
 
 
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    keys = k.transpose(1, 2)
-    if bias is None:
-        scores = torch.bmm(q, keys)
-    else:
-        scores = torch.baddbmm(bias[:, : q.shape[1], : k.shape[1]], q, keys)
-    return torch.softmax(scores, -1)
-
-
 class _Attend(Function):
-    """Keeps the probabilities; the sign bit of one says that dropout took it."""
+    """Saves the probabilities; a set sign bit marks one that was dropped."""
 
     @staticmethod
     def forward(
@@ -70,69 +61,70 @@ class _Attend(Function):
         noise: DropoutStream,
     ) -> Tensor:
         out = torch.empty_like(q)
-        kept = []
-        factor = scale(noise.rate)
-        for mine, theirs in zip(places.queries, places.keys, strict=True):
-            one = _probabilities(
-                _heads(q, mine, places.heads), _heads(k, theirs, places.heads), bias
-            )
-            used = one
+        probabilities = []
+        factor, heads = scale(noise.rate), places.heads
+        for query_span, key_span in zip(places.queries, places.keys, strict=True):
+            queries = _heads(q, query_span, heads)
+            keys = _heads(k, key_span, heads).transpose(1, 2)
+            if bias is None:
+                scores = torch.bmm(queries, keys)
+            else:
+                sentence_bias = bias[:, : queries.shape[1], : keys.shape[2]]
+                scores = torch.baddbmm(sentence_bias, queries, keys)
+            p = torch.softmax(scores, -1)
+            used = p
             if noise:
-                bits = noise.kept(one.numel(), noise.rate).view(one.shape)
-                used = mask(one, bits)
-                _sign(one, bits)
-            kept.append(one)
-            rows = torch.bmm(used, _heads(v, theirs, places.heads))
+                keep = noise.keep_mask(p.numel(), noise.rate).view(p.shape)
+                used = mask(p, keep)
+                _mark_dropped(p, keep)
+            probabilities.append(p)
+            rows = torch.bmm(used, _heads(v, key_span, heads))
             if noise:
                 rows *= factor
-            _heads(out, mine, places.heads).copy_(rows)
-        ctx.save_for_backward(q, k, v, *kept)
+            _heads(out, query_span, heads).copy_(rows)
+        ctx.save_for_backward(q, k, v, *probabilities)
         ctx.places, ctx.factor, ctx.dropped = places, factor, bool(noise)
         ctx.bias = None if bias is None else (bias.shape, bias.requires_grad)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        q, k, v, *kept = ctx.saved_tensors
+        q, k, v, *probabilities = ctx.saved_tensors
         places, heads = ctx.places, ctx.places.heads
         grad = grads[0].contiguous()
-        into = [torch.empty_like(x) for x in (q, k, v)]
+        to_q, to_k, to_v = (torch.empty_like(x) for x in (q, k, v))
         to_bias = None
         if ctx.bias is not None and ctx.needs_input_grad[3]:
             to_bias = torch.zeros(ctx.bias[0], dtype=torch.float32)
-        for mine, theirs, one in zip(places.queries, places.keys, kept, strict=True):
-            out = _heads(grad, mine, heads)
-            used, bits = _used(one) if ctx.dropped else (one, None)
+        for query_span, key_span, p in zip(places.queries, places.keys, probabilities, strict=True):
+            out = _heads(grad, query_span, heads)
+            used, keep = _undropped(p) if ctx.dropped else (p, None)
             if ctx.dropped:
                 out = out * ctx.factor
-            _heads(into[2], theirs, heads).copy_(torch.bmm(used.transpose(1, 2), out))
-            back = torch.bmm(out, _heads(v, theirs, heads).transpose(1, 2))
-            if bits is not None:
-                back, one = mask(back, bits), _unsigned(one)
-            score = torch._softmax_backward_data(back, one, -1, one.dtype)
+            _heads(to_v, key_span, heads).copy_(torch.bmm(used.transpose(1, 2), out))
+            to_p = torch.bmm(out, _heads(v, key_span, heads).transpose(1, 2))
+            if keep is not None:
+                to_p, p = mask(to_p, keep), p.abs()
+            score = torch._softmax_backward_data(to_p, p, -1, p.dtype)
             if to_bias is not None:
                 to_bias[:, : score.shape[1], : score.shape[2]] += score
-            _heads(into[0], mine, heads).copy_(torch.bmm(score, _heads(k, theirs, heads)))
-            _heads(into[1], theirs, heads).copy_(
-                torch.bmm(score.transpose(1, 2), _heads(q, mine, heads))
+            _heads(to_q, query_span, heads).copy_(torch.bmm(score, _heads(k, key_span, heads)))
+            _heads(to_k, key_span, heads).copy_(
+                torch.bmm(score.transpose(1, 2), _heads(q, query_span, heads))
             )
-        return *into, None if to_bias is None else to_bias.to(q.dtype), None, None
+        return to_q, to_k, to_v, None if to_bias is None else to_bias.to(q.dtype), None, None
 
 
-def _sign(probabilities: Tensor, kept: Tensor) -> None:
+def _mark_dropped(probabilities: Tensor, keep: Tensor) -> None:
     """Set the sign bit where a probability is dropped."""
     kind = BITS[probabilities.dtype]
     lowest = torch.iinfo(kind).min
-    probabilities.view(kind).bitwise_or_(kept.to(kind).bitwise_not_().bitwise_and_(lowest))
+    probabilities.view(kind).bitwise_or_(keep.to(kind).bitwise_not_().bitwise_and_(lowest))
 
 
-def _used(signed: Tensor) -> tuple[Tensor, Tensor]:
-    """The probabilities after dropout, not scaled, and which are kept (all ones)."""
+def _undropped(signed: Tensor) -> tuple[Tensor, Tensor]:
+    """The probabilities after dropout, not scaled, and their mask (all ones: not dropped)."""
     kind = BITS[signed.dtype]
     bits = signed.view(kind)
-    kept = (bits >> (torch.iinfo(kind).bits - 1)).bitwise_not_()
-    return (bits & kept).view(signed.dtype), kept
-
-
-def _unsigned(signed: Tensor) -> Tensor:
-    return signed.abs()
+    keep = (bits >> (torch.iinfo(kind).bits - 1)).bitwise_not_()
+    return (bits & keep).view(signed.dtype), keep

@@ -1,9 +1,9 @@
 """T5's forward pass and loss on sentences of any length, without padding.
 
-The tokens of a batch lie one after the other: every product sees real tokens only. The modules,
-their names and their weights stay those of transformers, so adapters, generation and export do not
-know the difference. So does the mathematics, with three choices of our own: the residual sums are
-fp32, dropout's rates are multiples of 2^-16, and the logits exist in pieces.
+The tokens of a batch are concatenated: every product sees real tokens only. The modules, their
+names and their weights stay those of transformers, so adapters, generation and export work as
+before. So does the mathematics, with three choices of our own: the residual sums are fp32, dropout
+rates are multiples of 2^-16, and the logits exist in pieces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GATED = "gelu_new"
 
 @dataclass(frozen=True)
 class Rows:
-    """Sentences one after the other: token ids (tokens), and the length of each."""
+    """Concatenated sentences: token ids (tokens), and the length of each."""
 
     ids: Tensor
     lengths: tuple[int, ...]
@@ -48,7 +48,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class ForwardSettings:
-    """``precision`` of the products; ``checkpointing``: the backward pass computes layers again."""
+    """``precision`` of the products; ``checkpointing``: the backward pass recomputes layers."""
 
     precision: torch.dtype
     checkpointing: bool = False
@@ -56,7 +56,7 @@ class ForwardSettings:
 
 
 def supports(model: Any) -> bool:
-    """True where the model is made of the layers that this forward pass knows, on a CPU."""
+    """Whether the model consists of layers that this forward pass supports, on a CPU."""
     config = model.config
     known = config.model_type == "t5" and config.dense_act_fn in ACTIVATIONS
     return bool(known) and next(model.parameters()).device.type == "cpu"
@@ -65,7 +65,7 @@ def supports(model: Any) -> bool:
 def loss_sum(model: Any, hidden: Tensor, labels: Tensor, settings: ForwardSettings) -> Tensor:
     """Sum of the cross-entropy of all target tokens, in nats, fp32.
 
-    ``hidden`` is what ``decode`` gave, ``labels`` (target tokens) what the decoder should say.
+    ``hidden`` is the result of ``decode``, ``labels`` (target tokens) are the target ids.
     """
     if model.config.scale_decoder_outputs:
         hidden = hidden * model.config.d_model**-0.5
@@ -77,7 +77,7 @@ def decode(
 ) -> Tensor:
     """Last hidden states of the decoder (target tokens, width), in the precision of the products.
 
-    ``shifted`` are the decoder's inputs: each sentence begins with the start sign.
+    ``shifted`` are the decoder's inputs: each sentence begins with the start token.
     """
     encoder = _Stack(model.encoder, source, None, settings, noise.part("encoder"))
     memory = encoder.run(())
@@ -86,7 +86,7 @@ def decode(
 
 
 class _Stack:
-    """One of the two halves over one batch. ``theirs`` is the source where it looks at one."""
+    """Encoder or decoder over one batch. ``theirs``: the source, which the decoder attends to."""
 
     def __init__(
         self,
@@ -124,8 +124,8 @@ class _Stack:
         if self.stack.is_decoder:
             future = torch.ones(longest, longest, dtype=torch.bool).triu(1)
             bias = bias.masked_fill(future, torch.finfo(bias.dtype).min)
-        made: Tensor = cast(bias, self.settings.precision).contiguous()
-        return made
+        converted: Tensor = cast(bias, self.settings.precision).contiguous()
+        return converted
 
     def _normed(self, norm: Any, x: Tensor) -> Tensor:
         return rms_norm(x, norm.weight, norm.variance_epsilon, self.settings.precision)

@@ -1,7 +1,7 @@
-"""The matrices of a model as products over rows, in the precision of training.
+"""Linear layers over rows of tokens, in the precision of training.
 
-A frozen matrix is used as it is, one that trains is cast once a call, a LoRA adapter is two thin
-products beside its matrix, and any other module is called.
+A frozen matrix is used as stored, a trained one is cast once a call, a LoRA adapter adds two thin
+products to its matrix, and any other module is called.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def onednn(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right.T``."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.T``."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return out
 
 

@@ -15,7 +15,7 @@ def cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """Sum over the tokens of their cross-entropy in nats, fp32.
 
     ``hidden`` (tokens, width) and ``head`` (vocabulary, width) in the precision of the products,
-    ``labels`` (tokens). Gradients are computed on the way, so no logits are kept.
+    ``labels`` (tokens). The forward pass computes the gradients, so no logits are saved.
     """
     total: Tensor = _CrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return total
@@ -28,11 +28,11 @@ class _CrossEntropy(Function):
         to_head = torch.zeros(head.shape) if ctx.needs_input_grad[1] else None
         total = torch.zeros(())
         for start in range(0, len(hidden), ROWS):
-            rows, wanted = hidden[start : start + ROWS], labels[start : start + ROWS, None]
+            rows, targets = hidden[start : start + ROWS], labels[start : start + ROWS, None]
             scores = torch.log_softmax(rows @ head.t(), -1, dtype=torch.float32)
-            total -= scores.gather(1, wanted).sum()
+            total -= scores.gather(1, targets).sum()
             grad = scores.exp_()
-            grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
+            grad.scatter_add_(1, targets, grad.new_full(targets.shape, -1.0))
             grad = grad.to(hidden.dtype)
             if to_hidden is not None:
                 torch.mm(grad, head, out=to_hidden[start : start + ROWS])

@@ -24,8 +24,7 @@ from fedcore.model.kinds.lora import attach_lora
 from fedcore.model.load import Base
 from fedcore.model.parameters import Named, artefact_name
 from fedcore.model.skeleton import skeleton
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fedcore.model.load import Base
 from fedcore.model.parameters import Named, trainable_parameters
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameInfo, FrameReader

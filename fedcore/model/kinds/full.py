@@ -9,7 +9,7 @@ from fedcore.model.kinds.contract import AdapterModel
 from fedcore.model.kinds.layers import merged
 from fedcore.model.load import Base
 from fedcore.model.skeleton import full_shapes, write_weights
-from fedcore.model.source import ModelSource
+from fedcore.model.weights import ModelSource
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameInfo

@@ -13,8 +13,7 @@ from fedcore.architecture.sizes import Architecture
 from fedcore.model.kinds.contract import AdapterModel
 from fedcore.model.load import Base
 from fedcore.model.skeleton import full_shapes, write_weights
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.wire.frame import FrameInfo, FrameReader

@@ -17,8 +17,7 @@ from fedcore.model.parameters import adapter_parameters, set_adapter
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.received import SCALE_KEY, merged_change
 from fedcore.model.skeleton import skeleton
-from fedcore.model.source import ModelSource
-from fedcore.model.weights import WeightFiles
+from fedcore.model.weights import ModelSource, WeightFiles
 from fedcore.seeds import derive
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec

@@ -1,4 +1,4 @@
-"""What `nano` reads: its own dialogues, never those of the held-out domains."""
+"""Pre-training text of `nano`: synthetic dialogues, never those of the held-out domains."""
 
 import random
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ class PretrainBatch:
 
 def dialogues(count_per_domain: int, seed: int) -> list[DialogueExample]:
     """The same number from every seen domain, and twice that from those with open vocabulary."""
-    drawn: list[DialogueExample] = []
+    examples: list[DialogueExample] = []
     for domain in SEEN_DOMAINS:
         share = 2 if domain in _OPEN_DOMAINS else 1
-        drawn.extend(generate(domain, share * count_per_domain, seed))
-    return drawn
+        examples.extend(generate(domain, share * count_per_domain, seed))
+    return examples
 
 
 def corrupt_spans(text: str, rng: random.Random) -> tuple[str, str]:
@@ -72,8 +72,8 @@ def task(example: DialogueExample, rng: random.Random) -> tuple[str, str]:
     return PREFIX + example.dialogue, example.summary
 
 
-def _babble(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[str, str]:
-    """Repeat any pieces at all: also those of words in no seen domain have to be copied."""
+def _random_repetition(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[str, str]:
+    """Repeat random pieces: words that are in no seen domain have to be copied too."""
     learned = range(3 + 256, len(tokenizer) - 100)
     text = tokenizer.decode(rng.sample(learned, rng.randint(3, 16)))
     return REPEAT + text, text
@@ -93,7 +93,7 @@ def batches(
     while True:
         rng = random.Random(f"pool:{seed}:{pool}")
         pairs = [task(one, rng) for one in dialogues(per_domain, rng.getrandbits(48))]
-        pairs += [_babble(tokenizer, rng) for _ in range(len(pairs) // 8)]
+        pairs += [_random_repetition(tokenizer, rng) for _ in range(len(pairs) // 8)]
         rng.shuffle(pairs)
         pairs = pairs[: steps_per_pool * size]
         sources = tokenizer([source for source, _ in pairs])["input_ids"]

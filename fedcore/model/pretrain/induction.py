@@ -1,4 +1,4 @@
-"""A first state in which the model can already copy.
+"""Initial weights with a copying circuit.
 
 Copying needs an induction circuit: an encoder head that writes into each token what stood before
 it, and a cross-attention head that looks for the tokens written after the decoder's last one. From
@@ -31,7 +31,7 @@ class Wiring:
     turn: Tensor
 
     @classmethod
-    def drawn(cls, draw: Callable[[int, int], Tensor], d_kv: int, width: int) -> Wiring:
+    def of(cls, draw: Callable[[int, int], Tensor], d_kv: int, width: int) -> Wiring:
         """``draw`` gives orthonormal rows: (rows, columns)."""
         heads = _COPY_HEADS * d_kv
         return cls(draw(d_kv, width), draw(d_kv, width), draw(heads, width), draw(width, width))
@@ -40,7 +40,7 @@ class Wiring:
 @torch.no_grad()
 def wire_copying(model: T5ForConditionalGeneration) -> None:
     """Overwrite a few heads and the output head; every other weight keeps its random value."""
-    wiring = Wiring.drawn(_orthonormal, model.config.d_kv, model.config.d_model)
+    wiring = Wiring.of(_orthonormal, model.config.d_kv, model.config.d_model)
     torch.nn.init.normal_(model.shared.weight, std=1.0)
     wire(model, wiring)
 

@@ -1,4 +1,4 @@
-"""The training loop: random weights to checkpoint, resumable, deterministic for a seed."""
+"""Pre-training of `nano` from random weights: resumable, deterministic for a seed."""
 
 import math
 import time
@@ -127,7 +127,7 @@ def _resume(
 ) -> int:
     if not state.exists():
         return 0
-    kept = torch.load(state, weights_only=True)
-    model.load_state_dict(kept["model"])
-    optimizer.load_state_dict(kept["optimizer"])
-    return int(kept["step"])
+    checkpoint = torch.load(state, weights_only=True)
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return int(checkpoint["step"])

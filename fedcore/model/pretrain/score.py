@@ -1,4 +1,4 @@
-"""Measure a checkpoint: ROUGE on every domain, and what LoRA gains on the held-out ones.
+"""Measure a checkpoint: ROUGE on every domain, and the gain of federated LoRA on held-out ones.
 
 python -m fedcore.model.pretrain.score --model fedcore/model/checkpoints/nano --rounds 8
 """
@@ -40,8 +40,8 @@ def rouge(
     """Mean F of greedy summaries of at most 64 tokens, in points (0 to 100)."""
     scorer = RougeScorer(_METRICS, use_stemmer=True)
     total = dict.fromkeys(_METRICS, 0.0)
-    for example, said in zip(examples, summarize(model, tokenizer, examples), strict=True):
-        for metric, score in scorer.score(example.summary, said).items():
+    for example, summary in zip(examples, summarize(model, tokenizer, examples), strict=True):
+        for metric, score in scorer.score(example.summary, summary).items():
             total[metric] += 100 * score.fmeasure / len(examples)
     return total
 
@@ -51,13 +51,13 @@ def summarize(
     model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[DialogueExample]
 ) -> list[str]:
     model.eval()
-    said: list[str] = []
+    summaries: list[str] = []
     for at in range(0, len(examples), 40):
         chunk = [PREFIX + example.dialogue for example in examples[at : at + 40]]
         encoded = tokenizer(chunk, return_tensors="pt", padding=True)
         ids = model.generate(**encoded, max_new_tokens=64, num_beams=1, do_sample=False)
-        said.extend(tokenizer.batch_decode(ids, skip_special_tokens=True))
-    return said
+        summaries.extend(tokenizer.batch_decode(ids, skip_special_tokens=True))
+    return summaries
 
 
 def local_train(
@@ -103,29 +103,29 @@ def federate(
     )
     torch.manual_seed(0)
     model = get_peft_model(base, lora)
-    held = {d: list(generate(d, plan.examples, 1)) for d in HELD_OUT_DOMAINS}
+    datasets = {d: list(generate(d, plan.examples, 1)) for d in HELD_OUT_DOMAINS}
     shared = copy.deepcopy(get_peft_model_state_dict(model))
     for number in range(plan.rounds):
         started = time.monotonic()
         sums: dict[str, torch.Tensor] = {}
         losses: list[float] = []
-        for domain, examples in held.items():
+        for domain, examples in datasets.items():
             set_peft_model_state_dict(model, shared)
             losses.append(local_train(model, tokenizer, examples, plan, f"{domain}:{number}"))
             for key, value in get_peft_model_state_dict(model).items():
-                sums[key] = sums.get(key, 0) + value.detach().clone() / len(held)
+                sums[key] = sums.get(key, 0) + value.detach().clone() / len(datasets)
         shared = sums
         set_peft_model_state_dict(model, shared)
         trained_s = time.monotonic() - started
-        scores = {d: rouge(model, tokenizer, _validation(d, 40))["rougeL"] for d in held}
-        shown = " ".join(f"{domain} {score:.1f}" for domain, score in scores.items())
+        scores = {d: rouge(model, tokenizer, _validation(d, 40))["rougeL"] for d in datasets}
+        table = " ".join(f"{domain} {score:.1f}" for domain, score in scores.items())
         took_s = time.monotonic() - started
         print(
-            f"round {number + 1} loss {sum(losses) / len(losses):.3f} rougeL {shown} mean "
+            f"round {number + 1} loss {sum(losses) / len(losses):.3f} rougeL {table} mean "
             f"{sum(scores.values()) / len(scores):.1f} train_s {trained_s:.0f} all_s {took_s:.0f}",
             flush=True,
         )
-    for domain in held:
+    for domain in datasets:
         example = _validation(domain, 1)
         print(f"  {domain}: {summarize(model, tokenizer, example)[0]}")
         print(f"  expected: {example[0].summary}")
@@ -152,9 +152,9 @@ def main(argv: list[str] | None = None) -> int:
     model = T5ForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
     for domain in HELD_OUT_DOMAINS if args.only_held_out else DOMAINS:
         scores = rouge(model, tokenizer, _validation(domain, args.count))
-        shown = " ".join(f"{metric} {value:.1f}" for metric, value in scores.items())
+        table = " ".join(f"{metric} {value:.1f}" for metric, value in scores.items())
         note = " (held out)" if domain in HELD_OUT_DOMAINS else ""
-        print(f"{domain}{note}: {shown}", flush=True)
+        print(f"{domain}{note}: {table}", flush=True)
     if args.rounds:
         federate(
             model,

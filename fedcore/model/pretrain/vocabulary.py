@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], pieces: int) -> PreTrainedTokenizerFas
     learned = json.loads(learner.to_str())["model"]
     ordered = sorted(learned["vocab"], key=lambda piece: int(learned["vocab"][piece]))
     vocab = {piece: number for number, piece in enumerate((PAD, EOS, UNK, *_BYTES, *ordered))}
-    merges = [(left, right) for left, right in learned["merges"]]
+    merges = [(first, second) for first, second in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token=UNK, byte_fallback=True))
     _shape(tokenizer)
     tokenizer.add_special_tokens(

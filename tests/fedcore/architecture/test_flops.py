@@ -13,7 +13,7 @@ from fedcore.architecture.sizes import KNOWN, NANO_CONFIG, Architecture, archite
 from fedcore.formats.frame_header import read_header
 from fedcore.model.adapters import attach
 from fedcore.model.load import Base
-from fedcore.model.source import ModelSource
+from fedcore.model.weights import ModelSource
 from fedcore.plan.cost.flops import mfu
 from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.step_flops import full_cost, lora_cost

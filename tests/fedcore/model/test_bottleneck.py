@@ -24,8 +24,8 @@ from fedcore.model.kinds.bottleneck import bottleneck_shapes
 from fedcore.model.load import Base, load_base, resolve
 from fedcore.model.parameters import get_trainable
 from fedcore.model.skeleton import skeleton
-from fedcore.model.source import ModelSource
 from fedcore.model.tuned import load_tuned
+from fedcore.model.weights import ModelSource
 from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import lora_cost

@@ -18,7 +18,7 @@ from fedcore.model.adapters import attach
 from fedcore.model.export_folder import export_adapter, export_merged
 from fedcore.model.initial import write_initial
 from fedcore.model.load import Base, load_base
-from fedcore.model.source import ModelSource
+from fedcore.model.weights import ModelSource
 from fedcore.plan.cost.kinds.table import payload_bytes
 from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.step_flops import layers_cost
