@@ -31,9 +31,7 @@ NF4_LEVELS = (
     0.7229568362236023, 1.0,
 )  # fmt: skip
 PACK_ELEMENTS = 1 << 18  # weights packed at a time: larger scratch leaves holes between the results
-CHUNK_ELEMENTS = (
-    1 << 22
-)  # weights dequantised at a time: 16 MB in fp32, and every matrix of FLAN-T5-large
+CHUNK_ELEMENTS = 1 << 22  # dequantised at a time: 16 MB in fp32, any matrix of FLAN-T5-large
 
 
 @dataclass(frozen=True)
