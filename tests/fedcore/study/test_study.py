@@ -133,7 +133,7 @@ def test_data_file_generates_or_finds_examples(tmp_path: Path) -> None:
 
 
 def test_tuning_without_seeds_is_rejected() -> None:
-    with pytest.raises(SpecError, match="give seeds to tune on"):
+    with pytest.raises(SpecError, match="give seeds for tuning"):
         study_of(changed(tuning={}))
 
 
