@@ -65,7 +65,7 @@ def test_an_accepted_assignment_is_for_the_boot_that_accepted(training: Federati
     kitchen = training.pis[0]
     offer = kitchen.offers()[-1]
     kitchen.boot_id = "an older start"
-    assert "replaced by a newer start" in detail(kitchen.accept(offer), 409)
+    assert "a newer agent of this device has started" in detail(kitchen.accept(offer), 409)
     assert phase_of(offer) == "offered"
 
 
@@ -275,7 +275,7 @@ def test_a_new_start_gives_up_what_the_former_held(training: Federation) -> None
     job = training.job
     assert training.parts(job)["pi-kitchen", 1] == "expired"
     assert training.parts(job)["pi-kitchen", 2] == "offered"
-    assert "pi-kitchen, round 1: its agent was restarted" in training.log(job)
+    assert "pi-kitchen, round 1: the agent was restarted" in training.log(job)
     second = kitchen.take()
     assert (second["attempt"], second["assignment"]) == (2, kitchen.offers()[-1])
 

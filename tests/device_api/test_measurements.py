@@ -104,7 +104,7 @@ def test_work_that_is_not_ones_own_is_stopped(federation: Federation, whose: str
     assignment = str(uuid.uuid4()) if whose == "nobody's" else porch.take()["assignment"]
     answer = kitchen.presence(assignment).json()
     assert answer["cancel"] == [
-        {"assignment": assignment, "reason": "the server knows no such work"}
+        {"assignment": assignment, "reason": "the server knows no such assignment"}
     ]
 
 

@@ -121,7 +121,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
 
     monkeypatch.setattr(file_responses, "send_file", sending)
     monkeypatch.setattr(bodies, "SocketReader", taking)
-    monkeypatch.setattr(bodies, "LEAST_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MIN_BYTES", 1000)
     token = {"Authorization": f"Device {pi.enrolled.api_token}"}
     with httpx.Client(base_url=f"{served}{API}", headers=token) as client:
         url = f"/artefacts/{model.sha256}/"

@@ -290,12 +290,12 @@ def test_too_slow(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
 
 def test_how_slow_is_too_slow() -> None:
     pace = UploadPace(window_s=10.0, least_bps=100.0)
-    assert all(pace.saw(1.0, 0) for _ in range(9))
+    assert all(pace.add(1.0, 0) for _ in range(9))
     assert pace.patience_s == 1.0
-    assert pace.saw(1.0, 1000), "enough in this window"
-    assert all(pace.saw(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
-    assert not pace.saw(10.0, 999)
-    assert not UploadPace(10.0, 0.0).saw(10.0, 0), "nothing at all is too slow for any limit"
+    assert pace.add(1.0, 1000), "enough in this window"
+    assert all(pace.add(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
+    assert not pace.add(10.0, 999)
+    assert not UploadPace(10.0, 0.0).add(10.0, 0), "nothing at all is too slow for any limit"
 
 
 def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
@@ -310,7 +310,7 @@ def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
         return len(asked) < 3
 
     real = updates.admit
-    monkeypatch.setattr(updates, "still_held", over)
+    monkeypatch.setattr(updates, "renew", over)
     monkeypatch.setattr(updates, "admit", lambda *args: replace(real(*args), lease_s=0.0))
     headers = {
         "Content-Type": "application/offset+octet-stream",

@@ -109,7 +109,7 @@ def rewarded(done: Done) -> None:
     assert 0 <= found[0]["reward_after"] <= 1 and 0 < found[1]["reward_after"] <= 1
     assert -1 <= found[2]["reward_after"] <= 0
     log = [event["text"] for event in done.running.site.events_after(done.job["id"], 0)]
-    assert any("own reward" in text for text in log)
+    assert any(", reward " in text for text in log)
 
 
 EXACT_RULE = averaged(1e-6)

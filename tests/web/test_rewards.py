@@ -56,7 +56,7 @@ def test_report_and_csv_show_rewards(rewarded_job: Job, ada: Client) -> None:
     table = text.partition('id="own-rewards"')[2].partition("</table>")[0]
     cells = [cell.partition("</td>")[0].split(">")[-1] for cell in table.split("<td")[1:6]]
     assert cells == ["overlap", "0.150", "0.200", "0.170", "-0.030"]
-    assert "the training of 0 of 3 devices raised their own reward" in text
+    assert "training raised the reward of 0 of 3 devices" in text
     answer = ada.get(reverse("api-job-report-csv", args=[rewarded_job.pk]))
     rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
     assert [rows[0][name] for name in ("reward", "reward_before", "reward_after")] == [

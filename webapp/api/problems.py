@@ -61,7 +61,13 @@ def problem_response(error: Exception, _context: dict[str, Any]) -> Response | N
         return None
     set_rollback()
     status, detail, faults = known
-    headers = _headers(error)
+    headers: dict[str, str] = {}
+    if getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = str(error.auth_header)  # type: ignore[attr-defined]
+    wait = getattr(error, "wait", None)
+    if wait:
+        headers["Retry-After"] = str(max(1, int(wait)))
+    headers = headers
     response = Response(document(status, detail, faults), status=status, headers=headers)
     response.content_type = CONTENT_TYPE
     return response
@@ -102,13 +108,3 @@ def faults_in(detail: Any, path: str = "") -> Iterator[Fault]:
 
 def _text(detail: Any) -> str:
     return "; ".join(str(fault) for fault in faults_in(detail)) or "refused"
-
-
-def _headers(error: Exception) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    if getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = str(error.auth_header)  # type: ignore[attr-defined]
-    wait = getattr(error, "wait", None)
-    if wait:
-        headers["Retry-After"] = str(max(1, int(wait)))
-    return headers

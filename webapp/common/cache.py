@@ -1,4 +1,4 @@
-"""The cache only makes things faster: while Redis is away, every look-up is a miss."""
+"""A cache that tolerates an unreachable Redis: every lookup is then a miss."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ def _tolerant(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, *args, **kwargs)
         except (RedisError, OSError) as error:
-            log.warning("the cache is away, %s answers as if it were empty: %s", name, error)
+            log.warning(
+                "the cache cannot be reached, %s returns as if it were empty: %s", name, error
+            )
             return fallback(*args, **kwargs)
 
     return call
 
 
 class TolerantRedisCache(RedisCache):
-    """Django's Redis cache, minus its errors."""
+    """Django's Redis cache without its connection errors."""
 
     get = _tolerant("get", lambda _key, default=None, **_rest: default)
     set = _tolerant("set", lambda *_args, **_rest: None)

@@ -1,4 +1,4 @@
-"""Rows as a CSV file that a spreadsheet opens without running anything in it."""
+"""CSV files whose cells a spreadsheet does not run as formulas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from django.http import HttpResponse
 
-# A cell that begins so is a formula to a spreadsheet.
+# A spreadsheet takes a cell with such a first character for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated, CRLF, empty where a value is None."""
+    """Comma-separated, CRLF; None is an empty cell."""
     out = io.StringIO()
     csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
     return out.getvalue()
@@ -27,8 +27,8 @@ def _cell(value: object) -> object:
 
 
 def csv_response(rows: Iterable[Sequence[object]], name: str) -> HttpResponse:
-    """The file as a download; ``name`` without ending, made safe for every system."""
+    """The file as a download. ``name``: without extension; made safe for every system."""
     safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "export"
-    made = HttpResponse(csv_text(rows), content_type="text/csv; charset=utf-8")
-    made["Content-Disposition"] = f'attachment; filename="{safe}.csv"'
-    return made
+    response = HttpResponse(csv_text(rows), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{safe}.csv"'
+    return response

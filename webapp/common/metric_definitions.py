@@ -1,4 +1,4 @@
-"""Every value a sample may carry: its unit, and what a page says it means."""
+"""Values of samples and reports: label, unit and bounds of each."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from fedcore.spec.checks import shown
 from fedcore.spec.options.method import FEDPIPE_SCORES
 
-# No quantity here comes near it; an integer beyond every float would break whoever adds it up.
+# Far above every quantity here; larger integers would overflow sums of floats.
 LARGEST = 1e30
-LONGEST_TEXT = 200
+MAX_TEXT = 200
 # A device is one machine, of at most twice the power of the largest server with eight cards
 # (10.2 kW: NVIDIA DGX H100/H200 user guide), and an assignment takes days at most.
-MOST_WATTS = 20_000.0
-MOST_JOULES = MOST_WATTS * 7 * 86_400
-LONGEST_TRIP_S = 600.0
-MOST_REWARD = 1e6
+MAX_WATTS = 20_000.0
+MAX_JOULES = MAX_WATTS * 7 * 86_400
+MAX_RTT_S = 600.0
+MAX_REWARD = 1e6
 PARTS = ("compute_j", "communication_j", "waiting_j")
 TOTALS = ("energy_j", "energy_estimated_j")
 
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """``low`` and ``high`` bound what is believed; ``unit`` is what an axis shows.
+    """``low``, ``high``: bounds of plausible values; ``unit``: for a chart's axis.
 
-    ``rolled`` says what one value of several is: their mean, their sum or the highest.
+    ``rolled``: how the roll-up merges values ("mean", "sum" or "highest").
     """
 
     label: str
@@ -40,7 +40,7 @@ class MetricDefinition:
 METRICS: dict[str, MetricDefinition] = {
     "step": MetricDefinition("Step", "", rolled="highest"),
     "loss": MetricDefinition("Training loss", "nats per token"),
-    "reward": MetricDefinition("Mean reward of the samples of this round", "", low=-MOST_REWARD),
+    "reward": MetricDefinition("Mean reward of the samples of this round", "", low=-MAX_REWARD),
     "learning_rate": MetricDefinition("Learning rate", ""),
     "tokens": MetricDefinition("Tokens, padding not counted", "tokens", rolled="sum"),
     "tokens_per_s": MetricDefinition("Throughput, padding not counted", "tokens/s"),
@@ -56,16 +56,16 @@ METRICS: dict[str, MetricDefinition] = {
     "peak_memory_bytes": MetricDefinition("Peak memory", "B", rolled="highest"),
     "memory_bytes": MetricDefinition("Memory of the agent", "B"),
     "cpu_percent": MetricDefinition("CPU of the agent", "% of one core"),
-    # Measured by a sensor; the second where there is none and the device's profile says its power.
-    "watts": MetricDefinition("Power", "W", high=MOST_WATTS),
-    "watts_estimated": MetricDefinition("Power, estimated from the profile", "W", high=MOST_WATTS),
+    # By a sensor; without one, estimated from the power in the device's profile.
+    "watts": MetricDefinition("Power", "W", high=MAX_WATTS),
+    "watts_estimated": MetricDefinition("Power, estimated from the profile", "W", high=MAX_WATTS),
     "energy_j": MetricDefinition(
-        "Energy since the last sample", "J", high=MOST_JOULES, rolled="sum"
+        "Energy since the last sample", "J", high=MAX_JOULES, rolled="sum"
     ),
     "energy_estimated_j": MetricDefinition(
-        "Energy since the last sample, estimated", "J", high=MOST_JOULES, rolled="sum"
+        "Energy since the last sample, estimated", "J", high=MAX_JOULES, rolled="sum"
     ),
-    "rtt_s": MetricDefinition("Round-trip time to the server", "s", high=LONGEST_TRIP_S),
+    "rtt_s": MetricDefinition("Round-trip time to the server", "s", high=MAX_RTT_S),
     "retransfer_bytes": MetricDefinition(
         "Sent or received again since the last sample", "B", rolled="sum"
     ),
@@ -76,38 +76,42 @@ METRICS: dict[str, MetricDefinition] = {
 }
 
 
-# What a device reports of a whole assignment; other names may carry a number or a short text.
+# Values of a report on a whole assignment; other names may have a number or a short text.
 REPORTED: dict[str, MetricDefinition] = {
     **{name: METRICS[name] for name in ("loss", "tokens", "flops", "mfu", "mfu_peak_flops")},
     "peak_memory_bytes": METRICS["peak_memory_bytes"],
     "rouge1": MetricDefinition("ROUGE-1", "F1 in percent", high=100.0),
     "rouge2": MetricDefinition("ROUGE-2", "F1 in percent", high=100.0),
     "rougeL": MetricDefinition("ROUGE-L", "F1 in percent", high=100.0),
-    # Of the device's own model, where the method gives it one.
-    "personal_loss": MetricDefinition("Loss of the device's own model", "nats per token"),
-    "personal_rouge1": MetricDefinition("ROUGE-1 of its own model", "F1 in percent", high=100.0),
-    "personal_rouge2": MetricDefinition("ROUGE-2 of its own model", "F1 in percent", high=100.0),
-    "personal_rougeL": MetricDefinition("ROUGE-L of its own model", "F1 in percent", high=100.0),
-    # Of PFIT: of samples, and of the validation part by the received model and by the device's own.
+    # Of the device's personalised model, where the method has one.
+    "personal_loss": MetricDefinition("Loss of the personalised model", "nats per token"),
+    "personal_rouge1": MetricDefinition(
+        "ROUGE-1 of the personalised model", "F1 in percent", high=100.0
+    ),
+    "personal_rouge2": MetricDefinition(
+        "ROUGE-2 of the personalised model", "F1 in percent", high=100.0
+    ),
+    "personal_rougeL": MetricDefinition(
+        "ROUGE-L of the personalised model", "F1 in percent", high=100.0
+    ),
+    # PFIT: of samples, and of validation summaries by the received and by the trained model.
     "reward": METRICS["reward"],
-    "reward_before": MetricDefinition("Reward of the received model", "", low=-MOST_REWARD),
-    "reward_after": MetricDefinition("Reward of the device's own model", "", low=-MOST_REWARD),
+    "reward_before": MetricDefinition("Reward of the received model", "", low=-MAX_REWARD),
+    "reward_after": MetricDefinition("Reward of the trained model", "", low=-MAX_REWARD),
     "steps": MetricDefinition("Steps", ""),
     "examples": MetricDefinition("Examples", ""),
     "seconds": MetricDefinition("Time", "s"),
     "download_s": MetricDefinition("Download", "s"),
     "upload_s": MetricDefinition("Upload", "s"),
     "wait_s": MetricDefinition("Waiting for the server", "s"),
-    # Energy of the whole assignment by a sensor, or estimated, and its parts by what was going on.
-    "energy_j": MetricDefinition("Energy", "J", high=MOST_JOULES),
+    # Energy of the whole assignment by a sensor or estimated, and its parts by activity.
+    "energy_j": MetricDefinition("Energy", "J", high=MAX_JOULES),
     "energy_estimated_j": MetricDefinition(
-        "Energy, estimated from the profile", "J", high=MOST_JOULES
+        "Energy, estimated from the profile", "J", high=MAX_JOULES
     ),
-    "compute_j": MetricDefinition("Energy while computing", "J", high=MOST_JOULES),
-    "communication_j": MetricDefinition(
-        "Energy while sending and receiving", "J", high=MOST_JOULES
-    ),
-    "waiting_j": MetricDefinition("Energy while waiting", "J", high=MOST_JOULES),
+    "compute_j": MetricDefinition("Energy while computing", "J", high=MAX_JOULES),
+    "communication_j": MetricDefinition("Energy while sending and receiving", "J", high=MAX_JOULES),
+    "waiting_j": MetricDefinition("Energy while waiting", "J", high=MAX_JOULES),
     # Bytes counted at the socket, headers included.
     "net_up_bytes": MetricDefinition("Sent", "B"),
     "net_down_bytes": MetricDefinition("Received", "B"),
@@ -115,7 +119,7 @@ REPORTED: dict[str, MetricDefinition] = {
     "rtt_s": METRICS["rtt_s"],
 }
 PHASES_KEY = "phase_s"
-# Values by a name of their own each: seconds of a phase, FedPipe's score of a matrix.
+# Objects of named values: seconds of a phase, FedPipe's score of a matrix.
 GROUPS: Mapping[str, tuple[str, MetricDefinition]] = {
     PHASES_KEY: ("seconds", METRICS["load_s"]),
     FEDPIPE_SCORES: ("scores", MetricDefinition("Sensitivity of a matrix", "")),
@@ -123,7 +127,7 @@ GROUPS: Mapping[str, tuple[str, MetricDefinition]] = {
 
 
 def faults_of(values: Mapping[str, object]) -> list[str]:
-    """What is wrong with a sample's values: unknown names, no number, out of range."""
+    """Faults of a sample's values: unknown name, not a number, out of range."""
     faults = []
     for name, value in values.items():
         metric = METRICS.get(name)
@@ -132,7 +136,7 @@ def faults_of(values: Mapping[str, object]) -> list[str]:
 
 
 def report_faults(values: Mapping[str, object]) -> list[str]:
-    """What is wrong with the metrics of a report."""
+    """Faults of the metrics of a report."""
     faults = []
     for name, value in values.items():
         if name in GROUPS and isinstance(value, dict):
@@ -145,22 +149,21 @@ def report_faults(values: Mapping[str, object]) -> list[str]:
             faults.append(_fault(name, value, REPORTED[name]))
         else:
             faults.append(_unknown_fault(name, value))
-    found = [fault for fault in faults if fault]
-    return found or _energy_faults(values)
+    return [fault for fault in faults if fault] or _energy_faults(values)
 
 
 def _energy_faults(values: Mapping[str, Any]) -> list[str]:
-    """Parts without a total, or that do not sum to it. All values are numbers in range."""
-    told = [name for name in TOTALS if name in values]
+    """Parts without a total, or with another sum. All values must be valid numbers."""
+    totals = [name for name in TOTALS if name in values]
     parts = [name for name in PARTS if name in values]
     if not parts:
         return []
-    if len(told) != 1:
+    if len(totals) != 1:
         return [f"{', '.join(parts)} need one of {' and '.join(TOTALS)}"]
-    total, whole = float(values[told[0]]), math.fsum(values[name] for name in parts)
-    if len(parts) == len(PARTS) and math.isclose(total, whole, rel_tol=0.01, abs_tol=1.0):
+    total, parts_j = float(values[totals[0]]), math.fsum(values[name] for name in parts)
+    if len(parts) == len(PARTS) and math.isclose(total, parts_j, rel_tol=0.01, abs_tol=1.0):
         return []
-    return [f"{told[0]} is {total:g} J where {', '.join(PARTS)} sum to {whole:g} J"]
+    return [f"{totals[0]} is {total:g} J where {', '.join(PARTS)} sum to {parts_j:g} J"]
 
 
 def _fault(name: str, value: object, metric: MetricDefinition) -> str:
@@ -174,7 +177,7 @@ def _fault(name: str, value: object, metric: MetricDefinition) -> str:
 
 def _unknown_fault(name: str, value: object) -> str:
     if isinstance(value, str):
-        return "" if len(value) <= LONGEST_TEXT else f"{name} is over {LONGEST_TEXT} characters"
+        return "" if len(value) <= MAX_TEXT else f"{name} is over {MAX_TEXT} characters"
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:

@@ -28,5 +28,5 @@ def document(status: int, detail: str, faults: Sequence[Fault] = ()) -> dict[str
 
 
 def _clean(text: str) -> str:
-    """Without lone surrogates, which a refused input may hold and UTF-8 cannot."""
+    """Replaces lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Which of the installed packages' static files the site has no use for."""
+"""Static files of installed packages that the site does not need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from django.contrib.staticfiles.apps import StaticFilesConfig
 
 
 class StaticFiles(StaticFilesConfig):
-    """The API has one page of documentation (Swagger) and no pages of Django REST framework."""
+    """Excludes Redoc and the pages of Django REST framework: the API is shown with Swagger."""
 
     ignore_patterns = [*StaticFilesConfig.ignore_patterns, "redoc", "rest_framework"]

@@ -1,7 +1,7 @@
-"""The site's own queues: what web processes ask the coordinator and the aggregation workers to do.
+"""The site's Celery queues, by which web processes reach coordinator and aggregation workers.
 
-Messages only say "look": the rows say what is to be done. One that is lost because the broker is
-down is made good by the reconcile pass, so a failed send is logged and answered with False.
+A message is only a trigger; the rows say what to do. The reconcile pass replaces lost messages, so
+a failed send is logged and returns False.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ app.conf.update(
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Late acknowledgement is not used, so nothing waits here long enough to be delivered twice.
+    # Tasks are acknowledged early, so no visibility timeout delivers one twice.
     broker_transport_options={
         "global_keyprefix": "edgewise.",
         "socket_connect_timeout": 3,
         "socket_timeout": 30,
         "health_check_interval": 25,
     },
-    # A reconcile pass that nobody took before the next one is due is worthless.
+    # A reconcile pass expires when the next one is due.
     beat_schedule={
         "reconcile": {
             "task": RECONCILE,
@@ -78,7 +78,7 @@ app.conf.update(
 
 
 class Publisher(Protocol):
-    """Something that carries a message to the workers."""
+    """Sends a message to the workers."""
 
     def __call__(self, name: str, args: tuple[Any, ...]) -> None: ...
 
@@ -93,12 +93,12 @@ def publish(name: str, args: tuple[Any, ...]) -> None:
     )
 
 
-# Replaced by an outbox in tests.
+# Tests replace it by an outbox.
 publisher: Publisher = publish
 
 
 def send(name: str, *args: Any) -> bool:
-    """Ask the workers for something now. False where the broker could not be reached."""
+    """Send a message now. False if the broker cannot be reached."""
     try:
         publisher(name, args)
     except BROKER_ERRORS as error:
@@ -108,5 +108,5 @@ def send(name: str, *args: Any) -> bool:
 
 
 def send_after_commit(name: str, *args: Any) -> None:
-    """Ask once the current transaction is committed; at once outside of one."""
+    """Send a message after the current transaction commits; at once outside of one."""
     transaction.on_commit(partial(send, name, *args))

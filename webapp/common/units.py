@@ -1,4 +1,4 @@
-"""Numbers for people: three significant digits, SI units, short durations."""
+"""Numbers as text: three significant digits, SI units, short durations."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from datetime import datetime
 from django.utils import timezone
 
 NONE = "–"
-# No quantity here comes near it.
+# Far above every quantity here.
 LARGEST = 1e30
 SI = ("", "k", "M", "G", "T", "P", "E")
 SMALL = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
 def number(value: object) -> float | None:
-    """The finite number, or None for what is missing or what a device reported in its place."""
+    """A finite number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def plausible(value: object, low: float = 0.0, high: float = math.inf) -> float | None:
-    """The number where it lies in [low, high], else None: a page never shows an absurd figure."""
+    """The number if it is in [low, high], else None."""
     read = number(value)
     return read if read is not None and low <= read <= min(high, LARGEST) else None
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """``value`` with that many significant digits, no exponent up to a million."""
+    """``value`` with ``digits`` significant digits; no exponent below a million."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else NONE
     rounded = float(f"{value:.{digits - 1}e}")

@@ -1,7 +1,6 @@
-"""Wake-ups for live pages. They carry nothing: a page reads the rows behind its own cursors.
+"""Wake-up messages for live pages. They carry no data: a page reads the rows after its cursors.
 
-They are sent by a thread of their own, so that no request and no decision waits for them, and what
-comes in a burst is said once.
+A thread of its own sends them, so that no request waits for the broker, and bursts are merged.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -24,7 +22,7 @@ from webapp.common.task_queue import BROKER_ERRORS
 log = logging.getLogger(__name__)
 
 FLEET_GROUP = "fleet"
-GATHER_S = 0.05  # pages are sent four messages a second at most
+MERGE_S = 0.05  # wake-ups within this time are merged
 
 
 def job_group(job_id: UUID) -> str:
@@ -48,43 +46,41 @@ def wake_fleet() -> None:
 
 
 def _wake(*groups: str) -> None:
-    transaction.on_commit(partial(_send, groups))
-
-
-def _send(groups: tuple[str, ...]) -> None:
-    sender(groups)
+    transaction.on_commit(lambda: sender(groups))
 
 
 class Waker:
-    """Sends from a thread that starts with the first wake-up of its process."""
+    """Sends from a thread that starts with the first wake-up of the process."""
 
     def __init__(self) -> None:
         self._pid = 0
         self._lock = threading.Lock()
         self._due: set[str] = set()
-        self._something = threading.Event()
+        self._pending = threading.Event()
 
     def __call__(self, groups: Iterable[str]) -> None:
         if self._pid != os.getpid():  # threads do not survive a fork
-            self._begin()
+            self._start()
         with self._lock:
             self._due.update(groups)
-        self._something.set()
+        self._pending.set()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._pid = os.getpid()
-        self._lock, self._due, self._something = threading.Lock(), set(), threading.Event()
+        self._lock, self._due, self._pending = threading.Lock(), set(), threading.Event()
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
     def _run(self) -> None:
-        loop = asyncio.new_event_loop()  # one for good: the layer keeps its connection with it
+        loop = (
+            asyncio.new_event_loop()
+        )  # one for all messages, as the layer keeps its connection in it
         while True:
-            self._something.wait()
-            self._something.clear()
+            self._pending.wait()
+            self._pending.clear()
             with self._lock:
                 groups, self._due = self._due, set()
             loop.run_until_complete(publish(groups))
-            time.sleep(GATHER_S)
+            time.sleep(MERGE_S)
 
 
 async def publish(groups: Iterable[str]) -> None:
@@ -95,11 +91,11 @@ async def publish(groups: Iterable[str]) -> None:
         for group in groups:
             await layer.group_send(group, {"type": "wake"})
     except BROKER_ERRORS as error:
-        # A page also looks by itself every few seconds, so it is late by that much and no more.
-        log.warning("live pages were not woken, the broker is down: %s", error)
+        # Pages also poll every few seconds, so they are late by no more than that.
+        log.warning("live pages were not woken because the broker is down: %s", error)
 
 
-# Replaced in tests, whose layer lives in the memory of one event loop, by ``at_once``.
+# Tests replace it by ``at_once``: their in-memory layer belongs to one event loop.
 sender: Callable[[Iterable[str]], None] = Waker()
 
 

@@ -1,13 +1,12 @@
-"""Old samples become fewer: one for ten seconds, later one for a minute, in the end none.
+"""Roll-up of old samples: to one per 10 s, later to one per minute; finally they are deleted.
 
-Several samples of one device, of one assignment and of one stretch of time become the last of them,
-with values that stand for all: sums stay sums, rates become means, the highest stays the highest.
-Nothing of the time they tell of goes, so a chart has no holes.
+Samples of one device, assignment and interval are merged into the last of them: sums are added,
+rates averaged, maxima kept. Every interval keeps a sample, so charts have no gaps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
@@ -19,12 +18,13 @@ from webapp.common.metric_definitions import METRICS
 from webapp.jobs.models import Event
 from webapp.telemetry.models import Sample
 
-AT_ONCE = 20_000  # samples read in one pass; the next one goes on
+MAX_SAMPLES = 20_000  # read in one pass; the next one continues
+BATCH = 500
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Samples of ``source_s`` that are older than ``after_h`` become one for each ``span_s``."""
+    """Samples of ``source_s`` older than ``after_h`` are merged to one per ``span_s``."""
 
     source_s: int
     span_s: int
@@ -39,56 +39,51 @@ def resolutions() -> tuple[Resolution, Resolution]:
 
 
 def combine(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """One sample's values for those of several, oldest first."""
-    names = dict.fromkeys(name for item in values for name in item)
-    return {name: _one(name, [item[name] for item in values if name in item]) for name in names}
-
-
-def _one(name: str, numbers: list[float]) -> float:
-    how = METRICS[name].rolled if name in METRICS else "mean"
-    if how == "sum":
-        return sum(numbers)
-    return max(numbers) if how == "highest" else fmean(numbers)
+    """The values of a merged sample; ``values`` are the samples', oldest first."""
+    combined: dict[str, float] = {}
+    for name in dict.fromkeys(name for item in values for name in item):
+        numbers = [item[name] for item in values if name in item]
+        rule = METRICS[name].rolled if name in METRICS else "mean"
+        if rule == "sum":
+            combined[name] = sum(numbers)
+        else:
+            combined[name] = max(numbers) if rule == "highest" else fmean(numbers)
+    return combined
 
 
 def roll_up(now: datetime) -> int:
-    """One pass over what is old enough; returns how many samples went into others."""
-    return sum(_roll(level, now - timedelta(hours=level.after_h)) for level in resolutions())
+    """One pass over old samples; returns the number of samples merged into others."""
+    return sum(_merge_samples(item, now - timedelta(hours=item.after_h)) for item in resolutions())
 
 
-def _roll(level: Resolution, before: datetime) -> int:
-    rows = Sample.objects.filter(span_s=level.source_s, at__lt=before)
-    oldest = list(rows.order_by("at")[:AT_ONCE])
-    kept, gone = _merged(oldest, level.span_s)
-    with transaction.atomic():
-        Sample.objects.bulk_update(kept, ["values", "span_s"], batch_size=500)
-        for start in range(0, len(gone), 500):
-            Sample.objects.filter(pk__in=gone[start : start + 500]).delete()
-    return len(gone)
-
-
-def _merged(rows: Iterable[Sample], span_s: int) -> tuple[list[Sample], list[int]]:
-    """The samples that stay, changed, and the ids of those that go."""
-    stretches: dict[tuple[int, object, int], list[Sample]] = {}
-    for row in rows:
-        key = (row.device_id, row.assignment_id, int(row.at.timestamp()) // span_s)
-        stretches.setdefault(key, []).append(row)
-    kept, gone = [], []
-    for group in stretches.values():
+def _merge_samples(resolution: Resolution, before: datetime) -> int:
+    rows = Sample.objects.filter(span_s=resolution.source_s, at__lt=before).order_by("at")
+    intervals: dict[tuple[int, object, int], list[Sample]] = {}
+    for row in rows[:MAX_SAMPLES]:
+        interval = int(row.at.timestamp()) // resolution.span_s
+        intervals.setdefault((row.device_id, row.assignment_id, interval), []).append(row)
+    merged, removed = [], []
+    for group in intervals.values():
         group.sort(key=lambda row: row.seq)
         last = group[-1]
-        last.values, last.span_s = combine([row.values for row in group]), span_s
-        kept.append(last)
-        gone += [row.pk for row in group[:-1]]
-    return kept, gone
+        last.values, last.span_s = combine([row.values for row in group]), resolution.span_s
+        merged.append(last)
+        removed += [row.pk for row in group[:-1]]
+    with transaction.atomic():
+        Sample.objects.bulk_update(merged, ["values", "span_s"], batch_size=BATCH)
+        for start in range(0, len(removed), BATCH):
+            Sample.objects.filter(pk__in=removed[start : start + BATCH]).delete()
+    return len(removed)
 
 
 def prune(now: datetime) -> int:
-    """Drop samples and the fleet's events past their age; a job's own events stay with it."""
+    """Delete samples and fleet events past their age; a job's events stay with the job."""
     before = now - timedelta(hours=settings.KEEP_SAMPLES_1MIN_H)
-    old = Sample.objects.filter(span_s=60, at__lt=before).order_by("at")
-    count, _ = Sample.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:500])).delete()
+    samples = Sample.objects.filter(span_s=60, at__lt=before).order_by("at")
+    keys = list(samples.values_list("pk", flat=True)[:BATCH])
+    sample_count, _ = Sample.objects.filter(pk__in=keys).delete()
     before = now - timedelta(hours=settings.KEEP_EVENTS_H)
-    fleet = Event.objects.filter(job=None, at__lt=before).order_by("at")
-    told, _ = Event.objects.filter(pk__in=list(fleet.values_list("pk", flat=True)[:500])).delete()
-    return count + told
+    events = Event.objects.filter(job=None, at__lt=before).order_by("at")
+    keys = list(events.values_list("pk", flat=True)[:BATCH])
+    event_count, _ = Event.objects.filter(pk__in=keys).delete()
+    return sample_count + event_count

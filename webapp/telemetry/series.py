@@ -1,7 +1,7 @@
-"""Samples behind a reader's cursors, and long histories thinned without losing their extremes.
+"""Time series for charts: new samples after a reader's cursors, and thinned histories.
 
-Nothing is averaged: thinning keeps whole samples, in each stretch of time those where a metric is
-lowest or highest, and says that it did.
+Nothing is averaged. Thinning keeps whole samples: in each interval those with the lowest and the
+highest value of a metric.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from webapp.jobs.models import Job
 from webapp.telemetry.models import Sample
 
 Json = dict[str, Any]
-# What charts draw; the other values of a sample stay on the server.
-DRAWN = (
+# Values that charts draw; a page gets no others.
+CHARTED = (
     "loss",
     "reward",
     "mfu",
@@ -37,22 +37,22 @@ DRAWN = (
     "peak_memory_bytes",
     "mfu_peak_flops",
 )
-# Tokens per second and watt, made of a sample's two: by a sensor's power, or by an estimated one.
+# Tokens per second and watt, by the power of a sensor or by an estimated one.
 EFFICIENCY = {"eta_e": "watts", "eta_e_estimated": "watts_estimated"}
 PHASES = tuple(f"{name}_s" for name in device_metrics.PHASES)
 # Thinning keeps the extremes of these.
 EXTREMES = ("loss", "reward", "mfu", "tokens_per_s", "net_up_bps", "net_down_bps", "eta_e")
-POINTS = 12_000  # of all devices together in one answer
+POINTS = 12_000  # of all devices in one history
 READ_AT_MOST = 200_000  # samples read for one history
 BATCH = 100  # cursors in one query
 
 
 @dataclass(frozen=True)
 class History:
-    """``thinned``: not every sample is here. ``cursors``: the newest seq of each device.
+    """``thinned``: samples were omitted. ``cursors``: the newest seq of each device.
 
-    ``phase_s``: of each device the assignment its newest sample belongs to, with the seconds of
-    each phase that all samples read here add up to.
+    ``phase_s``: by device, the assignment of its newest sample and the seconds of each phase,
+    summed over all samples that were read.
     """
 
     samples: list[Json]
@@ -62,22 +62,23 @@ class History:
 
 
 class PhaseSums:
-    """Adds up the phases of what each device works on, while its samples pass by in order."""
+    """Seconds of each training phase, summed over each device's newest assignment."""
 
-    def __init__(self, each: int = 1) -> None:
-        self.found: dict[int, Json] = {}
-        self._each = each  # samples that one of those read stands for
+    def __init__(self, weight: int = 1) -> None:
+        self.by_device: dict[int, Json] = {}
+        self._weight = weight  # samples that each sample read stands for
 
     def add(self, device: int, assignment: Any, number: int | None, values: Json) -> None:
+        """Samples must be added in order."""
         if "forward_s" not in values:
             return
-        held = self.found.get(device)
-        if held is None or held["assignment"] != str(assignment):
-            held = {"assignment": str(assignment), "round": number}
-            held["phase_s"] = dict.fromkeys(device_metrics.PHASES, 0.0)
-            self.found[device] = held
+        sums = self.by_device.get(device)
+        if sums is None or sums["assignment"] != str(assignment):
+            sums = {"assignment": str(assignment), "round": number}
+            sums["phase_s"] = dict.fromkeys(device_metrics.PHASES, 0.0)
+            self.by_device[device] = sums
         for phase, key in zip(device_metrics.PHASES, PHASES, strict=True):
-            held["phase_s"][phase] += self._each * (plausible(values.get(key)) or 0.0)
+            sums["phase_s"][phase] += self._weight * (plausible(values.get(key)) or 0.0)
 
 
 def job_samples(job: Job) -> QuerySet[Sample]:
@@ -85,56 +86,60 @@ def job_samples(job: Job) -> QuerySet[Sample]:
 
 
 def samples_after(rows: QuerySet[Sample], cursors: Mapping[int, int], limit: int = 5000) -> History:
-    """Samples behind each device's cursor, oldest first, ``limit`` a device group at most."""
-    found: list[Json] = []
+    """Samples after each device's cursor, oldest first, at most ``limit`` per BATCH devices."""
+    samples: list[Json] = []
     sums = PhaseSums()
     devices = sorted(cursors)
     for start in range(0, len(devices), BATCH):
         group = devices[start : start + BATCH]
-        behind = reduce(or_, (Q(device_id=i, seq__gt=cursors[i]) for i in group))
-        found.extend(_read(rows.filter(behind).order_by("seq")[:limit], sums))
-    return History(found, _newest(found, cursors), phase_s=sums.found)
+        newer = reduce(or_, (Q(device_id=i, seq__gt=cursors[i]) for i in group))
+        samples.extend(_read(rows.filter(newer).order_by("seq")[:limit], sums))
+    newest = dict(cursors)
+    for sample in samples:
+        newest[sample["device"]] = max(newest[sample["device"]], sample["seq"])
+    return History(samples, newest, phase_s=sums.by_device)
 
 
 def history(rows: QuerySet[Sample], devices: Sequence[int], points: int = POINTS) -> History:
-    """All samples of these devices, thinned to about ``points`` together."""
+    """All samples of these devices, thinned to about ``points`` in total."""
     counts = dict(rows.values_list("device_id").annotate(n=Count("id")).order_by("device_id"))
     stride = max(1, math.ceil(sum(counts.values()) / READ_AT_MOST))
     if stride > 1:
-        # What was rolled up is sparse as it is; its numbers lie as they fell.
+        # Rolled-up samples are sparse already, and their seq is not consecutive.
         rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(Q(nth=0) | Q(span_s__gt=0))
-    each = max(60, points // max(1, len(counts)))
+    limit = max(60, points // max(1, len(counts)))
     sums = PhaseSums(stride)
-    apart: dict[int, list[Json]] = {}
+    by_device: dict[int, list[Json]] = {}
     for sample in _read(rows.order_by("device_id", "seq"), sums):
-        apart.setdefault(sample["device"], []).append(sample)
-    kept = [sample for samples in apart.values() for sample in thin(samples, each)]
-    cursors = {**dict.fromkeys(devices, 0), **{i: group[-1]["seq"] for i, group in apart.items()}}
-    return History(kept, cursors, len(kept) < sum(counts.values()), sums.found)
+        by_device.setdefault(sample["device"], []).append(sample)
+    thinned = [sample for samples in by_device.values() for sample in thin(samples, limit)]
+    cursors = dict.fromkeys(devices, 0)
+    cursors |= {device: samples[-1]["seq"] for device, samples in by_device.items()}
+    return History(thinned, cursors, len(thinned) < sum(counts.values()), sums.by_device)
 
 
 def thin(samples: Sequence[Json], limit: int) -> list[Json]:
-    """At most about ``limit`` of the samples: the ends, and each stretch's extremes."""
+    """At most about ``limit`` samples: both ends, and the extremes of each interval."""
     if len(samples) <= limit:
         return list(samples)
-    stretches = max(1, limit // (2 * len(EXTREMES)))
-    keep = {0, len(samples) - 1}
-    for number in range(stretches):
-        start = number * len(samples) // stretches
-        stop = (number + 1) * len(samples) // stretches
+    intervals = max(1, limit // (2 * len(EXTREMES)))
+    indices = {0, len(samples) - 1}
+    for number in range(intervals):
+        start = number * len(samples) // intervals
+        stop = (number + 1) * len(samples) // intervals
         for key in EXTREMES:
-            held = [i for i in range(start, stop) if key in samples[i]["values"]]
-            if held:
-                keep.add(min(held, key=lambda i: samples[i]["values"][key]))
-                keep.add(max(held, key=lambda i: samples[i]["values"][key]))
-    return [samples[i] for i in sorted(keep)]
+            known = [i for i in range(start, stop) if key in samples[i]["values"]]
+            if known:
+                indices.add(min(known, key=lambda i: samples[i]["values"][key]))
+                indices.add(max(known, key=lambda i: samples[i]["values"][key]))
+    return [samples[i] for i in sorted(indices)]
 
 
 def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
-    of = ("assignment_id", "assignment__round__number", "assignment__task")
-    columns = ("device_id", "seq", "at", *of, "values", "span_s")
-    found = rows.values_list(*columns).iterator(2000)
-    for device, seq, at, assignment, number, task, values, span_s in found:
+    of_assignment = ("assignment_id", "assignment__round__number", "assignment__task")
+    columns = ("device_id", "seq", "at", *of_assignment, "values", "span_s")
+    table = rows.values_list(*columns).iterator(2000)
+    for device, seq, at, assignment, number, task, values, span_s in table:
         sums.add(device, assignment, number, values)
         yield {
             "device": device,
@@ -142,29 +147,22 @@ def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
             "at": at.isoformat(timespec="milliseconds"),
             "round": number,
             "task": task,
-            "values": _drawn(values),
+            "values": _chart_values(values),
             **({"span_s": span_s} if span_s else {}),
         }
 
 
-def _drawn(values: Json) -> Json:
-    """What charts show of a sample; a figure that cannot be true is left out, which is a hole."""
-    bounds = {key: METRICS[key] for key in DRAWN if key in values}
+def _chart_values(values: Json) -> Json:
+    """The values that charts draw; an implausible one is omitted and leaves a gap."""
+    bounds = {key: METRICS[key] for key in CHARTED if key in values}
     read = {key: plausible(values[key], to.low, to.high) for key, to in bounds.items()}
-    drawn = {key: _short(value) for key, value in read.items() if value is not None}
+    charted = {key: _short(value) for key, value in read.items() if value is not None}
     for key, power in EFFICIENCY.items():
-        if drawn.get("tokens_per_s") and drawn.get(power):
-            drawn[key] = _short(drawn["tokens_per_s"] / drawn[power])
-    return drawn
+        if charted.get("tokens_per_s") and charted.get(power):
+            charted[key] = _short(charted["tokens_per_s"] / charted[power])
+    return charted
 
 
 def _short(value: float) -> float:
-    """Five significant digits: more than any chart shows."""
+    """Five significant digits: more than a chart can show."""
     return float(f"{value:.5g}")
-
-
-def _newest(samples: Iterable[Json], cursors: Mapping[int, int]) -> dict[int, int]:
-    newest = dict(cursors)
-    for sample in samples:
-        newest[sample["device"]] = max(newest[sample["device"]], sample["seq"])
-    return newest

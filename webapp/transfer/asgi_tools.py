@@ -1,4 +1,4 @@
-"""What the ASGI applications around Django share: the words, threads, answers without a view."""
+"""Shared by the ASGI applications around Django: types, threads, headers, responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
-# Hashing and disks release the interpreter's lock, so transfers use every core and wait apart.
+# Hashing and disk access release the GIL, so transfers use every core in threads of their own.
 _THREADS = ThreadPoolExecutor(max_workers=8 + 2 * (os.cpu_count() or 1), thread_name_prefix="bulk")
 
 
@@ -36,7 +36,7 @@ async def run_in_thread(call: Callable[..., T], *args: Any) -> T:
 
 
 async def run_database_call(call: Callable[..., T], *args: Any) -> T:
-    """The same for what may look into the database."""
+    """The same for a call that uses the database."""
     done: T = await database_sync_to_async(call, thread_sensitive=False, executor=_THREADS)(*args)
     return done
 
@@ -46,7 +46,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 def content_length(scope: Scope) -> int | None:
-    """Content-Length; None where it is not said or nonsense."""
+    """Content-Length; None if it is missing or invalid."""
     text = header(scope, b"content-length")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
@@ -55,10 +55,10 @@ async def send_response(
     send: Send, status: int, headers: Mapping[str, str], body: bytes = b"", more: bool = False
 ) -> None:
     """Send a complete response; ``more`` leaves the exchange open although all of it is sent."""
-    told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     if status != 204:
-        told.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": told})
+        encoded.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 

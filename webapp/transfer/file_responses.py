@@ -1,4 +1,4 @@
-"""An ASGI application around Django's that sends the files its views decided on."""
+"""An ASGI application around Django's that sends files for its views."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class FileResponses:
-    """Offers itself to views; when one wants a Slice sent, sends that for the answer's body."""
+    """Announces itself in the scope; sends the Slice that a view puts there as the body."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -29,16 +29,16 @@ class FileResponses:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, FILES_KEY: True, DIRECT_KEY: uvicorn_cycle(send) is not None}
 
-        async def sent(message: Message) -> None:
-            wanted: Slice | None = scope.get(SLICE_KEY)
-            begins = message["type"] == "http.response.start" or scope["method"] == "HEAD"
-            if wanted is None or begins:
+        async def send_message(message: Message) -> None:
+            part: Slice | None = scope.get(SLICE_KEY)
+            is_start = message["type"] == "http.response.start" or scope["method"] == "HEAD"
+            if part is None or is_start:
                 await send(message)
             else:
-                await _send(wanted, scope, send)
+                await _send(part, scope, send)
 
-        # Django cancels this when the other side has gone; a socket says so itself.
-        await self._app(scope, receive, sent)
+        # Django cancels this when the client disconnects; a socket reports it itself.
+        await self._app(scope, receive, send_message)
 
 
 async def _send(part: Slice, scope: Scope, send: Send) -> None:
@@ -68,7 +68,7 @@ async def _send_from(path: Path, part: Slice, by_descriptor: bool, send: Send) -
                 log.info("a download of %s ended early: %s", part.sha256[:12], error)
                 return
         else:
-            await _send_pieces(_read(handle, part), send)
+            await _send_pieces(_chunks(handle, part), send)
             return
         await send(END)
     finally:
@@ -76,7 +76,7 @@ async def _send_from(path: Path, part: Slice, by_descriptor: bool, send: Send) -
 
 
 async def _send_pieces(source: Iterator[bytes], send: Send) -> None:
-    """Read one piece ahead while the former is on its way."""
+    """Read one chunk ahead while the previous one is sent."""
     ahead = asyncio.ensure_future(run_in_thread(next, source, b""))
     try:
         while piece := await ahead:
@@ -84,10 +84,10 @@ async def _send_pieces(source: Iterator[bytes], send: Send) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send(END)
     finally:
-        await asyncio.wait([ahead])  # it reads from what the caller is about to close
+        await asyncio.wait([ahead])  # it reads from a file that the caller is about to close
 
 
-def _read(handle: int, part: Slice) -> Iterator[bytes]:
+def _chunks(handle: int, part: Slice) -> Iterator[bytes]:
     at = part.start
     while at < part.stop and (piece := os.pread(handle, min(CHUNK, part.stop - at), at)):
         at += len(piece)

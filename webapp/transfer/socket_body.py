@@ -1,11 +1,11 @@
-"""The socket below an exchange, where the server is uvicorn: bytes between disk and network alone.
+"""Direct use of uvicorn's socket: bytes move between disk and network without ASGI messages.
 
-ASGI has no message that takes a body into a file, and uvicorn has none of those that send one. So
-this reaches for the socket under uvicorn's exchange; heads, answers and the connection's end stay
-uvicorn's. Under another server, or one that does TLS itself, ``exchange_of`` finds nothing and the
-callers use ASGI's messages.
+ASGI has no message that reads a body into a file, and uvicorn supports none that sends a file. So
+this uses the socket below uvicorn's request cycle; uvicorn still handles heads, responses and the
+end of the connection. With another server, or TLS in the server, ``uvicorn_cycle`` returns None and
+callers use ASGI messages.
 
-A thread works only while bytes move: a slow other side is waited for by the event loop.
+A thread runs only while bytes move; the event loop waits for a slow peer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 from webapp.transfer.asgi_tools import run_in_thread
 
 MODULE = "uvicorn.protocols.http.httptools_impl"
-LEAST_BYTES = 4 * 2**20  # below this, ASGI's messages cost less than a change of hands
-BURST_BYTES = 32 * 2**20  # then the others have their turn
-PIECE_BYTES = 2**19  # stays in a core's cache between the socket, the hash and the disk
-LOOK_AGAIN_MS = 10
+MIN_BYTES = 4 * 2**20  # below this, ASGI messages are cheaper
+BURST_BYTES = 32 * 2**20  # per turn in the thread pool
+PIECE_BYTES = 2**19  # fits in a core's cache between socket, hash and disk
+POLL_MS = 10
 STALLED_S = 120.0
 
 Write = Callable[[memoryview], None]
 
 
 def uvicorn_cycle(channel: object) -> Any | None:
-    """uvicorn's exchange behind ``receive`` or ``send``; None where it is no such thing."""
+    """uvicorn's request cycle behind ``receive`` or ``send``; None if there is none."""
     cycle = getattr(channel, "__self__", None)
     known = getattr(sys.modules.get(MODULE), "RequestResponseCycle", None)
     if known is None or not isinstance(cycle, known):
@@ -42,26 +42,26 @@ def uvicorn_cycle(channel: object) -> Any | None:
 
 
 class SocketReader:
-    """The rest of a request's body, ``length`` bytes in all, read from its socket.
+    """Reads a request's body of ``length`` bytes from its socket.
 
-    The connection cannot be used for another request afterwards: answer with Connection: close.
+    The connection cannot serve another request afterwards: respond with Connection: close.
     """
 
     def __init__(self, cycle: Any, length: int) -> None:
         cycle.flow.pause_reading()
         self._early = bytes(cycle.body)
         cycle.body.clear()
-        self._left = length - len(self._early)
+        self._remaining = length - len(self._early)
         self._socket = _copy_of(cycle)
         self._buffer = memoryview(bytearray(PIECE_BYTES))
-        self.is_cut = False  # the other side closed before the end
+        self.is_cut = False  # the client closed before the end
 
     @property
     def is_read(self) -> bool:
-        return self._left == 0 and not self._early
+        return self._remaining == 0 and not self._early
 
     async def move(self, write: Write, within_s: float) -> int:
-        """Hand what has come to ``write``, which runs in a thread; 0 after ``within_s``."""
+        """Pass received bytes to ``write``, in a thread; returns their number, 0 on timeout."""
         if self._early:
             early, self._early = self._early, b""
             await run_in_thread(write, memoryview(early))
@@ -72,11 +72,11 @@ class SocketReader:
 
     def _burst(self, write: Write) -> int:
         moved = 0
-        while self._left and moved < BURST_BYTES:
+        while self._remaining and moved < BURST_BYTES:
             try:
-                got = self._socket.recv_into(self._buffer, min(self._left, PIECE_BYTES))
+                got = self._socket.recv_into(self._buffer, min(self._remaining, PIECE_BYTES))
             except BlockingIOError:
-                if _comes_soon(self._socket, select.POLLIN):
+                if _poll(self._socket, select.POLLIN):
                     continue
                 break
             except ConnectionError:
@@ -85,7 +85,7 @@ class SocketReader:
                 self.is_cut = True
                 break
             write(self._buffer[:got])
-            self._left -= got
+            self._remaining -= got
             moved += got
         return moved
 
@@ -94,19 +94,19 @@ class SocketReader:
 
 
 async def send_file(cycle: Any, handle: int, start: int, stop: int) -> None:
-    """Send bytes [start, stop) of an open file as the answer's body, after its head, by sendfile.
+    """Send bytes [start, stop) of an open file as the response's body, by sendfile.
 
-    Raises ConnectionError where the other side has gone or takes nothing for STALLED_S.
+    Raises ConnectionError where the client disconnected or reads nothing for STALLED_S.
     """
     await asyncio.sleep(0)
-    while cycle.transport.get_write_buffer_size():  # the head goes first
+    while cycle.transport.get_write_buffer_size():  # the head is sent first
         await asyncio.sleep(0.001)
     try:
         with _copy_of(cycle) as out:
             await _send_all(out, handle, start, stop)
     except ConnectionError:
         cycle.transport.abort()
-        await asyncio.sleep(0)  # uvicorn hears of it before it looks how the answer ended
+        await asyncio.sleep(0)  # uvicorn must see the abort before it checks the response
         raise
     cycle.expected_content_length = 0
 
@@ -114,7 +114,7 @@ async def send_file(cycle: Any, handle: int, start: int, stop: int) -> None:
 async def _send_all(out: socket.socket, handle: int, start: int, stop: int) -> None:
     while start < stop:
         if not await _ready(out, True, STALLED_S):
-            raise ConnectionAbortedError("the other side takes nothing")
+            raise ConnectionAbortedError("the client reads nothing")
         start += await run_in_thread(_send_burst, out, handle, start, stop)
 
 
@@ -124,7 +124,7 @@ def _send_burst(out: socket.socket, handle: int, start: int, stop: int) -> int:
         try:
             went = os.sendfile(out.fileno(), handle, start + sent, stop - start - sent)
         except BlockingIOError:
-            if _comes_soon(out, select.POLLOUT):
+            if _poll(out, select.POLLOUT):
                 continue
             break
         if not went:
@@ -134,21 +134,21 @@ def _send_burst(out: socket.socket, handle: int, start: int, stop: int) -> int:
 
 
 def _copy_of(cycle: Any) -> socket.socket:
-    """The socket under a number of its own: uvicorn may close its while we use ours."""
+    """The socket with a duplicate descriptor: uvicorn may close its own meanwhile."""
     number = os.dup(cycle.transport.get_extra_info("socket").fileno())
     copy = socket.socket(fileno=number)
     copy.setblocking(False)
     return copy
 
 
-def _comes_soon(sock: socket.socket, what: int) -> bool:
+def _poll(sock: socket.socket, what: int) -> bool:
     poll = select.poll()
     poll.register(sock, what)
-    return bool(poll.poll(LOOK_AGAIN_MS))
+    return bool(poll.poll(POLL_MS))
 
 
 async def _ready(sock: socket.socket, writing: bool, within_s: float) -> bool:
-    """Whether bytes can move within so many seconds."""
+    """Whether bytes can move within this time."""
     loop = asyncio.get_running_loop()
     add, remove = (
         (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)

@@ -1,4 +1,4 @@
-"""Bodies of uploads on their way from the socket to a part, by whatever way the server allows."""
+"""Upload bodies, moved to a partial upload from the socket or from ASGI messages."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Protocol
 
 from webapp.jobs.artefacts.partial_uploads import PartialUpload
 from webapp.transfer.asgi_tools import Receive, run_in_thread
-from webapp.transfer.socket_body import LEAST_BYTES, SocketReader, uvicorn_cycle
+from webapp.transfer.socket_body import MIN_BYTES, SocketReader, uvicorn_cycle
 
-BATCH = 2**20  # bytes that are written and hashed at once
+BATCH_BYTES = 2**20  # written and hashed at once
 
 
 class ClientDisconnected(Exception):
-    """The other side has closed the connection."""
+    """The client has closed the connection."""
 
 
 class RequestBody(Protocol):
-    """A request's body. ``keeps_open``: the connection may serve another request afterwards."""
+    """A request's body. ``keeps_open``: the connection can serve another request afterwards."""
 
     keeps_open: bool
 
     @property
     def is_read(self) -> bool:
-        """Whether all of it was taken."""
+        """Whether all of it was read."""
 
     async def move(self, part: PartialUpload | None, within_s: float) -> int:
         """Write what has arrived to ``part``, or drop it; returns the bytes moved, 0 on timeout.
@@ -32,22 +32,22 @@ class RequestBody(Protocol):
         """
 
     async def settle(self) -> None:
-        """Wait until all that was moved is written; what could not be written is raised."""
+        """Wait until all moved bytes are written; raises what the writing raised."""
 
     def close(self) -> None:
-        """The body is not needed any more."""
+        """Release the body."""
 
 
 def body_of(receive: Receive, length: int | None) -> RequestBody:
-    """``length`` in bytes, where the request says it."""
-    cycle = uvicorn_cycle(receive) if length is not None and length >= LEAST_BYTES else None
+    """``length``: Content-Length in bytes, if the request has one."""
+    cycle = uvicorn_cycle(receive) if length is not None and length >= MIN_BYTES else None
     if cycle is None or length is None or cycle.waiting_for_100_continue:
         return MessageBody(receive)
     return SocketBody(SocketReader(cycle, length))
 
 
 class SocketBody:
-    """Read, hashed and written in one thread, from one buffer."""
+    """Read from the socket, hashed and written in one thread, with one buffer."""
 
     keeps_open = False
 
@@ -64,14 +64,14 @@ class SocketBody:
         return await self._incoming.move(part.append if part else _drop, within_s)
 
     async def settle(self) -> None:
-        """Nothing is left to wait for."""
+        """Every move has been written already."""
 
     def close(self) -> None:
         self._incoming.close()
 
 
 class MessageBody:
-    """Of ASGI's messages; the former ones are written and hashed while the next ones come."""
+    """Read from ASGI messages, which are hashed and written while the next ones arrive."""
 
     keeps_open = True
 
@@ -94,7 +94,7 @@ class MessageBody:
         if part is not None:
             self._part = part
             self._waiting.append(body)
-            if self.is_read or sum(map(len, self._waiting)) >= BATCH:
+            if self.is_read or sum(map(len, self._waiting)) >= BATCH_BYTES:
                 await self._write()
         return len(body)
 
@@ -111,8 +111,8 @@ class MessageBody:
             await self._writing
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
 
 def _drop(_piece: memoryview) -> None:
-    """For what nobody wants."""
+    """Drops the bytes."""

@@ -1,8 +1,8 @@
-"""The small calls of devices, answered by a few threads that keep their database connection.
+"""A fast path for small device calls: few threads with persistent database connections.
 
-A thousand devices call every few seconds, and a round waits for them: sessions, cookies, messages
-and log-in locks are of no use to them, and a new thread and connection for each call costs more
-than the call. The views are the same ones that the address table names.
+A thousand devices call every few seconds. They need no sessions, cookies, messages or login locks,
+and a new thread and connection per call would cost more than the call. The views are those of the
+URL configuration.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ THREADS = 8
 
 
 class _DeviceHandler(BaseHandler):
-    """Django's handling of a request, with what a machine's call needs of the middleware."""
+    """Django's request handler with only the middleware that a device call needs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _DeviceHandler(BaseHandler):
 
 
 class DeviceCalls:
-    """An ASGI application around Django's that answers these calls itself."""
+    """An ASGI application around Django's that handles these calls itself."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -55,32 +55,34 @@ class DeviceCalls:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="device-calls")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = PATHS.fullmatch(f"{scope['method']} {scope['path']}")
-        if not ours or not (scope["method"] == "POST" or scope.get(DIRECT_KEY)):
+        matches = PATHS.fullmatch(f"{scope['method']} {scope['path']}")
+        if not matches or not (scope["method"] == "POST" or scope.get(DIRECT_KEY)):
             await self._app(scope, receive, send)
             return
         body = await _body(receive)
         if body is None:
             return
         loop = asyncio.get_running_loop()
-        response = await loop.run_in_executor(self._threads, self._answer, scope, body)
+        response = await loop.run_in_executor(self._threads, self._response, scope, body)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in response.items()]
         start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
 
-    def _answer(self, scope: Scope, body: bytes) -> HttpResponseBase:
+    def _response(self, scope: Scope, body: bytes) -> HttpResponseBase:
         request = ASGIRequest(scope, BytesIO(body))
         close_old_connections()
         try:
             return self._handler.get_response(request)
         finally:
-            _keep_connections()
+            # The connections stay open until ``close_old_connections`` finds one broken.
+            for connection in connections.all(initialized_only=True):
+                connection.close_at = None
             request.close()
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole of a small body (its size is bounded before); None where the caller went away."""
+    """A small body (BoundedBodies limits it); None if the client disconnected."""
     parts = []
     while True:
         message = await receive()
@@ -89,9 +91,3 @@ async def _body(receive: Receive) -> bytes | None:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-def _keep_connections() -> None:
-    """Let this thread's connections live until one breaks (``close_old_connections`` sees that)."""
-    for connection in connections.all(initialized_only=True):
-        connection.close_at = None

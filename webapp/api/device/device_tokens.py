@@ -1,4 +1,7 @@
-"""Device tokens: they open the calls of this package for their own device, and nothing else."""
+"""Authentication, permission and throttle of device calls.
+
+A device token gives access to the calls of this package, for its own device only.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,10 @@ class DeviceTokenAuthentication(BaseAuthentication):
 
 
 def device_of(token: str) -> Device | None:
-    """The device that a token stands for; None where it is unknown or revoked."""
-    found = Credential.objects.select_related("device").filter(token_hash=hashed(token)).first()
-    return found.device if found and found.device.revoked_at is None else None
+    """The device of a token; None if it is unknown or revoked."""
+    rows = Credential.objects.select_related("device")
+    credential = rows.filter(token_hash=hashed(token)).first()
+    return credential.device if credential and credential.device.revoked_at is None else None
 
 
 class IsDevice(BasePermission):
@@ -50,14 +54,14 @@ class IsDevice(BasePermission):
 
 
 class DeviceThrottle(SimpleRateThrottle):
-    """A token bucket per device, so that one that runs wild does not slow the others.
+    """A token bucket per device, so that a faulty device does not slow the others.
 
-    Each web process counts for itself, in memory: a shared count would cost every call two round
-    trips to Redis, a quarter of its time.
+    Each web process counts in its own memory. A shared count would cost each call two round trips
+    to Redis, a quarter of its time.
     """
 
     scope = "device"
-    # Device to (tokens left, the moment they were counted); no more entries than devices.
+    # Device -> (tokens, when they were counted); one entry per device.
     buckets: ClassVar[dict[int, tuple[float, float]]] = {}
 
     def __init__(self) -> None:
@@ -71,11 +75,11 @@ class DeviceThrottle(SimpleRateThrottle):
         if not isinstance(device, Device):
             return True
         now = time.monotonic()
-        left, counted = self.buckets.get(device.pk, (self._size, now))
-        left = min(self._size, left + (now - counted) * self._per_s) - 1
-        if left < 0:
+        tokens, counted_at = self.buckets.get(device.pk, (self._size, now))
+        tokens = min(self._size, tokens + (now - counted_at) * self._per_s) - 1
+        if tokens < 0:
             return False
-        self.buckets[device.pk] = (left, now)
+        self.buckets[device.pk] = (tokens, now)
         return True
 
     def wait(self) -> float | None:
@@ -91,5 +95,5 @@ class DeviceTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": f"`{SCHEME} <token>`, given to a device at its enrolment",
+            "description": f"`{SCHEME} <token>`; a device gets its token at enrolment",
         }

@@ -1,7 +1,7 @@
-"""Bodies are bounded before they are taken in.
+"""A limit on the size of request bodies.
 
-Django's ASGI handler writes a whole body to the disk before any view sees it: without this, whoever
-reaches the site could fill that disk, with or without a token.
+Django's ASGI handler writes a whole body to disk before it calls a view. Without a limit, anybody
+who reaches the site could fill that disk, even without a token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from webapp.transfer.asgi_tools import (
 
 
 class BoundedBodies:
-    """An ASGI application around Django's that answers too large a body itself."""
+    """An ASGI application around Django's that refuses larger bodies with 413."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class BoundedBodies:
         exchange = _Exchange(limit, receive, send)
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except OSError as error:  # the disk that takes the body in
+        except OSError as error:  # the disk that the body is written to
             if exchange.answered or error.errno not in DISK_FULL:
                 raise
             await _refuse(send, 507, FULL_TEXT)
@@ -45,17 +45,17 @@ class BoundedBodies:
 
 
 class _Exchange:
-    """One request as it comes and its response as it goes, both watched."""
+    """Counts the bytes of a request, and notes whether a response was started."""
 
     def __init__(self, limit: int, receive: Receive, send: Send) -> None:
         self._limit, self._receive, self._send = limit, receive, send
-        self._taken = 0
+        self._received = 0
         self.too_large = self.answered = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._taken += len(message.get("body", b""))
-        if self._taken <= self._limit:
+        self._received += len(message.get("body", b""))
+        if self._received <= self._limit:
             return message
         self.too_large = True
         return {"type": "http.disconnect"}

@@ -1,4 +1,4 @@
-"""A device's presence: its start, its measurements, and what it should know in return."""
+"""Presence of devices: start of the agent, and measurements."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import AssignmentPhase
+from webapp.api.device.answers import CancelJson, HelloAnswer, MeasurementsAnswer
 from webapp.common.wake import wake_device, wake_job
 from webapp.devices.broker_users import public_address
 from webapp.devices.models import Device
@@ -25,18 +26,33 @@ from webapp.telemetry.report_interval import interval_s
 ONLINE_COUNT_TTL_S = 5
 
 
+# The phase of an assignment for each activity that its device reports.
+_PHASE_OF = {
+    "training": AssignmentPhase.TRAINING,
+    "evaluating": AssignmentPhase.TRAINING,
+    "folding": AssignmentPhase.TRAINING,
+    "uploading": AssignmentPhase.UPLOADING,
+}
+# In these phases an assignment without a lease is not cancelled.
+_NOT_CANCELLED = (
+    AssignmentPhase.REPORTED.value,
+    AssignmentPhase.FOLDED.value,
+    AssignmentPhase.OFFERED.value,
+)
+
+
 def hello(
     device: Device,
     boot_id: str,
     agent_version: str,
     profile: dict[str, Any],
     datasets: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """The agent has started: what its former start held is offered again at once."""
+) -> HelloAnswer:
+    """The agent has started: assignments of its previous start are offered again at once."""
     with transaction.atomic():
         if boot_id != device.boot_id:
-            expire_assignments(device, "its agent was restarted")
-            # Offers it had fetched and not begun went with its former start.
+            expire_assignments(device, "the agent was restarted")
+            # Offers that it fetched and did not accept are lost, so they are sent again.
             offered = Assignment.objects.filter(device=device, phase=AssignmentPhase.OFFERED.value)
             offered.update(sent_at=None)
         changes: dict[str, Any] = {"boot_id": boot_id, "agent_version": agent_version}
@@ -56,92 +72,61 @@ def hello(
     }
 
 
-def measure(device: Device, values: dict[str, Any]) -> dict[str, Any]:
-    """Store samples once each, renew the lease, and say what the device should know now."""
-    activity = _plain(values["activity"])
-    current = _current(device, activity)
+def measure(device: Device, values: dict[str, Any]) -> MeasurementsAnswer:
+    """Store new samples, renew the lease, and cancel work that the device should not do."""
+    key = values["activity"].get("assignment")
+    activity = {**values["activity"], "assignment": str(key) if key else None}
+    assignments = Assignment.objects.filter(device=device).select_related("round", "device")
+    current = assignments.filter(pk=key).first() if key else None
     if current is not None and values["boot_id"] in ("", device.boot_id):
-        take_back(current)  # before it counts as online, when the next attempt would be offered
-    stored = _store_samples(device, values["samples"])
+        take_back(current)  # before the device counts as online and gets its next attempt offered
+    newest_seq = _store_samples(device, values["samples"])
     Device.objects.filter(pk=device.pk).update(
         last_seen_at=timezone.now(),
         activity=activity,
-        last_sample_seq=Greatest(F("last_sample_seq"), stored),
+        last_sample_seq=Greatest(F("last_sample_seq"), newest_seq),
     )
-    stop = None
-    if current is None and activity["assignment"]:
-        stop = {"assignment": activity["assignment"], "reason": "the server knows no such work"}
+    cancel: list[CancelJson] = []
+    if current is None and key:
+        cancel = [{"assignment": str(key), "reason": "the server knows no such assignment"}]
     if current is not None:
-        _follow(current, activity["phase"])
-        held = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
-        stop = None if held or current.phase in _ANSWERED else _cancel(current)
+        _follow_activity(current, activity["phase"])
+        leased = renew_lease(current.pk, device, current.round.policy.get("lease_s", 60.0))
+        if not leased and current.phase not in _NOT_CANCELLED:
+            reason = current.reason or current.phase
+            cancel = [{"assignment": str(current.pk), "reason": reason}]
         wake_job(current.round.job_id)
     wake_device(device.pk)
     job_id = current.round.job_id if current is not None else None
     return {
-        "acked_seq": stored or device.last_sample_seq,
+        "acked_seq": newest_seq or device.last_sample_seq,
         "interval_s": interval_s(device.pk, job_id, _online_count()),
-        "cancel": [] if stop is None else [stop],
+        "cancel": cancel,
     }
 
 
-_ANSWERED = (
-    AssignmentPhase.REPORTED.value,
-    AssignmentPhase.FOLDED.value,
-    AssignmentPhase.OFFERED.value,
-)
-
-
-# What a device says it does, and the phase its assignment is in then.
-_PHASE_OF = {
-    "training": AssignmentPhase.TRAINING,
-    "evaluating": AssignmentPhase.TRAINING,
-    "folding": AssignmentPhase.TRAINING,
-    "uploading": AssignmentPhase.UPLOADING,
-}
-
-
-def _follow(assignment: Assignment, activity: str) -> None:
-    """Move an assignment to what its device does; an older batch moves nothing back."""
-    wanted = _PHASE_OF.get(activity)
-    if wanted is None or move_refusal(AssignmentPhase(assignment.phase), wanted):
+def _follow_activity(assignment: Assignment, activity: str) -> None:
+    """Move an assignment to the phase of its device's activity; an old batch moves nothing back."""
+    phase = _PHASE_OF.get(activity)
+    if phase is None or move_refusal(AssignmentPhase(assignment.phase), phase):
         return
-    seen = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
-    if seen.update(phase=wanted.value):
-        assignment.phase = wanted.value
-
-
-def _cancel(assignment: Assignment) -> dict[str, str]:
-    return {"assignment": str(assignment.pk), "reason": assignment.reason or assignment.phase}
-
-
-def _plain(activity: dict[str, Any]) -> dict[str, Any]:
-    held = activity.get("assignment")
-    return {**activity, "assignment": str(held) if held else None}
-
-
-def _current(device: Device, activity: dict[str, Any]) -> Assignment | None:
-    if not activity.get("assignment"):
-        return None
-    return (
-        Assignment.objects.filter(pk=activity["assignment"], device=device)
-        .select_related("round", "device")
-        .first()
-    )
+    unmoved = Assignment.objects.filter(pk=assignment.pk, phase=assignment.phase)
+    if unmoved.update(phase=phase.value):
+        assignment.phase = phase.value
 
 
 def _store_samples(device: Device, samples: list[dict[str, Any]]) -> int:
-    """Store samples and return the highest seq among them (0 for none)."""
+    """Store new samples; returns the highest seq of the batch, 0 for an empty one."""
     if not samples:
         return 0
-    named = {item["assignment"] for item in samples if item["assignment"]}
-    mine = set(Assignment.objects.filter(pk__in=named, device=device).values_list("pk", flat=True))
+    keys = {item["assignment"] for item in samples if item["assignment"]}
+    known = set(Assignment.objects.filter(pk__in=keys, device=device).values_list("pk", flat=True))
     rows = [
         Sample(
             device=device,
             seq=item["seq"],
             at=item["at"],
-            assignment_id=item["assignment"] if item["assignment"] in mine else None,
+            assignment_id=item["assignment"] if item["assignment"] in known else None,
             values=item["values"],
         )
         for item in samples
@@ -152,11 +137,11 @@ def _store_samples(device: Device, samples: list[dict[str, Any]]) -> int:
 
 
 def _online_count() -> int:
-    """Devices heard of lately, counted every few seconds and not at every batch."""
+    """Devices seen in the last minute, counted every few seconds and not for each batch."""
     since = timezone.now() - timedelta(seconds=60)
 
     def count() -> int:
         return Device.objects.filter(revoked_at=None, last_seen_at__gt=since).count()
 
-    found = cache.get_or_set("devices-online", count, ONLINE_COUNT_TTL_S)
-    return int(found or 0)
+    cached = cache.get_or_set("devices-online", count, ONLINE_COUNT_TTL_S)
+    return int(cached or 0)

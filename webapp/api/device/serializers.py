@@ -1,4 +1,4 @@
-"""What devices send. Every field is bounded: nobody trusts a device."""
+"""Bodies of device calls. Devices are not trusted, so every field is bounded."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ MAX_SAMPLES = 500
 MAX_OBJECT_BYTES = 20_000
 
 
-def _clean(value: str) -> str:
-    if "\x00" in value:
-        raise serializers.ValidationError("has NUL characters; remove them")
-    return value
-
-
 class Text(serializers.CharField):
-    """A short text without NUL characters, which no database takes."""
+    """A text without NUL characters, which PostgreSQL refuses."""
 
     def to_internal_value(self, data: Any) -> str:
-        return _clean(super().to_internal_value(data))
+        value = super().to_internal_value(data)
+        if "\x00" in value:
+            raise serializers.ValidationError("has NUL characters; remove them")
+        return value
 
 
 class SmallObject(serializers.JSONField):
-    """A JSON object of bounded size with finite numbers only."""
+    """A JSON object of bounded size with finite numbers."""
 
     def to_internal_value(self, data: Any) -> Any:
         value = super().to_internal_value(data)
@@ -52,7 +49,7 @@ class ReportedDatasetSerializer(serializers.Serializer[Any]):
     columns = serializers.ListField(child=Text(max_length=200), max_length=200, default=list)
 
 
-class _Described(serializers.Serializer[Any]):
+class _DeviceDescription(serializers.Serializer[Any]):
     agent_version = Text(max_length=40, allow_blank=True, default="")
     profile = SmallObject(default=dict)
     datasets = ReportedDatasetSerializer(many=True, default=list)
@@ -64,12 +61,12 @@ class _Described(serializers.Serializer[Any]):
         return value
 
 
-class EnrolSerializer(_Described):
+class EnrolSerializer(_DeviceDescription):
     token = Text(max_length=200)
     name = Text(max_length=100, allow_blank=True, default="")
 
 
-class HelloSerializer(_Described):
+class HelloSerializer(_DeviceDescription):
     boot_id = Text(max_length=64)
 
 

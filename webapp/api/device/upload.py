@@ -1,7 +1,7 @@
-"""Uploads of updates, in any number of pieces: HEAD says how much is here, PATCH brings more.
+"""Resumable uploads of updates: HEAD returns the offset, PATCH appends bytes.
 
-The words are those of tus 1.0, without its creation call: an upload is named by its assignment and
-the SHA-256 of its bytes. The bytes go past Django, from the socket to the disk and the hash.
+The protocol is tus 1.0 without its creation call: an upload is named by its assignment and SHA-256.
+The bytes bypass Django, from the socket to disk and hash.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UPDATE_PATH = re.compile(
 )
 CONTENT_TYPE = "application/offset+octet-stream"
 TUS = {"Tus-Resumable": "1.0.0", "Cache-Control": "no-store"}
-# After an answer that came before the body's end: so long, and so many bytes more, are taken.
+# Limits of reading on after a response that was sent before the body's end.
 LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20
 
 
@@ -55,31 +55,32 @@ class UploadResponse:
 
 @dataclass(frozen=True)
 class PatchHeaders:
-    """What one PATCH says of itself, in bytes. ``brings`` is None where it does not say."""
+    """Headers of a PATCH, in bytes. ``content_bytes``: Content-Length, None if it is missing."""
 
     offset: int
     length: int
-    brings: int | None
+    content_bytes: int | None
 
     @classmethod
     def read(cls, scope: Scope) -> PatchHeaders:
-        """Raises ArtefactRefused for headers that make no sense."""
+        """Raises ArtefactRefused for invalid headers."""
         if header(scope, b"content-type") != CONTENT_TYPE:
             raise ArtefactRefused(f"send the bytes with Content-Type {CONTENT_TYPE}", 415)
-        offset, length = (_whole(scope, name) for name in (b"upload-offset", b"upload-length"))
+        offset, length = (_byte_count(scope, name) for name in (b"upload-offset", b"upload-length"))
         if offset > length:
             raise ArtefactRefused(f"byte {offset} lies beyond the end of {length} bytes", 416)
-        piece = cls(offset, length, content_length(scope))
-        if offset + (piece.brings or 0) > length:
+        patch = cls(offset, length, content_length(scope))
+        if offset + (patch.content_bytes or 0) > length:
             raise ArtefactRefused(f"more than the {length} bytes of Upload-Length", 413)
-        return piece
+        return patch
 
     @property
     def completes(self) -> bool:
-        return self.brings is not None and self.offset + self.brings == self.length
+        """Whether the body ends the upload."""
+        return self.content_bytes is not None and self.offset + self.content_bytes == self.length
 
 
-def _whole(scope: Scope, name: bytes) -> int:
+def _byte_count(scope: Scope, name: bytes) -> int:
     text = header(scope, name)
     if not re.fullmatch(r"[0-9]{1,19}", text):
         raise ArtefactRefused(f"give {name.decode().title()} as a whole number of bytes", 400)
@@ -87,49 +88,49 @@ def _whole(scope: Scope, name: bytes) -> int:
 
 
 class UploadPace:
-    """Refuses a sender that is too slow: each ``window_s`` of waiting must bring enough bytes."""
+    """Minimum throughput: each ``window_s`` of waiting must bring enough bytes."""
 
     def __init__(self, window_s: float, least_bps: float) -> None:
         self._window_s, self._least = window_s, window_s * least_bps
-        self._waited_s, self._came = 0.0, 0
+        self._waited_s, self._received = 0.0, 0
 
     @property
     def patience_s(self) -> float:
-        """How long the next bytes may take."""
+        """Seconds that the next bytes may take."""
         return max(0.0, self._window_s - self._waited_s)
 
-    def saw(self, waited_s: float, came: int) -> bool:
-        """Whether it goes on after ``came`` bytes for which we waited ``waited_s``."""
+    def add(self, waited_s: float, received: int) -> bool:
+        """Count ``received`` bytes; False if the sender is too slow."""
         self._waited_s += waited_s
-        self._came += came
+        self._received += received
         if self._waited_s < self._window_s:
             return True
-        enough = self._came >= max(1.0, self._least)
-        self._waited_s, self._came = 0.0, 0
+        enough = self._received >= max(1.0, self._least)
+        self._waited_s, self._received = 0.0, 0
         return enough
 
 
 class Uploads:
-    """An ASGI application around the site's that takes updates in."""
+    """An ASGI application around the site's that receives updates."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = UPDATE_PATH.fullmatch(scope["path"])
-        if asked is None:
+        match = UPDATE_PATH.fullmatch(scope["path"])
+        if match is None:
             await self._app(scope, receive, send)
             return
-        call = Call(scope, receive, UUID(asked.group(1)), asked.group(2))
+        call = UploadCall(scope, receive, UUID(match.group(1)), match.group(2))
         try:
-            await call.say(send, await call.answered())
+            await call.respond(send, await call.handle())
         except ClientDisconnected:
-            return  # what came is kept
+            return  # received bytes stay
         finally:
             call.body.close()
 
 
-class Call:
+class UploadCall:
     """One HEAD or PATCH."""
 
     def __init__(self, scope: Scope, receive: Receive, assignment: UUID, sha256: str) -> None:
@@ -139,119 +140,125 @@ class Call:
         patching = scope["method"] == "PATCH"
         self.body = body_of(receive, content_length(scope) if patching else None)
 
-    async def answered(self) -> UploadResponse:
-        do = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
-        if do is None:
+    async def handle(self) -> UploadResponse:
+        handler = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
+        if handler is None:
             return _problem(405, "use HEAD or PATCH", {"Allow": "HEAD, PATCH"})
-        if settings.SECURE_SSL_REDIRECT and not _is_secure(self._scope):
+        if settings.SECURE_SSL_REDIRECT and self._is_insecure:
             return _problem(403, f"use {settings.PUBLIC_URL}")
         try:
-            return await do()
+            return await handler()
         except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
-            return _refused(refusal)
+            return _refusal_response(refusal)
+
+    @property
+    def _is_insecure(self) -> bool:
+        forwarded = header(self._scope, b"x-forwarded-proto")
+        return self._scope["scheme"] != "https" and forwarded != "https"
 
     async def _head(self) -> UploadResponse:
-        held, size = await run_database_call(self._there)
-        known = {"Upload-Length": str(size)} if held else {}
+        stored, size = await run_database_call(self._offset)
+        known = {"Upload-Length": str(size)} if stored else {}
         return UploadResponse(200, {**TUS, "Upload-Offset": str(size), **known})
 
     async def _patch(self) -> UploadResponse:
-        intake, piece, part = await run_database_call(self._begun)
+        intake, patch, part = await run_database_call(self._begin)
         if part is None:
-            return UploadResponse(204, {**TUS, "Upload-Offset": str(intake.held_bytes)})
+            return UploadResponse(204, {**TUS, "Upload-Offset": str(intake.stored_bytes)})
         try:
-            await self._take(intake, part, piece)
+            await self._receive_body(intake, part, patch)
         except BaseException:
-            await run_database_call(self._ended, intake, part, None)
+            await run_database_call(self._end, intake, part, None)
             raise
-        await run_database_call(self._ended, intake, part, piece)
+        await run_database_call(self._end, intake, part, patch)
         return UploadResponse(204, {**TUS, "Upload-Offset": str(part.size)})
 
     def _admitted(self) -> Intake:
-        given = header(self._scope, b"authorization")
-        return updates.admit(given, self._assignment, self._sha256)
+        authorization = header(self._scope, b"authorization")
+        return updates.admit(authorization, self._assignment, self._sha256)
 
-    def _there(self) -> tuple[bool, int]:
-        """Whether all of it is here, and how much."""
-        held = self._admitted().held_bytes
-        if held is not None:
-            return True, held
+    def _offset(self) -> tuple[bool, int]:
+        """Whether the update is stored, and the bytes that have arrived."""
+        stored_bytes = self._admitted().stored_bytes
+        if stored_bytes is not None:
+            return True, stored_bytes
         return False, received_bytes(self._assignment, self._sha256)
 
-    def _begun(self) -> tuple[Intake, PatchHeaders, PartialUpload | None]:
-        """Who sends what, and where it goes; no part where nothing needs to be sent."""
+    def _begin(self) -> tuple[Intake, PatchHeaders, PartialUpload | None]:
+        """Admit the call and open its partial upload; None where the update is stored already."""
         intake = self._admitted()
-        piece = PatchHeaders.read(self._scope)
-        if intake.held_bytes is not None:
-            updates.keep_held(intake)
-            return intake, piece, None
-        if piece.length > intake.max_bytes:
+        patch = PatchHeaders.read(self._scope)
+        if intake.stored_bytes is not None:
+            updates.link_stored_update(intake)
+            return intake, patch, None
+        if patch.length > intake.max_bytes:
             raise ArtefactRefused(f"more than the {intake.max_bytes} bytes expected here", 413)
-        return intake, piece, _opened(intake, piece)
+        return intake, patch, _opened(intake, patch)
 
-    def _ended(self, intake: Intake, part: PartialUpload, piece: PatchHeaders | None) -> None:
-        """Keep the update where the piece completes it; let go either way."""
+    def _end(self, intake: Intake, part: PartialUpload, patch: PatchHeaders | None) -> None:
+        """Store the update if it is complete; close the partial upload in any case."""
         try:
-            if piece is not None and part.size == piece.length:
-                updates.keep(intake, part)
+            if patch is not None and part.size == patch.length:
+                updates.store_update(intake, part)
         finally:
             part.close()
             if self._received:
                 updates.count(intake, self._received)
 
-    async def _take(self, intake: Intake, part: PartialUpload, piece: PatchHeaders) -> None:
-        """Receive the body into the part. What came before an error is kept."""
+    async def _receive_body(self, intake: Intake, part: PartialUpload, patch: PatchHeaders) -> None:
+        """Append the body to the partial upload; bytes received before an error stay."""
         pace = UploadPace(settings.UPLOAD_WINDOW_S, settings.UPLOAD_MIN_BPS)
         renewed = time.monotonic()
         try:
             while not self.body.is_read:
                 began = time.monotonic()
-                self._received += (came := await self.body.move(part, pace.patience_s))
-                if self._received > piece.length - piece.offset:
+                received = await self.body.move(part, pace.patience_s)
+                self._received += received
+                if self._received > patch.length - patch.offset:
                     part.discard()
-                    raise ArtefactRefused(f"more than the {piece.length} bytes announced", 413)
-                if not pace.saw(time.monotonic() - began, came) and not self.body.is_read:
+                    raise ArtefactRefused(f"more than the {patch.length} bytes announced", 413)
+                if not pace.add(time.monotonic() - began, received) and not self.body.is_read:
                     least = f"{settings.UPLOAD_MIN_BPS:g} bytes/s"
-                    raise ArtefactRefused(f"slower than {least}; go on where it stopped", 408)
+                    raise ArtefactRefused(f"slower than {least}; resume where it stopped", 408)
                 if time.monotonic() - renewed > intake.lease_s / 3:
                     renewed = time.monotonic()
-                    if not await run_database_call(updates.still_held, intake):
+                    if not await run_database_call(updates.renew, intake):
                         raise AssignmentRefused("this assignment is over; stop sending")
         finally:
             await self.body.settle()
 
-    async def say(self, send: Send, found: UploadResponse) -> None:
+    async def respond(self, send: Send, response: UploadResponse) -> None:
         """Send the response, then read and drop the rest of the body for a while.
 
         Otherwise closing the connection could discard the response.
         """
         wants_body = self._scope["method"] == "PATCH" and not self.body.is_read
-        headers = dict(found.headers)
+        headers = dict(response.headers)
         if wants_body or not self.body.keeps_open:
             headers["Connection"] = "close"
-        await send_response(send, found.status, headers, found.body, more=wants_body)
+        await send_response(send, response.status, headers, response.body, more=wants_body)
         if wants_body:
             with suppress(ClientDisconnected):
                 await self._linger()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _linger(self) -> None:
-        until, left = time.monotonic() + LINGER_S, LINGER_BYTES
-        while left > 0 and not self.body.is_read and time.monotonic() < until:
-            left -= await self.body.move(None, max(0.0, until - time.monotonic()))
+        until, remaining = time.monotonic() + LINGER_S, LINGER_BYTES
+        while remaining > 0 and not self.body.is_read and time.monotonic() < until:
+            remaining -= await self.body.move(None, max(0.0, until - time.monotonic()))
 
 
-def _opened(intake: Intake, piece: PatchHeaders) -> PartialUpload:
-    """The upload's bytes so far, at the offset that the piece goes on from."""
+def _opened(intake: Intake, patch: PatchHeaders) -> PartialUpload:
+    """The partial upload, at the offset of the patch."""
     part = PartialUpload(intake.assignment, intake.sha256)
     try:
-        if part.size > piece.length:
+        if part.size > patch.length:
             part.restart()
-        if part.size != piece.offset:
-            text = f"{part.size} bytes are here; go on from there"
+        if part.size != patch.offset:
+            text = f"{part.size} bytes are here; resume from there"
             raise ArtefactRefused(text, 409, Upload_Offset=str(part.size))
         updates.begin(intake)
-        if piece.completes:
+        if patch.completes:
             part.hash_along()
     except BaseException:
         part.close()
@@ -259,11 +266,7 @@ def _opened(intake: Intake, piece: PatchHeaders) -> PartialUpload:
     return part
 
 
-def _is_secure(scope: Scope) -> bool:
-    return scope["scheme"] == "https" or header(scope, b"x-forwarded-proto") == "https"
-
-
-def _refused(refusal: Exception) -> UploadResponse:
+def _refusal_response(refusal: Exception) -> UploadResponse:
     if isinstance(refusal, ArtefactRefused):
         return _problem(refusal.status, str(refusal), refusal.headers)
     if isinstance(refusal, APIException):
@@ -276,5 +279,5 @@ def _refused(refusal: Exception) -> UploadResponse:
 
 
 def _problem(status: int, reason: str, headers: Mapping[str, Any] | None = None) -> UploadResponse:
-    told, body = problem_body(status, reason)
-    return UploadResponse(status, {**TUS, **told, **(headers or {})}, body)
+    problem_headers, body = problem_body(status, reason)
+    return UploadResponse(status, {**TUS, **problem_headers, **(headers or {})}, body)

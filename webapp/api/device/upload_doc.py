@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of uploads, which no Django view takes in."""
+"""OpenAPI description of uploads, which no Django view handles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from webapp.api.device.upload import CONTENT_TYPE
 
 PATH = "/api/v1/device/assignments/{id}/update/{sha256}/"
-OFFSET = {"description": "bytes that are here", "schema": {"type": "integer", "minimum": 0}}
-LENGTH = {"description": "bytes of the whole update, once all of them are here"}
+OFFSET = {"description": "bytes that have arrived", "schema": {"type": "integer", "minimum": 0}}
+LENGTH = {"description": "bytes of the complete update, once it has arrived"}
 
 
 def _parameter(name: str, place: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
@@ -24,18 +24,18 @@ NAMED = [
     _parameter("sha256", "path", {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "of the update"),
 ]
 REFUSALS = {
-    "400": "an offset or length that is no number",
-    "401": "no token of an enrolled device",
-    "404": "no assignment of this device",
-    "408": "too slow; what came is kept",
-    "409": "another offset than Upload-Offset of the answer, or an assignment that is over",
-    "413": "more than announced, or than the model allows",
-    "415": f"another Content-Type than {CONTENT_TYPE}",
-    "416": "an offset beyond the end",
-    "422": "other bytes than the hash says, or a frame that does not fit; they are thrown away",
+    "400": "an offset or length is not a number",
+    "401": "the token is not of an enrolled device",
+    "404": "no such assignment of this device",
+    "408": "too slow; received bytes are kept",
+    "409": "wrong offset (Upload-Offset of the answer is right), or the assignment is over",
+    "413": "more bytes than announced, or than the model allows",
+    "415": f"the Content-Type is not {CONTENT_TYPE}",
+    "416": "the offset is beyond the end",
+    "422": "wrong hash, or an invalid frame; the bytes are discarded",
     "423": "another request is sending this update",
     "429": "too many calls",
-    "507": "the disk is full; what came is thrown away",
+    "507": "the disk is full; received bytes are discarded",
 }
 
 
@@ -51,13 +51,13 @@ def _operation(name: str, text: str, answers: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_upload(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A hook of the document: the two calls by which an update comes in."""
+    """Postprocessing hook: adds the two calls of an upload."""
     head = _operation(
         "head",
-        "How many bytes of an update are here. All of them where this device has sent it before.",
+        "Number of bytes of an update that have arrived: all if this device has sent it before.",
         {
             "200": {
-                "description": "Go on from Upload-Offset",
+                "description": "Resume from Upload-Offset",
                 "headers": {
                     "Upload-Offset": OFFSET,
                     "Upload-Length": {**LENGTH, "schema": OFFSET["schema"]},
@@ -67,16 +67,16 @@ def add_upload(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     )
     patch = _operation(
         "patch",
-        "Bring bytes of an update from Upload-Offset on, in the words of tus 1.0; the last ones "
-        "have it checked and stored. No byte is sent twice: an empty body finishes what is here.",
+        "Append bytes of an update at Upload-Offset (tus 1.0). The last bytes complete it: it is "
+        "checked and stored. An empty body completes an update whose bytes have all arrived.",
         {
-            "204": {"description": "They are here", "headers": {"Upload-Offset": OFFSET}},
+            "204": {"description": "Received", "headers": {"Upload-Offset": OFFSET}},
             **{status: {"description": text} for status, text in REFUSALS.items()},
         },
     )
     patch["parameters"] += [
         _bytes("Upload-Offset", "where these bytes begin"),
-        _bytes("Upload-Length", "bytes of the whole update"),
+        _bytes("Upload-Length", "bytes of the complete update"),
     ]
     body = {"schema": {"type": "string", "format": "binary"}}
     patch["requestBody"] = {"required": True, "content": {CONTENT_TYPE: body}}

@@ -1,4 +1,4 @@
-"""The calls a device makes, see docs/reference/protocol.md. Each may be repeated."""
+"""Views of the device API (docs/reference/protocol.md). Every call can be repeated."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from webapp.jobs.lifecycle import enrolment
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
 
 
-class Refused(exceptions.APIException):
-    """An answer with a status and a reason."""
+class CallRefused(exceptions.APIException):
+    """A problem with a status and a reason."""
 
     def __init__(self, detail: str, status: int) -> None:
         self.status_code = status
@@ -59,7 +59,7 @@ class EnrolThrottle(AnonRateThrottle):
 
 
 def device_call(methods: list[str], schema: type[Serializer[Any]] | None = None) -> Any:
-    """A view that only an enrolled device may call; ``schema`` describes what it sends."""
+    """Decorator of a view that only enrolled devices may call; ``schema`` describes the body."""
 
     def wrap(view: Any) -> Any:
         view = throttle_classes([DeviceThrottle])(view)
@@ -98,7 +98,7 @@ def enrol(request: Request) -> Response:
     try:
         admission = enrolment.enrol(**values)
     except enrolment.EnrolmentRefused as refusal:
-        raise Refused(str(refusal), refusal.status) from refusal
+        raise CallRefused(str(refusal), refusal.status) from refusal
     device = admission.device
     answer = {
         "device": {"id": device.pk, "name": device.name, "role": device.role},
@@ -115,46 +115,46 @@ def enrol(request: Request) -> Response:
 
 @device_call(["POST"], HelloSerializer)
 def hello(request: Request) -> Response:
-    """Say that the agent has started; what its former start held is given up."""
+    """Announce the start of the agent. Assignments of its previous start expire."""
     return Response(presence.hello(_device(request), **_read(HelloSerializer, request)))
 
 
 @device_call(["POST"], MeasurementBatchSerializer)
 def measurements(request: Request) -> Response:
-    """Presence, activity and samples; the answer says what the device should know now."""
+    """Send presence, activity and samples. The answer names assignments to cancel."""
     return Response(presence.measure(_device(request), _read(MeasurementBatchSerializer, request)))
 
 
 @device_call(["POST"])
 def unenrol(request: Request) -> Response:
-    """Leave: the credential and the broker user are gone."""
+    """Revoke this device: its credential and broker user are deleted."""
     enrolment.revoke(_device(request), None)
     return Response(status=204)
 
 
 @device_call(["POST"], BootSerializer)
 def accept(request: Request, pk: UUID) -> Response:
-    """Take an assignment that was offered to this device."""
+    """Accept an assignment that was offered to this device."""
     values = _read(BootSerializer, request)
     return Response(_guarded(work.accept, _device(request), pk, values["boot_id"]))
 
 
 @device_call(["POST"], ProgressSerializer)
 def progress(request: Request, pk: UUID) -> Response:
-    """Say that training or uploading has begun."""
+    """Report that training or uploading has begun."""
     values = _read(ProgressSerializer, request)
     return Response(_guarded(work.progress, _device(request), pk, values["phase"]))
 
 
 @device_call(["POST"], ReportSerializer)
 def report(request: Request, pk: UUID) -> Response:
-    """Answer an assignment."""
+    """Report the result of an assignment."""
     return Response(_guarded(work.report, _device(request), pk, _read(ReportSerializer, request)))
 
 
 @device_call(["POST"], FailSerializer)
 def fail(request: Request, pk: UUID) -> Response:
-    """Say that an assignment failed, and whether another attempt may help."""
+    """Report that an assignment failed, and whether another attempt may help."""
     values = _read(FailSerializer, request)
     reason, step = values["reason"], values["step"]
     if step is not None and "step" not in reason:
@@ -164,22 +164,22 @@ def fail(request: Request, pk: UUID) -> Response:
 
 @device_call(["POST"], RefuseSerializer)
 def refuse(request: Request, pk: UUID) -> Response:
-    """Say that this device cannot do an assignment at all."""
+    """Refuse an assignment that this device can never do."""
     values = _read(RefuseSerializer, request)
     return Response(_guarded(work.refuse, _device(request), pk, values["reason"]))
 
 
 @device_call(["GET"])
 def artefact(request: Request, sha256: str) -> HttpResponseBase:
-    """The bytes of an artefact that one of this device's open assignments needs."""
-    found: HttpResponseBase = _guarded(work.download, request._request, _device(request), sha256)
-    return found
+    """Download an artefact that one of this device's open assignments needs."""
+    response: HttpResponseBase = _guarded(work.download, request._request, _device(request), sha256)
+    return response
 
 
 def _guarded(call: Any, *args: Any) -> Any:
     try:
         return call(*args)
     except AssignmentRefused as refusal:
-        raise Refused(str(refusal), 409) from refusal
+        raise CallRefused(str(refusal), 409) from refusal
     except ArtefactRefused as refusal:
-        raise Refused(str(refusal), refusal.status) from refusal
+        raise CallRefused(str(refusal), refusal.status) from refusal

@@ -1,4 +1,4 @@
-"""What a device does with its assignments: rows are read, moved and answered."""
+"""Calls of a device on its assignments: accept, progress, report, fail, refuse, download."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import ACTIVE, DELIVERED, AssignmentPhase, Task
+from webapp.api.device.answers import AcceptAnswer, EmptyAnswer
 from webapp.common.wake import wake_job
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
@@ -29,18 +30,18 @@ from webapp.jobs.lifecycle.transitions import (
     request_advance,
     take_back,
 )
-from webapp.jobs.models import Artefact, Assignment, EventLevel, Participant, Round
+from webapp.jobs.models import Artefact, Assignment, EventLevel, Participant
 
-SENDING = (Task.TRAIN.value, Task.FOLD.value)  # whose answer is an update
+SENDING = (Task.TRAIN.value, Task.FOLD.value)  # they report an update
 
 
-def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
-    """Hand the work out. Raises AssignmentRefused where it is over or already held."""
+def accept(device: Device, pk: UUID, boot_id: str) -> AcceptAnswer:
+    """Start an assignment. Raises AssignmentRefused where it is over or already started."""
     assignment = assignment_of(device, pk)
     if boot_id and device.boot_id and boot_id != device.boot_id:
-        raise AssignmentRefused("this agent was replaced by a newer start; say hello again")
+        raise AssignmentRefused("a newer agent of this device has started; call hello again")
     if assignment.phase == AssignmentPhase.ACCEPTED.value and boot_id == device.boot_id != "":
-        return _work(assignment)  # it asks again because the first answer was lost
+        return _accept_answer(assignment)  # repeated because the first answer was lost
     spec = assignment.round.job.job_spec
     now = timezone.now()
     move_assignment(
@@ -50,13 +51,16 @@ def accept(device: Device, pk: UUID, boot_id: str) -> dict[str, Any]:
         lease_until=now + timedelta(seconds=spec.participation.lease_s),
     )
     request_advance(assignment.round.job_id)
-    return _work(assignment)
+    return _accept_answer(assignment)
 
 
-def _work(assignment: Assignment) -> dict[str, Any]:
+def _accept_answer(assignment: Assignment) -> AcceptAnswer:
     round_, job = assignment.round, assignment.round.job
     weights = job_weights(assignment)
     participant = Participant.objects.get(job=job, slot=assignment.slot)
+    state = server_state(assignment)
+    # An asynchronous round does not end for a late device, so it has no deadline.
+    deadline_at = None if is_buffered(round_) else round_.deadline_at
     return {
         "assignment": str(assignment.pk),
         "job": str(job.pk),
@@ -70,10 +74,10 @@ def _work(assignment: Assignment) -> dict[str, Any]:
         "tailoring": participant.tailoring,
         "model_fingerprint": job.model_fingerprint,
         "global": update_format.model_of(job, weights),
-        "state": _artefact(server_state(assignment)),
+        "state": {"sha256": state.sha256, "size_bytes": state.size_bytes} if state else None,
         "wire": update_format.offer(assignment).to_dict(),
         "lease_s": job.job_spec.participation.lease_s,
-        "deadline_at": _deadline(round_),
+        "deadline_at": deadline_at.isoformat() if deadline_at else None,
         "draw": assignment.attempt - 1 if is_buffered(round_) else 0,
         "max_update_bytes": update_format.max_update_bytes(assignment, weights),
         "fold": cluster_folds.fold_input(assignment),
@@ -81,28 +85,17 @@ def _work(assignment: Assignment) -> dict[str, Any]:
 
 
 def server_state(assignment: Assignment) -> Artefact | None:
-    """The strategy's state before the round, where devices that train are to see it."""
+    """The strategy's state before the round, if the strategy sends it to training devices."""
     job = assignment.round.job
     if assignment.task != Task.TRAIN.value or not job.job_spec.strategy.serves_state:
         return None
     return state_before(assignment.round)
 
 
-def _artefact(item: Artefact | None) -> dict[str, Any] | None:
-    return {"sha256": item.sha256, "size_bytes": item.size_bytes} if item else None
-
-
-def _deadline(row: Round) -> str | None:
-    """When the round stops waiting; an asynchronous one goes on without the device, not against."""
-    if row.deadline_at is None or is_buffered(row):
-        return None
-    return row.deadline_at.isoformat()
-
-
 def job_weights(assignment: Assignment) -> Artefact:
-    """What an assignment works on: the round's base to train, its result to evaluate.
+    """The model of an assignment: the round's base to train, its result to evaluate.
 
-    Who learns from what another model says evaluates its own, and needs nothing for that.
+    Agglomerative devices evaluate their own model, so they get the base.
     """
     round_ = assignment.round
     method = round_.job.job_spec.method.family
@@ -113,27 +106,28 @@ def job_weights(assignment: Assignment) -> Artefact:
     return weights
 
 
-def progress(device: Device, pk: UUID, phase: str) -> dict[str, Any]:
-    """Note that training or uploading has begun; saying it twice is harmless."""
+def progress(device: Device, pk: UUID, phase: str) -> EmptyAnswer:
+    """Training or uploading has begun. The call can be repeated."""
     assignment = assignment_of(device, pk)
     take_back(assignment)
     try:
         move_assignment(assignment, AssignmentPhase(phase))
     except AssignmentRefused:
-        if assignment.phase != phase:  # what the device does has not been noted before
+        if assignment.phase != phase:  # not a repetition
             raise
     renew_lease(pk, device, assignment.round.job.job_spec.participation.lease_s)
     wake_job(assignment.round.job_id)
     return {}
 
 
-def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
-    """Take an answer. The same answer again is fine, a different one is not."""
+def report(device: Device, pk: UUID, values: dict[str, Any]) -> EmptyAnswer:
+    """Store a report. The same report can be repeated, another one is refused."""
     assignment = assignment_of(device, pk)
     update = values["update"]
     phase = AssignmentPhase(assignment.phase)
-    told = (update, values["examples"], values["metrics"])
-    if phase in DELIVERED and _answer(assignment) == told:
+    new = (update, values["examples"], values["metrics"])
+    stored = (assignment.update_artefact_id, assignment.examples, assignment.metrics)
+    if phase in DELIVERED and stored == new:
         return {}
     refusal = move_refusal(phase, AssignmentPhase.REPORTED)
     if refusal:
@@ -152,7 +146,7 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
             update_artefact_id=update,
             examples=values["examples"],
             metrics=values["metrics"],
-            # The device also counts what was sent in vain; the server only what arrived.
+            # The device also counts interrupted transfers, the server only what arrived.
             bytes_up=values["bytes_up"] or assignment.bytes_up,
             bytes_down=values["bytes_down"] or assignment.bytes_down,
             ended_at=timezone.now(),
@@ -160,10 +154,6 @@ def report(device: Device, pk: UUID, values: dict[str, Any]) -> dict[str, Any]:
         job_event(assignment.round.job, _reported_text(assignment, values), device=device)
         request_advance(assignment.round.job_id)
     return {}
-
-
-def _answer(assignment: Assignment) -> tuple[str | None, int, dict[str, Any]]:
-    return assignment.update_artefact_id, assignment.examples, assignment.metrics
 
 
 def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
@@ -177,20 +167,20 @@ def _reported_text(assignment: Assignment, values: dict[str, Any]) -> str:
     text = f"{where}: trained on {values['examples']} examples, loss {metrics.get('loss', 0):.3f}"
     before, after = metrics.get("reward_before"), metrics.get("reward_after")
     rewarded = before is not None and after is not None
-    return f"{text}, own reward {before:.3f} to {after:.3f}" if rewarded else text
+    return f"{text}, reward {before:.3f} to {after:.3f}" if rewarded else text
 
 
-def fail(device: Device, pk: UUID, reason: str, retryable: bool) -> dict[str, Any]:
+def fail(device: Device, pk: UUID, reason: str, retryable: bool) -> EmptyAnswer:
     return _end(device, pk, AssignmentPhase.FAILED, reason, retryable)
 
 
-def refuse(device: Device, pk: UUID, reason: str) -> dict[str, Any]:
+def refuse(device: Device, pk: UUID, reason: str) -> EmptyAnswer:
     return _end(device, pk, AssignmentPhase.REFUSED, reason, False)
 
 
 def _end(
     device: Device, pk: UUID, phase: AssignmentPhase, reason: str, retryable: bool
-) -> dict[str, Any]:
+) -> EmptyAnswer:
     assignment = assignment_of(device, pk)
     if assignment.phase == phase.value:
         return {}
@@ -206,11 +196,11 @@ def _end(
 
 
 def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseBase:
-    """Serve an artefact that one of the device's open assignments works on."""
-    mine = Assignment.objects.filter(
+    """Send an artefact that one of the device's open assignments needs."""
+    open_ = Assignment.objects.filter(
         device=device, phase__in=[phase.value for phase in ACTIVE]
     ).select_related("round__base_artefact", "round__global_artefact", "round__job")
-    for assignment in mine:
+    for assignment in open_:
         for artefact in served(assignment):
             if artefact.sha256 == sha256:
                 response = stream(request, artefact)
@@ -220,12 +210,12 @@ def download(request: HttpRequest, device: Device, sha256: str) -> HttpResponseB
 
 
 def served(assignment: Assignment) -> tuple[Artefact, ...]:
-    """What a device may fetch for an open assignment."""
+    """The artefacts that a device may download for an assignment."""
     weights = job_weights(assignment)
     row = update_format.step_to(assignment.round.job, weights)
-    found = (weights, row.step_artefact if row else None, server_state(assignment))
-    folded = (part.update_artefact for part in cluster_folds.fold_input_rows(assignment))
-    return tuple(item for item in (*found, *folded) if item is not None)
+    model = (weights, row.step_artefact if row else None, server_state(assignment))
+    inputs = (part.update_artefact for part in cluster_folds.fold_input_rows(assignment))
+    return tuple(item for item in (*model, *inputs) if item is not None)
 
 
 def assignment_of(device: Device, pk: UUID) -> Assignment:
