@@ -106,10 +106,10 @@ def test_the_log_tells_the_story(federation: Federation) -> None:
     log = federation.log(job)
     for line in (
         "launched by the system",
-        "initial model written",
-        "round 0 started: measuring the model before training",
+        "initial model ready",
+        "round 0 started: measuring the baseline",
         "pi-kitchen, round 0: evaluated, ROUGE-L 25.0",
-        "round 0 closed, ROUGE-L 25.0, loss 2.000",
+        "baseline measured: ROUGE-L 25.0, loss 2.000",
         "round 1 started: 2 devices",
         "pi-porch, round 1: trained on 40 examples, loss 1.500",
         "round 1: folded 2 updates",

@@ -294,7 +294,7 @@ def test_a_round_of_nothing_but_nan_fails_with_its_reason(federation: Federation
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert "0 of 2 updates are sound where 1 are needed" in job.reason
+    assert "0 of 2 updates are valid, 1 are needed" in job.reason
     assert "holds NaN or infinity" in job.reason
     assert job.global_artefact_id == before, "the model before it is kept"
 
@@ -310,4 +310,4 @@ def test_fewer_sound_updates_than_the_quorum_are_not_folded(federation: Federati
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert "1 of 2 updates are sound where 2 are needed" in job.reason
+    assert "1 of 2 updates are valid, 2 are needed" in job.reason

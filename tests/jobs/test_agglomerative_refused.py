@@ -101,7 +101,7 @@ def test_a_parents_word_must_be_one(
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert "hub sent no usable frame: a row's probabilities do not add up to 1" in job.reason
+    assert "hub sent an invalid frame: a row's probabilities do not add up to 1" in job.reason
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,11 @@ def test_killed_between_the_store_and_the_row(
     def killed(*_: Any) -> None:
         raise Killed
 
-    conclude = round_fold._conclude
-    monkeypatch.setattr(round_fold, "_conclude", killed)
+    conclude = round_fold._conclude_round
+    monkeypatch.setattr(round_fold, "_conclude_round", killed)
     with pytest.raises(Killed):
         fold_round(current.pk)
-    monkeypatch.setattr(round_fold, "_conclude", conclude)
+    monkeypatch.setattr(round_fold, "_conclude_round", conclude)
     current.refresh_from_db()
     assert (current.phase, current.global_artefact_id) == ("aggregating", None)
     stored = set(Artefact.objects.filter(kind="global").values_list("pk", flat=True))
@@ -231,7 +231,7 @@ def test_a_first_model_on_a_full_disk_is_written_once_there_is_space(
     job = federation.launch()
     job.refresh_from_db()
     assert job.phase == "queued"
-    assert "the initial model could not be stored: the server's disk is full" in federation.log(job)
+    assert "cannot store the initial model: the server's disk is full" in federation.log(job)
     assert small_disk.leftovers() == []
     small_disk.free()
     federation.later(61)
@@ -247,7 +247,7 @@ def test_the_first_model_is_written_once(federation: Federation) -> None:
     initialise_job(job.pk)
     job.refresh_from_db()
     assert job.global_artefact_id == first
-    assert federation.log(job).count("initial model written") == 1
+    assert federation.log(job).count("initial model ready") == 1
     info = job.model_info
     assert 0 < info["trainable_parameters"] < info["parameters"]
     assert info["payload_bytes"] == job.global_artefact.size_bytes  # type: ignore[union-attr]

@@ -38,7 +38,7 @@ def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def undivided(row: Round, folder: Path) -> str:
     """SHA-256 of what the round's fold gives in one piece."""
     with ExitStack() as stack:
-        before, updates = round_fold.opened(row, stack)
+        before, updates = round_fold.open_files(row, stack)
         after = NextFiles(folder / "after", folder / "state")
         done = fold_files(row.job.job_spec, before, updates, after)
     return done.global_frame.sha256
@@ -123,7 +123,7 @@ def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_p
     current.refresh_from_db()
     assert current.global_artefact_id == whole
     assert federation.log(job).count("round 1: folded 2 updates") == 1
-    assert federation.log(job).count("round 1: the fold is shared out") == 1
+    assert federation.log(job).count("round 1: folding in") == 1
     assert federation.run(job).phase == "completed"
 
 
@@ -133,14 +133,14 @@ def test_asked_twice_is_shared_out_once(federation: Federation) -> None:
     at_once([lambda: fold_round(current.pk)] * 3)
     rows = FoldShard.objects.filter(plan__round=current)
     assert set(asked(federation)) == set(rows.values_list("pk", flat=True))
-    assert federation.log(job).count("the fold is shared out") == 1
+    assert federation.log(job).count("folding in") == 1
 
 
 def test_nothing_is_left_of_the_shards(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job = federation.run(federation.launch())
     assert job.phase == "completed"
-    assert "the fold is shared out in" in federation.log(job)
+    assert "folding in" in federation.log(job)
     assert not FoldPlan.objects.exists()
     kept = Artefact.objects.filter(kind="shard")
     assert kept.exists()
@@ -223,7 +223,7 @@ def test_an_update_that_is_not_finite_is_refused_and_the_rest_shared_out_anew(
     assert federation.parts(job)["pi-b", 1] == "refused"
     log = federation.log(job)
     assert "pi-b, round 1: update refused: tensor" in log and "holds NaN or infinity" in log
-    assert log.count("the fold is shared out") == 2
+    assert log.count("folding in") == 2
     assert federation.round(job).fold["slots"] == [0, 2]
     assert federation.run(job).phase == "completed"
 
@@ -249,7 +249,7 @@ def test_a_fold_stays_in_one_piece_where_shards_would_not_help(
     federation.devices("pi-a", "pi-b")
     job = federation.run(federation.launch())
     assert job.phase == "completed"
-    assert "shared out" not in federation.log(job)
+    assert "folding in" not in federation.log(job)
 
 
 @pytest.mark.parametrize("rule", ["fedex", "flexlora", "stack"])
@@ -258,5 +258,5 @@ def test_products_are_never_shared_out(federation: Federation, rule: str) -> Non
     federation.devices("pi-a", "pi-b")
     job = federation.run(federation.launch(adapter={"aggregation": rule}))
     assert job.phase == "completed"
-    assert "shared out" not in federation.log(job)
+    assert "folding in" not in federation.log(job)
     assert federation.round(job).fold["aggregation_error"] == pytest.approx(0.0, abs=1e-6)

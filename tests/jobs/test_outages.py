@@ -45,7 +45,7 @@ def test_an_outage_longer_than_the_lease_throws_nothing_away(federation: Federat
     _passes_while_away(federation, 3 * LEASE_S)
     reconcile.run()
     assert phase_of(work["assignment"]) == "accepted"
-    assert "nobody decided for" in Event.objects.filter(job=None).first().text  # type: ignore[union-attr]
+    assert "the coordinator was down for" in Event.objects.filter(job=None).first().text  # type: ignore[union-attr]
     kitchen.finish(work)
     assert federation.run(federation.job).phase == "completed"
     assert not Assignment.objects.filter(attempt=2).exists()
@@ -199,7 +199,7 @@ def test_a_starting_aggregation_worker_is_asked_again(federation: Federation) ->
     federation.outbox.site.clear()
     advance_job(str(job.pk))
     assert federation.outbox.site == []
-    outages.ask_again()
+    outages.repeat_requests()
     advance_job(str(job.pk))
     assert federation.outbox.site == [(site_broker.INITIALISE, (str(job.pk),))]
 

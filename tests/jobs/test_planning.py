@@ -27,7 +27,7 @@ def names(job: Job) -> list[str]:
 
 def test_without_any_device(federation: Federation) -> None:
     job = federation.launch()
-    assert waiting(job) == ("waiting for 1 devices that hold at least 8 examples; 0 are enrolled")
+    assert waiting(job) == ("waiting for 1 device with at least 8 examples; 0 enrolled")
     federation.reconcile()
     assert federation.log(job).count("waiting for 1 devices") == 1, "said once"
     federation.device("pi-kitchen")
@@ -47,7 +47,7 @@ def test_a_device_that_holds_too_little_or_nothing(federation: Federation, examp
 def test_only_devices_that_hold_too_little(federation: Federation) -> None:
     federation.device("pi-kitchen", examples=7)
     job = federation.launch()
-    assert "hold at least 8 examples; 0 are enrolled" in waiting(job)
+    assert "with at least 8 examples; 0 enrolled" in waiting(job)
     federation.later(DEADLINE_S + 1)
     federation.reconcile()
     job.refresh_from_db()
@@ -105,7 +105,7 @@ def test_too_few_are_online(federation: Federation) -> None:
     _kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     federation.lose(porch)
     job = federation.launch(participation={"minimum": 2})
-    assert waiting(job) == "waiting for 2 of 2 devices to be online; away: pi-porch"
+    assert waiting(job) == "waiting for 2 of 2 devices to be online; offline: pi-porch"
     assert names(job) == [], "who takes part is fixed once enough are there"
     porch.presence()
     federation.reconcile()
@@ -123,7 +123,7 @@ def test_everybody_leaves_between_two_rounds(federation: Federation) -> None:
     job.refresh_from_db()
     assert federation.round(job).number == 1
     assert job.phase == "running"
-    assert job.reason == "waiting for 1 of 1 devices to be online; away: pi-kitchen"
+    assert job.reason == "waiting for 1 of 1 devices to be online; offline: pi-kitchen"
     federation.later(DEADLINE_S + 1)
     federation.reconcile()
     job.refresh_from_db()

@@ -158,7 +158,7 @@ def test_a_restarted_broker_gets_its_users_back(
         redis.Redis.from_url(kitchen.enrolled.broker_url).ping()
     with caplog.at_level(logging.WARNING):
         reconcile.run()
-    assert "had forgotten 2 users; set again" in caplog.text
+    assert "had lost 2 users; restored" in caplog.text
     for pi in (kitchen, porch):
         assert redis.Redis.from_url(pi.enrolled.broker_url).ping()
     caplog.clear()

@@ -210,7 +210,7 @@ def test_a_job_runs_into_waiting_and_reaches_a_device_over_tls(
         return str(api.get(job).json()["reason"])
 
     _until(lambda: "enrolled" in reason(), 120, lambda: _state(production, api, job))
-    assert reason() == "waiting for 1 devices that hold at least 8 examples; 0 are enrolled"
+    assert reason() == "waiting for 1 device with at least 8 examples; 0 enrolled"
 
     device, broker = _enrol(production, api)
     _until(lambda: _present(device) and _queued(broker) > 0, 60, lambda: api.get(job).text)

@@ -1,11 +1,11 @@
 """The aggregation worker: ``celery -A workers.aggregate.app worker -Q aggregate -c 1``.
 
-torch is imported inside the tasks only: a prefork child that inherits a loaded torch hangs.
+torch is imported inside the tasks only, because a prefork child that inherits it hangs.
 """
 
 from __future__ import annotations
 
-from workers.coordinator.app import app  # isort: skip  (sets Django up, which the tasks need)
+from workers.coordinator.app import app  # isort: skip  (sets up Django, which the tasks need)
 from celery.signals import worker_ready
 from django.db import connections
 
@@ -16,9 +16,9 @@ celery = app
 
 
 @worker_ready.connect(weak=False)
-def ask_again(**_: object) -> None:
-    """What a worker was at when it died is asked for again as soon as one starts."""
-    outages.ask_again()
+def repeat_requests(**_: object) -> None:
+    """A worker that starts has the work of one that died requested again."""
+    outages.repeat_requests()
     connections.close_all()  # no connection lives through a fork
 
 

@@ -1,4 +1,4 @@
-"""Which updates a round folds: its own, or in an asynchronous job those that its buffer holds."""
+"""The updates that a round folds: its own, or those in an asynchronous job's buffer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from webapp.jobs.lifecycle.round_rows import is_buffered, to_round
 from webapp.jobs.models import Assignment, Round
 
 
-def of_round(row: Round) -> QuerySet[Assignment]:
+def candidates(row: Round) -> QuerySet[Assignment]:
     """Assignments whose updates the round folds, or would have folded."""
     train = Assignment.objects.filter(task=Task.TRAIN.value)
     if is_buffered(row):
@@ -24,57 +24,57 @@ def of_round(row: Round) -> QuerySet[Assignment]:
     return train.filter(round=row)
 
 
-def reported(row: Round) -> dict[Key, Assignment]:
-    """The updates to fold, by their place in the sum: slot, then number.
+def updates_of(row: Round) -> dict[Key, Assignment]:
+    """The updates to fold, by their position in the sum: slot, then number.
 
-    A cluster's update stands for those that its device has folded. In an asynchronous job one slot
-    may bring several; the one from the oldest model comes first, whatever arrived first.
+    A cluster's update replaces those that its device has folded. In an asynchronous job a slot may
+    have several; they are ordered by the model that they started from, not by arrival.
     """
     if row.clusters:
         topmost = cluster_folds.update_rows(row, server_inputs(to_round(row)))
         return {(item.slot, 0): item for item in topmost}
-    rows = of_round(row).filter(phase=AssignmentPhase.REPORTED.value)
-    found = rows.select_related("update_artefact", "device", "round__base_artefact")
-    ordered = list(found.order_by("round__number", "round__attempt", "slot", "attempt"))
+    rows = candidates(row).filter(phase=AssignmentPhase.REPORTED.value)
+    rows = rows.select_related("update_artefact", "device", "round__base_artefact")
+    ordered = list(rows.order_by("round__number", "round__attempt", "slot", "attempt"))
     if not is_buffered(row):
         return {(item.slot, 0): item for item in ordered}
-    return {(item.slot, place): item for place, item in enumerate(ordered)}
+    return {(item.slot, position): item for position, item in enumerate(ordered)}
 
 
-def trained(row: Round, updates: Sequence[UpdateFile]) -> int:
-    """How many devices' own updates these are made of."""
+def count_devices(row: Round, updates: Sequence[UpdateFile]) -> int:
+    """How many devices' own updates these combine."""
     if not row.clusters:
         return len(updates)
-    found = reported(row)
-    return cluster_folds.count_leaf_updates(row, [found[update.key] for update in updates])
+    assignments = updates_of(row)
+    return cluster_folds.count_leaf_updates(row, [assignments[update.key] for update in updates])
 
 
 def staleness(row: Round, item: Assignment) -> int:
-    """How many versions came between the model an update started from and the one it changes."""
+    """Versions between the model that an update started from and the one it changes."""
     return max(0, row.number - item.round.number)
 
 
 def scale(row: Round, item: Assignment) -> float:
-    """What a stale update is multiplied with before it is folded."""
+    """The factor of a stale update in the fold."""
     return float(row.job.job_spec.participation.discount(staleness(row, item)))
 
 
 def update_file(row: Round, item: Assignment, key: Key, path: Path) -> UpdateFile:
-    """An update as the fold takes it, with what its device told of it."""
-    told = item.metrics
+    """An update as the fold's input, with its device's metrics."""
+    metrics = item.metrics
     return UpdateFile(
         path,
         float(item.examples),
         *key,
         scale=scale(row, item),
-        steps=int(number(told.get("steps")) or 0),
-        loss_before=number(told.get("loss_before")),
+        steps=int(number(metrics.get("steps")) or 0),
+        loss_before=number(metrics.get("loss_before")),
         spec=device_overrides.spec_for(row.job, item.slot),
     )
 
 
-def figures(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:
-    """What Round.fold keeps of an asynchronous job's updates, in the order of the sum."""
+def staleness_report(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:
+    """Staleness of an asynchronous job's updates for ``Round.fold``, in the order of the sum."""
     if not is_buffered(row):
         return []
     return [

@@ -1,4 +1,4 @@
-"""The merged model of a job as one zip file."""
+"""Exports a job's merged model as one zip file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from fedcore.errors import EdgewiseError
 from fedcore.formats.frame_header import sha256_file
 from fedcore.model.export_folder import export_merged
 from fedcore.spec.levels import taken_home
+from webapp.common.units import size
 from webapp.jobs.artefacts.store import incoming_dir, local_file, store
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import ArtefactKind, EventLevel, Job
 
 
 def export_merged_model(job_id: UUID) -> None:
-    """Write base plus adapter as a model folder, zip it, keep it as the job's merged artefact."""
+    """Merge the adapter into the base model, and store the zipped model folder as an artefact."""
     job = Job.objects.select_related("global_artefact").get(pk=job_id)
     weights = job.global_artefact
     if weights is None or weights.kind != ArtefactKind.GLOBAL:
@@ -27,18 +28,18 @@ def export_merged_model(job_id: UUID) -> None:
         try:
             with local_file(weights) as path:
                 model = export_merged(taken_home(job.job_spec), path, Path(folder) / "model")
-            _zip(model, archive)
+            _write_zip(model, archive)
             origin = f"export:{weights.sha256}"
             artefact = store(archive, sha256_file(archive), ArtefactKind.MERGED, origin)
         except EdgewiseError as error:
-            job_event(job, f"the merged model could not be written: {error}", EventLevel.ERROR)
+            job_event(job, f"cannot export the merged model: {error}", EventLevel.ERROR)
             return
     Job.objects.filter(pk=job_id, global_artefact=weights).update(merged_artefact=artefact)
-    job_event(job, f"merged model ready, {artefact.size_bytes:,} bytes")
+    job_event(job, f"merged model ready: {size(artefact.size_bytes)}")
 
 
-def _zip(folder: Path, archive: Path) -> None:
-    """Stored, as weights do not shrink; a fixed date makes equal models equal bytes."""
+def _write_zip(folder: Path, archive: Path) -> None:
+    """Uncompressed, as weights do not shrink; a fixed date makes equal models equal bytes."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as out:
         for path in sorted(folder.rglob("*")):
             if path.is_file():

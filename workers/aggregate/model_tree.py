@@ -1,7 +1,7 @@
-"""A tree of models on the server: which bridge its nodes share, and what the parent tells them.
+"""The server's part of a model tree (agglomerative learning): the bridge, and the parent's logits.
 
-No weights are averaged here. A round's result is what the parent says on the bridge, and in the
-last round the parent's own model, as the device has sent it but for whose and which round's it is.
+No weights are averaged here. A round's result is the parent's logits on the bridge samples, and in
+the last round the parent's own model. Both are the device's frame without job, round and slot.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_di
 from webapp.jobs.lifecycle import cluster_folds
 from webapp.jobs.models import ArtefactKind, Assignment, Job, Round
 from workers.aggregate import fold_inputs
-from workers.aggregate.result import First, Result
+from workers.aggregate.result import InitialArtefact, RoundResult
 
-ENVELOPE = ("job", "round", "base", "slot")  # what a device's frame says beside its content
+UPDATE_KEYS = ("job", "round", "base", "slot")  # metadata of an update, not of its content
 
 
-def begin(job: Job, folder: Path) -> First:
-    """Make the bridge, check that all models read it alike, and write which one it is.
+def create_bridge(job: Job, folder: Path) -> InitialArtefact:
+    """Build the bridge, check that all models tokenise it alike, and store its description.
 
-    Raises ModelError for models of unlike vocabularies, DataError for a bridge without samples.
+    Raises ModelError for models with different vocabularies, DataError for a bridge without
+    samples.
     """
     spec = job.job_spec
     specs = level_specs(spec)
@@ -58,15 +59,16 @@ def begin(job: Job, folder: Path) -> First:
         numbers=read_header(first).elements,
         bytes=above.size,
     )
-    kept = store(path, frame.sha256, ArtefactKind.LOGITS, "aggregate")
-    return First(replace(below, size=like.payload_bytes), kept, tree.to_dict())
+    artefact = store(path, frame.sha256, ArtefactKind.LOGITS, "aggregate")
+    info = replace(below, size=like.payload_bytes)
+    return InitialArtefact(info, artefact, tree.to_dict())
 
 
-def relay(row: Round) -> Result:
-    """What the parent sent becomes the round's result. Raises FoldError where there is nothing."""
+def relay_logits(row: Round) -> RoundResult:
+    """Make the parent's frame the round's result. Raises FoldError where there is none."""
     began = time.perf_counter()
-    item = _sent(row)
-    model = logits_format.sends_model(item)
+    item = _parent_assignment(row)
+    is_model = logits_format.sends_model(item)
     assert item.update_artefact is not None and row.base_artefact is not None
     with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
@@ -74,15 +76,17 @@ def relay(row: Round) -> Result:
             sent = stack.enter_context(local_file(item.update_artefact))
             update_format.check_update(sent, row.base_artefact, item)
             out = folder / "global.safetensors"
-            frame = _unwrapped(sent, out) if model else _word(row.job, sent, out)
-            if model:
-                _check_names(row.job.job_spec, sent, folder / "first.safetensors")
+            if is_model:
+                _check_tensors(row.job.job_spec, sent, folder / "first.safetensors")
+            else:
+                read_packed(sent, logits_format.expected(row.job))  # checks every number
+            frame = _content_frame(sent, out)
         except (WireError, FileNotFoundError) as error:
-            raise FoldError(f"{item.device.name} sent no usable frame: {error}") from error
-        kind = ArtefactKind.GLOBAL if model else ArtefactKind.LOGITS
-        kept = store(out, frame.sha256, kind, "aggregate")
-    return Result(
-        kept,
+            raise FoldError(f"{item.device.name} sent an invalid frame: {error}") from error
+        kind = ArtefactKind.GLOBAL if is_model else ArtefactKind.LOGITS
+        artefact = store(out, frame.sha256, kind, "aggregate")
+    return RoundResult(
+        artefact,
         slots=[item.slot],
         weights={item.slot: 1.0},
         clusters=cluster_folds.fold_summaries(row),
@@ -91,37 +95,32 @@ def relay(row: Round) -> Result:
     )
 
 
-def _sent(row: Round) -> Assignment:
-    """The parent's answer of this round."""
-    found = list(fold_inputs.reported(row).values())
-    if len(found) != 1 or found[0].task != Task.FOLD.value:
-        names = ", ".join(item.device.name for item in found) or "nobody"
+def _parent_assignment(row: Round) -> Assignment:
+    """The assignment in which the parent reported this round."""
+    reports = list(fold_inputs.updates_of(row).values())
+    if len(reports) != 1 or reports[0].task != Task.FOLD.value:
+        names = ", ".join(item.device.name for item in reports) or "no device"
         raise FoldError(
-            f"the round has no parent's word, only that of {names}; is the parent still enrolled?"
+            f"the parent sent nothing in this round (updates came from {names}); "
+            "is it still enrolled?"
         )
-    return found[0]
+    return reports[0]
 
 
-def _word(job: Job, sent: Path, out: Path) -> FrameInfo:
-    """What the parent says, its numbers looked at as every child will. Raises WireError."""
-    read_packed(sent, logits_format.expected(job))
-    return _unwrapped(sent, out)
-
-
-def _unwrapped(sent: Path, out: Path) -> FrameInfo:
-    """The content of a device's frame, so that equal content is one artefact."""
+def _content_frame(sent: Path, out: Path) -> FrameInfo:
+    """Write a frame without the update's metadata, so that equal content is one artefact."""
     frame = FrameReader(sent)
-    meta = {key: value for key, value in frame.meta.items() if key not in ENVELOPE}
+    meta = {key: value for key, value in frame.meta.items() if key not in UPDATE_KEYS}
     if meta["kind"] == MODEL_KIND:
         meta["kind"] = "global"
     return write_frame(out, {name: frame[name] for name in frame}, meta)
 
 
-def _check_names(spec: JobSpec, sent: Path, first: Path) -> None:
-    """Raise WireError where a model's tensors are not those of the parent's, or not finite."""
+def _check_tensors(spec: JobSpec, sent: Path, first: Path) -> None:
+    """Raise WireError where a model's tensors are not the parent model's, or not finite."""
     write_initial(taken_home(spec), first)
     if read_header(sent).shapes != read_header(first).shapes:
-        raise WireError("its tensors are not those of the parent's model")
+        raise WireError("its tensors are not the parent model's")
     frame = FrameReader(sent)
-    if odd := [name for name in frame if not bool(frame[name].isfinite().all())]:
-        raise WireError(f"tensor {odd[0]!r} holds numbers that are not finite")
+    if invalid := [name for name in frame if not bool(frame[name].isfinite().all())]:
+        raise WireError(f"tensor {invalid[0]!r} has numbers that are not finite")

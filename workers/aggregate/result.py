@@ -1,4 +1,4 @@
-"""What aggregation makes: a job's first artefact, and the result of a round."""
+"""Results of aggregation: a job's first artefact, and a round's new model."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from webapp.jobs.models import Artefact
 
 
 @dataclass(frozen=True)
-class First:
-    """What a job begins with. ``info.size`` are the bytes that each device will send.
+class InitialArtefact:
+    """A job's first artefact. ``info.size`` is the bytes of each device's update.
 
-    ``noted`` is kept in ``Job.model_info`` with the model's figures.
+    ``extra_info`` is stored in ``Job.model_info`` with the model's figures.
     """
 
     info: InitialInfo
     artefact: Artefact
-    noted: dict[str, object] = field(default_factory=dict)
+    extra_info: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Result:
-    """A round's result as it is stored, and what ``Round.fold`` keeps of how it was made.
+class RoundResult:
+    """A round's stored artefacts, and its record for ``Round.fold``.
 
-    ``slots`` sent what was folded; ``weights`` and ``update_norms`` are by slot (see FoldReport).
+    ``slots`` are those of the folded updates; ``weights`` and ``update_norms`` are by slot (see
+    FoldReport).
     """
 
     global_artefact: Artefact
@@ -40,8 +41,8 @@ class Result:
     seconds: float = 0.0
     bytes_read: int = 0
 
-    def figures(self) -> dict[str, object]:
-        """As ``Round.fold`` keeps it."""
+    def fold_record(self) -> dict[str, object]:
+        """As stored in ``Round.fold``."""
         return {
             "slots": self.slots,
             **({"updates": self.updates} if self.updates else {}),

@@ -1,4 +1,4 @@
-"""Fold the updates of one round into the next global model."""
+"""Folds the updates of one round into the next global model."""
 
 from __future__ import annotations
 
@@ -36,114 +36,116 @@ from webapp.jobs.lifecycle.round_rows import state_before
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, EventLevel, Job, Round
 from workers.aggregate import fold_inputs, model_tree, shard_plan
-from workers.aggregate.result import Result
+from workers.aggregate.result import RoundResult
 from workers.coordinator.advance import advance, apply
 
 log = logging.getLogger(__name__)
 
 
 def fold_round(round_id: int) -> None:
-    """Fold, store, tell the round. Doing it twice gives the same bytes and changes nothing."""
+    """Fold, store, conclude the round. A second run gives the same bytes and changes nothing."""
     row = Round.objects.select_related("job", "base_artefact", "state_artefact").get(pk=round_id)
     if row.phase != RoundPhase.AGGREGATING.value:
         shard_plan.forget(row)
         return
-    with failing(row):
+    with failing_round(row):
         result = FOLDS[row.job.job_spec.method.family.exchange](row)
-        if result is None:  # shards of it are still folded, by other workers too
+        if result is None:  # other workers are still folding shards
             return
-        _conclude(row, result)
+        _conclude_round(row, result)
         shard_plan.forget(row)
         advance(row.job_id)
 
 
 @contextmanager
-def failing(row: Round) -> Iterator[None]:
-    """What ends a fold ends its round, but for a full disk: then reconcile asks again."""
+def failing_round(row: Round) -> Iterator[None]:
+    """Fail the round if the block raises; after a full disk, reconcile repeats the request."""
     try:
         yield
     except ArtefactRefused as error:
         job_event(row.job, f"round {row.number}: {error}", EventLevel.ERROR)
     except EdgewiseError as error:
-        log.warning("round %s cannot be folded: %s", row, error)
+        log.warning("cannot fold %s: %s", row, error)
         apply(row.pk, AggregationFailed(time.time(), str(error)))
         shard_plan.forget(row)
         advance(row.job_id)
 
 
-def _fold(row: Round) -> Result | None:
-    """None where the fold is shared out and not all shards are there."""
+def _fold_updates(row: Round) -> RoundResult | None:
+    """Fold and store the files. None while shards of the fold are missing."""
     with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         after = NextFiles(*(folder / f"{name}.safetensors" for name in ("global", "state", "step")))
         while True:
-            before, updates = opened(row, stack)
+            before, updates = open_files(row, stack)
             try:
                 fold = shard_plan.fold_of(row, before, updates, stack)
                 if fold is None:
                     return None
                 served = fold_and_serve(spec_of(row, updates), before, updates, after, fold)
             except UpdatesRefused as error:
-                refuse_unsound(row, error)
+                refuse_invalid(row, error)
                 continue
             break
         report, step = served.report, served.step
-        kept = _stored(after.model, report.global_frame, ArtefactKind.GLOBAL)
-        state_kept = _stored(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
-        step_kept = _stored(after.step, step, ArtefactKind.STEP) if step and after.step else None
-        told = fold_inputs.figures(row, fold_inputs.reported(row))
-        folded = cluster_folds.fold_summaries(row) if row.clusters else []
-    slots = [update.slot for update in updates]
-    return Result(
-        kept,
-        state_kept,
-        step_kept,
-        slots,
-        report.weights,
-        report.update_norms,
-        told,
-        folded,
-        # Of clusters' means it would say nothing of the devices' own factors.
-        None if folded else report.aggregation_error,
-        report.seconds,
-        report.bytes_read,
+        model = _store_frame(after.model, report.global_frame, ArtefactKind.GLOBAL)
+        state = _store_frame(after.state, report.state_frame, ArtefactKind.STRATEGY_STATE)
+        step_file = None
+        if step and after.step:
+            step_file = _store_frame(after.step, step, ArtefactKind.STEP)
+        cluster_summaries = cluster_folds.fold_summaries(row) if row.clusters else []
+    return RoundResult(
+        model,
+        state,
+        step_file,
+        slots=[update.slot for update in updates],
+        weights=report.weights,
+        update_norms=report.update_norms,
+        updates=fold_inputs.staleness_report(row, fold_inputs.updates_of(row)),
+        clusters=cluster_summaries,
+        # Computed from cluster means, it would say nothing about the devices' own factors.
+        aggregation_error=None if cluster_summaries else report.aggregation_error,
+        seconds=report.seconds,
+        bytes_read=report.bytes_read,
     )
 
 
-FOLDS: Mapping[Exchange, Callable[[Round], Result | None]] = {
-    Exchange.UPDATES: _fold,
-    Exchange.LOGITS: model_tree.relay,
+FOLDS: Mapping[Exchange, Callable[[Round], RoundResult | None]] = {
+    Exchange.UPDATES: _fold_updates,
+    Exchange.LOGITS: model_tree.relay_logits,
 }
 
 
-def _stored(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
+def _store_frame(path: Path, frame: FrameInfo, kind: ArtefactKind) -> Artefact:
     return store(path, frame.sha256, kind, "aggregate")
 
 
-def opened(row: Round, stack: ExitStack) -> tuple[ServerFiles, list[UpdateFile]]:
-    """The files of a round's fold while the stack is open. Raises FoldError without quorum."""
+def open_files(row: Round, stack: ExitStack) -> tuple[ServerFiles, list[UpdateFile]]:
+    """The files of a round's fold while the stack is open. Raises FoldError without a quorum."""
     previous = state_before(row)
     assert row.base_artefact is not None
     base = stack.enter_context(local_file(row.base_artefact))
     state = stack.enter_context(local_file(previous)) if previous else None
-    updates = _checked_updates(row, stack)
+    updates = _valid_updates(row, stack)
     _check_quorum(row, updates)
     return ServerFiles(base, state), updates
 
 
 def spec_of(row: Round, updates: Sequence[UpdateFile]) -> JobSpec:
-    """The job as this round was: a strategy may need the share of the devices that took part."""
+    """The job with this round's participation: some strategies need the devices' share."""
     devices = row.job.participants.exclude(dataset="").count()
-    return with_actual_participation(row.job.job_spec, fold_inputs.trained(row, updates), devices)
+    return with_actual_participation(
+        row.job.job_spec, fold_inputs.count_devices(row, updates), devices
+    )
 
 
-def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
-    """The updates of the round that fit it; each other one is refused with its reason."""
+def _valid_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
+    """The round's valid updates; the others are refused with a reason."""
     assert row.base_artefact is not None
-    sound = []
-    for key, assignment in fold_inputs.reported(row).items():
+    valid = []
+    for key, assignment in fold_inputs.updates_of(row).items():
         assert assignment.update_artefact is not None
-        meta = _meta(assignment)
+        meta = _expected_meta(assignment)
         try:
             path = stack.enter_context(local_file(assignment.update_artefact))
             limit = update_format.max_update_bytes(assignment, row.base_artefact)
@@ -152,14 +154,14 @@ def _checked_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
             _refuse(row, assignment, str(error))
             continue
         except FileNotFoundError:
-            _refuse(row, assignment, "its bytes are no longer in the storage")
+            _refuse(row, assignment, "its bytes are missing in the storage")
             continue
-        sound.append(fold_inputs.update_file(row, assignment, key, path))
-    return sound
+        valid.append(fold_inputs.update_file(row, assignment, key, path))
+    return valid
 
 
-def _meta(assignment: Assignment) -> dict[str, str]:
-    """What an update must say of itself: its assignment's own round, which may be an older one."""
+def _expected_meta(assignment: Assignment) -> dict[str, str]:
+    """The metadata that an update must have; in a buffered job its round may be an older one."""
     started = assignment.round
     assert started.base_artefact is not None
     return {
@@ -171,9 +173,9 @@ def _meta(assignment: Assignment) -> dict[str, str]:
     }
 
 
-def refuse_unsound(row: Round, error: UpdatesRefused) -> None:
-    """Numbers are looked at only while they are folded: refuse, for the fold to be done again."""
-    for key, assignment in fold_inputs.reported(row).items():
+def refuse_invalid(row: Round, error: UpdatesRefused) -> None:
+    """Refuse updates with invalid numbers, which only the fold reads; it is then repeated."""
+    for key, assignment in fold_inputs.updates_of(row).items():
         if reason := error.reasons.get(key):
             _refuse(row, assignment, reason)
 
@@ -188,23 +190,23 @@ def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
 
 
 def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:
-    """Raise FoldError where the refusals left fewer updates than the round needs."""
+    """Raise FoldError where too few valid updates are left."""
     needed = int(row.policy["quorum"])
-    sound = fold_inputs.trained(row, updates)
-    if sound >= needed:
+    valid = fold_inputs.count_devices(row, updates)
+    if valid >= needed:
         return
     refused = (
-        fold_inputs.of_round(row)
+        fold_inputs.candidates(row)
         .filter(phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False)
         .select_related("device")
     )
     reasons = "; ".join(f"{item.device.name}: {item.reason}" for item in refused)
     raise FoldError(
-        f"{sound} of {sound + len(refused)} updates are sound where {needed} are needed: {reasons}"
+        f"{valid} of {valid + len(refused)} updates are valid, {needed} are needed: {reasons}"
     )
 
 
-def _conclude(row: Round, result: Result) -> None:
+def _conclude_round(row: Round, result: RoundResult) -> None:
     now = timezone.now()
     with transaction.atomic():
         done = apply(
@@ -213,12 +215,11 @@ def _conclude(row: Round, result: Result) -> None:
             global_artefact=result.global_artefact,
             state_artefact=result.state_artefact,
             step_artefact=result.step_artefact,
-            fold=result.figures(),
+            fold=result.fold_record(),
             aggregated_at=now,
         )
         if done:
             Job.objects.filter(pk=row.job_id).update(global_artefact=result.global_artefact)
-            job_event(
-                row.job,
-                f"round {row.number}: folded {len(result.slots)} updates in {result.seconds:.2f} s",
-            )
+            updates = len(result.slots)
+            text = f"round {row.number}: folded {updates} updates in {result.seconds:.2f} s"
+            job_event(row.job, text)

@@ -1,7 +1,7 @@
-"""Large folds shared out: which shards there are, who is to fold them, what they make together.
+"""Plans large folds in shards: which there are, which worker folds them, and how they are joined.
 
-The rows are the truth. Whoever is asked to fold a round whose fold is shared out sends out the
-shards that nobody has folded or is folding; once all are there it joins them instead of folding.
+The rows are authoritative. A worker that is asked to fold such a round requests the shards that
+no worker has folded or is folding. Once all are stored, it joins them instead of folding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import ceil
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from fedcore.aggregation import sharding
@@ -29,31 +29,33 @@ from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, FoldPlan, FoldShard, Round
 
-# A shard that was begun this long ago and is not there counts as lost with its worker. Too short
-# costs work done twice, never more.
+# A shard that was claimed this long ago and is not stored counts as lost with its worker. Too short
+# a time costs duplicate work, nothing else.
 CLAIM_S = 60.0
 
 
 def fold_of(
     row: Round, before: ServerFiles, updates: Sequence[UpdateFile], stack: ExitStack
 ) -> FoldFunction | None:
-    """How to fold a round now: at once, or by joining shards. None while shards are missing."""
+    """How to fold a round now: directly, or by joining shards. None while shards are missing."""
     if not sharding.divisible(row.job.job_spec):
         return fold_files
     size = sum(update.path.stat().st_size for update in updates)
     ranges = sharding.spans(read_header(before.model).elements, shard_count(size))
     if len(ranges) < 2:
         return fold_files
-    plan = _plan(row, before, updates, ranges)
-    stored = [_stored(shard, stack) for shard in plan.shards.select_related("artefact")]
+    plan = _current_plan(row, before, updates, ranges)
+    stored = [_shard_file(shard, stack) for shard in plan.shards.select_related("artefact")]
     if not all(stored):
-        _ask(plan.shards.filter(artefact=None))
+        missing = plan.shards.filter(artefact=None)
+        for shard in missing.filter(unclaimed()):
+            send_after_commit(FOLD_SHARD, shard.pk)
         return None
-    return _joined(plan, [shard for shard in stored if shard])
+    return _joining_fold(plan, [shard for shard in stored if shard])
 
 
 def shard_count(size_bytes: int) -> int:
-    """Into how many shards a fold of so many bytes is cut; 1 where that would not help."""
+    """The number of shards for a fold of so many bytes; 1 where sharding would not help."""
     if settings.AGGREGATE_WORKERS < 2 or not settings.FOLD_SHARD_BYTES:
         return 1
     shard_bytes: int = settings.FOLD_SHARD_BYTES
@@ -64,34 +66,34 @@ def factors_of(plan: FoldPlan) -> dict[Key, float]:
     return {(slot, attempt): factor for slot, attempt, factor in plan.members}
 
 
-def _plan(
+def _current_plan(
     row: Round, before: ServerFiles, updates: Sequence[UpdateFile], ranges: Sequence[Span]
 ) -> FoldPlan:
-    """The round's plan, made anew where it is of other updates: one of them was refused since."""
+    """The round's plan; created again if one of its updates has been refused since."""
     plan = FoldPlan.objects.filter(round=row).first()
-    if plan is not None and is_of(plan, updates):
+    if plan is not None and matches(plan, updates):
         return plan
-    found = sharding.shard_factors(row.job.job_spec, before, updates, incoming_dir())
-    members = [[*key, factor] for key, factor in sorted(found.items())]
+    factors = sharding.shard_factors(row.job.job_spec, before, updates, incoming_dir())
+    members = [[*key, factor] for key, factor in sorted(factors.items())]
     with transaction.atomic():
         lock_job(row.job_id)
         plan = FoldPlan.objects.filter(round=row).first()
-        if plan is not None and is_of(plan, updates):
+        if plan is not None and matches(plan, updates):
             return plan  # another worker was faster
         forget(row)
         plan = FoldPlan.objects.create(round=row, members=members)
         FoldShard.objects.bulk_create(FoldShard(plan=plan, start=a, stop=b) for a, b in ranges)
-        job_event(row.job, f"round {row.number}: the fold is shared out in {len(ranges)} shards")
+        job_event(row.job, f"round {row.number}: folding in {len(ranges)} shards")
     return plan
 
 
-def is_of(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
-    """Whether all updates that a plan was made of are still to be folded."""
+def matches(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
+    """Whether all updates of a plan are still to be folded."""
     return set(factors_of(plan)) <= {update.key for update in updates}
 
 
-def _stored(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
-    """A folded shard's file; one whose bytes are gone is to be folded again."""
+def _shard_file(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
+    """A folded shard's file. A shard whose bytes are missing is marked to be folded again."""
     if shard.artefact is None:
         return None
     if not storage().exists(Artefact.path_of(shard.artefact.sha256)):
@@ -104,33 +106,31 @@ def _stored(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
     )
 
 
-def _ask(missing: QuerySet[FoldShard]) -> None:
-    lost = timezone.now() - timedelta(seconds=CLAIM_S)
-    for shard in missing.filter(Q(claimed_at=None) | Q(claimed_at__lt=lost)):
-        send_after_commit(FOLD_SHARD, shard.pk)
+def unclaimed() -> Q:
+    """Shards that no worker has claimed, or whose worker seems lost."""
+    return Q(claimed_at=None) | Q(claimed_at__lt=timezone.now() - timedelta(seconds=CLAIM_S))
 
 
 def claim(shard: FoldShard) -> bool:
     """Whether this worker is the one to fold it."""
-    now = timezone.now()
-    free = Q(claimed_at=None) | Q(claimed_at__lt=now - timedelta(seconds=CLAIM_S))
-    waiting = FoldShard.objects.filter(free, pk=shard.pk, artefact=None)
-    return bool(waiting.update(claimed_at=now))
+    waiting = FoldShard.objects.filter(unclaimed(), pk=shard.pk, artefact=None)
+    return bool(waiting.update(claimed_at=timezone.now()))
 
 
-def _joined(plan: FoldPlan, stored: Sequence[sharding.ShardFile]) -> FoldFunction:
-    folded = sharding.FoldedShards(stored, factors_of(plan))
+def _joining_fold(plan: FoldPlan, stored: Sequence[sharding.ShardFile]) -> FoldFunction:
+    """A fold function that joins the stored shards instead of reading the updates."""
+    shards = sharding.FoldedShards(stored, factors_of(plan))
 
     def join(
         spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
     ) -> FoldReport:
-        return sharding.join_shards(spec, before, updates, folded, after)
+        return sharding.join_shards(spec, before, updates, shards, after)
 
     return join
 
 
 def forget(row: Round) -> None:
-    """Drop the round's plan and its shards' bytes, which nothing but this fold needs."""
+    """Delete the round's plan and its shards' bytes, which only this fold needs."""
     plan = FoldPlan.objects.filter(round=row).first()
     if plan is None:
         return

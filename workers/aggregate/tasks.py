@@ -1,4 +1,4 @@
-"""The tasks that need torch: write the first model, fold updates, export."""
+"""Celery tasks that need torch: initial model, aggregation, export."""
 
 from __future__ import annotations
 

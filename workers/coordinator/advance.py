@@ -1,13 +1,13 @@
-"""The server's shell around the pure machines: load, decide, store, and send after the commit.
+"""Advances jobs: loads a job's state, decides with ``fedcore.rounds``, stores the decision.
 
-One pass works under a lock of the job's row, so two coordinators never decide at once; every update
-is guarded by the phase it was decided on all the same.
+A pass holds a lock on the job's row, so two coordinators never decide at once. Every update is
+also guarded by the phase it was decided on. Messages are sent after the commit.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -30,27 +30,27 @@ log = logging.getLogger(__name__)
 
 MAX_PASSES = 8
 RESEND_AFTER_S = 60.0
-INITIALISE_LIMIT_S = 6 * 3600.0  # a large model may have to come over a slow line first
+INITIALISE_LIMIT_S = 6 * 3600.0  # a large model may first be downloaded over a slow link
 
 
 def advance(job_id: UUID) -> None:
-    """Take a job as far as it can go now."""
+    """Advance a job as far as possible now."""
     outages.record_heartbeat()
     for _ in range(MAX_PASSES):
         try:
             with transaction.atomic():
-                moved = _advance_once(job_id)
+                progressed = _advance_once(job_id)
         except StalePhase:
-            moved = True  # a device was faster: look again at what is there now
-        if not moved:
+            progressed = True  # a device was faster: decide again on the new state
+        if not progressed:
             return
 
 
 def apply(round_id: int, event: RoundEvent, **changes: object) -> bool:
-    """Bring an event of an aggregation worker to its round; ``changes`` are stored with it.
+    """Apply an aggregation worker's event to its round; ``changes`` are stored with it.
 
-    False where the round has gone on without it. The caller lets the job ``advance`` once all that
-    belongs to the event is committed.
+    Returns False where the round is no longer aggregating. The caller calls ``advance`` once
+    everything about the event is committed.
     """
     with transaction.atomic():
         job = Job.objects.select_for_update().get(rounds=round_id)
@@ -65,18 +65,19 @@ def apply(round_id: int, event: RoundEvent, **changes: object) -> bool:
 
 
 def _advance_once(job_id: UUID) -> bool:
-    """One decision; whether another may follow at once."""
+    """Make one decision; returns whether another may follow at once."""
     job = Job.objects.select_for_update().filter(pk=job_id).first()
     if job is None:
         return False
     last = job.rounds.order_by("number", "attempt").last()
     if job.phase not in (JobPhase.QUEUED, JobPhase.RUNNING):
-        return _interrupt(job, last)
-    known = LastRound(last.number, RoundPhase(last.phase), last.reason) if last else None
+        _interrupt_round(job, last)
+        return False
+    last_round = LastRound(last.number, RoundPhase(last.phase), last.reason) if last else None
     initialised = job.global_artefact_id is not None
-    move = job_lifecycle.next_move(job.job_spec.rounds, initialised, known, job.resumed)
+    move = job_lifecycle.next_move(job.job_spec.rounds, initialised, last_round, job.resumed)
     if isinstance(move, job_lifecycle.Initialise):
-        return _initialise(job)
+        return _request_initial_model(job)
     if isinstance(move, job_lifecycle.StartRound):
         return _start_round(job, move.number, last)
     if isinstance(move, job_lifecycle.Complete):
@@ -84,32 +85,31 @@ def _advance_once(job_id: UUID) -> bool:
     if isinstance(move, job_lifecycle.Fail):
         return _end(job, JobPhase.FAILED, move.reason)
     assert last is not None
-    if job.phase == JobPhase.QUEUED:  # resumed before anybody had stopped its round
+    if job.phase == JobPhase.QUEUED:  # resumed before its round was interrupted
         Job.objects.filter(pk=job.pk).update(phase=JobPhase.RUNNING.value, resumed=False)
         job.refresh_from_db()
     return _tick(job, last)
 
 
-def _interrupt(job: Job, last: Round | None) -> bool:
-    """A person paused or cancelled the job: stop what its devices do."""
+def _interrupt_round(job: Job, last: Round | None) -> None:
+    """Interrupt the open round of a job that was paused or cancelled, or has failed."""
     stopped = job.phase in (JobPhase.PAUSED, JobPhase.CANCELLED, JobPhase.FAILED)
     if stopped and last is not None and (is_buffered(last) or RoundPhase(last.phase) not in ENDED):
         _step(job, last, Interrupted(timezone.now().timestamp(), f"the job was {job.phase}"))
-    return False
 
 
-def _initialise(job: Job) -> bool:
-    """Have the first global model written; asked again while nobody has."""
+def _request_initial_model(job: Job) -> bool:
+    """Ask an aggregation worker for the initial model, again if the last request seems lost."""
     now = timezone.now()
     if now - (job.queued_at or job.created_at) > timedelta(seconds=INITIALISE_LIMIT_S):
         limit = f"{INITIALISE_LIMIT_S / 3600:.0f} h"
-        text = f"no aggregation worker wrote the initial model within {limit}; is one running?"
-        return _end(job, JobPhase.FAILED, text)
-    asked = job.initialise_requested_at
-    if asked is None or now - asked > timedelta(seconds=RESEND_AFTER_S):
+        reason = f"no aggregation worker wrote the initial model within {limit}; is one running?"
+        return _end(job, JobPhase.FAILED, reason)
+    requested_at = job.initialise_requested_at
+    if requested_at is None or now - requested_at > timedelta(seconds=RESEND_AFTER_S):
         Job.objects.filter(pk=job.pk).update(initialise_requested_at=now)
         send_after_commit(INITIALISE, str(job.pk))
-        _say(job, "waiting for an aggregation worker to write the initial model")
+        _log_waiting(job, "waiting for an aggregation worker to write the initial model")
     return False
 
 
@@ -118,7 +118,7 @@ def _start_round(job: Job, number: int, last: Round | None) -> bool:
     if isinstance(plan, planning.Wait):
         if plan.too_late:
             return _end(job, JobPhase.FAILED, plan.reason)
-        _say(job, plan.reason)
+        _log_waiting(job, plan.reason)
         return False
     attempt = last.attempt + 1 if last is not None and last.number == number else 1
     row = Round.objects.create(
@@ -136,8 +136,8 @@ def _start_round(job: Job, number: int, last: Round | None) -> bool:
     if job.started_at is None:
         changes["started_at"] = timezone.now()
     Job.objects.filter(pk=job.pk).update(**changes)
-    what = "measuring the model before training" if number == 0 else f"{len(plan.members)} devices"
-    job_event(job, f"round {number} started: {what}")
+    task = "measuring the baseline" if number == 0 else f"{len(plan.members)} devices"
+    job_event(job, f"round {number} started: {task}")
     job.refresh_from_db()
     _tick(job, row)
     return True
@@ -148,12 +148,12 @@ def _tick(job: Job, row: Round) -> bool:
     give_up_revoked(row)
     changed = _step(job, row, Tick(now.timestamp(), online_names(job)))
     if row.phase == RoundPhase.AGGREGATING.value:
-        planning.ask_for_aggregation(row, now, RESEND_AFTER_S)
+        planning.request_aggregation(row, now, RESEND_AFTER_S)
     return changed and RoundPhase(row.phase) in ENDED
 
 
 def _step(job: Job, row: Round, event: RoundEvent) -> bool:
-    """Step the round, and what else is open in an asynchronous job, and store the outcome."""
+    """Step the round, and the other open rounds of an asynchronous job; store the outcome."""
     names = device_names(job)
     rows = open_rounds(row) if is_buffered(row) else [row]
     before = tuple(to_round(each, names) for each in rows)
@@ -184,18 +184,16 @@ def _end(job: Job, phase: JobPhase, reason: str) -> bool:
     Job.objects.filter(pk=job.pk, phase=job.phase).update(
         phase=phase.value, reason=reason, ended_at=now, resumed=False
     )
-    took = f" after {_minutes(job.started_at, now)}" if job.started_at else ""
+    text = phase.value
+    if job.started_at:
+        seconds = (now - job.started_at).total_seconds()
+        text += f" after {seconds / 60:.0f} min" if seconds >= 120 else f" after {seconds:.0f} s"
     level = EventLevel.ERROR if phase is JobPhase.FAILED else EventLevel.INFO
-    job_event(job, f"{phase.value}{took}{': ' + reason if reason else ''}", level)
+    job_event(job, f"{text}: {reason}" if reason else text, level)
     return False
 
 
-def _minutes(start: datetime, end: datetime) -> str:
-    seconds = (end - start).total_seconds()
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
-def _say(job: Job, reason: str) -> None:
+def _log_waiting(job: Job, reason: str) -> None:
     """Show what a job waits for, and log it once."""
     if job.reason != reason:
         Job.objects.filter(pk=job.pk).update(reason=reason)

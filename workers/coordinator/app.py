@@ -1,6 +1,6 @@
 """The server's Celery application: ``celery -A workers.coordinator.app worker -B -Q coordinator``.
 
-Importing it sets Django up and registers the coordinator's tasks. Aggregation workers use
+Importing it sets up Django and registers the coordinator's tasks. Aggregation workers use
 ``workers.aggregate.app``, which adds the tasks that need torch.
 """
 

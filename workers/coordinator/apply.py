@@ -1,4 +1,4 @@
-"""Storing what a step decided: guarded updates of the rows, messages after the commit."""
+"""Stores the decision of a round step: guarded updates of rows, messages after the commit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
 
 
 class StalePhase(Exception):
-    """A row was no longer in the phase the decision was made on."""
+    """A row is no longer in the phase that the decision was made on."""
 
 
 def online_names(job: Job) -> frozenset[str]:
@@ -41,7 +41,7 @@ def online_names(job: Job) -> frozenset[str]:
 
 
 def give_up_revoked(row: Round) -> None:
-    """Nobody waits for a device that was revoked before this was offered to it."""
+    """Expire the active assignments of revoked devices."""
     Assignment.objects.filter(
         round__job_id=row.job_id,
         device__revoked_at__isnull=False,
@@ -62,7 +62,7 @@ def save(
     effects: Sequence[Effect],
     names: Mapping[int, str],
 ) -> None:
-    """Store the difference between two states of a round and carry the effects out."""
+    """Store the difference between two states of a round, and carry out the effects."""
     slots = {name: slot for slot, name in names.items()}
     offered = _save_assignments(row, before, after, slots)
     if (after.phase, after.reason, after.deadline_at) != (
@@ -74,25 +74,25 @@ def save(
     cancels = []
     for effect in effects:
         if isinstance(effect, Revoke):
-            cancels.append(_revoke(job, row, effect, slots))
+            cancels.append(_revoke_assignment(job, row, effect, slots))
         elif isinstance(effect, EvaluationArrived):
             Round.objects.filter(pk=row.pk).update(evaluation=evaluation_means(row))
         elif isinstance(effect, Ended):
-            _ended(job, row, effect)
-    transaction.on_commit(partial(_tell, offered, cancels))
+            _end_round(job, row, effect)
+    transaction.on_commit(partial(_send_messages, offered, cancels))
 
 
-def _tell(offered: Sequence[Assignment], cancels: Sequence[Callable[[], bool]]) -> None:
-    """Tell the devices. A broker that is away is not asked once per device.
+def _send_messages(offered: Sequence[Assignment], cancels: Sequence[Callable[[], bool]]) -> None:
+    """Send offers and cancellations, until the broker cannot be reached.
 
-    A later reconcile pass sends the offers; an answer to measurements says what is over.
+    A later reconcile pass sends lost offers; answers to measurements repeat cancellations.
     """
     if send_offers(offered):
         all(cancel() for cancel in cancels)
 
 
 def send_offers(offered: Iterable[Assignment]) -> bool:
-    """Tell devices that there is work. False where the broker could not be reached."""
+    """Offer work to devices. Returns False where the broker could not be reached."""
     offers = [(assignment.device_id, assignment.pk) for assignment in offered]
     if not offers:
         return True
@@ -103,63 +103,60 @@ def send_offers(offered: Iterable[Assignment]) -> bool:
     return reached
 
 
-def _at(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
-
-
 def _save_assignments(
     row: Round, before: RoundState, after: RoundState, slots: Mapping[str, int]
 ) -> list[Assignment]:
-    """Store new and changed assignments, in few queries however many; returns new offers."""
-    old = {(a.device, a.task, a.attempt): a for a in before.assignments}
+    """Store new and changed assignments, grouped into few queries; returns new offers."""
+    previous = {(a.device, a.task, a.attempt): a for a in before.assignments}
     new: list[AssignmentState] = []
-    moves: dict[_Move, list[int]] = {}
+    changes: dict[_Change, list[int]] = {}
     for item in after.assignments:
-        known = old.get((item.device, item.task, item.attempt))
-        if known is None:
+        old = previous.get((item.device, item.task, item.attempt))
+        if old is None:
             new.append(item)
-        elif known != item:
-            move = _Move(known.phase, replace(item, device="", lease_until=0.0))
-            moves.setdefault(move, []).append(slots[item.device])
-    for move, moved in moves.items():
-        _move(row, move, moved)
-    return _create(row, new, slots) if new else []
+        elif old != item:
+            change = _Change(old.phase, replace(item, device="", lease_until=0.0))
+            changes.setdefault(change, []).append(slots[item.device])
+    for change, changed_slots in changes.items():
+        _update_assignments(row, change, changed_slots)
+    return _create_assignments(row, new, slots) if new else []
 
 
 @dataclass(frozen=True)
-class _Move:
-    """What happens to several devices' assignments alike."""
+class _Change:
+    """A change that several devices' assignments share; ``after`` names no device."""
 
     before: AssignmentPhase
-    after: AssignmentState  # of no device in particular
+    after: AssignmentState
 
 
-def _move(row: Round, move: _Move, slots: list[int]) -> None:
-    changes: dict[str, Any] = {
-        "phase": move.after.phase.value,
-        "reason": move.after.reason,
-        "retryable": move.after.retryable,
-        "buffered_in": move.after.buffered_in,
+def _update_assignments(row: Round, change: _Change, slots: list[int]) -> None:
+    after = change.after
+    values: dict[str, Any] = {
+        "phase": after.phase.value,
+        "reason": after.reason,
+        "retryable": after.retryable,
+        "buffered_in": after.buffered_in,
     }
-    if move.before is not AssignmentPhase.REPORTED:  # that one has ended already
-        changes["ended_at"] = datetime.now(timezone.utc)
-    seen = Assignment.objects.filter(
+    if change.before is not AssignmentPhase.REPORTED:  # ended when it was reported
+        values["ended_at"] = datetime.now(timezone.utc)
+    unchanged = Assignment.objects.filter(
         round=row,
         slot__in=slots,
-        task=move.after.task.value,
-        attempt=move.after.attempt,
-        phase=move.before.value,
+        task=after.task.value,
+        attempt=after.attempt,
+        phase=change.before.value,
     )
-    if seen.update(**changes) != len(slots):
+    if unchanged.update(**values) != len(slots):
         raise StalePhase
 
 
-def _create(
+def _create_assignments(
     row: Round, items: Sequence[AssignmentState], slots: Mapping[str, int]
 ) -> list[Assignment]:
-    """Store new assignments; returns those that are offers."""
+    """Store new assignments; returns the offers among them."""
     devices = dict(Participant.objects.filter(job_id=row.job_id).values_list("slot", "device_id"))
-    made = Assignment.objects.bulk_create(
+    rows = Assignment.objects.bulk_create(
         Assignment(
             round=row,
             device_id=devices[slots[item.device]],
@@ -173,15 +170,18 @@ def _create(
         )
         for item in items
     )
-    return [item for item in made if item.phase == AssignmentPhase.OFFERED.value]
+    return [item for item in rows if item.phase == AssignmentPhase.OFFERED.value]
 
 
 def _save_round(row: Round, before: RoundState, after: RoundState) -> None:
     now = datetime.now(timezone.utc)
+    deadline_at = None
+    if after.deadline_at is not None:
+        deadline_at = datetime.fromtimestamp(after.deadline_at, timezone.utc)
     changes: dict[str, Any] = {
         "phase": after.phase.value,
         "reason": after.reason,
-        "deadline_at": _at(after.deadline_at),
+        "deadline_at": deadline_at,
     }
     if after.phase is RoundPhase.AGGREGATING:
         changes |= {"collected_at": now, "aggregation_requested_at": None}
@@ -193,25 +193,29 @@ def _save_round(row: Round, before: RoundState, after: RoundState) -> None:
         setattr(row, name, value)
 
 
-def _revoke(job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]) -> Callable[[], bool]:
+def _revoke_assignment(
+    job: Job, row: Round, effect: Revoke, slots: Mapping[str, int]
+) -> Callable[[], bool]:
     assignment = Assignment.objects.select_related("device").get(
         round=row, slot=slots[effect.device], task=effect.task.value, attempt=effect.attempt
     )
     text = f"{effect.device}, round {row.number}: {effect.reason}"
     job_event(job, text, EventLevel.WARNING, assignment.device)
-    if effect.silent:  # it may still be at work, behind an outage that it knows nothing of
+    if effect.silent:  # the device may still be working, unaware of an outage
         return lambda: True
     return partial(device_messages.cancel, assignment.device_id, str(assignment.pk), effect.reason)
 
 
-def _ended(job: Job, row: Round, effect: Ended) -> None:
+def _end_round(job: Job, row: Round, effect: Ended) -> None:
     means = evaluation_means(row)
     Round.objects.filter(pk=row.pk).update(evaluation=means)
-    score = f", ROUGE-L {means['rougeL']:.1f}, loss {means['loss']:.3f}" if means else ""
-    outcome = "failed" if effect.failed else "closed"
-    reason = f": {effect.reason}" if effect.reason else ""
-    level = EventLevel.ERROR if effect.failed else EventLevel.INFO
-    job_event(job, f"round {row.number} {outcome}{score}{reason}", level)
+    details = f"ROUGE-L {means['rougeL']:.1f}, loss {means['loss']:.3f}" if means else ""
+    if effect.failed:
+        outcome = f"round {row.number} failed"
+    else:
+        outcome = f"round {row.number} closed" if row.number else "baseline measured"
+    text = ": ".join(part for part in (outcome, details, effect.reason) if part)
+    job_event(job, text, EventLevel.ERROR if effect.failed else EventLevel.INFO)
 
 
 def evaluation_means(row: Round) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""The pass on a slower timer that keeps a site from growing without bound.
+"""The periodic cleanup that keeps a site from growing without bound.
 
-Each part does a bounded piece of work; what is left waits for the next pass.
+Each part does a bounded amount of work; the rest waits for the next pass.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from webapp.telemetry import rollup
 log = logging.getLogger(__name__)
 
 
-def _artefacts() -> int:
-    done = garbage_collection.collect()
-    if done.removed:
-        log.info("%d artefacts were removed, %d bytes", done.removed, done.freed_bytes)
-    return done.removed
+def _collect_artefacts() -> int:
+    removal = garbage_collection.collect()
+    if removal.removed:
+        log.info("removed %d artefacts, %d bytes", removal.removed, removal.freed_bytes)
+    return removal.removed
 
 
-# What is done -> how; each returns how many it dealt with.
+# What is removed -> how; each function returns how many.
 PARTS: Mapping[str, Callable[[], int]] = {
-    "artefacts that nobody needs": _artefacts,
+    "unreferenced artefacts": _collect_artefacts,
     "files of killed processes": remove_leftovers,
     "samples rolled up": lambda: rollup.roll_up(timezone.now()),
-    "samples and events past their age": lambda: rollup.prune(timezone.now()),
-    "broker keys of gone devices": drop_orphans,
+    "expired samples and events": lambda: rollup.prune(timezone.now()),
+    "broker keys of removed devices": drop_orphans,
 }
 
 
 def run() -> dict[str, int]:
-    """All parts, whatever becomes of one; returns the counts of those that went through."""
+    """Run all parts, even if one fails; returns the counts of those that succeeded."""
     counts = {}
-    for what, part in PARTS.items():
+    for name, part in PARTS.items():
         try:
-            counts[what] = part()
-        except Exception:  # one that fails must not keep the others from tidying
-            log.exception("could not deal with %s", what)
-    log.info("collected: %s", ", ".join(f"{count} {what}" for what, count in counts.items()))
+            counts[name] = part()
+        except Exception:  # a failing part must not stop the others
+            log.exception("could not clean up %s", name)
+    log.info("cleaned up: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
     return counts

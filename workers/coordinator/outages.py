@@ -1,8 +1,7 @@
-"""Notices that nobody decided for a while, or that the clock jumped, and makes up for it.
+"""Detects coordinator outages and clock jumps, and extends open leases and deadlines by them.
 
-Leases and deadlines are moments on the wall clock. ``record_heartbeat`` is called before anything
-is judged by them: where the gap since the last look is none that the timer explains, every open
-moment moves.
+Leases and deadlines are wall-clock times. ``record_heartbeat`` is called before they are compared
+with the clock: a gap since the last heartbeat that the timer does not explain moves them all.
 """
 
 from __future__ import annotations
@@ -24,33 +23,36 @@ from webapp.jobs.models import Assignment, EventLevel, Job, Round, Watch
 
 log = logging.getLogger(__name__)
 
-NOTED_S = 1.0  # a look this soon after the last one is not worth a write
+WRITE_EVERY_S = 1.0  # a heartbeat this soon after the last one is not worth a write
 
 
 def record_heartbeat() -> None:
-    """Note that the coordinator looks now; of several at once one makes up for the gap."""
+    """Record that the coordinator is running; of several at once, one makes up for the gap."""
     now = timezone.now()
     watch = Watch.objects.filter(pk=Watch.ONLY).first()
     if watch is None:
         Watch.objects.get_or_create(pk=Watch.ONLY, defaults={"looked_at": now, "back_at": now})
         return
     gap_s = (now - watch.looked_at).total_seconds()
-    if 0 <= gap_s < NOTED_S:
+    if 0 <= gap_s < WRITE_EVERY_S:
         return
     away_s = outage_s(gap_s, settings.RECONCILE_INTERVAL_S)
     changes = {"looked_at": now, **({"back_at": now} if away_s else {})}
     with transaction.atomic():
-        _lock_open_jobs()
+        # Jobs are locked before their rounds and assignments, in one order, everywhere.
+        open_phases = [JobPhase.QUEUED.value, JobPhase.RUNNING.value]
+        jobs = Job.objects.select_for_update().filter(phase__in=open_phases).order_by("pk")
+        list(jobs.values_list("pk"))
         first = Watch.objects.filter(pk=Watch.ONLY, looked_at=watch.looked_at).update(**changes)
         if first and away_s:
-            _move_open(timedelta(seconds=away_s), now)
-            fleet_event(_told(away_s), EventLevel.WARNING)
+            _extend_leases(timedelta(seconds=away_s), now)
+            fleet_event(_outage_text(away_s), EventLevel.WARNING)
 
 
-def ask_again() -> None:
-    """Whatever aggregation workers were asked for may be lost: it is asked for once more.
+def repeat_requests() -> None:
+    """Repeat all requests to aggregation workers, since they may be lost.
 
-    A worker that is at it all the same does it twice, with the same bytes.
+    A worker that is still at it does the work twice, with the same bytes.
     """
     Round.objects.filter(phase=RoundPhase.AGGREGATING.value).update(aggregation_requested_at=None)
     waiting = Job.objects.filter(phase=JobPhase.QUEUED.value, global_artefact=None)
@@ -58,32 +60,25 @@ def ask_again() -> None:
 
 
 def back_at() -> datetime:
-    """Since when the coordinator looks without a gap."""
+    """Since when the coordinator has been running without a gap."""
     watch = Watch.objects.filter(pk=Watch.ONLY).first()
     return watch.back_at if watch is not None else datetime.fromtimestamp(0, UTC)
 
 
-def _told(away_s: float) -> str:
+def _outage_text(away_s: float) -> str:
     if away_s < 0:
-        return f"the server's clock was put back by {-away_s:.0f} s; open leases moved with it"
+        return f"the server's clock was set back by {-away_s:.0f} s; open leases moved with it"
     return (
-        f"nobody decided for {away_s:.0f} s, or the clock was put forward; "
+        f"the coordinator was down for {away_s:.0f} s (or the clock jumped); "
         "open leases and deadlines were extended by that"
     )
 
 
-def _lock_open_jobs() -> None:
-    """In one order, before their rounds and assignments, as everybody takes them."""
-    open_ = [JobPhase.QUEUED.value, JobPhase.RUNNING.value]
-    rows = Job.objects.select_for_update().filter(phase__in=open_).order_by("pk")
-    list(rows.values_list("pk"))
-
-
-def _move_open(by: timedelta, now: datetime) -> None:
+def _extend_leases(by: timedelta, now: datetime) -> None:
     active = Assignment.objects.filter(phase__in=[phase.value for phase in ACTIVE])
     active.update(lease_until=F("lease_until") + by)
     active.filter(sent_at__isnull=False).update(sent_at=F("sent_at") + by)
     rounds = Round.objects.exclude(phase__in=[phase.value for phase in ENDED])
     rounds.filter(deadline_at__isnull=False).update(deadline_at=F("deadline_at") + by)
-    ask_again()
+    repeat_requests()
     Device.objects.filter(last_seen_at__gt=now).update(last_seen_at=now)

@@ -1,4 +1,4 @@
-"""Who takes part in a round, under which limits, and what is waited for until it can start."""
+"""Plans a round: its devices and limits, or what the job waits for until it can start."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
 from webapp.jobs.planning import fedpipe_plans
 from workers.coordinator import outages
 
-HISTORY_ROUNDS = 50  # how far back a device's last times are looked for
+HISTORY_ROUNDS = 50  # how far back to look for a device's last durations
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """Slots of the devices that train and that evaluate; ``policy`` as Round.policy stores it."""
+    """Slots of the devices that train and that evaluate; ``policy`` as stored in Round.policy."""
 
     members: tuple[int, ...]
     evaluators: tuple[int, ...]
@@ -38,12 +38,14 @@ class RoundPlan:
 
 @dataclass(frozen=True)
 class Wait:
+    """Why the round cannot start yet; ``too_late``: the job gives up."""
+
     reason: str
     too_late: bool
 
 
 def plan_round(job: Job, number: int) -> RoundPlan | Wait:
-    """Choose the devices of a round among those that are reachable now."""
+    """Choose the devices of a round among those that are online."""
     spec = job.job_spec
     try:
         everybody = _participants(job, spec)
@@ -51,11 +53,11 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
         return Wait(str(error), True)
     participants = [p for p in everybody if p.trains]
     online = [p for p in participants if p.device.is_online]
-    if spec.participation.buffered and number > 1:  # devices are at work: nobody is waited for
+    if spec.participation.buffered and number > 1:  # the devices are already working
         return _plan_version(spec, number, participants, online)
     need = min(spec.participation.minimum, len(participants)) or 1
     if len(participants) < spec.participation.minimum or len(online) < need:
-        return _wait(job, spec, participants, online)
+        return _waiting_for_devices(job, spec, participants, online)
     if spec.participation.buffered and number:
         return _plan_version(spec, number, participants, online)
     try:
@@ -78,7 +80,7 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
 def _plan_version(
     spec: JobSpec, number: int, participants: list[Participant], online: list[Participant]
 ) -> RoundPlan:
-    """A round of an asynchronous job: everybody may train, whenever they are free."""
+    """A round of an asynchronous job: every device may train whenever it is free."""
     evaluating = spec.evaluation.due(number, spec.rounds)
     return RoundPlan(
         tuple(p.slot for p in participants),
@@ -88,7 +90,7 @@ def _plan_version(
 
 
 def predicted_seconds(job: Job, part: ParticipationSpec, number: int) -> dict[str, float]:
-    """What the devices (by slot) are expected to take, where the job makes use of it."""
+    """The devices' expected seconds by slot, where the job uses them."""
     if part.deadline_quantile <= 0 and part.tiers < 2:
         return {}
     reported = Assignment.objects.filter(
@@ -104,36 +106,38 @@ def predicted_seconds(job: Job, part: ParticipationSpec, number: int) -> dict[st
     return durations.predict((slot, seconds) for slot, seconds in history if seconds is not None)
 
 
-def _wait(
+def _waiting_for_devices(
     job: Job, spec: JobSpec, participants: list[Participant], online: list[Participant]
 ) -> Wait:
     since = job.queued_at or job.created_at
     if job.started_at is not None:
         ended = job.rounds.exclude(ended_at=None).order_by("-ended_at").first()
         since = max(since, ended.ended_at) if ended and ended.ended_at else since
-    since = max(since, outages.back_at())  # nobody is late for the time the server was away
+    since = max(since, outages.back_at())  # the server's own outage does not count
     late = timezone.now() > since + timedelta(seconds=spec.participation.deadline_s)
     need = spec.participation.minimum
     if len(participants) < need:
         of = f" of {spec.data.dataset!r}" if spec.data.dataset else ""
-        what = f"{need} devices that hold at least {spec.data.min_examples} examples{of}"
-        reason = f"waiting for {what}; {len(participants)} are enrolled"
+        devices = "1 device" if need == 1 else f"{need} devices"
+        devices += f" with at least {spec.data.min_examples} examples{of}"
+        reason = f"waiting for {devices}; {len(participants)} enrolled"
     else:
-        away = ", ".join(p.device.name for p in participants if p not in online)
-        reason = f"waiting for {need} of {len(participants)} devices to be online; away: {away}"
+        offline = ", ".join(p.device.name for p in participants if p not in online)
+        reason = (
+            f"waiting for {need} of {len(participants)} devices to be online; offline: {offline}"
+        )
     if late:
         reason += f"; gave up after {spec.participation.deadline_s:.0f} s"
     return Wait(reason, late)
 
 
 def _participants(job: Job, spec: JobSpec) -> list[Participant]:
-    """The job's devices, fixed when enough of them are there for the first time."""
+    """The job's devices; fixed once enough of them are online for the first time."""
     rows = list(job.participants.select_related("device"))
     if rows:
         return [row for row in rows if row.device.revoked_at is None]
-    found = list(_eligible(spec).order_by("device__name", "id"))
     first: dict[int, Dataset] = {}
-    for dataset in found:
+    for dataset in _eligible_datasets(spec).order_by("device__name", "id"):
         first.setdefault(dataset.device_id, dataset)
     rows = [
         Participant(
@@ -151,24 +155,24 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     return rows
 
 
-def _eligible(spec: JobSpec) -> QuerySet[Dataset]:
-    """Datasets that this job may train on, of devices that may train."""
+def _eligible_datasets(spec: JobSpec) -> QuerySet[Dataset]:
+    """Datasets that the job may use, on devices that may train."""
     rows = Dataset.objects.filter(
         device__revoked_at=None,
         device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
         examples__gte=spec.data.min_examples,
     ).select_related("device")
-    if named := training_devices(spec):
-        rows = rows.filter(device__name__in=named)
+    if names := training_devices(spec):
+        rows = rows.filter(device__name__in=names)
     if spec.data.dataset:
         rows = rows.filter(name=spec.data.dataset)
     return rows
 
 
-def ask_for_aggregation(row: Round, now: datetime, resend_after_s: float) -> None:
-    """Ask a worker to fold, again where the former request seems lost."""
-    asked = row.aggregation_requested_at
-    if asked is None or now - asked > timedelta(seconds=resend_after_s):
+def request_aggregation(row: Round, now: datetime, resend_after_s: float) -> None:
+    """Ask a worker to fold the round, again if the last request seems lost."""
+    requested_at = row.aggregation_requested_at
+    if requested_at is None or now - requested_at > timedelta(seconds=resend_after_s):
         Round.objects.filter(pk=row.pk).update(aggregation_requested_at=now)
         row.aggregation_requested_at = now
         send_after_commit(AGGREGATE, row.pk)

@@ -1,9 +1,10 @@
-"""The pass on a timer that repairs what a crash or a lost message left behind."""
+"""The periodic pass that repairs what a crash or a lost message left behind."""
 
 from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from uuid import UUID
 
 from django.core.cache import cache
 from django.db.models import Q
@@ -25,29 +26,29 @@ MARK = "queues-kept"
 
 
 def run() -> None:
-    """Look at every job that is not over, send lost offers again, restore broker users."""
+    """Advance every unfinished job, resend lost offers, restore broker users."""
     outages.record_heartbeat()
     sync_broker_users()
-    ask_a_restarted_broker_again()
+    repeat_requests_after_broker_loss()
     for job_id in unfinished_jobs():
         try:
             advance(job_id)
-        except Exception:  # one job that cannot be decided on must not stop the others
+        except Exception:  # a job that cannot be decided must not stop the others
             log.exception("job %s could not be advanced", job_id)
     send_lost_offers()
 
 
-def ask_a_restarted_broker_again() -> None:
-    """A broker of the site that has lost our mark has lost what the workers were asked for, too.
+def repeat_requests_after_broker_loss() -> None:
+    """Repeat the requests to workers if the site's broker has lost its data, hence our mark.
 
-    While it is away every look-up misses, so whatever could not be sent is sent on its return.
+    While the broker is away every look-up misses, so unsent requests go out on its return.
     """
     if cache.add(MARK, 1, timeout=None):
-        outages.ask_again()
+        outages.repeat_requests()
 
 
-def unfinished_jobs() -> list:  # type: ignore[type-arg]
-    """Jobs that go on, and stopped ones with a round that has not been told."""
+def unfinished_jobs() -> list[UUID]:
+    """Active jobs, and stopped jobs whose current round is still open."""
     active = Q(phase__in=[JobPhase.QUEUED.value, JobPhase.RUNNING.value])
     ended = [phase.value for phase in ENDED]
     stopped = Q(
@@ -59,7 +60,7 @@ def unfinished_jobs() -> list:  # type: ignore[type-arg]
 
 
 def send_lost_offers() -> None:
-    """An offer that its device has not taken for a while is sent again; taking it twice is safe."""
+    """Resend offers that were not accepted for a while; accepting one twice is safe."""
     before = timezone.now() - timedelta(seconds=OFFER_AGAIN_AFTER_S)
     waiting = Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).filter(
         Q(sent_at=None) | Q(sent_at__lt=before)
@@ -72,16 +73,16 @@ def send_lost_offers() -> None:
 
 
 def sync_broker_users() -> None:
-    """Make the devices' broker know exactly the devices that are let in."""
+    """Make the devices' broker have exactly the users of the enrolled devices."""
     try:
         restored = broker_users.restore_users()
         dropped = broker_users.drop_revoked_users()
     except BROKER_ERRORS as error:
-        log.warning("the devices' broker does not answer: %s", error)
+        log.warning("the devices' broker does not respond: %s", error)
         return
     if restored:
-        log.warning("the devices' broker had forgotten %s users; set again", restored)
-        # What it held for them went with it.
+        log.warning("the devices' broker had lost %s users; restored", restored)
+        # Their queued offers are lost as well.
         Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).update(sent_at=None)
     if dropped:
-        log.warning("the devices' broker still let in %s revoked devices; dropped", dropped)
+        log.warning("the devices' broker still had users of %s revoked devices; removed", dropped)

@@ -1,4 +1,4 @@
-"""What the coordinator is asked to do. A task may run twice, or be lost: reconcile repairs it."""
+"""The coordinator's Celery tasks. A task may run twice or be lost; reconcile repairs it."""
 
 from __future__ import annotations
 
