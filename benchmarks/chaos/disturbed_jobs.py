@@ -120,7 +120,7 @@ class Chaos:
         self.stack.wait_until_up()
         deadline = time.monotonic() + ONLINE_WITHIN_S
         while time.monotonic() < deadline:
-            rows = list(self.site.everything("/devices/"))
+            rows = list(self.site.all_rows("/devices/"))
             if sum(row["presence"] == "online" for row in rows) >= len(self.devices):
                 return
             time.sleep(0.2)

@@ -17,7 +17,7 @@ CHILD, ALL = "training process", "everything"
 
 def targets(stack: Stack) -> list[str]:
     """Everything of this stack that may be killed."""
-    brokers = [f"{BROKER}{name}" for name in stack.own_brokers]
+    brokers = [f"{BROKER}{name}" for name in stack.managed_brokers]
     return [*SERVER_PARTS, *brokers, "agent", CHILD, ALL]
 
 

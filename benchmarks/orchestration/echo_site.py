@@ -105,7 +105,7 @@ def _start_virtual(stack: Stack, site: Site, names: Sequence[str]) -> None:
 def _wait_online(site: Site, devices: int) -> None:
     deadline = time.monotonic() + ONLINE_WITHIN_S
     while time.monotonic() < deadline:
-        rows = site.everything("/devices/")
+        rows = site.all_rows("/devices/")
         if sum(row["presence"] == "online" for row in rows) >= devices:
             return
         time.sleep(0.3)

@@ -90,8 +90,8 @@ def run_job(bench: EchoSite, name: str, spec: dict[str, Any]) -> RoundTimings:
         log = [event["text"] for event in bench.site.events_after(job["id"], 0)]
         raise StartError("\n".join([f"the job {ended['phase']}: {ended['reason']}", *log[-20:]]))
     cpu_after = meters.cpu_seconds(server | agents)
-    rounds = list(bench.site.everything("/rounds/", job=job["id"], ordering="number"))
-    parts = list(bench.site.everything("/assignments/", job=job["id"], task="train"))
+    rounds = list(bench.site.all_rows("/rounds/", job=job["id"], ordering="number"))
+    parts = list(bench.site.all_rows("/assignments/", job=job["id"], task="train"))
     counted = [row for row in rounds if row["number"] > WARM_UP]
     ends = [_at(row["ended_at"]) for row in rounds if row["number"] >= WARM_UP]
     numbers = {row["number"] for row in counted}

@@ -29,7 +29,7 @@ def test_without_any_device(federation: Federation) -> None:
     job = federation.launch()
     assert waiting(job) == ("waiting for 1 device with at least 8 examples; 0 enrolled")
     federation.reconcile()
-    assert federation.log(job).count("waiting for 1 devices") == 1, "said once"
+    assert federation.log(job).count("waiting for 1 device ") == 1, "said once"
     federation.device("pi-kitchen")
     federation.reconcile()
     assert federation.run(job).phase == "completed"

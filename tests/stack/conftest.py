@@ -63,10 +63,10 @@ class Running:
         pytest.fail(f"no {what} within {limit_s:.0f} s\n{logs}")
 
     def assignments(self, job: dict[str, Any], **query: Any) -> list[dict[str, Any]]:
-        return list(self.site.everything("/assignments/", job=job["id"], **query))
+        return list(self.site.all_rows("/assignments/", job=job["id"], **query))
 
     def rounds(self, job: dict[str, Any]) -> list[dict[str, Any]]:
-        return list(self.site.everything("/rounds/", job=job["id"], ordering="number"))
+        return list(self.site.all_rows("/rounds/", job=job["id"], ordering="number"))
 
     def training(self, job: dict[str, Any], device: str) -> Any:
         """The assignment that a device trains on now, if any."""
@@ -104,4 +104,4 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def _online(site: Site) -> int:
-    return sum(row["presence"] == "online" for row in site.everything("/devices/"))
+    return sum(row["presence"] == "online" for row in site.all_rows("/devices/"))

@@ -133,7 +133,7 @@ def test_a_cancelled_job_stops_its_devices_within_five_seconds(running: Running)
 
 
 def _all_idle(running: Running) -> bool:
-    rows = list(running.site.everything("/devices/"))
+    rows = list(running.site.all_rows("/devices/"))
     return all(row["presence"] == "online" for row in rows)
 
 

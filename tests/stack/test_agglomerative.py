@@ -43,7 +43,7 @@ def parent(running: Running) -> Iterator[Running]:
 
 
 def online(running: Running, name: str) -> bool:
-    rows = running.site.everything("/devices/")
+    rows = running.site.all_rows("/devices/")
     return any(row["name"] == name and row["presence"] == "online" for row in rows)
 
 

@@ -46,7 +46,7 @@ def test_gains_of_a_launched_job_are_those_of_the_simulation(
     assert [{name: row[name] for name in kept} for row in found["devices"]] == expected["devices"]
     assert found["summary"] == expected["summary"]
     assert found["summary"]["shared"]["devices"] == 3
-    listed = [row["id"] for row in running.site.everything("/jobs/")]
-    mine = [row["id"] for row in running.site.everything("/jobs/", alone_of=job["id"])]
+    listed = [row["id"] for row in running.site.all_rows("/jobs/")]
+    mine = [row["id"] for row in running.site.all_rows("/jobs/", alone_of=job["id"])]
     assert sorted(mine) == sorted(row["alone_job"] for row in found["devices"])
     assert not set(mine) & set(listed) and job["id"] in listed

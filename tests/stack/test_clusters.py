@@ -44,7 +44,7 @@ def hubs(running: Running) -> Iterator[Running]:
 
 
 def online(running: Running) -> set[str]:
-    rows = running.site.everything("/devices/")
+    rows = running.site.all_rows("/devices/")
     return {row["name"] for row in rows if row["presence"] == "online"}
 
 

@@ -1,1 +1,1 @@
-"""``python -m workers.demo``: the whole product on this machine, from nothing to a tuned model."""
+"""``python -m workers.demo``: the whole product on this machine, from start to a tuned model."""

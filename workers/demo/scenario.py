@@ -1,4 +1,4 @@
-"""The demo's three devices, the dialogues each of them alone holds, and the job they run."""
+"""The demo's three devices, their private dialogues, and their job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = 300
 
 @dataclass(frozen=True)
 class DemoDevice:
-    """A device and the domain of its dialogues, one the base model never saw."""
+    """A device and the domain of its dialogues, which the base model has never seen."""
 
     name: str
     domain: str
@@ -42,7 +42,7 @@ SPEC: dict[str, Any] = {
 
 
 def write_dialogues(device: DemoDevice, folder: Path) -> Path:
-    """Write the device's own dialogues into its folder, once."""
+    """Write the device's dialogues into its folder, once."""
     path = folder / f"{device.domain}.jsonl"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""The whole system on one machine, every part a process of its own: for the demo and the tests."""
+"""The whole system on one machine, each part a separate process: for the demo and the tests."""

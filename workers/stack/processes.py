@@ -1,4 +1,4 @@
-"""Children that never outlive their parent, with a log file each."""
+"""Child processes that never outlive their parent, each with a log file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ STOP_GRACE_S = 10.0
 
 
 class StartError(RuntimeError):
-    """A process ended, or did not get ready, where it should have started."""
+    """A process ended or was not ready in time, although it should have started."""
 
 
 def free_port(preferred: int = 0) -> int:
-    """``preferred`` if nobody listens there, else any free port of the loopback interface."""
+    """``preferred`` if it is free, otherwise any free port of the loopback interface."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,11 +31,11 @@ def free_port(preferred: int = 0) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise StartError("no free port on the loopback interface")
+    raise StartError("there is no free port on the loopback interface; stop some processes")
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent goes; Linux only, elsewhere nothing happens."""
+    """Ask the kernel for SIGTERM when the parent ends; without effect outside Linux."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -43,7 +43,7 @@ def _die_with_parent() -> None:
 
 @dataclass
 class Processes:
-    """Named children. Each leads a session of its own, so Ctrl-C reaches the parent alone."""
+    """Named child processes. Each leads its own session, so Ctrl-C reaches the parent alone."""
 
     log_dir: Path
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -73,16 +73,16 @@ class Processes:
         return name in self.running and self.running[name].poll() is None
 
     def check(self, name: str) -> None:
-        """Raise StartError with the end of its log where a process has ended."""
+        """Raise StartError with the end of its log if the process has ended."""
         if not self.is_alive(name):
-            raise StartError(f"{name} has ended; its log says:\n{self.log_tail(name)}")
+            raise StartError(f"{name} has ended; the end of its log:\n{self.log_tail(name)}")
 
     def kill(self, name: str) -> None:
         """SIGKILL the process and everything it started."""
         self._signal(self.running.pop(name), signal.SIGKILL)
 
     def stop(self, *names: str, grace_s: float = STOP_GRACE_S) -> None:
-        """End these processes together; what is left of them after ``grace_s`` is killed."""
+        """Stop these processes together, and kill those still running after ``grace_s``."""
         stopping = [self.running.pop(name) for name in names]
         for process in stopping:
             self._signal(process, signal.SIGTERM, group=False)
@@ -97,14 +97,14 @@ class Processes:
 
     @staticmethod
     def _signal(process: subprocess.Popen[bytes], number: int, group: bool = True) -> None:
-        with suppress(ProcessLookupError):  # it is gone already
+        with suppress(ProcessLookupError):  # it has already ended
             os.killpg(process.pid, number) if group else process.send_signal(number)
         if number == signal.SIGKILL:
             process.wait()
 
 
 def wait_for_port(processes: Processes, name: str, port: int, limit_s: float) -> None:
-    """Wait until a process listens. Raises StartError with its log where it does not."""
+    """Wait until a process listens. Raises StartError with its log if it ends or is late."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         processes.check(name)
@@ -113,4 +113,4 @@ def wait_for_port(processes: Processes, name: str, port: int, limit_s: float) ->
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise StartError(f"{name} does not listen on port {port} after {limit_s:.0f} s")
+    raise StartError(f"{name} is not listening on port {port} after {limit_s:.0f} s")

@@ -1,4 +1,4 @@
-"""A site as a script sees it: log in once, then everything through the REST API."""
+"""A REST client for scripts: log in once to make a token, then use the API."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OVER = ("completed", "failed", "cancelled")
 
 
 def make_token(url: str, username: str, password: str, label: str) -> str:
-    """Log in as a browser does and make an API token."""
+    """Log in as a browser does, and create an API token."""
     with httpx.Client(base_url=url, timeout=30, follow_redirects=True) as browser:
         page = browser.get("/login/")
-        found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
-        if found is None:
-            raise StartError(f"the log-in page at {url} has no form")
-        form = {"username": username, "password": password, "csrfmiddlewaretoken": found.group(1)}
+        match = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        if match is None:
+            raise StartError(f"the login page at {url} has no form; is this an Edgewise site?")
+        form = {"username": username, "password": password, "csrfmiddlewaretoken": match.group(1)}
         browser.post("/login/", data=form, headers={"Referer": url}).raise_for_status()
         answer = browser.post(
             "/api/v1/tokens/",
@@ -34,7 +34,7 @@ def make_token(url: str, username: str, password: str, label: str) -> str:
 
 
 class Site:
-    """The REST API with a person's token. Raises httpx.HTTPStatusError with the problem's text."""
+    """The REST API with a user's token. Raises httpx.HTTPStatusError with the problem's text."""
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"Authorization": f"Token {token}"}
@@ -54,10 +54,10 @@ class Site:
         return response.json() if response.content else None
 
     def is_valid(self) -> bool:
-        """Whether the token still opens the site."""
+        """Whether the token is still valid."""
         return self._client.get("/me/").status_code == 200
 
-    def everything(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+    def all_rows(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All rows of a list, page by page."""
         page = 1
         while True:
@@ -79,12 +79,12 @@ class Site:
         return answer
 
     def events_after(self, job_id: str, seq: int) -> list[dict[str, Any]]:
-        """A job's log behind ``seq``, oldest first."""
-        rows = self.everything(f"/jobs/{job_id}/events/", after=seq, ordering="seq")
+        """A job's events after ``seq``, oldest first."""
+        rows = self.all_rows(f"/jobs/{job_id}/events/", after=seq, ordering="seq")
         return list(rows)
 
     def wait_for(self, job_id: str, limit_s: float) -> dict[str, Any]:
-        """The job once it is over. Raises StartError where that takes longer than ``limit_s``."""
+        """Wait until the job is over. Raises StartError if that takes longer than ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             job = self.job(job_id)

@@ -1,4 +1,4 @@
-"""Starting the server's processes and its devices' agents."""
+"""Starts the server's processes and the devices' agents."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PROFILE = "profile.json"
 class Stack:
     """A site in one folder: database, artefacts, logs, secrets, and the agents' state.
 
-    Starting it again in the same folder goes on with the same data and, where they are free, the
-    same ports. ``extra_env`` reaches every server process; ``agent_module`` is run as an agent.
+    Starting it again in the same folder continues with the same data and, if they are free, the
+    same ports. ``extra_env`` reaches every server process; ``agent_module`` is run as the agent.
     """
 
     folder: Path
@@ -37,32 +37,32 @@ class Stack:
     web_port: int = PREFERRED_WEB_PORT
     agent_module: str = "workers.agent"
     web_workers: int = 1
-    profile: ClassVar[bytes] = b""  # as an agent of this process measured it, whatever the site
+    profile: ClassVar[bytes] = b""  # as measured by this process's first agent, on any site
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = Processes(self.folder / "log")
-        self.settings = self._settings()
+        self.settings = self._load_settings()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.settings['web_port']}"
 
-    def _settings(self) -> dict[str, str]:
-        """Ports and secrets of former starts; a port that is taken by now is replaced."""
+    def _load_settings(self) -> dict[str, str]:
+        """Ports and secrets of earlier starts; ports that are in use now are replaced."""
         path = self.folder / "stack.json"
-        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         ports = {"web_port": self.web_port, "site_port": 0, "devices_port": 0}
         for name, preferred in ports.items():
-            known[name] = str(free_port(int(known.get(name, preferred))))
+            stored[name] = str(free_port(int(stored.get(name, preferred))))
         for name in ("secret_key", "site_password", "devices_password"):
-            known.setdefault(name, secrets.token_urlsafe(32))
+            stored.setdefault(name, secrets.token_urlsafe(32))
         temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(known, indent=1))
+        temporary.write_text(json.dumps(stored, indent=1))
         temporary.chmod(0o600)
         temporary.replace(path)
-        return known
+        return stored
 
     @property
     def env(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class Stack:
         }
 
     def manage(self, *arguments: str, **extra_env: str) -> str:
-        """Run a management command to its end; raises StartError with what it printed."""
+        """Run a management command; raises StartError with its output if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", "django", *arguments],
             env={**self.env, **extra_env},
@@ -106,27 +106,27 @@ class Stack:
         self.wait_until_up()
 
     @property
-    def own_brokers(self) -> tuple[str, ...]:
-        """The brokers of this stack; one that ``extra_env`` names is somebody else's."""
+    def managed_brokers(self) -> tuple[str, ...]:
+        """The brokers that this stack starts: those that ``extra_env`` does not name."""
         variables = {"site": "REDIS_URL", "devices": "DEVICE_REDIS_URL"}
         return tuple(name for name, key in variables.items() if key not in self.extra_env)
 
     def start_brokers(self) -> None:
-        for name in self.own_brokers:
+        for name in self.managed_brokers:
             self.start_broker(name)
 
     def start_broker(self, name: str) -> None:
-        """Start (again) one of ``own_brokers``; it has forgotten everything."""
+        """Start or restart one of ``managed_brokers``, without its old data."""
         port, password = int(self.settings[f"{name}_port"]), self.settings[f"{name}_password"]
         folder = self.folder / "brokers"
         start_broker(self.processes, BROKER + name, port, password, folder)
 
     def start_part(self, part: str) -> None:
-        """Start (again) one of the server's parts."""
+        """Start or restart one of the server's parts."""
         self.processes.start(part, self.command(part), self.env)
 
     def command(self, part: str) -> list[str]:
-        """What starts one of the server's parts."""
+        """The command that starts one of the server's parts."""
         if part == "web":
             return [
                 *(sys.executable, "-m", "uvicorn", "webapp.asgi:application"),
@@ -151,7 +151,7 @@ class Stack:
             if httpx.get(f"{self.url}/login/", timeout=30).status_code == 200:
                 return
             time.sleep(0.1)
-        raise StartError(f"the site does not answer at {self.url} after {limit_s:.0f} s")
+        raise StartError(f"the site at {self.url} does not respond after {limit_s:.0f} s")
 
     def agent_env(self, name: str) -> dict[str, str]:
         """The environment of an agent: its own state folder, none of the server's secrets."""
@@ -160,16 +160,17 @@ class Stack:
         return {**env, "EDGEWISE_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
 
     def enrol_agent(self, name: str, token: str, datasets: Mapping[str, str]) -> None:
-        """Run the agent's real enrolment, unless this folder holds its credential already.
+        """Run the agent's enrolment command.
 
-        The hardware of this machine is measured by the first agent and holds for all of them.
+        The first agent measures this machine's hardware; the others reuse its profile.
         """
-        measured = self.folder / "devices" / name / PROFILE
-        if Stack.profile and not measured.exists():
-            measured.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            measured.write_bytes(Stack.profile)
-        given = [f"{key}={value}" for key, value in datasets.items()]
-        options = [part for item in given for part in ("--dataset", item)]
+        profile = self.folder / "devices" / name / PROFILE
+        if Stack.profile and not profile.exists():
+            profile.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            profile.write_bytes(Stack.profile)
+        options = []
+        for key, value in datasets.items():
+            options += ["--dataset", f"{key}={value}"]
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "workers.agent", "enroll", "--server", self.url),
@@ -182,7 +183,7 @@ class Stack:
         )
         if done.returncode:
             raise StartError(f"enrolling {name} failed:\n{done.stdout}{done.stderr}")
-        Stack.profile = measured.read_bytes()
+        Stack.profile = profile.read_bytes()
 
     def start_agent(self, name: str) -> None:
         """Several devices share this machine, so each trains with one thread."""
@@ -191,7 +192,7 @@ class Stack:
         self.processes.start(f"agent-{name}", command, self.agent_env(name))
 
     def stop(self) -> None:
-        """Stop everything; the brokers last, as the workers say goodbye through them."""
+        """Stop everything; the brokers last, because workers sign off through them."""
         names = list(self.processes.running)
         brokers = [name for name in names if name.startswith(BROKER)]
         self.processes.stop(*(name for name in names if name not in brokers))
