@@ -14,7 +14,7 @@ import pytest
 
 from fedcore.hardware.machines import MACHINES
 from tests.agent.conftest import ROOT
-from workers.agent.power import nvml, power_estimate, rapl, table
+from workers.agent.power import nvml, power_estimate, rapl, sensor_kinds
 from workers.agent.power.meter import NOTHING, Meter, Portion
 from workers.agent.power.sensor import Counter, Denied, Gpu, Sensor
 from workers.agent.profile import probe
@@ -26,7 +26,7 @@ OURS = "GPU-65d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"
 
 @pytest.fixture(autouse=True)
 def nothing_was_logged() -> Iterator[None]:
-    table._logged.clear()
+    sensor_kinds._logged.clear()
     nvml._library.cache_clear()
     yield
 
@@ -111,7 +111,7 @@ RAPL: dict[str, object] = {
 )
 def test_gauges(files: dict[str, object], watts: float, covers: str, tmp_path: Path) -> None:
     write(tmp_path, files)
-    sensor = table.choose(NO_GPU, tmp_path)
+    sensor = sensor_kinds.choose(NO_GPU, tmp_path)
     assert sensor is not None and sensor.watts is not None
     assert sensor.watts() == pytest.approx(watts)
     assert covers in sensor.covers
@@ -119,19 +119,19 @@ def test_gauges(files: dict[str, object], watts: float, covers: str, tmp_path: P
 
 def test_a_board_whose_rails_do_not_add_up_to_it_has_no_sensor(tmp_path: Path) -> None:
     write(tmp_path, hwmon("1-0040", {"VDD_CPU_CV": (5000, 100)}))
-    assert table.choose(NO_GPU, tmp_path) is None
+    assert sensor_kinds.choose(NO_GPU, tmp_path) is None
 
 
 def test_a_battery_by_current_and_voltage_and_on_the_mains(tmp_path: Path) -> None:
     write(tmp_path, LAPTOP)
     (tmp_path / BATTERY / "power_now").unlink()
     write(tmp_path, {f"{BATTERY}/current_now": -1_000_000, f"{BATTERY}/voltage_now": 11_400_000})
-    sensor = table.choose(NO_GPU, tmp_path)
+    sensor = sensor_kinds.choose(NO_GPU, tmp_path)
     assert sensor is not None and sensor.watts is not None
     assert sensor.watts() == pytest.approx(11.4)
     write(tmp_path, {"sys/class/power_supply/AC/online": 1})
     assert sensor.watts() is None
-    assert table.choose(NO_GPU, tmp_path) is None
+    assert sensor_kinds.choose(NO_GPU, tmp_path) is None
     write(tmp_path, {"sys/class/power_supply/AC/online": 0, f"{BATTERY}/status": "Charging"})
     assert sensor.watts() is None
 
@@ -141,13 +141,13 @@ def test_what_covers_more_is_taken_and_named(
 ) -> None:
     caplog.set_level("INFO")
     write(tmp_path, RAPL)
-    assert table.choose(NO_GPU, tmp_path).name == "rapl"  # type: ignore[union-attr]
+    assert sensor_kinds.choose(NO_GPU, tmp_path).name == "rapl"  # type: ignore[union-attr]
     write(tmp_path, LAPTOP)
     for _ in range(3):
-        assert table.choose(NO_GPU, tmp_path).name == "battery"  # type: ignore[union-attr]
+        assert sensor_kinds.choose(NO_GPU, tmp_path).name == "battery"  # type: ignore[union-attr]
     assert caplog.text.count("with battery: the whole machine") == 1
     write(tmp_path, ORIN_NX)
-    assert table.choose(NO_GPU, tmp_path).name == "ina3221"  # type: ignore[union-attr]
+    assert sensor_kinds.choose(NO_GPU, tmp_path).name == "ina3221"  # type: ignore[union-attr]
 
 
 def test_packages_and_memory_are_counted_once(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_a_denied_counter_says_how_to_allow_it(
         monkeypatch.setattr(rapl, "number_of", denied)
     with pytest.raises(Denied, match="chgrp"):
         rapl.find(tmp_path, NO_GPU)
-    assert table.choose(NO_GPU, tmp_path) is None
-    assert table.choose(NO_GPU, tmp_path) is None
+    assert sensor_kinds.choose(NO_GPU, tmp_path) is None
+    assert sensor_kinds.choose(NO_GPU, tmp_path) is None
     assert caplog.text.count("only root may read") == 1
 
 
@@ -301,12 +301,12 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="builds a small lib
 @needs_cc
 def test_a_card_that_counts_and_one_that_only_gives_its_power(tmp_path: Path) -> None:
     driver(tmp_path / "new")
-    sensor = table.choose(CARD, tmp_path / "new")
+    sensor = sensor_kinds.choose(CARD, tmp_path / "new")
     assert sensor is not None and sensor.name == "nvml"
     assert sensor.counters[0].read() == pytest.approx(7.001)
-    assert table.choose(NO_GPU, tmp_path / "new") is None, "training does not use the card"
+    assert sensor_kinds.choose(NO_GPU, tmp_path / "new") is None, "training does not use the card"
     driver(tmp_path / "old", counts=0)
-    sensor = table.choose(CARD, tmp_path / "old")
+    sensor = sensor_kinds.choose(CARD, tmp_path / "old")
     assert sensor is not None and sensor.watts is not None
     assert sensor.watts() == 61.5
 
@@ -314,17 +314,19 @@ def test_a_card_that_counts_and_one_that_only_gives_its_power(tmp_path: Path) ->
 @needs_cc
 def test_a_card_whose_power_is_not_ours_alone_or_not_logged(tmp_path: Path) -> None:
     driver(tmp_path / "sliced", mig=1)
-    assert table.choose(CARD, tmp_path / "sliced") is None
+    assert sensor_kinds.choose(CARD, tmp_path / "sliced") is None
     driver(tmp_path / "silent", counts=0, power=3)
-    assert table.choose(CARD, tmp_path / "silent") is None
+    assert sensor_kinds.choose(CARD, tmp_path / "silent") is None
 
 
 @needs_cc
 def test_of_two_cards_the_one_torch_names(tmp_path: Path) -> None:
     driver(tmp_path, cards=2)
-    assert table.choose(CARD, tmp_path) is None
-    assert table.choose(Gpu(True, OURS), tmp_path) is not None
-    assert table.choose(Gpu(True, "GPU-17d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"), tmp_path) is None
+    assert sensor_kinds.choose(CARD, tmp_path) is None
+    assert sensor_kinds.choose(Gpu(True, OURS), tmp_path) is not None
+    assert (
+        sensor_kinds.choose(Gpu(True, "GPU-17d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"), tmp_path) is None
+    )
     found = nvml.card(tmp_path, Gpu(True, OURS))
     assert found is not None and found.utilisation() == pytest.approx(0.4)
 

@@ -106,7 +106,7 @@ def test_a_parents_word_must_be_one(
 
 @pytest.mark.parametrize(
     ("tensors", "message"),
-    [(renamed, "not those of the parent's model"), (unsound, "not finite")],
+    [(renamed, "not the parent model's"), (unsound, "not finite")],
 )
 def test_the_parents_model_must_be_its_model(
     federation: Federation, nodes: dict[str, Node], larger: Path, tensors: Any, message: str

@@ -52,13 +52,13 @@ def test_only_devices_that_hold_too_little(federation: Federation) -> None:
     federation.reconcile()
     job.refresh_from_db()
     assert job.phase == "failed"
-    assert "0 are enrolled; gave up after 7200 s" in job.reason
+    assert "0 enrolled; gave up after 7200 s" in job.reason
 
 
 def test_an_unknown_dataset(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.launch(data={"dataset": "biology"})
-    assert "8 examples of 'biology'; 0 are enrolled" in waiting(job)
+    assert "8 examples of 'biology'; 0 enrolled" in waiting(job)
 
 
 def test_a_dataset_that_some_hold(federation: Federation) -> None:

@@ -255,7 +255,7 @@ def test_a_round_that_was_not_told_of_the_end_of_its_job(
 def test_finished_jobs_cost_nothing(
     federation: Federation, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outages, "NOTED_S", 3600.0)  # a look is noted once a second at most
+    monkeypatch.setattr(outages, "WRITE_EVERY_S", 3600.0)  # a look is noted once a second at most
     federation.devices("pi-kitchen")
     federation.run(federation.launch())
     reconcile.run()

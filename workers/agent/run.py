@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from celery.signals import worker_process_init, worker_ready
-from celery.worker import state as worker_state
 
 from fedcore.errors import Stopped
 from workers.agent.agent_errors import EnvelopeRefused, Revoked
@@ -22,7 +21,7 @@ from workers.agent.agent_settings import AgentSettings, prepare_state_dir
 from workers.agent.assignment import error_feedback, private_folders
 from workers.agent.assignment.contract import Trainer
 from workers.agent.assignment.process import ProcessContext, TrainingProcess
-from workers.agent.control.celery_app import build_app, build_worker
+from workers.agent.control.celery_app import build_app, build_worker, stop_worker
 from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.control.supervisor import StopRequest, Supervisor, kill_children
 from workers.agent.http.link_emulation import choose_link, throttle_for
@@ -95,9 +94,7 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
         agent.boot_id,
         lambda reason: stop.request(EXIT_REVOKED, reason),
     )
-    Supervisor(
-        agent.shared_state, stop, sender.hurry, sender.report_loss, _stop_celery_worker
-    ).start()
+    Supervisor(agent.shared_state, stop, sender.hurry, sender.report_loss, stop_worker).start()
     try:
         profile = current_profile(agent)
         answer = say_hello(agent, profile)
@@ -169,10 +166,6 @@ def _cancel(gatekeeper: Gatekeeper, shared_state: SharedState, envelope: Any) ->
     if shared_state.cancel(message.assignment, message.reason or "cancelled by the server"):
         log.info("assignment %s is cancelled: %s", message.assignment[:8], message.reason)
     return "cancelled"
-
-
-def _stop_celery_worker() -> None:
-    worker_state.should_stop = 0
 
 
 def _exit_code(stop: StopRequest, worker_code: int) -> int:

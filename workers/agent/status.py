@@ -92,20 +92,7 @@ def as_text(values: dict[str, Any]) -> str:
 
 
 def profile_text(profile: dict[str, Any]) -> str:
-    gpu = profile["accelerator"]
-    lines = [
-        f"hardware     {profile['kind']}, {profile['cpu']}, {profile['cores']} cores, "
-        f"{profile['memory_bytes'] / 1e9:.1f} GB",
-        f"accelerator  {gpu} {profile['accelerator_memory_bytes'] / 1e9:.0f} GB" if gpu else "",
-        f"measured     {', '.join(_measured_figures(profile))} with {profile['threads']} threads, "
-        f"in {profile['probe_s']} s",
-        *(f"not measured {note}" for note in profile.get("not_measured", [])),
-    ]
-    return "\n".join(line for line in lines if line)
-
-
-def _measured_figures(profile: dict[str, Any]) -> list[str]:
-    """The figures with units; missing ones are left out."""
+    """The hardware and the measured figures; missing ones are left out."""
     figures = [
         f"{name} {value / 1e9:.0f} GFLOP/s{' (used)' if name == profile.get('precision') else ''}"
         for name, value in profile["peak_flops"].items()
@@ -116,4 +103,11 @@ def _measured_figures(profile: dict[str, Any]) -> list[str]:
             figures.append(f"{name} {value / 1e9:.2g} GB/s")
     if idle := profile.get("idle_watts"):
         figures.append(f"idle {idle:.1f} W by {profile['power_sensor']}")
-    return figures
+    cpu = f"{profile['kind']}, {profile['cpu']}, {profile['cores']} cores"
+    lines = [f"hardware     {cpu}, {profile['memory_bytes'] / 1e9:.1f} GB"]
+    if gpu := profile["accelerator"]:
+        lines.append(f"accelerator  {gpu} {profile['accelerator_memory_bytes'] / 1e9:.0f} GB")
+    conditions = f"with {profile['threads']} threads, in {profile['probe_s']} s"
+    lines.append(f"measured     {', '.join(figures)} {conditions}")
+    lines += [f"not measured {note}" for note in profile.get("not_measured", [])]
+    return "\n".join(lines)

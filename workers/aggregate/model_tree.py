@@ -28,7 +28,7 @@ from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_di
 from webapp.jobs.lifecycle import cluster_folds
 from webapp.jobs.models import ArtefactKind, Assignment, Job, Round
 from workers.aggregate import fold_inputs
-from workers.aggregate.result import InitialArtefact, RoundResult
+from workers.aggregate.result import FoldedRound, InitialArtefact
 
 UPDATE_KEYS = ("job", "round", "base", "slot")  # metadata of an update, not of its content
 
@@ -64,7 +64,7 @@ def create_bridge(job: Job, folder: Path) -> InitialArtefact:
     return InitialArtefact(info, artefact, tree.to_dict())
 
 
-def relay_logits(row: Round) -> RoundResult:
+def relay_logits(row: Round) -> FoldedRound:
     """Make the parent's frame the round's result. Raises FoldError where there is none."""
     began = time.perf_counter()
     item = _parent_assignment(row)
@@ -85,7 +85,7 @@ def relay_logits(row: Round) -> RoundResult:
             raise FoldError(f"{item.device.name} sent an invalid frame: {error}") from error
         kind = ArtefactKind.GLOBAL if is_model else ArtefactKind.LOGITS
         artefact = store(out, frame.sha256, kind, "aggregate")
-    return RoundResult(
+    return FoldedRound(
         artefact,
         slots=[item.slot],
         weights={item.slot: 1.0},

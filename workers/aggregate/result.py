@@ -22,7 +22,7 @@ class InitialArtefact:
 
 
 @dataclass(frozen=True)
-class RoundResult:
+class FoldedRound:
     """A round's stored artefacts, and its record for ``Round.fold``.
 
     ``slots`` are those of the folded updates; ``weights`` and ``update_norms`` are by slot (see

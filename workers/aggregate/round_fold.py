@@ -36,7 +36,7 @@ from webapp.jobs.lifecycle.round_rows import state_before
 from webapp.jobs.lifecycle.transitions import lock_job
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, EventLevel, Job, Round
 from workers.aggregate import fold_inputs, model_tree, shard_plan
-from workers.aggregate.result import RoundResult
+from workers.aggregate.result import FoldedRound
 from workers.coordinator.advance import advance, apply
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def failing_round(row: Round) -> Iterator[None]:
         advance(row.job_id)
 
 
-def _fold_updates(row: Round) -> RoundResult | None:
+def _fold_updates(row: Round) -> FoldedRound | None:
     """Fold and store the files. None while shards of the fold are missing."""
     with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
@@ -94,7 +94,7 @@ def _fold_updates(row: Round) -> RoundResult | None:
         if step and after.step:
             step_file = _store_frame(after.step, step, ArtefactKind.STEP)
         cluster_summaries = cluster_folds.fold_summaries(row) if row.clusters else []
-    return RoundResult(
+    return FoldedRound(
         model,
         state,
         step_file,
@@ -110,7 +110,7 @@ def _fold_updates(row: Round) -> RoundResult | None:
     )
 
 
-FOLDS: Mapping[Exchange, Callable[[Round], RoundResult | None]] = {
+FOLDS: Mapping[Exchange, Callable[[Round], FoldedRound | None]] = {
     Exchange.UPDATES: _fold_updates,
     Exchange.LOGITS: model_tree.relay_logits,
 }
@@ -127,8 +127,18 @@ def open_files(row: Round, stack: ExitStack) -> tuple[ServerFiles, list[UpdateFi
     base = stack.enter_context(local_file(row.base_artefact))
     state = stack.enter_context(local_file(previous)) if previous else None
     updates = _valid_updates(row, stack)
-    _check_quorum(row, updates)
-    return ServerFiles(base, state), updates
+    needed = int(row.policy["quorum"])
+    valid = fold_inputs.count_devices(row, updates)
+    if valid >= needed:
+        return ServerFiles(base, state), updates
+    refused = (
+        fold_inputs.candidates(row)
+        .filter(phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False)
+        .select_related("device")
+    )
+    reasons = "; ".join(f"{item.device.name}: {item.reason}" for item in refused)
+    total = valid + len(refused)
+    raise FoldError(f"{valid} of {total} updates are valid, {needed} are needed: {reasons}")
 
 
 def spec_of(row: Round, updates: Sequence[UpdateFile]) -> JobSpec:
@@ -145,7 +155,15 @@ def _valid_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
     valid = []
     for key, assignment in fold_inputs.updates_of(row).items():
         assert assignment.update_artefact is not None
-        meta = _expected_meta(assignment)
+        started = assignment.round  # in a buffered job it may be an older one
+        assert started.base_artefact is not None
+        meta = {
+            "kind": "update",
+            "job": str(started.job_id),
+            "round": str(started.number),
+            "base": started.base_artefact.sha256,
+            WIRE_KEY: str(update_format.chain_of(assignment)),
+        }
         try:
             path = stack.enter_context(local_file(assignment.update_artefact))
             limit = update_format.max_update_bytes(assignment, row.base_artefact)
@@ -158,19 +176,6 @@ def _valid_updates(row: Round, stack: ExitStack) -> list[UpdateFile]:
             continue
         valid.append(fold_inputs.update_file(row, assignment, key, path))
     return valid
-
-
-def _expected_meta(assignment: Assignment) -> dict[str, str]:
-    """The metadata that an update must have; in a buffered job its round may be an older one."""
-    started = assignment.round
-    assert started.base_artefact is not None
-    return {
-        "kind": "update",
-        "job": str(started.job_id),
-        "round": str(started.number),
-        "base": started.base_artefact.sha256,
-        WIRE_KEY: str(update_format.chain_of(assignment)),
-    }
 
 
 def refuse_invalid(row: Round, error: UpdatesRefused) -> None:
@@ -189,24 +194,7 @@ def _refuse(row: Round, assignment: Assignment, reason: str) -> None:
             job_event(row.job, text, EventLevel.ERROR, assignment.device)
 
 
-def _check_quorum(row: Round, updates: Sequence[UpdateFile]) -> None:
-    """Raise FoldError where too few valid updates are left."""
-    needed = int(row.policy["quorum"])
-    valid = fold_inputs.count_devices(row, updates)
-    if valid >= needed:
-        return
-    refused = (
-        fold_inputs.candidates(row)
-        .filter(phase=AssignmentPhase.REFUSED.value, update_artefact__isnull=False)
-        .select_related("device")
-    )
-    reasons = "; ".join(f"{item.device.name}: {item.reason}" for item in refused)
-    raise FoldError(
-        f"{valid} of {valid + len(refused)} updates are valid, {needed} are needed: {reasons}"
-    )
-
-
-def _conclude_round(row: Round, result: RoundResult) -> None:
+def _conclude_round(row: Round, result: FoldedRound) -> None:
     now = timezone.now()
     with transaction.atomic():
         done = apply(

@@ -51,7 +51,14 @@ def fold_of(
         for shard in missing.filter(unclaimed()):
             send_after_commit(FOLD_SHARD, shard.pk)
         return None
-    return _joining_fold(plan, [shard for shard in stored if shard])
+    shards = sharding.FoldedShards([shard for shard in stored if shard], factors_of(plan))
+
+    def join(
+        spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
+    ) -> FoldReport:
+        return sharding.join_shards(spec, before, updates, shards, after)
+
+    return join
 
 
 def shard_count(size_bytes: int) -> int:
@@ -115,18 +122,6 @@ def claim(shard: FoldShard) -> bool:
     """Whether this worker is the one to fold it."""
     waiting = FoldShard.objects.filter(unclaimed(), pk=shard.pk, artefact=None)
     return bool(waiting.update(claimed_at=timezone.now()))
-
-
-def _joining_fold(plan: FoldPlan, stored: Sequence[sharding.ShardFile]) -> FoldFunction:
-    """A fold function that joins the stored shards instead of reading the updates."""
-    shards = sharding.FoldedShards(stored, factors_of(plan))
-
-    def join(
-        spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
-    ) -> FoldReport:
-        return sharding.join_shards(spec, before, updates, shards, after)
-
-    return join
 
 
 def forget(row: Round) -> None:

@@ -45,8 +45,7 @@ def record_heartbeat() -> None:
         list(jobs.values_list("pk"))
         first = Watch.objects.filter(pk=Watch.ONLY, looked_at=watch.looked_at).update(**changes)
         if first and away_s:
-            _extend_leases(timedelta(seconds=away_s), now)
-            fleet_event(_outage_text(away_s), EventLevel.WARNING)
+            _extend_leases(away_s, now)
 
 
 def repeat_requests() -> None:
@@ -65,16 +64,9 @@ def back_at() -> datetime:
     return watch.back_at if watch is not None else datetime.fromtimestamp(0, UTC)
 
 
-def _outage_text(away_s: float) -> str:
-    if away_s < 0:
-        return f"the server's clock was set back by {-away_s:.0f} s; open leases moved with it"
-    return (
-        f"the coordinator was down for {away_s:.0f} s (or the clock jumped); "
-        "open leases and deadlines were extended by that"
-    )
-
-
-def _extend_leases(by: timedelta, now: datetime) -> None:
+def _extend_leases(away_s: float, now: datetime) -> None:
+    """Move open leases and deadlines by the outage, or back if the clock was set back."""
+    by = timedelta(seconds=away_s)
     active = Assignment.objects.filter(phase__in=[phase.value for phase in ACTIVE])
     active.update(lease_until=F("lease_until") + by)
     active.filter(sent_at__isnull=False).update(sent_at=F("sent_at") + by)
@@ -82,3 +74,11 @@ def _extend_leases(by: timedelta, now: datetime) -> None:
     rounds.filter(deadline_at__isnull=False).update(deadline_at=F("deadline_at") + by)
     repeat_requests()
     Device.objects.filter(last_seen_at__gt=now).update(last_seen_at=now)
+    if away_s < 0:
+        text = f"the server's clock was set back by {-away_s:.0f} s; open leases moved with it"
+    else:
+        text = (
+            f"the coordinator was down for {away_s:.0f} s (or the clock jumped); "
+            "open leases and deadlines were extended by that"
+        )
+    fleet_event(text, EventLevel.WARNING)

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="preferred port of the web site")
     parser.add_argument("--exit", action="store_true", help="stop when the job ends")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stack = Stack(options.folder, web_port=options.port)
     began = time.monotonic()
     try:
@@ -50,10 +50,6 @@ def main() -> int:
         return 1
     finally:
         stack.stop()
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _log(text: str) -> None:

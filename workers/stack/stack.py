@@ -43,14 +43,7 @@ class Stack:
         self.folder = self.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = Processes(self.folder / "log")
-        self.settings = self._load_settings()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings['web_port']}"
-
-    def _load_settings(self) -> dict[str, str]:
-        """Ports and secrets of earlier starts; ports that are in use now are replaced."""
+        # Ports and secrets of earlier starts; ports that are in use now are replaced.
         path = self.folder / "stack.json"
         stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         ports = {"web_port": self.web_port, "site_port": 0, "devices_port": 0}
@@ -62,7 +55,11 @@ class Stack:
         temporary.write_text(json.dumps(stored, indent=1))
         temporary.chmod(0o600)
         temporary.replace(path)
-        return stored
+        self.settings = stored
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['web_port']}"
 
     @property
     def env(self) -> dict[str, str]:

@@ -29,16 +29,14 @@ def remove_finished_jobs(folder: Path, offer: WireOffer) -> None:
     if offer.jobs is None or not folder.is_dir():
         return
     for job_folder in folder.iterdir():
-        if job_folder.name not in offer.jobs and job_folder.is_dir():
-            _keep_own_models(job_folder)
-
-
-def _keep_own_models(job_folder: Path) -> None:
-    models = sorted(path for path in job_folder.iterdir() if path.name.startswith(OWN_MODEL_PREFIX))
-    newest = {path.suffix: path for path in models}
-    for path in job_folder.iterdir():
-        if path not in newest.values():
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            log.info("removed %s of job %s, which is over", path.name, job_folder.name[:8])
-    if not models:
-        job_folder.rmdir()
+        if job_folder.name in offer.jobs or not job_folder.is_dir():
+            continue
+        files = sorted(job_folder.iterdir())
+        models = [path for path in files if path.name.startswith(OWN_MODEL_PREFIX)]
+        newest = {path.suffix: path for path in models}
+        for path in files:
+            if path not in newest.values():
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                log.info("removed %s of job %s, which is over", path.name, job_folder.name[:8])
+        if not models:
+            job_folder.rmdir()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fedcore.errors import EdgewiseError
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
@@ -42,6 +42,13 @@ class Timing:
     download: float = 0.0
     upload: float = 0.0
     wait: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "download_s": round(self.download, 6),
+            "upload_s": round(self.upload, 6),
+            "wait_s": round(self.wait, 6),
+        }
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,14 @@ class AssignmentRunner:
         finally:
             update.unlink(missing_ok=True)
         byte_counts = traffic.values()
+        timing = {} if work.task == "evaluate" else self.timing.metrics()
+        energy = deps.recorder.energy.report()
         body = {
             "update": outcome.update[0] if outcome.update else None,
             "examples": outcome.examples,
             "bytes_up": byte_counts["net_up_bytes"],
             "bytes_down": byte_counts["net_down_bytes"],
-            "metrics": {**self._metrics(outcome), **byte_counts, **deps.recorder.energy.report()},
+            "metrics": {**outcome.metrics, **timing, **byte_counts, **energy},
         }
         self._retry(lambda: deps.server.report(work.assignment, body), "reporting")
         return outcome
@@ -193,14 +202,3 @@ class AssignmentRunner:
         if self.work.deadline is None:
             return WITHOUT_DEADLINE_S
         return max(0.0, self.work.deadline - self.dependencies.server.clock.now())
-
-    def _metrics(self, outcome: Outcome) -> dict[str, Any]:
-        if self.work.task == "evaluate":
-            return outcome.metrics
-        timing = self.timing
-        seconds = {
-            "download_s": timing.download,
-            "upload_s": timing.upload,
-            "wait_s": timing.wait,
-        }
-        return {**outcome.metrics, **{name: round(value, 6) for name, value in seconds.items()}}

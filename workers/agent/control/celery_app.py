@@ -12,6 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
+from celery.worker import state as worker_state
 from celery.worker.control import Panel, control_command
 
 from workers.agent.state.credential import DeviceCredential
@@ -131,3 +132,8 @@ def build_worker(app: Celery, credential: DeviceCredential) -> AgentWorker:
     if worker.hub is not None:
         worker.hub.call_repeatedly(TICK_S, lambda: None)
     return worker
+
+
+def stop_worker() -> None:
+    """Make the running worker leave its event loop."""
+    worker_state.should_stop = 0

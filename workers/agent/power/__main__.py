@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from workers.agent.power.sensor import Gpu
-from workers.agent.power.table import choose
+from workers.agent.power.sensor_kinds import choose
 
 if __name__ == "__main__":
     used = len(sys.argv) > 1

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from workers.agent.power.meter import Meter, Portion
 from workers.agent.power.power_estimate import estimate
 from workers.agent.power.sensor import Gpu
-from workers.agent.power.table import choose
+from workers.agent.power.sensor_kinds import choose
 
 SHORTEST_S = 0.25  # a sample's power needs this long; a shorter time is one counter step
 MISSING_SHARE = 0.01  # of an assignment's time; with more missing, no total is reported

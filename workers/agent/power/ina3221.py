@@ -41,7 +41,7 @@ class Rail:
 def find(root: Path, gpu: Gpu) -> Sensor | None:
     """The module's input rail where it is measured, otherwise the rails that make it up."""
     del gpu
-    rails = {**_iio_rails(root), **_hwmon_rails(root)}
+    rails = _labelled_rails(root)
     for name in MODULE_RAILS:
         if name in rails:
             return _sensor(f"the module's input {name}", [rails[name]])
@@ -55,21 +55,17 @@ def _sensor(covers: str, rails: list[Rail]) -> Sensor:
     return Sensor("ina3221", covers, HIGHEST_W, watts=lambda: sum(rail.watts() for rail in rails))
 
 
-def _hwmon_rails(root: Path) -> dict[str, Rail]:
+def _labelled_rails(root: Path) -> dict[str, Rail]:
+    """Rails by label; those of hwmon where both drivers are present."""
     rails = {}
+    for folder in sorted(root.glob(IIO)):
+        for channel in range(3):
+            if name := name_of(folder / f"rail_name_{channel}"):
+                rails[name] = Rail((folder / f"in_power{channel}_input",), 1e3)
     for folder in sorted(root.glob(HWMON)):
         for channel in CHANNELS:
             name = name_of(folder / f"in{channel}_label")
             if name and name_of(folder / f"in{channel}_enable") != "0":
                 files = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
                 rails[name] = Rail(files, 1e6)
-    return rails
-
-
-def _iio_rails(root: Path) -> dict[str, Rail]:
-    rails = {}
-    for folder in sorted(root.glob(IIO)):
-        for channel in range(3):
-            if name := name_of(folder / f"rail_name_{channel}"):
-                rails[name] = Rail((folder / f"in_power{channel}_input",), 1e3)
     return rails

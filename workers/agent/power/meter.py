@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workers.agent.http.server_clock import steady
-from workers.agent.power.sensor import Counter, Sensor
-from workers.agent.power.table import log_once
+from workers.agent.power.sensor import Sensor
+from workers.agent.power.sensor_kinds import log_once
 
 LONGEST_GAP_S = 5.0  # between two readings of a gauge; their mean says nothing about a longer one
 STUCK_S = 10.0  # a counter that stands still for this long is broken
@@ -83,7 +83,7 @@ class Meter:
             return None if seconds > LONGEST_GAP_S else mean_w * seconds
         max_j = self._sensor.highest_w * (seconds + UPDATE_S)
         increments = [
-            _increment(counter, before, after, max_j)
+            counter.increment(before, after, max_j)
             for counter, before, after in zip(
                 self._sensor.counters, self._last, reading, strict=True
             )
@@ -91,14 +91,3 @@ class Meter:
         known = [joules for joules in increments if joules is not None]
         total = sum(known)
         return total if len(known) == len(increments) and total <= max_j else None
-
-
-def _increment(counter: Counter, before: float, after: float, max_j: float) -> float | None:
-    """How far a counter moved; None where it may have wrapped more than once, or was reset."""
-    wraps_at_j = counter.wraps_at_j
-    if wraps_at_j is not None and max_j > wraps_at_j:
-        return None
-    moved = after - before
-    if moved < 0 and wraps_at_j is not None:
-        moved += wraps_at_j
-    return moved if moved >= 0 else None

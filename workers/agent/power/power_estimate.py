@@ -17,7 +17,7 @@ from workers.agent.http.server_clock import steady
 from workers.agent.power import nvml
 from workers.agent.power.meter import LONGEST_GAP_S, NOTHING, Portion
 from workers.agent.power.sensor import Gpu, number_of
-from workers.agent.power.table import ROOT, log_once
+from workers.agent.power.sensor_kinds import ROOT, log_once
 
 # A Jetson GPU's busy time, in thousandths.
 GPU_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")

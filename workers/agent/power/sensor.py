@@ -29,6 +29,15 @@ class Counter:
     read: Callable[[], float]
     wraps_at_j: float | None = None
 
+    def increment(self, before: float, after: float, max_j: float) -> float | None:
+        """How far it moved; None where it may have wrapped more than once, or was reset."""
+        if self.wraps_at_j is not None and max_j > self.wraps_at_j:
+            return None
+        moved = after - before
+        if moved < 0 and self.wraps_at_j is not None:
+            moved += self.wraps_at_j
+        return moved if moved >= 0 else None
+
 
 @dataclass(frozen=True)
 class Sensor:

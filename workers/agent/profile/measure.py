@@ -22,7 +22,7 @@ from fedcore.compute.device import pick_device
 from fedcore.hardware.machines import recognise
 from workers.agent.power.account import gpu_of
 from workers.agent.power.idle import idle_watts
-from workers.agent.power.table import choose
+from workers.agent.power.sensor_kinds import choose
 from workers.agent.profile import benchmarks, disk
 from workers.agent.profile.machine import cpu_name, machine_kind
 

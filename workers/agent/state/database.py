@@ -78,17 +78,14 @@ class StateDatabase:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                self._move_damaged_file()
+                # A power cut can damage the file; sample numbers continue from the server's count.
+                damaged = self.path.with_name(f"{self.path.name}.broken-{int(time.time())}")
+                log.error("%s is damaged; moved it to %s and started anew", self.path, damaged.name)
+                self.path.replace(damaged)
+                for suffix in ("-wal", "-shm"):
+                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
                 self._connection = _connect(self.path)
         return self._connection
-
-    def _move_damaged_file(self) -> None:
-        """A power cut can damage the file; sample numbers continue from the server's count."""
-        damaged = self.path.with_name(f"{self.path.name}.broken-{int(time.time())}")
-        log.error("%s is damaged; moved it to %s and started anew", self.path, damaged.name)
-        self.path.replace(damaged)
-        for suffix in ("-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
