@@ -14,7 +14,7 @@ REFACTORING = tuple(str(name) for name, row in LOW_RANK_RULES.items() if row.ref
 # Section of each option; the longest matching prefix wins.
 SECTIONS: dict[str, tuple[str, str]] = {
     "learn": ("Model and data", "The base model, and the data it is fine-tuned on."),
-    "who": ("Devices", "Select none to use every device with enough data."),
+    "who": ("Participants", "Select none to use every device with enough data."),
     "how": ("Training", "Aggregation on the server, and training on each device."),
     "travel": ("Compression", "Sends fewer bytes over slow links, at a known loss of precision."),
     "limits": ("Limits", "Length of the job, evaluation, and how long a round waits."),
