@@ -11,13 +11,13 @@ import { TimeChart } from "./charts/time_chart.js";
 
 const root = document.querySelector("[data-device-page]");
 const id = Number(root.dataset.devicePage);
-const head = json("device-head");
+const summary = json("device-summary");
 const store = new SampleStore();
 let eventCursor = 0;
 
 configureCharts();
 const page = new ChartPage(store);
-page.devices = [{ id, slot: 0, name: head.name }];
+page.devices = [{ id, slot: 0, name: summary.name }];
 const container = document.getElementById("charts");
 const emptyText = "No measurements yet.";
 
@@ -54,8 +54,8 @@ page.add(roofline);
 new LiveSocket(`/ws/devices/${id}/`, {
   cursors: () => ({ events: eventCursor, samples: store.cursors }),
   onmessage(message) {
-    Object.assign(head, message.snapshot);
-    showDevice(head, root);
+    Object.assign(summary, message.snapshot);
+    showDevice(summary, root);
     store.ingest(message.samples);
     eventCursor = message.cursors.events;
     Object.assign(store.cursors, message.cursors.samples);

@@ -81,12 +81,12 @@ export class ChartCard {
     this.reset.hidden = !isZoomed;
   }
 
-  fillTable(head, rows) {
+  fillTable(header, rows) {
     const cells = (row) => row.map((cell, i) => h(i ? "td" : "th", i ? { class: "num" } : { scope: "row" }, cell));
     this.table.replaceChildren(
       h("table", {},
         h("caption", { class: "sr" }, this.title),
-        h("thead", {}, h("tr", {}, ...head.map((cell, i) => h("th", { class: i ? "num" : "", scope: "col" }, cell)))),
+        h("thead", {}, h("tr", {}, ...header.map((cell, i) => h("th", { class: i ? "num" : "", scope: "col" }, cell)))),
         h("tbody", {}, ...rows.map((row) => h("tr", {}, ...cells(row))))),
     );
   }

@@ -36,13 +36,13 @@ export function savePng(card, devices, colourOf, dashOf) {
   canvas.toBlob((blob) => save(blob, `${fileName(document.title)}-${fileName(card.title)}.png`));
 }
 
-export function saveCsv(card, head, rows) {
+export function saveCsv(card, header, rows) {
   const cell = (value) => {
     const text = value == null ? "" : String(value);
     const safe = /^[=+@\-]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
     return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
-  const text = [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n");
+  const text = [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n");
   const blob = new Blob([text], { type: "text/csv" });
   save(blob, `${fileName(document.title)}-${fileName(card.title)}.csv`);
 }

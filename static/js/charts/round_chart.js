@@ -119,17 +119,17 @@ export class RoundChart {
   }
 
   table() {
-    const head = ["Round", ...(this.totalValue ? [this.totalLabel] : []), ...this.page.devices.map((device) => device.name)];
+    const header = ["Round", ...(this.totalValue ? [this.totalLabel] : []), ...this.page.devices.map((device) => device.name)];
     const rows = this.rounds()
       .filter((round) => round.number || this.task === "evaluate")
       .map((round) => [String(round.number), ...(this.totalValue ? [this.totalValue(round, this.score.key)] : []),
         ...this.page.devices.map((device) => this.value(round, device.slot))]);
-    return [head, rows];
+    return [header, rows];
   }
 
   fillTable() {
     if (!this.card.data.open) return;
-    const [head, rows] = this.table();
-    this.card.fillTable(head, rows.map(([number, ...values]) => [number === "0" ? "start" : number, ...values.map(this.format)]));
+    const [header, rows] = this.table();
+    this.card.fillTable(header, rows.map(([number, ...values]) => [number === "0" ? "start" : number, ...values.map(this.format)]));
   }
 }

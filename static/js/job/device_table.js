@@ -22,16 +22,16 @@ export function showDevices(state, store) {
 
 function newRow(device) {
   const row = document.getElementById("device-row").content.firstElementChild.cloneNode(true);
-  const link = row.querySelector('[data-f="name"]');
+  const link = row.querySelector('[data-field="name"]');
   link.textContent = device.name;
   link.href = `/devices/${device.id}/`;
   return row;
 }
 
 function fill(row, device, store) {
-  const set = (name, text) => setText(row.querySelector(`[data-f="${name}"]`), text);
+  const set = (name, text) => setText(row.querySelector(`[data-field="${name}"]`), text);
   paintSwatch(row.querySelector(".swatch"), device.slot);
-  setState(row.querySelector('[data-f="presence"]'), device.presence);
+  setState(row.querySelector('[data-field="presence"]'), device.presence);
   const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
   set("phase", `${activity(device)}${steps}`);
   const lastSeen = device.presence === "offline" ? `last seen ${ago(device.last_seen_at)}` : "";

@@ -23,12 +23,12 @@ export function showRewards(state) {
 
 function newRow(device) {
   const row = document.getElementById("reward-row").content.firstElementChild.cloneNode(true);
-  setText(row.querySelector('[data-f="name"]'), device.name);
+  setText(row.querySelector('[data-field="name"]'), device.name);
   return row;
 }
 
 function fill(row, { slot, reward }) {
-  const set = (name, text) => setText(row.querySelector(`[data-f="${name}"]`), text);
+  const set = (name, text) => setText(row.querySelector(`[data-field="${name}"]`), text);
   paintSwatch(row.querySelector(".swatch"), slot);
   set("of", reward.of);
   set("range", `from ${boundText(reward.least)} to ${boundText(reward.most)}`);

@@ -90,7 +90,7 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
             (part, training_figures(part)) for part in trainings.order_by("-offered_at")[:ROUNDS]
         ],
         "credential": getattr(device, "credential", None),
-        "head": summaries.device_summary(device),
+        "summary": summaries.device_summary(device),
         "events": device.events.select_related("job").order_by("-at")[:30],
     }
     return render(request, "devices/page.html", context)
