@@ -24,6 +24,7 @@ ACTIVITIES = {
     Task.EVALUATE: "evaluating",
 }
 LISTED_DEVICES = 3  # named in a sentence; the others are counted
+QUIET_AFTER_S = 30.0  # a device at work calls every few seconds
 
 
 def may_retry(current: RoundState, item: AssignmentState) -> bool:
@@ -141,6 +142,9 @@ def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float])
     task = BUSY_WITH.get(current.phase, Task.TRAIN)
     pending = tally(current, task)[1]
     total = len(_devices(current, task))
+    is_quiet = any(now - last_seen.get(device, 0.0) > QUIET_AFTER_S for device in pending)
+    if len(pending) == total and not is_quiet:
+        return f"{total} device{'' if total == 1 else 's'} {ACTIVITIES[task]}"
     names = _list_devices(pending, now, last_seen)
     return f"{len(pending)} of {total} devices still {ACTIVITIES[task]}: {names}"
 

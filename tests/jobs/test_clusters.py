@@ -371,7 +371,7 @@ def test_the_jobs_page_says_who_folded_whom(
     job = at_the_folds(federation)
     client.force_login(viewer)
     page = client.get(f"/jobs/{job.pk}/").content.decode()
-    assert "still folding their clusters" in page
+    assert "folding their clusters" in page
     federation.run(job)
     told = client.get(f"/api/v1/jobs/{job.pk}/live/").json()
     folded_by = {one["name"]: (one["parent"], one["dataset"]) for one in told["devices"]}

@@ -60,6 +60,7 @@ SENTENCES = [
         a_round("collecting", part("a", "training"), part("b", "training")),
         "2 of 2 devices still training: a, last seen 40 s ago, b, last seen 0 s ago",
     ),
+    (a_round("collecting", part("b", "training"), members=("b",)), "1 device training"),
     (
         a_round("evaluating", scored("c", "offered"), evaluators=("c",)),
         "1 of 1 devices still evaluating: c, never seen",
