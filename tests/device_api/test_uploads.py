@@ -16,8 +16,6 @@ from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage
 from webapp.jobs.models import Artefact, Assignment
 
-pytestmark = pytest.mark.postgresql
-
 Work = dict[str, Any]
 
 
@@ -244,6 +242,7 @@ def test_a_device_that_runs_wild(
     assert (answer.status_code, answer["Retry-After"]) == (429, "18")
 
 
+@pytest.mark.postgresql
 def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
     part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     answer = pi.upload(work["assignment"], content)
@@ -253,6 +252,7 @@ def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
     assert pi.upload(work["assignment"], content).status_code == 204
 
 
+@pytest.mark.postgresql
 def test_many_at_once_are_stored_once(pi: Pi, work: Work, content: bytes) -> None:
     statuses: list[int] = []
     threads = [
@@ -324,6 +324,7 @@ def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
     assert len(asked) == 3
 
 
+@pytest.mark.postgresql
 def test_what_nobody_will_finish_goes(pi: Pi, work: Work, content: bytes) -> None:
     send(pi, work, content, 0, 1000)
     assert remove_leftovers() == 0, "the assignment is at work"

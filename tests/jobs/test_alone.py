@@ -15,7 +15,7 @@ from webapp.jobs.analysis import baseline_comparison, baseline_scores
 from webapp.jobs.lifecycle import pinning, services
 from webapp.jobs.models import Artefact, Event, Job
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = pytest.mark.django_db
 NAMES = ("attic", "barn", "pi")
 
 
@@ -124,6 +124,7 @@ def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6)
     part.save(update_fields=["metrics", "examples"])
 
 
+@pytest.mark.postgresql
 def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     before = [child.pk for child in children(done)]
@@ -206,6 +207,7 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
     assert rows["barn"]["gain"] is not None
 
 
+@pytest.mark.postgresql
 def test_what_is_compared_is_deleted_with_the_job(
     federation: Federation, done: Job, admin: User
 ) -> None:
@@ -219,6 +221,7 @@ def test_what_is_compared_is_deleted_with_the_job(
     assert not Artefact.objects.filter(pk__in=models, marked_at=None).exists()
 
 
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_two_people_who_ask_at_once_launch_one_job_a_device(
     federation: Federation, done: Job

@@ -11,8 +11,6 @@ from webapp.jobs.analysis import snapshot
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Round
 
-pytestmark = pytest.mark.postgresql
-
 BUFFERED = {"mode": "buffered", "buffer_size": 2, "staleness_discount": "none"}
 
 
@@ -41,6 +39,7 @@ def version(job: Job, number: int) -> Round:
     return job.rounds.get(number=number, attempt=job.rounds.filter(number=number).count())
 
 
+@pytest.mark.postgresql
 def test_a_job_runs_to_its_end(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     job = federation.run(federation.launch(rounds=4, participation=BUFFERED))
@@ -158,6 +157,7 @@ def test_the_buffer_survives_a_pause(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
+@pytest.mark.postgresql
 def test_a_lost_message_or_a_second_one_changes_nothing(federation: Federation) -> None:
     from workers.aggregate import tasks as aggregate
 

@@ -24,8 +24,6 @@ from workers.aggregate import round_fold, shard_fold
 from workers.aggregate.round_fold import fold_round
 from workers.aggregate.shard_fold import fold_one
 
-pytestmark = pytest.mark.postgresql
-
 
 @pytest.fixture(autouse=True)
 def shared_out(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +108,7 @@ def test_scaffolds_control_counts_the_devices_that_took_part(
         torch.testing.assert_close(c, torch.full_like(c, -2 / 3 * 3.0 / (4 * 0.5)))
 
 
+@pytest.mark.postgresql
 def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-a", "pi-b")
     job, current, found = begun(federation)
@@ -127,6 +126,7 @@ def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_p
     assert federation.run(job).phase == "completed"
 
 
+@pytest.mark.postgresql
 def test_asked_twice_is_shared_out_once(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current = collected(federation)

@@ -11,8 +11,6 @@ from webapp.devices.models import Device
 from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.models import Job, Participant
 
-pytestmark = pytest.mark.postgresql
-
 
 def waiting(job: Job) -> str:
     job.refresh_from_db()
@@ -163,6 +161,7 @@ def test_a_draw_is_the_same_again(federation: Federation) -> None:
     assert len({tuple(members) for members in drawn[0]}) > 1
 
 
+@pytest.mark.postgresql
 def test_the_number_of_queries_does_not_grow_with_the_fleet(
     federation: Federation, django_assert_max_num_queries: Any
 ) -> None:
@@ -189,6 +188,7 @@ def timed(federation: Federation, seconds: dict[str, float]) -> None:
         pi.seconds = seconds[pi.name]
 
 
+@pytest.mark.postgresql
 def test_a_deadline_follows_from_the_devices_last_times(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     timed(federation, {"pi-a": 10.0, "pi-b": 20.0, "pi-c": 300.0})
