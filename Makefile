@@ -1,6 +1,6 @@
 # `make` lists what there is to do. Every target sets up what it needs, in .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos test lint types contracts test-unit test-postgresql test-browser test-stack docs constraints clean
+.PHONY: help demo chaos test prove lint types contracts test-unit test-postgresql test-browser test-stack docs constraints clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/sh
@@ -24,7 +24,7 @@ chaos: ## kill processes of a real site at drawn moments, compare the bits; KILL
 	@deploy/venv.sh requirements.txt
 	exec $(PYTHON) -m benchmarks chaos --kills '$(KILLS)' --seed '$(SEED)' $(ARGS)
 
-test: ## lint, types, import contracts, then unit, postgresql, browser and stack tests
+test: ## static checks, unit, postgresql, browser and stack tests, side by side
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts
 
@@ -35,6 +35,10 @@ lint types contracts: ## one of the static checks (make lint, make types, make c
 test-unit test-postgresql test-browser test-stack: ## one part of the tests; ARGS='-k name' goes to pytest
 	@deploy/venv.sh requirements-dev.txt
 	exec $(PYTHON) -m tests.parts $(patsubst test-%,%,$@) -- $(ARGS)
+
+prove: ## the long runs of tests/PROOFS.md, whose last result they write there; ARGS='-k name' runs some
+	@deploy/venv.sh requirements-dev.txt
+	exec $(PYTHON) -m tests.parts prove $(if $(ARGS),-- $(ARGS))
 
 docs: ## write the pages that are made from code (docs/reference/jobspec.md)
 	@deploy/venv.sh requirements.txt

@@ -35,6 +35,8 @@ TIMED_OUT = 124
 INTERRUPTED = 130
 NO_TESTS = 5  # pytest's exit status where it collected nothing
 CPUS = os.cpu_count() or 1
+# Where tests are marked postgresql; what is not collected need not be imported.
+DATABASE_TESTS = ("tests/jobs", "tests/device_api", "tests/api", "tests/web")
 
 
 @dataclass
@@ -146,7 +148,9 @@ def postgresql(commands: Commands, arguments: Sequence[str]) -> Result:
         "EDGEWISE_SECRET_KEY": "for-tests-only-" + "0123456789" * 5,
         "OMP_NUM_THREADS": "1",
     }
-    return commands.pytest(["-m", "postgresql and not prove", "-n", "1", *arguments], env)
+    return commands.pytest(
+        ["-m", "postgresql and not prove", "-n", "1", *DATABASE_TESTS, *arguments], env
+    )
 
 
 def browser(commands: Commands, arguments: Sequence[str]) -> Result:
@@ -155,18 +159,26 @@ def browser(commands: Commands, arguments: Sequence[str]) -> Result:
     if chromium is None:
         return Result(0, None, "skipped: no Chromium here, and none could be installed")
     env = {**_own_services(), "EDGEWISE_CHROMIUM": chromium}
-    return commands.pytest(["-m", "browser and not stack", "-n", "1", *arguments], env)
+    return commands.pytest(["-m", "browser", "-n", "1", "tests/browser", *arguments], env)
 
 
 def stack(commands: Commands, arguments: Sequence[str]) -> Result:
     """Whole systems. PostgreSQL and Redis are used where these variables name them."""
-    options = ["-m", "stack and not prove", "-n", str(max(1, min(4, CPUS // 4)))]
+    workers = str(max(1, min(4, CPUS // 4)))
+    options = ["-m", "stack and not prove", "-n", workers, "tests/stack"]
     return commands.pytest([*options, *arguments], _with_servers())
 
 
 def prove(commands: Commands, arguments: Sequence[str]) -> Result:
-    """The whole of what the other parts prove by a drawn or small part."""
-    return commands.pytest(["-m", "prove", "-n", "1", *arguments], _with_servers())
+    """The whole of what the other parts prove by a drawn or small part; a full run is recorded."""
+    result = commands.pytest(["-m", "prove", "-n", "1", *arguments], _with_servers())
+    if not arguments and result.cases:
+        describe = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False)
+        when = time.strftime("%Y-%m-%d", time.gmtime())
+        conditions = f"{when}, commit {commit.stdout.strip()}, {CPUS} cores: {result.counts}"
+        report.write_proofs(ROOT / "tests" / "PROOFS.md", result.cases, conditions)
+    return result
 
 
 def _with_servers() -> dict[str, str]:
@@ -244,9 +256,11 @@ class Lanes:
             now, over = time.monotonic(), {row.name for row in self.rows}
             running = {name: now - at for name, at in self.started.items() if name not in over}
             if running and not ended:
-                told = ", ".join(f"{name} for {seconds:.0f} s" for name, seconds in running.items())
+                names = ", ".join(
+                    f"{name} for {seconds:.0f} s" for name, seconds in running.items()
+                )
                 with self._printing:
-                    print(f"== running: {told}", flush=True)
+                    print(f"== running: {names}", flush=True)
 
 
 def timed(

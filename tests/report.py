@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,13 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Skip:
+class Case:
+    """One test: ``outcome`` is passed, failed or skipped, ``reason`` that of a skip."""
+
     test: str
-    reason: str
+    outcome: str
+    seconds: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Result:
     code: int
     counts: Counts | None = None
     note: str = ""
-    skips: tuple[Skip, ...] = ()
+    cases: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,17 @@ def of_junit(code: int, path: Path) -> Result:
         tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
         failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         counts += Counts(tests - failed - skipped, failed, skipped)
-    return Result(code, counts, "", tuple(_skips(root)))
+    return Result(code, counts, "", tuple(map(_case, root.iter("testcase"))))
 
 
-def _skips(root: ET.Element) -> Iterator[Skip]:
-    for case in root.iter("testcase"):
-        for skipped in case.iter("skipped"):
-            name = f"{case.get('classname')}::{case.get('name')}".removeprefix("tests.")
-            yield Skip(name, skipped.get("message", ""))
+def _case(element: ET.Element) -> Case:
+    name = f"{element.get('classname')}::{element.get('name')}".removeprefix("tests.")
+    seconds = float(element.get("time", 0))
+    skipped = element.find("skipped")
+    if skipped is not None:
+        return Case(name, "skipped", seconds, skipped.get("message", ""))
+    failed = element.find("failure") is not None or element.find("error") is not None
+    return Case(name, "failed" if failed else "passed", seconds)
 
 
 def summary(rows: Sequence[Row], not_run: Sequence[str]) -> str:
@@ -90,7 +97,16 @@ def _skip_lines(rows: Sequence[Row]) -> list[str]:
     """Tests with the same reason share a line."""
     tests_by_reason: dict[str, list[str]] = {}
     for row in rows:
-        for skip in row.result.skips:
-            tests_by_reason.setdefault(f"{row.name}: {skip.reason}", []).append(skip.test)
+        for case in row.result.cases:
+            if case.outcome == "skipped":
+                tests_by_reason.setdefault(f"{row.name}: {case.reason}", []).append(case.test)
     lines = [f"  {reason} ({', '.join(tests)})" for reason, tests in tests_by_reason.items()]
     return lines or ["  nothing"]
+
+
+def write_proofs(page: Path, cases: Sequence[Case], conditions: str) -> None:
+    """Replace a page's last section by a table of a whole run; ``conditions``: when and of what."""
+    before, heading, _ = page.read_text().partition("## Last run\n")
+    rows = [f"| `{case.test}` | {case.outcome} | {case.seconds:.0f} |" for case in cases]
+    table = "\n".join(["| test | result | seconds |", "| --- | --- | ---: |", *rows])
+    page.write_text(f"{before}{heading}\n{conditions}\n\n{table}\n")

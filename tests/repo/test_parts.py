@@ -10,12 +10,14 @@ import pytest
 
 from tests import parts
 from tests.agent.conftest import is_gone, wait_for
+from tests.compose import ROOT
 from tests.parts import Commands
-from tests.report import Counts, Result, Row, Skip, of_junit, summary
+from tests.report import Case, Counts, Result, Row, of_junit, summary, write_proofs
 
 JUNIT = """<testsuites><testsuite tests="4" skipped="1" failures="1" errors="0">
-<testcase classname="tests.stack.test_nginx" name="test_transfers_pass">
+<testcase classname="tests.stack.test_nginx" name="test_transfers_pass" time="0.5">
 <skipped type="pytest.skip" message="needs nginx"/></testcase>
+<testcase classname="tests.stack.test_nginx" name="test_other" time="2.0"><failure/></testcase>
 </testsuite></testsuites>"""
 
 
@@ -86,7 +88,10 @@ def test_summary_names_every_skip_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "report.xml").write_text(JUNIT)
     result = of_junit(1, tmp_path / "report.xml")
     assert result.counts == Counts(2, 1, 1)
-    assert result.skips == (Skip("stack.test_nginx::test_transfers_pass", "needs nginx"),)
+    assert result.cases == (
+        Case("stack.test_nginx::test_transfers_pass", "skipped", 0.5, "needs nginx"),
+        Case("stack.test_nginx::test_other", "failed", 2.0),
+    )
     lines = summary([Row("stack", result, 61.4)], ["unit"]).splitlines()
     assert lines == [
         "== summary",
@@ -100,3 +105,28 @@ def test_summary_names_every_skip_with_its_reason(tmp_path: Path) -> None:
 
 def test_run_without_a_report_keeps_its_exit_status(tmp_path: Path) -> None:
     assert of_junit(137, tmp_path / "none.xml") == Result(137, Counts())
+
+
+def test_proofs_keep_their_page_and_replace_the_last_run(tmp_path: Path) -> None:
+    page = tmp_path / "PROOFS.md"
+    page.write_text("# Proofs\n\nWords.\n\n## Last run\n\nold\n")
+    write_proofs(page, [Case("stack.test_chaos::test_all", "passed", 61.4)], "today")
+    assert page.read_text() == (
+        "# Proofs\n\nWords.\n\n## Last run\n\ntoday\n\n| test | result | seconds |\n"
+        "| --- | --- | ---: |\n| `stack.test_chaos::test_all` | passed | 61 |\n"
+    )
+
+
+MARKED_FOLDERS = {
+    "postgresql": parts.DATABASE_TESTS,
+    "browser": ("tests/browser",),
+    "stack": ("tests/stack",),
+}
+
+
+@pytest.mark.parametrize("marker", MARKED_FOLDERS)
+def test_marker_stays_in_the_folders_of_its_part(marker: str) -> None:
+    words = f"pytest.mark.{marker}"
+    marked = [path for path in (ROOT / "tests").rglob("*.py") if words in path.read_text()]
+    folders = {str(path.parent.relative_to(ROOT)) for path in marked}
+    assert folders <= set(MARKED_FOLDERS[marker])
