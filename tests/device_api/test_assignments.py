@@ -135,7 +135,7 @@ def test_another_report_is_refused_and_the_first_counts(
     for other in others:
         with subtests.test(str(other)):
             text = detail(kitchen.report(work["assignment"], content, **other), 409)
-            assert "the first answer counts" in text
+            assert "the first result counts" in text
     row = Assignment.objects.get(pk=work["assignment"])
     assert (row.examples, row.metrics["loss"]) == (40, 1.5)
 
@@ -147,7 +147,7 @@ def test_a_second_evaluation_is_refused(federation: Federation) -> None:
     assert pi.report(work["assignment"], None).status_code == 200
     assert pi.report(work["assignment"], None).status_code == 200
     other = {"metrics": {**SCORES, "rougeL": 99.0}}
-    assert "first answer" in detail(pi.report(work["assignment"], None, **other), 409)
+    assert "first result" in detail(pi.report(work["assignment"], None, **other), 409)
 
 
 def test_an_evaluation_has_no_update(federation: Federation) -> None:

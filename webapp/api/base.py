@@ -1,4 +1,4 @@
-"""What every resource for people has in common."""
+"""Base classes of the resources for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from webapp.api.parsers import StrictJSONParser
 
 
 class Resource(GenericViewSet[Any]):
-    """A viewset for people. ``roles`` names what an action needs where the default is wrong."""
+    """A viewset for people. ``roles``: the role of each action that differs from the default."""
 
     parser_classes = [StrictJSONParser]
     throttle_scope = "people"
@@ -30,19 +30,19 @@ class Resource(GenericViewSet[Any]):
 
 
 def person(request: Request) -> User:
-    """Who asks. ``RolePermission`` has made sure that somebody does."""
+    """The caller. ``RolePermission`` has refused anonymous requests."""
     assert isinstance(request.user, User)
     return request.user
 
 
 def read_spec(request: Request) -> JobSpec:
-    """The body as a job specification. Raises SpecError, which answers 400 with all faults."""
+    """The body as a job specification. Raises SpecError: status 400 with all faults."""
     body: Any = request.data
     return parse_spec(body)
 
 
 class AnyAccept(BaseContentNegotiation):
-    """For downloads: whatever ``Accept`` says, the file comes as it is and problems as JSON."""
+    """For downloads: ignores ``Accept``; problems are still JSON."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return parsers[0]
@@ -52,7 +52,7 @@ class AnyAccept(BaseContentNegotiation):
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Tells about options it does not know instead of ignoring them."""
+    """Refuses unknown fields instead of ignoring them."""
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
@@ -65,7 +65,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class WholeField(forms.IntegerField):
-    """A number that every database takes."""
+    """An integer that every database can store."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"min_value": -(2**63), "max_value": 2**63 - 1, **kwargs})
@@ -73,13 +73,13 @@ class WholeField(forms.IntegerField):
 
 @extend_schema_field(OpenApiTypes.INT64)
 class WholeFilter(django_filters.Filter):  # type: ignore[misc]
-    """An id or count. Unlike NumberFilter it is not held up by ``1e999999999``."""
+    """An id or count. Unlike NumberFilter, it refuses ``1e999999999`` quickly."""
 
     field_class = WholeField
 
 
 class MomentField(IsoDateTimeField):  # type: ignore[misc]
-    """ISO 8601 in years that every time zone and database can express; becomes UTC.
+    """ISO 8601 in years that every time zone and database can represent; converted to UTC.
 
     PostgreSQL refuses offsets of 16 hours and more, which ISO 8601 allows.
     """

@@ -1,4 +1,4 @@
-"""The OpenAPI document and a page to try it on, under the site's strict content policy."""
+"""The OpenAPI document and its Swagger page, under the site's strict content security policy."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ schema = SpectacularAPIView.as_view(permission_classes=[RolePermission], custom_
 
 @ensure_csrf_cookie
 def docs(request: HttpRequest) -> HttpResponse:
-    """Swagger UI from this site's own static files; it acts as the person who looks at it."""
+    """Swagger UI from the site's static files; calls are made as the logged-in person."""
     return render(request, "api/docs.html")

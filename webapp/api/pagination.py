@@ -1,4 +1,4 @@
-"""Lists come in pages: ``?page=2&page_size=100``."""
+"""Pagination of lists: ``?page=2&page_size=100``."""
 
 from __future__ import annotations
 

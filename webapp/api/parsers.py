@@ -1,4 +1,4 @@
-"""JSON that every database can store."""
+"""A JSON parser that accepts only what every database can store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webapp.api.problems import Faulty
 
 
 class StrictJSONParser(JSONParser):
-    """Refuses, with 400, what would fail later: NUL, lone surrogates, absurd nesting and NaN."""
+    """Refuses NUL, lone surrogates, deep nesting and NaN with 400."""
 
     def parse(
         self,
@@ -34,7 +34,7 @@ class StrictJSONParser(JSONParser):
 def _faults(value: Any, path: str) -> Iterator[Fault]:
     if isinstance(value, str):
         if not storable(value):
-            yield Fault(path, "has a NUL or half of a surrogate pair; remove it")
+            yield Fault(path, "has a NUL or a lone surrogate; remove it")
     elif isinstance(value, dict):
         for key, inner in value.items():
             where = f"{path}.{key}" if path else key
@@ -46,5 +46,5 @@ def _faults(value: Any, path: str) -> Iterator[Fault]:
 
 
 def storable(text: str) -> bool:
-    """Whether PostgreSQL and UTF-8 both take this text."""
+    """Whether the text can be stored by PostgreSQL and encoded in UTF-8."""
     return "\0" not in text and not any(0xD800 <= ord(char) <= 0xDFFF for char in text)

@@ -18,15 +18,15 @@ from webapp.common.problem_document import CONTENT_TYPE, document
 
 
 class Conflict(exceptions.APIException):
-    """The thing is not in a state that allows this; ``detail`` says which it would need."""
+    """The resource's state does not allow the call; ``detail`` says which would."""
 
     status_code = 409
-    default_detail = "this cannot be done now"
+    default_detail = "this is not possible now"
     default_code = "conflict"
 
 
 class Faulty(exceptions.APIException):
-    """A request with one or more faults, all of them told."""
+    """A request with one or more faults, reported together."""
 
     status_code = 400
     default_code = "invalid"
@@ -50,32 +50,31 @@ def problem(
 @csrf_exempt
 @login_not_required
 def not_found(request: HttpRequest, **_rest: str) -> JsonResponse:
-    """Answers every address under /api/ that does not exist."""
+    """404 for any other address under /api/."""
     return problem(404, f"there is nothing at {request.path}; see /api/docs/")
 
 
 def problem_response(error: Exception, _context: dict[str, Any]) -> Response | None:
-    """The REST framework's exception handler. Errors it does not know stay errors (500)."""
-    known = _known(error)
-    if known is None:
+    """Exception handler of REST framework. An unknown exception stays a server error (500)."""
+    summary = _summarise(error)
+    if summary is None:
         return None
     set_rollback()
-    status, detail, faults = known
+    status, detail, faults = summary
     headers: dict[str, str] = {}
     if getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = str(error.auth_header)  # type: ignore[attr-defined]
     wait = getattr(error, "wait", None)
     if wait:
         headers["Retry-After"] = str(max(1, int(wait)))
-    headers = headers
     response = Response(document(status, detail, faults), status=status, headers=headers)
     response.content_type = CONTENT_TYPE
     return response
 
 
-def _known(error: Exception) -> tuple[int, str, Sequence[Fault]] | None:
+def _summarise(error: Exception) -> tuple[int, str, Sequence[Fault]] | None:
     if isinstance(error, Http404):
-        return 404, "there is no such thing, or you may not see it", ()
+        return 404, "this does not exist, or you may not see it", ()
     if isinstance(error, PermissionDenied):
         return 403, str(error) or "you may not do this", ()
     if isinstance(error, RequestDataTooBig):
@@ -86,14 +85,15 @@ def _known(error: Exception) -> tuple[int, str, Sequence[Fault]] | None:
         faults = tuple(faults_in(error.detail))
         return 400, "; ".join(str(fault) for fault in faults), faults
     if isinstance(error, exceptions.APIException):
-        return error.status_code, _text(error.detail), ()
+        text = "; ".join(str(fault) for fault in faults_in(error.detail))
+        return error.status_code, text or "refused", ()
     if isinstance(error, EdgewiseError):
         return getattr(error, "status", 503 if error.retryable else 409), str(error), ()
     return None
 
 
 def faults_in(detail: Any, path: str = "") -> Iterator[Fault]:
-    """A serializer's or filter's nested errors, one fault each, with dotted paths."""
+    """One fault per nested error of a serializer or filter, with a dotted path."""
     if isinstance(detail, dict):
         for key, value in detail.items():
             inner = path if key == "non_field_errors" else f"{path}.{key}" if path else str(key)
@@ -104,7 +104,3 @@ def faults_in(detail: Any, path: str = "") -> Iterator[Fault]:
             yield from faults_in(value, f"{path}.{index}" if nested and path else path)
     else:
         yield Fault(path, str(detail))
-
-
-def _text(detail: Any) -> str:
-    return "; ".join(str(fault) for fault in faults_in(detail)) or "refused"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the framework's views import this module
 
 
 def role_needed(view: Any, method: str) -> Role:
-    """The role a call needs: ``view.roles[action]``, else viewer to read and operator to change.
+    """The role for a call: ``view.roles[action]``, else viewer to read and operator to change.
 
     ``action`` is a viewset's action, or the lower-case HTTP method of a plain view.
     """
@@ -27,7 +27,7 @@ def role_needed(view: Any, method: str) -> Role:
 
 
 class RolePermission(BasePermission):
-    """Refuses people below the role that the view's action needs, and everybody not logged in."""
+    """Refuses anonymous requests, and people below the role that the action needs."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         role = role_needed(view, request.method or "GET")

@@ -32,7 +32,7 @@ SETTINGS = {"POSTPROCESSING_HOOKS": HOOKS, "ENUM_NAME_OVERRIDES": ENUMS}
 SPEC_REF = {"application/json": {"$ref": "#/components/schemas/JobSpec"}}
 PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "RFC 9457 problem details; `faults` where single inputs are wrong.",
+    "description": "RFC 9457 problem details; `faults` names single invalid inputs.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string"},
@@ -62,7 +62,7 @@ class PersonTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
 
 
 def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Document that every call may answer with a problem, and the specification of a job."""
+    """Postprocessing hook: adds problem responses to every call, and the JobSpec component."""
     components = result.setdefault("components", {}).setdefault("schemas", {})
     components["Problem"] = PROBLEM
     components["JobSpec"] = spec_schema()
@@ -80,7 +80,7 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 def spec_schema(kind: type = JobSpec) -> dict[str, Any]:
-    """JSON schema of a job specification, from the same declarations that check it."""
+    """JSON schema of a job specification, from the declarations that validate it."""
     hints = get_type_hints(kind)
     properties: dict[str, Any] = {}
     for item in fields(kind):
@@ -88,7 +88,7 @@ def spec_schema(kind: type = JobSpec) -> dict[str, Any]:
         if is_dataclass(inner):
             properties[item.name] = spec_schema(inner)  # type: ignore[arg-type]
             continue
-        properties[item.name] = _option(check_of(item)) | {
+        properties[item.name] = _option_schema(check_of(item)) | {
             "title": item.metadata["label"],
             "description": item.metadata["help"],
             "default": list(item.default) if isinstance(item.default, tuple) else item.default,
@@ -96,7 +96,7 @@ def spec_schema(kind: type = JobSpec) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _option(check: Check) -> dict[str, Any]:
+def _option_schema(check: Check) -> dict[str, Any]:
     if check.kind == "choice":
         return {"type": "string", "enum": list(check.choices or ())}
     if check.kind == "names":

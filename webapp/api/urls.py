@@ -1,4 +1,4 @@
-"""Every address under /api/. The device-token API stands in ``webapp.api.device``."""
+"""URLs below /api/. Those of the device API are in ``webapp.api.device.urls``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses below /api/v1/ that devices call."""
+"""URLs of the device API, below /api/v1/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Immutable bytes by SHA-256."""
+"""REST resource: artefacts, which are immutable files named by SHA-256."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from webapp.jobs.artefacts.store import removed_text
 from webapp.jobs.artefacts.streaming import stream
 from webapp.jobs.models import Artefact, ArtefactKind
 
-# What one device sent alone says more about its data than what was averaged.
-GUARDED = {ArtefactKind.UPDATE}
+# One device's update reveals more about its data than an average.
+RESTRICTED = {ArtefactKind.UPDATE}
 
 
 class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
@@ -51,10 +51,10 @@ class Artefacts(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     roles = {"bytes": Role.VIEWER}
 
     def get_object(self) -> Artefact:
-        if not SHA256.fullmatch(self.kwargs["pk"]):  # PostgreSQL does not even look for some
+        if not SHA256.fullmatch(self.kwargs["pk"]):  # PostgreSQL refuses some keys
             raise Http404
-        found: Artefact = super().get_object()
-        return found
+        artefact: Artefact = super().get_object()
+        return artefact
 
     @extend_schema(
         parameters=[
@@ -63,21 +63,21 @@ class Artefacts(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         responses={
             (200, "application/octet-stream"): OpenApiTypes.BINARY,
             (206, "application/octet-stream"): OpenApiTypes.BINARY,
-            410: OpenApiResponse(description="Its bytes were removed, as nothing needed them"),
+            410: OpenApiResponse(description="Its bytes were removed because nothing needed them"),
             304: OpenApiResponse(description="Not modified: `If-None-Match` holds its SHA-256"),
         },
     )
     @action(detail=True, filterset_class=None, content_negotiation_class=AnyAccept)
     def bytes(self, request: Request, **_: str) -> HttpResponseBase:
-        """Download it, or a range of it. A single device's update needs the role admin."""
+        """Download an artefact or a range of it. A single device's update needs the role admin."""
         artefact = self.get_object()
-        if artefact.kind in GUARDED and not may(person(request), READ_UPDATES):
+        if artefact.kind in RESTRICTED and not may(person(request), READ_UPDATES):
             raise PermissionDenied(refusal(READ_UPDATES))
         if artefact.removed_at is not None:
             return problem(410, removed_text(artefact))
         name = f"{artefact.kind}-{artefact.sha256[:12]}.safetensors"
         answer = stream(request._request, artefact, name)
         if answer.status_code == 416:
-            text = f"the range lies outside of the {artefact.size_bytes} bytes there are"
+            text = f"the range is outside the {artefact.size_bytes} bytes"
             return problem(416, text, headers={"Content-Range": answer["Content-Range"]})
         return answer

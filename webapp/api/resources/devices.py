@@ -1,4 +1,4 @@
-"""Devices, what they hold and what they measured."""
+"""REST resource: devices, their datasets and their measurements."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from webapp.pages.devices.comparison_query import SORTS, ComparisonQuery
 from webapp.telemetry.models import Sample
 
 COMPARED = [
-    OpenApiParameter("job", OpenApiTypes.UUID, description="figures of this job's trainings alone"),
-    OpenApiParameter("reference", str, enum=REFERENCES, description="a card; h200 unless told"),
-    OpenApiParameter("sort", str, enum=SORTS, description="largest first; peak unless told"),
+    OpenApiParameter("job", OpenApiTypes.UUID, description="only figures of this job's trainings"),
+    OpenApiParameter("reference", str, enum=REFERENCES, description="reference GPU; default h200"),
+    OpenApiParameter("sort", str, enum=SORTS, description="largest first; default peak"),
 ]
 
 
@@ -81,15 +81,15 @@ class SampleSerializer(serializers.ModelSerializer[Sample]):
 class DeviceFilter(django_filters.FilterSet):  # type: ignore[misc]
     name = django_filters.CharFilter(lookup_expr="icontains", label="part of the name")
     role = django_filters.ChoiceFilter(choices=DeviceRole.choices)
-    online = django_filters.BooleanFilter(method="by_online", label="heard of lately")
+    online = django_filters.BooleanFilter(method="by_online", label="seen recently")
     revoked = django_filters.BooleanFilter(
         field_name="revoked_at", lookup_expr="isnull", exclude=True
     )
     domain = django_filters.CharFilter(
-        field_name="datasets__domain", distinct=True, label="holds data of this domain"
+        field_name="datasets__domain", distinct=True, label="has data of this domain"
     )
     dataset = django_filters.CharFilter(
-        field_name="datasets__name", distinct=True, label="holds this dataset"
+        field_name="datasets__name", distinct=True, label="has this dataset"
     )
     ordering = django_filters.OrderingFilter(fields=["name", "last_seen_at", "created_at"])
 
@@ -107,7 +107,7 @@ class SampleFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
-    """The machines of the fleet."""
+    """Devices of the fleet."""
 
     queryset = Device.objects.prefetch_related("datasets")
     serializer_class = DeviceSerializer
@@ -127,14 +127,14 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @extend_schema(request=None, responses=DeviceSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def revoke(self, request: Request, **_: Any) -> Response:
-        """Shut the device out: token and broker user stop working. Twice is harmless."""
+        """Revoke the device: its token and broker user stop working. Can be repeated."""
         enrolment.revoke(self.get_object(), person(request))
         return Response(DeviceSerializer(self.get_object()).data)
 
     @extend_schema(parameters=COMPARED, responses=OpenApiTypes.OBJECT)
     @action(detail=False, filterset_class=None, pagination_class=None)
     def comparison(self, request: Request) -> Response:
-        """Peak, bandwidth, tokens/s, MFU and tokens/s/W of every device, beside a reference."""
+        """Peak, bandwidth, tokens/s, MFU and tokens/s/W of every device and a reference GPU."""
         return Response(to_json(ComparisonQuery.of(request.query_params.dict()).comparison()))
 
     @extend_schema(parameters=COMPARED, responses={(200, "text/csv"): OpenApiTypes.STR})
@@ -146,14 +146,14 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         content_negotiation_class=AnyAccept,
     )
     def comparison_csv(self, request: Request) -> HttpResponse:
-        """The same as a file for a spreadsheet."""
+        """The comparison as a CSV file."""
         comparison = ComparisonQuery.of(request.query_params.dict()).comparison()
         return csv_file.csv_response(csv_rows(comparison), "devices")
 
     @extend_schema(responses=SampleSerializer(many=True))
     @action(detail=True, serializer_class=SampleSerializer, filterset_class=SampleFilter)
     def samples(self, request: Request, pk: int) -> Response:
-        """What the device measured, oldest first, as it reported it."""
+        """The device's samples as it reported them, oldest first."""
         device = get_object_or_404(Device, pk=pk)
         rows = self.filter_queryset(Sample.objects.filter(device=device).order_by("seq"))
         page = self.paginate_queryset(rows)

@@ -1,4 +1,4 @@
-"""Take the tuned model home."""
+"""REST resource: downloads of the tuned model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from webapp.jobs.models import Job
 WAIT = inline_serializer("BeingMade", {"detail": serializers.CharField()})
 ANSWERS: Any = {(200, "application/zip"): OpenApiTypes.BINARY, (202, "application/json"): WAIT}
 ROUND = OpenApiParameter(
-    "round", OpenApiTypes.INT, description="the model as this round left it; absent: the newest"
+    "round", OpenApiTypes.INT, description="the model of this round; default: the newest"
 )
 
 
 class Downloads(Resource):
-    """Files made of a job. 202 with `Retry-After` while the merged model is being made."""
+    """Downloads of a job. 202 with `Retry-After` while the merged model is being made."""
 
     queryset = Job.objects.select_related("global_artefact", "merged_artefact")
     serializer_class = serializers.Serializer
@@ -39,13 +39,13 @@ class Downloads(Resource):
 
     @extend_schema(parameters=[ROUND], responses=ANSWERS)
     def adapter(self, request: Request, pk: UUID) -> HttpResponseBase:
-        """A zip of the adapter as a folder that `PeftModel.from_pretrained` loads."""
-        number = whole(request, "round")
+        """The adapter as a zip of a folder that `PeftModel.from_pretrained` loads."""
+        number = query_count(request, "round")
         return self._sent(lambda job: download.adapter(request._request, job, number), pk)
 
     @extend_schema(responses=ANSWERS)
     def merged(self, request: Request, pk: UUID) -> HttpResponseBase:
-        """A zip of the whole tuned model, as `AutoModelForSeq2SeqLM.from_pretrained` loads it."""
+        """The merged model as a zip of a folder for `AutoModelForSeq2SeqLM.from_pretrained`."""
         return self._sent(lambda job: download.merged(request._request, job), pk)
 
     def _sent(self, make: Callable[[Job], HttpResponseBase], pk: UUID) -> HttpResponseBase:
@@ -57,8 +57,8 @@ class Downloads(Resource):
             return Response({"detail": str(wait)}, status=202, headers=headers)
 
 
-def whole(request: Request, name: str) -> int | None:
-    """A count in the query."""
+def query_count(request: Request, name: str) -> int | None:
+    """A non-negative integer in the query."""
     field = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
     try:
         number: int | None = field.clean(request.query_params.get(name))

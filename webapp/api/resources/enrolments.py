@@ -1,4 +1,4 @@
-"""One-time tokens that let machines in."""
+"""REST resource: one-time tokens for the enrolment of devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from webapp.accounts.access import ENROL
 from webapp.api.base import Resource, StrictSerializer, person
 from webapp.devices.models import DeviceRole, Enrolment
-from webapp.jobs.lifecycle import enrolment as services
+from webapp.jobs.lifecycle.enrolment import create_enrolment
 
 DAY_S = 86_400
 STATES = ["waiting", "used", "expired"]
@@ -48,15 +48,15 @@ class EnrolmentSerializer(serializers.ModelSerializer[Enrolment]):
 
 class NewEnrolment(StrictSerializer):
     name = serializers.CharField(
-        max_length=100, allow_blank=True, default="", help_text="empty: the device names itself"
+        max_length=100, allow_blank=True, default="", help_text="empty: the device chooses its name"
     )
     role = serializers.ChoiceField(choices=DeviceRole.choices, default=DeviceRole.TRAINER)
     valid_for_s = serializers.IntegerField(min_value=60, max_value=30 * DAY_S, default=DAY_S)
 
 
 class EnrolmentCreated(EnrolmentSerializer):
-    token = serializers.CharField(help_text="shown this once")
-    command = serializers.CharField(help_text="what to type on the device")
+    token = serializers.CharField(help_text="shown only once")
+    command = serializers.CharField(help_text="command to run on the device")
 
     class Meta(EnrolmentSerializer.Meta):
         fields = [*EnrolmentSerializer.Meta.fields, "token", "command"]
@@ -83,7 +83,7 @@ class EnrolmentFilter(django_filters.FilterSet):  # type: ignore[misc]
 class Enrolments(
     mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, Resource
 ):
-    """Invitations for machines. Deleting a waiting one withdraws it."""
+    """Enrolment tokens. Deleting a waiting one revokes it."""
 
     queryset = Enrolment.objects.select_related("created_by")
     serializer_class = EnrolmentSerializer
@@ -93,11 +93,11 @@ class Enrolments(
 
     @extend_schema(request=NewEnrolment, responses={201: EnrolmentCreated})
     def create(self, request: Request, **_: Any) -> Response:
-        """Make a one-time token; the answer is the only place where it can be read."""
-        asked = NewEnrolment(data=request.data)
-        asked.is_valid(raise_exception=True)
-        values = asked.validated_data
-        enrolment, token = services.create_enrolment(
+        """Create a one-time token. Only this answer contains it."""
+        new = NewEnrolment(data=request.data)
+        new.is_valid(raise_exception=True)
+        values = new.validated_data
+        enrolment, token = create_enrolment(
             person(request),
             values["name"],
             values["role"],
@@ -108,6 +108,6 @@ class Enrolments(
 
 
 def command(token: str) -> str:
-    """What to type on the device."""
+    """The command to run on the device."""
     words = ["python", "-m", "workers.agent", "enroll", "--server", settings.PUBLIC_URL]
     return shlex.join([*words, "--token", token])

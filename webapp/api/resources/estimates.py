@@ -1,4 +1,4 @@
-"""What a job would cost, before it is launched."""
+"""REST resource: estimated cost of a job before its launch."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Estimates(Resource):
 
     @extend_schema(request=SPEC_REF, responses={200: EstimateSerializer})
     def create(self, request: Request) -> Response:
-        """Which devices fit, bytes and time, and what was assumed. Nothing is stored.
+        """Estimate fitting devices, bytes and time, with the assumptions. Nothing is stored.
 
-        `null` where it cannot be known without the model's sizes or a measured device.
+        `null` if the model's sizes or a measured device are missing.
         """
         spec = read_spec(request)
         check_devices(spec)

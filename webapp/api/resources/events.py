@@ -1,4 +1,4 @@
-"""The log that people read: of a job, or of the fleet."""
+"""REST resource: the event log of a job, or of the fleet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EventFilter(django_filters.FilterSet):  # type: ignore[misc]
     job = django_filters.UUIDFilter(field_name="job_id")
     device = WholeFilter(field_name="device_id", label="id of a device")
     fleet = django_filters.BooleanFilter(
-        field_name="job", lookup_expr="isnull", label="only what belongs to no job"
+        field_name="job", lookup_expr="isnull", label="only events that belong to no job"
     )
     level = django_filters.MultipleChoiceFilter(choices=EventLevel.choices)
     after = WholeFilter(field_name="seq", lookup_expr="gt", label="newer than this seq of a job")
@@ -34,7 +34,7 @@ class EventFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class Events(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
-    """What happened, newest first, each with its reason."""
+    """Events with their reasons, newest first."""
 
     queryset = Event.objects.select_related("device")
     serializer_class = EventSerializer

@@ -1,4 +1,4 @@
-"""Jobs: create, watch, steer."""
+"""REST resource: jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from webapp.jobs.lifecycle.services import create_job, move
 from webapp.jobs.models import Event, Job, Participant, Round
 from webapp.jobs.report import job_report
 
-LAUNCH = OpenApiParameter("launch", bool, description="`false` keeps it a draft", default=True)
+LAUNCH = OpenApiParameter("launch", bool, description="`false` saves a draft", default=True)
 
 
 class ParticipantSerializer(serializers.ModelSerializer[Participant]):
@@ -92,7 +92,8 @@ class JobFilter(django_filters.FilterSet):  # type: ignore[misc]
     created_after = MomentFilter(field_name="created_at", lookup_expr="gte")
     created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
     alone_of = django_filters.UUIDFilter(
-        field_name="alone_of", label="a job: its trainings alone, which the list leaves out else"
+        field_name="alone_of",
+        label="a job: only its local-only baselines, which are not listed otherwise",
     )
     ordering = django_filters.OrderingFilter(
         fields=["name", "phase", "created_at", "started_at", "ended_at"]
@@ -135,21 +136,21 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
 
     @extend_schema(request=SPEC_REF, parameters=[LAUNCH], responses={201: JobSerializer})
     def create(self, request: Request, **_: Any) -> Response:
-        """Create a job from its specification; every fault of it is told at once."""
-        launch = truth(request, "launch", default=True)
+        """Create a job from its specification. All faults are reported together."""
+        launch = query_boolean(request, "launch", default=True)
         job = create_job(read_spec(request), person(request), launch=launch)
         return Response(JobSerializer(self.get_queryset().get(pk=job.pk)).data, status=201)
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, filterset_class=None)
     def live(self, request: Request, **_: Any) -> Response:
-        """All a live page shows of the job now, as its WebSocket sends it."""
+        """The job's live state, as the WebSocket of its page sends it."""
         return Response(snapshot(self.get_object()))
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, filterset_class=None)
     def report(self, request: Request, **_: Any) -> Response:
-        """Good, bad and ugly: findings with the figures they rest on; `thin` where too few."""
+        """The report: good, bad and ugly findings with evidence; `thin` says why there is none."""
         return Response(job_report.report_json(self.get_object()))
 
     @extend_schema(responses={(200, "text/csv"): OpenApiTypes.STR})
@@ -160,20 +161,20 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         content_negotiation_class=AnyAccept,
     )
     def report_csv(self, request: Request, **_: Any) -> HttpResponse:
-        """Every figure of every training, a row for each device and round."""
+        """All figures of all trainings as CSV, one row per device and round."""
         job = self.get_object()
         return csv_file.csv_response(job_report.rows(job), f"{job.name}-trainings")
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, filterset_class=None)
     def alone(self, request: Request, **_: Any) -> Response:
-        """What each device gained over training alone, as far as that was asked for."""
+        """Each device's gain over its local-only baseline, as far as baselines exist."""
         return Response(baseline_comparison.comparison_json(self.get_object()))
 
     @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
     @alone.mapping.post
     def ask_alone(self, request: Request, **_: Any) -> Response:
-        """Have each device train alone: about the job's training time once more, on the devices."""
+        """Start the local-only baselines. They take about as long as the job's training."""
         job = self.get_object()
         baseline_comparison.start_baseline(job.pk, person(request))
         return Response(baseline_comparison.comparison_json(job))
@@ -181,14 +182,14 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, filterset_class=JobEventFilter)
     def events(self, request: Request, pk: Any) -> Response:
-        """The job's log, newest first; `after` asks for what is newer than a `seq`."""
+        """The job's event log, newest first; `after`: only events with a greater `seq`."""
         job = get_object_or_404(Job.objects.only("pk"), pk=pk)
         rows = Event.objects.filter(job=job).select_related("device")
         page = self.paginate_queryset(self.filter_queryset(rows))
         return self.get_paginated_response(EventSerializer(page, many=True).data)
 
     def destroy(self, request: Request, **_: Any) -> Response:
-        """Delete a job that is over; its models and updates are freed. 409 where it is not over."""
+        """Delete a finished job with its models and updates. 409 if it is not finished."""
         delete_job(self.get_object().pk, person(request))
         return Response(status=204)
 
@@ -199,36 +200,36 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def launch(self, request: Request, **_: Any) -> Response:
-        """Start a draft."""
+        """Launch a draft."""
         return self._move(request, "launch")
 
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def pause(self, request: Request, **_: Any) -> Response:
-        """Stop for now; the devices stop within seconds and the round is done again later."""
+        """Pause the job. The devices stop within seconds; the round is repeated on resume."""
         return self._move(request, "pause")
 
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def resume(self, request: Request, **_: Any) -> Response:
-        """Go on with a paused job."""
+        """Resume a paused job."""
         return self._move(request, "resume")
 
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def retry(self, request: Request, **_: Any) -> Response:
-        """Start the failed round of a failed job once more."""
+        """Repeat the failed round of a failed job."""
         return self._move(request, "retry")
 
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def cancel(self, request: Request, **_: Any) -> Response:
-        """End the job; the model of its last closed round is kept."""
+        """Cancel the job. The model of its last closed round is kept."""
         return self._move(request, "cancel")
 
 
-def truth(request: Request, name: str, default: bool) -> bool:
-    """A true or false in the query."""
+def query_boolean(request: Request, name: str, default: bool) -> bool:
+    """A boolean in the query."""
     text = request.query_params.get(name, str(default)).lower()
     if text not in ("true", "false"):
         raise Faulty([Fault(name, "give true or false")])

@@ -1,4 +1,4 @@
-"""One metric over time, thinned for a chart."""
+"""REST resource: time series of one metric, thinned for a chart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PointsField(WholeField):
 
 
 class PointsFilter(WholeFilter):
-    """Not a filter of rows: how many points a device's series has at most."""
+    """Does not filter rows: the maximum number of points per device."""
 
     field_class = PointsField
 
@@ -49,7 +49,7 @@ class MeasurementFilter(django_filters.FilterSet):  # type: ignore[misc]
     metric = MetricFilter(choices=[(name, m.label) for name, m in METRICS.items()], required=True)
     job = django_filters.UUIDFilter(field_name="assignment__round__job_id")
     device = WholeFilter(field_name="device_id", label="id of a device")
-    points = PointsFilter(label="at most so many points a device; 500")
+    points = PointsFilter(label="maximum points per device; default 500")
     since = MomentFilter(field_name="at", lookup_expr="gte")
     until = MomentFilter(field_name="at", lookup_expr="lt")
 
@@ -57,21 +57,21 @@ class MeasurementFilter(django_filters.FilterSet):  # type: ignore[misc]
 class SeriesSerializer(serializers.Serializer[Any]):
     device = serializers.IntegerField()
     device_name = serializers.CharField()
-    thinned = serializers.BooleanField(help_text="not every sample is here; extremes are")
+    thinned = serializers.BooleanField(help_text="samples were omitted, but no extremes")
     at = serializers.ListField(child=serializers.DateTimeField())
     values = serializers.ListField(child=serializers.FloatField())
 
 
 class MeasurementsSerializer(serializers.Serializer[Any]):
     metric = serializers.CharField()
-    # A serializer has an attribute ``label`` of its own.
+    # ``label`` is an attribute of serializers.
     title = serializers.CharField()
     unit = serializers.CharField()
     series = SeriesSerializer(many=True)
 
 
 class Measurements(Resource):
-    """What devices measured."""
+    """Measurements of devices."""
 
     queryset = Sample.objects.order_by("device_id", "seq")
     serializer_class = MeasurementsSerializer
@@ -80,7 +80,7 @@ class Measurements(Resource):
 
     @extend_schema(responses=forced_singular_serializer(MeasurementsSerializer), filters=True)
     def list(self, request: Request) -> Response:
-        """A metric of a job's or a device's samples; one series a device, lowest and highest kept.
+        """One series per device of a metric, for a job or a device. Extremes are kept.
 
         Needs `metric` and at least one of `job` and `device`.
         """
@@ -99,40 +99,39 @@ class Measurements(Resource):
 
 
 def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[dict[str, Any]]:
-    """Each device's points; of more than READ_AT_MOST samples only every n-th is read."""
+    """Each device's points. Of more than READ_AT_MOST samples, only every n-th is read."""
     counts = dict(rows.order_by("device_id").values_list("device_id").annotate(n=Count("pk")))
     stride = -(-sum(counts.values()) // READ_AT_MOST)
     if stride > 1:
         rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(Q(nth=0) | Q(span_s__gt=0))
-    apart: dict[int, list[Point]] = {device: [] for device in counts}
-    for device, at, value in rows.values_list("device_id", "at", f"values__{metric}").iterator(
-        2000
-    ):
-        apart.setdefault(device, []).append((at, value))
-    names = dict(Device.objects.filter(pk__in=apart).values_list("pk", "name"))
-    found = []
-    for device, points in apart.items():
-        kept = extremes(points, limit)
-        found.append(
+    by_device: dict[int, list[Point]] = {device: [] for device in counts}
+    columns = ("device_id", "at", f"values__{metric}")
+    for device, at, value in rows.values_list(*columns).iterator(2000):
+        by_device.setdefault(device, []).append((at, value))
+    names = dict(Device.objects.filter(pk__in=by_device).values_list("pk", "name"))
+    table = []
+    for device, points in by_device.items():
+        thinned = extremes(points, limit)
+        table.append(
             {
                 "device": device,
                 "device_name": names[device],
-                "thinned": len(kept) < counts.get(device, 0),
-                "at": [at for at, _ in kept],
-                "values": [value for _, value in kept],
+                "thinned": len(thinned) < counts.get(device, 0),
+                "at": [at for at, _ in thinned],
+                "values": [value for _, value in thinned],
             }
         )
-    return found
+    return table
 
 
 def extremes(points: Sequence[Point], limit: int) -> list[Point]:
-    """At most ``limit`` points: both ends, and each stretch's lowest and highest."""
+    """At most ``limit`` points: both ends, and the lowest and highest of each interval."""
     if len(points) <= limit:
         return list(points)
-    keep = {0, len(points) - 1}
-    stretches = max(1, (limit - 2) // 2)
-    for number in range(stretches):
-        span = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)
-        keep.add(min(span, key=lambda i: points[i][1]))
-        keep.add(max(span, key=lambda i: points[i][1]))
-    return [points[i] for i in sorted(keep)]
+    indices = {0, len(points) - 1}
+    intervals = max(1, (limit - 2) // 2)
+    for number in range(intervals):
+        span = range(number * len(points) // intervals, (number + 1) * len(points) // intervals)
+        indices.add(min(span, key=lambda i: points[i][1]))
+        indices.add(max(span, key=lambda i: points[i][1]))
+    return [points[i] for i in sorted(indices)]

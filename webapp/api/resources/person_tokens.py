@@ -1,4 +1,4 @@
-"""API tokens of people."""
+"""REST resource: API tokens of people."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class TokenSerializer(serializers.ModelSerializer[PersonToken]):
 
 class NewToken(StrictSerializer):
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=100, help_text="what it is for"
+        max_length=100, help_text="purpose of the token"
     )
 
 
 class TokenCreated(TokenSerializer):
-    token = serializers.CharField(help_text="shown this once")
+    token = serializers.CharField(help_text="shown only once")
 
     class Meta(TokenSerializer.Meta):
         fields = [*TokenSerializer.Meta.fields, "token"]
@@ -47,7 +47,7 @@ class TokenFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class Tokens(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, Resource):
-    """One's own tokens; for admins everybody's. Deleting one revokes it at once."""
+    """The caller's tokens; for admins all tokens. Deleting one revokes it at once."""
 
     queryset = PersonToken.objects.none()
     serializer_class = TokenSerializer
@@ -65,9 +65,9 @@ class Tokens(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyMod
 
     @extend_schema(request=NewToken, responses={201: TokenCreated})
     def create(self, request: Request, **_: Any) -> Response:
-        """Make a token for oneself; the answer is the only place where it can be read."""
-        asked = NewToken(data=request.data)
-        asked.is_valid(raise_exception=True)
-        row, secret = create_token(person(request), asked.validated_data["label"])
+        """Create a token for the caller. Only this answer contains it."""
+        new = NewToken(data=request.data)
+        new.is_valid(raise_exception=True)
+        row, secret = create_token(person(request), new.validated_data["label"])
         row.token = secret
         return Response(TokenCreated(row).data, status=201)

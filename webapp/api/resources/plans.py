@@ -1,4 +1,4 @@
-"""What a job would cost on the enrolled devices, or on devices that are only described."""
+"""REST resource: cost plans of a job on enrolled or described devices."""
 
 from __future__ import annotations
 
@@ -42,19 +42,21 @@ REQUEST = {
 
 
 class OptionalFloat(serializers.FloatField):
-    """A figure that may not be known."""
+    """A figure that is null if unknown."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_null=True, **kwargs)
 
 
 class PlannedSerializer(serializers.Serializer[Any]):
-    ranks = serializers.DictField(child=serializers.IntegerField(), help_text="of what it adapts")
-    matrices = serializers.IntegerField(help_text="that it could adapt")
+    ranks = serializers.DictField(
+        child=serializers.IntegerField(), help_text="rank of each adapted matrix"
+    )
+    matrices = serializers.IntegerField(help_text="matrices that could be adapted")
     batch_size = serializers.IntegerField()
     at_once = serializers.IntegerField(help_text="examples at a time")
-    base = serializers.CharField(help_text="how its frozen weights are kept")
-    score = serializers.FloatField(help_text="share of what everything at full rank is worth")
+    base = serializers.CharField(help_text="precision of the frozen weights")
+    score = serializers.FloatField(help_text="share of the score of all matrices at full rank")
     memory_bytes = serializers.FloatField(help_text="at its peak, at most")
     train_s = OptionalFloat(help_text="of local training in a round, at most")
     why = serializers.CharField()
@@ -86,7 +88,7 @@ class DevicePlanSerializer(serializers.Serializer[Any]):
     cost_usd = OptionalFloat(help_text="of the link, a round")
     notes = serializers.ListField(child=serializers.CharField())
     planned = PlannedSerializer(
-        allow_null=True, help_text="by FedPipe, before the probe: every matrix counts alike"
+        allow_null=True, help_text="FedPipe's plan before its probe, with equal scores"
     )
 
 
@@ -121,21 +123,21 @@ class Plans(Resource):
 
     @extend_schema(request=REQUEST, responses={200: PlanSerializer})
     def create(self, request: Request) -> Response:
-        """Each device's memory, step, round, bytes and joules, and what would help. Nothing is
+        """Plan each device's memory, step, round, bytes and joules, and the best saving. Nothing is
         stored.
 
         Without `devices` the enrolled ones that hold data for the job; else those described, with
         the keys of a fleet file (docs/guides/estimate-cost.md). `null` is an unknown figure.
         """
-        return Response(PlanSerializer(fleet_values(_planned(request.data))).data)
+        return Response(PlanSerializer(fleet_values(_plan(request.data))).data)
 
 
-def _planned(body: Any) -> FleetPlan:
-    """Raises SpecError with every fault of the job, then with every fault of the devices."""
+def _plan(body: Any) -> FleetPlan:
+    """Raises SpecError with all faults of the job, then with all faults of the devices."""
     if not isinstance(body, dict):
-        raise SpecError([Fault("", "give an object with spec and, if wanted, devices")])
-    strange = [key for key in body if key not in ("spec", "devices")]
-    faults = [Fault(str(key)[:100], "unknown; known: spec, devices") for key in strange]
+        raise SpecError([Fault("", "give an object with spec and optionally devices")])
+    unknown = [key for key in body if key not in ("spec", "devices")]
+    faults = [Fault(str(key)[:100], "unknown; known: spec, devices") for key in unknown]
     spec = _spec(body.get("spec", {}), faults)
     if spec is None or faults:
         raise SpecError(faults)

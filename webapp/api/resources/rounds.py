@@ -1,4 +1,4 @@
-"""Rounds and the assignments they are made of: the coordinator writes them, a person may pin."""
+"""REST resources: rounds and assignments."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class AssignmentFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class Rounds(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
-    """The cycles of jobs; `attempt` counts how often one was started."""
+    """Rounds of jobs. `attempt` counts how often a round was started."""
 
     queryset = Round.objects.select_related("global_artefact").order_by(
         "job_id", "number", "attempt"
@@ -121,20 +121,20 @@ class Rounds(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @extend_schema(request=None, responses=RoundSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def pin(self, request: Request, **_: Any) -> Response:
-        """Keep the model of this round for as long as its job; 409 where it is gone already."""
+        """Keep the model of this round as long as its job. 409 if it was removed."""
         row = pinning.pin(self.get_object().pk, person(request))
         return Response(RoundSerializer(row).data)
 
     @extend_schema(request=None, responses=RoundSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def unpin(self, request: Request, **_: Any) -> Response:
-        """Let the model of this round go when its time comes."""
+        """Leave the model of this round to normal retention."""
         row = pinning.unpin(self.get_object().pk, person(request))
         return Response(RoundSerializer(row).data)
 
 
 class Assignments(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
-    """One device's part of one round."""
+    """One device's task in one round."""
 
     queryset = Assignment.objects.select_related("round", "device")
     serializer_class = AssignmentSerializer

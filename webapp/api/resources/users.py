@@ -1,4 +1,4 @@
-"""People: admins manage them, everybody reads and changes themself."""
+"""REST resource: users. Admins manage all; everybody can read and change themselves."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from webapp.accounts.models import Role, User
 from webapp.api.base import Resource, StrictSerializer, person
 from webapp.api.problems import Conflict, Faulty
 
-OWN = ["first_name", "last_name", "email"]
+PROFILE_FIELDS = ["first_name", "last_name", "email"]
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
-    # An empty address is none that a format check would pass.
+    # A format check would refuse an empty address.
     email = serializers.CharField(read_only=True)
 
     class Meta:
         model = User
-        fields = ["id", "username", *OWN, "role", "is_active", "is_superuser"]
+        fields = ["id", "username", *PROFILE_FIELDS, "role", "is_active", "is_superuser"]
         fields += ["last_login", "date_joined"]
         read_only_fields = fields
 
@@ -39,7 +39,7 @@ class UserChange(StrictSerializer, serializers.ModelSerializer[User]):
 
     class Meta:
         model = User
-        fields = [*OWN, "role", "is_active", "password"]
+        fields = [*PROFILE_FIELDS, "role", "is_active", "password"]
 
 
 class NewUser(UserChange):
@@ -51,7 +51,7 @@ class NewUser(UserChange):
 class OwnChange(StrictSerializer, serializers.ModelSerializer[User]):
     class Meta:
         model = User
-        fields = OWN
+        fields = PROFILE_FIELDS
 
 
 class PasswordChange(StrictSerializer):
@@ -67,7 +67,7 @@ class UserFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
-    """People. They are switched off (`is_active`), never deleted: jobs name who made them."""
+    """Users. They are deactivated (`is_active`), never deleted: jobs refer to them."""
 
     queryset = User.objects.order_by("username")
     serializer_class = UserSerializer
@@ -77,10 +77,10 @@ class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
 
     @extend_schema(request=NewUser, responses={201: UserSerializer})
     def create(self, request: Request, **_: Any) -> Response:
-        """Let somebody in."""
-        asked = NewUser(data=request.data)
-        asked.is_valid(raise_exception=True)
-        values = dict(asked.validated_data)
+        """Create a user."""
+        new = NewUser(data=request.data)
+        new.is_valid(raise_exception=True)
+        values = dict(new.validated_data)
         password = values.pop("password", None)
         user = User(**values)
         set_password(user, password, "password")
@@ -89,7 +89,7 @@ class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
 
     @extend_schema(request=UserChange, responses=UserSerializer)
     def partial_update(self, request: Request, **_: Any) -> Response:
-        """Change role, name, password, or whether they may log in at all."""
+        """Change role, name, password, or whether the user may log in."""
         user = self.get_object()
         change = UserChange(user, data=request.data, partial=True)
         change.is_valid(raise_exception=True)
@@ -104,7 +104,7 @@ class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
 
 
 class Me(Resource):
-    """Who the caller is."""
+    """The caller."""
 
     serializer_class = UserSerializer
     pagination_class = None
@@ -113,32 +113,32 @@ class Me(Resource):
 
     @extend_schema(responses=UserSerializer)
     def retrieve(self, request: Request) -> Response:
-        """The caller: name, role, last log-in."""
+        """The caller's name, role and last login."""
         return Response(UserSerializer(person(request)).data)
 
     @extend_schema(request=OwnChange, responses=UserSerializer)
     def partial_update(self, request: Request) -> Response:
-        """Change one's own name and address."""
+        """Change the caller's name and address."""
         change = OwnChange(person(request), data=request.data, partial=True)
         change.is_valid(raise_exception=True)
         return Response(UserSerializer(change.save()).data)
 
     @extend_schema(request=PasswordChange, responses={204: None})
     def password(self, request: Request) -> Response:
-        """Change one's own password. Tokens and this session stay valid."""
-        asked = PasswordChange(data=request.data)
-        asked.is_valid(raise_exception=True)
+        """Change the caller's password. Tokens and this session stay valid."""
+        change = PasswordChange(data=request.data)
+        change.is_valid(raise_exception=True)
         user = person(request)
-        if not user.check_password(asked.validated_data["old_password"]):
-            raise Faulty([Fault("old_password", "this is not the present password")])
-        set_password(user, asked.validated_data["new_password"], "new_password")
+        if not user.check_password(change.validated_data["old_password"]):
+            raise Faulty([Fault("old_password", "this is not the current password")])
+        set_password(user, change.validated_data["new_password"], "new_password")
         user.save()
         update_session_auth_hash(request._request, user)
         return Response(status=204)
 
 
 def set_password(user: User, password: str | None, path: str) -> None:
-    """Set a password the site's rules accept; every rule it breaks is told."""
+    """Set a password. All violated rules are reported together."""
     try:
         validate_password(password or "", user)
     except ValidationError as error:
@@ -147,9 +147,9 @@ def set_password(user: User, password: str | None, path: str) -> None:
 
 
 def check_power(actor: User, user: User, values: dict[str, Any]) -> None:
-    """Superusers are changed by superusers only, and nobody locks themself out."""
+    """Only superusers may change superusers, and nobody may demote or deactivate themselves."""
     if user.is_superuser and not actor.is_superuser:
         raise PermissionDenied("only a superuser may change a superuser")
     demoted = values.get("role", user.role) != user.role or not values.get("is_active", True)
     if user == actor and demoted:
-        raise Conflict("ask another admin to change your own role or to switch you off")
+        raise Conflict("ask another admin to change your role or deactivate you")
