@@ -24,7 +24,13 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 
 from webapp.accounts.models import User
 from webapp.common.wake import FLEET_GROUP, device_group, job_group
-from webapp.pages.live.readers import DeviceReader, FleetReader, JobReader, SubjectDeleted
+from webapp.pages.live.readers import (
+    Cursors,
+    DeviceReader,
+    FleetReader,
+    JobReader,
+    SubjectDeleted,
+)
 from webapp.telemetry.report_interval import WATCH_TTL_S, watch
 
 log = logging.getLogger(__name__)
@@ -46,12 +52,12 @@ class BadMessage(Exception):
 
 
 class LiveReader(Protocol):
-    def start_at(self, cursors: Mapping[str, Any]) -> None: ...
+    def start_at(self, cursors: Cursors) -> None: ...
 
     def read(self) -> Mapping[str, object] | None: ...
 
 
-def cursors_of(text: str) -> dict[str, Any]:
+def cursors_of(text: str) -> Cursors:
     """``{"cursors": {"events": 12, "samples": {"7": 1041}}}`` with integers only."""
     try:
         message = json.loads(text)

@@ -28,6 +28,13 @@ class SubjectDeleted(Exception):
     """The job or device of the page has been deleted."""
 
 
+class Cursors(TypedDict, total=False):
+    """What a browser already has: the newest event, and the newest sample of each device."""
+
+    events: int | None
+    samples: dict[int, int]
+
+
 class EventJson(TypedDict):
     """One line of an event log."""
 
@@ -105,7 +112,7 @@ class JobReader:
         self.samples: dict[int, int] = {}
         self.started = False
 
-    def start_at(self, cursors: Mapping[str, Any]) -> None:
+    def start_at(self, cursors: Cursors) -> None:
         """Skip what the browser already has."""
         self.events = cursors.get("events")
         self.samples = dict(cursors.get("samples", {}))
@@ -165,7 +172,7 @@ class DeviceReader:
         self.event = 0
         self.started = False
 
-    def start_at(self, cursors: Mapping[str, Any]) -> None:
+    def start_at(self, cursors: Cursors) -> None:
         """Skip what the browser already has."""
         self.seq = dict(cursors.get("samples", {})).get(self.device_id, 0)
         self.event = cursors.get("events") or 0
@@ -212,7 +219,7 @@ class FleetReader:
         self.jobs: dict[str, JobSummary] = {}
         self.started = False
 
-    def start_at(self, cursors: Mapping[str, Any]) -> None:
+    def start_at(self, cursors: Cursors) -> None:
         """Nothing to skip: the first message holds everything."""
 
     def read(self) -> FleetUpdate | None:
