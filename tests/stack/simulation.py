@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -34,6 +35,8 @@ class Simulator:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.stack.simulation"],
+                # Threads that wait for one another must not take the cores from what they wait for.
+                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -74,9 +74,7 @@ def same_bits(running: Running, job: dict[str, Any], bits: dict[str, Any]) -> No
     assert kept(running, job) == bits["nodes"][2]
 
 
-def test_leaves_and_their_parent_make_the_simulations_bits(
-    parent: Running, bits: dict[str, Any]
-) -> None:
+def test_launched_tree_equals_the_simulation(parent: Running, bits: dict[str, Any]) -> None:
     job = parent.done(parent.site.launch(SPEC))
     same_bits(parent, job, bits)
     rows = parent.assignments(job, phase="folded")
@@ -88,7 +86,7 @@ def test_leaves_and_their_parent_make_the_simulations_bits(
     assert any(t.startswith(f"{PARENT}, round 1: distilled {', '.join(LEAVES)}: ") for t in log)
 
 
-def test_a_leaf_and_the_parent_are_killed_with_their_models_written(
+def test_killed_leaf_and_parent_resume_from_their_files(
     parent: Running, bits: dict[str, Any]
 ) -> None:
     """Each dies by SIGKILL after its training; its next start begins from the file before it."""

@@ -24,9 +24,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-def test_gains_of_a_launched_job_are_those_of_the_simulation(
-    running: Running, tmp_path: Path
-) -> None:
+def test_baseline_gains_equal_the_simulation(running: Running, tmp_path: Path) -> None:
     job = running.done(running.site.launch(SPEC))
     where = f"/jobs/{job['id']}/alone/"
     before = running.site.get(where)

@@ -43,7 +43,7 @@ def _closed(running: Running, job: dict[str, Any]) -> bool:
     return any(row["number"] == 1 and row["phase"] == "closed" for row in running.rounds(job))
 
 
-def test_every_version_folds_two_updates_of_any_age(running: Running, job: dict[str, Any]) -> None:
+def test_each_version_folds_two_updates(running: Running, job: dict[str, Any]) -> None:
     versions = [row for row in running.rounds(job) if row["number"] > 0]
     assert [(row["number"], row["phase"]) for row in versions] == [
         (number, "closed") for number in (1, 2, 3, 4)
@@ -59,14 +59,14 @@ def test_every_version_folds_two_updates_of_any_age(running: Running, job: dict[
     assert sorted(told) == sorted(row["id"] for row in folded), "each update once"
 
 
-def test_each_version_starts_from_the_one_before(running: Running, job: dict[str, Any]) -> None:
+def test_each_version_starts_from_the_last(running: Running, job: dict[str, Any]) -> None:
     versions = running.rounds(job)[1:]
     for former, row in pairwise(versions):
         assert row["base_artefact"] == former["global_artefact"]
     assert len({row["global_artefact"] for row in versions}) == 4
 
 
-def test_the_last_version_is_evaluated_by_everybody(running: Running, job: dict[str, Any]) -> None:
+def test_all_devices_evaluate_the_last_version(running: Running, job: dict[str, Any]) -> None:
     versions = running.rounds(job)
     assert versions[0]["evaluation"] == {} and versions[1]["evaluation"] == {}
     assert versions[4]["evaluation"]["devices"] == 3

@@ -129,13 +129,13 @@ def commands_on(prefix: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_its_own_keys_are_open(site: Site, subtests: Any) -> None:
+def test_own_keys_are_open(site: Site, subtests: Any) -> None:
     for command in commands_on(key_prefix(ATTACKER)):
         with subtests.test(command[0]):
             site.attacker.execute_command(*command)
 
 
-def test_another_devices_keys_are_closed(site: Site, subtests: Any) -> None:
+def test_keys_of_other_devices_are_closed(site: Site, subtests: Any) -> None:
     before = site.admin.lrange(f"{key_prefix(VICTIM)}work", 0, -1)
     for command in commands_on(key_prefix(VICTIM)):
         with subtests.test(command[0]):
@@ -150,7 +150,7 @@ def test_keys_of_nobody_are_closed(site: Site, key: str) -> None:
     refuses(site.attacker, "GET", key)
 
 
-def test_one_foreign_key_among_ones_own(site: Site) -> None:
+def test_one_foreign_key_refuses_the_command(site: Site) -> None:
     mine, others = (
         f"{key_prefix(ATTACKER)}text",
         f"{key_prefix(VICTIM)}text",
@@ -174,7 +174,7 @@ CHANNELS = [
 PATTERNS = ["*", "dev.*", "dev.1*", "dev.12.*", "dev.?2.*", "__key*__:*", "dev.1.*/../dev.12.*"]
 
 
-def test_another_devices_channels_are_closed(site: Site, subtests: Any) -> None:
+def test_channels_of_other_devices_are_closed(site: Site, subtests: Any) -> None:
     for channel in CHANNELS:
         with subtests.test(channel):
             refuses(site.attacker, "PUBLISH", channel, "stop")
@@ -203,14 +203,14 @@ FORBIDDEN = [
 ]  # fmt: skip
 
 
-def test_commands_that_see_or_end_everything(site: Site, subtests: Any) -> None:
+def test_server_wide_commands_are_refused(site: Site, subtests: Any) -> None:
     for line in FORBIDDEN:
         with subtests.test(line):
             refuses(site.attacker, *line.split())
     assert site.admin.get(f"{key_prefix(VICTIM)}text") == SECRET.encode()
 
 
-def test_scripts_see_no_more_than_their_caller(site: Site, subtests: Any) -> None:
+def test_scripts_have_the_rights_of_their_caller(site: Site, subtests: Any) -> None:
     """Scripts may be loaded, since Celery's transport needs some; they open nothing."""
     victim = key_prefix(VICTIM)
     scripts = {
@@ -234,7 +234,7 @@ def test_scripts_see_no_more_than_their_caller(site: Site, subtests: Any) -> Non
     assert site.admin.llen(f"{victim}work") == 1
 
 
-def test_nobody_becomes_somebody_else(site: Site) -> None:
+def test_no_user_can_log_in_as_another(site: Site) -> None:
     for user in ("default", user_name(VICTIM)):
         for password in ("", "x", hashed("x")):
             refuses(site.attacker, "AUTH", user, password)
@@ -244,7 +244,7 @@ def test_nobody_becomes_somebody_else(site: Site) -> None:
     assert len(stored["passwords"]) == 1
 
 
-def test_a_password_is_never_sent_to_the_server_in_the_clear(server: RealBroker) -> None:
+def test_server_stores_only_password_hashes(server: RealBroker) -> None:
     admin = redis.Redis.from_url(server.url)
     password = new_password()
     set_user(ATTACKER, hashed(password))
@@ -318,7 +318,7 @@ def workers(site: Site, tmp_path: Path) -> Iterator[dict[int, Worker]]:
         worker.stop()
 
 
-def test_messages_reach_their_device_and_no_other(site: Site, workers: dict[int, Worker]) -> None:
+def test_messages_reach_only_their_device(site: Site, workers: dict[int, Worker]) -> None:
     victim = workers[VICTIM]
     offered = sign("work", VICTIM, "an-assignment")
     publish([DeviceMessage("work", VICTIM, offered)])

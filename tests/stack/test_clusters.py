@@ -69,9 +69,7 @@ def test_two_levels_of_clusters_make_the_simulations_weights(hubs: Running, tmp_
     assert [sha for sha, _ in simulated(hubs, TREE, tmp_path)] == shas(hubs, job)
 
 
-def test_a_hub_killed_in_mid_fold_is_asked_again_and_nothing_is_lost(
-    hubs: Running, tmp_path: Path
-) -> None:
+def test_hub_killed_in_mid_fold_loses_no_update(hubs: Running, tmp_path: Path) -> None:
     """Its training process dies in the fold, by SIGKILL; its next start folds, to the same bits."""
     stack = hubs.stack
     reference = hubs.done(hubs.site.launch(TREE))
@@ -96,9 +94,7 @@ def slow(running: Running) -> None:
     running.wait("hub-x online", lambda: "hub-x" in online(running))
 
 
-def test_without_its_hubs_a_job_ends_with_the_flat_ones_weights(
-    hubs: Running, tmp_path: Path
-) -> None:
+def test_job_without_its_hubs_equals_a_flat_one(hubs: Running, tmp_path: Path) -> None:
     """Both are killed and stay away; the server folds all updates one by one."""
     hubs.stack.processes.kill("agent-hub-x")
     hubs.stack.processes.kill("agent-hub-y")

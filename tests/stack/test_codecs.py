@@ -36,7 +36,7 @@ def killed(running: Running) -> dict[str, Any]:
     return running.done(job)
 
 
-def test_a_job_with_codecs_gives_the_simulations_bits(
+def test_codecs_give_the_simulation_bits(
     running: Running, killed: dict[str, Any], tmp_path: Path
 ) -> None:
     attempts = [row["attempt"] for row in running.assignments(killed, task="train")]
@@ -48,9 +48,7 @@ def test_a_job_with_codecs_gives_the_simulations_bits(
     ]
 
 
-def test_the_updates_are_as_small_as_the_codec_says(
-    running: Running, killed: dict[str, Any]
-) -> None:
+def test_updates_have_the_size_of_their_codec(running: Running, killed: dict[str, Any]) -> None:
     """Half of all numbers in half a byte each, a bit for each place, and headers."""
     rows = running.assignments(killed, task="train", phase="folded")
     model = killed["model_info"]["payload_bytes"]

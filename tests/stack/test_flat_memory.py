@@ -64,7 +64,7 @@ def test_large_transfers_in_flat_memory(
     assert case.cache.get(case.model.sha256, case.model.size_bytes) is not None
 
 
-def test_an_upload_survives_the_web_process(prepare: Callable[[int], Case], web: Web) -> None:
+def test_upload_survives_the_web_process(prepare: Callable[[int], Case], web: Web) -> None:
     case = prepare(MIDDLING)
 
     def kill() -> None:
@@ -82,7 +82,7 @@ def test_an_upload_survives_the_web_process(prepare: Callable[[int], Case], web:
     case.assert_stored()
 
 
-def test_a_download_survives_the_web_process(prepare: Callable[[int], Case], web: Web) -> None:
+def test_download_survives_the_web_process(prepare: Callable[[int], Case], web: Web) -> None:
     case = prepare(MIDDLING)
     traffic = case.server.traffic
 
@@ -101,7 +101,7 @@ def test_a_download_survives_the_web_process(prepare: Callable[[int], Case], web
     assert case.cache.get(case.model.sha256, case.model.size_bytes) is not None
 
 
-def test_a_thousand_pieces(prepare: Callable[[int], Case], web: Web) -> None:
+def test_upload_in_a_thousand_pieces(prepare: Callable[[int], Case], web: Web) -> None:
     case = prepare(MEGABYTE)
     content = case.update.read_bytes()
     ends = [len(content) * number // 1000 for number in range(1001)]
@@ -119,7 +119,7 @@ def test_a_thousand_pieces(prepare: Callable[[int], Case], web: Web) -> None:
     case.assert_stored()
 
 
-def test_twice_at_once_too_slow_and_refused_early(prepare: Callable[[int], Case], web: Web) -> None:
+def test_uploads_doubled_slow_or_refused(prepare: Callable[[int], Case], web: Web) -> None:
     """Each is heard by an agent that is still sending, and harms nobody."""
     case = prepare(MIDDLING)
     sent_before = []

@@ -190,7 +190,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("name", "changes", "checks"), ROWS)
-def test_a_launched_job_of_each_method_completes(
+def test_launched_method_completes(
     running: Running,
     tmp_path: Path,
     name: str,

@@ -167,21 +167,21 @@ def api(production: Production) -> httpx.Client:
     return production.browser(Authorization=f"Token {token}")
 
 
-def test_the_deploy_check_finds_nothing(production: Production) -> None:
+def test_deploy_check_finds_nothing(production: Production) -> None:
     production.manage("check", "--deploy", "--fail-level", "WARNING")
 
 
-def test_plain_http_is_sent_to_https(production: Production) -> None:
+def test_plain_http_redirects_to_https(production: Production) -> None:
     answer = production.browser(**{"X-Forwarded-Proto": "http"}).get("/login/")
     assert answer.status_code == 301
     assert answer.headers["location"] == f"https://{HOST}/login/"
 
 
-def test_an_unknown_host_is_refused(production: Production) -> None:
+def test_unknown_host_is_refused(production: Production) -> None:
     assert production.browser(Host="elsewhere.test").get("/login/").status_code == 400
 
 
-def test_pages_and_static_files_come_with_their_protections(production: Production) -> None:
+def test_pages_carry_security_headers(production: Production) -> None:
     answer = production.browser().get("/login/")
     assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert "max-age=31536000" in answer.headers["strict-transport-security"]
@@ -199,9 +199,7 @@ def test_every_health_check_passes(production: Production) -> None:
     production.health("beat")
 
 
-def test_a_job_runs_into_waiting_and_reaches_a_device_over_tls(
-    production: Production, api: httpx.Client
-) -> None:
+def test_job_waits_and_reaches_a_device_over_tls(production: Production, api: httpx.Client) -> None:
     made = api.post("/api/v1/jobs/", json={"name": "production", "model": {"name": "nano"}})
     assert made.status_code == 201, made.text
     job = f"/api/v1/jobs/{made.json()['id']}/"
@@ -222,9 +220,7 @@ def test_a_job_runs_into_waiting_and_reaches_a_device_over_tls(
     _until(lambda: api.get(job).json()["phase"] == "cancelled", 30, lambda: api.get(job).text)
 
 
-def test_a_browser_follows_a_job_over_a_websocket(
-    production: Production, api: httpx.Client
-) -> None:
+def test_browser_follows_a_job_over_a_websocket(production: Production, api: httpx.Client) -> None:
     made = api.post("/api/v1/jobs/?launch=false", json={"name": "watched"}).json()
     path = f"/ws/jobs/{made['id']}/"
     cookie = _log_in(production)
