@@ -175,7 +175,7 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(
         pi.work()
     federation.outbox.site.clear()
     # Closes one round and offers the next to twelve; now and then the watch writes its row, too.
-    with django_assert_max_num_queries(56):
+    with django_assert_max_num_queries(62):
         advance(job.pk)
     assert len(federation.parts(job)) == 12
     with django_assert_max_num_queries(20):

@@ -92,7 +92,7 @@ async def test_wake_ups_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
         points += len((await receive(socket))["samples"])
         messages += 1
     assert points == 80
-    assert messages < 30
+    assert messages < 40, "fewer than there were wake-ups"
     await socket.disconnect()
 
 
