@@ -1,8 +1,8 @@
-"""Which codec a device's link calls for, where the job leaves it open (uplink ``auto``).
+"""The upload codec for a device's link, in a job with ``wire.uplink`` ``auto``.
 
-The rule: fp32 while nothing is known of the link or it is fast (100 Mbit/s or more); else the first
-of fp32, bf16, int8 and int4 whose upload takes at most two seconds or a tenth of the training,
-whichever is longer; int4 where none does.
+fp32 if nothing is known of the link or it is fast (100 Mbit/s or more). Otherwise the first of
+fp32, bf16, int8 and int4 whose upload takes at most two seconds or a tenth of the training time,
+whichever is longer, or else int4.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LADDER = ("fp32", "bf16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Transfer:
-    """One former upload of a device (bytes, seconds) and the training before it (seconds)."""
+    """A former upload of a device (bytes, seconds), and the training before it (seconds)."""
 
     size: int
     seconds: float
@@ -29,7 +29,7 @@ class Transfer:
 
 
 def choose(shapes: Shapes, former: Iterable[Transfer], packed: bool = False) -> Chain:
-    """The chain for the next update; ``former`` are the device's newest transfers."""
+    """The chain for the next update. ``former``: the device's newest transfers."""
     known = [item for item in former if item.size > 0 and item.seconds > 0]
     if not known:
         return Chain(packed=packed)

@@ -1,7 +1,7 @@
-"""Read the header of a safetensors file and hash files, with the standard library alone.
+"""Headers of safetensors files, and file hashes, with the standard library alone.
 
 A safetensors file is 8 bytes of little-endian header length, a JSON header and the tensors' bytes.
-Web processes use this: they may look at a frame without loading a tensor library.
+Web processes use this to check a frame without loading a tensor library.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What a frame says of itself. ``data_start`` is the offset of the first tensor byte."""
+    """A frame's header. ``data_start``: offset of the first tensor byte; ``size``: of the file."""
 
     tensors: Mapping[str, TensorEntry]
     meta: Mapping[str, str]
@@ -60,8 +60,8 @@ class FrameHeader:
 def read_header(path: Path | str) -> FrameHeader:
     """Parse and check a header; the tensors' bytes are not read.
 
-    Refuses, with WireError: no safetensors file, a cut-off or padded file, overlapping or missing
-    byte ranges, lengths that do not fit shape and dtype, a name given twice.
+    Raises WireError if the file is not safetensors, is truncated or padded, has overlapping or
+    missing byte ranges or duplicate names, or if a range does not fit its shape and dtype.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -75,7 +75,12 @@ def read_header(path: Path | str) -> FrameHeader:
         if 8 + length > size:
             raise WireError(f"{path.name} is truncated inside its header ({size} bytes)")
         raw = file.read(length)
-    values = _parse(raw, path.name)
+    try:
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{path.name} is no safetensors file: its header is no JSON") from error
+    if not isinstance(values, dict):
+        raise WireError(f"{path.name} is no safetensors file: its header is no JSON object")
     meta = values.pop("__metadata__", {})
     if not isinstance(meta, dict) or not all(isinstance(item, str) for item in meta.values()):
         raise WireError(f"{path.name} carries metadata that is not text")
@@ -84,21 +89,11 @@ def read_header(path: Path | str) -> FrameHeader:
     return FrameHeader(tensors, meta, 8 + length, size)
 
 
-def _parse(raw: bytes, name: str) -> dict[str, Any]:
-    try:
-        values = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_doubles)
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"{name} is no safetensors file: its header is no JSON") from error
-    if not isinstance(values, dict):
-        raise WireError(f"{name} is no safetensors file: its header is no JSON object")
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise WireError("the frame's header has a key twice")
     return values
-
-
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise WireError("the frame's header names something twice")
-    return found
 
 
 def _entry(name: str, item: Any) -> TensorEntry:
@@ -106,10 +101,10 @@ def _entry(name: str, item: Any) -> TensorEntry:
         dtype, shape = item["dtype"], item["shape"]
         start, end = item["data_offsets"]
         numbers = [start, end, *shape]
-        whole = all(type(number) is int and number >= 0 for number in numbers)
+        valid = all(type(number) is int and number >= 0 for number in numbers)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"tensor {name!r} has a malformed header entry") from error
-    if not whole or dtype not in ITEM_BYTES:
+    if not valid or dtype not in ITEM_BYTES:
         raise WireError(f"tensor {name!r} has a malformed header entry")
     entry = TensorEntry(dtype, tuple(shape), start, end)
     if end - start != entry.elements * ITEM_BYTES[dtype]:

@@ -15,7 +15,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class AcceptedUpdate:
-    """A device's newest update that the server took: its round, SHA-256 and chain."""
+    """A device's newest update that the server accepted: its round, SHA-256 and chain."""
 
     round: int
     update: str
@@ -23,50 +23,50 @@ class AcceptedUpdate:
 
     @property
     def file(self) -> str:
-        """The name of the residual that this update left."""
+        """File name of the residual (error feedback) of this update."""
         return f"{self.round}-{self.update}.safetensors"
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> AcceptedUpdate:
+        chain = parse(str(values["chain"]))
+        return cls(int(values["round"]), sha256_of(values["update"]), chain)
 
 
 @dataclass(frozen=True)
 class WireOffer:
-    """How the update is to be written. ``taken``: where error feedback goes on from.
+    """How to encode the update. ``accepted``: the update whose residual error feedback adds.
 
-    ``jobs`` are the device's jobs that are not over; None where that was not said.
+    ``jobs``: the device's jobs that have not ended; None if the server did not send them.
     """
 
     chain: Chain = PLAIN
-    taken: AcceptedUpdate | None = None
+    accepted: AcceptedUpdate | None = None
     jobs: frozenset[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        taken = self.taken
-        feedback = taken and {
-            "round": taken.round,
-            "update": taken.update,
-            "chain": str(taken.chain),
+        accepted = self.accepted
+        feedback = accepted and {
+            "round": accepted.round,
+            "update": accepted.update,
+            "chain": str(accepted.chain),
         }
         jobs = None if self.jobs is None else sorted(self.jobs)
         return {"chain": str(self.chain), "feedback": feedback, "jobs": jobs}
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> WireOffer:
-        """Raises WireError for a chain this version does not know, ValueError for nonsense."""
+        """Raises WireError for an unknown chain, ValueError for malformed values."""
         feedback, jobs = values.get("feedback"), values.get("jobs")
         return cls(
             parse(str(values.get("chain", PLAIN))),
-            _taken(feedback) if feedback else None,
+            AcceptedUpdate.read(feedback) if feedback else None,
             None if jobs is None else frozenset(str(UUID(str(job))) for job in jobs),
         )
 
 
-def _taken(values: Mapping[str, Any]) -> AcceptedUpdate:
-    chain = parse(str(values["chain"]))
-    return AcceptedUpdate(int(values["round"]), sha256_of(values["update"]), chain)
-
-
 @dataclass(frozen=True)
 class StepOffer:
-    """A step that leads from the model ``base`` (SHA-256) to the one that is due."""
+    """A model step: the difference from the model ``base`` (SHA-256) to the current one."""
 
     sha256: str
     size_bytes: int
@@ -81,7 +81,7 @@ class StepOffer:
 
 
 def sha256_of(value: Any) -> str:
-    """The text, if it is a SHA-256: it becomes the name of a file."""
+    """The text if it is a SHA-256, since it becomes a file name. Raises ValueError otherwise."""
     if not SHA256.fullmatch(str(value)):
-        raise ValueError(f"{str(value)[:80]!r} is no SHA-256")
+        raise ValueError(f"{str(value)[:80]!r} is not a SHA-256")
     return str(value)

@@ -78,10 +78,10 @@ def array_of(chain: Chain, row: FrameRow, parts: Mapping[str, Tensor]) -> dict[s
     if not parts:
         return {}
     if chain.whole:
-        return {row.held[0]: parts["x"].view(row.shape)}
+        return {row.keys[0]: parts["x"].view(row.shape)}
     joined = torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts.values()])
     packed = pack(joined) if chain.packed else None
-    return {row.held[0]: joined} if packed is None else {row.held[1]: packed}
+    return {row.keys[0]: joined} if packed is None else {row.keys[1]: packed}
 
 
 def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ def read_row(
     array = arrays[name]
     if chain.whole:
         return array.float()
-    if name != row.held[0]:
+    if name != row.keys[0]:
         array = unpack(array, *chain.payload(row.numbers))
     return decode(chain, parts_of(chain, array, row.numbers), row.shape)
 

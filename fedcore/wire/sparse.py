@@ -26,17 +26,17 @@ def top_k(chain: Chain, values: Codec) -> Codec:
     """
 
     def encode(row: Tensor, rounding: Rounding) -> dict[str, Tensor]:
-        places = largest(row, chain.kept(row.numel()))
+        places = largest(row, chain.top_k_count(row.numel()))
         return {**values.encode(row[places], rounding), **encode_places(places, row.numel())}
 
     def decode(parts: Parts, n: int) -> Tensor:
-        places = decode_places(parts, n, chain.kept(n))
+        places = decode_places(parts, n, chain.top_k_count(n))
         row = torch.zeros(n)
         row[places] = values.decode(parts, places.numel())
         return row
 
     def bound(row: Tensor) -> Tensor:
-        places = largest(row, chain.kept(row.numel()))
+        places = largest(row, chain.top_k_count(row.numel()))
         allowed = row.abs()
         allowed[places] = values.bound(row[places])
         return allowed

@@ -174,7 +174,7 @@ FOREIGN = [
     ({"vocabulary": 41}, "vocabulary='40' where '41' is due"),
     ({"temperature": 1.0}, "temperature='2.0' where '1.0' is due"),
     ({"rows": 6}, "does not hold 3 tokens of each of 6"),
-    ({"kept": 4}, "does not hold 4 tokens of each of 5"),
+    ({"top_k": 4}, "does not hold 4 tokens of each of 5"),
 ]
 
 

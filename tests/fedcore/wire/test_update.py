@@ -73,7 +73,7 @@ def test_what_is_written_is_opened_and_passes_the_checks(chain: Chain, tmp_path:
     check_frame(path, SHAPES, META | {"wire": str(chain)}, limit)
     tensors_bytes = info.size - header.data_start
     assert tensors_bytes <= payload_bytes(chain, SHAPES)
-    held = [name for row in rows(chain, SHAPES) for name in row.held]
+    held = [name for row in rows(chain, SHAPES) for name in row.keys]
     assert set(header.tensors) <= set(held)
     assert len(header.tensors) == (5 if chain.plain else 3 if chain.whole else 1)
 
@@ -196,7 +196,7 @@ def test_every_tensor_has_one_row_and_large_ones_their_own(sizes: list[int]) -> 
         assert row.numbers == sum(shapes[name][0] for name in row.tensors)
         assert len(row.tensors) == 1 or row.numbers <= JOINED
         assert row.numbers <= SMALL or all(shapes[name][0] <= SMALL for name in row.tensors[1:])
-    assert len({row.held for row in found}) == len(found)
+    assert len({row.keys for row in found}) == len(found)
 
 
 def test_a_tensor_of_a_shared_row_is_ones_own(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def write(work: AssignedWork, tensors: Mapping[str, Tensor], path: Path, folder:
 
     offer, meta = work.wire, work.update_meta
     encoding = Encoding.of_update(offer.chain, work.spec.seed, work.round, work.slot)
-    previous = offer.taken if offer.taken and offer.taken.chain.lossy else None
+    previous = offer.accepted if offer.accepted and offer.accepted.chain.lossy else None
     enabled = work.spec.wire.error_feedback and not work.spec.adapter.averaging.refactors
     if not enabled or (previous is None and not offer.chain.lossy):
         return write_update(path, tensors, meta, encoding)
