@@ -28,7 +28,7 @@ from fedcore.aggregation.next_model import fold_files
 from fedcore.aggregation.update_files import UpdateFile
 from fedcore.compute.determinism import torch_threads
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.strategy import FOLDS, STRATEGIES, StrategySpec
+from fedcore.spec.options.strategy import FoldKind, StrategyKind, StrategySpec
 from fedcore.wire.frame import FrameWriter
 from fedcore.wire.tensor_bytes import DTYPES
 
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5, help="turns; prints best and median")
     parser.add_argument("--dtype", choices=("F32", "BF16"), default="F32", help="of the updates")
-    parser.add_argument("--strategy", choices=STRATEGIES, default="fedavg")
-    parser.add_argument("--fold", choices=FOLDS, default="mean")
+    parser.add_argument("--strategy", choices=tuple(map(str, StrategyKind)), default="fedavg")
+    parser.add_argument("--fold", choices=tuple(map(str, FoldKind)), default="mean")
     parser.add_argument("--folder", type=Path, help="folder for the files (default: TMPDIR)")
 
 

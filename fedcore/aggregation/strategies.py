@@ -97,7 +97,7 @@ def with_actual_participation(spec: JobSpec, took_part: int, devices: int) -> Jo
     SCAFFOLD's server needs that share. It differs from the configured one by rounding up, by
     ``participation.minimum`` and by devices that are away. Other strategies do not depend on it.
     """
-    if not spec.strategy.serves_state:
+    if not spec.strategy.family.serves_state:
         return spec
     return replace(spec, participation=replace(spec.participation, fraction=took_part / devices))
 

@@ -100,7 +100,7 @@ class Session:
                 dropout,
                 self.micro_batch(spec, loaded, prepared),
             )
-            before = mean_loss(work, hooks) if spec.strategy.measures_loss else None
+            before = mean_loss(work, hooks) if spec.strategy.family.measures_loss else None
             context = Context(spec, work, round_number, device_state or DeviceState(), hooks, draw)
             term = term_of(context)
             train = METHOD_TRAINING[spec.method.family.kind].loop

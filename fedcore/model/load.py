@@ -19,7 +19,7 @@ from fedcore.model.micro import micro_folder
 from fedcore.model.quantise_load import build
 from fedcore.model.quiet import quiet_libraries
 from fedcore.model.weights import ModelSource, WeightFiles
-from fedcore.spec.options.train import BASES
+from fedcore.spec.options.train import BasePrecision
 
 NANO = Path(__file__).parent / "checkpoints" / "nano"
 FAMILY = ("t5", "mt5", "umt5")
@@ -108,8 +108,8 @@ def load_base(name: str, precision: torch.dtype, base: str = "auto") -> Base:
     """
     if precision not in (torch.float32, torch.bfloat16):
         raise ModelError(f"T5 is used in fp32 or bf16, never in {precision}: it overflows in fp16")
-    if base not in BASES:
-        raise ModelError(f"a base is kept as {', '.join(BASES)}, not as {base!r}")
+    if base not in set(BasePrecision):
+        raise ModelError(f"a base is kept as {', '.join(BasePrecision)}, not as {base!r}")
     source = resolve(name)
     try:
         with quiet_libraries():

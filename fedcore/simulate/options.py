@@ -16,7 +16,7 @@ from fedcore.spec.options.adapter import KIND_PATH, AdapterKind
 from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.method import METHOD_PATH, METHODS, MethodKind
 from fedcore.spec.options.participation import MODES
-from fedcore.spec.options.strategy import STRATEGIES
+from fedcore.spec.options.strategy import StrategyKind
 from fedcore.spec.options.train import OPTIMIZERS, PRECISIONS
 from fedcore.spec.parse import parse_spec
 from fedcore.spec.staleness import DISCOUNTS
@@ -113,7 +113,7 @@ def _add_spec_options(options: argparse.ArgumentParser) -> None:
         "adapter": tuple(map(str, AdapterKind)),
         "adapter_rule": tuple(map(str, LowRankRule)),
         "method": tuple(map(str, MethodKind)),
-        "strategy": STRATEGIES,
+        "strategy": tuple(map(str, StrategyKind)),
         "optimizer": OPTIMIZERS,
         "precision": PRECISIONS,
         "mode": MODES,

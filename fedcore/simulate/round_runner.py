@@ -220,7 +220,7 @@ class RoundRunner:
     @property
     def _served_state(self) -> Path | None:
         """The server's state, if the strategy serves it to devices."""
-        return self._state if self._spec.strategy.serves_state else None
+        return self._state if self._spec.strategy.family.serves_state else None
 
     def _fold(self, job: JobSpec, number: int, updates: Sequence[UpdateFile]) -> FoldReport:
         before, after = (global_file(self._workdir, number - back) for back in (1, 0))

@@ -17,8 +17,8 @@ from fedcore.spec.options.adapter import LORA_TARGETS, AdapterKind
 from fedcore.spec.options.lowrank import LowRankRule
 from fedcore.spec.options.method import MethodKind
 from fedcore.spec.options.participation import MODES
-from fedcore.spec.options.strategy import FOLDS, STRATEGIES
-from fedcore.spec.options.train import BASES, KERNELS, SCHEDULES
+from fedcore.spec.options.strategy import FoldKind, StrategyKind
+from fedcore.spec.options.train import KERNELS, SCHEDULES, BasePrecision
 from fedcore.spec.reference import document
 from fedcore.spec.staleness import DISCOUNTS
 from tests.compose import FILE, ROOT, services, variables
@@ -211,14 +211,14 @@ def test_the_job_specification_is_what_the_code_declares() -> None:
 @pytest.mark.parametrize(
     "names",
     [
-        STRATEGIES,
+        tuple(StrategyKind),
         tuple(MethodKind),
-        FOLDS,
+        tuple(map(str, FoldKind)),
         tuple(AdapterKind),
         tuple(LowRankRule),
         SCHEDULES,
         KERNELS,
-        BASES,
+        tuple(BasePrecision),
         LORA_TARGETS,
         MODES,
         tuple(DISCOUNTS),

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from fedcore.spec.job import JobSpec, options
-from fedcore.spec.options.strategy import STRATEGIES
+from fedcore.spec.options.strategy import StrategyKind
 from fedcore.spec.parse import parse_spec
 from tests.web import factories
 from webapp.devices.models import Device
@@ -75,7 +75,7 @@ def test_rare_strategies_are_behind_a_fold() -> None:
     usual = fields_by_path(JobSpec().to_dict())
     cards = usual["strategy.name"]
     assert [card.value for card in cards.usual] == ["fedavg", "fedprox", "fedadam"]
-    assert {card.value for card in cards.usual + cards.rare} == set(STRATEGIES)
+    assert {card.value for card in cards.usual + cards.rare} == set(StrategyKind)
     assert all(card.note for card in cards.choices) and not cards.rare_open
     assert fields_by_path({"strategy": {"name": "qfedavg"}})["strategy.name"].rare_open
     path, _, values = usual["strategy.beta1"].only_with.partition("=")

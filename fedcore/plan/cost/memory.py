@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedcore.architecture.sizes import FP32_BYTES
 from fedcore.plan.cost.coefficients import MEMORY_SHARE, RUNTIME_BYTES, WORKSPACE_LAYERS
-from fedcore.plan.cost.workload import QUANTISED, BatchShape, Workload
+from fedcore.plan.cost.workload import BatchShape, Workload
 
 MOMENTS = 2
 
@@ -55,7 +55,7 @@ def memory(
     trained = FP32_BYTES * workload.trained
     # Scratch of the current layer, and the weights that a quantised base dequantises for it.
     workspace = WORKSPACE_LAYERS * workload.number_bytes * max(layer_numbers(workload, batch))
-    if workload.base in QUANTISED:
+    if workload.quantised:
         workspace += FP32_BYTES * workload.sizes.d_model * workload.sizes.d_ff
     parts = {
         "weights": workload.weight_bytes + copies + adapters,

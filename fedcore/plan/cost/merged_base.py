@@ -69,11 +69,9 @@ def _averages_exactly(spec: JobSpec) -> bool:
     add another product.
     """
     options = spec.strategy
-    reweighted = options.clip_update_norm or options.name in ("fednova", "qfedavg")
-    return not reweighted and (options.server_learning_rate == 1 or options.name not in PLAIN_RATE)
-
-
-PLAIN_RATE = ("fedavg", "fedprox")  # their server learning rate scales the product itself
+    reweighted = options.clip_update_norm or options.family.reweights
+    adds_a_product = options.server_learning_rate != 1 and options.family.rate_moves_products
+    return not reweighted and not adds_a_product
 
 
 def _mean(added: float, most: float, rounds: int) -> float:

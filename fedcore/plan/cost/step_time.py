@@ -26,7 +26,7 @@ from fedcore.plan.cost.coefficients import (
 )
 from fedcore.plan.cost.flops import Cost
 from fedcore.plan.cost.memory import layer_numbers
-from fedcore.plan.cost.workload import DECODER_LAYER, QUANTISED, BatchShape, Workload
+from fedcore.plan.cost.workload import DECODER_LAYER, BatchShape, Workload
 
 LAYER = "linear"  # prefix of the measured kernels that are products of a layer
 PHASES = ("load_s", "forward_s", "loss_s", "backward_s", "optimizer_s")
@@ -157,7 +157,7 @@ def _traffic(workload: Workload, batch: BatchShape, parts: int) -> dict[str, flo
     saved = sizes.encoder_layers * encoder + sizes.decoder_layers * decoder
     saved += workload.saved_activations.scores * scores
     forward = parts * (SAVED_PASSES * workload.number_bytes * saved + workload.weight_bytes)
-    if workload.base in QUANTISED:
+    if workload.quantised:
         forward += parts * DEQUANTISE_BYTES * workload.inner
     logits = parts * batch.examples * batch.target * sizes.vocab * FP32_BYTES
     return {

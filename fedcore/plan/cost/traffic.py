@@ -18,7 +18,7 @@ def bytes_down(spec: JobSpec, workload: Workload) -> int:
 
     Growth of later models: ``fedcore.plan.cost.merged_base``.
     """
-    state = PLAIN.payload(workload.served_weights)[1] if spec.strategy.serves_state else 0
+    state = PLAIN.payload(workload.served_weights)[1] if spec.strategy.family.serves_state else 0
     return (spec.wire.step_chain or PLAIN).payload(workload.served_weights)[1] + state
 
 

@@ -20,11 +20,11 @@ from fedcore.plan.cost.step_flops import StepCost
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.ranks import ranks_of
+from fedcore.spec.options.train import BASES, BasePrecision
 from fedcore.spec.overrides import lora_of
 
 # Bytes per weight by precision; int8 and nf4 include their scales (fedcore.model.quantise).
 WEIGHT_BYTES: Mapping[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.01, "nf4": 0.5625}
-QUANTISED = ("int8", "nf4")
 DECODER_LAYER = 1.5  # a decoder layer counts as this many encoder layers
 DEFAULT_DROPOUT = 0.1  # of the checkpoints of the family
 
@@ -79,7 +79,7 @@ class Workload:
         """Fast kernels run on CPUs only; accelerators use the plain ones."""
         kernels = "plain" if accelerator else spec.train.kernels
         lora = lora_of(spec)
-        base = spec.model.base if spec.model.base != "auto" else precision
+        base = precision if spec.model.base_family.follows_training else spec.model.base
         rate = spec.train.dropout
         return cls(
             sizes=sizes,
@@ -99,6 +99,11 @@ class Workload:
     def costs(self) -> AdapterCost:
         """The costs of its kind of adapter."""
         return ADAPTER_COSTS[self.adapter.family.kind]
+
+    @property
+    def quantised(self) -> bool:
+        """Whether frozen matrices are made anew for every product."""
+        return BASES[BasePrecision(self.base)].quantised
 
     @property
     def base_bytes(self) -> float:
@@ -176,7 +181,7 @@ class Workload:
     @cached_property
     def weight_bytes(self) -> float:
         """Bytes of the base in memory; embeddings and head are never quantised."""
-        outside = self.precision if self.base in QUANTISED else self.base
+        outside = self.precision if self.quantised else self.base
         rest = self.parameters - self.inner
         return self.inner * WEIGHT_BYTES[self.base] + rest * WEIGHT_BYTES[outside]
 
@@ -188,11 +193,11 @@ class Workload:
     @property
     def decoder_bytes(self) -> float:
         """Bytes of the base that a pass over the decoder and the head reads."""
-        outside = self.precision if self.base in QUANTISED else self.base
+        outside = self.precision if self.quantised else self.base
         head = self.sizes.vocab * self.sizes.d_model * WEIGHT_BYTES[outside]
         return self._inner[1] * self._read_bytes + head
 
     @property
     def _read_bytes(self) -> float:
         """Bytes of traffic per weight of a matrix, with dequantisation."""
-        return WEIGHT_BYTES[self.base] + (DEQUANTISE_BYTES if self.base in QUANTISED else 0.0)
+        return WEIGHT_BYTES[self.base] + (DEQUANTISE_BYTES if self.quantised else 0.0)

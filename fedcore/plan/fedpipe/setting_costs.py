@@ -50,14 +50,14 @@ def settings(spec: JobSpec, precision: str, timed: bool) -> list[Setting]:
     only with a fixed number of local steps: otherwise smaller batches save no time, and processing
     fewer examples at a time saves as much memory.
     """
-    bases = [spec.model.base] if spec.model.base != "auto" else [*BASES]
+    bases = [*BASES] if spec.model.base_family.follows_training else [spec.model.base]
     if precision == "bf16" and "bf16" in bases and len(bases) > 1:
         bases.remove("bf16")
     halve_batches = timed and spec.train.local_steps > 0
     batch_sizes = [*_halvings(spec.train.batch_size)] if halve_batches else [spec.train.batch_size]
     choices = []
     for base in bases:
-        base_quality = 1000 if spec.model.base != "auto" else BASES[base]
+        base_quality = BASES[base] if spec.model.base_family.follows_training else 1000
         for batch in batch_sizes:
             halved = round(math.log2(spec.train.batch_size / batch))
             quality = round(base_quality * (HALF_BATCH / 1000) ** halved)

@@ -1,24 +1,171 @@
-"""The options that say how a round's updates become the next model."""
+"""How a round's updates become the next model: the group ``strategy`` of a specification.
+
+``STRATEGIES`` says of each strategy what a specification, a form and the planner need to know; its
+arithmetic is in ``fedcore.aggregation.strategies``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from fedcore.spec.checks import number, one_of, option
 
-ADAPTIVE = ("fedadam", "fedadamw", "fedyogi", "fedadagrad")
-STATEFUL = ("fedavgm", *ADAPTIVE)  # keep a moment for every coordinate of the model
-REWEIGHTING = ("fednova", "qfedavg")  # give updates other shares than their numbers of examples
-STRATEGIES = ("fedavg", "fedavgm", "fedprox", *ADAPTIVE, *REWEIGHTING, "scaffold")
-FOLDS = ("mean", "median", "trimmed_mean")
+
+class StrategyKind(StrEnum):
+    FEDAVG = "fedavg"
+    FEDAVGM = "fedavgm"
+    FEDPROX = "fedprox"
+    FEDADAM = "fedadam"
+    FEDADAMW = "fedadamw"
+    FEDYOGI = "fedyogi"
+    FEDADAGRAD = "fedadagrad"
+    FEDNOVA = "fednova"
+    QFEDAVG = "qfedavg"
+    SCAFFOLD = "scaffold"
+
+
+class FoldKind(StrEnum):
+    MEAN = "mean"
+    MEDIAN = "median"
+    TRIMMED_MEAN = "trimmed_mean"
+
+
+@dataclass(frozen=True)
+class StrategyFamily:
+    """What is true of one strategy.
+
+    ``options``: those of the group ``strategy`` that only some strategies read. ``usual``: the form
+    shows it at once. ``keeps_moments``: the server keeps a moment for every coordinate.
+    ``reweights``: updates get other shares than their numbers of examples. ``measures_loss``:
+    devices report the loss of the model they received. ``serves_state``: devices receive the
+    server's state beside the model. ``rate_moves_products``: the server's rate moves the product of
+    averaged LoRA factors itself.
+    """
+
+    kind: StrategyKind
+    label: str
+    note: str
+    options: tuple[str, ...] = ()
+    usual: bool = False
+    keeps_moments: bool = False
+    reweights: bool = False
+    measures_loss: bool = False
+    serves_state: bool = False
+    rate_moves_products: bool = False
+
+    @property
+    def remembers_coordinates(self) -> bool:
+        """Whether a number of every coordinate is kept from round to round."""
+        return self.keeps_moments or self.serves_state
+
+    @property
+    def needs_the_mean(self) -> bool:
+        """Whether only a mean honours the shares that it gives the updates."""
+        return self.reweights or self.serves_state
+
+
+STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
+    row.kind: row
+    for row in (
+        StrategyFamily(
+            StrategyKind.FEDAVG,
+            "FedAvg",
+            "Average the updates by number of examples. Start here.",
+            usual=True,
+            rate_moves_products=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDAVGM,
+            "FedAvgM",
+            "Average with momentum: steadier where rounds disagree.",
+            options=("beta1",),
+            keeps_moments=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDPROX,
+            "FedProx",
+            "Hold devices near the global model; for very different data.",
+            options=("proximal_mu",),
+            usual=True,
+            rate_moves_products=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDADAM,
+            "FedAdam",
+            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
+            options=(
+                "beta1",
+                "beta2",
+                "tau",
+            ),
+            usual=True,
+            keeps_moments=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDADAMW,
+            "FedAdamW",
+            "FedAdam that also pulls every weight towards zero.",
+            options=(
+                "beta1",
+                "beta2",
+                "tau",
+                "server_weight_decay",
+            ),
+            keeps_moments=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDYOGI,
+            "FedYogi",
+            "FedAdam whose steps grow back slowly; for sparse gradients.",
+            options=(
+                "beta1",
+                "beta2",
+                "tau",
+            ),
+            keeps_moments=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDADAGRAD,
+            "FedAdagrad",
+            "Steps that only ever shrink, each weight at its own pace.",
+            options=(
+                "beta1",
+                "tau",
+            ),
+            keeps_moments=True,
+        ),
+        StrategyFamily(
+            StrategyKind.FEDNOVA,
+            "FedNova",
+            "Count updates by step, where devices take unlike numbers of them.",
+            reweights=True,
+        ),
+        StrategyFamily(
+            StrategyKind.QFEDAVG,
+            "q-FedAvg",
+            "Listen more to devices the model serves badly.",
+            options=("fairness_q",),
+            reweights=True,
+            measures_loss=True,
+        ),
+        StrategyFamily(
+            StrategyKind.SCAFFOLD,
+            "SCAFFOLD",
+            "Correct each device's drift. Needs SGD and a number of steps.",
+            serves_state=True,
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
 class StrategySpec:
-    name: str = option("fedavg", one_of(*STRATEGIES), "Strategy")
+    name: str = option("fedavg", one_of(*map(str, StrategyKind)), "Strategy")
     fold: str = option(
         "mean",
-        one_of(*FOLDS),
+        one_of(*map(str, FoldKind)),
         "Fold",
         "median and trimmed mean withstand broken devices, and ignore example counts",
         True,
@@ -48,11 +195,11 @@ class StrategySpec:
     )
 
     @property
-    def serves_state(self) -> bool:
-        """Whether devices receive the server's state beside the model."""
-        return self.name == "scaffold"
+    def family(self) -> StrategyFamily:
+        """What is true of the strategy."""
+        return STRATEGIES[StrategyKind(self.name)]
 
     @property
-    def measures_loss(self) -> bool:
-        """Whether devices tell the loss of the model they received."""
-        return self.name == "qfedavg"
+    def takes_the_mean(self) -> bool:
+        """Whether updates are averaged by their shares."""
+        return FoldKind(self.fold) is FoldKind.MEAN

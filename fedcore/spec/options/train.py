@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from fedcore.spec.checks import boolean, integer, number, one_of, option, text
 
 PRECISIONS = ("auto", "fp32", "bf16")
-BASES = ("auto", "fp32", "bf16", "int8", "nf4")
-QUANTISED = ("int8", "nf4")
 SCHEDULES = ("constant", "linear", "cosine")
 KERNELS = ("fast", "plain")
 BATCHINGS = ("random", "length")
 OPTIMIZERS = ("adamw", "sgd")
+
+
+class BasePrecision(StrEnum):
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
+@dataclass(frozen=True)
+class BaseFamily:
+    """How frozen weights are kept.
+
+    ``quantised``: in fewer bytes than any precision that trains, so the weights cannot train and
+    cannot take in small changes. ``follows_training``: in the precision of training.
+    """
+
+    base: BasePrecision
+    quantised: bool = False
+    follows_training: bool = False
+
+
+BASES: Mapping[BasePrecision, BaseFamily] = {
+    row.base: row
+    for row in (
+        BaseFamily(BasePrecision.AUTO, follows_training=True),
+        BaseFamily(BasePrecision.FP32),
+        BaseFamily(BasePrecision.BF16),
+        BaseFamily(BasePrecision.INT8, quantised=True),
+        BaseFamily(BasePrecision.NF4, quantised=True),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -25,11 +58,16 @@ class ModelSpec:
     )
     base: str = option(
         "auto",
-        one_of(*BASES),
+        one_of(*map(str, BasePrecision)),
         "Frozen weights kept as",
         "LoRA only; auto: the precision of training; int8 and nf4 save memory",
         True,
     )
+
+    @property
+    def base_family(self) -> BaseFamily:
+        """What is true of how frozen weights are kept."""
+        return BASES[BasePrecision(self.base)]
 
 
 @dataclass(frozen=True)

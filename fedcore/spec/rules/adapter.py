@@ -35,7 +35,7 @@ def _lora_only(spec: JobSpec) -> list[Fault]:
 
 
 def _merging_needs_a_base(spec: JobSpec) -> list[Fault]:
-    if spec.adapter.averaging.merges_into_base and spec.model.base in ("int8", "nf4"):
+    if spec.adapter.averaging.merges_into_base and spec.model.base_family.quantised:
         message = (
             f"cannot take in what {spec.adapter.aggregation} folds into the base each round: "
             f"{spec.model.base} would round it away; take bf16 or fp32, or flexlora"
@@ -58,7 +58,7 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
     if spec.adapter.averaging.refactors and spec.wire.top_k < 1:
         message = f"must be 1 with {rule}: what is left out fits no later update of its factors"
         faults.append(Fault("wire.top_k", message))
-    if spec.strategy.fold != "mean":
+    if not spec.strategy.takes_the_mean:
         message = f"must be mean with {rule}: it averages products"
         faults.append(Fault("strategy.fold", message))
     return faults
@@ -73,7 +73,7 @@ def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
     if sizes is not None and spec.adapter.last_layers > sizes.decoder_layers:
         message = f"is more than the decoder has ({sizes.decoder_layers}); lower it"
         faults.append(Fault("adapter.last_layers", message))
-    if spec.model.base in ("int8", "nf4"):
+    if spec.model.base_family.quantised:
         message = f"must be auto, bf16 or fp32 with layers: {spec.model.base} weights cannot train"
         faults.append(Fault("model.base", message))
     return faults

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
-from fedcore.spec.options.strategy import REWEIGHTING, STATEFUL
 
 
 def _coordinates_must_stay(spec: JobSpec) -> list[Fault]:
     rule, name = spec.adapter.aggregation, spec.strategy.name
     if not spec.adapter.averaging.refactors:
         return []
-    if name in STATEFUL or name == "scaffold":
+    if spec.strategy.family.remembers_coordinates:
         message = (
             f"{name} remembers a number for every coordinate, and {rule} gives the factors new "
             "coordinates each round; take fedavg or fedprox, or average by fedit, ffa or fedex"
@@ -24,14 +23,14 @@ def _coordinates_must_stay(spec: JobSpec) -> list[Fault]:
 
 def _shares_need_a_mean(spec: JobSpec) -> list[Fault]:
     name, fold = spec.strategy.name, spec.strategy.fold
-    if name in (*REWEIGHTING, "scaffold") and fold != "mean":
+    if spec.strategy.family.needs_the_mean and not spec.strategy.takes_the_mean:
         message = f"{fold} ignores the shares that {name} gives the updates; take mean"
         return [Fault("strategy.fold", message)]
     return []
 
 
 def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
-    if spec.strategy.name != "scaffold":
+    if not spec.strategy.family.serves_state:
         return []
     train, faults = spec.train, []
     if train.optimizer != "sgd":
@@ -54,7 +53,7 @@ def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
 
 def _controls_need_whole_updates(spec: JobSpec) -> list[Fault]:
     """The server finds its control variate from what it averages."""
-    if spec.strategy.name != "scaffold":
+    if not spec.strategy.family.serves_state:
         return []
     faults = []
     if spec.participation.buffered:

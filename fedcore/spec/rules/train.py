@@ -17,7 +17,7 @@ def _warmup_fits(spec: JobSpec) -> list[Fault]:
 
 
 def _full_keeps_every_weight(spec: JobSpec) -> list[Fault]:
-    if not spec.adapter.family.freezes_base and spec.model.base != "auto":
+    if not spec.adapter.family.freezes_base and not spec.model.base_family.follows_training:
         message = "is about frozen weights, but with full training none is; leave it at auto"
         return [Fault("model.base", message)]
     return []

@@ -8,7 +8,6 @@ from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.options.method import METHOD_PATH
-from fedcore.spec.options.strategy import REWEIGHTING
 from fedcore.topology import entry_faults
 
 
@@ -24,10 +23,10 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
     if spec.participation.buffered:
         message = "must be synchronous with a tree: a cluster's updates must come from one model"
         faults.append(Fault("participation.mode", message))
-    if strategy.fold != "mean":
+    if not strategy.takes_the_mean:
         message = f"must be mean with a tree: {strategy.fold} has to see every update"
         faults.append(Fault("strategy.fold", message))
-    if strategy.name in REWEIGHTING:
+    if strategy.family.reweights:
         message = f"{strategy.name} weighs each update apart, which a tree hides; take another"
         faults.append(Fault("strategy.name", message))
     if spec.adapter.averaging.needs_products:

@@ -26,7 +26,7 @@ from fedcore.aggregation.strategies import STRATEGIES as TABLE
 from fedcore.aggregation.strategies import build
 from fedcore.errors import FoldError
 from fedcore.methods.objectives import OBJECTIVES
-from fedcore.spec.options.strategy import FOLDS, STATEFUL, STRATEGIES
+from fedcore.spec.options.strategy import STRATEGIES, FoldKind, StrategyKind
 from fedcore.wire.frame import FrameReader
 from tests.fedcore.aggregation.strategies import SHAPES, A, B, Server, job, noise, zeros
 
@@ -35,12 +35,12 @@ AVERAGING = ("fedavg", "fedprox", "fedavgm", "fednova", "scaffold")
 
 
 def test_the_table_is_complete() -> None:
-    assert set(TABLE) == set(STRATEGIES)
+    assert set(TABLE) == set(StrategyKind)
     assert {recipe.objective for recipe in TABLE.values()} == set(OBJECTIVES)
-    assert set(FOLD_TABLE) == set(FOLDS)
+    assert set(FOLD_TABLE) == set(FoldKind)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", list(map(str, StrategyKind)))
 class TestLaws:
     def test_zero_deltas_change_nothing(self, name: str, tmp_path: Path) -> None:
         server = Server(tmp_path, job(name, server_weight_decay=0.0))
@@ -111,7 +111,7 @@ class TestLaws:
         server.fold([(noise(1), 1, 0)])
         assert server.state is not None
         kept = bool(FrameReader(server.state).header.tensors)
-        assert kept == (name in (*STATEFUL, "scaffold"))
+        assert kept == STRATEGIES[StrategyKind(name)].remembers_coordinates
 
     def test_shards_give_the_same_bytes(self, name: str, tmp_path: Path) -> None:
         """The second round, so that there is a state; devices differ in all that they tell."""

@@ -10,7 +10,7 @@ import pytest
 
 from fedcore.errors import SpecError
 from fedcore.simulate.__main__ import main
-from fedcore.spec.options.strategy import STRATEGIES
+from fedcore.spec.options.strategy import StrategyKind
 from fedcore.spec.parse import parse_spec
 from tests.fedcore.conftest import sentences, write_jsonl
 
@@ -44,7 +44,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     folder = tmp_path_factory.mktemp("runs")
     data = write_jsonl(folder / "rows.jsonl", sentences(1, 48))
     found = {}
-    for name in STRATEGIES:
+    for name in map(str, StrategyKind):
         out = folder / f"{name}.json"
         words = [
             "--model", str(tiny), "--data", str(data), "--rounds", "2", "--local-steps", "2",
@@ -70,7 +70,7 @@ def test_all_run_and_each_learns_something_else(models: dict[str, list[str]]) ->
     assert all(len(set(shas)) == 3 for shas in models.values()), "each round changes the model"
     assert models["fednova"] == models["fedavg"], "where all take equally many steps"
     others = {shas[2] for name, shas in models.items() if name != "fednova"}
-    assert len(others) == len(STRATEGIES) - 1, "no other two are the same"
+    assert len(others) == len(StrategyKind) - 1, "no other two are the same"
 
 
 SCAFFOLD: dict[str, Any] = {

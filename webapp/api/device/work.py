@@ -87,7 +87,7 @@ def _accept_answer(assignment: Assignment) -> AcceptAnswer:
 def server_state(assignment: Assignment) -> Artefact | None:
     """The strategy's state before the round, if the strategy sends it to training devices."""
     job = assignment.round.job
-    if assignment.task != Task.TRAIN.value or not job.job_spec.strategy.serves_state:
+    if assignment.task != Task.TRAIN.value or not job.job_spec.strategy.family.serves_state:
         return None
     return state_before(assignment.round)
 

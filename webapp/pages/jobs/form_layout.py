@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcore.spec.options.adapter import ADAPTERS, KIND_PATH
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.options.method import METHOD_PATH, METHODS, OF_METHOD
-from fedcore.spec.options.strategy import ADAPTIVE
+from fedcore.spec.options.strategy import STRATEGIES
 
 # Options that differ by device, and the rules that average adapters of unlike ranks.
 PER_DEVICE = ("ranks", "alphas", "modules")
@@ -60,21 +60,7 @@ FIRST = (
 
 # Options shown as cards: label and note of each choice.
 CARDS: dict[str, dict[str, tuple[str, str]]] = {
-    "strategy.name": {
-        "fedavg": ("FedAvg", "Average the updates by number of examples. Start here."),
-        "fedprox": ("FedProx", "Hold devices near the global model; for very different data."),
-        "fedadam": (
-            "FedAdam",
-            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
-        ),
-        "fedavgm": ("FedAvgM", "Average with momentum: steadier where rounds disagree."),
-        "fedadamw": ("FedAdamW", "FedAdam that also pulls every weight towards zero."),
-        "fedyogi": ("FedYogi", "FedAdam whose steps grow back slowly; for sparse gradients."),
-        "fedadagrad": ("FedAdagrad", "Steps that only ever shrink, each weight at its own pace."),
-        "fednova": ("FedNova", "Count updates by step, where devices take unlike numbers of them."),
-        "qfedavg": ("q-FedAvg", "Listen more to devices the model serves badly."),
-        "scaffold": ("SCAFFOLD", "Correct each device's drift. Needs SGD and a number of steps."),
-    },
+    "strategy.name": {str(name): (row.label, row.note) for name, row in STRATEGIES.items()},
     "adapter.aggregation": {
         str(name): (row.label, row.note) for name, row in LOW_RANK_RULES.items()
     },
@@ -89,7 +75,14 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
     KIND_PATH: {str(name): (row.label, row.note) for name, row in ADAPTERS.items()},
 }
 # Cards shown at once, where there are many; the others are behind a fold.
-USUAL = {"strategy.name": ("fedavg", "fedprox", "fedadam")}
+USUAL = {"strategy.name": tuple(str(kind) for kind, row in STRATEGIES.items() if row.usual)}
+STRATEGY_OPTIONS = {
+    f"strategy.{name}": (
+        "strategy.name",
+        *(str(kind) for kind, row in STRATEGIES.items() if name in row.options),
+    )
+    for name in dict.fromkeys(name for row in STRATEGIES.values() for name in row.options)
+}
 # Options that apply only while another option has one of the values after it.
 ONLY_WITH: dict[str, tuple[str, ...]] = {
     **{
@@ -98,12 +91,7 @@ ONLY_WITH: dict[str, tuple[str, ...]] = {
         for name in row.options
     },
     **{f"adapter.{name}": ("adapter.aggregation", *REFACTORING) for name in PER_DEVICE},
-    "strategy.beta1": ("strategy.name", "fedavgm", *ADAPTIVE),
-    "strategy.beta2": ("strategy.name", "fedadam", "fedadamw", "fedyogi"),
-    "strategy.tau": ("strategy.name", *ADAPTIVE),
-    "strategy.server_weight_decay": ("strategy.name", "fedadamw"),
-    "strategy.proximal_mu": ("strategy.name", "fedprox"),
-    "strategy.fairness_q": ("strategy.name", "qfedavg"),
+    **STRATEGY_OPTIONS,
     "strategy.trim": ("strategy.fold", "trimmed_mean"),
     "participation.buffer_size": ("participation.mode", "buffered"),
     "participation.max_staleness": ("participation.mode", "buffered"),

@@ -6,6 +6,7 @@ from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AdapterSpec
 from fedcore.spec.options.distill import INSTEAD, PACKAGED_BRIDGE
+from fedcore.spec.options.strategy import StrategySpec
 from fedcore.spec.options.wire import WireSpec
 from fedcore.spec.rules.contract import Rules
 from fedcore.topology import parents_of, star_faults
@@ -53,7 +54,7 @@ def _nothing_is_averaged(spec: JobSpec) -> list[Fault]:
     if spec.participation.fraction < 1:
         message = "must be 1: a device keeps its own model, which nobody else trains meanwhile"
         faults.append(Fault("participation.fraction", message))
-    if spec.strategy.name != "fedavg":
+    if spec.strategy.name != StrategySpec().name:
         message = f"{spec.strategy.name} is about updates, and no update travels; take fedavg"
         faults.append(Fault("strategy.name", message))
     plain = adapter.aggregation == AdapterSpec().aggregation and not adapter.mixed

@@ -47,7 +47,7 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     if spec.participation.buffered:
         message = "must be synchronous with pfit: its anchor is the model that all started from"
         faults.append(Fault("participation.mode", message))
-    if spec.strategy.measures_loss:
+    if spec.strategy.family.measures_loss:
         message = f"{spec.strategy.name} weighs by a loss that pfit does not minimise; take another"
         faults.append(Fault("strategy.name", message))
     if spec.train.checkpointing:

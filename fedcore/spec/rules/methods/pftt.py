@@ -28,7 +28,7 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
             "each keeps"
         )
         faults.append(Fault(KIND_PATH, message))
-    if spec.strategy.name == "scaffold":
+    if spec.strategy.family.serves_state:
         message = (
             "scaffold finds a device's gradient from how far all that trains moved, and with pftt "
             "a part of it is the device's own and has no gradient on the server; take fedavg or "
