@@ -101,7 +101,7 @@ def by_dense(parts: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor,
 def by_factors(parts: Sequence[tuple[Tensor, Tensor]], rank: int) -> tuple[Tensor, Tensor]:
     """The same by the fold's method: fp64 inside, fp32 output."""
     served = spectrum(total([Product.of(b, a) for b, a in parts]), rank).cut(rank)
-    return served.left.float(), served.right.float()
+    return served.up.float(), served.down.float()
 
 
 def _best(work: Callable[[], T], repeat: int) -> tuple[float, T]:

@@ -1,4 +1,4 @@
-"""A frame of fp32 rows that is written in any order, hashed while its pages are warm."""
+"""Write a frame of fp32 rows in any order, hashed while its pages are in the cache."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FP32_BYTES = 4
 class FlatWriter:
     """Write the numbers of a frame's fp32 tensors, sorted by name, as one row.
 
-    ``put`` may come from several threads and in any order; whoever finds that the row goes on where
-    the hash stands carries the hash on. The file appears under its name only when complete, and is
+    ``put`` may be called from several threads and in any order; a call that fills the gap after the
+    hashed part continues the hash. The file appears under its name only when complete, and is
     removed on any exception inside the ``with`` block.
     """
 
@@ -48,28 +48,26 @@ class FlatWriter:
         position = len(self._head) + start * FP32_BYTES
         self._write(data, position)
         self._written[position] = position + len(data)
-        self._hash_on()
+        self._continue_hash()
 
     def _write(self, data: bytes | memoryview, position: int) -> None:
-        left = memoryview(data)
-        while left:
-            written = os.pwrite(self._file, left, position)
-            left, position = left[written:], position + written
+        remaining = memoryview(data)
+        while remaining:
+            written = os.pwrite(self._file, remaining, position)
+            remaining, position = remaining[written:], position + written
 
-    def _hash_on(self) -> None:
-        """Hash all that follows the hash without a gap, unless another thread is at it."""
+    def _continue_hash(self) -> None:
+        """Hash all that follows the hashed part without a gap, unless another thread does."""
         while self._hashed in self._written and self._hashing.acquire(blocking=False):
             try:
                 while (stop := self._written.pop(self._hashed, None)) is not None:
-                    self._hash_to(stop)
+                    while self._hashed < stop:
+                        count = min(HASHED_BYTES, stop - self._hashed)
+                        piece = os.pread(self._file, count, self._hashed)
+                        self._digest.update(piece)
+                        self._hashed += len(piece)
             finally:
                 self._hashing.release()
-
-    def _hash_to(self, stop: int) -> None:
-        while self._hashed < stop:
-            piece = os.pread(self._file, min(HASHED_BYTES, stop - self._hashed), self._hashed)
-            self._digest.update(piece)
-            self._hashed += len(piece)
 
     def __exit__(
         self,
@@ -79,15 +77,12 @@ class FlatWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                self._continue_hash()
+                if self._written or self._hashed != os.fstat(self._file).st_size:
+                    raise ValueError("the row has gaps: not every number was written")
+                os.fsync(self._file)
+                self.info = FrameInfo(self._digest.hexdigest(), self._hashed)
+                self._part.replace(self._path)
         finally:
             os.close(self._file)
             self._part.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        self._hash_on()
-        if self._written or self._hashed != os.fstat(self._file).st_size:
-            raise ValueError("the row has gaps: not every number was written")
-        os.fsync(self._file)
-        self.info = FrameInfo(self._digest.hexdigest(), self._hashed)
-        self._part.replace(self._path)

@@ -1,9 +1,9 @@
-"""Folds by order statistics: coordinate-wise median and trimmed mean (Yin et al. 2018, 1803.01498).
+"""Order statistics: coordinate-wise median and trimmed mean (Yin et al. 2018, arXiv 1803.01498).
 
-The few rows of a small fleet are sorted against each other by a network of comparators (Batcher
-1968; Knuth 5.2.2, algorithm M): each is one minimum and one maximum of whole rows, so a core's
-vector unit sorts many coordinates at once. Its comparators grow faster than a sort's, so many rows
-are sorted coordinate by coordinate. Memory holds one block of each update.
+The rows of a small fleet are sorted by a network of comparators (Batcher 1968; Knuth 5.2.2,
+algorithm M). Each comparator is one minimum and one maximum of whole rows, so a core's vector unit
+sorts many coordinates at once. A network grows faster than a sort, so many rows are sorted
+coordinate by coordinate. Memory holds one block of each update.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ CACHED_ELEMENTS = 1 << 18  # of all rows together while they are sorted: 1 MiB, 
 
 @lru_cache(maxsize=32)
 def network(count: int, first: int, last: int) -> Comparators:
-    """Comparators (i, j) that bring the ranks ``first`` to ``last`` of ``count`` rows in place."""
-    wanted = set(range(first, last + 1))
+    """Comparators (i, j) that put the ranks ``first`` to ``last`` of ``count`` rows in place."""
+    lines = set(range(first, last + 1))
     needed = []
     for low, high in reversed(_batcher(count)):
-        if low in wanted or high in wanted:
-            wanted |= {low, high}
+        if low in lines or high in lines:
+            lines |= {low, high}
             needed.append((low, high))
     return tuple(reversed(needed))
 
 
 def _batcher(count: int) -> list[tuple[int, int]]:
     """Merge exchange for any count (Knuth, volume 3, 5.2.2, algorithm M)."""
-    found = []
+    comparators = []
     top = 1 << max(0, (count - 1).bit_length() - 1)
     p = top
     while p:
         q, r, d = top, 0, p
         while True:
-            found += [(i, i + d) for i in range(count - d) if i & p == r]
+            comparators += [(i, i + d) for i in range(count - d) if i & p == r]
             if q == p:
                 break
             d, q, r = q - p, q >> 1, p
         p >>= 1
-    return found
+    return comparators
 
 
 def mean_of_ranks(rows: Sequence[Tensor], cut: int, out: Tensor) -> None:
-    """Fill ``out`` with the mean of each coordinate's values but the ``cut`` lowest and highest.
+    """Fill ``out`` with each coordinate's mean without its ``cut`` lowest and highest values.
 
     Elementwise in a fixed order, so neither blocks nor threads can change a bit of it.
     """
@@ -57,11 +57,11 @@ def mean_of_ranks(rows: Sequence[Tensor], cut: int, out: Tensor) -> None:
     ranked = _by_network if len(rows) <= NETWORK_ROWS else _by_sorting
     for start in range(0, out.numel(), step):
         stop = min(start + step, out.numel())
-        _mean(ranked([row[start:stop] for row in rows], cut), out[start:stop])
+        _mean_of_sorted(ranked([row[start:stop] for row in rows], cut), out[start:stop])
 
 
 def _by_network(rows: Sequence[Tensor], cut: int) -> Sequence[Tensor]:
-    """All rows but the ``cut`` lowest and highest, as sorted lines."""
+    """Sorted lines without the ``cut`` lowest and highest."""
     lines = [row.clone() for row in rows]
     spare = torch.empty_like(lines[0])
     for low, high in network(len(rows), cut, len(rows) - 1 - cut):
@@ -78,8 +78,8 @@ def _by_sorting(rows: Sequence[Tensor], cut: int) -> Sequence[Tensor]:
     return list(torch.from_numpy(lines))
 
 
-def _mean(lines: Sequence[Tensor], out: Tensor) -> None:
-    """Rounding may not leave the lowest and highest; adding 0 makes one of -0 and 0."""
+def _mean_of_sorted(lines: Sequence[Tensor], out: Tensor) -> None:
+    """Clamped, as rounding may not pass the lowest and highest; adding 0 turns -0 into 0."""
     share = 1 / len(lines)
     torch.mul(lines[0], share, out=out)
     for line in lines[1:]:

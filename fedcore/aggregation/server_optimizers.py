@@ -1,7 +1,7 @@
-"""Server optimizers: the mean delta of a round in, the step to add to the global weights out.
+"""Server optimizers: from the mean delta of a round to the step on the global weights.
 
-The mean delta stands where a gradient's negative stands (Reddi et al. 2020, arXiv 2003.00295). All
-work coordinate by coordinate on one block at a time.
+The mean delta takes the place of the negative gradient (Reddi et al. 2020, arXiv 2003.00295). All
+optimizers work coordinate by coordinate on one block at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def server_momentum(rate: float, momentum: float) -> ServerOptimizer:
     return ServerOptimizer("momentum", {"v": 0.0}, run)
 
 
-CONTROLS = "controls"  # the stage of SCAFFOLD, whose moment devices read
+CONTROLS = "controls"  # SCAFFOLD's optimizer, whose moment devices receive
 
 
 def server_controls(rate: float, share: float, path: float) -> ServerOptimizer:

@@ -1,4 +1,4 @@
-"""Strategies that give updates other shares than their numbers of examples."""
+"""Reweighting: strategies that weight updates by more than their numbers of examples."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What may be known of an update before its tensors are seen.
+    """What is known of an update without its tensors.
 
-    ``norm`` (Frobenius), its share of the weight (sum 1), the optimizer steps its device took, and
-    the loss of the model the device received on its training data; 0 steps and None: not told.
+    ``norm`` (Frobenius), ``share`` of the weight (sum 1), the optimizer ``steps`` of its device (0:
+    not reported), and the loss of the received model on the device's training data (None: not
+    reported).
     """
 
     norm: float
@@ -31,10 +32,10 @@ def _no_fault(item: UpdateStats) -> str:
 
 @dataclass(frozen=True)
 class Reweighting:
-    """What each update is multiplied with beside its share, found from what is known of all.
+    """Factors on the updates beside their shares, computed from the stats of all.
 
-    ``factors`` is given updates whose share is above 0 and of which ``fault`` (why an update cannot
-    be weighed, else '') finds nothing. ``needs_norms``: every update is then read twice.
+    ``factors`` gets the updates whose share is above 0. ``fault`` says why an update cannot be
+    reweighted, or ''. With ``needs_norms`` every update is read twice.
     """
 
     name: str
@@ -51,7 +52,7 @@ def _normalised(stats: Sequence[UpdateStats]) -> list[float]:
 def _without_steps(item: UpdateStats) -> str:
     if item.steps >= 1:
         return ""
-    return "FedNova needs its number of local steps, and it tells none; update the device's agent"
+    return "FedNova needs its number of local steps, and it has none; update the device's agent"
 
 
 # FedNova (Wang et al. 2020, arXiv 2007.07481) for local SGD at a constant rate: each update counts
@@ -70,13 +71,13 @@ def fair(q: float, local_rate: float) -> Reweighting:
 
     def factors(stats: Sequence[UpdateStats]) -> list[float]:
         losses = [item.loss_before or 0.0 for item in stats]
-        say = [(loss / max(losses)) ** q for loss in losses]
-        brake = [
+        loss_weights = [(loss / max(losses)) ** q for loss in losses]
+        denominators = [
             1 + q * item.norm * item.norm / local_rate / loss
             for loss, item in zip(losses, stats, strict=True)
         ]
-        total = math.fsum(one * two for one, two in zip(say, brake, strict=True))
-        return [one / total / item.share for one, item in zip(say, stats, strict=True)]
+        total = math.fsum(one * two for one, two in zip(loss_weights, denominators, strict=True))
+        return [one / total / item.share for one, item in zip(loss_weights, stats, strict=True)]
 
     return Reweighting("fair", factors, _without_loss, needs_norms=True)
 
@@ -85,6 +86,6 @@ def _without_loss(item: UpdateStats) -> str:
     if item.loss_before is not None and LOSSES[0] <= item.loss_before <= LOSSES[1]:
         return ""
     return (
-        f"q-FedAvg needs its loss before training, above 0, and it tells {item.loss_before}; "
+        f"q-FedAvg needs its loss before training, above 0, and it reports {item.loss_before}; "
         "update the device's agent, or look at its data"
     )

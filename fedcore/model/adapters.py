@@ -13,13 +13,13 @@ from fedcore.model.parameters import Named, copy_into
 from fedcore.spec.options.adapter import AdapterKind, AdapterSpec
 
 
-def attach(base: Base, adapter: AdapterSpec, seed: int, own: AdapterSpec | None = None) -> Any:
+def attach(base: Base, adapter: AdapterSpec, seed: int, personal: AdapterSpec | None = None) -> Any:
     """Make the base trainable in place and return the model to train.
 
-    Adapters are fp32 beside a frozen base. ``own``: a LoRA that the device trains beside them and
-    keeps, where the kind takes one.
+    Adapters are fp32 beside a frozen base. ``personal``: a LoRA that the device trains beside them
+    and does not share, where the kind takes one.
     """
-    return ADAPTER_MODELS[adapter.family.kind].attach(base, adapter, seed, own)
+    return ADAPTER_MODELS[adapter.family.kind].attach(base, adapter, seed, personal)
 
 
 def detach(model: Any) -> Any:

@@ -11,7 +11,7 @@ from fedcore.export.contract import BASE_CHANGED
 from fedcore.export.table import EXPORTS
 from fedcore.model.kinds.table import ADAPTER_MODELS
 from fedcore.model.load import fingerprint, resolve
-from fedcore.model.weights import ModelSource, WeightFiles
+from fedcore.model.weights import WeightFiles
 from fedcore.spec.job import JobSpec
 from fedcore.wire.frame import FrameReader, FrameWriter
 
@@ -54,18 +54,14 @@ def export_merged(spec: JobSpec, global_path: Path | str, out_dir: Path | str) -
         )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    _copy_the_rest(source, out)
+    for path in sorted(source.folder.iterdir()):
+        if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
+            shutil.copyfile(path, out / path.name)
+    text = json.dumps({**source.config, "dtype": "float32"}, indent=2, sort_keys=True)
+    (out / "config.json").write_text(text + "\n", "utf-8")
     files = WeightFiles(source.folder)
     layout = {name: ("F32", files.shape(name)) for name in files.names}
     with FrameWriter(out / "model.safetensors", layout, {}) as writer:
         for name in writer.order:
             writer.write(name, ADAPTER_MODELS[kind].merged(spec, name, files, tuned))
     return out
-
-
-def _copy_the_rest(source: ModelSource, out: Path) -> None:
-    for path in sorted(source.folder.iterdir()):
-        if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
-            shutil.copyfile(path, out / path.name)
-    text = json.dumps({**source.config, "dtype": "float32"}, indent=2, sort_keys=True)
-    (out / "config.json").write_text(text + "\n", "utf-8")

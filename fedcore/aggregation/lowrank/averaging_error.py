@@ -75,14 +75,14 @@ def aggregation_error(weights: Mapping[str, Tensor], deltas: Deltas) -> float | 
             ]
             mean_a = torch.stack([share * a for share, _, a in factors]).sum(0)
             mean_b = torch.stack([share * b for share, b, _ in factors]).sum(0)
-            left = torch.cat([share * b for share, b, _ in factors], 1)
-            right = torch.cat([a for _, _, a in factors], 0)
-            size += _squared_norm(left, right)
+            up = torch.cat([share * b for share, b, _ in factors], 1)
+            down = torch.cat([a for _, _, a in factors], 0)
+            size += _squared_norm(up, down)
             bound += sum(share * float(b.norm() * a.norm()) for share, b, a in factors) ** 2
-            error += _squared_norm(torch.cat([mean_b, -left], 1), torch.cat([mean_a, right], 0))
+            error += _squared_norm(torch.cat([mean_b, -up], 1), torch.cat([mean_a, down], 0))
     return relative_error(error, size, bound)
 
 
-def _squared_norm(left: Tensor, right: Tensor) -> float:
-    """|left @ right|^2 without forming the product, from the Gram matrices of both."""
-    return float(((left.T @ left) * (right @ right.T)).sum())
+def _squared_norm(up: Tensor, down: Tensor) -> float:
+    """|up @ down|^2 without forming the product, from the Gram matrices of both."""
+    return float(((up.T @ up) * (down @ down.T)).sum())

@@ -58,8 +58,8 @@ class _NextAdapter:
         self.tensors[matrix.b], self.tensors[matrix.a] = served.b, served.a
         if served.merged.rank:
             up, down = matrix.merged
-            self.tensors[up] = served.merged.left.float()
-            self.tensors[down] = served.merged.right.float()
+            self.tensors[up] = served.merged.up.float()
+            self.tensors[down] = served.merged.down.float()
 
     @property
     def error(self) -> float | None:
@@ -130,7 +130,7 @@ def average_with_residual(task: FoldTask) -> FoldReport:
     plain = not any(optimizer.start for optimizer in task.strategy.optimizers)
     rate = task.spec.strategy.server_learning_rate if plain else 1.0
     with _averaged_factors(task) as (report, factors), _deterministic():
-        inputs, made = _ProductInputs(task), _NextAdapter()
+        inputs, result = _ProductInputs(task), _NextAdapter()
         adapter = inputs.adapter
         for matrix in adapter.matrices:
             target = inputs.target(matrix, rate)
@@ -139,10 +139,10 @@ def average_with_residual(task: FoldTask) -> FoldReport:
             mean = (b, a) if plain else (inputs.mean_factor(matrix.b), inputs.mean_factor(matrix.a))
             merged = adapter.merged(matrix)
             served = with_residual(merged, target, *mean, adapter.scale)
-            made.errors.append(MatrixError.of(served, merged, target, adapter.scale))
-            made.put(matrix, replace(served, b=b, a=a))
-        frame = write_frame(task.after.model, made.tensors, adapter.frame.meta)
-    return replace(report, global_frame=frame, aggregation_error=made.error)
+            result.errors.append(MatrixError.of(served, merged, target, adapter.scale))
+            result.put(matrix, replace(served, b=b, a=a))
+        frame = write_frame(task.after.model, result.tensors, adapter.frame.meta)
+    return replace(report, global_frame=frame, aggregation_error=result.error)
 
 
 def fold_products(serve: Serve, task: FoldTask) -> FoldReport:
@@ -151,7 +151,7 @@ def fold_products(serve: Serve, task: FoldTask) -> FoldReport:
     The work is small, and sums on one thread have one order: ``task.threads`` is not used.
     """
     with _deterministic():
-        inputs, made = _ProductInputs(task), _NextAdapter()
+        inputs, result = _ProductInputs(task), _NextAdapter()
         adapter = inputs.adapter
         # An adapter as before any training, of the served rank; a new draw in every round.
         shapes = {name: shape for name, shape in adapter.frame.shapes.items() if ".lora_" in name}
@@ -162,15 +162,15 @@ def fold_products(serve: Serve, task: FoldTask) -> FoldReport:
             target = inputs.target(matrix, task.spec.strategy.server_learning_rate)
             if target is None:  # nobody trained it, so it stays as it is
                 factors = adapter.factors(matrix)
-                made.put(matrix, ServedAdapter(factors[matrix.b], factors[matrix.a], merged))
+                result.put(matrix, ServedAdapter(factors[matrix.b], factors[matrix.a], merged))
                 continue
             served = serve(merged, target, (start[matrix.b], start[matrix.a]), adapter.scale)
-            made.errors.append(MatrixError.of(served, merged, target, adapter.scale))
-            made.put(matrix, served)
+            result.errors.append(MatrixError.of(served, merged, target, adapter.scale))
+            result.put(matrix, served)
         state = write_frame(task.after.state, {}, state_meta(task.strategy, task.before.state))
-        frame = write_frame(task.after.model, made.tensors, adapter.frame.meta)
+        frame = write_frame(task.after.model, result.tensors, adapter.frame.meta)
     norms = [update.norm for update in inputs.updates]
-    return FoldReport.of(inputs.updates, norms, made.error, (frame, state))
+    return FoldReport.of(inputs.updates, norms, result.error, (frame, state))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Matrices kept as products of thin factors: sums by stacking, exact spectra without the matrix.
+"""Matrices as products of thin factors: sums by stacking, exact spectra without the matrix.
 
 A weighted sum of n products of rank r is one product of rank n r. With both factors brought to QR
 form its singular values are those of a small core (n r x n r), which costs little where n r is well
@@ -20,10 +20,10 @@ SVD_FLOPS = 22  # of a thin SVD, times long side x short side squared (Golub, Va
 
 @dataclass(frozen=True)
 class Product:
-    """The matrix ``left @ right``: (out, R) times (R, in), fp64; R = 0 is the zero matrix."""
+    """The matrix ``up @ down``: (out, R) times (R, in), fp64; R = 0 is the zero matrix."""
 
-    left: Tensor
-    right: Tensor
+    up: Tensor
+    down: Tensor
 
     @classmethod
     def of(cls, b: Tensor, a: Tensor, scale: float = 1.0) -> Product:
@@ -39,19 +39,19 @@ class Product:
 
     @property
     def rank(self) -> int:
-        """Columns of ``left``: at least the matrix's own rank."""
-        return self.left.shape[1]
+        """Columns of ``up``: at least the matrix's own rank."""
+        return self.up.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.left.shape[0], self.right.shape[1]
+        return self.up.shape[0], self.down.shape[1]
 
     def times(self, number: float) -> Product:
-        return self if number == 1 else Product(self.left * number, self.right)
+        return self if number == 1 else Product(self.up * number, self.down)
 
     def dense(self) -> Tensor:
         """The matrix itself, (out, in)."""
-        return self.left @ self.right
+        return self.up @ self.down
 
     def norm(self) -> float:
         """Frobenius norm, from the core: cancellation costs no more than rounding."""
@@ -59,18 +59,18 @@ class Product:
             return 0.0
         if not factored_is_cheaper(*self.shape, self.rank):
             return float(self.dense().norm())
-        one, two = _Reflected(self.left), _Reflected(self.right.T)
+        one, two = _Reflected(self.up), _Reflected(self.down.T)
         return float((one.r @ two.r.T).norm())
 
     def bound(self) -> float:
-        """|left| |right|: no smaller than the norm, and what rounding goes by."""
-        return float(self.left.norm() * self.right.norm())
+        """|up| |down|: an upper bound of the norm, by which rounding is judged."""
+        return float(self.up.norm() * self.down.norm())
 
 
 def total(parts: Sequence[Product]) -> Product:
     """The sum of products of equal shape, as one product: factors side by side."""
     return Product(
-        torch.cat([part.left for part in parts], 1), torch.cat([part.right for part in parts], 0)
+        torch.cat([part.up for part in parts], 1), torch.cat([part.down for part in parts], 0)
     )
 
 
@@ -93,7 +93,7 @@ class Spectrum:
     v: Tensor
 
     def cut(self, rank: int, noise: float = 0.0) -> Product:
-        """The best approximation of at most that rank (Eckart and Young 1936), values in ``left``.
+        """The best approximation of at most that rank (Eckart and Young 1936), values in ``up``.
 
         Singular values up to ``noise`` count as zero.
         """
@@ -107,13 +107,16 @@ def spectrum(product: Product, rank: int | None = None) -> Spectrum:
     By its factors, or of the dense matrix where that is cheaper.
     """
     if factored_is_cheaper(*product.shape, product.rank):
-        left, right = _Reflected(product.left), _Reflected(product.right.T)
-        u, values, v = torch.linalg.svd(left.r @ right.r.T, full_matrices=False)
-        u, v = left.times(u[:, :rank]), right.times(v[:rank].T).T
+        one, two = _Reflected(product.up), _Reflected(product.down.T)
+        u, values, v = torch.linalg.svd(one.r @ two.r.T, full_matrices=False)
+        u, v = one.times(u[:, :rank]), two.times(v[:rank].T).T
     else:
         u, values, v = torch.linalg.svd(product.dense(), full_matrices=False)
     u, values, v = u[:, :rank], values[:rank], v[:rank]
-    signs = _signs(u)
+    signs = torch.ones(u.shape[1], dtype=u.dtype)
+    if u.numel():  # an SVD leaves signs open, and equal inputs must give equal factors
+        largest = u.gather(0, u.abs().argmax(0, keepdim=True))[0]
+        signs = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
     return Spectrum(u * signs, values, v * signs[:, None])
 
 
@@ -129,14 +132,6 @@ class _Reflected:
         tall = small.new_zeros(len(self._reflections), small.shape[1])
         tall[: len(small)] = small
         return torch.ormqr(self._reflections, self._tau, tall)
-
-
-def _signs(u: Tensor) -> Tensor:
-    """+-1 for each column; an SVD leaves it open, and equal inputs must give equal factors."""
-    if not u.numel():
-        return torch.ones(u.shape[1], dtype=u.dtype)
-    largest = u.gather(0, u.abs().argmax(0, keepdim=True))[0]
-    return torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
 
 
 def compressed(product: Product, noise: float = 0.0) -> Product:

@@ -1,4 +1,4 @@
-"""What a round makes of one adapted matrix: the mean of products, and how each rule serves it.
+"""Low-rank rules on one adapted matrix: the mean of products, and what each rule serves for it.
 
 Notation of the papers: device i ends with scale s_i, B_i (out, r_i), A_i (r_i, in) and has the
 share p_i of the examples; W = sum p_i s_i B_i A_i.
@@ -16,10 +16,10 @@ from fedcore.aggregation.lowrank.products import FP32_ROUNDING, Product, compres
 
 @dataclass(frozen=True)
 class TrainedProduct:
-    """One device's part: the product it started from, the one it ended with, its share, its factor.
+    """One device's product before and after training, with its share and factor.
 
-    Shares sum to 1 over the devices that trained this matrix. ``factor`` is what the strategy
-    multiplies the update with (clipping, FedNova, q-FedAvg); 1 nearly always.
+    Shares sum to 1 over the devices that trained this matrix. ``factor`` is the strategy's factor
+    on the update (clipping, FedNova, q-FedAvg); it is 1 for most strategies.
     """
 
     share: float
@@ -29,9 +29,9 @@ class TrainedProduct:
 
     @property
     def product(self) -> Product:
-        """Where the device ended; with a factor f, its start and f times the way from there.
+        """The product after training; with a factor f, the start plus f times the change.
 
-        Our choice: the factor scales the change of the product, so that weighings weigh products.
+        Our choice: the factor scales the change of the product, not of A and B.
         """
         if self.factor == 1:
             return self.end
@@ -49,15 +49,15 @@ def moved(before: Product, mean: Product, rate: float) -> Product:
 
 
 def noise_of(product: Product) -> float:
-    """What fp32 factors of this size may leave where the product should be zero."""
+    """The fp32 rounding error of a product of this size."""
     return FP32_ROUNDING * product.bound()
 
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """One matrix as it is served, fp32: B (out, r), A (r, in), and what the base has taken in.
+    """One matrix as it is served, fp32: B (out, r), A (r, in), and the merged base update.
 
-    ``merged`` is of rank 0 where the base is as it was.
+    ``merged`` is of rank 0 where the base is unchanged.
     """
 
     b: Tensor
@@ -70,21 +70,21 @@ def redistributed(
 ) -> ServedAdapter:
     """FlexLoRA (Bai et al. 2024, arXiv 2402.11505): B = U_r S_r / s, A = V_r^T, largest first.
 
-    So the first k rows and columns are the best of rank k. ``start`` is a fresh (B, A) of the rank
-    that is served; our choice: ranks that W does not fill start anew from it, with B zero.
+    So the first k rows and columns are the best of rank k. ``start`` is a fresh (B, A) of the
+    served rank. Our choice: ranks that W does not fill are taken from it, with B zero.
     """
     b, a = (factor.clone() for factor in start)
     rank = a.shape[0]
     best = spectrum(target, rank).cut(rank, noise_of(target)) if target.rank else target
-    b[:, : best.rank] = (best.left / scale).float()
-    a[: best.rank] = best.right.float()
+    b[:, : best.rank] = (best.up / scale).float()
+    a[: best.rank] = best.down.float()
     return ServedAdapter(b, a, merged)
 
 
 def stacked(
     merged: Product, target: Product, start: tuple[Tensor, Tensor], scale: float
 ) -> ServedAdapter:
-    """FLoRA (Wang et al. 2024, arXiv 2409.05976): all of W into the base, the adapter anew."""
+    """FLoRA (Wang et al. 2024, arXiv 2409.05976): merge all of W, and serve a fresh adapter."""
     del scale
     b, a = start
     return ServedAdapter(b, a, merged_with(merged, target))
@@ -93,28 +93,28 @@ def stacked(
 def with_residual(
     merged: Product, target: Product, b: Tensor, a: Tensor, scale: float
 ) -> ServedAdapter:
-    """FedEx-LoRA (Singhal et al. 2024, arXiv 2410.09432): what B A misses of W, into the base."""
+    """FedEx-LoRA (Singhal et al. 2024, arXiv 2410.09432): merge what B A misses of W."""
     missed = total([target, Product.of(b, a, -scale)])
     return ServedAdapter(b, a, merged_with(merged, compressed(missed, noise_of(missed))))
 
 
 def merged_with(merged: Product, change: Product) -> Product:
-    """What the base holds with one more change, as fp32 holds it.
+    """The merged base update with one more change, rounded to fp32.
 
-    Factors stand side by side until they are more than the smaller side of the matrix; then they
-    are brought to its rank at most, which is exact.
+    Factors are stacked until their rank exceeds the smaller side of the matrix; then they are
+    compressed to the matrix's own rank, which is exact.
     """
     both = total([merged, change])
     if both.rank > min(both.shape):
         both = compressed(both)
-    return Product(both.left.float().double(), both.right.float().double())
+    return Product(both.up.float().double(), both.down.float().double())
 
 
 @dataclass(frozen=True)
 class MatrixError:
-    """How far one matrix is from where the rule was to bring it: |served - target|, |target|.
+    """The serving error of one matrix: |served - target| and |target|.
 
-    ``bound``: of the target's factors, by which rounding is told from error.
+    ``bound`` is that of the target's factors; it separates rounding from error.
     """
 
     off: float
@@ -125,7 +125,7 @@ class MatrixError:
     def of(
         cls, served: ServedAdapter, merged: Product, target: Product, scale: float
     ) -> MatrixError:
-        """``merged``: what the base had taken in before."""
+        """``merged``: the base update before this round."""
         change = [Product.of(served.b, served.a, scale), served.merged, merged.times(-1)]
         off = total([*change, target.times(-1)]).norm()
         return cls(off, target.norm(), target.bound())

@@ -191,7 +191,7 @@ class TestRules:
             held, wanted = merged_with(held, change), wanted + change.dense()
             assert held.rank <= min(OUT, IN)
         assert close(held.dense(), wanted, 1e-6)
-        assert torch.equal(held.left, held.left.float().double()), "as fp32 holds it"
+        assert torch.equal(held.up, held.up.float().double()), "as fp32 holds it"
 
     def test_the_same_numbers_give_the_same_factors(self) -> None:
         target = mean_product(parts_of(4, 2, 4))
