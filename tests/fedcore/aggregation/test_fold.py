@@ -85,7 +85,7 @@ class Site:
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
 @pytest.mark.parametrize("fold", ["mean", "median", "trimmed_mean"])
-def test_threads_and_order_change_no_bit(strategy: str, fold: str, tmp_path: Path) -> None:
+def test_fold_bits_ignore_threads_and_order(strategy: str, fold: str, tmp_path: Path) -> None:
     site, job = Site(tmp_path, 5), spec(name=strategy, fold=fold, trim=0.2)
     one = site.fold(job, threads=1)
     for threads in (2, 3, 8):
@@ -95,7 +95,7 @@ def test_threads_and_order_change_no_bit(strategy: str, fold: str, tmp_path: Pat
         assert again.update_norms == one.update_norms
 
 
-def test_the_mean_is_that_of_fp64(tmp_path: Path) -> None:
+def test_mean_matches_fp64(tmp_path: Path) -> None:
     site = Site(tmp_path, 4)
     report = site.fold(spec())
     for name, step in site.step().items():
@@ -120,7 +120,7 @@ def test_many_updates_are_summed_in_fp64(tmp_path: Path) -> None:
     assert fp64 <= 2**-22 < fp32 < 1e-5
 
 
-def test_the_key_orders_and_one_slot_may_come_twice(tmp_path: Path) -> None:
+def test_key_orders_updates_of_one_slot(tmp_path: Path) -> None:
     site = Site(tmp_path, 3)
     twice = [site.updates[0], site.updates[1], replace(site.updates[2], slot=0, attempt=1)]
     report = site.fold(spec(), twice)
@@ -131,16 +131,14 @@ def test_the_key_orders_and_one_slot_may_come_twice(tmp_path: Path) -> None:
         site.fold(spec(), [replace(item, weight=0.0) for item in twice])
 
 
-def test_a_scale_makes_the_step_smaller(tmp_path: Path) -> None:
+def test_scale_shortens_the_step(tmp_path: Path) -> None:
     site = Site(tmp_path, 1)
     site.fold(spec(), [replace(site.updates[0], scale=0.25)])
     torch.testing.assert_close(site.step()["b.bias"], 0.25 * noise(1)["b.bias"])
 
 
 @pytest.mark.parametrize("chain", ["bf16", "int8", "int8+zstd", "fp16"])
-def test_an_update_under_a_codec_is_folded_as_what_it_decodes_to(
-    chain: str, tmp_path: Path
-) -> None:
+def test_encoded_update_folds_as_its_decoded_values(chain: str, tmp_path: Path) -> None:
     site = Site(tmp_path, 2)
     decoded = site.folder / "encoded"
     write_update(decoded, noise(9), {"kind": "update"}, Encoding(parse(chain), 3))
@@ -154,9 +152,7 @@ def test_an_update_under_a_codec_is_folded_as_what_it_decodes_to(
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_an_update_that_is_not_finite_is_named_and_nothing_is_written(
-    bad: float, tmp_path: Path
-) -> None:
+def test_non_finite_update_is_named_and_nothing_written(bad: float, tmp_path: Path) -> None:
     site = Site(tmp_path, 3)
     for slot in (0, 2):
         tensors = noise(slot + 1)
@@ -179,7 +175,7 @@ def test_large_and_tiny_numbers_are_finite(tmp_path: Path) -> None:
         assert norms[slot] == pytest.approx(size * math.sqrt(ELEMENTS), rel=1e-6)
 
 
-def test_more_updates_than_a_process_may_have_files_open(tmp_path: Path) -> None:
+def test_fold_raises_the_open_file_limit(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     site = Site(tmp_path, 150, {"w": (5,)})
     try:
@@ -189,7 +185,7 @@ def test_more_updates_than_a_process_may_have_files_open(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_clipping_sees_the_whole_update(tmp_path: Path) -> None:
+def test_clipping_uses_the_norm_of_the_whole_update(tmp_path: Path) -> None:
     site = Site(tmp_path, 2)
     report = site.fold(spec(clip_update_norm=5.0))
     for name, step in site.step().items():
@@ -202,7 +198,7 @@ def test_clipping_sees_the_whole_update(tmp_path: Path) -> None:
 class TestShards:
     @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
     @pytest.mark.parametrize("fold", ["mean", "median"])
-    def test_joined_they_are_the_undivided_fold(
+    def test_joined_shards_equal_the_undivided_fold(
         self, strategy: str, fold: str, tmp_path: Path
     ) -> None:
         site = Site(tmp_path, 3)
@@ -233,7 +229,7 @@ class TestShards:
         after = NextFiles(site.folder / "joined", site.folder / "joined-state")
         return join_shards(job, before, site.updates, FoldedShards(shards, factors), after)
 
-    def test_ranges_are_whole_blocks_and_make_up_the_row(self) -> None:
+    def test_shard_spans_are_whole_blocks_of_the_row(self) -> None:
         for elements in (1, BLOCK, BLOCK + 1, 10 * BLOCK + 7):
             for count in (1, 2, 3, 50):
                 found = spans(elements, count)
@@ -241,7 +237,7 @@ class TestShards:
                 assert all(start < stop and start % BLOCK == 0 for start, stop in found)
                 assert all(one[1] == two[0] for one, two in pairwise(found))
 
-    def test_a_gap_is_seen(self, tmp_path: Path) -> None:
+    def test_joining_with_a_gap_is_refused(self, tmp_path: Path) -> None:
         site, job = Site(tmp_path, 1), spec()
         before = ServerFiles(site.before, None)
         span = spans(ELEMENTS, 3)[1]
@@ -253,7 +249,7 @@ class TestShards:
             join_shards(job, before, site.updates, folded, after)
         assert not (tmp_path / "g").exists()
 
-    def test_the_shard_that_holds_it_names_what_is_not_finite(self, tmp_path: Path) -> None:
+    def test_shard_names_its_non_finite_tensor(self, tmp_path: Path) -> None:
         site = Site(tmp_path, 2)
         tensors = noise(2)
         tensors["c.weight"][-1] = math.nan
@@ -265,7 +261,7 @@ class TestShards:
         with pytest.raises(UpdatesRefused, match=r"slot 1: tensor .* holds NaN"):
             fold_shard(spec(), before, site.updates, Shard(last, factors), tmp_path / "two")
 
-    def test_a_shard_decodes_only_the_tensors_it_needs(self, tmp_path: Path) -> None:
+    def test_shard_decodes_only_its_tensors(self, tmp_path: Path) -> None:
         site = Site(tmp_path, 1)
         coded = tmp_path / "coded"
         write_update(coded, noise(9), {"kind": "update"}, Encoding(parse("int8"), 3))

@@ -88,7 +88,7 @@ def test_any_tree_equals_the_flat_fold(
 
 
 @pytest.mark.parametrize("chain", ["fp32", "bf16", "int8", "top_k(0.5)+int4+zstd"])
-def test_a_cluster_under_any_codec_weighs_what_was_sent(tmp_path: Path, chain: str) -> None:
+def test_cluster_mean_under_any_codec(tmp_path: Path, chain: str) -> None:
     write_frame(tmp_path / "global", noise(0, shapes=SHAPES), {"kind": "global"})
     found = []
     for slot in range(4):
@@ -102,7 +102,7 @@ def test_a_cluster_under_any_codec_weighs_what_was_sent(tmp_path: Path, chain: s
     assert distance(served(spec(), tmp_path, top), flat) <= 1e-6
 
 
-def test_clipping_in_the_cluster_is_clipping_at_the_server(tmp_path: Path) -> None:
+def test_clipping_in_cluster_equals_clipping_at_server(tmp_path: Path) -> None:
     """A mean of clipped updates is no longer than the limit, so the second clip changes nothing."""
     job = spec(clip_update_norm=3.0)
     write_frame(tmp_path / "global", noise(0, shapes=SHAPES), {"kind": "global"})
@@ -116,7 +116,7 @@ def test_clipping_in_the_cluster_is_clipping_at_the_server(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", [str(k) for k, row in STRATEGIES.items() if not row.reweights])
-def test_every_server_optimizer_sees_the_flat_mean(tmp_path: Path, name: str) -> None:
+def test_server_optimizers_get_the_flat_mean(tmp_path: Path, name: str) -> None:
     job = replace(spec(name=name), train=replace(spec().train, local_steps=4))
     write_frame(tmp_path / "global", noise(0, shapes=SHAPES), {"kind": "global"})
     updates = {name: update(tmp_path, slot, slot + 1) for slot, name in enumerate("abcd")}
@@ -126,7 +126,7 @@ def test_every_server_optimizer_sees_the_flat_mean(tmp_path: Path, name: str) ->
     assert distance(served(job, tmp_path, top), flat) <= 1e-6
 
 
-def test_neither_order_nor_threads_change_a_bit(tmp_path: Path) -> None:
+def test_cluster_bits_ignore_order_and_threads(tmp_path: Path) -> None:
     updates = [update(tmp_path, slot, slot + 1) for slot in range(5)]
     hashes = {
         fold_cluster(spec(), SHAPES, given, META, tmp_path / "out", threads).sha256
@@ -136,7 +136,7 @@ def test_neither_order_nor_threads_change_a_bit(tmp_path: Path) -> None:
     assert len(hashes) == 1
 
 
-def test_what_cannot_be_folded_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_refused_cluster_update_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FoldError, match="no update arrived"):
         fold_cluster(spec(), SHAPES, [], META, tmp_path / "out")
     broken = noise(1, shapes=SHAPES)

@@ -60,7 +60,7 @@ def parts_of(*ranks: int) -> list[TrainedProduct]:
 class TestProducts:
     @settings(max_examples=60, deadline=None)
     @given(sides=SIDES, other=st.integers(0, 5), seed=st.integers(0, 999))
-    def test_a_sum_is_the_sum_of_the_matrices(
+    def test_product_sum_equals_matrix_sum(
         self, sides: tuple[int, int, int], other: int, seed: int
     ) -> None:
         rows, columns, rank = sides
@@ -72,9 +72,7 @@ class TestProducts:
 
     @settings(max_examples=60, deadline=None)
     @given(sides=SIDES, seed=st.integers(0, 999))
-    def test_the_spectrum_is_that_of_the_dense_matrix(
-        self, sides: tuple[int, int, int], seed: int
-    ) -> None:
+    def test_spectrum_equals_dense_svd(self, sides: tuple[int, int, int], seed: int) -> None:
         rows, columns, rank = sides
         whole = product(seed, rank, rows, columns)
         found, dense = spectrum(whole), torch.linalg.svdvals(whole.dense())
@@ -86,15 +84,13 @@ class TestProducts:
 
     @settings(max_examples=40, deadline=None)
     @given(rank=st.integers(1, 12), kept=st.integers(1, 12), seed=st.integers(0, 999))
-    def test_what_a_cut_misses_is_the_tail_of_the_singular_values(
-        self, rank: int, kept: int, seed: int
-    ) -> None:
+    def test_cut_error_equals_singular_value_tail(self, rank: int, kept: int, seed: int) -> None:
         whole = product(seed, rank)
         values = torch.linalg.svdvals(whole.dense())
         off = float((spectrum(whole).cut(kept).dense() - whole.dense()).norm())
         assert off == pytest.approx(float(values[kept:].norm()), rel=1e-6, abs=1e-9)
 
-    def test_the_core_and_the_dense_matrix_agree(self) -> None:
+    def test_core_and_dense_spectrum_agree(self) -> None:
         assert factored_is_cheaper(768, 768, 80) and not factored_is_cheaper(768, 768, 760)
         thin = product(1, 4, 200, 150)
         padded = total([thin, *[product(3, 60, 200, 150).times(0.0) for _ in range(3)]])
@@ -104,7 +100,7 @@ class TestProducts:
         assert close(one.u, two.u[:, :4], 1e-6), "signs are fixed"
         assert close(one.v, two.v[:4], 1e-6)
 
-    def test_compressing_keeps_the_matrix_at_its_own_rank(self) -> None:
+    def test_compressed_keeps_matrix_at_its_rank(self) -> None:
         thin = product(1, 3)
         wide = total([thin, thin.times(0.25), product(2, 2)])
         assert wide.rank == 8 and compressed(wide).rank == 5
@@ -115,24 +111,24 @@ class TestProducts:
 
 
 class TestRules:
-    def test_the_mean_is_that_of_the_dense_products(self) -> None:
+    def test_mean_product_equals_dense_mean(self) -> None:
         parts = parts_of(2, 5, 3)
         wanted = sum(part.share * part.end.dense() for part in parts)
         assert close(mean_product(parts).dense(), wanted, 1e-12)
 
-    def test_a_factor_scales_the_change_of_the_product(self) -> None:
+    def test_factor_scales_the_product_change(self) -> None:
         before, after = product(1, 3), product(2, 3)
         part = TrainedProduct(1.0, 0.3, before, after)
         wanted = before.dense() + 0.3 * (after.dense() - before.dense())
         assert close(mean_product([part]).dense(), wanted, 1e-12)
 
-    def test_a_rate_goes_so_much_of_the_way(self) -> None:
+    def test_server_rate_scales_the_step(self) -> None:
         one, two = product(1, 3), product(2, 4)
         assert moved(one, two, 1.0) is two
         assert close(moved(one, two, 0.25).dense(), 0.75 * one.dense() + 0.25 * two.dense(), 1e-12)
 
     @pytest.mark.parametrize("ranks", [(3, 3), (1, 4, 2), (2, 6)])
-    def test_flexlora_with_rank_enough_serves_w(self, ranks: tuple[int, ...]) -> None:
+    def test_flexlora_of_full_rank_serves_the_mean(self, ranks: tuple[int, ...]) -> None:
         target = mean_product(parts_of(*ranks))
         for rank in (sum(ranks), sum(ranks) + 3):
             served = redistributed(Product.zero(OUT, IN), target, start(rank), 0.7)
@@ -140,7 +136,7 @@ class TestRules:
             assert served.merged.rank == 0
 
     @pytest.mark.parametrize("rank", [1, 2, 5])
-    def test_flexlora_misses_the_tail_at_the_served_rank_and_at_every_cut(self, rank: int) -> None:
+    def test_flexlora_error_equals_singular_value_tail(self, rank: int) -> None:
         target = mean_product(parts_of(4, 4, 4))
         values = torch.linalg.svdvals(target.dense())
         served = redistributed(Product.zero(OUT, IN), target, start(6), 2.0)
@@ -151,7 +147,7 @@ class TestRules:
         assert miss.off == pytest.approx(float(values[6:].norm()), rel=1e-5)
         assert miss.size == pytest.approx(float(values.norm()), rel=1e-9)
 
-    def test_flexlora_starts_anew_what_w_does_not_fill(self) -> None:
+    def test_flexlora_fills_spare_ranks_with_fresh_factors(self) -> None:
         fresh_b, fresh_a = start(5)
         served = redistributed(Product.zero(OUT, IN), product(1, 2), (fresh_b, fresh_a), 1.0)
         assert torch.equal(served.a[2:], fresh_a[2:]) and not served.b[:, 2:].any()
@@ -159,14 +155,14 @@ class TestRules:
         assert torch.equal(nothing.a, fresh_a) and not nothing.b.any()
         assert not fresh_b.any(), "the start is not written to"
 
-    def test_stack_takes_w_into_the_base(self) -> None:
+    def test_stack_merges_the_mean_into_the_base(self) -> None:
         target = mean_product(parts_of(2, 5, 3))
         held = product(7, 2)
         served = stacked(held, target, start(4), 1.3)
         assert close(served.merged.dense(), held.dense() + target.dense(), 1e-6)
         assert not served.b.any()
 
-    def test_fedex_is_the_mean_whatever_a_and_b_are(self) -> None:
+    def test_fedex_serves_the_mean_for_any_factors(self) -> None:
         target = mean_product(parts_of(3, 3))
         b, a = torch.randn(OUT, 3), torch.randn(3, IN)
         held = product(7, 2)
@@ -174,7 +170,7 @@ class TestRules:
         whole = 1.5 * (b.double() @ a.double()) + served.merged.dense()
         assert close(whole, held.dense() + target.dense(), 1e-6)
 
-    def test_fedex_has_nothing_to_fold_where_all_are_alike(self) -> None:
+    def test_fedex_of_equal_adapters_merges_nothing(self) -> None:
         b, a = torch.randn(OUT, 3), torch.randn(3, IN)
         alike = [
             TrainedProduct(0.3, 1.0, Product.of(b, a), Product.of(b, a, 1.5)) for _ in range(3)
@@ -184,7 +180,7 @@ class TestRules:
         )
         assert with_residual(Product.zero(OUT, IN), shared, b, a, 1.5).merged.rank == 0
 
-    def test_the_base_never_holds_more_columns_than_its_smaller_side(self) -> None:
+    def test_merged_rank_never_exceeds_smaller_side(self) -> None:
         held, wanted = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
         for number in range(12):
             change = product(number, 6).times(0.1)
@@ -193,7 +189,7 @@ class TestRules:
         assert close(held.dense(), wanted, 1e-6)
         assert torch.equal(held.up, held.up.float().double()), "as fp32 holds it"
 
-    def test_the_same_numbers_give_the_same_factors(self) -> None:
+    def test_equal_products_give_equal_factors(self) -> None:
         target = mean_product(parts_of(4, 2, 4))
         one, two = (redistributed(target, target, start(5), 1.0) for _ in range(2))
         assert torch.equal(one.b, two.b) and torch.equal(one.a, two.a)

@@ -30,7 +30,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
 
 
 class TestEveryRule:
-    def test_equal_adapters_in_the_same_product_out(self, server: Server) -> None:
+    def test_equal_adapters_serve_their_product(self, server: Server) -> None:
         delta = server.delta(0, 5)
         held = {m: server.effective(m) for m in MODULES}
         before = {m: server.ended(0, {})[m] for m in MODULES}
@@ -48,9 +48,7 @@ class TestEveryRule:
         server.fold([(zero, 2, 0)])
         assert all(close(server.effective(m), held[m]) for m in MODULES)
 
-    def test_the_order_of_arrival_does_not_change_a_bit(
-        self, server: Server, tmp_path: Path
-    ) -> None:
+    def test_rule_bits_ignore_arrival_order(self, server: Server, tmp_path: Path) -> None:
         other = Server(tmp_path / "other", server.spec)
         other.fold([(other.delta(slot, slot), 1 + slot, slot) for slot in (2, 0, 1)])
         assert other.path.read_bytes() == server.path.read_bytes()
@@ -58,7 +56,7 @@ class TestEveryRule:
         one, two = server.fold(updates), other.fold(updates[::-1])
         assert one.global_frame == two.global_frame and one.state_frame == two.state_frame
 
-    def test_an_update_without_a_say_changes_nothing(self, server: Server, tmp_path: Path) -> None:
+    def test_zero_weight_update_changes_nothing(self, server: Server, tmp_path: Path) -> None:
         updates = [(server.delta(slot, 7 + slot), 1 + slot, slot) for slot in range(2)]
         silent = (server.delta(2, 9), 0, 2)
         held = server.path, server.round, server.state
@@ -68,7 +66,7 @@ class TestEveryRule:
         server.fold(updates)
         assert all(close(server.effective(m), with_silent[m]) for m in MODULES)
 
-    def test_numbers_that_are_not_finite_are_refused(self, server: Server) -> None:
+    def test_non_finite_update_is_refused(self, server: Server) -> None:
         bad = server.delta(1, 3)
         name = sorted(bad)[-1]
         bad[name][0, 0] = torch.nan
@@ -80,12 +78,12 @@ class TestEveryRule:
         left = {path.name for path in server.folder.iterdir()} - set(before)
         assert left == {"update-1-0", "update-1-1"}, "nothing else is written"
 
-    def test_an_update_of_other_shapes_is_refused(self, server: Server) -> None:
+    def test_mis_shaped_update_is_refused(self, server: Server) -> None:
         odd = {n: torch.zeros(3, 3) for n in server.delta(0, 0)}
         with pytest.raises(UpdatesRefused, match="slot 1"):
             server.fold([(server.delta(0, 2), 1, 0), (odd, 1, 1)])
 
-    def test_what_is_told_and_kept(self, server: Server) -> None:
+    def test_report_and_served_tensors(self, server: Server) -> None:
         assert dict(server.frame.meta) == dict(FrameReader(server.folder / "global-0").meta)
         report = server.fold([(server.delta(0, 2), 1, 0), (server.delta(1, 3), 3, 1)])
         assert report.weights == {0: 0.25, 1: 0.75}
@@ -123,7 +121,7 @@ def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> No
             assert close(server.effective(module), taken_in + wanted[module])
 
 
-def test_fedit_is_off_and_says_by_how_much(tmp_path: Path) -> None:
+def test_fedit_reports_its_aggregation_error(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedit"))
     updates = [(server.delta(slot, slot), 1.0 + slot, slot) for slot in range(3)]
     wanted = means(server, updates)

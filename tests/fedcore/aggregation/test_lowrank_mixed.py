@@ -51,7 +51,7 @@ def test_mixed_ranks_scales_and_modules(rule: str, tmp_path: Path) -> None:
             assert close(server.effective(module), taken_in + wanted[module])
 
 
-def test_a_cut_is_the_best_of_its_rank(tmp_path: Path) -> None:
+def test_truncated_adapter_is_best_of_its_rank(tmp_path: Path) -> None:
     """A device of a low rank starts from the best approximation of that rank, at its own scale."""
     spec = job("flexlora", 6, adapter={"ranks": "2,6,1", "alphas": "1,24,9"})
     server = Server(tmp_path, spec)
@@ -71,7 +71,7 @@ def test_a_cut_is_the_best_of_its_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", REFACTORING)
-def test_a_module_that_nobody_trained_stays_as_it_is(rule: str, tmp_path: Path) -> None:
+def test_untrained_module_is_unchanged(rule: str, tmp_path: Path) -> None:
     server = Server(tmp_path, job(rule, adapter={"modules": "q+v,q"}))
     server.fold([(server.delta(slot, slot), 1.0, slot) for slot in range(2)])
     held = server.frame[factor_name(MODULES[1], "B")].clone(), server.effective(MODULES[1])
@@ -92,7 +92,7 @@ def test_a_module_that_nobody_trained_stays_as_it_is(rule: str, tmp_path: Path) 
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
-def test_rates_clipping_and_weighings_work_on_products(
+def test_rate_clipping_reweighting_work_on_products(
     rule: str, strategy: dict[str, Any], told: dict[str, Any], tmp_path: Path
 ) -> None:
     """``before + rate * sum p_i f_i (ended_i - before)``, with the factors of the strategy."""
@@ -134,7 +134,7 @@ def test_rates_clipping_and_weighings_work_on_products(
 
 
 @pytest.mark.parametrize("name", ("fedavgm", "fedadam"))
-def test_fedex_with_moments_takes_in_what_averaging_missed(name: str, tmp_path: Path) -> None:
+def test_fedex_with_moments_merges_the_residual(name: str, tmp_path: Path) -> None:
     strategy = {"name": name, "server_learning_rate": 0.05}
     one = Server(tmp_path / "fedex", job("fedex", strategy=strategy))
     two = Server(tmp_path / "fedit", job("fedit", strategy=strategy))
@@ -154,7 +154,7 @@ def test_fedex_with_moments_takes_in_what_averaging_missed(name: str, tmp_path: 
     assert report.aggregation_error == pytest.approx(0.0, abs=1e-6)
 
 
-def test_ffa_leaves_a_alone(tmp_path: Path) -> None:
+def test_ffa_never_changes_a(tmp_path: Path) -> None:
     server = Server(tmp_path, job("ffa", strategy={"name": "fedadam"}))
     start = {m: server.frame[factor_name(m, "A")].clone() for m in MODULES}
     for number in range(3):
@@ -168,7 +168,7 @@ def test_ffa_leaves_a_alone(tmp_path: Path) -> None:
     assert not any(".lora_A." in name for name in FrameReader(server.state or ""))
 
 
-def test_stack_starts_a_new_adapter_each_round(tmp_path: Path) -> None:
+def test_stack_serves_a_fresh_adapter_each_round(tmp_path: Path) -> None:
     server = Server(tmp_path, job("stack"))
     seen = [server.frame[factor_name(MODULES[0], "A")].clone()]
     ranks = []
@@ -205,7 +205,7 @@ def test_stack_starts_a_new_adapter_each_round(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_joined_is_refused_with_the_reason(changes: Any, path: str) -> None:
+def test_incompatible_options_are_refused_with_reason(changes: Any, path: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(changes)
     assert path in {fault.path for fault in caught.value.faults}

@@ -28,7 +28,7 @@ def folded(fold: Fold, rows: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_a_network_sorts_every_row_of_noughts_and_ones(count: int) -> None:
+def test_network_sorts_all_zero_one_rows(count: int) -> None:
     """Then it sorts everything (the 0-1 principle, Knuth 5.3.4); also where only ranks are kept."""
     for first in range(count):
         for last in range(first, count):
@@ -43,7 +43,9 @@ def test_a_network_sorts_every_row_of_noughts_and_ones(count: int) -> None:
 class TestLaws:
     @settings(max_examples=60, deadline=None)
     @given(rows=ROWS)
-    def test_between_the_lowest_and_the_highest(self, name: str, rows: list[list[float]]) -> None:
+    def test_result_lies_between_lowest_and_highest(
+        self, name: str, rows: list[list[float]]
+    ) -> None:
         table = torch.tensor(rows)
         found = folded(RANKS[name], table)
         slack = 1e-6 * table.abs().amax(0)  # where nothing is cut it is a mean, which rounds
@@ -51,7 +53,7 @@ class TestLaws:
 
     @settings(max_examples=60, deadline=None)
     @given(rows=ROWS, data=st.data())
-    def test_who_sent_what_does_not_matter(
+    def test_result_ignores_update_order(
         self, name: str, rows: list[list[float]], data: st.DataObject
     ) -> None:
         order = data.draw(st.permutations(range(len(rows))))
@@ -61,17 +63,17 @@ class TestLaws:
             assert torch.equal(one, two)
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-1)
 
-    def test_of_one_it_is_that_one(self, name: str) -> None:
+    def test_fold_of_one_update_is_that_update(self, name: str) -> None:
         row = torch.randn(1, 1000)
         assert torch.equal(folded(RANKS[name], row), row[0])
 
-    def test_larger_than_the_cache_is_the_same_as_in_pieces(self, name: str) -> None:
+    def test_pieces_do_not_change_bits(self, name: str) -> None:
         table = torch.randn(12, CACHED_ELEMENTS // 12 + 77)
         whole = folded(RANKS[name], table)
         assert torch.equal(whole[-100:], folded(RANKS[name], table[:, -100:]))
 
 
-def test_a_network_and_a_sort_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_and_sort_give_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     table = torch.randn(13, 3000).round(decimals=1)
     by_network = {name: folded(fold, table) for name, fold in RANKS.items()}
     monkeypatch.setattr(order_statistics, "NETWORK_ROWS", 0)
@@ -81,7 +83,7 @@ def test_a_network_and_a_sort_agree_to_the_bit(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("count", [3, 4, 10, 11, 33])
-def test_the_median_is_numpys(count: int) -> None:
+def test_median_equals_numpy(count: int) -> None:
     table = torch.randn(count, 5000)
     torch.testing.assert_close(
         folded(MEDIAN, table), torch.quantile(table, 0.5, dim=0), rtol=1e-6, atol=1e-7
@@ -89,20 +91,20 @@ def test_the_median_is_numpys(count: int) -> None:
 
 
 @pytest.mark.parametrize(("trim", "count", "cut"), [(0.1, 10, 1), (0.2, 10, 2), (0.29, 100, 29)])
-def test_trimming_cuts_the_share_it_says(trim: float, count: int, cut: int) -> None:
+def test_trimmed_mean_cuts_its_share(trim: float, count: int, cut: int) -> None:
     table = torch.randn(count, 100)
     wanted = table.sort(0).values[cut : count - cut].mean(0)
     torch.testing.assert_close(folded(trimmed_mean(trim), table), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_with_nothing_to_cut_it_is_the_mean_to_the_bit() -> None:
+def test_trimmed_mean_without_cut_equals_mean() -> None:
     table = torch.randn(7, 1000)
     assert torch.equal(folded(trimmed_mean(0.0), table), folded(WEIGHTED_MEAN, table))
     assert torch.equal(folded(trimmed_mean(0.1), table), folded(WEIGHTED_MEAN, table))
 
 
 @pytest.mark.parametrize(("fold", "bad"), [(MEDIAN, 4), (trimmed_mean(0.34), 3)])
-def test_up_to_its_breakdown_point_broken_devices_move_it_little(fold: Fold, bad: int) -> None:
+def test_breakdown_point_bounds_broken_devices(fold: Fold, bad: int) -> None:
     table = torch.randn(9, 2000)
     good = table[bad:].clone()
     for lie in (1e30, -1e30):
@@ -113,7 +115,7 @@ def test_up_to_its_breakdown_point_broken_devices_move_it_little(fold: Fold, bad
     assert (folded(fold, table) > 1e20).all()
 
 
-def test_the_sign_of_zero_does_not_depend_on_the_order() -> None:
+def test_sign_of_zero_ignores_order() -> None:
     zeros = torch.tensor([[0.0], [-0.0], [-0.0]])
     for places in itertools.permutations(range(3)):
         assert not torch.signbit(folded(MEDIAN, zeros[list(places)])).any()

@@ -49,7 +49,7 @@ class TestLaws:
             server.fold([(zeros(), 3, 0), (zeros(), 1, 1)])
         assert all(torch.equal(before[n], server.weights[n]) for n in SHAPES)
 
-    def test_the_order_of_arrival_never_matters(self, name: str, tmp_path: Path) -> None:
+    def test_strategy_bits_ignore_arrival_order(self, name: str, tmp_path: Path) -> None:
         updates = [(noise(i + 1), i + 1.0, i) for i in range(4)]
         one, two = Server(tmp_path / "1", job(name)), Server(tmp_path / "2", job(name))
         assert one.fold(updates).global_frame == two.fold(updates[::-1]).global_frame
@@ -84,36 +84,34 @@ class TestLaws:
             server.fold([(noise(1), -1, 0), (noise(2), 3, 1)])
         assert not (tmp_path / "global-1").exists()
 
-    def test_a_device_of_weight_zero_has_no_say(self, name: str, tmp_path: Path) -> None:
+    def test_zero_weight_device_changes_nothing(self, name: str, tmp_path: Path) -> None:
         one, two = Server(tmp_path / "1", job(name)), Server(tmp_path / "2", job(name))
         one.fold([(noise(1), 2, 0), (noise(2), 0, 1)])
         two.fold([(noise(1), 2, 0)])
         assert all(torch.equal(one.weights[n], two.weights[n]) for n in SHAPES)
 
-    def test_a_device_of_weight_zero_need_not_tell_anything(
-        self, name: str, tmp_path: Path
-    ) -> None:
+    def test_zero_weight_device_needs_no_stats(self, name: str, tmp_path: Path) -> None:
         silent = {1: {"steps": 0, "loss_before": None}}
         one, two = Server(tmp_path / "1", job(name)), Server(tmp_path / "2", job(name))
         one.fold([(noise(1), 2, 0), (noise(2), 0, 1)], silent)
         two.fold([(noise(1), 2, 0)])
         assert all(torch.equal(one.weights[n], two.weights[n]) for n in SHAPES)
 
-    def test_a_refused_update_leaves_no_file(self, name: str, tmp_path: Path) -> None:
+    def test_refused_update_leaves_no_file(self, name: str, tmp_path: Path) -> None:
         server = Server(tmp_path, job(name))
         bad = noise(2) | {A: torch.full((2, 6), math.nan)}
         with pytest.raises(FoldError, match=r"slot 1: tensor .* holds NaN"):
             server.fold([(noise(1), 1, 0), (bad, 1, 1)])
         assert not (tmp_path / "global-1").exists() and not (tmp_path / "s-1").exists()
 
-    def test_only_those_that_remember_keep_a_state(self, name: str, tmp_path: Path) -> None:
+    def test_only_stateful_strategies_write_moments(self, name: str, tmp_path: Path) -> None:
         server = Server(tmp_path, job(name))
         server.fold([(noise(1), 1, 0)])
         assert server.state is not None
         kept = bool(FrameReader(server.state).header.tensors)
         assert kept == STRATEGIES[StrategyKind(name)].remembers_coordinates
 
-    def test_shards_give_the_same_bytes(self, name: str, tmp_path: Path) -> None:
+    def test_shards_give_equal_bytes(self, name: str, tmp_path: Path) -> None:
         """The second round, so that there is a state; devices differ in all that they tell."""
         server = Server(tmp_path, job(name, clip_update_norm=2.0))
         server.fold([(noise(7), 1, 0)])
@@ -131,14 +129,14 @@ class TestLaws:
         assert joined.global_frame == wanted.global_frame
         assert joined.state_frame == wanted.state_frame
 
-    def test_the_report_knows_norms_and_weights(self, name: str, tmp_path: Path) -> None:
+    def test_report_has_norms_and_weights(self, name: str, tmp_path: Path) -> None:
         report = Server(tmp_path, job(name)).fold([(noise(1), 3, 4), (noise(2), 1, 2)])
         assert report.weights == {2: 0.25, 4: 0.75}
         wanted = math.sqrt(sum(float(t.square().sum()) for t in noise(1).values()))
         assert report.update_norms[4] == pytest.approx(wanted)
         assert report.bytes_read == 2 * (tmp_path / "update-2").stat().st_size
 
-    def test_clipping_bounds_what_one_device_can_do(self, name: str, tmp_path: Path) -> None:
+    def test_clipping_bounds_one_device(self, name: str, tmp_path: Path) -> None:
         spec = job(name, clip_update_norm=1.0)
         one, two = Server(tmp_path / "1", spec), Server(tmp_path / "2", spec)
         long = noise(1, 1000.0)
@@ -147,13 +145,13 @@ class TestLaws:
         for n in SHAPES:
             assert torch.allclose(one.weights[n], two.weights[n], atol=1e-5)
 
-    def test_frames_that_do_not_fit_are_refused(self, name: str, tmp_path: Path) -> None:
+    def test_mismatched_frame_is_refused(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(FoldError, match="the update of slot 1: wrong names: 1 missing"):
             Server(tmp_path, job(name)).fold([(noise(1), 1, 0), ({A: torch.ones(2, 6)}, 1, 1)])
 
 
 @pytest.mark.parametrize("name", AVERAGING)
-def test_one_device_alone_is_local_training(name: str, tmp_path: Path) -> None:
+def test_single_device_equals_local_training(name: str, tmp_path: Path) -> None:
     server = Server(tmp_path, job(name))
     before, delta = server.weights, noise(1)
     server.fold([(delta, 5, 0)], {0: {"steps": 7}})
@@ -161,7 +159,7 @@ def test_one_device_alone_is_local_training(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AVERAGING)
-def test_the_mean_is_weighted_by_examples(name: str, tmp_path: Path) -> None:
+def test_mean_is_weighted_by_examples(name: str, tmp_path: Path) -> None:
     server = Server(tmp_path, job(name, server_learning_rate=0.5))
     before = server.weights
     server.fold([(noise(1), 30, 0), (noise(2), 10, 1)])
@@ -178,14 +176,14 @@ def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:
         server.fold([(noise(1), 1, 0)])
 
 
-def test_the_global_frame_keeps_its_metadata(tmp_path: Path) -> None:
+def test_global_frame_keeps_metadata(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedavg"))
     server.fold([(noise(1), 1, 0)])
     found = FrameReader(server.path).meta
     assert (found["kind"], found["fingerprint"]) == ("global", "abc")
 
 
-def test_fedprox_asks_its_devices_for_the_proximal_term() -> None:
+def test_fedprox_selects_the_proximal_objective() -> None:
     assert build(job("fedprox")).objective == "proximal"
     assert build(job("scaffold")).objective == "controlled"
     assert build(job("fedavg")).objective == build(job("fedadam")).objective == "plain"
@@ -196,7 +194,7 @@ def test_equal_adapters_have_no_aggregation_error(tmp_path: Path) -> None:
     assert report.aggregation_error == pytest.approx(0, abs=1e-7)
 
 
-def test_aggregation_error_is_that_of_the_dense_products(tmp_path: Path) -> None:
+def test_aggregation_error_equals_dense_error(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedavg"))
     before, deltas, shares = server.weights, [noise(1), noise(2)], [0.75, 0.25]
     report = server.fold([(deltas[0], 3, 0), (deltas[1], 1, 1)])
@@ -207,7 +205,7 @@ def test_aggregation_error_is_that_of_the_dense_products(tmp_path: Path) -> None
     assert report.aggregation_error == pytest.approx(float(wanted), rel=1e-4)
 
 
-def test_aggregation_error_where_products_vanish() -> None:
+def test_aggregation_error_of_vanishing_products() -> None:
     zero = {A: torch.zeros(2, 6), B: torch.zeros(5, 2)}
     assert aggregation_error(zero, [(1.0, zero.__getitem__)]) == 0.0
     plus, minus = noise(1), noise(1) | {A: -noise(1)[A]}

@@ -66,24 +66,24 @@ def _uncorrected(optimizer: torch.optim.Optimizer, step: int) -> None:
             group["weight_decay"] = DECAY * RATE / group["lr"]
 
 
-def test_fedavg_is_sgd(tmp_path: Path) -> None:
+def test_fedavg_equals_sgd(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedavg", server_learning_rate=0.3))
     follows(server, lambda w: torch.optim.SGD(w.values(), lr=0.3), _as_it_is)
 
 
-def test_fedavgm_is_sgd_with_momentum(tmp_path: Path) -> None:
+def test_fedavgm_equals_sgd_with_momentum(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedavgm", server_learning_rate=0.3, beta1=0.7))
     follows(server, lambda w: torch.optim.SGD(w.values(), lr=0.3, momentum=0.7), _as_it_is)
 
 
-def test_fedadam_is_adam_without_its_correction(tmp_path: Path) -> None:
+def test_fedadam_equals_adam_without_bias_correction(tmp_path: Path) -> None:
     options = {"server_learning_rate": RATE, "beta1": B1, "beta2": B2, "tau": TAU}
     server = Server(tmp_path, job("fedadam", **options))
     adam = lambda w: _started(torch.optim.Adam(w.values(), betas=(B1, B2)), w)  # noqa: E731
     follows(server, adam, _uncorrected)
 
 
-def test_fedadamw_is_adamw_without_its_correction(tmp_path: Path) -> None:
+def test_fedadamw_equals_adamw_without_bias_correction(tmp_path: Path) -> None:
     options = {"server_learning_rate": RATE, "beta1": B1, "beta2": B2, "tau": TAU}
     server = Server(tmp_path, job("fedadamw", **options, server_weight_decay=DECAY))
     made = {"betas": (B1, B2), "weight_decay": DECAY}
@@ -91,14 +91,14 @@ def test_fedadamw_is_adamw_without_its_correction(tmp_path: Path) -> None:
     follows(server, adamw, _uncorrected)
 
 
-def test_fedadagrad_is_adagrad(tmp_path: Path) -> None:
+def test_fedadagrad_equals_adagrad(tmp_path: Path) -> None:
     """torch's has no first moment."""
     server = Server(tmp_path, job("fedadagrad", server_learning_rate=RATE, beta1=0.0, tau=TAU))
     made = {"lr": RATE, "initial_accumulator_value": TAU**2, "eps": TAU}
     follows(server, lambda w: torch.optim.Adagrad(w.values(), **made), _as_it_is)
 
 
-def test_adagrad_has_the_papers_first_moment(tmp_path: Path) -> None:
+def test_fedadagrad_has_the_first_moment_of_the_paper(tmp_path: Path) -> None:
     """Two rounds by hand: v 0.01, 1.01, 5.01; m 0.5, 1.25."""
     options = {"server_learning_rate": 1.0, "beta1": 0.5, "tau": 0.1}
     server = Server(tmp_path, job("fedadagrad", **options))
@@ -120,7 +120,7 @@ def test_fedyogi_by_hand(tmp_path: Path) -> None:
 
 
 @given(st.floats(0, 4, width=32), st.floats(-2, 2, width=32), st.floats(0, 0.99))
-def test_yogi_never_passes_the_square(v: float, delta: float, beta2: float) -> None:
+def test_yogi_second_moment_never_passes_the_square(v: float, delta: float, beta2: float) -> None:
     stage = server_yogi(AdaptiveRates(1.0, 0.9, beta2, 1e-3))
     moments = {"m": torch.zeros(1), "v": torch.tensor([v])}
     _, after = stage.run(torch.tensor([delta]), moments, torch.zeros(1))
@@ -129,7 +129,7 @@ def test_yogi_never_passes_the_square(v: float, delta: float, beta2: float) -> N
     assert float(after["v"]) >= 0
 
 
-def test_adamws_decay_alone_shrinks_the_weights(tmp_path: Path) -> None:
+def test_adamw_decay_alone_shrinks_weights(tmp_path: Path) -> None:
     options = {"server_learning_rate": 0.5, "server_weight_decay": 0.2}
     server = Server(tmp_path, job("fedadamw", **options))
     before = server.weights
@@ -138,7 +138,7 @@ def test_adamws_decay_alone_shrinks_the_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(server.weights[n], 0.9 * before[n])
 
 
-def test_the_rate_is_the_rate(tmp_path: Path) -> None:
+def test_server_rate_is_not_its_logarithm(tmp_path: Path) -> None:
     """A public code feeds log10 of the rate: half the rate must be half the first step."""
     steps = []
     for rate in (0.2, 0.1):
@@ -163,7 +163,7 @@ class TestFedNova:
             torch.testing.assert_close(step[n], wanted[n], rtol=1e-5, atol=1e-5)
 
     @given(st.lists(st.tuples(st.floats(0.01, 100), st.integers(1, 1000)), min_size=1, max_size=8))
-    def test_devices_on_a_slope_go_the_mean_way(self, told: list[tuple[float, int]]) -> None:
+    def test_fednova_follows_the_mean_slope(self, told: list[tuple[float, int]]) -> None:
         """Where each step moves everybody by one, the model moves by the mean number of steps."""
         total = math.fsum(weight for weight, _ in told)
         stats = [UpdateStats(1.0, weight / total, steps) for weight, steps in told]
@@ -171,7 +171,7 @@ class TestFedNova:
         moved = sum(s.share * f * s.steps for s, f in zip(stats, factors, strict=True))
         assert moved == pytest.approx(sum(s.share * s.steps for s in stats))
 
-    def test_an_update_without_steps_is_refused(self, tmp_path: Path) -> None:
+    def test_update_without_steps_is_refused(self, tmp_path: Path) -> None:
         server = Server(tmp_path, job("fednova"))
         with pytest.raises(UpdatesRefused, match=r"slot 1: .*number of local steps") as error:
             server.fold([(noise(1), 1, 0), (noise(2), 1, 1)], {1: {"steps": 0}})
@@ -191,7 +191,7 @@ def papers_step(
 
 class TestFairness:
     @pytest.mark.parametrize("q", [0.0, 0.5, 1.0, 3.0])
-    def test_it_is_the_papers_algorithm(self, q: float, tmp_path: Path) -> None:
+    def test_qfedavg_equals_the_algorithm_of_the_paper(self, q: float, tmp_path: Path) -> None:
         """Whatever the numbers of examples."""
         server = Server(tmp_path, job("qfedavg", fairness_q=q))
         told = {0: {"loss_before": 0.5}, 1: {"loss_before": 3.0}}
@@ -206,7 +206,7 @@ class TestFairness:
         stats = [UpdateStats(1.0, 0.5, 1, 1.0), UpdateStats(2.0, 0.5, 1, 3.0)]
         assert fair(1.0, 0.5).factors(stats) == pytest.approx([4 / 28, 12 / 28])
 
-    def test_q_0_is_the_plain_mean(self, tmp_path: Path) -> None:
+    def test_qfedavg_with_q_0_is_the_plain_mean(self, tmp_path: Path) -> None:
         server = Server(tmp_path, job("qfedavg", fairness_q=0.0))
         step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], {1: {"loss_before": 9.0}})
         wanted = mean([0.5, 0.5], [noise(1), noise(2)])
@@ -214,7 +214,7 @@ class TestFairness:
             torch.testing.assert_close(step[n], wanted[n], rtol=1e-5, atol=1e-6)
 
     @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6, unique=True))
-    def test_the_worse_off_are_heard_more(self, losses: list[float]) -> None:
+    def test_higher_loss_gets_higher_weight(self, losses: list[float]) -> None:
         stats = [UpdateStats(1.0, 1 / len(losses), 1, loss) for loss in losses]
         found = fair(2.0, 0.1).factors(stats)
         by_loss = [factor for _, factor in sorted(zip(losses, found, strict=True))]
@@ -222,13 +222,13 @@ class TestFairness:
 
     @settings(max_examples=50)
     @given(st.floats(0, 100), st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
-    def test_no_number_overflows(self, q: float, losses: list[float]) -> None:
+    def test_extreme_losses_do_not_overflow(self, q: float, losses: list[float]) -> None:
         stats = [UpdateStats(1e6, 1 / len(losses), 1, loss) for loss in losses]
         found = fair(q, 1e-5).factors(stats)
         assert all(0 <= factor <= len(losses) * (1 + 1e-9) for factor in found)
 
     @pytest.mark.parametrize("loss", [None, 0.0, -1.0, math.nan, math.inf])
-    def test_an_update_without_a_loss_is_refused(self, loss: float | None, tmp_path: Path) -> None:
+    def test_update_without_loss_is_refused(self, loss: float | None, tmp_path: Path) -> None:
         server = Server(tmp_path, job("qfedavg"))
         with pytest.raises(UpdatesRefused, match=r"slot 1: .*loss before training") as error:
             server.fold([(noise(1), 1, 0), (noise(2), 1, 1)], {1: {"loss_before": loss}})

@@ -61,7 +61,7 @@ def logits(model: torch.nn.Module) -> Tensor:
         return model.eval()(input_ids=IDS, decoder_input_ids=IDS).logits
 
 
-def test_an_adapter_changes_nothing_at_first_and_comes_off_again(tiny: Path) -> None:
+def test_fresh_bottleneck_is_identity_and_detaches(tiny: Path) -> None:
     base = load_base(str(tiny), FP32)
     bare = logits(base.model)
     model = attach(base, NARROW, 4)
@@ -83,7 +83,7 @@ def get_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return dict(shared_parameters(model, "bottleneck"))
 
 
-def test_it_is_down_gelu_up_and_the_residual(tiny: Path) -> None:
+def test_bottleneck_is_residual_of_down_gelu_up(tiny: Path) -> None:
     model = adapted(tiny)
     block = model.encoder.block[0].layer[-1].DenseReluDense
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
@@ -94,7 +94,7 @@ def test_it_is_down_gelu_up_and_the_residual(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])
-def test_names_are_those_of_the_artefact_with_a_lora_and_without(
+def test_artefact_names_ignore_a_surrounding_lora(
     tiny: Path, tmp_path: Path, own: AdapterSpec | None
 ) -> None:
     spec = spec_of(tiny, adapter={"kind": "bottleneck", "width": 6}, seed=4)
@@ -130,7 +130,7 @@ def test_flops_agree_with_torch_within_one_percent(name: str, targets: tuple[str
 
 @pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_fast_kernels_agree_with_transformers(
+def test_fast_kernels_agree_with_transformers(
     tiny: Path, tmp_path: Path, own: AdapterSpec | None, checkpointing: bool
 ) -> None:
     model = adapted(tiny, own).eval()
@@ -170,7 +170,7 @@ def test_both_kernels_learn_in_both_precisions(
     assert all(delta.dtype == FP32 for delta in found.update.tensors.values())
 
 
-def test_what_a_person_takes_home_says_what_was_trained(tiny: Path, tmp_path: Path) -> None:
+def test_exported_folder_describes_the_adapter(tiny: Path, tmp_path: Path) -> None:
     spec = spec_of(tiny, adapter={"kind": "bottleneck", "width": 6})
     model = adapted(tiny)
     mine = {name: item.detach().clone() for name, item in get_parameters(model).items()}
@@ -187,7 +187,7 @@ def test_what_a_person_takes_home_says_what_was_trained(tiny: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
-def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) -> None:
+def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> None:
     """What autograd keeps of one more example, against the planner's activations."""
     width, inner, heads, forward, source, target, layers = KEPT_SHAPES[7]
     model = random_model(
@@ -205,7 +205,7 @@ def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) ->
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.2)
 
 
-def test_the_planner_knows_what_travels() -> None:
+def test_planner_predicts_payload_bytes() -> None:
     sizes = architecture_of("nano")
     assert sizes is not None
     spec = parse_spec({"adapter": {"kind": "bottleneck", "width": 16}})

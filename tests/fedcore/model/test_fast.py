@@ -66,7 +66,7 @@ def gradients(
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_every_gradient_are_those_of_transformers(
+def test_loss_and_gradients_equal_transformers(
     kind: str, checkpointing: bool, examples: list[TokenizedExample]
 ) -> None:
     model = model_of(kind)
@@ -79,7 +79,7 @@ def test_loss_and_every_gradient_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
+def test_executed_flops_equal_counted_flops(kind: str) -> None:
     """Within 1 % by torch's counter: no padding, no weight gradient of what is frozen."""
     lengths = ((60, 20), (90, 31))
     batch = [
@@ -97,7 +97,7 @@ def test_what_is_computed_is_what_is_counted_as_needed(kind: str) -> None:
     assert counter.get_total_flops() == pytest.approx(cost.training.of(lengths), rel=0.01)
 
 
-def test_bf16_is_as_near_as_autocast(examples: list[TokenizedExample]) -> None:
+def test_bf16_is_as_accurate_as_autocast(examples: list[TokenizedExample]) -> None:
     model = model_of("full")
     wanted, exact = gradients(model, examples, "plain")
     away: dict[str, float] = {}
@@ -109,14 +109,14 @@ def test_bf16_is_as_near_as_autocast(examples: list[TokenizedExample]) -> None:
     assert away["fast"] < 1.3 * away["plain"]
 
 
-def test_an_example_is_the_same_beside_others_and_alone(examples: list[TokenizedExample]) -> None:
+def test_example_is_independent_of_its_batch(examples: list[TokenizedExample]) -> None:
     model = model_of("full")
     together, _ = gradients(model, examples, "fast")
     alone = [gradients(model, [example], "fast")[0] for example in examples]
     assert together == pytest.approx(sum(alone), rel=1e-5)
 
 
-def test_dropout_depends_on_its_seed_alone_and_checkpointing_drops_the_same(
+def test_dropout_depends_on_seed_not_checkpointing(
     examples: list[TokenizedExample],
 ) -> None:
     model = model_of("full")
@@ -127,7 +127,7 @@ def test_dropout_depends_on_its_seed_alone_and_checkpointing_drops_the_same(
     assert other != loss
 
 
-def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[TokenizedExample]) -> None:
+def test_gradient_under_dropout_matches_the_loss(examples: list[TokenizedExample]) -> None:
     """Against the difference of two losses along the gradient, with the same values dropped."""
     model = model_of("full")
     _, found = gradients(model, examples, "fast", rate=0.1)
@@ -153,7 +153,7 @@ def test_the_gradient_under_dropout_is_that_of_the_loss(examples: list[Tokenized
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_keeps_the_mean_and_its_rate(dtype: torch.dtype) -> None:
+def test_dropout_keeps_mean_and_rate(dtype: torch.dtype) -> None:
     x = torch.ones(400, 500, dtype=dtype, requires_grad=True)
     dropped = DropoutStream(0.1, 3).drop(x)
     dropped.sum().backward()  # type: ignore[no-untyped-call]
@@ -163,13 +163,13 @@ def test_dropout_keeps_the_mean_and_its_rate(dtype: torch.dtype) -> None:
     assert x.grad is not None and torch.equal(x.grad != 0, kept)
 
 
-def test_no_dropout_draws_nothing() -> None:
+def test_zero_dropout_draws_no_numbers() -> None:
     x = torch.randn(4, 4)
     assert DropoutStream(0.0, 1).drop(x) is x
     assert DropoutStream(0.1, 1).drop(x, 0.0) is x
 
 
-def test_cross_entropy_in_pieces_is_that_of_torch() -> None:
+def test_cross_entropy_in_pieces_equals_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2 * ROWS + 3, 16, generator=generator, requires_grad=True)
     head = torch.randn(50, 16, generator=generator, requires_grad=True)
@@ -183,7 +183,7 @@ def test_cross_entropy_in_pieces_is_that_of_torch() -> None:
 
 
 @pytest.mark.skipif(not has_onednn(), reason="torch without oneDNN")
-def test_products_through_onednn_are_those_of_torch() -> None:
+def test_onednn_products_equal_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20, 24, generator=generator, requires_grad=True)
     weight = torch.randn(16, 24, generator=generator, requires_grad=True)
@@ -194,7 +194,7 @@ def test_products_through_onednn_are_those_of_torch() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_model_is_trained_with_the_kernels_of_transformers() -> None:
+def test_unsupported_model_uses_plain_kernels() -> None:
     model = model_of("full")
     assert supports(model)
     model.config.dense_act_fn = "silu"
@@ -203,7 +203,7 @@ def test_an_unknown_model_is_trained_with_the_kernels_of_transformers() -> None:
     assert isinstance(kernels_of("fast", task), KERNELS["plain"])
 
 
-def test_rows_and_decoder_states_have_a_row_for_each_token(
+def test_decoder_states_have_one_row_per_token(
     examples: list[TokenizedExample],
 ) -> None:
     model = model_of("full")
@@ -215,7 +215,7 @@ def test_rows_and_decoder_states_have_a_row_for_each_token(
     assert loss_sum(model, hidden, torch.tensor([5, 1, 1]), settings).shape == ()
 
 
-def test_a_batch_is_divided_by_examples_and_by_tokens() -> None:
+def test_micro_batches_limit_examples_and_tokens() -> None:
     rows, lengths = [4, 7, 1, 0], [(10, 2), (10, 2), (30, 3), (1, 1)]
     assert micro_batches(rows, lengths, 0, 0) == [rows]
     assert micro_batches(rows, lengths, 3, 0) == [[4, 7, 1], [0]]

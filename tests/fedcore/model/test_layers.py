@@ -51,7 +51,7 @@ def test_flops_and_sizes_agree_with_torch(name: str, last: int) -> None:
 
 
 @pytest.mark.parametrize("last", [1, 2])
-def test_they_alone_travel_as_the_files_have_them(tiny: Path, tmp_path: Path, last: int) -> None:
+def test_only_last_layers_are_in_the_artefact(tiny: Path, tmp_path: Path, last: int) -> None:
     spec = spec_of(tiny, adapter={"kind": "layers", "last_layers": last})
     info = write_initial(spec, tmp_path / "g")
     frame, files = FrameReader(tmp_path / "g"), load_base(str(tiny), FP32).model.state_dict()
@@ -85,7 +85,7 @@ def test_both_kernels_learn_in_both_precisions(
     assert found.again == found.before, "what was trained stayed in the base"
 
 
-def test_another_number_of_layers_starts_from_the_files(tiny: Path, tmp_path: Path) -> None:
+def test_other_layer_count_starts_from_the_files(tiny: Path, tmp_path: Path) -> None:
     source = Source(str(write_jsonl(tmp_path / "rows.jsonl", sentences(3, 24))))
     session, specs = Session(tmp_path / "cache", 1), []
     for last in (2, 1):
@@ -96,7 +96,7 @@ def test_another_number_of_layers_starts_from_the_files(tiny: Path, tmp_path: Pa
     assert session.evaluate(specs[1], tmp_path / "1", source).loss == alone.loss
 
 
-def test_the_tuned_model_is_taken_home_whole(tiny: Path, tmp_path: Path) -> None:
+def test_tuned_layers_export_as_a_whole_model(tiny: Path, tmp_path: Path) -> None:
     spec = spec_of(tiny, adapter={"kind": "layers", "last_layers": 1})
     write_initial(spec, tmp_path / "g")
     frame = FrameReader(tmp_path / "g")
@@ -112,7 +112,7 @@ def test_the_tuned_model_is_taken_home_whole(tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
-def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) -> None:
+def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> None:
     """What autograd keeps of one more example, against the planner's activations."""
     width, inner, heads, forward, source, target, _ = KEPT_SHAPES[5]
     sizes = Architecture(width, inner, heads, forward, 3, 3, 64)
@@ -127,7 +127,7 @@ def test_memory_of_the_backward_pass_is_counted(tmp_path: Path, kernels: str) ->
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.25)
 
 
-def test_the_planner_counts_less_than_for_every_weight() -> None:
+def test_planner_counts_less_than_full_training() -> None:
     sizes = architecture_of("google/flan-t5-base")
     assert sizes is not None
     work = BatchShape(8, 256, 48)
@@ -152,7 +152,9 @@ def test_the_planner_counts_less_than_for_every_weight() -> None:
         ({"adapter": {"kind": "layers", "ranks": "4,8"}}, "adapter.ranks", "is about LoRA"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(changes: dict[str, object], path: str, fault: str) -> None:
+def test_invalid_layer_options_are_refused(
+    changes: dict[str, object], path: str, fault: str
+) -> None:
     with pytest.raises(SpecError, match=fault) as error:
         parse_spec(changes)
     assert path in [item.path for item in error.value.faults]

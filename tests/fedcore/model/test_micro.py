@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_the_command_makes_the_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
+def test_command_writes_equal_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(77)  # what this process drew before does not matter
     command = [sys.executable, "-m", "fedcore.model.micro", "--out", str(tmp_path / "again")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def found_by_name(home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
-def test_it_is_made_once_and_found_by_its_name(tmp_path: Path) -> None:
+def test_micro_is_generated_once_and_found_by_name(tmp_path: Path) -> None:
     folder = Path(found_by_name(tmp_path).stdout.strip())
     assert folder == tmp_path / "edgewise" / f"micro-{micro.VERSION}"
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
@@ -52,12 +52,12 @@ def test_it_is_made_once_and_found_by_its_name(tmp_path: Path) -> None:
     assert list((tmp_path / "edgewise").iterdir()) == [folder]
 
 
-def test_a_folder_that_takes_nothing_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "edgewise").write_text("in the way")
     assert "ModelError: the model micro cannot be kept in" in found_by_name(tmp_path).stderr
 
 
-def test_it_is_larger_than_nano_and_speaks_its_words(folder: Path) -> None:
+def test_micro_is_larger_than_nano_with_its_tokenizer(folder: Path) -> None:
     large, small = (load_base(str(name), torch.float32) for name in (folder, load.NANO))
     sizes = [sum(item.numel() for item in base.model.parameters()) for base in (large, small)]
     assert 2 * sizes[1] < sizes[0] < 3 * sizes[1]
@@ -70,7 +70,7 @@ def test_it_is_larger_than_nano_and_speaks_its_words(folder: Path) -> None:
     assert weight.std().item() == pytest.approx(large.model.config.d_ff**-0.5, rel=0.02)
 
 
-def test_it_can_copy_before_it_has_learned_anything(folder: Path) -> None:
+def test_untrained_micro_can_copy(folder: Path) -> None:
     """Teacher-forced on its own source, many right tokens are likely: the circuit is there."""
     base = load_base(str(folder), torch.float32)
     text = "repeat: Anna bought a red boat and Ben sold the old car near the harbour on Monday."

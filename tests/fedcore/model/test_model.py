@@ -26,7 +26,7 @@ from tests.fedcore.conftest import make_model, spec_of
 FP32 = torch.float32
 
 
-def test_the_output_layer_stays_apart_from_the_embedding(tiny: Path) -> None:
+def test_output_layer_stays_untied(tiny: Path) -> None:
     base = load_base(str(tiny), FP32)
     stored = load_file(tiny / "model.safetensors")
     assert torch.equal(base.model.lm_head.weight, stored["lm_head.weight"])
@@ -35,7 +35,7 @@ def test_the_output_layer_stays_apart_from_the_embedding(tiny: Path) -> None:
     assert not base.model.config.scale_decoder_outputs
 
 
-def test_a_missing_output_layer_is_not_silently_replaced(tiny: Path, tmp_path: Path) -> None:
+def test_missing_output_layer_is_refused(tiny: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(tiny, tmp_path / "broken"))
     stored = load_file(tiny / "model.safetensors")
     del stored["lm_head.weight"]
@@ -50,7 +50,7 @@ def test_bf16_loads_and_fp16_is_refused(tiny: Path) -> None:
         load_base(str(tiny), torch.float16)
 
 
-def test_the_fingerprint_follows_the_weights_not_the_files(tiny: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_weights_not_files(tiny: Path, tmp_path: Path) -> None:
     stored = load_file(tiny / "model.safetensors")
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
     (copy / "model.safetensors").unlink()
@@ -60,7 +60,7 @@ def test_the_fingerprint_follows_the_weights_not_the_files(tiny: Path, tmp_path:
     assert fingerprint(make_model(tmp_path / "other", seed=1)) != fingerprint(tiny)
 
 
-def test_names_that_lead_nowhere_say_what_to_do(
+def test_unknown_model_name_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"hf download google/flan-t5-none --local-dir"):
@@ -74,7 +74,7 @@ def test_names_that_lead_nowhere_say_what_to_do(
         resolve(str(tmp_path))
 
 
-def test_folder_without_weights(tiny: Path, tmp_path: Path) -> None:
+def test_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no model\.safetensors"):
@@ -84,7 +84,7 @@ def test_folder_without_weights(tiny: Path, tmp_path: Path) -> None:
         write_initial(spec_of(copy), tmp_path / "g")
 
 
-def test_lora_names_are_those_peft_saves(tiny: Path) -> None:
+def test_lora_names_equal_peft_names(tiny: Path) -> None:
     from peft import get_peft_model_state_dict
 
     base = load_base(str(tiny), FP32)
@@ -97,9 +97,7 @@ def test_lora_names_are_those_peft_saves(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_the_first_global_weights_are_what_a_device_starts_from(
-    tiny: Path, tmp_path: Path, kind: str
-) -> None:
+def test_initial_artefact_equals_a_fresh_adapter(tiny: Path, tmp_path: Path, kind: str) -> None:
     spec = spec_of(tiny, adapter={"kind": kind}, seed=9)
     info = write_initial(spec, tmp_path / "g")
     model = attach(load_base(str(tiny), FP32), spec.adapter, 9)
@@ -110,7 +108,7 @@ def test_the_first_global_weights_are_what_a_device_starts_from(
     assert frame.meta["kind"] == "global" and frame.meta["fingerprint"] == info.fingerprint
 
 
-def test_the_seed_decides_the_first_adapter(tiny: Path, tmp_path: Path) -> None:
+def test_seed_sets_the_initial_adapter(tiny: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     one = write_initial(spec_of(tiny, seed=1), tmp_path / "1")
     torch.manual_seed(2)
@@ -118,7 +116,7 @@ def test_the_seed_decides_the_first_adapter(tiny: Path, tmp_path: Path) -> None:
     assert one.sha256 != write_initial(spec_of(tiny, seed=2), tmp_path / "2").sha256
 
 
-def test_attaching_leaves_the_callers_random_numbers_alone(tiny: Path) -> None:
+def test_attaching_keeps_the_random_state(tiny: Path) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)
@@ -126,7 +124,7 @@ def test_attaching_leaves_the_callers_random_numbers_alone(tiny: Path) -> None:
     assert torch.equal(torch.rand(2), wanted)
 
 
-def test_tied_weights_travel_once(tmp_path: Path) -> None:
+def test_tied_weights_are_written_once(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tied")
     config = json.loads((folder / "config.json").read_text())
     stored = load_file(folder / "model.safetensors")
@@ -140,7 +138,7 @@ def test_tied_weights_travel_once(tmp_path: Path) -> None:
     )
 
 
-def test_weights_that_do_not_fit_are_refused(tiny: Path) -> None:
+def test_mismatched_weights_are_refused(tiny: Path) -> None:
     model = attach(load_base(str(tiny), FP32), AdapterSpec(rank=2), 0)
     own = get_trainable(model)
     name = min(own)
@@ -173,7 +171,7 @@ def logits_of(model: torch.nn.Module) -> torch.Tensor:
         return model.eval()(input_ids=ids, decoder_input_ids=ids).logits
 
 
-def test_the_adapter_folder_loads_in_plain_peft(tiny: Path, tmp_path: Path) -> None:
+def test_adapter_folder_loads_in_plain_peft(tiny: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
@@ -191,9 +189,7 @@ def test_the_adapter_folder_loads_in_plain_peft(tiny: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_the_merged_folder_loads_in_plain_transformers(
-    tiny: Path, tmp_path: Path, kind: str
-) -> None:
+def test_merged_folder_loads_in_plain_transformers(tiny: Path, tmp_path: Path, kind: str) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     spec = spec_of(tiny, adapter={"kind": kind})

@@ -37,7 +37,7 @@ def test_folder_is_small():
     assert sum(f.stat().st_size for f in NANO.rglob("*") if f.is_file()) <= 12_000_000
 
 
-def test_loads_whole_with_a_head_of_its_own(loaded):
+def test_nano_loads_with_untied_head(loaded):
     model, info = loaded
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert not info["mismatched_keys"]
@@ -55,7 +55,7 @@ def test_head_stays_untied_when_saved_again(model, tmp_path):
     assert not again.config.scale_decoder_outputs
 
 
-def test_shape_is_that_of_flan_t5():
+def test_nano_has_the_architecture_of_flan_t5():
     config = json.loads((NANO / "config.json").read_text())
     expected = {
         "model_type": "t5",
@@ -88,7 +88,7 @@ def test_special_tokens_are_numbered_as_in_t5(tokenizer, model):
         "",
     ],
 )
-def test_any_text_survives(tokenizer, text):
+def test_tokenizer_round_trips_any_text(tokenizer, text):
     ids = tokenizer(text)["input_ids"]
     assert 2 not in ids
     assert tokenizer.decode(ids[:-1]) == text
@@ -99,7 +99,7 @@ def test_white_space_becomes_one_space(tokenizer):
     assert tokenizer.decode(ids, skip_special_tokens=True) == "A: yes. B: no."
 
 
-def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer):
+def test_name_tokens_do_not_depend_on_position(tokenizer):
     def tokens(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -109,7 +109,7 @@ def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer):
             assert ",".join(map(str, alone)) in ",".join(map(str, tokens(text)))
 
 
-def test_held_out_domains_are_not_read():
+def test_held_out_domains_are_not_in_the_corpus():
     assert not set(HELD_OUT_DOMAINS) & set(corpus.SEEN_DOMAINS)
     drawn = corpus.dialogues(40, 5)
     assert {one.domain for one in drawn} == set(corpus.SEEN_DOMAINS)
@@ -135,7 +135,7 @@ def test_held_out_domains_are_not_read():
         assert phrase not in text
 
 
-def test_corrupted_spans_can_be_put_back():
+def test_corrupted_spans_are_reversible():
     rng = random.Random(1)
     for example in generate("travel", 30, 1):
         source, target = corpus.corrupt_spans(example.dialogue, rng)
@@ -174,13 +174,13 @@ def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monk
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_summarizes_what_it_was_trained_on(model, tokenizer):
+def test_nano_summarizes_training_domains(model, tokenizer):
     examples = [next(generate(domain, 1, corpus.VALIDATION_SEED)) for domain in corpus.SEEN_DOMAINS]
     assert rouge(model, tokenizer, examples[:8])["rougeL"] > 60
     assert len(set(summarize(model, tokenizer, examples[:4]))) == 4
 
 
-def test_leaves_room_on_held_out_domains(model, tokenizer):
+def test_nano_is_weaker_on_held_out_domains(model, tokenizer):
     examples = [
         one for domain in HELD_OUT_DOMAINS for one in generate(domain, 4, corpus.VALIDATION_SEED)
     ]

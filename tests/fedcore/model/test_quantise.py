@@ -39,14 +39,14 @@ def weight_of(out: int = 24, width: int = 2 * BLOCK) -> torch.Tensor:
     return torch.randn(out, width, generator=torch.Generator().manual_seed(0)) * rows
 
 
-def test_int8_errs_by_half_a_step_of_its_channel() -> None:
+def test_int8_error_is_half_a_channel_step() -> None:
     weight = weight_of()
     error = (QuantisedLinear(weight, "int8").dequantised() - weight).abs()
     step = weight.abs().amax(1, keepdim=True) / 127
     assert (error <= 0.5001 * step).all() and (error > 0.4 * step).any()
 
 
-def test_nf4_errs_by_half_a_gap_of_its_block() -> None:
+def test_nf4_error_is_half_a_block_gap() -> None:
     weight = weight_of()
     layer = QuantisedLinear(weight, "nf4")
     levels = torch.tensor(NF4_LEVELS)
@@ -68,7 +68,7 @@ def test_nf4_levels_follow_from_their_definition() -> None:
     torch.testing.assert_close(levels / levels.abs().max(), wanted, atol=1e-6, rtol=0)
 
 
-def test_numbers_that_a_format_has_come_back_exactly() -> None:
+def test_representable_numbers_are_exact() -> None:
     codes = torch.arange(-127, 128).float().repeat(2, 1) * torch.tensor([[0.25], [4.0]])
     assert torch.equal(QuantisedLinear(codes, "int8").dequantised(), codes)
     levels = torch.tensor(NF4_LEVELS).repeat(3, 8) * torch.tensor([[1.0], [0.5], [16.0]])
@@ -93,7 +93,7 @@ def test_empty_rows_and_odd_widths(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+def test_non_finite_weights_are_refused(value: float) -> None:
     weight = weight_of()
     weight[3, 5] = value
     with pytest.raises(ModelError, match="NaN or infinity"):
@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
 @pytest.mark.parametrize("chunk", [1 << 22, 5 * 2 * BLOCK])
 @pytest.mark.parametrize("dtype", [FP32, BF16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_computes_as_a_plain_layer_with_the_same_weights(
+def test_quantised_layer_equals_dequantised_layer(
     kind: str, dtype: torch.dtype, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantise, "CHUNK_ELEMENTS", chunk)
@@ -123,7 +123,7 @@ def test_it_computes_as_a_plain_layer_with_the_same_weights(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_backward_pass_keeps_no_weights(kind: str) -> None:
+def test_backward_pass_saves_no_weights(kind: str) -> None:
     layer = QuantisedLinear(weight_of(), kind)
     kept: list[torch.Tensor] = []
     x = torch.randn(4, layer.in_features, requires_grad=True)
@@ -132,14 +132,14 @@ def test_the_backward_pass_keeps_no_weights(kind: str) -> None:
     assert not kept and x.grad is not None
 
 
-def test_autocast_decides_the_precision() -> None:
+def test_autocast_sets_the_precision() -> None:
     layer = QuantisedLinear(weight_of(), "int8")
     with torch.autocast("cpu", BF16):
         assert layer(torch.randn(1, layer.in_features)).dtype == BF16
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_as_small_as_said_and_trains_nothing(kind: str) -> None:
+def test_quantised_size_and_frozen_parameters(kind: str) -> None:
     layer = QuantisedLinear(torch.randn(64, 8 * BLOCK), kind)
     size = sum(item.numel() * item.element_size() for item in layer.buffers())
     scales = 64 * 4 if kind == "int8" else 0
@@ -167,7 +167,7 @@ def test_every_base_loads_under_every_precision(
     assert (found - wanted).norm() < {"nf4": 0.5}.get(kind, 0.06) * wanted.norm()
 
 
-def test_bf16_is_built_as_transformers_builds_it(tiny: Path) -> None:
+def test_bf16_model_equals_transformers(tiny: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tiny, dtype=BF16)
@@ -180,7 +180,7 @@ def test_bf16_is_built_as_transformers_builds_it(tiny: Path) -> None:
     assert torch.equal(mine.generate(ids, max_new_tokens=8), theirs.generate(ids, max_new_tokens=8))
 
 
-def test_a_tied_output_layer_stays_tied(tmp_path: Path) -> None:
+def test_tied_output_layer_stays_tied(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tied")
     stored = load_file(folder / "model.safetensors")
     del stored["lm_head.weight"]
@@ -210,7 +210,7 @@ def test_broken_files_are_named(tiny: Path, tmp_path: Path) -> None:
         load_base(str(tiny), FP32, "int3")
 
 
-def test_peft_wraps_it(tiny: Path) -> None:
+def test_peft_wraps_quantised_layers(tiny: Path) -> None:
     targets = ("q", "v", "wo")
     model = attach(load_base(str(tiny), FP32, "nf4"), AdapterSpec(rank=2, targets=targets), 0)
     wrapped = [item for item in model.modules() if hasattr(item, "base_layer")]
@@ -249,7 +249,7 @@ def run(base: str, clinic: dict[str, Source], folder: Path) -> list[RoundResult]
     return simulate(spec, clinic, folder)
 
 
-def test_a_federation_learns_on_any_base(clinic: dict[str, Source], tmp_path: Path) -> None:
+def test_federation_learns_on_any_base(clinic: dict[str, Source], tmp_path: Path) -> None:
     results = {base: run(base, clinic, tmp_path / base) for base in ("fp32", *PACKED)}
     first, last = (
         {base: rounds[place].mean["loss"] for base, rounds in results.items()} for place in (0, -1)
@@ -262,7 +262,7 @@ def test_a_federation_learns_on_any_base(clinic: dict[str, Source], tmp_path: Pa
     assert len({rounds[-1].sha256 for rounds in results.values()}) == 3
 
 
-def test_bf16_numbers_kept_as_such_are_exact() -> None:
+def test_bf16_storage_is_exact() -> None:
     """Those of nano are; the products are then the same bits."""
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
@@ -274,7 +274,7 @@ def test_bf16_numbers_kept_as_such_are_exact() -> None:
 
 
 @pytest.mark.parametrize("base", PACKED)
-def test_a_job_repeats_and_its_adapter_goes_home(
+def test_quantised_job_repeats_and_exports(
     tiny: Path, tmp_path: Path, rows_file: Path, base: str
 ) -> None:
     from peft import PeftModel
@@ -298,7 +298,7 @@ def test_a_job_repeats_and_its_adapter_goes_home(
     assert load_base(str(merged), FP32).model is not None
 
 
-def test_a_session_does_not_mix_up_bases(tiny: Path, tmp_path: Path, rows_file: Path) -> None:
+def test_session_keeps_bases_apart(tiny: Path, tmp_path: Path, rows_file: Path) -> None:
     from fedcore.model.initial import write_initial
 
     session, losses = Session(tmp_path / "cache"), []

@@ -89,7 +89,7 @@ def test_rows_without_text_or_summary_are_skipped(tmp_path: Path, tokenizer: obj
     assert found.skipped == 2 and len(found.train) + len(found.validation) == 12
 
 
-def test_the_split_is_by_content_and_seed_alone() -> None:
+def test_split_depends_on_content_and_seed_alone() -> None:
     digests = [f"{i:04}" for i in range(40)]
     train, held = split_rows(digests, 0.25, 7)
     assert sorted(train + held) == list(range(40)) and len(held) == 10
@@ -140,7 +140,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "content", "columns", "reason"), FAULTS)
-def test_faults_say_what_to_do(
+def test_data_errors_say_what_to_do(
     tmp_path: Path, tokenizer: object, name: str, content: str | None, columns: dict, reason: str
 ) -> None:
     path = tmp_path / name

@@ -27,7 +27,7 @@ def job(tiny: Path, **train: object) -> JobSpec:
 
 
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
-def test_the_loss_before_training_is_that_of_an_evaluation(
+def test_mean_loss_equals_the_evaluation_loss(
     tiny: Path, tmp_path: Path, source: Source, kernels: str
 ) -> None:
     """Without dropout, whatever the batches."""
@@ -40,9 +40,7 @@ def test_the_loss_before_training_is_that_of_an_evaluation(
     assert told == pytest.approx(wanted, rel=1e-5)
 
 
-def test_asking_for_the_loss_changes_no_bit_of_training(
-    tiny: Path, tmp_path: Path, source: Source
-) -> None:
+def test_measuring_loss_changes_no_training_bit(tiny: Path, tmp_path: Path, source: Source) -> None:
     spec = job(tiny)
     plain = replace(spec, strategy=replace(spec.strategy, name="fedavg"))
     write_initial(spec, tmp_path / "global")
@@ -52,7 +50,7 @@ def test_asking_for_the_loss_changes_no_bit_of_training(
     assert all(torch.equal(one.tensors[n], two.tensors[n]) for n in one.tensors)
 
 
-def test_an_evaluation_is_reported_as_numbers_by_name() -> None:
+def test_evaluation_values_are_numbers_by_name() -> None:
     """The server takes nothing else."""
     told = Evaluation(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, {"personal_loss": 0.5}).values()
     assert told["personal_loss"] == 0.5 and told["loss"] == 1.0

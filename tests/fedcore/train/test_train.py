@@ -50,7 +50,7 @@ def same(one: Update, two: Update) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_run_depends_on_its_arguments_alone(tiny: Path, tmp_path: Path, kind: str) -> None:
+def test_training_depends_on_its_arguments_alone(tiny: Path, tmp_path: Path, kind: str) -> None:
     """Device B after A in one session equals B alone in a fresh one: nothing leaks."""
     bench = Bench(tmp_path, tiny, adapter={"kind": kind}, train={"dropout": 0.2})
     shared = Session(tmp_path / "cache")
@@ -67,7 +67,7 @@ def test_a_run_depends_on_its_arguments_alone(tiny: Path, tmp_path: Path, kind: 
     assert not same(second, bench.train(shared, 0))
 
 
-def test_another_jobs_dropout_does_not_linger(tiny: Path, tmp_path: Path) -> None:
+def test_dropout_of_another_job_is_reset(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny)
     session = Session(tmp_path / "cache")
     wanted = bench.train(session)
@@ -76,7 +76,7 @@ def test_another_jobs_dropout_does_not_linger(tiny: Path, tmp_path: Path) -> Non
     assert same(wanted, bench.train(session))
 
 
-def test_round_and_slot_decide_order_and_dropout(tiny: Path, tmp_path: Path) -> None:
+def test_round_and_slot_seed_order_and_dropout(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny)
     session = Session(tmp_path / "cache")
     runs = [
@@ -116,7 +116,7 @@ def test_accumulated_batches_equal_one_large_batch(tiny: Path, tmp_path: Path) -
         assert torch.allclose(tensor, small.tensors[name], atol=2e-3), name
 
 
-def test_the_proximal_term_holds_devices_back(tiny: Path, tmp_path: Path) -> None:
+def test_proximal_term_shortens_the_step(tiny: Path, tmp_path: Path) -> None:
     def moved(**strategy: object) -> Update:
         bench = Bench(tmp_path, tiny, strategy=strategy, train={"local_steps": 6, "clip_norm": 0})
         return bench.train()
@@ -164,7 +164,7 @@ def test_telemetry_costs_less_than_two_percent(tiny: Path) -> None:
     assert (time.perf_counter() - began) / 200 < 0.02 * 0.02
 
 
-def test_reports_come_about_once_a_second_or_as_often_as_asked(tiny: Path, tmp_path: Path) -> None:
+def test_report_interval_is_respected(tiny: Path, tmp_path: Path) -> None:
     assert Hooks().report_every_s == 1.0
     found: list[Measurement] = []
     Bench(tmp_path, tiny).train(report=found.append, report_every_s=0.0)
@@ -172,7 +172,7 @@ def test_reports_come_about_once_a_second_or_as_often_as_asked(tiny: Path, tmp_p
     assert found[0].elapsed_s < found[1].elapsed_s
 
 
-def test_a_loss_that_is_not_finite_names_step_and_cause(tiny: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_names_step_and_cause(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny, adapter={"kind": "full"})
     reader = FrameReader(bench.path)
     weights = {n: reader[n].clone() for n in reader}
@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_names_step_and_cause(tiny: Path, tmp_path: Pa
         bench.train()
 
 
-def test_a_runaway_learning_rate_is_caught(tiny: Path, tmp_path: Path) -> None:
+def test_diverging_training_is_stopped(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(
         tmp_path, tiny, adapter={"kind": "full"},
         train={"learning_rate": 10.0, "clip_norm": 0, "local_steps": 200, "weight_decay": 1.0},
@@ -194,7 +194,7 @@ def test_a_runaway_learning_rate_is_caught(tiny: Path, tmp_path: Path) -> None:
         bench.train()
 
 
-def test_stopping_is_asked_at_every_step_and_token(tiny: Path, tmp_path: Path) -> None:
+def test_stop_is_checked_at_every_step_and_token(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny, train={"local_steps": 50})
     asked: list[int] = []
 
@@ -211,7 +211,7 @@ def test_stopping_is_asked_at_every_step_and_token(tiny: Path, tmp_path: Path) -
         )
 
 
-def test_weights_of_a_foreign_base_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_weights_of_another_base_are_refused(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny)
     bench.spec = replace(bench.spec, model=replace(bench.spec.model, name=str(
         make_model(tmp_path / "other", seed=1))))  # fmt: skip
@@ -227,7 +227,7 @@ def test_bf16_trains_close_to_fp32_and_returns_fp32(tiny: Path, tmp_path: Path, 
     assert all(tensor.dtype == torch.float32 for tensor in bf16.tensors.values())
 
 
-def test_auto_is_bf16_only_where_the_hardware_has_it() -> None:
+def test_auto_precision_is_bf16_only_where_fast() -> None:
     wanted = torch.bfloat16 if has_bf16(CPU) else torch.float32
     assert pick_precision("auto", CPU) == wanted
     assert pick_precision("fp32", CPU) == torch.float32
@@ -247,7 +247,7 @@ def test_batches_cover_an_epoch_once() -> None:
     assert next(groups(train, LENGTHS, seed=1)) == first[0] != next(groups(train, LENGTHS, seed=2))
 
 
-def test_batches_of_like_lengths_cover_an_epoch_once_in_random_order() -> None:
+def test_length_batches_cover_an_epoch_once() -> None:
     rng = random.Random(0)
     lengths = [(rng.randint(1, 500), 3) for _ in range(64)]
     order = groups(TrainSpec(batch_size=4, batching="length"), lengths, seed=1)
@@ -261,7 +261,7 @@ def test_batches_of_like_lengths_cover_an_epoch_once_in_random_order() -> None:
 
 @pytest.mark.parametrize("limit", [{"micro_batch": 1}, {"micro_tokens": 100}])
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
-def test_a_batch_in_pieces_gives_the_same_update(
+def test_micro_batches_give_the_same_update(
     tiny: Path, tmp_path: Path, limit: dict[str, int], kernels: str
 ) -> None:
     still = {"dropout": 0.0, "kernels": kernels}

@@ -54,7 +54,7 @@ def there_and_back(chain: Chain, tensor: Tensor, seed: int = 1) -> Tensor:
 @chains
 @settings(max_examples=25, deadline=None)
 @given(tensor=tensors())
-def test_the_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
+def test_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
     found = there_and_back(chain, tensor)
     assert found.shape == tensor.shape and found.dtype == torch.float32
     error = (found.double() - tensor.double()).abs()
@@ -66,7 +66,7 @@ def test_the_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
 @chains
 @settings(max_examples=15, deadline=None)
 @given(tensor=tensors())
-def test_the_bytes_are_those_predicted(chain: Chain, tensor: Tensor) -> None:
+def test_encoded_bytes_equal_prediction(chain: Chain, tensor: Tensor) -> None:
     parts = encode(chain, "w", tensor, StochasticRounding(1))
     arrays = array_of(chain, FrameRow(("w",), tuple(tensor.shape), ("0", "0z")), parts)
     counted = sum(array.numel() * array.element_size() for array in arrays.values())
@@ -83,7 +83,7 @@ def test_the_bytes_are_those_predicted(chain: Chain, tensor: Tensor) -> None:
 
 
 @chains
-def test_the_same_seed_gives_the_same_bits_and_the_input_stays(chain: Chain) -> None:
+def test_encoding_repeats_and_keeps_its_input(chain: Chain) -> None:
     tensor = torch.randn(3, 701, generator=torch.Generator().manual_seed(5))
     before = tensor.clone()
     one, two = (encode(chain, "w", tensor, StochasticRounding(9)) for _ in range(2))
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_input_stays(chain: Chain) -> 
     assert torch.equal(tensor, before)
 
 
-def test_the_noise_is_the_same_on_every_machine() -> None:
+def test_stochastic_rounding_has_known_values() -> None:
     """Philox 4x64-10 with key 7: its first draws, as numpy documents them for every platform."""
     found = (StochasticRounding(7).take(8) * 2**16).long().tolist()
     assert found == KNOWN_NOISE
@@ -105,14 +105,14 @@ KNOWN_NOISE = [31652, 43497, 46264, 24384, 49287, 30950, 37069, 52125]
 
 @chains
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2 * LIMIT])
-def test_numbers_that_are_none_are_refused(chain: Chain, value: float) -> None:
+def test_non_finite_numbers_are_refused(chain: Chain, value: float) -> None:
     with pytest.raises(WireError, match="'w' holds NaN, infinity"):
         encode(chain, "w", torch.tensor([0.0, value, 1.0]), StochasticRounding(1))
 
 
 @chains
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_in_gives_what_fp32_gives(chain: Chain, dtype: torch.dtype) -> None:
+def test_half_precision_input_encodes_as_fp32(chain: Chain, dtype: torch.dtype) -> None:
     tensor = torch.randn(130, generator=torch.Generator().manual_seed(2)).to(dtype)
     assert torch.equal(there_and_back(chain, tensor), there_and_back(chain, tensor.float()))
 
@@ -129,7 +129,7 @@ def test_stochastic_rounding_is_unbiased(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
-def test_nearest_rounding_errs_by_half_a_step(name: str) -> None:
+def test_nearest_rounding_error_is_half_a_step(name: str) -> None:
     tensor = torch.randn(1000, generator=torch.Generator().manual_seed(4))
     parts = encode(Chain(name), "w", tensor, NearestRounding())
     error = (decode(Chain(name), parts, tensor.shape) - tensor).abs()
@@ -150,7 +150,7 @@ def test_top_k_keeps_the_largest_and_shrinks_the_error(fraction: float) -> None:
     assert lost <= 1 - kept / tensor.numel()
 
 
-def test_equal_magnitudes_are_kept_in_order() -> None:
+def test_top_k_keeps_first_of_equal_magnitudes() -> None:
     tensor = torch.tensor([1.0, -1.0, 0.5, 1.0, -1.0, 0.0])
     found = there_and_back(Chain("fp32", 0.5), tensor)
     assert found.tolist() == [1.0, -1.0, 0, 1.0, 0, 0]
@@ -158,7 +158,7 @@ def test_equal_magnitudes_are_kept_in_order() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.floats(0.001, 0.999), st.integers(0, 50))
-def test_either_way_of_writing_places_reads_back(n: int, fraction: float, seed: int) -> None:
+def test_bitmap_and_gaps_round_trip(n: int, fraction: float, seed: int) -> None:
     """Long gaps, dense places, the first and the last one."""
     tensor = torch.zeros(n)
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -168,7 +168,7 @@ def test_either_way_of_writing_places_reads_back(n: int, fraction: float, seed: 
 
 
 @chains
-def test_a_chain_is_read_as_it_is_written(chain: Chain) -> None:
+def test_chain_text_round_trips(chain: Chain) -> None:
     assert parse(str(chain)) == chain
 
 
@@ -177,10 +177,10 @@ def test_a_chain_is_read_as_it_is_written(chain: Chain) -> None:
     ["int3", "", "int8+int4", "top_k(0)+int8", "top_k(1)+int8", "top_k(nan)+int8", "zstd",
      "int8+gzip", "top_k(0.1)", "int8\n", "x" * 1000, "top_k(1e-400)+int8"],
 )  # fmt: skip
-def test_an_unknown_chain_is_refused_and_the_known_named(text: str) -> None:
+def test_unknown_chain_is_refused_with_known_ones(text: str) -> None:
     with pytest.raises(WireError, match=r"unknown codec .*; known: fp32, bf16, fp16, int8, int4"):
         parse(text)
 
 
-def test_every_codec_that_can_be_named_has_its_arithmetic() -> None:
+def test_every_codec_name_has_an_implementation() -> None:
     assert list(codecs.VALUES) == list(VALUES)

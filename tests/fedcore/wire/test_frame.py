@@ -30,7 +30,7 @@ def check(path: Path, meta: dict[str, str] | None = None, max_bytes: int = 10_00
     check_frame(path, SHAPES, meta or META, max_bytes)
 
 
-def test_what_is_written_is_what_the_library_reads(tmp_path: Path) -> None:
+def test_frame_is_readable_by_safetensors(tmp_path: Path) -> None:
     tensors = {
         "x": torch.randn(3, 2),
         "half": torch.randn(5).bfloat16(),
@@ -59,7 +59,7 @@ def test_equal_content_gives_equal_bytes(tmp_path_factory: pytest.TempPathFactor
     assert wanted == found
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = good(tmp_path / "f")
     before = path.read_bytes()
     with (
@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["f"]
 
 
-def test_a_good_frame_passes(tmp_path: Path) -> None:
+def test_valid_frame_passes(tmp_path: Path) -> None:
     check(good(tmp_path / "f"))
 
 
@@ -150,7 +150,7 @@ BAD: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD)
-def test_a_bad_frame_is_refused_with_its_reason(
+def test_invalid_frame_is_refused_with_its_reason(
     tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     path = good(tmp_path / "f")
@@ -171,7 +171,7 @@ def test_foreign_and_oversized_frames_are_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
-def test_garbage_never_escapes_as_another_error(
+def test_garbage_raises_wire_error_only(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("garbage") / "f"
@@ -180,6 +180,6 @@ def test_garbage_never_escapes_as_another_error(
         check(path)
 
 
-def test_the_header_tells_sizes(tmp_path: Path) -> None:
+def test_header_has_sizes(tmp_path: Path) -> None:
     header = read_header(good(tmp_path / "f"))
     assert (header.elements, header.shapes) == (10, SHAPES)

@@ -52,7 +52,7 @@ def encoding(chain: Chain | str, round_number: int = 1) -> Encoding:
 
 
 @chains
-def test_what_is_written_is_opened_and_passes_the_checks(chain: Chain, tmp_path: Path) -> None:
+def test_update_round_trips_and_passes_checks(chain: Chain, tmp_path: Path) -> None:
     path, tensors = tmp_path / "u", delta()
     info = write_update(path, tensors, META, encoding(chain))
     assert (info.sha256, info.size) == (sha256_file(path), path.stat().st_size)
@@ -79,7 +79,7 @@ def test_what_is_written_is_opened_and_passes_the_checks(chain: Chain, tmp_path:
 
 
 @chains
-def test_a_repeated_attempt_writes_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
+def test_repeated_attempt_writes_equal_bytes(chain: Chain, tmp_path: Path) -> None:
     """Another round or slot rounds otherwise, where rounding is left to chance."""
     first = write_update(tmp_path / "1", delta(), META, encoding(chain))
     assert write_update(tmp_path / "2", delta(), META, encoding(chain)) == first
@@ -98,7 +98,7 @@ def test_bf16_updates_keep_names_and_shapes(tmp_path: Path) -> None:
 
 
 @chains
-def test_the_residual_is_exactly_what_was_lost(chain: Chain, tmp_path: Path) -> None:
+def test_residual_equals_the_encoding_error(chain: Chain, tmp_path: Path) -> None:
     """sent + lost = given, and the lost part joins the next update."""
     lost = tmp_path / "lost"
     write_update(tmp_path / "1", delta(1), META, encoding(chain), residual=lost)
@@ -114,7 +114,7 @@ def test_the_residual_is_exactly_what_was_lost(chain: Chain, tmp_path: Path) -> 
     assert (tmp_path / "2").read_bytes() == (tmp_path / "3").read_bytes()
 
 
-def test_with_feedback_the_sum_of_many_updates_arrives(tmp_path: Path) -> None:
+def test_error_feedback_preserves_the_sum(tmp_path: Path) -> None:
     """What is lost stays bounded: after many rounds the sum sent is the sum given but for one
     round's residual; without feedback, top-k loses a growing part."""
     chain, total, arrived = Chain("int8", 0.1), torch.zeros(67, 3), torch.zeros(67, 3)
@@ -134,7 +134,7 @@ def test_with_feedback_the_sum_of_many_updates_arrives(tmp_path: Path) -> None:
     assert float((total - arrived).norm()) < 0.5 * float(without.norm())
 
 
-def test_numbers_that_are_none_leave_no_file(tmp_path: Path) -> None:
+def test_non_finite_update_leaves_no_file(tmp_path: Path) -> None:
     spoilt = delta() | {"b.weight": torch.tensor([1.0, torch.nan, 0, 0])}
     with pytest.raises(WireError, match=r"'b.weight' holds NaN"):
         write_update(tmp_path / "u", spoilt, META, encoding("int8"), residual=tmp_path / "r")
@@ -176,7 +176,7 @@ def sound(path: Path, wire: str) -> Arrays:
 
 
 @pytest.mark.parametrize(("spoil", "reason"), WRONG)
-def test_a_frame_that_does_not_fit_is_refused(
+def test_mismatched_update_is_refused(
     tmp_path: Path, spoil: Callable[[Arrays], Arrays], reason: str
 ) -> None:
     arrays = sound(tmp_path / "u", "int8")
@@ -188,7 +188,7 @@ SIZES = st.lists(st.sampled_from([0, 1, 7, SMALL, SMALL + 1, JOINED]), max_size=
 
 
 @given(SIZES)
-def test_every_tensor_has_one_row_and_large_ones_their_own(sizes: list[int]) -> None:
+def test_large_tensors_have_rows_of_their_own(sizes: list[int]) -> None:
     shapes = {f"w{place:02}": (size,) for place, size in enumerate(sizes)}
     found = rows(Chain("int8"), shapes)
     assert [name for row in found for name in row.tensors] == sorted(shapes)
@@ -199,7 +199,7 @@ def test_every_tensor_has_one_row_and_large_ones_their_own(sizes: list[int]) -> 
     assert len({row.keys for row in found}) == len(found)
 
 
-def test_a_tensor_of_a_shared_row_is_ones_own(tmp_path: Path) -> None:
+def test_tensor_of_a_shared_row_is_a_copy(tmp_path: Path) -> None:
     """Changing what was read changes nothing that is read later."""
     write_update(tmp_path / "u", delta(), META, encoding("int8"))
     opened = open_update(tmp_path / "u", SHAPES)
@@ -221,7 +221,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("places", "reason"), PLACES)
-def test_places_that_make_no_sense_are_refused(tmp_path: Path, places: bytes, reason: str) -> None:
+def test_invalid_places_are_refused(tmp_path: Path, places: bytes, reason: str) -> None:
     row = torch.frombuffer(bytearray(bytes(12) + places), dtype=torch.uint8)
     refused(tmp_path / "u", {"0": row}, "top_k(0.01)+fp32", reason)
 
@@ -241,19 +241,17 @@ PACKED: list[tuple[Tensor, str]] = [
 
 
 @pytest.mark.parametrize(("row", "reason"), PACKED)
-def test_compressed_bytes_never_grow_beyond_what_is_due(
-    tmp_path: Path, row: Tensor, reason: str
-) -> None:
+def test_decompression_is_bounded(tmp_path: Path, row: Tensor, reason: str) -> None:
     refused(tmp_path / "u", {"0z": row}, "int8+zstd", reason)
 
 
-def test_a_tensor_is_not_taken_twice(tmp_path: Path) -> None:
+def test_duplicate_row_is_refused(tmp_path: Path) -> None:
     row = torch.ones(306, dtype=torch.uint8)
     both = {"0": row, "0z": compressed(bytes(306))}
     refused(tmp_path / "u", both, "int8+zstd", "there twice, as 0 and 0z")
 
 
-def test_an_unknown_codec_names_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_codec_is_refused_with_known_ones(tmp_path: Path) -> None:
     write_frame(tmp_path / "u", {"w": torch.ones(3)}, {"wire": "int2"})
     with pytest.raises(WireError, match="unknown codec 'int2'; known: fp32, bf16, fp16, int8"):
         open_update(tmp_path / "u", {"w": (3,)})
@@ -261,7 +259,7 @@ def test_an_unknown_codec_names_the_known_ones(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), chain=st.sampled_from([Chain("int4", 0.2, True), Chain("int8", 0.2)]))
-def test_spoilt_bytes_are_refused_or_read_as_numbers(
+def test_corrupt_bytes_are_refused_or_finite(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, chain: Chain
 ) -> None:
     """Any byte after the header changed: either a WireError or a finite tensor of the shape."""
@@ -278,7 +276,7 @@ def test_spoilt_bytes_are_refused_or_read_as_numbers(
     assert open_update(path, {"w": (300,)})["w"].shape == (300,)
 
 
-def test_writing_and_opening_hold_one_tensor_at_a_time(tmp_path: Path) -> None:
+def test_wire_memory_is_one_tensor(tmp_path: Path) -> None:
     """numpy's share of it; torch's does not show here, but both go hand in hand."""
     count, size = 20, 100_000
 
