@@ -60,31 +60,35 @@ def end_of(way: str) -> float:
 
 
 @pytest.mark.parametrize("way", [way for way in MODES if way != "synchronous"])
-def test_every_way_gets_the_time_of_the_synchronous_rounds(way: str) -> None:
+def test_modes_take_the_time_of_synchronous_rounds(way: str) -> None:
     assert end_of(way) == pytest.approx(end_of("synchronous"), rel=0.12)
 
 
-def test_the_fleet_spreads_tenfold() -> None:
+def test_fleet_spreads_tenfold() -> None:
     assert max(SLOWNESS.values()) / min(SLOWNESS.values()) == 10
 
 
-def test_every_run_has_a_file_of_its_own() -> None:
+def test_runs_have_files_of_their_own() -> None:
     files = {ModeRun(way, seed).file for way in MODES for seed in (1, 2, 3)}
     assert len(files) == 3 * len(MODES)
 
 
-def kept(folder: Path, way: str, seed: int, *points: tuple[float, float]) -> None:
+def write_curve(folder: Path, way: str, seed: int, *points: tuple[float, float]) -> None:
     curve = tuple(LossPoint(at, loss, 20.0 + at, loss + 0.1) for at, loss in points)
-    found = LossCurve(curve, 36, 9, 2_000_000, 5.0)
-    (folder / ModeRun(way, seed).file).write_text(json.dumps(asdict(found)))
+    actual = LossCurve(curve, 36, 9, 2_000_000, 5.0)
+    (folder / ModeRun(way, seed).file).write_text(json.dumps(asdict(actual)))
 
 
-def test_the_table_compares_within_each_seed(tmp_path: Path) -> None:
+def test_table_compares_within_each_seed(tmp_path: Path) -> None:
     for seed, shift in ((1, 0.0), (2, 1.0)):
-        kept(tmp_path, "synchronous", seed, (0, 4 + shift), (120, 3 + shift), (240, 2 + shift))
-        kept(tmp_path, "buffered, 3", seed, (0, 4 + shift), (60, 2 + shift), (240, 1 + shift))
-        kept(tmp_path, "tiers", seed, (0, 4 + shift), (240, 2.5 + shift))
-    kept(tmp_path, "tiers", 1, (0, 4.0), (120, 1.9))
+        write_curve(
+            tmp_path, "synchronous", seed, (0, 4 + shift), (120, 3 + shift), (240, 2 + shift)
+        )
+        write_curve(
+            tmp_path, "buffered, 3", seed, (0, 4 + shift), (60, 2 + shift), (240, 1 + shift)
+        )
+        write_curve(tmp_path, "tiers", seed, (0, 4 + shift), (240, 2.5 + shift))
+    write_curve(tmp_path, "tiers", 1, (0, 4.0), (120, 1.9))
     rows = {line.split(" | ")[0]: line for line in study.table(tmp_path, list(MODES), (1, 2, 3))}
     assert "| 60 ± 0 | 4.0 ± 0.0 x | 240 ± 0 | 1.500 ± 0.707 |" in rows["| buffered, 3"]
     assert "| 240 ± 0 | 1.0 ± 0.0 x |" in rows["| synchronous"]
@@ -92,10 +96,8 @@ def test_the_table_compares_within_each_seed(tmp_path: Path) -> None:
     assert "| deadline" not in rows
 
 
-def test_a_study_that_is_complete_only_prints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept(tmp_path, "synchronous", 1, (0, 4.0), (240, 2.0))
+def test_complete_study_only_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_curve(tmp_path, "synchronous", 1, (0, 4.0), (240, 2.0))
     parser = argparse.ArgumentParser()
     study.add_arguments(parser)
     arguments = ["--folder", str(tmp_path), "--ways", "synchronous", "--seeds", "1"]

@@ -14,12 +14,12 @@ TARGETS = ("web", "coordinator", "agent")
 PAIRS = len(MOMENTS) * len(TARGETS)
 
 
-def test_the_same_seed_draws_the_same_kills() -> None:
+def test_kills_are_deterministic_by_seed() -> None:
     assert draw(3, 40, TARGETS) == draw(3, 40, TARGETS)
     assert draw(3, 40, TARGETS) != draw(4, 40, TARGETS)
 
 
-def test_the_first_kills_see_every_state_and_every_pair_comes_before_any_again() -> None:
+def test_kills_cover_states_and_pairs_first() -> None:
     strikes = draw(0, 2 * PAIRS, TARGETS)
     assert {strike.moment for strike in strikes[: len(MOMENTS)]} == set(MOMENTS)
     counts = Counter((strike.moment, strike.target) for strike in strikes[:PAIRS])
@@ -27,7 +27,7 @@ def test_the_first_kills_see_every_state_and_every_pair_comes_before_any_again()
     assert len(strikes) == 2 * PAIRS
 
 
-def test_a_state_is_struck_so_often_and_only_by_what_belongs_to_it() -> None:
+def test_schedule_limits_strikes_per_visit() -> None:
     schedule = Schedule(draw(0, 2 * PAIRS, TARGETS))
     took = [schedule.take("a visit", RoundPhase.COLLECTING) for _ in range(STRIKES_A_VISIT + 1)]
     assert [strike.moment for strike in took[:-1] if strike] == [RoundPhase.COLLECTING] * 2
@@ -35,7 +35,7 @@ def test_a_state_is_struck_so_often_and_only_by_what_belongs_to_it() -> None:
     assert schedule.take("another visit", RoundPhase.COLLECTING) is not None
 
 
-def test_what_missed_its_moment_comes_again_after_half_the_wait() -> None:
+def test_missed_strike_returns_after_half_the_wait() -> None:
     schedule = Schedule(draw(0, 1, TARGETS))
     (strike,) = schedule.strikes
     assert schedule.take("a visit", strike.moment) is strike
@@ -45,7 +45,7 @@ def test_what_missed_its_moment_comes_again_after_half_the_wait() -> None:
     assert again == replace(strike, wait_s=strike.wait_s / 2)
 
 
-def test_other_bits_a_missing_round_and_a_job_that_stuck_are_faults() -> None:
+def test_outcomes_report_every_difference() -> None:
     same = [(0, "aa"), (1, "bb")]
     reference = JobOutcome(1.0, same)
     assert faults(reference, [JobOutcome(2.0, same)]) == []
@@ -57,7 +57,7 @@ def test_other_bits_a_missing_round_and_a_job_that_stuck_are_faults() -> None:
     assert stuck.endswith("the job is running")
 
 
-def test_the_table_counts_kills_by_target_and_state() -> None:
+def test_table_counts_kills_by_target_and_state() -> None:
     strikes = draw(0, PAIRS, TARGETS)
     kills = [Kill(strike, 1, 2.0) for strike in strikes]
     shown = table(TARGETS, JobOutcome(1.0, [(0, "aa")]), [JobOutcome(4.0, [(0, "aa")], kills)])

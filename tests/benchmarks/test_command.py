@@ -76,6 +76,7 @@ def test_step_compares_the_loops(
     monkeypatch.setattr(step, "KNOWN", sizes)
     monkeypatch.setattr(step, "SOURCE", (16, 24))
     monkeypatch.setattr(step, "TARGET", 6)
+    monkeypatch.setattr(step, "BATCH", 2)
     monkeypatch.setattr(step, "prefers_bf16", lambda: False)
     monkeypatch.setattr(step, "peak_flops", lambda precision: 1e9)
     assert main(["step", "--adapter", "lora", "--steps", "2", "--turns", "1"]) == 0

@@ -30,10 +30,10 @@ print(resident_peak() - before)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_model(SIZES, tmp_path_factory.mktemp("models") / "made")
+    return random_model(SIZES, tmp_path_factory.mktemp("models") / "examples")
 
 
-def test_a_random_model_has_the_sizes_asked_for(folder: Path) -> None:
+def test_random_model_has_requested_sizes(folder: Path) -> None:
     base = load_base(str(folder), torch.float32)
     assert Architecture.from_config(resolve(str(folder)).config) == SIZES
     assert sum(item.numel() for item in base.model.parameters()) == SIZES.parameters()
@@ -43,14 +43,14 @@ def test_a_random_model_has_the_sizes_asked_for(folder: Path) -> None:
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_random_examples_have_the_lengths_asked_for(tmp_path: Path) -> None:
-    made = random_examples(tmp_path, 3, (20, 6), 100)
-    assert [item.lengths for item in made.train] == [(20, 6)] * 3
-    assert all(item.source[-1] == item.target[-1] == 1 for item in made.train)
-    assert max(int(item.source.max()) for item in made.train) < 100
+def test_random_examples_have_requested_lengths(tmp_path: Path) -> None:
+    examples = random_examples(tmp_path, 3, (20, 6), 100)
+    assert [item.lengths for item in examples.train] == [(20, 6)] * 3
+    assert all(item.source[-1] == item.target[-1] == 1 for item in examples.train)
+    assert max(int(item.source.max()) for item in examples.train) < 100
 
 
-def test_loading_nf4_never_holds_the_whole_model(tmp_path: Path) -> None:
+def test_nf4_loading_fits_less_than_the_model(tmp_path: Path) -> None:
     """60 million weights: 240 MB of fp32 in the file, 34 MB in nf4."""
     model = random_model(Architecture(768, 64, 12, 2048, 4, 4, 3000), tmp_path / "model")
     size = (model / "model.safetensors").stat().st_size
@@ -64,12 +64,12 @@ def table(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     return capsys.readouterr().out
 
 
-def test_what_fits_is_measured(
+def test_memory_measures_what_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(memory.KNOWN, "google/flan-t5-small", SIZES)
     out = tmp_path / "figures.json"
-    shown = table(
+    output = table(
         capsys, "--models", "small", "--methods", "lora", "--bases", "int8",
         "--micro-batches", "2", "--folder", str(tmp_path), "--json", str(out),
     )  # fmt: skip
@@ -78,24 +78,22 @@ def test_what_fits_is_measured(
     peaks = cell["measured"]
     assert peaks["training"] > peaks["imported"] > 1e8 and peaks["seconds"] > 0
     assert peaks["loading"] > peaks["imported"] and peaks["precision"] == "bf16"
-    assert memory.SIGN not in shown and "imported code alone" in shown
+    assert memory.SIGN not in output and "imported code alone" in output
 
 
-def test_what_does_not_fit_is_estimated_and_marked(
+def test_memory_estimates_what_does_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 1e9)
-    shown = table(capsys, "--models", "xl", "--micro-batches", "1", "--bases", "fp32", "nf4")
-    rows = [line for line in shown.splitlines() if line.startswith("| xl")]
+    output = table(capsys, "--models", "xl", "--micro-batches", "1", "--bases", "fp32", "nf4")
+    rows = [line for line in output.splitlines() if line.startswith("| xl")]
     assert len(rows) == 3 and all(memory.SIGN in row for row in rows)
     full, lora, _ = (row.split(memory.SIGN) for row in rows)
     assert float(full[1].split()[0]) > 40  # 2.85 billion weights, gradients and two moments
     assert float(lora[1].split()[0]) > 11.4 > 5 > float(lora[2].split()[0])
 
 
-def test_a_process_that_fails_is_not_a_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_process_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = memory.argparse.Namespace(steps=1, batch=1, lengths=(32, 8))
     spec = memory.spec_of(args, ("small", "LoRA r=8", "fp32", 1), Path("nano"))
     assert memory._measure(spec, tmp_path, 0.001) is None
@@ -104,7 +102,7 @@ def test_a_process_that_fails_is_not_a_figure(
         memory._measure(spec, tmp_path, 60)
 
 
-def test_running_out_of_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The allocator's own error for memory that no machine has; other errors are not hidden."""
     job = tmp_path / "spec.json"
     job.write_text("{}")

@@ -22,7 +22,7 @@ HARDWARE = Hardware({"fp32": 1e11, "bf16": 4e11}, 2e10, 16e9)
 SMALL = KNOWN["google/flan-t5-small"]
 
 
-def test_at_least_twelve_cases_calibrate_nothing() -> None:
+def test_twelve_cases_calibrate_nothing() -> None:
     judged = [case for case in bench.CASES if not case.calibrates]
     fitted = [case for case in bench.CASES if case.calibrates]
     assert len(judged) >= 12
@@ -43,14 +43,14 @@ def sample(
     method = Workload.of(spec, SMALL, case.precision)
     true = replace(method, coefficients=known.coefficients) if known else method
     work = BatchShape(case.batch, case.source, case.target)
-    found = step(true, HARDWARE, work)
-    assert found is not None
+    actual = step(true, HARDWARE, work)
+    assert actual is not None
     peak = memory(true, work, False, runtime).peak
-    measured = StepMeasurement(found.seconds, 3, round(runtime), round(peak))
+    measured = StepMeasurement(actual.seconds, 3, round(runtime), round(peak))
     return CalibrationSample(method, work, 1, measured)
 
 
-def test_calibration_finds_the_coefficients_of_a_machine() -> None:
+def test_calibration_recovers_coefficients() -> None:
     cases = [case for case in bench.CASES if case.calibrates and not case.options]
     others = [case for case in bench.CASES if not case.calibrates and case.base == "auto"]
     true = replace(
@@ -61,11 +61,11 @@ def test_calibration_finds_the_coefficients_of_a_machine() -> None:
     assert runtime == pytest.approx(6e8, rel=0.2)
     for case in (case for case in others if not case.options):
         one = sample(case, method)
-        said = step(replace(one.method, coefficients=tuned), HARDWARE, one.work)
-        held = memory(replace(one.method, coefficients=tuned), one.work, False, runtime)
-        assert said is not None
-        assert said.seconds == pytest.approx(one.measured.step_s, rel=0.25), case
-        assert held.peak == pytest.approx(one.measured.peak_bytes, rel=0.15), case
+        output = step(replace(one.method, coefficients=tuned), HARDWARE, one.work)
+        memory_use = memory(replace(one.method, coefficients=tuned), one.work, False, runtime)
+        assert output is not None
+        assert output.seconds == pytest.approx(one.measured.step_s, rel=0.25), case
+        assert memory_use.peak == pytest.approx(one.measured.peak_bytes, rel=0.15), case
 
 
 def test_coefficients_stay_positive() -> None:
@@ -75,7 +75,7 @@ def test_coefficients_stay_positive() -> None:
     assert min(tuned.product, tuned.passes, tuned.call_s, tuned.activations, runtime) > 0
 
 
-def test_the_table_marks_what_calibrates_and_counts_the_rest() -> None:
+def test_table_marks_calibrating_cases() -> None:
     measured = StepMeasurement(1.25, 3, 5e8, 2e9)
     rows = [bench.PlanRow(case, 1.0, 2e9, measured) for case in bench.CASES]
     lines = list(bench._table(rows))
@@ -86,11 +86,11 @@ def test_the_table_marks_what_calibrates_and_counts_the_rest() -> None:
     assert lines[-2].startswith(f"step: {judged} of {judged} configurations")
 
 
-def test_a_case_is_really_trained(tmp_path: Path) -> None:
+def test_plan_case_is_trained_and_measured(tmp_path: Path) -> None:
     case = bench.PlanCase("nano", "lora", "fp32", 2, 16, 8)
     spec = case.spec("nano", 4)
     write_initial(spec, tmp_path / "global.safetensors")
-    found = measure(spec, tmp_path / "global.safetensors", tmp_path)
-    assert found.steps == 2
-    assert found.step_s > 0
-    assert found.peak_bytes >= found.imported > 1e8
+    actual = measure(spec, tmp_path / "global.safetensors", tmp_path)
+    assert actual.steps == 2
+    assert actual.step_s > 0
+    assert actual.peak_bytes >= actual.imported > 1e8

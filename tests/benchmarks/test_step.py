@@ -29,7 +29,7 @@ def task_of(folder: Path, kind: str) -> StepTask:
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_both_loops_see_the_same_examples_and_learn_the_same(tmp_path: Path, kind: str) -> None:
+def test_loops_give_equal_losses_on_equal_examples(tmp_path: Path, kind: str) -> None:
     task = task_of(tmp_path, kind)
     plain = turn(Variant("plain", "plain", "fp32", 0.0, pages=False), task)
     own = turn(Variant("own", "own", "fp32", 0.0), task)
@@ -40,13 +40,13 @@ def test_both_loops_see_the_same_examples_and_learn_the_same(tmp_path: Path, kin
     assert own.seconds > 0 and plain.memory_bytes >= 0
 
 
-def test_every_variant_is_named_once_and_the_first_is_the_plain_loop() -> None:
+def test_first_variant_is_the_plain_loop() -> None:
     names = [variant.name for variant in variants("bf16", every=True)]
     assert len(set(names)) == len(names) and names[0] == "plain loop"
     assert variants("bf16", every=False) == variants("bf16", every=True)[:3]
 
 
-def test_curves_are_taken_on_text_of_ones_own(
+def test_curves_accept_a_data_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(step_curves, "STEPS", 4)

@@ -15,20 +15,20 @@ from fedcore.formats.codec_chain import parse
 
 
 @pytest.mark.parametrize("chain", wire.CHAINS)
-def test_one_pass_counts_bytes_and_errors(chain: str) -> None:
+def test_codec_pass_counts_bytes_and_errors(chain: str) -> None:
     tensor = torch.randn(2000, generator=torch.Generator().manual_seed(1))
-    found = wire._pass(chain, {"a": tensor, "b": tensor[:500]})
+    actual = wire._pass(chain, {"a": tensor, "b": tensor[:500]})
     most = sum(parse(chain).payload(size)[1] for size in (2000, 500))
-    assert 0 < found.size <= most
-    assert (found.error == 0) == (chain == "fp32") and found.error < 1
-    assert found.encode_s > 0 and found.decode_s > 0
+    assert 0 < actual.size <= most
+    assert (actual.error == 0) == (chain == "fp32") and actual.error < 1
+    assert actual.encode_s > 0 and actual.decode_s > 0
 
 
-def test_the_update_measured_has_the_size_of_flan_t5_small() -> None:
+def test_update_has_the_size_of_flan_t5_small() -> None:
     assert sum(wire.SIZES) == 76_961_152
 
 
-def test_a_study_that_is_complete_is_only_printed(
+def test_complete_wire_study_only_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Means and deviations over the seeds; differences to fp32 of the same seed."""
@@ -46,7 +46,7 @@ def test_a_study_that_is_complete_is_only_printed(
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_run_of_the_study_is_a_job(codec: str) -> None:
+def test_wire_study_runs_are_valid_jobs(codec: str) -> None:
     for adapter in ("lora", "full"):
         spec = CodecRun(adapter, codec, 3).spec
         assert str(spec.wire.chain) == codec and spec.adapter.kind == adapter

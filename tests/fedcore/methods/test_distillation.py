@@ -84,7 +84,7 @@ def context_of(
     return Context(spec, work, 1, DeviceState(teacher=lesson))
 
 
-def test_rows_of_the_bridge(bridge: Bridge, tiny: Path, tmp_path: Path) -> None:
+def test_bridge_numbers_target_tokens(bridge: Bridge, tiny: Path, tmp_path: Path) -> None:
     assert bridge.rows == sum(target for _, target in bridge.lengths)
     rows = torch.cat([bridge[number].rows for number in range(len(bridge))])
     assert torch.equal(rows, torch.arange(bridge.rows))
@@ -93,21 +93,21 @@ def test_rows_of_the_bridge(bridge: Bridge, tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "fast"])
-def test_what_a_model_says_is_its_teacher_forced_distribution(
+def test_bridge_logits_are_teacher_forced(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
 ) -> None:
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
     task = KernelContext(model, CPU, torch.float32, 0.0, checkpointing=False, seed=0)
-    found = bridge_logits(task, kind, bridge, (7, 1.5))
+    actual = bridge_logits(task, kind, bridge, (7, 1.5))
     with torch.no_grad():
-        wanted = pack(logits_of(model, bridge), 7, 1.5)
-    assert torch.allclose(found.values, wanted.values, atol=1e-4)
-    assert torch.allclose(found.rest, wanted.rest, atol=1e-4)
-    assert (found.places == wanted.places).float().mean() > 0.99
+        expected = pack(logits_of(model, bridge), 7, 1.5)
+    assert torch.allclose(actual.values, expected.values, atol=1e-4)
+    assert torch.allclose(actual.rest, expected.rest, atol=1e-4)
+    assert (actual.places == expected.places).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("kind", ["plain", "fast"])
-def test_the_loss_on_the_bridge_by_hand(
+def test_bridge_loss_by_hand(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kind: str
 ) -> None:
     model = context_of(leaf(tiny), tmp_path, source, None).work.model
@@ -116,16 +116,16 @@ def test_the_loss_on_the_bridge_by_hand(
     kernels = DistillationKernels(kernels_of(kind, task), teacher, 0.7)
     chosen = [bridge[row] for row in (3, 0, 5)]
     batch = kernels.load(chosen)
-    found = kernels.loss(kernels.forward(batch, 0), batch)
+    actual = kernels.loss(kernels.forward(batch, 0), batch)
     rows = torch.cat([example.rows for example in chosen])
     logits = logits_of(model, bridge)[rows]
-    wanted = cross_entropy(logits, labels_of(bridge)[rows], reduction="sum")
+    expected = cross_entropy(logits, labels_of(bridge)[rows], reduction="sum")
     p = teacher.probabilities()[rows]
-    wanted = wanted + 0.7 * 1.5**2 * kl_div(log_softmax(logits / 1.5, -1), p, reduction="sum")
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+    expected = expected + 0.7 * 1.5**2 * kl_div(log_softmax(logits / 1.5, -1), p, reduction="sum")
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_a_leafs_term_is_gamma_times_the_mean_loss_of_a_batch_of_the_bridge(
+def test_leaf_term_is_gamma_times_mean_batch_loss(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge
 ) -> None:
     """With a batch as large as the bridge it is the whole bridge's loss."""
@@ -136,19 +136,19 @@ def test_a_leafs_term_is_gamma_times_the_mean_loss_of_a_batch_of_the_bridge(
                     train={"batch_size": 64, "dropout": 0.0})  # fmt: skip
         context = context_of(spec, tmp_path, source, lesson)
         term = agglomerative(context)
-        found = term.penalty({})
-        assert found is not None and term.kernels is None
-        values[gamma] = found.item()
+        actual = term.penalty({})
+        assert actual is not None and term.kernels is None
+        values[gamma] = actual.item()
     logits = logits_of(context.work.model, bridge)
     p = lesson.logits.probabilities()  # type: ignore[union-attr]
-    wanted = cross_entropy(logits, labels_of(bridge)) + 0.3 * 4 * kl_div(
+    expected = cross_entropy(logits, labels_of(bridge)) + 0.3 * 4 * kl_div(
         log_softmax(logits / 2, -1), p, reduction="batchmean"
     )
     for gamma, value in values.items():
-        assert value == pytest.approx(gamma * wanted.item(), rel=1e-4)
+        assert value == pytest.approx(gamma * expected.item(), rel=1e-4)
 
 
-def test_batches_of_the_bridge_come_in_turn_and_respect_the_memory(
+def test_bridge_batches_fit_the_micro_batch(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge
 ) -> None:
     spec = leaf(tiny, train={"batch_size": 4, "micro_batch": 2, "dropout": 0.0})
@@ -169,26 +169,26 @@ def same(one: Update, two: Update) -> bool:
 
 
 @pytest.mark.parametrize("kernels", ["plain", "fast"])
-def test_without_gamma_a_leaf_trains_alone_bit_for_bit(
+def test_zero_gamma_equals_plain_training(
     tiny: Path, tmp_path: Path, source: Source, bridge: Bridge, kernels: str
 ) -> None:
     train_options = {"dropout": 0.1, "kernels": kernels}
     lesson = TeacherSignal(bridge, random_teacher(bridge))
-    wanted = train(spec_of(tiny, adapter={"rank": 2, "dropout": 0.0}, train=train_options),
+    expected = train(spec_of(tiny, adapter={"rank": 2, "dropout": 0.0}, train=train_options),
                    tmp_path, source, None)  # fmt: skip
     alone = leaf(tiny, distill={"gamma": 0}, train=train_options)
-    assert same(wanted, train(alone, tmp_path, source, lesson))
+    assert same(expected, train(alone, tmp_path, source, lesson))
     taught = leaf(tiny, train=train_options)
-    found = train(taught, tmp_path, source, lesson)
-    assert not same(wanted, found)
-    assert same(found, train(taught, tmp_path, source, lesson))  # the same once more
+    actual = train(taught, tmp_path, source, lesson)
+    assert not same(expected, actual)
+    assert same(actual, train(taught, tmp_path, source, lesson))  # the same once more
     quiet = leaf(tiny, train=train_options, distill={"beta": 0})
     assert same(train(quiet, tmp_path, source, lesson), train(taught, tmp_path, source,
                                                               TeacherSignal(bridge)))  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_an_inner_node_comes_to_say_what_its_teacher_says(
+def test_inner_node_approaches_its_teacher(
     tiny: Path, tmp_path: Path, bridge: Bridge, kind: str
 ) -> None:
     """The teacher is another random model; the examples are the bridge's."""
@@ -208,7 +208,7 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     lesson = TeacherSignal(bridge, teacher, bridge_only=True)
     write_initial(spec, tmp_path / "first")
     session = Session(tmp_path / "cache", 1)
-    found = session.train(
+    actual = session.train(
         spec,
         tmp_path / "first",
         replace(prepared, train=bridge),
@@ -221,12 +221,10 @@ def test_an_inner_node_comes_to_say_what_its_teacher_says(
     before = DistillationKernels(student, teacher, 5.0)
     batch = before.load([bridge[row] for row in range(len(bridge))])
     first = before.loss(before.forward(batch, 0), batch).item() / bridge.rows
-    assert found.summary.loss < first  # a mean over the steps is below where it began
-    assert found.steps == 30
+    assert actual.summary.loss < first  # a mean over the steps is below where it began
+    assert actual.steps == 30
 
 
-def test_without_bridge_samples_it_says_where_they_come_from(
-    tiny: Path, tmp_path: Path, source: Source
-) -> None:
+def test_missing_bridge_error_names_the_module(tiny: Path, tmp_path: Path, source: Source) -> None:
     with pytest.raises(TrainingError, match="train through fedcore"):
         agglomerative(context_of(leaf(tiny), tmp_path, source, None))

@@ -68,7 +68,7 @@ def moved(context: Context, by: float) -> dict[str, Tensor]:
     }
 
 
-def test_it_is_zero_where_it_starts_and_pulls_back_from_elsewhere(
+def test_restraint_is_zero_at_start_and_pulls_back(
     tiny: Path, tmp_path: Path, source: Source
 ) -> None:
     context = context_of(judged(tiny), tmp_path, source)
@@ -90,28 +90,26 @@ def test_it_is_zero_where_it_starts_and_pulls_back_from_elsewhere(
             assert torch.allclose(tensor.grad, weight[name] * (1 if by > 0 else -1))
 
 
-def test_the_anchor_is_a_copy(tiny: Path, tmp_path: Path, source: Source) -> None:
+def test_restraint_anchor_is_a_copy(tiny: Path, tmp_path: Path, source: Source) -> None:
     context = context_of(judged(tiny), tmp_path, source)
     term = restraint(context)
     with torch.no_grad():
         for tensor in live(context).values():
             tensor.add_(1.0)
-    found = term.penalty(live(context))
-    assert found is not None and found.item() > 0
+    actual = term.penalty(live(context))
+    assert actual is not None and actual.item() > 0
 
 
-def test_importance_is_the_mean_absolute_gradient_at_the_received_weights(
-    tiny: Path, tmp_path: Path, source: Source
-) -> None:
+def test_importance_is_mean_absolute_gradient(tiny: Path, tmp_path: Path, source: Source) -> None:
     """By torch's own loss through transformers' modules, batch after batch."""
     context = context_of(judged(tiny), tmp_path, source)
     before = {name: tensor.detach().clone() for name, tensor in live(context).items()}
-    found = importance(context)
+    actual = importance(context)
     assert all(torch.equal(tensor, before[name]) for name, tensor in live(context).items())
     assert all(tensor.grad is None for tensor in live(context).values())
     examples, size = context.work.examples, context.spec.train.batch_size
     total = sum(target for _, target in examples.lengths)
-    wanted = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+    expected = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
     context.work.model.eval()
     for start in range(0, len(examples), size):
         rows = [examples[row] for row in range(start, min(start + size, len(examples)))]
@@ -121,9 +119,9 @@ def test_importance_is_the_mean_absolute_gradient_at_the_received_weights(
             losses.sum() / batch.target_tokens, list(live(context).values())
         )
         for name, grad in zip(live(context), grads, strict=True):
-            wanted[name] += grad.abs() * batch.target_tokens / total
-    for name, tensor in wanted.items():
-        assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-6), name
+            expected[name] += grad.abs() * batch.target_tokens / total
+    for name, tensor in expected.items():
+        assert torch.allclose(actual[name], tensor, rtol=1e-3, atol=1e-6), name
 
 
 def train(spec: JobSpec, folder: Path, source: Source, number: int) -> Update:
@@ -136,21 +134,19 @@ def same(one: Update, two: Update) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_without_strength_or_in_the_first_round_it_is_plain_training_bit_for_bit(
+def test_fedjudge_zero_restraint_equals_plain_training(
     tiny: Path, tmp_path: Path, source: Source, optimizer: str
 ) -> None:
     options = {"train": {"optimizer": optimizer, "local_steps": 3, "learning_rate": 0.1}}
     plain = spec_of(tiny, **options)
     for number in (1, 2):
-        wanted = train(plain, tmp_path, source, number)
-        assert same(wanted, train(judged(tiny, 0.0, **options), tmp_path, source, number))
+        expected = train(plain, tmp_path, source, number)
+        assert same(expected, train(judged(tiny, 0.0, **options), tmp_path, source, number))
         strong = train(judged(tiny, 1.0, **options), tmp_path, source, number)
-        assert same(wanted, strong) is (number == 1)
+        assert same(expected, strong) is (number == 1)
 
 
-def test_the_stronger_it_is_the_less_a_device_moves(
-    tiny: Path, tmp_path: Path, source: Source
-) -> None:
+def test_stronger_restraint_moves_less(tiny: Path, tmp_path: Path, source: Source) -> None:
     """Measured in what is held: J |w - w*|."""
     options = {"train": {"optimizer": "sgd", "local_steps": 12, "learning_rate": 0.3}}
     weight = importance(context_of(judged(tiny, **options), tmp_path, source))
@@ -159,29 +155,29 @@ def test_the_stronger_it_is_the_less_a_device_moves(
         tensors = train(judged(tiny, strength, **options), tmp_path, source, 2).tensors
         return sum(float((weight[name] * tensor.abs()).sum()) for name, tensor in tensors.items())
 
-    found = [distance(strength) for strength in (0.0, 0.3, 1.0, 3.0)]
-    assert found == sorted(found, reverse=True)
-    assert found[2] < 0.7 * found[0]
+    actual = [distance(strength) for strength in (0.0, 0.3, 1.0, 3.0)]
+    assert actual == sorted(actual, reverse=True)
+    assert actual[2] < 0.7 * actual[0]
 
 
-def test_the_proximal_term_is_half_mu_times_the_squared_distance(
+def test_proximal_term_is_half_mu_squared_distance(
     tiny: Path, tmp_path: Path, source: Source
 ) -> None:
     """By hand, 0.5 away from each of n weights: mu / 2 * n / 4, with the slope mu * 0.5."""
     spec = spec_of(tiny, strategy={"name": "fedprox", "proximal_mu": 0.4})
     context = context_of(spec, tmp_path, source)
     away = moved(context, 0.5)
-    found = term_of(context).penalty(away)
-    assert found is not None
+    actual = term_of(context).penalty(away)
+    assert actual is not None
     count = sum(tensor.numel() for tensor in away.values())
-    assert found.item() == pytest.approx(0.4 / 2 * count / 4, rel=1e-5)
-    found.backward()
+    assert actual.item() == pytest.approx(0.4 / 2 * count / 4, rel=1e-5)
+    actual.backward()
     for tensor in away.values():
         assert tensor.grad is not None
         torch.testing.assert_close(tensor.grad, torch.full_like(tensor, 0.4 * 0.5))
 
 
-def test_it_adds_to_the_proximal_term(tiny: Path, tmp_path: Path, source: Source) -> None:
+def test_restraint_adds_to_the_proximal_term(tiny: Path, tmp_path: Path, source: Source) -> None:
     both = judged(tiny, 0.7, strategy={"name": "fedprox", "proximal_mu": 0.4})
     context = context_of(both, tmp_path, source)
     away = moved(context, 0.5)

@@ -42,28 +42,30 @@ def session(tmp_path: Path) -> Session:
     return Session(tmp_path / "cache", 1)
 
 
-def test_every_matrix_is_scored_alike_each_time(
+def test_probe_scores_every_matrix_repeatably(
     job: JobSpec, weights: Path, session: Session, rows_file: Path
 ) -> None:
     source = Source(str(rows_file))
-    found = sensitivity(session, job, weights, source, 0)
+    actual = sensitivity(session, job, weights, source, 0)
     with session.ready(job, weights) as loaded:
-        assert set(found) == {row.key for row in matrices(loaded.sizes)}
-    assert all(score > 0 for score in found.values())
-    assert len(set(found.values())) > len(found) / 2
-    assert sensitivity(session, job, weights, source, 0) == found
-    assert sensitivity(session, job, weights, source, 1) != found, "its own examples"
+        assert set(actual) == {row.key for row in matrices(loaded.sizes)}
+    assert all(score > 0 for score in actual.values())
+    assert len(set(actual.values())) > len(actual) / 2
+    assert sensitivity(session, job, weights, source, 0) == actual
+    assert sensitivity(session, job, weights, source, 1) != actual, "its own examples"
 
 
-def test_what_the_pattern_leaves_out_is_not_scored(
+def test_probe_skips_excluded_matrices(
     job: JobSpec, weights: Path, session: Session, rows_file: Path
 ) -> None:
     less = replace(job, adapter=replace(job.adapter, pattern=(f"{LEFT}=0",), targets=("q", "v")))
-    found = sensitivity(session, less, weights, Source(str(rows_file)), 0)
-    assert "e0.q" not in found and "e1.q" in found and "e0.wo" not in found
+    actual = sensitivity(session, less, weights, Source(str(rows_file)), 0)
+    assert "e0.q" not in actual and "e1.q" in actual and "e0.wo" not in actual
 
 
-def test_b_must_not_be_zero(job: JobSpec, weights: Path, session: Session, rows_file: Path) -> None:
+def test_probe_with_zero_b_scores_zero(
+    job: JobSpec, weights: Path, session: Session, rows_file: Path
+) -> None:
     """At the job's start B = 0: A has no gradient, B no weight, and every score would be 0."""
     for nudged in (False, True):
         with session.ready(job, weights) as loaded:
@@ -77,13 +79,13 @@ def test_b_must_not_be_zero(job: JobSpec, weights: Path, session: Session, rows_
             loaded.model.zero_grad(set_to_none=True)
 
 
-def test_one_batch_scores_its_own_sum_of_weight_times_gradient(
+def test_one_batch_score_is_sum_of_weight_gradient(
     job: JobSpec, weights: Path, session: Session, tmp_path: Path
 ) -> None:
     """Against the plain modules of transformers, their loss and torch's gradients."""
     file = write_jsonl(tmp_path / "few.jsonl", sentences(2, 10))
     whole = replace(job, train=replace(job.train, batch_size=16))
-    found = sensitivity(session, whole, weights, Source(str(file)), 0)
+    actual = sensitivity(session, whole, weights, Source(str(file)), 0)
     expected: dict[str, float] = {}
     with session.ready(job, weights) as loaded:
         nudge(loaded.model, job.train.learning_rate, derive(job.seed, "probe"))
@@ -95,10 +97,10 @@ def test_one_batch_scores_its_own_sum_of_weight_times_gradient(
             moved = float((parameter.detach() * parameter.grad).abs().sum())
             expected[key] = expected.get(key, 0.0) + moved
         loaded.model.zero_grad(set_to_none=True)
-    assert found == pytest.approx(expected, rel=2e-3)
+    assert actual == pytest.approx(expected, rel=2e-3)
 
 
-def test_training_after_a_probe_is_training_without_one(
+def test_probe_does_not_affect_training(
     job: JobSpec, weights: Path, session: Session, rows_file: Path
 ) -> None:
     source = Source(str(rows_file))

@@ -34,60 +34,58 @@ def dense(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 
 SEEDS = st.integers(0, 10_000)
 TEMPERATURES = st.floats(0.3, 8.0)
-KEPT = st.integers(1, VOCABULARY)
+TOP_K = st.integers(1, VOCABULARY)
 few = settings(max_examples=40, deadline=None)
 
 
 @few
 @given(SEEDS, SEEDS, TEMPERATURES)
-def test_with_the_whole_vocabulary_it_is_the_dense_divergence(
-    one: int, two: int, temperature: float
-) -> None:
+def test_complete_divergence_equals_dense(one: int, two: int, temperature: float) -> None:
     teacher, student = logits(one), logits(two)
-    found = divergence(pack(teacher, VOCABULARY, temperature), student)
-    assert found.item() == pytest.approx(dense(teacher, student, temperature).item(), rel=1e-5,
+    actual = divergence(pack(teacher, VOCABULARY, temperature), student)
+    assert actual.item() == pytest.approx(dense(teacher, student, temperature).item(), rel=1e-5,
                                          abs=1e-6 * temperature**2 * 5)  # fmt: skip
     exact = divergence(pack(teacher.double(), VOCABULARY, temperature), student.double())
-    wanted = dense(teacher.double(), student.double(), temperature).item()
-    assert exact.item() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+    reference = dense(teacher.double(), student.double(), temperature).item()
+    assert exact.item() == pytest.approx(reference, rel=1e-9, abs=1e-9)
 
 
 @few
-@given(SEEDS, SEEDS, KEPT, TEMPERATURES)
-def test_it_is_zero_for_equal_models_positive_for_others_and_never_above_the_dense_one(
-    one: int, two: int, kept: int, temperature: float
+@given(SEEDS, SEEDS, TOP_K, TEMPERATURES)
+def test_divergence_is_between_zero_and_dense(
+    one: int, two: int, top_k: int, temperature: float
 ) -> None:
     teacher, student = logits(one), logits(two)
-    packed = pack(teacher, kept, temperature)
+    packed = pack(teacher, top_k, temperature)
     assert divergence(packed, teacher).item() == pytest.approx(0.0, abs=2e-5 * temperature**2)
-    found = divergence(packed, student).item()
+    actual = divergence(packed, student).item()
     if one != two:
-        assert found > 0
-    assert found <= dense(teacher, student, temperature).item() * (1 + 1e-4) + 1e-4
+        assert actual > 0
+    assert actual <= dense(teacher, student, temperature).item() * (1 + 1e-4) + 1e-4
 
 
 @few
-@given(SEEDS, SEEDS, KEPT, TEMPERATURES)
-def test_its_gradient_is_torchs_on_the_same_outcomes(
-    one: int, two: int, kept: int, temperature: float
+@given(SEEDS, SEEDS, TOP_K, TEMPERATURES)
+def test_divergence_gradient_equals_torch(
+    one: int, two: int, top_k: int, temperature: float
 ) -> None:
     """Below the vocabulary: all other tokens as one outcome, written out densely."""
     teacher, student = logits(one).double(), logits(two).double().requires_grad_()
-    packed = pack(teacher, kept, temperature)
-    (found,) = torch.autograd.grad(divergence(packed, student), student)
+    packed = pack(teacher, top_k, temperature)
+    (actual,) = torch.autograd.grad(divergence(packed, student), student)
     p, q = (log_softmax(item / temperature, -1) for item in (teacher, student))
     outside = torch.ones_like(p, dtype=torch.bool).scatter(1, packed.places, False)
 
     def outcomes(scores: Tensor) -> Tensor:
-        named = scores.gather(1, packed.places).exp()
+        chosen = scores.gather(1, packed.places).exp()
         others = (scores.exp() * outside).sum(1, keepdim=True)
-        return named if kept == VOCABULARY else torch.cat((named, others), 1)
+        return chosen if top_k == VOCABULARY else torch.cat((chosen, others), 1)
 
-    wanted = temperature**2 * kl_div(outcomes(q).log(), outcomes(p), reduction="sum")
-    assert torch.allclose(found, torch.autograd.grad(wanted, student)[0], atol=1e-9)
+    reference = temperature**2 * kl_div(outcomes(q).log(), outcomes(p), reduction="sum")
+    assert torch.allclose(actual, torch.autograd.grad(reference, student)[0], atol=1e-9)
 
 
-def test_gradcheck() -> None:
+def test_divergence_passes_gradcheck() -> None:
     teacher = pack(logits(1, 2, 7).double(), 3, 2.0)
     assert torch.autograd.gradcheck(
         lambda x: divergence(teacher, x), logits(2, 2, 7).double().requires_grad_()
@@ -95,31 +93,29 @@ def test_gradcheck() -> None:
 
 
 @few
-@given(SEEDS, KEPT, TEMPERATURES)
-def test_its_mass_is_one_and_its_tokens_are_the_likeliest(
-    seed: int, kept: int, temperature: float
-) -> None:
-    teacher = pack(logits(seed), kept, temperature)
+@given(SEEDS, TOP_K, TEMPERATURES)
+def test_packed_mass_is_one_of_likeliest_tokens(seed: int, top_k: int, temperature: float) -> None:
+    teacher = pack(logits(seed), top_k, temperature)
     mass = teacher.values.exp().sum(1) + teacher.rest.exp()
     assert torch.allclose(mass, torch.ones(5), atol=1e-5)
     assert torch.allclose(teacher.probabilities().sum(1), torch.ones(5), atol=1e-5)
-    wanted = logits(seed).topk(kept).indices.sort(1).values
-    assert torch.equal(teacher.places, wanted)
+    reference = logits(seed).topk(top_k).indices.sort(1).values
+    assert torch.equal(teacher.places, reference)
 
 
 @few
 @given(SEEDS, SEEDS, st.floats(0.1, 10.0))
-def test_the_mean_of_whole_teachers_is_the_dense_mean(one: int, two: int, weight: float) -> None:
+def test_mean_of_complete_teachers_is_dense_mean(one: int, two: int, weight: float) -> None:
     a, b = (pack(logits(seed), VOCABULARY, 2.0) for seed in (one, two))
-    wanted = (weight * a.probabilities() + b.probabilities()) / (weight + 1)
-    assert torch.allclose(mean([a, b], [weight, 1.0]).probabilities(), wanted, atol=1e-6)
+    reference = (weight * a.probabilities() + b.probabilities()) / (weight + 1)
+    assert torch.allclose(mean([a, b], [weight, 1.0]).probabilities(), reference, atol=1e-6)
 
 
 @few
 @given(SEEDS, SEEDS, st.integers(1, VOCABULARY))
-def test_means_of_teachers(one: int, two: int, kept: int) -> None:
+def test_mean_of_teachers_is_a_distribution(one: int, two: int, top_k: int) -> None:
     """Of equal ones it is theirs; the order and the size of the weights do not matter."""
-    a, b = (pack(logits(seed), kept, 2.0) for seed in (one, two))
+    a, b = (pack(logits(seed), top_k, 2.0) for seed in (one, two))
     same = mean([a, a], [1.0, 3.0])
     assert torch.equal(same.places, a.places)
     assert torch.allclose(same.values, a.values, atol=1e-5)
@@ -129,14 +125,14 @@ def test_means_of_teachers(one: int, two: int, kept: int) -> None:
     assert torch.allclose(left.probabilities().sum(1), torch.ones(5), atol=1e-5)
 
 
-def test_certain_teachers_and_far_students_stay_finite() -> None:
+def test_divergence_is_finite_at_extremes() -> None:
     sure = torch.zeros(1, 6)
     sure[0, 2] = 1e6
     student = torch.tensor([[0.0, 0, -300, 0, 0, 0]], requires_grad=True)
-    for kept in (1, 3, 6):
-        found = divergence(pack(sure, kept, 0.5), student)
-        assert torch.isfinite(found) and found.item() > 100
-        assert torch.isfinite(torch.autograd.grad(found, student)[0]).all()
+    for top_k in (1, 3, 6):
+        actual = divergence(pack(sure, top_k, 0.5), student)
+        assert torch.isfinite(actual) and actual.item() > 100
+        assert torch.isfinite(torch.autograd.grad(actual, student)[0]).all()
 
 
 def expected(teacher: PackedLogits, **changes: object) -> ExpectedLogits:
@@ -146,23 +142,23 @@ def expected(teacher: PackedLogits, **changes: object) -> ExpectedLogits:
 
 @few
 @given(SEEDS, st.sampled_from([(1, 5), (3, 200), (7, 256), (200, 256), (5, 257), (4, 70_000)]))
-def test_a_frame_has_the_bytes_of_the_formula_and_says_the_same(
+def test_frame_round_trip_has_formula_bytes(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: tuple[int, int]
 ) -> None:
-    kept, vocabulary = sizes
-    teacher = pack(logits(seed, 4, vocabulary), kept, 1.5)
+    top_k, vocabulary = sizes
+    teacher = pack(logits(seed, 4, vocabulary), top_k, 1.5)
     folder = tmp_path_factory.mktemp("packed")
     info = write_packed(folder / "a", teacher, "b")
     assert info.sha256 == write_packed(folder / "b", teacher, "b").sha256
     header = read_header(folder / "a")
-    assert info.size - header.data_start == payload_bytes(4, kept, vocabulary)
+    assert info.size - header.data_start == payload_bytes(4, top_k, vocabulary)
     read = read_packed(folder / "a", expected(teacher))
     assert torch.equal(read.places, teacher.places)
     assert torch.allclose(read.values.exp(), teacher.values.exp(), rtol=2e-2, atol=1e-6)
     assert torch.allclose(read.values.exp().sum(1) + read.rest.exp(), torch.ones(4), atol=1e-5)
 
 
-def test_the_bytes_of_a_token() -> None:
+def test_token_bytes_by_vocabulary() -> None:
     assert [place_bytes(n) for n in (2, 256, 257, 3159, 32_128, 65_536, 65_537)] == [
         1, 1, 2, 2, 2, 2, 3,
     ]  # fmt: skip
@@ -178,17 +174,17 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), FOREIGN)
-def test_frames_that_do_not_fit_are_refused(
-    tmp_path: Path, changes: dict[str, object], said: str
+@pytest.mark.parametrize(("changes", "output"), FOREIGN)
+def test_unexpected_frames_are_refused(
+    tmp_path: Path, changes: dict[str, object], output: str
 ) -> None:
     teacher = pack(logits(1), 3, 2.0)
     write_packed(tmp_path / "a", teacher, "b")
-    with pytest.raises(WireError, match=said):
+    with pytest.raises(WireError, match=output):
         read_packed(tmp_path / "a", expected(teacher, **changes))
 
 
-def test_frames_that_hold_nonsense_are_refused(tmp_path: Path) -> None:
+def test_invalid_frame_values_are_refused(tmp_path: Path) -> None:
     teacher = pack(logits(1), 3, 2.0)
     wrong = [
         (replace(teacher, places=teacher.places.flip(1)), "names a token twice"),
@@ -197,17 +193,17 @@ def test_frames_that_hold_nonsense_are_refused(tmp_path: Path) -> None:
         (replace(teacher, values=teacher.values + 50), "no log-probabilities"),
         (replace(teacher, values=teacher.values - 9, rest=teacher.rest - 9), "do not add up to 1"),
     ]
-    for number, (item, said) in enumerate(wrong):
+    for number, (item, output) in enumerate(wrong):
         write_packed(tmp_path / str(number), item, "b")
-        with pytest.raises(WireError, match=said):
+        with pytest.raises(WireError, match=output):
             read_packed(tmp_path / str(number), expected(teacher))
 
 
-def test_bad_packing_is_refused() -> None:
-    for kept, temperature, said in ((41, 1.0, "from 1 to 40"), (0, 1.0, "from 1 to 40"),
+def test_invalid_packing_is_refused() -> None:
+    for top_k, temperature, output in ((41, 1.0, "from 1 to 40"), (0, 1.0, "from 1 to 40"),
                                     (4, 0.0, "above 0"), (4, -1.0, "above 0")):  # fmt: skip
-        with pytest.raises(ModelError, match=said):
-            pack(logits(1), kept, temperature)
+        with pytest.raises(ModelError, match=output):
+            pack(logits(1), top_k, temperature)
     with pytest.raises(ModelError, match="take models of one family"):
         divergence(pack(logits(1), 4, 1.0), logits(1, vocabulary=41))
     with pytest.raises(ModelError, match="one vocabulary and one temperature"):

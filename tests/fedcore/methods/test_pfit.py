@@ -65,7 +65,7 @@ def bed(tiny: Path, tmp_path: Path) -> Bed:
 
 
 @given(now=LOGS, advantage=st.floats(-3, 3))
-def test_at_ratio_1_its_gradient_is_the_policy_gradient(now: float, advantage: float) -> None:
+def test_surrogate_at_ratio_1_is_policy_gradient(now: float, advantage: float) -> None:
     """d/dlogp of min(r A, clip(r) A) at r = 1 is A, as that of A logp."""
     live = torch.tensor([[now]], dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([[advantage]], dtype=torch.float64)
@@ -78,9 +78,7 @@ def test_at_ratio_1_its_gradient_is_the_policy_gradient(now: float, advantage: f
     ("ratio", "advantage", "slope"),
     [(1.5, 1.0, 0.0), (1.5, -1.0, -1.5), (0.5, -1.0, 0.0), (0.5, 1.0, 0.5), (1.1, 1.0, 1.1)],
 )
-def test_beyond_the_clip_nothing_more_is_gained(
-    ratio: float, advantage: float, slope: float
-) -> None:
+def test_surrogate_is_flat_beyond_the_clip(ratio: float, advantage: float, slope: float) -> None:
     live = torch.log(torch.tensor([[ratio]])).requires_grad_()
     clipped_surrogate(live, torch.zeros(1, 1), torch.tensor([[advantage]]), 0.2).sum().backward()
     assert live.grad is not None
@@ -88,7 +86,7 @@ def test_beyond_the_clip_nothing_more_is_gained(
 
 
 @given(now=LOGS, anchor=LOGS)
-def test_the_anchor_is_0_where_they_agree_and_never_negative(now: float, anchor: float) -> None:
+def test_kl_penalty_is_non_negative_and_0_at_equality(now: float, anchor: float) -> None:
     live = torch.tensor(now, dtype=torch.float64, requires_grad=True)
     assert float(kl_penalty(live, torch.tensor(anchor, dtype=torch.float64)).detach()) >= 0
     same = kl_penalty(live, live.detach())
@@ -97,22 +95,22 @@ def test_the_anchor_is_0_where_they_agree_and_never_negative(now: float, anchor:
 
 
 @given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=2, max_size=6))
-def test_the_anchors_mean_over_a_policys_own_samples_is_their_divergence(
+def test_kl_penalty_estimates_the_divergence(
     logits: list[tuple[float, float]],
 ) -> None:
     """KL(policy, received), by hand; the other way round it would be KL(received, policy)."""
     now, anchor = torch.tensor(logits, dtype=torch.float64).log_softmax(0).T
-    found = (now.exp() * kl_penalty(now, anchor)).sum()
-    assert float(found) == pytest.approx(float((now.exp() * (now - anchor)).sum()), abs=1e-9)
+    actual = (now.exp() * kl_penalty(now, anchor)).sum()
+    assert float(actual) == pytest.approx(float((now.exp() * (now - anchor)).sum()), abs=1e-9)
 
 
-def test_the_group_is_compared_with_itself() -> None:
+def test_group_baseline_uses_the_group_mean() -> None:
     """Rewards 0 and 1: mean 1/2, deviation 1/2; alike rewards say nothing."""
-    found = BASELINES["group"]()(torch.tensor([[0.0, 1.0], [0.3, 0.3]], dtype=torch.float64))
-    assert found.flatten().tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-3)
+    actual = BASELINES["group"]()(torch.tensor([[0.0, 1.0], [0.3, 0.3]], dtype=torch.float64))
+    assert actual.flatten().tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-3)
 
 
-def test_the_value_is_the_mean_of_earlier_samples() -> None:
+def test_value_baseline_is_mean_of_earlier_samples() -> None:
     baseline = BASELINES["value"]()
     first = baseline(torch.tensor([[0.0, 1.0]], dtype=torch.float64))
     assert first.flatten().tolist() == pytest.approx([-1, 1], abs=1e-3)
@@ -128,9 +126,7 @@ def context_of(bed: Bed, spec: JobSpec, loaded: Any) -> Context:
 
 
 @pytest.mark.parametrize("kind", ["layers", "lora"])
-def test_a_policy_has_ratio_1_to_itself_and_no_distance_from_the_received(
-    bed: Bed, kind: str
-) -> None:
+def test_policy_has_ratio_1_to_itself(bed: Bed, kind: str) -> None:
     spec = pfit(bed.tiny, adapter={"kind": kind})
     with bed.session.ready(spec, bed.start(spec)) as loaded:
         context = context_of(bed, spec, loaded)
@@ -147,7 +143,7 @@ def test_a_policy_has_ratio_1_to_itself_and_no_distance_from_the_received(
         assert one.anchor is not None and torch.equal(one.anchor, one.before)
 
 
-def test_drawing_says_what_the_model_says(bed: Bed) -> None:
+def test_sampling_at_low_temperature_is_greedy(bed: Bed) -> None:
     """Token by token with a memory, or all at once: the same probabilities; cold is greedy."""
     spec = pfit(bed.tiny)
     with bed.session.ready(spec, bed.start(spec)) as loaded:
@@ -169,7 +165,7 @@ def test_drawing_says_what_the_model_says(bed: Bed) -> None:
             assert [*row, 1].index(1) >= length - 1, "counted beyond the end sign"
 
 
-def test_other_weights_stand_for_a_while(bed: Bed) -> None:
+def test_swapped_weights_are_restored(bed: Bed) -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     with swapped_weights({"a": parameter}, {"a": torch.zeros(2)}):
         assert parameter.sum() == 0
@@ -177,7 +173,7 @@ def test_other_weights_stand_for_a_while(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("kind", ["layers", "lora"])
-def test_without_a_weight_nothing_changes(bed: Bed, kind: str) -> None:
+def test_zero_reward_weights_change_nothing(bed: Bed, kind: str) -> None:
     spec = pfit(bed.tiny, adapter={"kind": kind}, method={"rewards": ["overlap=0", "leak=0"]})
     update = bed.train(spec)
     assert update.measured == {"reward_before": 0, "reward": 0, "reward_after": 0}
@@ -186,7 +182,7 @@ def test_without_a_weight_nothing_changes(bed: Bed, kind: str) -> None:
 
 @pytest.mark.parametrize("baseline", ["value", "group"])
 @pytest.mark.parametrize("kind", ["layers", "lora"])
-def test_the_same_call_gives_the_same_bits(bed: Bed, kind: str, baseline: str) -> None:
+def test_pfit_is_deterministic(bed: Bed, kind: str, baseline: str) -> None:
     spec = pfit(bed.tiny, adapter={"kind": kind}, method={"baseline": baseline})
     first, second = bed.train(spec), bed.train(spec)
     assert any(bool(delta.any()) for delta in first.tensors.values())
@@ -194,7 +190,7 @@ def test_the_same_call_gives_the_same_bits(bed: Bed, kind: str, baseline: str) -
     assert first.measured == second.measured
 
 
-def test_a_larger_penalty_on_the_distance_moves_less(bed: Bed) -> None:
+def test_larger_distance_penalty_moves_less(bed: Bed) -> None:
     moved = []
     for distance in (0.0, 1.0, 100.0):
         spec = pfit(
@@ -207,14 +203,14 @@ def test_a_larger_penalty_on_the_distance_moves_less(bed: Bed) -> None:
     assert moved[0] > moved[1] > moved[2] > 0
 
 
-def test_micro_batches_draw_what_they_are_told(bed: Bed) -> None:
+def test_micro_batches_limit_prompts(bed: Bed) -> None:
     spec = pfit(bed.tiny, train={"micro_batch": 2})
     update = bed.train(spec)
     assert update.summary.steps == 2
     assert any(bool(delta.any()) for delta in update.tensors.values())
 
 
-def test_supervised_steps_come_first_and_all_are_reported(bed: Bed) -> None:
+def test_supervised_steps_come_first_and_are_reported(bed: Bed) -> None:
     spec = pfit(bed.tiny, train={"local_steps": 5}, method={"supervised_steps": 2})
     seen: list[Measurement] = []
     update = bed.train(spec, Hooks(report=seen.append, report_every_s=0))
@@ -229,20 +225,20 @@ def test_supervised_steps_come_first_and_all_are_reported(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 3, 20])
-def test_it_stops_when_asked_to(bed: Bed, calls: int) -> None:
+def test_pfit_stops_on_request(bed: Bed, calls: int) -> None:
     left = iter([False] * calls)
     with pytest.raises(Stopped):
         bed.train(pfit(bed.tiny), Hooks(should_stop=lambda: next(left, True)))
 
 
-def test_bf16_trains_as_well(bed: Bed) -> None:
+def test_pfit_trains_in_bf16(bed: Bed) -> None:
     update = bed.train(pfit(bed.tiny, train={"precision": "bf16"}))
     assert all(delta.dtype == FP32 for delta in update.tensors.values())
     assert any(bool(delta.any()) for delta in update.tensors.values())
 
 
 @pytest.mark.parametrize("name", ["plain", "fast"])
-def test_a_window_as_wide_as_the_text_is_none(bed: Bed, name: str) -> None:
+def test_wide_window_equals_full_attention(bed: Bed, name: str) -> None:
     model = load_base(str(bed.tiny), FP32).model
     examples = bed.session.prepare(pfit(bed.tiny), bed.source).train
     longest = max(source for source, _ in examples.lengths)
@@ -261,7 +257,7 @@ def test_a_window_as_wide_as_the_text_is_none(bed: Bed, name: str) -> None:
     assert abs(loss(1) - loss(3)) > 1e-5
 
 
-def test_a_window_lets_nothing_through(bed: Bed) -> None:
+def test_window_blocks_distant_positions(bed: Bed) -> None:
     """With 2 layers and 1 place a side, what is 3 places away cannot be heard of."""
     model = load_base(str(bed.tiny), FP32).model
     set_window(model, 1)
@@ -271,13 +267,13 @@ def test_a_window_lets_nothing_through(bed: Bed) -> None:
     assert alike == [True, False, False, False, False, False]
 
 
-def test_devices_are_given_their_own_weights(bed: Bed) -> None:
+def test_devices_get_their_own_reward_weights(bed: Bed) -> None:
     spec = pfit(bed.tiny, method={"rewards": "overlap=1,brevity=1", "weights": "1+0,0+2,barn=3+4"})
-    found = [
+    actual = [
         tailored(spec, tailoring(spec, Member(slot, name))).method.rewards
         for slot, name in ((0, "attic"), (1, "kitchen"), (2, "barn"))
     ]
-    assert found == [
+    assert actual == [
         ("overlap=1", "brevity=0"), ("overlap=0", "brevity=2"), ("overlap=3", "brevity=4"),
     ]  # fmt: skip
 
@@ -297,7 +293,7 @@ def test_devices_are_given_their_own_weights(bed: Bed) -> None:
         ({"train": {"micro_tokens": 4000}}, "train.micro_tokens", "train.micro_batch"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_pfit_options_are_refused(
     bed: Bed, changes: dict[str, Any], path: str, fault: str
 ) -> None:
     with pytest.raises(SpecError, match=fault) as error:
@@ -319,7 +315,7 @@ def rewards_of(session: Session, spec: JobSpec, weights: Path, source: Source) -
 
 
 @pytest.mark.slow
-def test_devices_of_opposite_weights_each_win_by_their_own(tmp_path: Path) -> None:
+def test_opposite_rewards_win_under_their_own(tmp_path: Path) -> None:
     """The law: nano, the same examples; one device is paid for overlap, the other for brevity.
 
     Where this was written overlap went from 0.131 to 0.152 with the first and to 0.057 with the

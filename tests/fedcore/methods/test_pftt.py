@@ -52,10 +52,14 @@ class Bench:
         self.session = Session(folder / "cache", 1)
 
     def train(self, number: int, own: str = "own", draw: int = 0) -> Update:
-        kept = DeviceState(self.folder / own)
-        return self.session.train(self.spec, self.weights, self.source, number, 0, None, draw, kept)
+        state = DeviceState(self.folder / own)
+        return self.session.train(
+            self.spec, self.weights, self.source, number, 0, None, draw, state
+        )
 
-    def kept(self, own: str = "own", latest: tuple[int, int] = LATEST) -> dict[str, torch.Tensor]:
+    def personal_lora(
+        self, own: str = "own", latest: tuple[int, int] = LATEST
+    ) -> dict[str, torch.Tensor]:
         path = RoundFiles(self.folder / own, STEM).newest(latest)
         assert path is not None
         frame = FrameReader(path)
@@ -71,60 +75,62 @@ def bench(tiny: Path, tmp_path: Path) -> Bench:
     return Bench(tmp_path, pftt(tiny))
 
 
-def test_the_update_holds_what_is_shared_and_the_folder_what_is_not(bench: Bench) -> None:
+def test_update_excludes_the_personal_lora(bench: Bench) -> None:
     update = bench.train(1)
     assert set(update.tensors) == set(FrameReader(bench.weights))
     assert not any("lora" in name for name in update.tensors)
     assert any(delta.any() for delta in update.tensors.values())
-    own = bench.kept()
+    own = bench.personal_lora()
     assert own and all(".lora_" in name for name in own)
     assert any(tensor.any() for name, tensor in own.items() if ".lora_B." in name)
 
 
-def test_a_device_that_sat_rounds_out_goes_on_from_its_own(bench: Bench) -> None:
+def test_device_continues_after_missed_rounds(bench: Bench) -> None:
     bench.train(1)
-    former = bench.kept()
+    former = bench.personal_lora()
     returned = bench.train(5)
-    assert not same(former, bench.kept())
+    assert not same(former, bench.personal_lora())
     fresh = bench.train(5, own="nothing")
     assert not same(returned.tensors, fresh.tensors)
-    assert not same(bench.kept(), bench.kept("nothing"))
+    assert not same(bench.personal_lora(), bench.personal_lora("nothing"))
     # Another session, such as after a restart, finds the same.
     bench.session = Session(bench.folder / "other-cache", 1)
     again = bench.train(5)
     assert same(again.tensors, returned.tensors)
 
 
-def test_a_round_trained_once_more_starts_from_before_it(bench: Bench) -> None:
+def test_repeated_round_starts_from_previous_file(bench: Bench) -> None:
     for number in (1, 2):
-        first, once = bench.train(number), bench.kept()
-        second, twice = bench.train(number), bench.kept()
+        first, once = bench.train(number), bench.personal_lora()
+        second, twice = bench.train(number), bench.personal_lora()
         assert same(first.tensors, second.tensors) and same(once, twice)
     assert len(list((bench.folder / "own").iterdir())) == 2  # this round's and the one before
     bench.train(2, draw=1)  # an asynchronous device trains on the same model once more
-    assert not same(bench.kept(), once)
-    assert same(bench.kept(latest=(2, 0)), once)
+    assert not same(bench.personal_lora(), once)
+    assert same(bench.personal_lora(latest=(2, 0)), once)
 
 
-def test_a_half_written_file_is_no_state(bench: Bench) -> None:
+def test_partial_file_is_ignored(bench: Bench) -> None:
     bench.train(1)
-    former = bench.kept()
+    former = bench.personal_lora()
     (bench.folder / "own" / ".own-lora-000002-000.safetensors.7.part").write_bytes(b"half")
-    assert same(bench.kept(), former)
+    assert same(bench.personal_lora(), former)
     bench.train(2)
 
 
-def test_without_a_folder_it_says_so(bench: Bench) -> None:
+def test_missing_folder_is_refused(bench: Bench) -> None:
     with pytest.raises(TrainingError, match="private folder"):
         bench.session.train(bench.spec, bench.weights, bench.source, 1, 0)
 
 
-def test_both_models_are_evaluated(bench: Bench) -> None:
-    kept = DeviceState(bench.folder / "own")
+def test_shared_and_personal_models_are_evaluated(bench: Bench) -> None:
+    state = DeviceState(bench.folder / "own")
 
     def evaluated(number: int) -> dict[str, float]:
-        found = bench.session.evaluate(bench.spec, bench.weights, bench.source, None, number, kept)
-        return found.values()
+        actual = bench.session.evaluate(
+            bench.spec, bench.weights, bench.source, None, number, state
+        )
+        return actual.values()
 
     before = evaluated(0)
     assert before["personal_loss"] == before["loss"]  # nothing of its own yet
@@ -136,13 +142,13 @@ def test_both_models_are_evaluated(bench: Bench) -> None:
     assert evaluated(0) == {**before, "seconds": pytest.approx(before["seconds"], abs=60)}
 
 
-def test_what_a_person_takes_home_is_what_was_evaluated(bench: Bench) -> None:
+def test_exported_model_scores_as_evaluated(bench: Bench) -> None:
     bench.train(1)
     folder = export_adapter(bench.spec, bench.weights, bench.folder / "home")
     own = RoundFiles(bench.folder / "own", STEM).newest(LATEST)
     model, _ = load_tuned(folder, own)
     prepared = bench.session.prepare(bench.spec, bench.source).validation
-    found = bench.session.evaluate(
+    actual = bench.session.evaluate(
         bench.spec, bench.weights, bench.source, None, 1, DeviceState(bench.folder / "own")
     )
     from fedcore.train.batches import SpecialTokens, collate, forward, token_losses
@@ -151,24 +157,26 @@ def test_what_a_person_takes_home_is_what_was_evaluated(bench: Bench) -> None:
                     torch.device("cpu"))  # fmt: skip
     with torch.no_grad():
         loss = token_losses(forward(model, batch, torch.float32), batch).sum()
-    assert float(loss) / batch.target_tokens == pytest.approx(found.more["personal_loss"], rel=1e-4)
+    assert float(loss) / batch.target_tokens == pytest.approx(
+        actual.more["personal_loss"], rel=1e-4
+    )
 
 
-def test_ranks_differ_from_device_to_device() -> None:
+def test_devices_have_different_ranks() -> None:
     spec = pftt("nano", {"own_ranks": ["2", "pi=5"], "own_targets": ["q", "wo"]})
     for member, rank in ((Member(0, "a"), 2), (Member(1, "pi"), 5)):
-        given = tailored(spec, tailoring(spec, member))
-        lora = lora_of(given)
+        overridden = tailored(spec, tailoring(spec, member))
+        lora = lora_of(overridden)
         assert lora is not None and (lora.rank, lora.scale) == (rank, 2.0)
         sizes = architecture_of("nano")
         assert sizes is not None
-        method = Workload.of(given, sizes, "fp32")
+        method = Workload.of(overridden, sizes, "fp32")
         assert method.cost == lora_cost(sizes, rank, ("q", "wo"), 6)
         assert method.served_weights == sizes.bottleneck_parameters(6)
         assert method.trained == method.served_weights + sizes.lora_parameters(rank, ("q", "wo"))
 
 
-def test_a_simulation_sends_no_lora_and_keeps_one_of_each_size(tiny: Path, tmp_path: Path) -> None:
+def test_simulation_sends_no_personal_lora(tiny: Path, tmp_path: Path) -> None:
     spec = pftt(tiny, {"own_ranks": ["2", "4"]})
     devices = {
         name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", sentences(seed, 24))))
@@ -194,14 +202,14 @@ def test_a_simulation_sends_no_lora_and_keeps_one_of_each_size(tiny: Path, tmp_p
         frame = FrameReader(path)
         assert {min(frame[name].shape) for name in frame} == {rank}
     last = results[-1]
-    assert all(found.more["personal_loss"] != found.loss for found in last.evaluations.values())
+    assert all(actual.more["personal_loss"] != actual.loss for actual in last.evaluations.values())
     assert last.mean["personal_loss"] == pytest.approx(
         sum(item.more["personal_loss"] for item in last.evaluations.values()) / 2
     )
     assert json.dumps(last.to_dict())
 
 
-def test_fedprox_holds_what_is_shared_alone(tiny: Path, tmp_path: Path) -> None:
+def test_fedprox_restrains_shared_weights_only(tiny: Path, tmp_path: Path) -> None:
     """Held to the received model with all strength, the device still learns in its own part."""
     spec = pftt(
         tiny,
@@ -210,16 +218,16 @@ def test_fedprox_holds_what_is_shared_alone(tiny: Path, tmp_path: Path) -> None:
     )
     bench = Bench(tmp_path, spec)
     bench.train(1)
-    first = bench.kept()
+    first = bench.personal_lora()
     bench.spec = pftt(tiny, train={"optimizer": "sgd", "local_steps": 4, "learning_rate": 1e-4})
     bench.train(1, "free")
-    free = bench.kept("free")
+    free = bench.personal_lora("free")
     ups = [name for name in first if ".lora_B." in name]
     for name in ups:
         assert float(first[name].norm()) == pytest.approx(float(free[name].norm()), rel=0.05)
 
 
-def test_shared_parameters_are_no_lora(bench: Bench) -> None:
+def test_shared_parameters_exclude_lora(bench: Bench) -> None:
     bench.train(1)
     loaded = bench.session._loaded
     assert loaded is not None
@@ -245,7 +253,9 @@ def test_shared_parameters_are_no_lora(bench: Bench) -> None:
         ({"method": {"name": "pftt", "own_ranks": ["0"]}}, "method.own_ranks", "from 1 to 1024"),
     ],
 )
-def test_combinations_that_make_no_sense(changes: dict[str, object], path: str, text: str) -> None:
+def test_invalid_pftt_combinations_are_refused(
+    changes: dict[str, object], path: str, text: str
+) -> None:
     values = {"adapter": {"kind": "bottleneck"}, "method": {"name": "pftt"}, **changes}
     with pytest.raises(SpecError) as caught:
         parse_spec(values)

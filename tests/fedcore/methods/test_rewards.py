@@ -47,14 +47,14 @@ def make_classifier(folder: Path, labels: tuple[str, ...] = ("bad", "good")) -> 
     return folder
 
 
-def test_both_halves_know_the_same_names() -> None:
+def test_reward_tables_have_the_same_names() -> None:
     assert set(MEASURES) == set(REWARDS)
 
 
 @pytest.mark.parametrize("name", RANGES)
 @settings(deadline=None)  # the first call loads the scorer
 @given(source=TEXT, reference=TEXT, summary=TEXT)
-def test_a_reward_stays_in_its_range(name: str, source: str, reference: str, summary: str) -> None:
+def test_reward_is_within_its_range(name: str, source: str, reference: str, summary: str) -> None:
     low, high = RANGES[name]
     measure = MEASURES[name]("")
     value = measure(source, reference, summary)
@@ -62,7 +62,7 @@ def test_a_reward_stays_in_its_range(name: str, source: str, reference: str, sum
     assert value == measure(source, reference, summary)
 
 
-def test_a_sum_of_rewards_is_told_in_words_with_its_least_and_most() -> None:
+def test_reward_sum_is_described_with_its_range() -> None:
     words = ["overlap=1", "brevity:0.1=0.5", "leak=2", "classifier:a/b@good=0"]
     assert described(words) == "overlap + 0.5 × brevity:0.1 + 2 × leak"
     assert extremes(words) == (-2, 1.5)
@@ -79,7 +79,7 @@ def test_overlap_is_rouge_l() -> None:
     assert overlap("", "anna", "") == 0.0
 
 
-def test_brevity_falls_from_its_share_to_the_whole_source() -> None:
+def test_brevity_falls_with_length() -> None:
     source = " ".join(["word"] * 20)
     brevity = MEASURES["brevity"]("0.2")
     values = [brevity(source, "", " ".join(["w"] * n)) for n in (0, 1, 4, 12, 20, 30)]
@@ -101,7 +101,7 @@ def test_leak_counts_addresses_and_long_numbers(summary: str, worth: float) -> N
     assert MEASURES["leak"]("")("", "", summary) == pytest.approx(worth)
 
 
-def test_a_classifier_says_how_probable_its_label_is(tmp_path: Path) -> None:
+def test_classifier_gives_label_probability(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path / "judge")
     good, bad, last = (MEASURES["classifier"](f"{folder}{end}") for end in ("@good", "@bad", ""))
     value = good("", "", "anna meets ben")
@@ -112,25 +112,25 @@ def test_a_classifier_says_how_probable_its_label_is(tmp_path: Path) -> None:
         MEASURES["classifier"](f"{folder}@kind")("", "", "anna")
 
 
-def test_a_classifier_of_one_output_is_a_sigmoid(tmp_path: Path) -> None:
+def test_single_output_classifier_is_a_sigmoid(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path / "judge", ("score",))
     config = json.loads((folder / "config.json").read_text())
     assert len(config["id2label"]) == 1
     assert 0 < MEASURES["classifier"](str(folder))("", "", "anna meets ben") < 1
 
 
-def test_a_classifier_that_is_not_there_is_named() -> None:
+def test_missing_classifier_is_named() -> None:
     with pytest.raises(ModelError, match="/no/such/folder"):
         MEASURES["classifier"]("/no/such/folder")("", "", "anna")
 
 
-def test_the_sum_is_weighted_and_a_weight_of_0_costs_nothing() -> None:
+def test_scorer_skips_rewards_of_weight_0() -> None:
     texts = Texts("one two three four five six seven eight nine ten", "one two", "one two")
     assert Scorer(["overlap=2", "brevity:0.2=0.5"])(0, texts) == pytest.approx(2.5)
     assert Scorer(["overlap=0", "classifier:/no/such/folder=0"])(0, texts) == 0.0
 
 
-def test_a_reward_that_is_no_number_is_named_without_the_text(tmp_path: Path) -> None:
+def test_infinite_reward_error_hides_the_text(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path / "judge")
     weights = load_file(folder / "model.safetensors")
     weights["classifier.bias"].fill_(math.nan)
@@ -140,7 +140,7 @@ def test_a_reward_that_is_no_number_is_named_without_the_text(tmp_path: Path) ->
     assert "anna" not in str(error.value) and "ben" not in str(error.value)
 
 
-def test_rewards_are_read_as_they_are_written() -> None:
+def test_reward_options_round_trip() -> None:
     item = reward_of("classifier:org/model@good=0.5")
     assert (item.name, item.argument, item.weight) == ("classifier", "org/model@good", 0.5)
     assert reward_of("overlap").weight == 1.0
@@ -157,12 +157,12 @@ def test_rewards_are_read_as_they_are_written() -> None:
         ("overlap=much", "weight from 0"), ("overlap=1", ""), ("brevity:0.1=0", ""),
     ],
 )  # fmt: skip
-def test_a_reward_that_cannot_be_says_what_to_write(word: str, fault: str) -> None:
-    found = fault_of(word)
-    assert fault in found if fault else not found
+def test_invalid_reward_error_shows_the_syntax(word: str, fault: str) -> None:
+    actual = fault_of(word)
+    assert fault in actual if fault else not actual
 
 
-def test_devices_have_weights_of_their_own() -> None:
+def test_devices_have_own_reward_weights() -> None:
     rewards, weights = ["overlap=1", "brevity:0.2=0.5"], ["1+0", "0+1", "pi=2+3"]
     assert weighted(rewards, weights, 0, "a") == ["overlap=1", "brevity:0.2=0"]
     assert weighted(rewards, weights, 3, "b") == ["overlap=0", "brevity:0.2=1"]

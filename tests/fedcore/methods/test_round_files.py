@@ -11,7 +11,7 @@ def written(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_round_starts_from_the_file_before_it_however_often(tmp_path: Path) -> None:
+def test_repeated_rounds_start_from_the_same_file(tmp_path: Path) -> None:
     files = RoundFiles(tmp_path, "own-model")
     assert files.before((1, 0)) is None and files.newest((9, LATEST_DRAW)) is None
     for key in ((0, 0), (1, 0), (3, 0)):
@@ -22,7 +22,7 @@ def test_a_round_starts_from_the_file_before_it_however_often(tmp_path: Path) ->
     assert files.newest((2, LATEST_DRAW)) == files.path((1, 0))
 
 
-def test_the_newest_and_the_one_before_it_stay(tmp_path: Path) -> None:
+def test_newest_two_files_remain(tmp_path: Path) -> None:
     files = RoundFiles(tmp_path, "own-model")
     for key in ((0, 0), (1, 0), (2, 0), (10, 0)):
         files.path(key).write_bytes(b"")

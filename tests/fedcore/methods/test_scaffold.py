@@ -62,10 +62,10 @@ class Device:
     def serve(self, seed: int, scale: float = 0.1) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
         shapes = FrameReader(self.model).header.shapes
-        made = {n: scale * torch.randn(s, generator=generator) for n, s in shapes.items()}
-        named = {f"{SERVER_KEY} {n}": t for n, t in made.items()}
+        tensors = {n: scale * torch.randn(s, generator=generator) for n, s in shapes.items()}
+        named = {f"{SERVER_KEY} {n}": t for n, t in tensors.items()}
         write_frame(self.folder / "state", named, {"kind": "state"})
-        return made
+        return tensors
 
     def train(self, number: int, served: bool = False) -> Update:
         own = DeviceState(self.folder / "own", self.folder / "state" if served else None)
@@ -75,14 +75,14 @@ class Device:
         return frame(self.folder / "own" / f"control-{number:06}.safetensors")
 
 
-def test_the_first_round_is_fedavg_with_sgd(tiny: Path, tmp_path: Path) -> None:
+def test_first_scaffold_round_equals_fedavg(tiny: Path, tmp_path: Path) -> None:
     one = Device(tmp_path / "1", scaffold(tiny)).train(1)
     two = Device(tmp_path / "2", scaffold(tiny, "fedavg")).train(1)
     assert all(torch.equal(one.tensors[n], two.tensors[n]) for n in two.tensors)
     assert any(bool(t.any()) for t in one.tensors.values())
 
 
-def test_each_gradient_gets_the_difference_of_the_controls(tiny: Path, tmp_path: Path) -> None:
+def test_gradients_get_the_control_difference(tiny: Path, tmp_path: Path) -> None:
     """One SGD step beside FedAvg's from the same weights on the same batch."""
     spec = scaffold(tiny, train={"local_steps": 1})
     device = Device(tmp_path / "1", spec)
@@ -91,23 +91,23 @@ def test_each_gradient_gets_the_difference_of_the_controls(tiny: Path, tmp_path:
     plain = Device(tmp_path / "2", scaffold(tiny, "fedavg", train={"local_steps": 1})).train(2)
     corrected = device.train(2, served=True)
     for n in server:
-        wanted = plain.tensors[n] - RATE * (server[n] - own[n])
-        torch.testing.assert_close(corrected.tensors[n], wanted, rtol=1e-4, atol=1e-6)
+        expected = plain.tensors[n] - RATE * (server[n] - own[n])
+        torch.testing.assert_close(corrected.tensors[n], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_gradient_of_pieces_is_that_of_the_batch(tiny: Path, tmp_path: Path) -> None:
+def test_micro_batch_gradients_equal_the_batch(tiny: Path, tmp_path: Path) -> None:
     """The linear term counts once a step, however its batch is divided."""
-    found = []
+    actual = []
     for number, micro in enumerate((0, 1)):
         spec = scaffold(tiny, train={"local_steps": 1, "micro_batch": micro})
         device = Device(tmp_path / str(number), spec)
         device.serve(5)
-        found.append(device.train(1, served=True).tensors)
-    for n in found[0]:
-        torch.testing.assert_close(found[0][n], found[1][n], rtol=1e-3, atol=1e-6)
+        actual.append(device.train(1, served=True).tensors)
+    for n in actual[0]:
+        torch.testing.assert_close(actual[0][n], actual[1][n], rtol=1e-3, atol=1e-6)
 
 
-def test_the_devices_control_follows_option_2(tiny: Path, tmp_path: Path) -> None:
+def test_device_control_follows_option_2(tiny: Path, tmp_path: Path) -> None:
     device = Device(tmp_path, scaffold(tiny))
     first = device.train(1)
     for n, control in device.control(1).items():
@@ -115,52 +115,50 @@ def test_the_devices_control_follows_option_2(tiny: Path, tmp_path: Path) -> Non
     before, server = device.control(1), device.serve(5)
     second = device.train(2, served=True)
     for n, control in device.control(2).items():
-        wanted = before[n] - server[n] - second.tensors[n] / (STEPS * RATE)
-        torch.testing.assert_close(control, wanted, rtol=1e-5, atol=1e-6)
+        expected = before[n] - server[n] - second.tensors[n] / (STEPS * RATE)
+        torch.testing.assert_close(control, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_round_trained_again_starts_from_the_control_before_it(
-    tiny: Path, tmp_path: Path
-) -> None:
+def test_repeated_round_starts_from_previous_control(tiny: Path, tmp_path: Path) -> None:
     device = Device(tmp_path, scaffold(tiny))
     for number in (1, 3):  # it sat round 2 out
         device.train(number)
     device.serve(5)
     one = device.train(4, served=True)
-    kept = (tmp_path / "own" / "control-000004.safetensors").read_bytes()
+    content = (tmp_path / "own" / "control-000004.safetensors").read_bytes()
     again = device.train(4, served=True)
     assert all(torch.equal(one.tensors[n], again.tensors[n]) for n in one.tensors)
-    assert (tmp_path / "own" / "control-000004.safetensors").read_bytes() == kept
+    assert (tmp_path / "own" / "control-000004.safetensors").read_bytes() == content
     files = sorted(path.name for path in (tmp_path / "own").iterdir())
     assert files == ["control-000003.safetensors", "control-000004.safetensors"]
 
 
-def test_a_device_without_a_folder_says_what_is_missing(tiny: Path, tmp_path: Path) -> None:
+def test_scaffold_without_folder_is_refused(tiny: Path, tmp_path: Path) -> None:
     device = Device(tmp_path, scaffold(tiny))
     with pytest.raises(TrainingError, match="give it a private folder"):
         device.session.train(device.spec, device.model, device.source, 1, 0)
 
 
 @given(st.lists(st.tuples(*[st.floats(-2, 2)] * 2), min_size=4, max_size=4), st.integers(1, 4))
-def test_the_server_needs_the_mean_delta_alone(
-    told: list[tuple[float, float]], present: int
+def test_server_control_needs_only_the_mean_delta(
+    devices: list[tuple[float, float]], present: int
 ) -> None:
     """c+ = c + f mean(c_i+ - c_i) of Algorithm 1, for any c_i and deltas of those present."""
-    path, c = STEPS * RATE, sum(own for own, _ in told) / 4
-    changed = [(own - c - delta / path) - own for own, delta in told[:present]]
-    wanted = c + present / 4 * sum(changed) / present
-    delta = sum(delta for _, delta in told[:present]) / present
+    path, c = STEPS * RATE, sum(own for own, _ in devices) / 4
+    changed = [(own - c - delta / path) - own for own, delta in devices[:present]]
+    expected = c + present / 4 * sum(changed) / present
+    delta = sum(delta for _, delta in devices[:present]) / present
     stage = server_controls(1.0, present / 4, path)
     step, after = stage.run(
         torch.tensor([delta], dtype=torch.float64),
         {"c": torch.tensor([c], dtype=torch.float64)},
         torch.zeros(1),
     )
-    assert float(after["c"]) == pytest.approx(wanted, abs=1e-9)
+    assert float(after["c"]) == pytest.approx(expected, abs=1e-9)
     assert float(step) == delta
 
 
-def test_the_servers_control_is_the_mean_of_the_devices(tiny: Path, tmp_path: Path) -> None:
+def test_server_control_is_mean_of_devices(tiny: Path, tmp_path: Path) -> None:
     """All take part: after any round c is the mean of all c_i, weighted by examples."""
     names = ("a", "b", "c")
     sources = {
@@ -182,7 +180,7 @@ def test_the_servers_control_is_the_mean_of_the_devices(tiny: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("participation", [{"fraction": 0.5}, {"fraction": 0.1, "minimum": 2}])
-def test_the_servers_control_counts_those_who_sat_out(
+def test_server_control_counts_absent_devices(
     tiny: Path, tmp_path: Path, participation: dict[str, Any]
 ) -> None:
     """Two of three take part each round, whatever share was asked for: c is the mean of all c_i."""
@@ -202,7 +200,7 @@ def test_the_servers_control_counts_those_who_sat_out(
     assert any(bool(c.any()) for c in state.values())
 
 
-def test_another_run_in_the_same_folder_starts_anew(tiny: Path, tmp_path: Path) -> None:
+def test_new_run_in_same_folder_starts_anew(tiny: Path, tmp_path: Path) -> None:
     sources = {
         name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", sentences(i, 20))))
         for i, name in enumerate(("a", "b", "c"))
@@ -279,14 +277,14 @@ class Bowls:
         return (a * b + c * d) / (a + c)
 
 
-def test_controls_take_the_drift_away(tmp_path: Path) -> None:
+def test_controls_remove_client_drift(tmp_path: Path) -> None:
     averaged = Bowls(tmp_path / "fedavg", "fedavg").run(60)
     controlled = Bowls(tmp_path / "scaffold", "scaffold").run(60)
     assert float((averaged - Bowls.bottom()).norm()) > 0.3
     torch.testing.assert_close(controlled, Bowls.bottom(), rtol=1e-3, atol=1e-3)
 
 
-def test_clipping_leaves_the_formulas_alone(tiny: Path, tmp_path: Path) -> None:
+def test_clipping_does_not_change_the_formulas(tiny: Path, tmp_path: Path) -> None:
     """A clipped step counts as it was taken: c_i is found from how far the weights moved."""
     spec = scaffold(tiny)
     device = Device(tmp_path, replace(spec, train=replace(spec.train, clip_norm=0.01)))

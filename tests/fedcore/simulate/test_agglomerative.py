@@ -26,7 +26,7 @@ from fedcore.train.datasets import Source
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
 
 DEVICES = ("kitchen", "attic", "barn")
-KEPT = 6
+TOP_K = 6
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def shared(tmp_path: Path) -> str:
 
 
 def tree_spec(tiny: Path, models: list[Path], shared: str, **changes: object) -> JobSpec:
-    distill = {"models": [str(model) for model in models], "bridge": shared, "top_k": KEPT}
+    distill = {"models": [str(model) for model in models], "bridge": shared, "top_k": TOP_K}
     own = changes.pop("distill", {})
     return spec_of(
         tiny,
@@ -59,7 +59,7 @@ def tree_spec(tiny: Path, models: list[Path], shared: str, **changes: object) ->
     )
 
 
-def test_two_levels_send_packed_logits_and_nothing_else(
+def test_two_levels_send_only_packed_logits(
     tiny: Path, larger: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     spec = tree_spec(tiny, [larger], shared)
@@ -69,11 +69,11 @@ def test_two_levels_send_packed_logits_and_nothing_else(
     assert (end.name, cloud.name) == ("end", "cloud")
     assert set(end.evaluations) == set(DEVICES) and set(cloud.evaluations) == {"cloud"}
     bridge = Bridge.of(Session(tmp_path / "c", 1).prepare(spec, Source(shared)).train)
-    said = tmp_path / "run" / "level-0" / "0-says.safetensors"
-    header = read_header(said)
-    size = said.stat().st_size
+    output = tmp_path / "run" / "level-0" / "0-says.safetensors"
+    header = read_header(output)
+    size = output.stat().st_size
     assert set(header.tensors) == {"values", "places", "rest"}
-    assert size - header.data_start == payload_bytes(bridge.rows, KEPT, 64)
+    assert size - header.data_start == payload_bytes(bridge.rows, TOP_K, 64)
     # Nobody listens to a parent that has learned nothing.
     assert [(link.bytes_up, link.bytes_down) for link in results[1].links] == [(size, 0)] * 3
     assert [(link.bytes_up, link.bytes_down) for link in results[2].links] == [(size, size)] * 3
@@ -87,7 +87,7 @@ def test_two_levels_send_packed_logits_and_nothing_else(
     assert [event.value for event in seen] == below
 
 
-def test_the_same_tree_twice_and_another_seed(
+def test_tree_is_deterministic_by_seed(
     tiny: Path, larger: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     del sources["barn"]
@@ -108,7 +108,7 @@ def test_the_same_tree_twice_and_another_seed(
     assert all(first[name] != alone[name] for name in first)
 
 
-def test_end_edge_and_cloud(
+def test_three_levels_train_and_report(
     tiny: Path, larger: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     spec = tree_spec(tiny, [larger, larger], shared, distill={"children": 2})
@@ -125,7 +125,7 @@ def test_end_edge_and_cloud(
     assert results[1].sha256["edge-0"] != results[1].sha256["edge-1"]
 
 
-def test_a_parent_learns_from_its_children_and_the_bridge(
+def test_parent_learns_from_children_and_bridge(
     tiny: Path, larger: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     spec = tree_spec(
@@ -141,7 +141,7 @@ def test_a_parent_learns_from_its_children_and_the_bridge(
     assert results[1].levels[1].training["cloud"].steps == 16
 
 
-def test_a_tree_that_is_given(
+def test_explicit_parents_define_the_tree(
     tiny: Path, larger: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     spec = tree_spec(tiny, [larger], shared, rounds=1)
@@ -172,7 +172,7 @@ def test_bad_models_and_bridges_are_refused(
         simulate_tree(tree_spec(tiny, [larger], "dialogues:moon"), sources, tmp_path / "4")
 
 
-def test_models_that_read_the_bridge_differently_are_refused(
+def test_different_tokenizers_are_refused(
     tiny: Path, tmp_path: Path, sources: dict[str, Source], shared: str
 ) -> None:
     other = make_model(tmp_path / "other")
@@ -197,7 +197,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("values", "path"), FAULTS)
-def test_what_makes_no_sense_is_refused_by_the_spec(values: dict[str, object], path: str) -> None:
+def test_invalid_agglomerative_options_are_refused(values: dict[str, object], path: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec({"method": {"name": "agglomerative"}, **values})
     assert path in [fault.path for fault in caught.value.faults]
@@ -215,20 +215,20 @@ def test_levels_have_their_own_models_and_rates() -> None:
     assert edge.train.learning_rate == 1e-3
 
 
-def test_the_packaged_bridge_is_the_same_everywhere(tmp_path: Path) -> None:
+def test_packaged_bridge_is_reproducible(tmp_path: Path) -> None:
     def rows(folder: str, **changes: object) -> list[dict[str, str]]:
         source = bridge_source(DistillSpec(**changes), tmp_path / folder)  # type: ignore[arg-type]
         return [json.loads(line) for line in source.path.read_text("utf-8").splitlines()]
 
-    found = rows("1", samples=30)
-    assert found == rows("2", samples=30) and len(found) == 30
-    assert rows("3", samples=12) == found[:12]
-    assert found[0]["text"] == next(iter(generate(SEEN[0], 1, SEED))).dialogue
+    actual = rows("1", samples=30)
+    assert actual == rows("2", samples=30) and len(actual) == 30
+    assert rows("3", samples=12) == actual[:12]
+    assert actual[0]["text"] == next(iter(generate(SEEN[0], 1, SEED))).dialogue
     clinic = rows("4", samples=3, bridge="dialogues:clinic")
     assert [row["summary"] for row in clinic] == [e.summary for e in generate("clinic", 3, SEED)]
 
 
-def test_the_command_prints_levels_links_and_flat_averaging(
+def test_command_prints_levels_links_and_flat_rounds(
     tiny: Path, larger: Path, tmp_path: Path, shared: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 24))
@@ -242,14 +242,14 @@ def test_the_command_prints_levels_links_and_flat_averaging(
     text = capsys.readouterr().out
     assert text.count("cloud   cloud") == 2 and "flat averaging:" in text
     assert "device-0 -> cloud" in text and "rougeL, flat" in text
-    found = json.loads(out.read_text())
-    assert [len(found[key]) for key in ("rounds", "flat")] == [2, 2]
-    end = found["rounds"][0]["levels"][0]["mean"]
-    assert end["loss"] == pytest.approx(found["flat"][0]["mean"]["loss"])  # both begin alike
+    actual = json.loads(out.read_text())
+    assert [len(actual[key]) for key in ("rounds", "flat")] == [2, 2]
+    end = actual["rounds"][0]["levels"][0]["mean"]
+    assert end["loss"] == pytest.approx(actual["flat"][0]["mean"]["loss"])  # both begin alike
     tree = ["--tree", "device-0=hall,device-1=device-0", "--without-flat"]
     assert main([*common, "--set", "distill.top_k=4", *tree]) == 2
-    said = capsys.readouterr().err
-    assert "tree.parents: device-0 holds data and cannot be a parent too" in said
+    output = capsys.readouterr().err
+    assert "tree.parents: device-0 holds data and cannot be a parent too" in output
     assert main([*common, "--speeds", "1,2"]) == 2
     assert "have no virtual clock" in capsys.readouterr().err
     assert main([*common, "--set", "distill.top_k=100"]) == 2

@@ -36,8 +36,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(model: Path, megabytes: float = 0.0, **changes: Any) -> JobSpec:
     method = {"name": "fedpipe", "memory_budget_mb": megabytes, **changes}
     adapter = {"rank": 16, "targets": LORA_TARGETS, "aggregation": "flexlora"}
-    kept = {"name": str(model), "base": "fp32"}
-    return parse_spec(spec_of(model, adapter=adapter, method=method).to_dict() | {"model": kept})
+    base_model = {"name": str(model), "base": "fp32"}
+    return parse_spec(
+        spec_of(model, adapter=adapter, method=method).to_dict() | {"model": base_model}
+    )
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def run(spec: JobSpec, devices: Mapping[str, Source], folder: Path) -> Run:
     return simulate(spec, devices, folder, keep), plans
 
 
-def test_each_device_trains_what_its_plan_says(
+def test_devices_train_their_allocation(
     wide: Path, devices: dict[str, Source], tmp_path: Path
 ) -> None:
     sizes, longest = architecture_of(str(wide)), (32.0, 12.0)
@@ -82,7 +84,7 @@ def test_each_device_trains_what_its_plan_says(
     assert results[-1].sha256 != results[0].sha256
 
 
-def test_an_impossible_budget_ends_it_before_any_training(
+def test_impossible_budget_is_refused_before_training(
     wide: Path, devices: dict[str, Source], tmp_path: Path
 ) -> None:
     seen: list[str] = []
@@ -92,14 +94,14 @@ def test_an_impossible_budget_ends_it_before_any_training(
     assert "trained" not in seen
 
 
-def test_a_time_budget_needs_a_speed(
+def test_time_budget_is_refused_in_simulation(
     wide: Path, devices: dict[str, Source], tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match="have no speed"):
         run(job(wide, time_budget_s=1.0), devices, tmp_path)
 
 
-def test_the_command_line_fills_in_what_the_method_needs(
+def test_command_fills_in_required_options(
     tiny: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(
@@ -112,5 +114,5 @@ def test_the_command_line_fills_in_what_the_method_needs(
         ]
     )  # fmt: skip
     assert code == 0
-    shown = capsys.readouterr().out
-    assert "plan   device-0: no compromise: all 36 matrices at rank 2" in shown
+    output = capsys.readouterr().out
+    assert "plan   device-0: nothing is given up: all 36 matrices at rank 2" in output

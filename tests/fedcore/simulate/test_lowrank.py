@@ -52,14 +52,12 @@ def ran(model: Path, folder: Path, **changes: Any) -> tuple[JobSpec, Path, list[
 def logits(model: Any) -> torch.Tensor:
     ids = torch.tensor([[5, 6, 7, 1]])
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=ids, decoder_input_ids=ids).logits
-    return found
+        actual: torch.Tensor = model.eval()(input_ids=ids, decoder_input_ids=ids).logits
+    return actual
 
 
 @pytest.mark.parametrize("rule", list(map(str, LowRankRule)))
-def test_a_federation_learns_and_its_merged_model_is_the_one_that_is_measured(
-    tiny: Path, tmp_path: Path, rule: str
-) -> None:
+def test_merged_model_scores_as_evaluated(tiny: Path, tmp_path: Path, rule: str) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
     adapter = {"rank": 3, "aggregation": rule, **mixed(rule)}
@@ -77,7 +75,7 @@ def test_a_federation_learns_and_its_merged_model_is_the_one_that_is_measured(
 
 
 @pytest.mark.parametrize("rule", MERGING)
-def test_the_base_is_as_it_was_after_another_job(tiny: Path, tmp_path: Path, rule: str) -> None:
+def test_base_is_restored_after_another_job(tiny: Path, tmp_path: Path, rule: str) -> None:
     """A session that trains for two jobs in turn gives each the base it knows."""
     spec, weights, _ = ran(tiny, tmp_path, adapter={"rank": 3, "aggregation": rule})
     loaded = LoadedModel.of(spec, FP32)
@@ -91,9 +89,7 @@ def test_the_base_is_as_it_was_after_another_job(tiny: Path, tmp_path: Path, rul
 
 
 @pytest.mark.parametrize("rule", ["fedit", "ffa", "flexlora"])
-def test_the_adapter_loads_in_plain_peft_with_ranks_by_matrix(
-    tiny: Path, tmp_path: Path, rule: str
-) -> None:
+def test_adapter_loads_in_plain_peft(tiny: Path, tmp_path: Path, rule: str) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
@@ -112,45 +108,43 @@ def test_the_adapter_loads_in_plain_peft_with_ranks_by_matrix(
 
 
 @pytest.mark.parametrize("rule", MERGING)
-def test_an_adapter_that_is_not_the_model_is_not_exported(
-    tiny: Path, tmp_path: Path, rule: str
-) -> None:
+def test_incomplete_adapter_is_not_exported(tiny: Path, tmp_path: Path, rule: str) -> None:
     spec = spec_of(tiny, adapter={"aggregation": rule})
     with pytest.raises(ModelError, match="take the whole model"):
         export_adapter(spec, tmp_path / "g", tmp_path / "adapter")
 
 
-def test_the_same_job_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+def test_low_rank_job_is_deterministic(tiny: Path, tmp_path: Path) -> None:
     adapter = {"rank": 3, "aggregation": "flexlora", **mixed("flexlora")}
-    found = []
+    actual = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        found.append(ran(tiny, tmp_path / name, adapter=adapter)[2][-1].sha256)
-    assert found[0] == found[1]
+        actual.append(ran(tiny, tmp_path / name, adapter=adapter)[2][-1].sha256)
+    assert actual[0] == actual[1]
 
 
-def test_a_lossy_wire_owes_nothing_to_coordinates_that_are_gone(tiny: Path, tmp_path: Path) -> None:
+def test_refactoring_rules_have_no_residual(tiny: Path, tmp_path: Path) -> None:
     wire, adapter = {"uplink": "int8"}, {"rank": 3, "aggregation": "flexlora", "ranks": "1,3,2"}
     _, _, results = ran(tiny, tmp_path, adapter=adapter, wire=wire)
     assert len(results) == 3
     assert not list((tmp_path / "sim").glob("residuals-*"))
 
 
-def test_the_command_says_how_adapters_are_averaged(
+def test_command_prints_the_low_rank_rule(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 40))
     words = ["--data", str(data), "--model", str(tiny), "--rounds", "1", "--local-steps", "1"]
     words += ["--adapter-rule", "flexlora", "--ranks", "1,2,4", "--max-validation-examples", "2"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "adapters of rank 4 as served, 1,2,4 on the devices, averaged by flexlora" in said
-    assert "% off their mean product" in said
+    output = capsys.readouterr().out
+    assert "adapters of rank 4 as served, 1,2,4 on the devices, averaged by flexlora" in output
+    assert "% off their mean product" in output
 
 
 @pytest.mark.parametrize("targets", ["q,v", "k,o,wi_0,wo"])
 @pytest.mark.parametrize("pattern", ["", f"{QUERY}=1"])
-def test_the_planner_counts_what_is_really_sent(
+def test_planned_bytes_equal_sent_bytes(
     tiny: Path, tmp_path: Path, targets: str, pattern: str
 ) -> None:
     pattern = pattern if "q" in targets else ""
@@ -160,8 +154,8 @@ def test_the_planner_counts_what_is_really_sent(
     shapes = FrameReader(tmp_path / "g").shapes
     sizes = architecture_of(str(tiny))
     assert sizes is not None
-    found = Workload.of(spec, sizes, "fp32")
+    actual = Workload.of(spec, sizes, "fp32")
     numbers = {name: math.prod(shape) for name, shape in trained_shapes(spec, shapes).items()}
     assert numbers and all(".lora_B." in name for name in numbers)
-    assert found.update_weights == sum(numbers.values())
-    assert found.served_weights == sum(math.prod(shape) for shape in shapes.values())
+    assert actual.sent_up == sum(numbers.values())
+    assert actual.sent == sum(math.prod(shape) for shape in shapes.values())

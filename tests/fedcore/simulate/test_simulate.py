@@ -47,7 +47,7 @@ print(update.examples)
 
 
 @pytest.mark.slow
-def test_separate_processes_give_the_same_bits(
+def test_processes_give_the_bits_of_the_simulation(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     """Each device trains in a process of its own, as agents do; frames arrive out of order."""
@@ -76,7 +76,9 @@ def test_separate_processes_give_the_same_bits(
     assert sha256_file(tmp_path / "g1") == results[1].sha256
 
 
-def test_rounds_events_and_files(tiny: Path, tmp_path: Path, sources: dict[str, Source]) -> None:
+def test_simulation_reports_rounds_events_and_files(
+    tiny: Path, tmp_path: Path, sources: dict[str, Source]
+) -> None:
     spec = spec_of(tiny, participation={"fraction": 0.6})
     events: list[SimulationEvent] = []
     results = simulate(spec, sources, tmp_path / "sim", events.append)
@@ -101,7 +103,7 @@ def test_rounds_events_and_files(tiny: Path, tmp_path: Path, sources: dict[str, 
     assert results[2].mean["loss"] == pytest.approx(weighted)
 
 
-def test_rounds_that_do_not_evaluate_have_the_same_bits(
+def test_evaluation_does_not_change_bits(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     always = simulate(spec_of(tiny, rounds=3), sources, tmp_path / "always")
@@ -113,7 +115,7 @@ def test_rounds_that_do_not_evaluate_have_the_same_bits(
     assert seldom[3].mean == always[3].mean
 
 
-def test_the_same_simulation_twice_and_another_seed(
+def test_simulation_is_deterministic_by_seed(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     def last(folder: str, **changes: object) -> RoundResult:
@@ -132,7 +134,7 @@ def run(tiny: Path, data: Path, *more: str) -> int:
     )  # fmt: skip
 
 
-def test_the_command_prints_a_table_and_writes_json(
+def test_command_prints_a_table_and_writes_json(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 48))
@@ -141,13 +143,13 @@ def test_the_command_prints_a_table_and_writes_json(
     assert run(tiny, data, *more, "--strategy", "fedadam", "--set", "strategy.tau=0.01") == 0
     text = capsys.readouterr().out
     assert text.count("weighted mean") == 3 and "travel" in text and "ROUGE-L" in text
-    found = json.loads(out.read_text())
-    assert found["spec"]["strategy"]["tau"] == 0.01
-    assert set(found["rounds"][2]["evaluations"]) == {"home", "shop", "travel"}
+    actual = json.loads(out.read_text())
+    assert actual["spec"]["strategy"]["tau"] == 0.01
+    assert set(actual["rounds"][2]["evaluations"]) == {"home", "shop", "travel"}
     assert (tmp_path / "w" / "global-2.safetensors").exists()
 
 
-def test_the_command_evaluates_as_often_as_told(
+def test_command_evaluates_every_k_rounds(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", sentences(1, 48))
@@ -170,7 +172,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("more", "reasons"), FAULTS)
-def test_bad_input_is_said_on_one_line_each(
+def test_bad_input_prints_one_line_per_fault(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     more: list[str], reasons: list[str],
 ) -> None:  # fmt: skip
@@ -181,7 +183,7 @@ def test_bad_input_is_said_on_one_line_each(
         assert any(reason in line for line in lines), lines
 
 
-def test_the_exported_adapter_scores_what_was_reported(tiny: Path, tmp_path: Path) -> None:
+def test_exported_adapter_scores_as_reported(tiny: Path, tmp_path: Path) -> None:
     """Plain transformers and peft, greedy, on the same validation part: the same ROUGE-L."""
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

@@ -43,7 +43,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     """The global weights of both rounds under each strategy."""
     folder = tmp_path_factory.mktemp("runs")
     data = write_jsonl(folder / "rows.jsonl", sentences(1, 48))
-    found = {}
+    actual = {}
     for name in map(str, StrategyKind):
         out = folder / f"{name}.json"
         words = [
@@ -60,12 +60,12 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
         for flag, value in FLAGS.get(name, {}).items():
             group, option = PATHS[flag]
             assert read["spec"][group][option] == value
-        found[name] = [row["sha256"] for row in read["rounds"]]
-    return found
+        actual[name] = [row["sha256"] for row in read["rounds"]]
+    return actual
 
 
 @pytest.mark.slow
-def test_all_run_and_each_learns_something_else(models: dict[str, list[str]]) -> None:
+def test_strategies_give_different_models(models: dict[str, list[str]]) -> None:
     assert len({shas[0] for shas in models.values()}) == 1, "they begin alike"
     assert all(len(set(shas)) == 3 for shas in models.values()), "each round changes the model"
     assert models["fednova"] == models["fedavg"], "where all take equally many steps"
@@ -89,7 +89,7 @@ REFUSED = [
 ]
 
 
-def test_scaffold_says_what_it_needs() -> None:
+def test_scaffold_refuses_unsuitable_options() -> None:
     parse_spec(SCAFFOLD)
     for group, changes, path, words in REFUSED:
         values = {**SCAFFOLD, group: {**SCAFFOLD.get(group, {}), **changes}}
@@ -99,11 +99,11 @@ def test_scaffold_says_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("name", ["fednova", "qfedavg"])
-def test_shares_need_a_mean(name: str) -> None:
+def test_reweighting_needs_a_mean(name: str) -> None:
     with pytest.raises(SpecError, match=f"ignores the shares that {name} gives"):
         parse_spec({"strategy": {"name": name, "fold": "trimmed_mean"}})
 
 
-def test_q_below_0_is_refused() -> None:
+def test_negative_fairness_q_is_refused() -> None:
     with pytest.raises(SpecError, match="from 0 to 100, not -1"):
         parse_spec({"strategy": {"name": "qfedavg", "fairness_q": -1}})

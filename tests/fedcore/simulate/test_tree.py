@@ -47,19 +47,19 @@ TREES = {
 }
 
 
-def test_every_tree_gives_the_flat_weights(
+def test_hierarchical_fedavg_equals_flat(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     flat, expected = run(tiny, tmp_path / "flat", sources)
     for name, parents in TREES.items():
-        results, found = run(tiny, tmp_path / name, sources, *parents)
-        assert distance(found, expected) <= 1e-6, name
+        results, actual = run(tiny, tmp_path / name, sources, *parents)
+        assert distance(actual, expected) <= 1e-6, name
         assert [one.bytes_up for one in results] == [one.bytes_up for one in flat]
         assert 0 < results[1].levels[0] < results[1].bytes_up
     assert flat[1].levels == ()
 
 
-def test_the_bytes_of_each_level_are_those_of_its_links(
+def test_level_bytes_are_the_bytes_of_links(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     """hub folds attic and barn, upper folds that and cellar; den sends to the server."""
@@ -68,17 +68,13 @@ def test_the_bytes_of_each_level_are_those_of_its_links(
     assert results[1].levels == pytest.approx((2 * one, 2 * one, 2 * one), rel=0.01)
 
 
-def test_a_tree_over_codecs_folds_what_was_sent(
-    tiny: Path, tmp_path: Path, sources: dict[str, Source]
-) -> None:
+def test_tree_folds_decoded_updates(tiny: Path, tmp_path: Path, sources: dict[str, Source]) -> None:
     wire = {"uplink": "int8"}
     _, expected = run(tiny, tmp_path / "flat", sources, wire=wire)
-    _, found = run(tiny, tmp_path / "tree", sources, *TREES["two clusters"], wire=wire)
-    assert distance(found, expected) <= 1e-6
+    _, actual = run(tiny, tmp_path / "tree", sources, *TREES["two clusters"], wire=wire)
+    assert distance(actual, expected) <= 1e-6
 
 
-def test_a_child_that_is_no_device_is_refused(
-    tiny: Path, tmp_path: Path, sources: dict[str, Source]
-) -> None:
+def test_unknown_child_is_refused(tiny: Path, tmp_path: Path, sources: dict[str, Source]) -> None:
     with pytest.raises(SpecError, match="called 'garage'"):
         run(tiny, tmp_path, sources, "garage=hub", "attic=hub")

@@ -57,43 +57,43 @@ def times(results: list[RoundResult]) -> list[float]:
     return [item.virtual_s for item in results[1:]]
 
 
-def test_a_synchronous_round_takes_as_long_as_its_slowest_device(site: Site) -> None:
+def test_round_takes_the_slowest_devices_time(site: Site) -> None:
     slow = site.run({}, rounds=2)
     assert times(slow) == [30.0, 60.0]
     assert slow[-1].sha256 == site.run({}, {}, rounds=2)[-1].sha256, "the clock changes no bit"
 
 
-def test_links_take_their_time(site: Site) -> None:
+def test_links_add_transfer_time(site: Site) -> None:
     link = Link(up_bps=1000.0, down_bps=4000.0, delay_s=0.5)
     fleet = {name: Machine(1.0, link) for name in SPEEDS}
     (_, result) = site.run({}, fleet, rounds=1)
     model = global_file(site.folder / "run-1", 0)
     numbers = sum(math.prod(shape) for shape in read_header(model).shapes.values())
     assert result.bytes_down == 3 * model.stat().st_size
-    wanted = 3.0 + 2 * 0.5 + model.stat().st_size / 4000 + 4 * numbers / 1000
-    assert result.virtual_s == pytest.approx(wanted)
+    expected = 3.0 + 2 * 0.5 + model.stat().st_size / 4000 + 4 * numbers / 1000
+    assert result.virtual_s == pytest.approx(expected)
 
 
-def test_who_is_extra_is_not_waited_for(site: Site) -> None:
+def test_over_selected_devices_are_not_awaited(site: Site) -> None:
     results = site.run({"fraction": 0.6, "over_selection": 0.5}, rounds=2)
     assert times(results) == [6.0, 12.0]
     assert [set(item.training) for item in results[1:]] == [{"attic", "barn"}] * 2
 
 
-def test_a_deadline_by_quantile(site: Site) -> None:
+def test_quantile_deadline_drops_stragglers(site: Site) -> None:
     results = site.run({"deadline_quantile": 0.6, "deadline_slack": 1.5}, rounds=3)
     assert times(results) == [30.0, 39.0, 48.0]
     assert [len(item.training) for item in results[1:]] == [3, 2, 2]
 
 
-def test_a_fixed_deadline_that_too_few_meet(site: Site) -> None:
+def test_round_fails_below_quorum_at_deadline(site: Site) -> None:
     with pytest.raises(EdgewiseError, match="round 1 failed: 1 of 2 needed devices reported by"):
         site.run({"deadline_s": 5.0, "lease_s": 5.0}, rounds=1)
 
 
-def test_tiers_keep_the_slow_together(tiny: Path, tmp_path: Path) -> None:
+def test_tiers_group_devices_by_speed(tiny: Path, tmp_path: Path) -> None:
     names = [f"d{number}" for number in range(4)]
-    made = {
+    sources = {
         name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", sentences(seed, 20))))
         for seed, name in enumerate(names)
     }
@@ -102,12 +102,12 @@ def test_tiers_keep_the_slow_together(tiny: Path, tmp_path: Path) -> None:
     spec = spec_of(
         tiny, rounds=8, participation=part, evaluation=LAST_ONLY, train={"local_steps": 1}
     )
-    results = simulate(spec, made, tmp_path / "sim", fleet=fleet)
-    drawn = [set(item.training) for item in results[3:]]
-    assert all(one in ({"d0", "d3"}, {"d1", "d2"}) for one in drawn)
+    results = simulate(spec, sources, tmp_path / "sim", fleet=fleet)
+    members = [set(item.training) for item in results[3:]]
+    assert all(one in ({"d0", "d3"}, {"d1", "d2"}) for one in members)
 
 
-def test_nobody_waits_in_a_buffered_job(site: Site) -> None:
+def test_buffered_job_never_waits_for_all(site: Site) -> None:
     """attic reports every 3 s, barn every 6, kitchen every 30; two updates make a version."""
     results = site.run({"mode": "buffered", "buffer_size": 2}, rounds=7)
     assert times(results) == [6.0, 9.0, 12.0, 18.0, 21.0, 24.0, 30.0]
@@ -120,14 +120,14 @@ def test_nobody_waits_in_a_buffered_job(site: Site) -> None:
     assert results[7].mean and not results[6].mean
 
 
-def test_the_same_buffered_run_twice_and_without_discount(site: Site) -> None:
+def test_buffered_run_is_deterministic(site: Site) -> None:
     rule = {"mode": "buffered", "buffer_size": 1, "staleness_discount": "polynomial"}
     one = site.run(rule, rounds=4)
     assert one[-1].sha256 == site.run(rule, rounds=4)[-1].sha256
     assert one[-1].sha256 != site.run(rule | {"staleness_discount": "none"}, rounds=4)[-1].sha256
 
 
-def test_a_discount_makes_the_whole_step_smaller(site: Site) -> None:
+def test_staleness_discount_shrinks_the_step(site: Site) -> None:
     """With a buffer of one there is nobody else whom a lower weight could favour."""
     from fedcore.wire.frame import FrameReader
 
@@ -146,14 +146,14 @@ def test_a_discount_makes_the_whole_step_smaller(site: Site) -> None:
     assert step_of(1, 2) == pytest.approx(step_of(2, 2) / 2, rel=1e-4)
 
 
-def test_an_update_that_is_too_old_is_never_folded(site: Site) -> None:
+def test_too_stale_updates_are_not_folded(site: Site) -> None:
     rule = {"mode": "buffered", "buffer_size": 1, "max_staleness": 1}
     results = site.run(rule, rounds=14)
     assert max(max(item.staleness) for item in results[1:]) <= 1
     assert not any("kitchen" in item.training for item in results[1:])
 
 
-def test_training_again_on_the_same_weights_draws_another_order(site: Site) -> None:
+def test_repeated_training_uses_another_order(site: Site) -> None:
     fleet = FLEET | {"barn": Machine(100.0), "kitchen": Machine(100.0)}
     spec = spec_of(
         site.tiny,
@@ -184,7 +184,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("text", "fault", "count"), FILES)
-def test_fleets_from_files(tmp_path: Path, text: str, fault: str, count: int) -> None:
+def test_fleet_file_is_read_or_refused(tmp_path: Path, text: str, fault: str, count: int) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(text)
     names = ["a", "b"][:count]
@@ -196,7 +196,7 @@ def test_fleets_from_files(tmp_path: Path, text: str, fault: str, count: int) ->
     assert fleet == {"a": Machine(6.0), "b": Machine(0.5, LINKS["wifi"])}
 
 
-def test_speeds_are_dealt_out_in_turn() -> None:
+def test_speeds_are_assigned_in_turn() -> None:
     fleet = fleet_of(FleetOptions((1.0, 10.0), "lan", 0.5), ["c", "a", "b"])
     assert {name: item.seconds_per_step for name, item in fleet.items()} == {
         "a": 0.5,
@@ -216,7 +216,7 @@ def run(tiny: Path, folder: Path, *more: str) -> int:
     )  # fmt: skip
 
 
-def test_the_command_prints_virtual_seconds(
+def test_command_prints_virtual_seconds(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.json"
@@ -239,7 +239,7 @@ def test_the_command_prints_virtual_seconds(
         (["--mode", "buffered", "--tiers", "2"], "participation.tiers: is for synchronous"),
     ],
 )
-def test_bad_fleets_are_said_on_one_line(
+def test_bad_fleet_prints_one_line(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], reason: str
 ) -> None:
     assert run(tiny, tmp_path, *more) == 2

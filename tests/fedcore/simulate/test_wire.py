@@ -56,18 +56,18 @@ class Device:
         self.spec, self.slot, self.folder = spec, slot, folder
         folder.mkdir()
         name = DEVICES[slot]
-        self.held = {name: LocalDataset(name, source.path_or_name, "", "", "")}
-        self.taken: AcceptedUpdate | None = None
+        self.datasets = {name: LocalDataset(name, source.path_or_name, "", "", "")}
+        self.accepted: AcceptedUpdate | None = None
         self.restart()
 
     def restart(self) -> None:
         cache, feedback = self.folder / "cache", self.folder / "feedback"
         self.trainer = FedcoreTrainer(
-            cache, 1, self.held, feedback, cache / "own", {"peak_flops": {}}
+            cache, 1, self.datasets, feedback, cache / "own", {"peak_flops": {}}
         )
 
     def train(self, number: int, weights: Path, attempt: int = 1) -> UpdateFile:
-        offer = WireOffer(self.spec.wire.chain, self.taken)
+        offer = WireOffer(self.spec.wire.chain, self.accepted)
         work = AssignedWork(
             assignment=f"{number}-{attempt}", job=JOB, job_name="", round=number, task="train",
             slot=self.slot, dataset=DEVICES[self.slot], spec=self.spec,
@@ -81,15 +81,15 @@ class Device:
         check_frame(path, shapes, meta, 10**6)
         return UpdateFile(path, outcome.examples, self.slot)
 
-    def was_taken(self, number: int, update: UpdateFile) -> None:
+    def was_accepted(self, number: int, update: UpdateFile) -> None:
         chain = self.spec.wire.chain
         assert chain is not None
-        self.taken = AcceptedUpdate(number, sha256_file(update.path), chain)
+        self.accepted = AcceptedUpdate(number, sha256_file(update.path), chain)
 
 
 @pytest.mark.slow
 @wires
-def test_devices_and_server_give_the_bits_of_the_simulation(
+def test_devices_and_server_match_the_simulation(
     tiny: Path, tmp_path: Path, sources: dict[str, Source], wire: dict[str, Any]
 ) -> None:
     """Attempts that were killed after their residual was written, restarts, a rebuilt model."""
@@ -105,14 +105,14 @@ def test_devices_and_server_give_the_bits_of_the_simulation(
         updates = [device.train(number, model, attempt=2) for device in devices]
         assert lost.path.read_bytes() == updates[0].path.read_bytes()
         for device, update in zip(devices, updates, strict=True):
-            device.was_taken(number, update)
+            device.was_accepted(number, update)
         names = ("model", "state", "step")
         after = NextFiles(*(tmp_path / f"{name}-{number}" for name in names))
         served = fold_and_serve(spec, ServerFiles(model, state), updates[::-1], after)
         assert sha256_file(after.model) == results[number].sha256
         if served.step:
-            found = rebuild(model, after.step, tmp_path / "rebuilt")
-            assert found.sha256 == results[number].sha256
+            actual = rebuild(model, after.step, tmp_path / "rebuilt")
+            assert actual.sha256 == results[number].sha256
             header = read_header(after.step)
             assert header.meta["base"] == sha256_file(model) and header.size == served.step.size
         assert (served.step is None) == (wire.get("downlink", "fp32") == "fp32")
@@ -120,7 +120,7 @@ def test_devices_and_server_give_the_bits_of_the_simulation(
 
 
 @pytest.mark.slow
-def test_an_update_that_was_not_taken_leaves_the_former_residual(
+def test_rejected_update_keeps_the_former_residual(
     tiny: Path, tmp_path: Path, sources: dict[str, Source]
 ) -> None:
     """Round 2's update is refused: round 3 goes on from what round 1 lost, and only then."""
@@ -129,23 +129,21 @@ def test_an_update_that_was_not_taken_leaves_the_former_residual(
     model = global_file(tmp_path / "sim", 0)
     simulate(replace(spec, rounds=1), sources, tmp_path / "sim")
     for device in write.values():
-        device.was_taken(1, device.train(1, model))
+        device.was_accepted(1, device.train(1, model))
     write["one"].train(2, model)
     third = {name: device.train(3, model) for name, device in write.items()}
     assert third["one"].path.read_bytes() == third["two"].path.read_bytes()
-    taken = write["one"].taken
-    assert taken is not None
-    kept = {path.name for path in (tmp_path / "one" / "feedback" / JOB).iterdir()}
-    assert kept == {taken.file, AcceptedUpdate(3, sha256_file(third["one"].path)).file}
-    write["two"].taken = None
+    accepted = write["one"].accepted
+    assert accepted is not None
+    files = {path.name for path in (tmp_path / "one" / "feedback" / JOB).iterdir()}
+    assert files == {accepted.file, AcceptedUpdate(3, sha256_file(third["one"].path)).file}
+    write["two"].accepted = None
     without = write["two"].train(3, model, attempt=2)
     assert without.path.read_bytes() != third["two"].path.read_bytes()
 
 
 @pytest.mark.slow
-def test_codecs_cost_little_and_feedback_helps(
-    tiny: Path, tmp_path: Path, sources: dict[str, Source]
-) -> None:
+def test_lossy_codecs_cost_little(tiny: Path, tmp_path: Path, sources: dict[str, Source]) -> None:
     def last(folder: str, **wire: object) -> RoundResult:
         spec = spec_of(tiny, wire=wire, rounds=4, train={"learning_rate": 0.02, "local_steps": 4})
         return simulate(spec, sources, tmp_path / folder)[-1]
