@@ -217,6 +217,6 @@ def check_header(
                 f"foreign base: the frame was made from {str(actual)[:12]!r}, "
                 f"this round started from {value[:12]!r}"
             )
-        raise WireError(f"the frame says {key}={actual!r} where {value!r} is due")
+        raise WireError(f"the frame has {key}={actual!r} where {value!r} is due")
     check_update_header(header, expected, chain_of(header))
     return header

@@ -60,7 +60,7 @@ def unsound(tensors: dict[str, Any]) -> None:
 WRONG = (
     ({"meta": {"kind": "update"}}, "kind is 'update', not 'bridge-logits'"),
     ({"meta": {"round": "2"}}, "round is '2', not '1'"),
-    ({"meta": {"bridge": "0" * 64}}, "the frame says bridge='000"),
+    ({"meta": {"bridge": "0" * 64}}, "the frame has bridge='000"),
     ({"meta": {"temperature": "1.0"}}, "temperature='1.0' where '2.0' is due"),
     ({"tensors": fewer}, "does not hold 6 tokens of each of"),
 )
