@@ -16,14 +16,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Comma-separated, CRLF; None is an empty cell."""
     out = io.StringIO()
-    csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
+    writer = csv.writer(out)
+    for row in rows:
+        cells: list[object] = []
+        for value in row:
+            is_formula = isinstance(value, str) and value.startswith(FORMULA)
+            cells.append("" if value is None else f"'{value}" if is_formula else value)
+        writer.writerow(cells)
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def csv_response(rows: Iterable[Sequence[object]], name: str) -> HttpResponse:

@@ -60,15 +60,12 @@ class Waker:
 
     def __call__(self, groups: Iterable[str]) -> None:
         if self._pid != os.getpid():  # threads do not survive a fork
-            self._start()
+            self._pid = os.getpid()
+            self._lock, self._due, self._pending = threading.Lock(), set(), threading.Event()
+            threading.Thread(target=self._run, name="wake", daemon=True).start()
         with self._lock:
             self._due.update(groups)
         self._pending.set()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock, self._due, self._pending = threading.Lock(), set(), threading.Event()
-        threading.Thread(target=self._run, name="wake", daemon=True).start()
 
     def _run(self) -> None:
         loop = (

@@ -103,19 +103,15 @@ async def send_file(cycle: Any, handle: int, start: int, stop: int) -> None:
         await asyncio.sleep(0.001)
     try:
         with _copy_of(cycle) as out:
-            await _send_all(out, handle, start, stop)
+            while start < stop:
+                if not await _ready(out, True, STALLED_S):
+                    raise ConnectionAbortedError("the client reads nothing")
+                start += await run_in_thread(_send_burst, out, handle, start, stop)
     except ConnectionError:
         cycle.transport.abort()
         await asyncio.sleep(0)  # uvicorn must see the abort before it checks the response
         raise
     cycle.expected_content_length = 0
-
-
-async def _send_all(out: socket.socket, handle: int, start: int, stop: int) -> None:
-    while start < stop:
-        if not await _ready(out, True, STALLED_S):
-            raise ConnectionAbortedError("the client reads nothing")
-        start += await run_in_thread(_send_burst, out, handle, start, stop)
 
 
 def _send_burst(out: socket.socket, handle: int, start: int, stop: int) -> int:

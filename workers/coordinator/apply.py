@@ -24,7 +24,7 @@ from fedcore.rounds.types import (
     Task,
 )
 from webapp.devices import device_messages
-from webapp.jobs.analysis.scores import PERSONAL
+from webapp.jobs.analysis.device_scores import PERSONAL
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
 

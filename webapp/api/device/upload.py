@@ -144,17 +144,13 @@ class UploadCall:
         handler = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
         if handler is None:
             return _problem(405, "use HEAD or PATCH", {"Allow": "HEAD, PATCH"})
-        if settings.SECURE_SSL_REDIRECT and self._is_insecure:
+        schemes = (self._scope["scheme"], header(self._scope, b"x-forwarded-proto"))
+        if settings.SECURE_SSL_REDIRECT and "https" not in schemes:
             return _problem(403, f"use {settings.PUBLIC_URL}")
         try:
             return await handler()
         except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
             return _refusal_response(refusal)
-
-    @property
-    def _is_insecure(self) -> bool:
-        forwarded = header(self._scope, b"x-forwarded-proto")
-        return self._scope["scheme"] != "https" and forwarded != "https"
 
     async def _head(self) -> UploadResponse:
         stored, size = await run_database_call(self._offset)
@@ -239,13 +235,11 @@ class UploadCall:
         await send_response(send, response.status, headers, response.body, more=wants_body)
         if wants_body:
             with suppress(ClientDisconnected):
-                await self._linger()
+                until, remaining = time.monotonic() + LINGER_S, LINGER_BYTES
+                while remaining > 0 and not self.body.is_read and time.monotonic() < until:
+                    wait_s = max(0.0, until - time.monotonic())
+                    remaining -= await self.body.move(None, wait_s)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _linger(self) -> None:
-        until, remaining = time.monotonic() + LINGER_S, LINGER_BYTES
-        while remaining > 0 and not self.body.is_read and time.monotonic() < until:
-            remaining -= await self.body.move(None, max(0.0, until - time.monotonic()))
 
 
 def _opened(intake: Intake, patch: PatchHeaders) -> PartialUpload:

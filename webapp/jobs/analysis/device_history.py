@@ -130,15 +130,12 @@ def search_devices(query: str, presence: str, sort: str) -> list[Device]:
     matches = []
     for device in devices_with_data() if words else Device.objects.all():
         in_state = device.presence == presence if presence else device.revoked_at is None
-        if in_state and (not words or _matches(device, words)):
+        profile = device.profile
+        parts = [device.name, device.role, device.presence]
+        parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
+        if words:
+            parts += [f"{dataset.name} {dataset.domain}" for dataset in device.datasets.all()]
+        text = " ".join(parts).lower()
+        if in_state and all(word in text for word in words):
             matches.append(device)
     return sorted(matches, key=SORTS.get(sort, SORTS["name"]))
-
-
-def _matches(device: Device, words: list[str]) -> bool:
-    profile = device.profile
-    parts = [device.name, device.role, device.presence]
-    parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
-    parts += [f"{dataset.name} {dataset.domain}" for dataset in device.datasets.all()]
-    text = " ".join(parts).lower()
-    return all(word in text for word in words)

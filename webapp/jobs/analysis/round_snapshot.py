@@ -12,6 +12,7 @@ from webapp.devices.models import Device
 from webapp.jobs.analysis.device_history import peaks_of
 from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.analysis.device_rewards import REWARDED
+from webapp.jobs.analysis.device_scores import PERSONAL
 from webapp.jobs.analysis.json_types import (
     ActivityJson,
     AssignmentJson,
@@ -22,7 +23,6 @@ from webapp.jobs.analysis.json_types import (
     RoundJson,
     TrainingJson,
 )
-from webapp.jobs.analysis.scores import PERSONAL
 from webapp.jobs.models import Assignment, Round
 
 AT_WORK = tuple(phase.value for phase in ACTIVE)
@@ -198,18 +198,16 @@ def progress(current: Round, devices: Mapping[int, Device]) -> float:
     parts = list(newest_assignments(current).values())
     if not parts:
         return start
-    done = sum(_share_done(part, devices.get(part.slot)) for part in parts) / len(parts)
-    return start + done * (0.2 if evaluating else 0.75)
-
-
-def _share_done(part: Assignment, device: Device | None) -> float:
-    if part.phase in DELIVERED_PHASES:
-        return 1.0
-    if device is None:
-        return 0.0
-    activity = device_activity(device, part)
-    step, steps = activity["step"], activity["steps"]
-    return min(1.0, step / steps) if step and steps else 0.0
+    done = 0.0
+    for part in parts:
+        device = devices.get(part.slot)
+        if part.phase in DELIVERED_PHASES:
+            done += 1.0
+        elif device is not None:
+            activity = device_activity(device, part)
+            step, steps = activity["step"], activity["steps"]
+            done += min(1.0, step / steps) if step and steps else 0.0
+    return start + done / len(parts) * (0.2 if evaluating else 0.75)
 
 
 def iso(at: datetime | None) -> str | None:

@@ -15,7 +15,7 @@ from fedcore.rounds import job_lifecycle
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.queries import waiting_for_buffer
 from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
-from webapp.jobs.analysis import device_rewards, round_snapshot, round_totals, scores
+from webapp.jobs.analysis import device_rewards, device_scores, round_snapshot, round_totals
 from webapp.jobs.analysis.json_types import (
     BufferJson,
     CurrentRoundJson,
@@ -66,7 +66,7 @@ def snapshot(job: Job, closed: ClosedRounds | None = None) -> JobSnapshot:
         "ended_at": iso(job.ended_at),
         "tiles": round_totals.tiles(job, rounds),
         "devices": _devices(job, participants, current, rounds),
-        "evenness": scores.score_evenness(names, rounds),
+        "evenness": device_scores.score_evenness(names, rounds),
         "rounds": rounds,
         "moves": moves(job),
         "artefacts": available_downloads(job),
@@ -181,7 +181,7 @@ def _devices(
     examples = sum(row.examples for row in participants) or 1
     open_ = _open_rounds(current) if current is not None else []
     assignments = round_snapshot.current_assignments(open_)
-    traffic, scored = round_totals.traffic_by_slot(rounds), scores.newest_scores(rounds)
+    traffic, scored = round_totals.traffic_by_slot(rounds), device_scores.newest_scores(rounds)
     rewards = device_rewards.newest_rewards(job, participants, rounds)
     reports = round_totals.newest_reports(rounds)
     names: dict[int | None, str] = {row.slot: row.device.name for row in participants}
@@ -199,7 +199,7 @@ def _devices(
             **round_snapshot.device_activity(row.device, assignments.get(row.slot)),
             **round_snapshot.peak_of(row.device, reports.get(row.slot)),
             "traffic": traffic.get(row.slot, round_totals.NO_TRAFFIC),
-            "score": scored.get(row.slot, scores.NO_SCORE),
+            "score": scored.get(row.slot, device_scores.NO_SCORE),
             "reward": rewards.get(row.slot),
         }
         for row in participants

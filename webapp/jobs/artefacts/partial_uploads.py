@@ -93,24 +93,22 @@ class PartialUpload:
         if self._digest is not None:
             for chunk in chunks:
                 self._digest.update(chunk)
+        buffers = [memoryview(chunk) for chunk in chunks if chunk]
         try:
             with refuse_full_disk():
-                self._write([memoryview(chunk) for chunk in chunks if chunk])
+                while buffers:
+                    written = os.writev(self._file, buffers[:MAX_BUFFERS])
+                    self.size += written
+                    while buffers and written >= len(buffers[0]):
+                        written -= len(buffers.pop(0))
+                    if written:
+                        buffers[0] = buffers[0][written:]
         except ArtefactRefused:
             self.discard()
             raise
         if self.size - self._started >= EVERY_BYTES:
             start_writing(self._file, self._started, self.size - self._started)
             self._started = self.size
-
-    def _write(self, buffers: list[memoryview]) -> None:
-        while buffers:
-            written = os.writev(self._file, buffers[:MAX_BUFFERS])
-            self.size += written
-            while buffers and written >= len(buffers[0]):
-                written -= len(buffers.pop(0))
-            if written:
-                buffers[0] = buffers[0][written:]
 
     @property
     def sha256(self) -> str:

@@ -148,6 +148,8 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
     payload = payload_bytes(sizes, spec.adapter) if sizes else None
     trainable = None if payload is None else payload // FP32_BYTES
     untrained = {device.name for device in selected if device.pk not in last}
+    known = [device for device in candidates if device.name in fitting]
+    faults = [f"{device.name}: {text}" for device in candidates for text in device.hardware.faults]
     return Estimate(
         parts=tuple(part for part in parts if part.name in fitting or part.name not in heads),
         per_round=updates_of(spec, len(fitting)),
@@ -156,8 +158,7 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
         parameters=sizes.parameters() if sizes else None,
         trainable=trainable,
         rounds=spec.rounds,
-        assumed=_assumptions(spec, plan, [c for c in candidates if c.name in fitting], untrained)
-        + _profile_faults(candidates),
+        assumed=(*_assumptions(spec, plan, known, untrained), *faults[:5]),
         plan=plan,
         clusters=clusters,
     )
@@ -252,8 +253,3 @@ def _assumptions(
     if sheets:
         notes.append(f"peaks from the data sheet: {', '.join(sheets[:5])}")
     return tuple(notes)
-
-
-def _profile_faults(candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    faults = [f"{device.name}: {text}" for device in candidates for text in device.hardware.faults]
-    return tuple(faults[:5])

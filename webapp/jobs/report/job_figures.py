@@ -13,7 +13,7 @@ from webapp.jobs.analysis import baseline_scores
 from webapp.jobs.analysis.device_history import memory_of, peaks_of
 from webapp.jobs.analysis.device_metrics import TrainingFigures, ratio, training_figures
 from webapp.jobs.analysis.device_rewards import has_rewards, reward_terms
-from webapp.jobs.analysis.scores import OWN, SHARED
+from webapp.jobs.analysis.device_scores import OWN, SHARED
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
 DELIVERED_PHASES = frozenset(phase.value for phase in DELIVERED)

@@ -123,7 +123,12 @@ def work_against_data(job: JobFigures) -> Finding | None:
     if not work or not data or len(job.devices) < 2:
         return None
     shares = [(one, one.trained_examples / work, one.examples / data) for one in job.devices]
-    uneven = [item for item in shares if item[0].works and _differ(item[1], item[2])]
+    uneven = []
+    for one, trained, data_share in shares:
+        ratio_ = max(trained, data_share) / max(min(trained, data_share), 1e-9)
+        differs = ratio_ >= UNEVEN_FACTOR and abs(trained - data_share) >= UNEVEN_SHARE
+        if one.works and differs:
+            uneven.append((one, trained, data_share))
     if not uneven:
         return None
     worst, did, holds = max(uneven, key=lambda item: abs(item[1] - item[2]))
@@ -142,11 +147,6 @@ def work_against_data(job: JobFigures) -> Finding | None:
             )
         ),
     )
-
-
-def _differ(work: float, data: float) -> bool:
-    factor = max(work, data) / max(min(work, data), 1e-9)
-    return factor >= UNEVEN_FACTOR and abs(work - data) >= UNEVEN_SHARE
 
 
 def unequal_scores(job: JobFigures) -> Finding | None:
