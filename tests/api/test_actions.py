@@ -16,7 +16,7 @@ from webapp.jobs.models import Job
 pytestmark = pytest.mark.postgresql
 
 
-def test_a_job_is_created_and_launched(operator_api: Any, people: Any) -> None:
+def test_job_is_created_and_launched(operator_api: Any, people: Any) -> None:
     answer = operator_api.post("/api/v1/jobs/", {"name": "first", "rounds": 3}, format="json")
     assert answer.status_code == 201
     job = Job.objects.get()
@@ -26,7 +26,7 @@ def test_a_job_is_created_and_launched(operator_api: Any, people: Any) -> None:
     assert body["created_by"] == "operator" and body["last_closed_round"] is None
 
 
-def test_a_draft_is_launched_paused_resumed_and_cancelled(operator_api: Any) -> None:
+def test_draft_is_launched_paused_resumed_and_cancelled(operator_api: Any) -> None:
     path = "/api/v1/jobs/?launch=false"
     job = operator_api.post(path, {}, format="json").json()
     assert job["phase"] == "draft"
@@ -41,7 +41,7 @@ def test_a_draft_is_launched_paused_resumed_and_cancelled(operator_api: Any) -> 
     assert operator_api.post("/api/v1/jobs/?launch=maybe", {}, format="json").status_code == 400
 
 
-def test_the_estimate_names_who_fits(viewer_api: Any, fleet: Any) -> None:
+def test_estimate_lists_fitting_devices(viewer_api: Any, fleet: Any) -> None:
     answer = viewer_api.post("/api/v1/jobs/estimate/", {"rounds": 2}, format="json")
     assert answer.status_code == 200
     assert {part["name"] for part in answer.json()["parts"]} == {"pi-kitchen", "pi-porch"}
@@ -49,7 +49,7 @@ def test_the_estimate_names_who_fits(viewer_api: Any, fleet: Any) -> None:
     assert bad.json()["faults"][0]["path"] == "rounds"
 
 
-def test_an_enrolment_shows_its_token_once(operator_api: Any, settings: Any) -> None:
+def test_enrolment_shows_its_token_once(operator_api: Any, settings: Any) -> None:
     settings.PUBLIC_URL = "https://edge.example"
     asked = {"name": "pi", "role": "both", "valid_for_s": 600}
     made = operator_api.post("/api/v1/enrolments/", asked, format="json").json()
@@ -61,13 +61,13 @@ def test_an_enrolment_shows_its_token_once(operator_api: Any, settings: Any) -> 
 
 
 @pytest.mark.parametrize("valid_for_s", [0, 59, 10**9, 10**30, "soon", True, None])
-def test_an_enrolment_lasts_a_minute_to_a_month(operator_api: Any, valid_for_s: Any) -> None:
+def test_enrolment_lasts_a_minute_to_a_month(operator_api: Any, valid_for_s: Any) -> None:
     answer = operator_api.post("/api/v1/enrolments/", {"valid_for_s": valid_for_s}, format="json")
     assert answer.status_code == 400
     assert answer.json()["faults"][0]["path"] == "valid_for_s"
 
 
-def test_a_revoked_device_is_shut_out(admin_api: Any, client_of: Any, enrolled_device: Any) -> None:
+def test_revoked_device_is_shut_out(admin_api: Any, client_of: Any, enrolled_device: Any) -> None:
     enrolled = enrolled_device()
     path = f"/api/v1/devices/{enrolled.device.pk}/revoke/"
     assert admin_api.post(path).json()["presence"] == "revoked"
@@ -76,7 +76,7 @@ def test_a_revoked_device_is_shut_out(admin_api: Any, client_of: Any, enrolled_d
     assert admin_api.post(path).status_code == 200
 
 
-def test_a_device_is_renamed(operator_api: Any) -> None:
+def test_device_is_renamed(operator_api: Any) -> None:
     device = add_device("pi")
     body = operator_api.patch(
         f"/api/v1/devices/{device.pk}/", {"name": "pi-2", "role": "both"}, format="json"
@@ -97,14 +97,14 @@ def test_tokens_are_made_used_and_revoked(viewer_api: Any, people: Any) -> None:
     assert client.get("/api/v1/me/").status_code == 401
 
 
-def test_nobody_sees_the_tokens_of_others(viewer_api: Any, admin_api: Any) -> None:
+def test_tokens_of_others_are_hidden(viewer_api: Any, admin_api: Any) -> None:
     assert viewer_api.get("/api/v1/tokens/").json()["count"] == 1
     assert admin_api.get("/api/v1/tokens/").json()["count"] == 2
     assert admin_api.get("/api/v1/tokens/?user=viewer").json()["count"] == 1
     assert viewer_api.get("/api/v1/tokens/?user=admin").json()["count"] == 0
 
 
-def test_an_admin_lets_people_in_and_changes_them(admin_api: Any) -> None:
+def test_admin_creates_and_changes_users(admin_api: Any) -> None:
     new = {"username": "eve", "password": "correct-horse-9", "role": "operator"}
     made = admin_api.post("/api/v1/users/", new, format="json").json()
     assert made["role"] == "operator" and "password" not in made
@@ -124,9 +124,7 @@ def test_weak_passwords_are_refused(admin_api: Any, password: Any) -> None:
     assert {fault["path"] for fault in answer.json()["faults"]} == {"password"}
 
 
-def test_admins_neither_lock_themselves_out_nor_touch_superusers(
-    admin_api: Any, people: Any
-) -> None:
+def test_admins_keep_access_and_spare_superusers(admin_api: Any, people: Any) -> None:
     own = f"/api/v1/users/{people['admin'].pk}/"
     assert admin_api.patch(own, {"role": "viewer"}, format="json").status_code == 409
     assert admin_api.patch(own, {"is_active": False}, format="json").status_code == 409
@@ -137,7 +135,7 @@ def test_admins_neither_lock_themselves_out_nor_touch_superusers(
     assert admin_api.patch(path, change, format="json").status_code == 403
 
 
-def test_people_change_themselves(viewer_api: Any, people: Any) -> None:
+def test_users_change_themselves(viewer_api: Any, people: Any) -> None:
     body = viewer_api.patch("/api/v1/me/", {"email": "v@example.org"}, format="json").json()
     assert body["email"] == "v@example.org"
     assert viewer_api.patch("/api/v1/me/", {"role": "admin"}, format="json").status_code == 400
@@ -150,7 +148,7 @@ def test_people_change_themselves(viewer_api: Any, people: Any) -> None:
     assert people["viewer"].check_password(new)
 
 
-def test_a_series_is_thinned_and_keeps_its_extremes(viewer_api: Any) -> None:
+def test_series_is_thinned_and_keeps_its_extremes(viewer_api: Any) -> None:
     devices = [add_device("a"), add_device("b")]
     job = add_job(devices)
     part = job.rounds.get().assignments.get(device=devices[0])
@@ -172,7 +170,7 @@ def test_a_series_is_thinned_and_keeps_its_extremes(viewer_api: Any) -> None:
     assert none["series"] == []
 
 
-def test_live_is_what_the_page_shows(viewer_api: Any, fleet: Any) -> None:
+def test_live_equals_page_snapshot(viewer_api: Any, fleet: Any) -> None:
     from webapp.jobs.analysis.snapshot import snapshot
 
     body = viewer_api.get(f"/api/v1/jobs/{fleet['job'].pk}/live/").json()

@@ -49,7 +49,7 @@ def test_every_model_is_registered() -> None:
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
-def test_the_pages_of_a_model(root: Client, fleet: Any, model: Any) -> None:
+def test_pages_of_a_model(root: Client, fleet: Any, model: Any) -> None:
     listed = root.get(address(model, "changelist"), {"q": "pi"})
     assert listed.status_code == 200
     assert "unsafe" not in listed["Content-Security-Policy"]
@@ -61,13 +61,13 @@ def test_the_pages_of_a_model(root: Client, fleet: Any, model: Any) -> None:
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
-def test_rows_are_added_by_the_site_and_not_by_hand(root: Client, model: Any) -> None:
+def test_admin_cannot_add_rows(root: Client, model: Any) -> None:
     status = 200 if model is User else 403
     assert root.get(address(model, "add")).status_code == status
 
 
 @pytest.mark.parametrize("model", [Job, Assignment, Device], ids=lambda model: model.__name__)
-def test_a_list_costs_the_same_for_many_rows(root: Client, model: Any) -> None:
+def test_admin_list_queries_are_constant(root: Client, model: Any) -> None:
     counts = []
     for wanted in (2, 12):
         for number in range(Job.objects.count(), wanted):
@@ -85,7 +85,7 @@ def act(client: Client, model: Any, action: str, *rows: Any) -> str:
     return "; ".join(str(message) for message in answer.context["messages"])
 
 
-def test_jobs_are_steered_and_refusals_told(root: Client) -> None:
+def test_admin_actions_move_jobs(root: Client) -> None:
     device = add_device("pi")
     running, done = add_job([device], "one"), add_job([device], "two", "completed")
     told = act(root, Job, "pause", running, done)
@@ -129,7 +129,7 @@ def test_roles_hold_in_the_admin(fleet: Any, people: Any) -> None:
     assert plain.get("/admin/").status_code == 302
 
 
-def test_an_admin_does_not_become_superuser_by_itself(db: None) -> None:
+def test_admin_does_not_become_superuser_by_itself(db: None) -> None:
     client = staff("admin")
     user = User.objects.get(username="staff-admin")
     root = User.objects.create_superuser("root", password="x")
@@ -142,7 +142,7 @@ def test_an_admin_does_not_become_superuser_by_itself(db: None) -> None:
     assert client.get(password).status_code == 403
 
 
-def test_the_first_admin(db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_admin(db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEWISE_ADMIN_PASSWORD", "correct-horse-9")
     for _ in range(2):
         call_command("ensure_admin", stdout=io.StringIO())
@@ -150,7 +150,7 @@ def test_the_first_admin(db: None, client: Client, monkeypatch: pytest.MonkeyPat
     assert root.check_password("correct-horse-9") and root.at_least(Role.ADMIN)
 
 
-def test_a_token_from_the_command_line(viewer: User, client: Client) -> None:
+def test_token_from_the_command_line(viewer: User, client: Client) -> None:
     out = io.StringIO()
     call_command("create_token", "viewer", "--label", "cron", stdout=out)
     headers = {"Authorization": f"Token {out.getvalue().strip()}"}

@@ -30,7 +30,7 @@ def address(job: Job) -> str:
     return f"/api/v1/jobs/{job.pk}/alone/"
 
 
-def test_asking_launches_a_job_a_device_once(operator_api: Any, done: Job) -> None:
+def test_request_starts_one_baseline_per_device(operator_api: Any, done: Job) -> None:
     before = operator_api.get(address(done)).json()
     assert (before["asked"], before["can_ask"], before["open"]) == (False, True, False)
     assert [row["state"] for row in before["devices"]] == ["not asked"] * 2
@@ -44,7 +44,7 @@ def test_asking_launches_a_job_a_device_once(operator_api: Any, done: Job) -> No
     assert Job.objects.filter(alone_of=done).count() == 2
 
 
-def test_the_list_leaves_them_out_but_for_their_job(operator_api: Any, done: Job) -> None:
+def test_list_hides_baselines(operator_api: Any, done: Job) -> None:
     operator_api.post(address(done))
     listed = operator_api.get("/api/v1/jobs/").json()["results"]
     assert [row["id"] for row in listed] == [str(done.pk)] and listed[0]["alone_of"] is None
@@ -54,7 +54,7 @@ def test_the_list_leaves_them_out_but_for_their_job(operator_api: Any, done: Job
     assert operator_api.get("/api/v1/jobs/?alone_of=pi").status_code == 400
 
 
-def test_each_ends_by_its_own_cancel_and_may_be_asked_again(operator_api: Any, done: Job) -> None:
+def test_cancelled_baseline_can_be_requested_again(operator_api: Any, done: Job) -> None:
     operator_api.post(address(done))
     child = operator_api.get(address(done)).json()["devices"][0]["alone_job"]
     assert operator_api.post(f"/api/v1/jobs/{child}/cancel/").status_code == 200
@@ -64,7 +64,7 @@ def test_each_ends_by_its_own_cancel_and_may_be_asked_again(operator_api: Any, d
     assert again["state"] == "queued" and again["alone_job"] != child
 
 
-def test_what_cannot_be_compared_is_409_with_the_reason(operator_api: Any, fleet: Any) -> None:
+def test_incomparable_job_is_409(operator_api: Any, fleet: Any) -> None:
     answer = operator_api.post(address(fleet["job"]))
     assert answer.status_code == 409
     assert answer.json()["detail"] == (
@@ -73,7 +73,7 @@ def test_what_cannot_be_compared_is_409_with_the_reason(operator_api: Any, fleet
     assert operator_api.get(address(fleet["job"])).json()["refused"] == answer.json()["detail"]
 
 
-def test_nobody_left_is_409_and_one_who_left_is_told(operator_api: Any, done: Job) -> None:
+def test_unavailable_devices_are_409_or_listed(operator_api: Any, done: Job) -> None:
     kitchen, _ = Device.objects.order_by("name")
     Device.objects.filter(pk=kitchen.pk).update(revoked_at=timezone.now())
     rows = operator_api.post(address(done)).json()["devices"]
@@ -84,7 +84,7 @@ def test_nobody_left_is_409_and_one_who_left_is_told(operator_api: Any, done: Jo
     assert answer.status_code == 409 and "pi-porch is revoked" in answer.json()["detail"]
 
 
-def test_an_admin_deletes_the_job_with_what_it_is_compared_with(admin_api: Any, done: Job) -> None:
+def test_delete_removes_baselines(admin_api: Any, done: Job) -> None:
     admin_api.post(address(done))
     answer = admin_api.delete(f"/api/v1/jobs/{done.pk}/")
     assert answer.status_code == 409 and "local-only baselines still run" in answer.json()["detail"]

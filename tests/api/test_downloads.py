@@ -41,7 +41,7 @@ def artefact(db: None) -> Artefact:
     return put_artefact(CONTENT)
 
 
-def test_an_artefact_is_downloaded(viewer_api: Any, artefact: Artefact) -> None:
+def test_artefact_is_downloaded(viewer_api: Any, artefact: Artefact) -> None:
     answer = get_bytes(viewer_api, artefact, Accept="application/octet-stream")
     assert answer.status_code == 200 and body(answer) == CONTENT
     assert answer["ETag"] == f'"{artefact.sha256}"'
@@ -55,13 +55,13 @@ def test_an_artefact_is_downloaded(viewer_api: Any, artefact: Artefact) -> None:
     ("asked", "part"),
     [("bytes=0-9", slice(0, 10)), ("bytes=20-", slice(20, None)), ("bytes=-5", slice(-5, None))],
 )
-def test_a_range_of_it(viewer_api: Any, artefact: Artefact, asked: str, part: slice) -> None:
+def test_range_of_it(viewer_api: Any, artefact: Artefact, asked: str, part: slice) -> None:
     answer = get_bytes(viewer_api, artefact, Range=asked)
     assert answer.status_code == 206 and body(answer) == CONTENT[part]
     assert answer["Content-Range"].endswith(f"/{len(CONTENT)}")
 
 
-def test_a_range_beyond_the_end(viewer_api: Any, artefact: Artefact) -> None:
+def test_range_beyond_the_end_is_416(viewer_api: Any, artefact: Artefact) -> None:
     answer = get_bytes(viewer_api, artefact, Range="bytes=99999-")
     assert answer.status_code == 416
     assert answer["Content-Range"] == f"bytes */{len(CONTENT)}"
@@ -74,7 +74,7 @@ def open_zip(answer: Any) -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(body(answer)))
 
 
-def test_the_adapter_is_a_peft_folder(viewer_api: Any, fleet: Any) -> None:
+def test_adapter_is_a_peft_folder(viewer_api: Any, fleet: Any) -> None:
     job: Job = fleet["job"]
     answer = viewer_api.get(f"/api/v1/jobs/{job.pk}/download/adapter/")
     assert 'filename="a-job-adapter.zip"' in answer["Content-Disposition"]
@@ -92,7 +92,7 @@ def test_the_adapter_is_a_peft_folder(viewer_api: Any, fleet: Any) -> None:
     assert job.global_artefact.sha256 in folder.read("README.md").decode()
 
 
-def test_the_adapter_of_an_earlier_round(viewer_api: Any, fleet: Any) -> None:
+def test_adapter_of_an_earlier_round(viewer_api: Any, fleet: Any) -> None:
     job: Job = fleet["job"]
     old, new = put_artefact(frame(weight=[1.0])), put_artefact(frame(weight=[2.0]))
     Round.objects.create(job=job, number=2, attempt=1, phase="failed", global_artefact=old)
@@ -106,20 +106,20 @@ def test_the_adapter_of_an_earlier_round(viewer_api: Any, fleet: Any) -> None:
     assert viewer_api.get(f"{path}?round={'9' * 5000}").status_code == 400
 
 
-def test_no_model_yet_is_409(viewer_api: Any, db: None) -> None:
+def test_missing_model_is_409(viewer_api: Any, db: None) -> None:
     job = Job.objects.create(name="new", spec=JobSpec().to_dict())
     for kind in ("adapter", "merged"):
         answer = viewer_api.get(f"/api/v1/jobs/{job.pk}/download/{kind}/")
         assert answer.status_code == 409 and "no model yet" in answer.json()["detail"]
 
 
-def test_a_model_the_storage_has_lost_is_409(viewer_api: Any, fleet: Any) -> None:
+def test_lost_model_is_409(viewer_api: Any, fleet: Any) -> None:
     storage().delete(Artefact.path_of(fleet["artefact"].sha256))
     answer = viewer_api.get(f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/")
     assert answer.status_code == 409 and "restore" in answer.json()["detail"]
 
 
-def test_the_merged_model_is_asked_for_once_and_then_served(
+def test_merged_model_is_requested_once(
     viewer_api: Any, fleet: Any, outbox: Any, django_capture_on_commit_callbacks: Any
 ) -> None:
     job: Job = fleet["job"]
@@ -134,7 +134,7 @@ def test_the_merged_model_is_asked_for_once_and_then_served(
     assert answer.status_code == 206 and body(answer) == b"PK"
 
 
-def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None:
+def test_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None:
     spec = parse_spec({"adapter": {"kind": "full"}}).to_dict()
     Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
@@ -143,9 +143,7 @@ def test_a_fully_tuned_model_has_no_adapter(viewer_api: Any, fleet: Any) -> None
 
 
 @pytest.mark.parametrize("rule", ["stack", "fedex"])
-def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
-    viewer_api: Any, fleet: Any, rule: str
-) -> None:
+def test_merging_job_gives_no_adapter(viewer_api: Any, fleet: Any, rule: str) -> None:
     spec = parse_spec({"adapter": {"aggregation": rule}}).to_dict()
     Job.objects.filter(pk=fleet["job"].pk).update(spec=spec)
     path = f"/api/v1/jobs/{fleet['job'].pk}/download/adapter/"
@@ -157,9 +155,7 @@ def test_an_adapter_that_is_not_the_model_is_not_given_as_one(
     assert "take the whole model" in taken["note"]
 
 
-def test_bottlenecks_come_with_their_loader_and_are_not_merged(
-    viewer_api: Any, fleet: Any, tmp_path: Path
-) -> None:
+def test_bottleneck_zip_names_its_loader(viewer_api: Any, fleet: Any, tmp_path: Path) -> None:
     spec = parse_spec({"adapter": {"kind": "bottleneck", "width": 4}})
     first = write_initial(spec, tmp_path / "g")
     artefact = put_artefact((tmp_path / "g").read_bytes())
@@ -176,7 +172,7 @@ def test_bottlenecks_come_with_their_loader_and_are_not_merged(
     assert refused.status_code == 409 and "GELU" in refused.json()["detail"]
 
 
-def test_a_zip_is_made_without_holding_it() -> None:
+def test_zip_is_streamed() -> None:
     chunk = bytes(2**20)
     weights = ZipMember("weights", 64 * 2**20, lambda: (chunk for _ in range(64)))
     tracemalloc.start()
@@ -186,7 +182,7 @@ def test_a_zip_is_made_without_holding_it() -> None:
     assert total > 64 * 2**20 and peak < 8 * 2**20
 
 
-def test_a_zip_of_more_than_four_gigabytes_is_announced_as_such() -> None:
+def test_large_zip_uses_zip64() -> None:
     parts = zip_parts([ZipMember("weights", 5 * 2**30, lambda: [b"x"])])
     content = io.BytesIO(b"".join(parts))
     assert zipfile.ZipFile(content).read("weights") == b"x"
@@ -194,7 +190,7 @@ def test_a_zip_of_more_than_four_gigabytes_is_announced_as_such() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_adapter_over_asgi(people: Any, fleet: Any) -> None:
+def test_adapter_over_asgi(people: Any, fleet: Any) -> None:
     _, secret = create_token(people["viewer"], "x")
 
     async def fetch() -> bytes:

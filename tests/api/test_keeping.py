@@ -35,9 +35,7 @@ def test_who_may_pin(
     assert (row.pinned_at is not None) is (status == 200)
 
 
-def test_pinning_twice_is_noted_once_and_unpinning_lets_it_go(
-    operator_api: APIClient, job: Job
-) -> None:
+def test_pin_and_unpin_are_idempotent(operator_api: APIClient, job: Job) -> None:
     row = _round(job)
     first = operator_api.post(f"{V1}/rounds/{row.pk}/pin/").json()["pinned_at"]
     assert first is not None
@@ -50,9 +48,7 @@ def test_pinning_twice_is_noted_once_and_unpinning_lets_it_go(
     ]
 
 
-def test_what_is_gone_cannot_be_pinned_and_says_when_it_went(
-    operator_api: APIClient, job: Job
-) -> None:
+def test_removed_model_cannot_be_pinned(operator_api: APIClient, job: Job) -> None:
     row = _round(job)
     gone = timezone.now()
     Artefact.objects.filter(pk=row.global_artefact_id).update(removed_at=gone)
@@ -63,7 +59,7 @@ def test_what_is_gone_cannot_be_pinned_and_says_when_it_went(
     assert told["pinned_at"] is None and told["model_removed_at"] is not None
 
 
-def test_a_round_without_a_model_cannot_be_pinned(operator_api: APIClient, job: Job) -> None:
+def test_round_without_a_model_cannot_be_pinned(operator_api: APIClient, job: Job) -> None:
     row = _round(job)
     Round.objects.filter(pk=row.pk).update(global_artefact=None)
     answer = operator_api.post(f"{V1}/rounds/{row.pk}/pin/")
@@ -71,9 +67,7 @@ def test_a_round_without_a_model_cannot_be_pinned(operator_api: APIClient, job: 
     assert "has no model to keep" in answer.json()["detail"]
 
 
-def test_a_download_of_what_was_removed_is_410_with_the_reason(
-    viewer_api: APIClient, job: Job
-) -> None:
+def test_removed_artefact_is_410(viewer_api: APIClient, job: Job) -> None:
     sha256 = job.global_artefact_id
     Artefact.objects.filter(pk=sha256).update(removed_at=timezone.now())
     for path in (f"/artefacts/{sha256}/bytes/", f"/jobs/{job.pk}/download/adapter/?round=1"):
@@ -91,9 +85,7 @@ def test_who_may_delete_a_job(
     assert Job.objects.filter(pk=job.pk).exists() is (status != 204)
 
 
-def test_a_deleted_job_takes_its_rounds_log_and_measurements_and_frees_its_artefacts(
-    admin_api: APIClient, job: Job
-) -> None:
+def test_delete_removes_rows_and_frees_artefacts(admin_api: APIClient, job: Job) -> None:
     other = add_job([add_device("pi-porch")], name="another", phase="completed")
     sha256 = job.global_artefact_id
     assert admin_api.delete(f"{V1}/jobs/{job.pk}/").status_code == 204
@@ -106,18 +98,14 @@ def test_a_deleted_job_takes_its_rounds_log_and_measurements_and_frees_its_artef
 
 
 @pytest.mark.parametrize("phase", ["queued", "running", "paused"])
-def test_a_job_that_is_not_over_cannot_be_deleted(
-    admin_api: APIClient, job: Job, phase: str
-) -> None:
+def test_unfinished_job_cannot_be_deleted(admin_api: APIClient, job: Job, phase: str) -> None:
     Job.objects.filter(pk=job.pk).update(phase=phase)
     answer = admin_api.delete(f"{V1}/jobs/{job.pk}/")
     assert answer.status_code == 409
     assert answer.json()["detail"] == f"a {phase} job cannot be deleted; cancel it first"
 
 
-def test_a_cancelled_job_whose_devices_are_just_told_to_stop(
-    admin_api: APIClient, job: Job
-) -> None:
+def test_job_with_stopping_devices_cannot_be_deleted(admin_api: APIClient, job: Job) -> None:
     Job.objects.filter(pk=job.pk).update(phase="cancelled")
     Round.objects.filter(job=job).update(phase="collecting")
     answer = admin_api.delete(f"{V1}/jobs/{job.pk}/")

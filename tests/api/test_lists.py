@@ -43,13 +43,13 @@ def test_pages(viewer_api: Any) -> None:
 
 
 @pytest.mark.parametrize("page", ["9", "0", "-1", "x", "9" * 5000, "1e9"])
-def test_a_page_that_is_not_there_is_404(viewer_api: Any, page: str) -> None:
+def test_missing_page_is_404(viewer_api: Any, page: str) -> None:
     answer = viewer_api.get("/api/v1/devices/", {"page": page})
     assert answer.status_code == 404
     assert answer["Content-Type"] == "application/problem+json"
 
 
-def test_a_page_has_a_limit(viewer_api: Any) -> None:
+def test_page_has_a_limit(viewer_api: Any) -> None:
     Device.objects.bulk_create(Device(name=f"pi-{number}") for number in range(505))
     assert len(viewer_api.get("/api/v1/devices/?page_size=9999").json()["results"]) == 500
 
@@ -128,14 +128,14 @@ def test_enrolments_by_state(viewer_api: Any, fleet: Any) -> None:
         "measurements/?metric=loss&device=1&points=1",
     ],
 )
-def test_a_filter_that_makes_no_sense_is_told(viewer_api: Any, query: str) -> None:
+def test_invalid_filter_is_400(viewer_api: Any, query: str) -> None:
     answer = viewer_api.get(f"/api/v1/{query}")
     assert answer.status_code == 400
     assert answer.json()["faults"][0]["message"]
 
 
 @pytest.mark.parametrize("query", ["rounds/?number=9999999999", "events/?after=-1"])
-def test_a_number_that_no_row_has_is_just_a_number(viewer_api: Any, query: str) -> None:
+def test_huge_number_matches_no_row(viewer_api: Any, query: str) -> None:
     assert viewer_api.get(f"/api/v1/{query}").status_code == 200
 
 
@@ -146,7 +146,7 @@ def _grow(number: int) -> None:
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_thirty_rows_cost_as_many_queries_as_three(admin_api: Any, path: str) -> None:
+def test_list_queries_are_constant(admin_api: Any, path: str) -> None:
     counts = []
     for wanted in (3, 30):
         for number in range(Job.objects.count(), wanted):

@@ -31,7 +31,7 @@ def test_enrolled_devices_are_planned(viewer_api: APIClient, fleet: Any) -> None
     assert found["rounds"] == 2
 
 
-def test_described_devices_are_planned_as_the_command_does(viewer_api: APIClient) -> None:
+def test_described_devices_match_the_command(viewer_api: APIClient) -> None:
     spec = {"model": {"name": SMALL}, "train": {"local_steps": 5}}
     answer = ask(viewer_api, {"spec": spec, "devices": [ROW, {**ROW, "name": "b", "link": "5g"}]})
     assert answer.status_code == 200
@@ -42,7 +42,7 @@ def test_described_devices_are_planned_as_the_command_does(viewer_api: APIClient
     assert wanted["devices"][0]["waiting_j"] is not None
 
 
-def test_only_the_devices_that_the_job_names(viewer_api: APIClient, fleet: Any) -> None:
+def test_plan_uses_named_devices(viewer_api: APIClient, fleet: Any) -> None:
     spec = {"participation": {"devices": ["pi-porch"]}, "data": {"min_examples": 2}}
     found = ask(viewer_api, {"spec": spec}).json()
     assert {row["name"] for row in found["devices"]} <= {"pi-porch"}
@@ -63,7 +63,7 @@ def test_only_the_devices_that_the_job_names(viewer_api: APIClient, fleet: Any) 
          {"device 1: machine", "device 1: machine.memory_bandwidth_bps"}),
     ],
 )  # fmt: skip
-def test_every_fault_is_told(viewer_api: APIClient, body: Any, paths: set[str]) -> None:
+def test_all_plan_faults_are_reported(viewer_api: APIClient, body: Any, paths: set[str]) -> None:
     answer = ask(viewer_api, body)
     assert answer.status_code == 400
     assert {fault["path"] for fault in answer.json()["faults"]} == paths
@@ -75,7 +75,7 @@ def test_extreme_figures_are_refused_or_planned(viewer_api: APIClient) -> None:
         assert answer.status_code == status, up
 
 
-def test_the_document_names_the_keys_of_a_device(viewer_api: APIClient) -> None:
+def test_document_names_the_keys_of_a_device(viewer_api: APIClient) -> None:
     schema = viewer_api.get("/api/schema/?format=json").json()
     body = schema["paths"][ADDRESS]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]["devices"]["items"]["properties"]) == set(KEYS)
@@ -88,7 +88,7 @@ def test_many_examples_cost_no_time_to_plan(viewer_api: APIClient) -> None:
     assert answer.status_code == 200
 
 
-def test_a_job_for_fedpipe_is_planned_device_by_device(viewer_api: APIClient) -> None:
+def test_job_for_fedpipe_is_planned_device_by_device(viewer_api: APIClient) -> None:
     targets = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
     spec = {
         "model": {"name": SMALL},

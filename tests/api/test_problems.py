@@ -22,7 +22,7 @@ def check_problem(answer: Any, status: int) -> dict[str, Any]:
     return body
 
 
-def test_all_faults_of_a_specification_are_told_at_once(operator_api: Any) -> None:
+def test_all_spec_faults_are_reported(operator_api: Any) -> None:
     spec = {
         "name": "",
         "rounds": 0,
@@ -41,13 +41,13 @@ def test_all_faults_of_a_specification_are_told_at_once(operator_api: Any) -> No
     assert not Job.objects.exists()
 
 
-def test_a_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
+def test_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
     spec = {"participation": {"devices": ["nobody"]}}
     body = check_problem(operator_api.post("/api/v1/jobs/", spec, format="json"), 400)
     assert body["faults"][0]["path"] == "participation.devices"
 
 
-def test_a_rank_of_a_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
+def test_rank_of_a_device_that_does_not_exist_is_a_fault(operator_api: Any) -> None:
     spec = {"adapter": {"aggregation": "flexlora", "ranks": ["nobody=4"]}}
     body = check_problem(operator_api.post("/api/v1/jobs/", spec, format="json"), 400)
     assert body["faults"][0]["path"] == "adapter.ranks"
@@ -113,17 +113,17 @@ def test_odd_ids_are_404(viewer_api: Any, path: str) -> None:
     check_problem(viewer_api.get(f"/api/v1/{path}"), 404)
 
 
-def test_a_wrong_method_is_405(admin_api: Any) -> None:
+def test_wrong_method_is_405(admin_api: Any) -> None:
     check_problem(admin_api.delete("/api/v1/jobs/"), 405)
 
 
-def test_unknown_and_read_only_fields_are_told(operator_api: Any, fleet: Any) -> None:
+def test_unknown_and_read_only_fields_are_400(operator_api: Any, fleet: Any) -> None:
     path = f"/api/v1/devices/{fleet['devices'][0].pk}/"
     body = check_problem(operator_api.patch(path, {"nmae": "x", "id": 7}, format="json"), 400)
     assert {fault["path"] for fault in body["faults"]} == {"nmae", "id"}
 
 
-def test_a_name_that_is_taken_is_told(operator_api: Any, fleet: Any) -> None:
+def test_duplicate_name_is_400(operator_api: Any, fleet: Any) -> None:
     path = f"/api/v1/devices/{fleet['devices'][0].pk}/"
     answer = operator_api.patch(path, {"name": "pi-porch"}, format="json")
     assert check_problem(answer, 400)["faults"][0]["path"] == "name"
@@ -138,12 +138,12 @@ def test_too_many_calls_are_429(viewer_api: Any, monkeypatch: pytest.MonkeyPatch
     assert int(answers[-1]["Retry-After"]) > 0
 
 
-def test_a_refused_move_says_what_it_needs(operator_api: Any, fleet: Any) -> None:
+def test_refused_move_names_required_phase(operator_api: Any, fleet: Any) -> None:
     answer = operator_api.post(f"/api/v1/jobs/{fleet['job'].pk}/retry/")
     assert "needs a job that is failed" in check_problem(answer, 409)["detail"]
 
 
-def test_the_strictness_of_json_is_not_paid_by_good_text(operator_api: Any) -> None:
+def test_strict_json_accepts_valid_text(operator_api: Any) -> None:
     spec = {"name": "Ünïcode 😀 ok"}
     answer = operator_api.post("/api/v1/jobs/?launch=false", spec, format="json")
     assert answer.status_code == 201 and answer.json()["name"] == "Ünïcode 😀 ok"

@@ -87,7 +87,7 @@ def test_reading(client_of: Any, address: Any, path: str, who: str, status: int)
 
 
 @pytest.mark.parametrize("path", ADMIN_READS)
-def test_only_admins_read_what_concerns_others(client_of: Any, address: Any, path: str) -> None:
+def test_only_admins_read_others_data(client_of: Any, address: Any, path: str) -> None:
     refused = 404 if path.startswith("tokens") else 403
     assert client_of("device").get(address(path)).status_code == 401
     assert client_of("viewer").get(address(path)).status_code == refused
@@ -114,24 +114,24 @@ def test_changing(
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), OWN)
-def test_everybody_has_a_self(
+def test_everybody_reads_me(
     client_of: Any, address: Any, method: str, path: str, body: Any, status: int
 ) -> None:
     assert call(client_of("viewer"), method, address(path), body) == status
     assert call(client_of("device"), method, address(path), body) == 401
 
 
-def test_a_persons_token_does_not_open_the_device_api(client_of: Any, fleet: Any) -> None:
+def test_persons_token_does_not_open_the_device_api(client_of: Any, fleet: Any) -> None:
     assert client_of("admin").post("/api/v1/device/hello/", {}, format="json").status_code == 401
 
 
-def test_the_schema_and_its_page_need_a_login(client_of: Any, client: Any, people: Any) -> None:
+def test_schema_and_its_page_need_a_login(client_of: Any, client: Any, people: Any) -> None:
     assert client_of("nobody").get("/api/schema/").status_code == 401
     assert client_of("viewer").get("/api/schema/").status_code == 200
     assert client.get("/api/docs/").status_code == 302
 
 
-def test_a_session_needs_the_csrf_token(people: Any) -> None:
+def test_session_needs_the_csrf_token(people: Any) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(people["operator"], backend="django.contrib.auth.backends.ModelBackend")
     assert client.get("/api/v1/jobs/").status_code == 200
@@ -141,7 +141,7 @@ def test_a_session_needs_the_csrf_token(people: Any) -> None:
 @pytest.mark.parametrize(
     "header", ["Token", "Token a b", "Token \xff", "Token x\0", "Token " + "z" * 64]
 )
-def test_odd_tokens_are_sent_away(db: None, header: str) -> None:
+def test_invalid_tokens_are_401(db: None, header: str) -> None:
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=header)
     answer = client.get("/api/v1/jobs/")
@@ -149,7 +149,7 @@ def test_odd_tokens_are_sent_away(db: None, header: str) -> None:
     assert answer["Content-Type"] == "application/problem+json"
 
 
-def test_a_switched_off_person_is_sent_away(client_of: Any, people: Any) -> None:
+def test_inactive_user_is_401(client_of: Any, people: Any) -> None:
     client = client_of("operator")
     people["operator"].is_active = False
     people["operator"].save()

@@ -34,7 +34,7 @@ def document(viewer_api: APIClient) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_the_document_is_made_without_a_warning(viewer_api: APIClient) -> None:
+def test_schema_generates_without_warnings(viewer_api: APIClient) -> None:
     GENERATOR_STATS.reset()
     viewer_api.get("/api/schema/")
     told = [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]
@@ -57,7 +57,7 @@ def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
             assert "default" in operation["responses"]
 
 
-def test_the_specification_in_the_document_is_the_real_one(document: dict[str, Any]) -> None:
+def test_schema_spec_matches_jobspec(document: dict[str, Any]) -> None:
     schema = document["components"]["schemas"]["JobSpec"]
     for option in options(JobSpec):
         place = schema
@@ -66,7 +66,7 @@ def test_the_specification_in_the_document_is_the_real_one(document: dict[str, A
         assert place["title"] == option.label
 
 
-def test_the_page_of_the_document_obeys_the_content_policy(client: Any, viewer: Any) -> None:
+def test_docs_page_obeys_content_policy(client: Any, viewer: Any) -> None:
     client.force_login(viewer, backend="django.contrib.auth.backends.ModelBackend")
     answer = client.get("/api/docs/")
     html, policy = answer.content.decode(), answer["Content-Security-Policy"]
@@ -114,7 +114,7 @@ def app() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_whatever_is_sent_is_answered_as_documented(fleet: dict[str, Any], app: Any) -> None:
+def test_responses_match_the_schema(fleet: dict[str, Any], app: Any) -> None:
     """Valid and broken input for every operation, as an admin; nothing may be a 500."""
     _, secret = create_token(fleet["users"]["admin"], "machine")
     headers = {"Authorization": f"Token {secret}"}

@@ -34,7 +34,7 @@ def body(answer: HttpResponseBase) -> bytes:
     return b"".join(answer.streaming_content)  # type: ignore[attr-defined]
 
 
-def test_the_whole(pi: Pi, model: Artefact) -> None:
+def test_complete_artefact_is_sent(pi: Pi, model: Artefact) -> None:
     answer = pi.download(model.sha256)
     content = content_of(model)
     assert answer.status_code == 200
@@ -58,7 +58,7 @@ RANGES = [
 ]
 
 
-def test_a_range(pi: Pi, model: Artefact, subtests: Any) -> None:
+def test_byte_range_is_sent(pi: Pi, model: Artefact, subtests: Any) -> None:
     content = content_of(model)
     for header, expected in RANGES:
         with subtests.test(header):
@@ -70,21 +70,21 @@ def test_a_range(pi: Pi, model: Artefact, subtests: Any) -> None:
             assert answer["Content-Length"] == str(stop - start)
 
 
-def test_a_range_beyond_the_end(pi: Pi, model: Artefact) -> None:
+def test_range_beyond_the_end_is_416(pi: Pi, model: Artefact) -> None:
     for header in ("bytes=999999999-", "bytes=999999999-1000000000", "bytes=-0"):
         answer = pi.download(model.sha256, Range=header)
         assert answer.status_code == 416
         assert answer["Content-Range"] == f"bytes */{model.size_bytes}"
 
 
-def test_what_is_no_range_gets_the_whole(pi: Pi, model: Artefact) -> None:
+def test_invalid_range_gets_complete_artefact(pi: Pi, model: Artefact) -> None:
     for header in ("", "bytes=-", "bytes=x-y", "lines=1-2", "bytes=0-1,4-5"):
         answer = pi.download(model.sha256, Range=header)
         assert answer.status_code == 200
         assert body(answer) == content_of(model)
 
 
-def test_a_download_in_pieces_is_the_whole(pi: Pi, model: Artefact) -> None:
+def test_ranges_add_up_to_the_artefact(pi: Pi, model: Artefact) -> None:
     """What a device does after each broken connection."""
     had = b""
     while len(had) < model.size_bytes:
@@ -94,13 +94,13 @@ def test_a_download_in_pieces_is_the_whole(pi: Pi, model: Artefact) -> None:
     assert Assignment.objects.get(device=pi.device, phase="accepted").bytes_down == len(had)
 
 
-def test_bytes_a_device_has_already(pi: Pi, model: Artefact) -> None:
+def test_known_etag_is_304(pi: Pi, model: Artefact) -> None:
     answer = pi.download(model.sha256, **{"If-None-Match": f'"{model.sha256}"'})
     assert answer.status_code == 304
     assert answer.content == b""
 
 
-def test_only_what_ones_own_open_assignment_needs(federation: Federation, pi: Pi) -> None:
+def test_device_downloads_only_needed_artefacts(federation: Federation, pi: Pi) -> None:
     work = pi.take()
     stranger = federation.device("pi-attic")
     sha256 = work["global"]["sha256"]
@@ -112,7 +112,7 @@ def test_only_what_ones_own_open_assignment_needs(federation: Federation, pi: Pi
     assert pi.download(sha256).status_code == 404, "its work is done"
 
 
-def test_what_is_not_there(pi: Pi) -> None:
+def test_unknown_artefact_is_404(pi: Pi) -> None:
     pi.take()
     for name in ("0" * 64, "short", "..%2f..%2fsecret", "%00"):
         answer = pi.enrolled.client.get(f"/api/v1/device/artefacts/{name}/")
@@ -120,7 +120,7 @@ def test_what_is_not_there(pi: Pi) -> None:
         assert answer["Content-Type"] == "application/problem+json"
 
 
-def test_an_evaluation_gets_the_new_model(federation: Federation, pi: Pi) -> None:
+def test_evaluation_gets_the_new_model(federation: Federation, pi: Pi) -> None:
     job = federation.job
     assert job is not None
     for device in federation.pis:

@@ -53,7 +53,7 @@ def test_accepting_again_gives_the_same_work(training: Federation) -> None:
     assert first.json() == again.json()
 
 
-def test_work_that_has_begun_is_not_handed_out_again(training: Federation) -> None:
+def test_started_assignment_is_not_accepted_again(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     kitchen.act(work["assignment"], "progress", {"phase": "training"})
@@ -61,7 +61,7 @@ def test_work_that_has_begun_is_not_handed_out_again(training: Federation) -> No
     assert text == "an assignment that is training cannot become accepted"
 
 
-def test_an_accepted_assignment_is_for_the_boot_that_accepted(training: Federation) -> None:
+def test_acceptance_is_bound_to_boot(training: Federation) -> None:
     kitchen = training.pis[0]
     offer = kitchen.offers()[-1]
     kitchen.boot_id = "an older start"
@@ -69,7 +69,7 @@ def test_an_accepted_assignment_is_for_the_boot_that_accepted(training: Federati
     assert phase_of(offer) == "offered"
 
 
-def test_a_foreign_device_sees_nothing(training: Federation, subtests: Any) -> None:
+def test_other_device_gets_404(training: Federation, subtests: Any) -> None:
     kitchen, porch = training.pis
     work = kitchen.take()
     for verb, body in VERBS.items():
@@ -79,14 +79,14 @@ def test_a_foreign_device_sees_nothing(training: Federation, subtests: Any) -> N
     assert phase_of(work["assignment"]) == "accepted"
 
 
-def test_an_assignment_that_never_was(training: Federation, subtests: Any) -> None:
+def test_unknown_assignment_is_404(training: Federation, subtests: Any) -> None:
     for verb, body in VERBS.items():
         with subtests.test(verb):
             detail(training.pis[0].act(str(uuid.uuid4()), verb, body), 404)
 
 
 @pytest.mark.parametrize("move", ["cancel", "pause"])
-def test_after_the_job_was_stopped(training: Federation, move: str, subtests: Any) -> None:
+def test_calls_after_job_stop_are_refused(training: Federation, move: str, subtests: Any) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     services.move(training.job.pk, move, None)
@@ -101,14 +101,14 @@ def test_after_the_job_was_stopped(training: Federation, move: str, subtests: An
     assert answer.json()["cancel"] == [{"assignment": work["assignment"], "reason": told}]
 
 
-def test_an_offer_of_a_stopped_job_is_not_taken(training: Federation) -> None:
+def test_offer_of_stopped_job_is_refused(training: Federation) -> None:
     kitchen = training.pis[0]
     services.move(training.job.pk, "cancel", None)
     training.work_off()
     assert "is over" in detail(kitchen.accept(kitchen.offers()[-1]), 409)
 
 
-def test_the_same_report_twice(training: Federation) -> None:
+def test_report_is_idempotent(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     content = kitchen.update_for(work)
@@ -140,7 +140,7 @@ def test_another_report_is_refused_and_the_first_counts(
     assert (row.examples, row.metrics["loss"]) == (40, 1.5)
 
 
-def test_a_second_evaluation_is_refused(federation: Federation) -> None:
+def test_second_evaluation_is_refused(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
     work = pi.take()
@@ -150,7 +150,7 @@ def test_a_second_evaluation_is_refused(federation: Federation) -> None:
     assert "first result" in detail(pi.report(work["assignment"], None, **other), 409)
 
 
-def test_an_evaluation_has_no_update(federation: Federation) -> None:
+def test_evaluation_has_no_update(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
     work = pi.take()
@@ -159,7 +159,7 @@ def test_an_evaluation_has_no_update(federation: Federation) -> None:
     assert "no update" in detail(pi.upload(work["assignment"], b"weights"), 409)
 
 
-def test_a_report_needs_the_update_it_names(training: Federation) -> None:
+def test_report_needs_uploaded_update(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     content = kitchen.update_for(work)
@@ -173,7 +173,7 @@ def test_a_report_needs_the_update_it_names(training: Federation) -> None:
     assert kitchen.report(work["assignment"], content).status_code == 200
 
 
-def test_an_offer_cannot_be_answered_before_it_is_taken(training: Federation) -> None:
+def test_report_needs_acceptance(training: Federation) -> None:
     kitchen = training.pis[0]
     offer = kitchen.offers()[-1]
     for phase in ("training", "uploading"):
@@ -192,7 +192,7 @@ def test_progress_twice_and_backwards(training: Federation) -> None:
     assert "faults" in kitchen.act(assignment, "progress", {"phase": "reported"}).json()
 
 
-def test_a_failure_that_may_pass_is_offered_again(training: Federation) -> None:
+def test_retryable_failure_is_offered_again(training: Federation) -> None:
     kitchen = training.pis[0]
     assignment = kitchen.take()["assignment"]
     kitchen.done.add(assignment)
@@ -207,7 +207,7 @@ def test_a_failure_that_may_pass_is_offered_again(training: Federation) -> None:
     assert "over (failed)" in detail(kitchen.accept(assignment), 409)
 
 
-def test_a_device_that_cannot_do_it_at_all(training: Federation) -> None:
+def test_refusal_ends_the_assignment(training: Federation) -> None:
     """An unknown dataset or column, too few examples: the device says so, the others go on."""
     kitchen, porch = training.pis
     assignment = kitchen.take()["assignment"]
@@ -221,7 +221,7 @@ def test_a_device_that_cannot_do_it_at_all(training: Federation) -> None:
     assert training.round(job).fold["slots"] == [1]
 
 
-def test_a_lease_that_ran_out(training: Federation) -> None:
+def test_expired_lease_refuses_calls(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     training.later(LEASE_S + 1)
@@ -240,7 +240,7 @@ def test_a_lease_that_ran_out(training: Federation) -> None:
 
 
 @pytest.mark.parametrize("sign", ["progress", "measurements", "upload"])
-def test_signs_of_life_renew_the_lease(training: Federation, sign: str) -> None:
+def test_measurements_renew_the_lease(training: Federation, sign: str) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     training.later(LEASE_S - 5)
@@ -255,7 +255,7 @@ def test_signs_of_life_renew_the_lease(training: Federation, sign: str) -> None:
     assert phase_of(work["assignment"]) in ("accepted", "training", "uploading")
 
 
-def test_measurements_that_name_no_assignment_renew_nothing(training: Federation) -> None:
+def test_measurements_without_assignment_renew_nothing(training: Federation) -> None:
     kitchen, porch = training.pis
     work = kitchen.take()
     training.later(LEASE_S + 1)
@@ -265,7 +265,7 @@ def test_measurements_that_name_no_assignment_renew_nothing(training: Federation
     assert phase_of(work["assignment"]) == "expired"
 
 
-def test_a_new_start_gives_up_what_the_former_held(training: Federation) -> None:
+def test_restart_expires_assignments(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     kitchen.act(work["assignment"], "progress", {"phase": "training"})
@@ -280,7 +280,7 @@ def test_a_new_start_gives_up_what_the_former_held(training: Federation) -> None
     assert (second["attempt"], second["assignment"]) == (2, kitchen.offers()[-1])
 
 
-def test_the_same_start_says_hello_twice(training: Federation) -> None:
+def test_repeated_hello_expires_nothing(training: Federation) -> None:
     kitchen = training.pis[0]
     work = kitchen.take()
     kitchen.hello()
@@ -288,7 +288,7 @@ def test_the_same_start_says_hello_twice(training: Federation) -> None:
     assert phase_of(work["assignment"]) == "accepted"
 
 
-def test_a_device_is_revoked_in_the_middle(training: Federation) -> None:
+def test_revoked_device_is_refused(training: Federation) -> None:
     kitchen, porch = training.pis
     work = kitchen.take()
     devices.revoke(kitchen.device, None)
@@ -309,14 +309,14 @@ def test_a_device_is_revoked_in_the_middle(training: Federation) -> None:
     assert job.phase == "completed", training.parts(job, "evaluate")
 
 
-def test_a_device_leaves_by_itself(training: Federation) -> None:
+def test_device_unenrols_itself(training: Federation) -> None:
     kitchen = training.pis[0]
     assert kitchen.post("unenrol/").status_code == 204
     assert kitchen.post("unenrol/").status_code == 401
     assert kitchen.device.revoked_at is not None
 
 
-def test_two_answers_at_once(training: Federation) -> None:
+def test_concurrent_reports_store_one(training: Federation) -> None:
     """A report and a failure race: one wins, the other is told so, and the log has one line."""
     kitchen = training.pis[0]
     work = kitchen.take()
@@ -364,7 +364,7 @@ NONSENSE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_nonsense_is_refused_with_its_faults(training: Federation, subtests: Any) -> None:
+def test_invalid_bodies_are_400_with_faults(training: Federation, subtests: Any) -> None:
     kitchen = training.pis[0]
     assignment = kitchen.take()["assignment"]
     for verb, body in NONSENSE:
@@ -375,7 +375,7 @@ def test_nonsense_is_refused_with_its_faults(training: Federation, subtests: Any
             assert phase_of(assignment) == "accepted"
 
 
-def test_numbers_that_json_does_not_know(training: Federation) -> None:
+def test_nan_and_infinity_are_refused(training: Federation) -> None:
     kitchen = training.pis[0]
     assignment = kitchen.take()["assignment"]
     for number in ("NaN", "Infinity", "-Infinity", "1e999"):

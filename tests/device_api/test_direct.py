@@ -92,7 +92,7 @@ def test_bodies_arrive_whole(running: tuple[Site, int]) -> None:
     assert sum(site.seen) == 1 + 70_000 + SIZE
 
 
-def test_a_sender_that_dawdles_is_waited_for(running: tuple[Site, int]) -> None:
+def test_slow_sender_is_awaited(running: tuple[Site, int]) -> None:
     site, port = running
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sender:
         sender.sendall(b"PATCH / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nab")
@@ -103,14 +103,14 @@ def test_a_sender_that_dawdles_is_waited_for(running: tuple[Site, int]) -> None:
         assert hashlib.sha256(b"abcdef").hexdigest().encode() in sender.makefile("rb").read()
 
 
-def test_a_sender_that_hangs_up(running: tuple[Site, int]) -> None:
+def test_sender_disconnect_is_detected(running: tuple[Site, int]) -> None:
     site, port = running
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sender:
         sender.sendall(b"PATCH / HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\nab")
     wait_for(lambda: "cut" in site.seen)
 
 
-def test_files_are_sent_on_a_connection_that_is_kept(running: tuple[Site, int]) -> None:
+def test_files_keep_the_connection_open(running: tuple[Site, int]) -> None:
     _, port = running
     connection = HTTPConnection("127.0.0.1", port, timeout=20)
     for start, stop in ((0, SIZE), (5, 6), (SIZE - 1, SIZE), (1000, SIZE - 7)):
@@ -120,7 +120,7 @@ def test_files_are_sent_on_a_connection_that_is_kept(running: tuple[Site, int]) 
         assert connection.sock is not None and connection.sock.fileno() == number
 
 
-def test_a_reader_that_hangs_up(running: tuple[Site, int]) -> None:
+def test_reader_disconnect_is_detected(running: tuple[Site, int]) -> None:
     site, port = running
     site.path.write_bytes(bytes(64 * 2**20))
     with socket.create_connection(("127.0.0.1", port), timeout=20) as reader:
@@ -130,7 +130,7 @@ def test_a_reader_that_hangs_up(running: tuple[Site, int]) -> None:
     assert issubclass(site.seen[0], ConnectionError)
 
 
-def test_elsewhere_there_is_no_exchange() -> None:
+def test_other_servers_have_no_cycle() -> None:
     async def send(message: Any) -> None:
         """An ASGI server's, but not uvicorn's."""
 

@@ -40,7 +40,7 @@ def refused(answer: Any, status: int) -> str:
     return str(answer.json()["detail"])
 
 
-def test_a_machine_gets_in(token: str, device_broker: RealBroker) -> None:
+def test_device_is_enrolled(token: str, device_broker: RealBroker) -> None:
     answer = enrol(token)
     assert answer.status_code == 201, answer.content
     values = answer.json()
@@ -63,23 +63,23 @@ def test_a_machine_gets_in(token: str, device_broker: RealBroker) -> None:
     assert not any(secret in values["broker"]["url"] for secret in stored)
 
 
-def test_an_unknown_token() -> None:
+def test_unknown_token() -> None:
     assert "unknown; copy the whole command" in refused(enrol("ew-nonsense"), 403)
 
 
-def test_a_used_token(token: str) -> None:
+def test_used_token(token: str) -> None:
     assert enrol(token).status_code == 201
     assert "was used; create a new one" in refused(enrol(token, "pi-porch"), 403)
     assert Device.objects.count() == 1
 
 
-def test_an_expired_token(token: str) -> None:
+def test_expired_token(token: str) -> None:
     Enrolment.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert "expired at" in refused(enrol(token), 403)
     assert not Device.objects.exists()
 
 
-def test_a_token_is_claimed_once_however_many_try(token: str) -> None:
+def test_token_is_used_once_under_concurrency(token: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from django.db import connection
@@ -96,7 +96,7 @@ def test_a_token_is_claimed_once_however_many_try(token: str) -> None:
     assert Device.objects.count() == 1
 
 
-def test_two_machines_of_one_name_at_once() -> None:
+def test_concurrent_enrolments_of_one_name() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from django.db import connection
@@ -114,18 +114,18 @@ def test_two_machines_of_one_name_at_once() -> None:
     assert statuses == [201, 409, 409]
 
 
-def test_a_name_that_is_taken_leaves_the_token(token: str, enrolled_device: Any) -> None:
+def test_name_in_use_leaves_token_unused(token: str, enrolled_device: Any) -> None:
     enrolled_device("pi-kitchen")
     assert "'pi-kitchen' is taken" in refused(enrol(token), 409)
     assert enrol(token, "pi-porch").status_code == 201
 
 
-def test_no_name_leaves_the_token(token: str) -> None:
+def test_missing_name_leaves_token_unused(token: str) -> None:
     assert "give the device a name with --name" in refused(enrol(token, ""), 400)
     assert enrol(token).status_code == 201
 
 
-def test_the_name_of_the_enrolment_counts() -> None:
+def test_enrolment_name_takes_precedence() -> None:
     _, token = enrolment.create_enrolment(None, "pi-attic", "trainer", timedelta(hours=1))
     assert enrol(token, "another").json()["device"] == {
         "id": Device.objects.get().pk,
@@ -152,7 +152,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_fault_is_named_and_costs_no_token(token: str, subtests: Any) -> None:
+def test_fault_leaves_token_unused(token: str, subtests: Any) -> None:
     for changes, path in FAULTS:
         with subtests.test(str(changes)[:70]):
             answer = enrol(token, **changes)
@@ -163,7 +163,7 @@ def test_a_fault_is_named_and_costs_no_token(token: str, subtests: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ['"name": "\\ud800"', '"profile": {"cpu": "\\udfff"}'])
-def test_half_of_a_surrogate_pair(token: str, field: str) -> None:
+def test_lone_surrogate_is_refused(token: str, field: str) -> None:
     body = f'{{"token": "{token}", {field}}}'
     answer = APIClient().post("/api/v1/enrol/", body, content_type="application/json")
     assert "surrogate" in refused(answer, 400).lower()
@@ -178,7 +178,7 @@ def test_all_faults_at_once(token: str) -> None:
     }
 
 
-def test_a_broker_that_is_down_costs_no_token(token: str, device_broker: RealBroker) -> None:
+def test_broker_outage_leaves_token_unused(token: str, device_broker: RealBroker) -> None:
     device_broker.stop()
     assert "the devices' broker does not respond; start it and enrol again" in refused(
         enrol(token), 503
@@ -192,7 +192,7 @@ HEADERS = ["", "Device", "Device nonsense", "Token nonsense", "Device a b", "Dev
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_call_without_the_right_token(header: str) -> None:
+def test_call_without_the_right_token(header: str) -> None:
     client = APIClient()
     if header:
         client.credentials(HTTP_AUTHORIZATION=header)
@@ -202,7 +202,7 @@ def test_a_call_without_the_right_token(header: str) -> None:
         assert answer["WWW-Authenticate"] == "Device"
 
 
-def test_a_revoked_device_is_out(
+def test_revoked_device_loses_access(
     enrolled_device: Callable[..., Enrolled], device_broker: RealBroker
 ) -> None:
     pi, other = enrolled_device("pi-kitchen"), enrolled_device("pi-porch")
@@ -219,7 +219,7 @@ def test_a_revoked_device_is_out(
     assert redis.Redis.from_url(other.broker_url).ping()
 
 
-def test_a_revoked_device_may_come_back_under_its_name(
+def test_revoked_device_can_enrol_again(
     token: str, enrolled_device: Callable[..., Enrolled]
 ) -> None:
     pi = enrolled_device("pi-kitchen")
@@ -232,7 +232,7 @@ def test_a_revoked_device_may_come_back_under_its_name(
     assert redis.Redis.from_url(values["broker"]["url"]).ping()
 
 
-def test_a_revocation_the_broker_did_not_hear_of(
+def test_revocation_with_broker_down_is_completed(
     enrolled_device: Callable[..., Enrolled], device_broker: RealBroker, tmp_path: Any
 ) -> None:
     """The reconcile pass makes good what the revocation promised."""

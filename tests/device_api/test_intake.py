@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
         ("PUT", f"/api/v1/device/assignments/{'0' * 36}/update/"),
     ],
 )
-def test_an_announced_flood_is_not_even_begun(method: str, path: str) -> None:
+def test_announced_large_body_is_413(method: str, path: str) -> None:
     headers = {**JSON, "Content-Length": str(100 * MEGABYTE)}
     exchange = asgi.call(method, path, headers, [b""] * 2)
     assert exchange.taken == 0
@@ -34,13 +34,13 @@ def test_an_announced_flood_is_not_even_begun(method: str, path: str) -> None:
     assert "bytes expected here" in exchange.answer.json()["detail"]
 
 
-def test_a_flood_that_nobody_announced_is_cut_off() -> None:
+def test_unannounced_large_body_is_413() -> None:
     exchange = asgi.call("POST", "/api/v1/enrol/", JSON, [bytes(MEGABYTE)] * 100)
     assert exchange.answer.status_code == 413
     assert exchange.taken == 11
 
 
-def test_a_full_disk_while_a_body_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_during_body_is_507(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
         def write(self, data: Any) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -51,7 +51,7 @@ def test_a_full_disk_while_a_body_is_taken_in(monkeypatch: pytest.MonkeyPatch) -
     assert "the server's disk is full" in answer.json()["detail"]
 
 
-def test_an_ordinary_request_passes() -> None:
+def test_ordinary_request_passes() -> None:
     parts = [b'{"token": "x", ', b'"name": "pi"}']
     headers = {**JSON, "Content-Length": str(len(b"".join(parts)))}
     answer = asgi.call("POST", "/api/v1/enrol/", headers, parts).answer

@@ -15,7 +15,7 @@ from webapp.devices.signing import public_key
 from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant
 
 
-def test_a_job_with_two_devices(federation: Federation) -> None:
+def test_job_with_two_devices(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     porch.examples = 120
     porch.hello()
@@ -58,7 +58,7 @@ def test_a_job_with_two_devices(federation: Federation) -> None:
     assert all(part.ended_at and part.accepted_at and part.sent_at for part in parts)
 
 
-def test_what_a_device_is_handed_out(federation: Federation) -> None:
+def test_acceptance_answer_is_complete(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     job = federation.started()
     work = pi.take()
@@ -78,7 +78,7 @@ def test_what_a_device_is_handed_out(federation: Federation) -> None:
     assert work["deadline_at"].endswith("+00:00")
 
 
-def test_an_offer_is_signed_and_says_nothing_else(federation: Federation) -> None:
+def test_offer_is_signed_and_minimal(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.started()
     kind, device, envelope = federation.outbox.devices[-1]
@@ -90,7 +90,7 @@ def test_an_offer_is_signed_and_says_nothing_else(federation: Federation) -> Non
     assert body["assignment"] == pi.offers()[-1]
 
 
-def test_the_weights_arrive_as_they_are(federation: Federation) -> None:
+def test_model_bytes_are_unchanged(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.started()
     work = pi.take()
@@ -100,7 +100,7 @@ def test_the_weights_arrive_as_they_are(federation: Federation) -> None:
     assert Assignment.objects.get(pk=work["assignment"]).bytes_down == len(content)
 
 
-def test_the_log_tells_the_story(federation: Federation) -> None:
+def test_log_lists_the_events(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.run(federation.launch())
     log = federation.log(job)
@@ -128,7 +128,7 @@ def test_slots_follow_names_and_stay(federation: Federation) -> None:
     assert [row.device.name for row in rows] == ["pi-a", "pi-b", "pi-c"]
 
 
-def test_what_was_measured_is_kept(federation: Federation) -> None:
+def test_metrics_are_stored(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     job = federation.started()
     work = pi.take()

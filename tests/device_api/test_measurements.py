@@ -40,7 +40,7 @@ def test_samples_are_stored_once(pi: Pi) -> None:
     assert rows[1].values == {"mfu": 0.4, "tokens_per_s": 812.0}, "the first one counts"
 
 
-def test_an_empty_batch_is_presence(pi: Pi, federation: Federation) -> None:
+def test_empty_batch_is_presence(pi: Pi, federation: Federation) -> None:
     federation.lose(pi)
     assert pi.device.presence == "offline"
     answer = pi.presence()
@@ -49,14 +49,14 @@ def test_an_empty_batch_is_presence(pi: Pi, federation: Federation) -> None:
     assert answer.json()["cancel"] == []
 
 
-def test_numbering_goes_on_after_a_restart(pi: Pi) -> None:
+def test_sample_numbering_continues_after_restart(pi: Pi) -> None:
     pi.presence(samples=[sample(seq) for seq in range(1, 8)])
     assert pi.hello("another boot").json()["next_sample_seq"] == 8
     pi.presence(samples=[sample(3)])
     assert pi.hello("yet another").json()["next_sample_seq"] == 8, "never counted back"
 
 
-def test_samples_belong_to_ones_own_assignments(federation: Federation) -> None:
+def test_samples_link_only_own_assignments(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     federation.launch()
     mine, others = kitchen.take()["assignment"], porch.take()["assignment"]
@@ -69,7 +69,7 @@ def test_samples_belong_to_ones_own_assignments(federation: Federation) -> None:
     ]
 
 
-def test_activity_is_shown_and_names_the_phase(federation: Federation) -> None:
+def test_activity_shows_the_phase(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
     work = pi.take()
@@ -80,7 +80,7 @@ def test_activity_is_shown_and_names_the_phase(federation: Federation) -> None:
     assert pi.device.presence == "busy"
 
 
-def test_the_assignment_follows_what_its_device_does(federation: Federation) -> None:
+def test_assignment_follows_activity(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
     held = pi.take()["assignment"]
@@ -98,7 +98,7 @@ def test_the_assignment_follows_what_its_device_does(federation: Federation) -> 
 
 
 @pytest.mark.parametrize("whose", ["nobody's", "another device's"])
-def test_work_that_is_not_ones_own_is_stopped(federation: Federation, whose: str) -> None:
+def test_foreign_assignment_is_cancelled(federation: Federation, whose: str) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     federation.launch()
     assignment = str(uuid.uuid4()) if whose == "nobody's" else porch.take()["assignment"]
@@ -108,7 +108,7 @@ def test_work_that_is_not_ones_own_is_stopped(federation: Federation, whose: str
     ]
 
 
-def test_work_that_was_answered_is_not_stopped(federation: Federation) -> None:
+def test_reported_assignment_is_not_cancelled(federation: Federation) -> None:
     """A last batch may still name what has just been reported."""
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
@@ -117,7 +117,7 @@ def test_work_that_was_answered_is_not_stopped(federation: Federation) -> None:
     assert pi.presence(work["assignment"]).json()["cancel"] == []
 
 
-def test_a_device_that_somebody_watches_reports_each_second(federation: Federation) -> None:
+def test_watched_device_reports_each_second(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     job = federation.launch()
     work = pi.take()
@@ -129,7 +129,7 @@ def test_a_device_that_somebody_watches_reports_each_second(federation: Federati
     assert pi.presence().json()["interval_s"] == 1.0
 
 
-def test_a_large_fleet_reports_less_often(pi: Pi, settings: Any) -> None:
+def test_large_fleet_reports_less_often(pi: Pi, settings: Any) -> None:
     from django.core.cache import cache
 
     settings.OFFLINE_AFTER_S = 15.0
@@ -159,7 +159,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_fault_is_named_and_nothing_is_stored(pi: Pi, subtests: Any) -> None:
+def test_fault_in_batch_stores_nothing(pi: Pi, subtests: Any) -> None:
     for body, path in FAULTS:
         with subtests.test(str(body)[:70]):
             answer = pi.post("measurements/", body)
@@ -182,7 +182,7 @@ BODIES = {
 }
 
 
-def test_bodies_that_are_no_batch(pi: Pi, subtests: Any) -> None:
+def test_invalid_batches_are_refused(pi: Pi, subtests: Any) -> None:
     for case, body in BODIES.items():
         with subtests.test(case):
             answer = pi.enrolled.client.post(
@@ -192,7 +192,7 @@ def test_bodies_that_are_no_batch(pi: Pi, subtests: Any) -> None:
             assert answer.status_code == status, answer.content
 
 
-def test_a_flood_is_refused_before_it_is_read(pi: Pi) -> None:
+def test_large_batch_is_refused_unread(pi: Pi) -> None:
     flood = b'{"boot_id": "' + b"x" * (11 * 2**20) + b'"}'
     answer = pi.enrolled.client.post(
         "/api/v1/device/measurements/", flood, content_type="application/json"
@@ -200,16 +200,14 @@ def test_a_flood_is_refused_before_it_is_read(pi: Pi) -> None:
     assert answer.status_code == 413, answer.content
 
 
-def test_the_number_of_queries_does_not_grow_with_the_batch(
-    pi: Pi, django_assert_max_num_queries: Any
-) -> None:
+def test_batch_queries_are_constant(pi: Pi, django_assert_max_num_queries: Any) -> None:
     pi.presence(samples=[sample(1)])
     with django_assert_max_num_queries(12):
         pi.presence(samples=[sample(seq) for seq in range(2, 400)])
     assert Sample.objects.count() == 399
 
 
-def test_hello_tells_what_a_device_holds_now(pi: Pi) -> None:
+def test_hello_updates_datasets(pi: Pi) -> None:
     data = [{"name": "home", "domain": "home", "examples": 7}, {"name": "law", "examples": 9}]
     answer = pi.hello("next", datasets=data, profile={"cores": 8})
     assert answer.status_code == 200

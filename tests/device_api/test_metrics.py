@@ -14,7 +14,7 @@ PARTS = {"compute_j": 80.0, "communication_j": 15.0, "waiting_j": 5.0}
 
 
 @pytest.mark.parametrize("total", ["energy_j", "energy_estimated_j"])
-def test_parts_that_sum_to_their_total_are_taken(total: str) -> None:
+def test_energy_parts_must_sum_to_total(total: str) -> None:
     assert report_faults({total: 100.0, **PARTS}) == []
     assert report_faults({total: 100.9, **PARTS}) == [], "rounded by whoever reports"
     assert report_faults({total: 100.0}) == []
@@ -37,7 +37,7 @@ def test_parts_that_sum_to_their_total_are_taken(total: str) -> None:
         ({"net_up_bytes": True}, "net_up_bytes must be a number"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_report(values: dict[str, Any], told: str) -> None:
+def test_invalid_report_values_are_refused(values: dict[str, Any], told: str) -> None:
     assert any(told in fault for fault in report_faults(values)), report_faults(values)
 
 
@@ -55,10 +55,10 @@ def test_what_cannot_be_is_refused_in_a_report(values: dict[str, Any], told: str
         ("joules", 1.0),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sample(name: str, value: float) -> None:
+def test_invalid_sample_values_are_refused(name: str, value: float) -> None:
     assert len(faults_of({name: value, "loss": 1.0})) == 1
 
 
-def test_usual_samples_are_taken() -> None:
+def test_valid_samples_are_accepted() -> None:
     values = {"watts": 8.7, "energy_j": 8.7, "rtt_s": 1.6, "retransfer_bytes": 0, "net_up_bps": 9e3}
     assert faults_of(values) == []

@@ -45,7 +45,7 @@ def get(pi: Pi, model: Artefact, method: str = "GET", **how: Any) -> asgi.Exchan
     return asgi.call(method, f"{API}/artefacts/{model.sha256}/", headers, **how)
 
 
-def test_the_web_process_sends_pieces(pi: Pi, model: Artefact, content: bytes) -> None:
+def test_web_process_sends_pieces(pi: Pi, model: Artefact, content: bytes) -> None:
     answer = get(pi, model).answer
     assert (answer.status_code, answer.content) == (200, content)
     assert answer["Content-Length"] == str(len(content))
@@ -57,7 +57,7 @@ def test_the_web_process_sends_pieces(pi: Pi, model: Artefact, content: bytes) -
     ) + len(content[5:1005])
 
 
-def test_a_question_for_the_head_sends_no_body(pi: Pi, model: Artefact) -> None:
+def test_head_request_sends_no_body(pi: Pi, model: Artefact) -> None:
     client = pi.enrolled.client
     answer = client.head(f"{API}/artefacts/{model.sha256}/")
     assert answer.status_code == 405, "devices fetch, or know"
@@ -104,7 +104,7 @@ def served(federation: Federation) -> Iterator[str]:
     thread.join(10)
 
 
-def test_under_uvicorn_the_socket_is_used_itself(
+def test_uvicorn_socket_is_used(
     served: str, pi: Pi, model: Artefact, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways, through all that stands before the views."""
@@ -146,7 +146,7 @@ def test_under_uvicorn_the_socket_is_used_itself(
     assert used == [(5, 1005), (0, len(content)), len(update)]
 
 
-def test_a_server_with_pathsend(pi: Pi, model: Artefact, content: bytes) -> None:
+def test_server_with_pathsend(pi: Pi, model: Artefact, content: bytes) -> None:
     sent = get(pi, model, extensions={"http.response.pathsend": {}}).sent
     with local_file(model) as path:
         assert sent[1] == {"type": "http.response.pathsend", "path": str(path)}
@@ -156,7 +156,7 @@ def test_a_server_with_pathsend(pi: Pi, model: Artefact, content: bytes) -> None
     assert exchange.answer.content == content[5:]
 
 
-def test_a_server_with_zerocopysend(
+def test_server_with_zerocopysend(
     pi: Pi, model: Artefact, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
@@ -173,7 +173,7 @@ def test_a_server_with_zerocopysend(
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-def test_a_proxy_sends_the_file(
+def test_proxy_sends_the_file(
     pi: Pi, model: Artefact, content: bytes, settings: Any, viewer_client: APIClient
 ) -> None:
     """The range too is its affair; the web process only says which file."""
@@ -191,7 +191,7 @@ def test_a_proxy_sends_the_file(
     assert "X-Accel-Redirect" not in get(pi, model, headers=stranger).answer
 
 
-def test_a_bucket_sends_the_file(
+def test_bucket_sends_the_file(
     pi: Pi, model: Artefact, settings: Any, viewer_client: APIClient
 ) -> None:
     """By an address that opens this one file for a while, to whoever was let in here."""

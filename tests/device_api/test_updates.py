@@ -95,7 +95,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
 }
 
 
-def test_a_malformed_frame(pi: Pi, subtests: Any) -> None:
+def test_malformed_frame(pi: Pi, subtests: Any) -> None:
     work = pi.take()
     for case, (spoil, text) in MALFORMED.items():
         with subtests.test(case):
@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_a_frame_for_something_else(pi: Pi, subtests: Any) -> None:
+def test_frame_for_something_else(pi: Pi, subtests: Any) -> None:
     work = pi.take()
     for case, (changes, text) in WRONG.items():
         with subtests.test(case):
@@ -139,7 +139,7 @@ def assert_nothing_happened(pi: Pi, work: Work) -> None:
     assert phase_of(work["assignment"]) == "reported"
 
 
-def test_other_bytes_than_announced(pi: Pi) -> None:
+def test_hash_mismatch_is_422(pi: Pi) -> None:
     work = pi.take()
     content = pi.update_for(work)
     other = hashlib.sha256(b"other").hexdigest()
@@ -150,13 +150,13 @@ def test_other_bytes_than_announced(pi: Pi) -> None:
     assert_nothing_happened(pi, work)
 
 
-def test_a_hash_that_is_none(pi: Pi) -> None:
+def test_invalid_hash_is_refused(pi: Pi) -> None:
     work = pi.take()
     for sha256 in ("short", "G" * 64, "A" * 64):
         assert pi.upload(work["assignment"], pi.update_for(work), sha256).status_code == 404
 
 
-def test_too_much(pi: Pi) -> None:
+def test_oversized_update_is_413(pi: Pi) -> None:
     work = pi.take()
     answer = pi.upload(work["assignment"], bytes(work["max_update_bytes"] + 1))
     assert answer.status_code == 413
@@ -164,14 +164,14 @@ def test_too_much(pi: Pi) -> None:
     assert_nothing_happened(pi, work)
 
 
-def test_metadata_may_take_some_room(pi: Pi) -> None:
+def test_metadata_allowance(pi: Pi) -> None:
     work = pi.take()
     content = pi.update_for(work, meta={"note": "x" * 60_000})
     assert len(content) > work["global"]["size_bytes"] + 50_000
     assert pi.upload(work["assignment"], content).status_code == 204
 
 
-def test_the_same_upload_twice_is_stored_once(pi: Pi) -> None:
+def test_same_upload_twice_is_stored_once(pi: Pi) -> None:
     work = pi.take()
     content = pi.update_for(work)
     answers = [pi.upload(work["assignment"], content) for _ in range(2)]
@@ -181,7 +181,7 @@ def test_the_same_upload_twice_is_stored_once(pi: Pi) -> None:
     assert Artefact.objects.get(kind="update").sha256 == hashlib.sha256(content).hexdigest()
 
 
-def test_an_upload_after_the_report_changes_nothing(pi: Pi) -> None:
+def test_upload_after_the_report_changes_nothing(pi: Pi) -> None:
     work = pi.take()
     content = pi.update_for(work)
     pi.upload(work["assignment"], content)
@@ -192,9 +192,7 @@ def test_an_upload_after_the_report_changes_nothing(pi: Pi) -> None:
     assert row.update_artefact_id == hashlib.sha256(content).hexdigest()
 
 
-def test_an_upload_that_was_on_its_way_when_the_report_came(
-    pi: Pi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upload_during_report_is_refused(pi: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report wins: what was reported is what is folded."""
     from webapp.api.device import updates as calls
 
@@ -216,7 +214,7 @@ def test_an_upload_that_was_on_its_way_when_the_report_came(
 
 
 @pytest.mark.parametrize("where", ["storage", "receiving"])
-def test_a_full_disk_is_said_and_nothing_is_lost(
+def test_full_disk_is_507_and_keeps_update(
     federation: Federation, small_disk: SmallDisk, settings: Any, where: str
 ) -> None:
     """507 asks the device to come again; it keeps its update and succeeds once there is space."""
@@ -240,7 +238,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     assert job.rounds.get(number=1).fold["slots"] == [0, 1]
 
 
-def test_a_storage_without_space(federation: Federation, settings: Any) -> None:
+def test_storage_without_space(federation: Federation, settings: Any) -> None:
     """As above where no disk may be mounted."""
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
@@ -265,7 +263,7 @@ def _with_infinity(tensors: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mend", [_with_nan, _with_infinity])
-def test_numbers_that_are_not_finite_are_left_out(federation: Federation, mend: Any) -> None:
+def test_nonfinite_update_is_excluded(federation: Federation, mend: Any) -> None:
     kitchen, _porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     work = kitchen.take()
@@ -282,7 +280,7 @@ def test_numbers_that_are_not_finite_are_left_out(federation: Federation, mend: 
     assert job.rounds.get(number=1).fold["slots"] == [1]
 
 
-def test_a_round_of_nothing_but_nan_fails_with_its_reason(federation: Federation) -> None:
+def test_round_of_nan_updates_fails(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     before = federation.round(job).base_artefact_id
@@ -299,7 +297,7 @@ def test_a_round_of_nothing_but_nan_fails_with_its_reason(federation: Federation
     assert job.global_artefact_id == before, "the model before it is kept"
 
 
-def test_fewer_sound_updates_than_the_quorum_are_not_folded(federation: Federation) -> None:
+def test_too_few_valid_updates_are_not_folded(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started(participation={"quorum": 1.0})
     work = kitchen.take()

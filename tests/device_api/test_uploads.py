@@ -62,7 +62,7 @@ def assert_stored(work: Work, content: bytes) -> None:
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_one_request_suffices(pi: Pi, work: Work, content: bytes) -> None:
+def test_upload_in_one_request(pi: Pi, work: Work, content: bytes) -> None:
     answer = pi.upload(work["assignment"], content)
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer["Upload-Offset"] == str(len(content))
@@ -71,7 +71,7 @@ def test_one_request_suffices(pi: Pi, work: Work, content: bytes) -> None:
     assert Assignment.objects.get(pk=work["assignment"]).bytes_up == len(content)
 
 
-def test_in_fifty_pieces(pi: Pi, work: Work, content: bytes) -> None:
+def test_upload_in_fifty_pieces(pi: Pi, work: Work, content: bytes) -> None:
     ends = [len(content) * number // 50 for number in range(51)]
     for start, stop in pairwise(ends):
         answer = send(pi, work, content, start, stop)
@@ -79,7 +79,7 @@ def test_in_fifty_pieces(pi: Pi, work: Work, content: bytes) -> None:
     assert_stored(work, content)
 
 
-def test_a_broken_connection_goes_on_where_it_stopped(pi: Pi, work: Work, content: bytes) -> None:
+def test_interrupted_upload_resumes(pi: Pi, work: Work, content: bytes) -> None:
     assert offset(pi, work, content) == 0
     headers = {
         "Content-Type": "application/offset+octet-stream",
@@ -96,7 +96,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(pi: Pi, work: Work, conten
     assert Assignment.objects.get(pk=work["assignment"]).bytes_up == len(content)
 
 
-def test_a_wrong_offset_is_told_the_right_one(pi: Pi, work: Work, content: bytes) -> None:
+def test_wrong_offset_answers_the_right_one(pi: Pi, work: Work, content: bytes) -> None:
     send(pi, work, content, 0, 1000)
     for start in (0, 999, 1001):
         answer = send(pi, work, content, start, 1500)
@@ -108,7 +108,7 @@ def test_a_wrong_offset_is_told_the_right_one(pi: Pi, work: Work, content: bytes
     assert pi.upload(work["assignment"], content, offset=1000).status_code == 204
 
 
-def test_what_was_sent_before_is_not_sent_again(
+def test_known_update_is_not_sent_again(
     federation: Federation, pi: Pi, work: Work, content: bytes
 ) -> None:
     """Not even in the next attempt of the assignment; another device sends it itself."""
@@ -129,7 +129,7 @@ def test_what_was_sent_before_is_not_sent_again(
     assert offset(porch, porch.take(), content) == 0
 
 
-def test_what_was_removed_meanwhile_is_sent_again(pi: Pi, work: Work, content: bytes) -> None:
+def test_removed_update_is_sent_again(pi: Pi, work: Work, content: bytes) -> None:
     pi.upload(work["assignment"], content)
     row = Assignment.objects.get(pk=work["assignment"])
     storage().delete(Artefact.path_of(digest_of(content)))
@@ -148,7 +148,7 @@ def test_what_was_removed_meanwhile_is_sent_again(pi: Pi, work: Work, content: b
     assert storage().exists(Artefact.path_of(digest_of(content)))
 
 
-def test_an_update_of_another_round_is_not_taken_for_this_one(pi: Pi, work: Work) -> None:
+def test_update_of_another_round_is_refused(pi: Pi, work: Work) -> None:
     content = pi.update_for(work)
     pi.upload(work["assignment"], content)
     row = Assignment.objects.get(pk=work["assignment"])
@@ -164,7 +164,7 @@ def test_an_update_of_another_round_is_not_taken_for_this_one(pi: Pi, work: Work
     assert "round is '1', not '2'" in answer.json()["detail"]
 
 
-def test_all_bytes_came_and_the_server_died(pi: Pi, work: Work, content: bytes) -> None:
+def test_complete_upload_survives_server_death(pi: Pi, work: Work, content: bytes) -> None:
     """An empty piece has it finish."""
     part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     part.append(content)
@@ -184,7 +184,7 @@ NONSENSE: dict[str, tuple[dict[str, str], int, str]] = {
 }
 
 
-def test_nonsense(pi: Pi, work: Work, content: bytes, subtests: Any) -> None:
+def test_invalid_headers_are_refused(pi: Pi, work: Work, content: bytes, subtests: Any) -> None:
     for case, (headers, status, text) in NONSENSE.items():
         with subtests.test(case):
             answer = send(pi, work, content, 0, 1000, **headers)
@@ -194,7 +194,7 @@ def test_nonsense(pi: Pi, work: Work, content: bytes, subtests: Any) -> None:
     assert phase_of(work["assignment"]) == "accepted"
 
 
-def test_more_bytes_than_announced(pi: Pi, work: Work, content: bytes) -> None:
+def test_extra_bytes_are_413(pi: Pi, work: Work, content: bytes) -> None:
     """A body without Content-Length that does not end is cut off, and thrown away."""
     headers = {
         "Content-Type": "application/offset+octet-stream",
@@ -212,7 +212,7 @@ def test_other_methods(pi: Pi, work: Work, content: bytes) -> None:
         assert (answer.status_code, answer["Allow"]) == (405, "HEAD, PATCH")
 
 
-def test_without_a_token_not_even_a_byte_is_taken(pi: Pi, work: Work, content: bytes) -> None:
+def test_missing_token_is_refused_unread(pi: Pi, work: Work, content: bytes) -> None:
     for token in ("", "Device", "Device nonsense", "Token nonsense"):
         answer = send(pi, work, content, 0, 1000, Authorization=token)
         assert answer.status_code == 401
@@ -231,7 +231,7 @@ def test_plain_http_where_the_site_has_tls(
     assert pi.upload(work["assignment"], content, headers=forwarded).status_code == 204
 
 
-def test_a_device_that_runs_wild(
+def test_device_throttle_is_429(
     pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from webapp.api.device.device_tokens import DeviceThrottle
@@ -243,7 +243,7 @@ def test_a_device_that_runs_wild(
 
 
 @pytest.mark.postgresql
-def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
+def test_concurrent_upload_is_423(pi: Pi, work: Work, content: bytes) -> None:
     part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
     answer = pi.upload(work["assignment"], content)
     assert answer.status_code == 423
@@ -253,7 +253,7 @@ def test_twice_at_once(pi: Pi, work: Work, content: bytes) -> None:
 
 
 @pytest.mark.postgresql
-def test_many_at_once_are_stored_once(pi: Pi, work: Work, content: bytes) -> None:
+def test_concurrent_uploads_are_stored_once(pi: Pi, work: Work, content: bytes) -> None:
     statuses: list[int] = []
     threads = [
         threading.Thread(
@@ -270,7 +270,7 @@ def test_many_at_once_are_stored_once(pi: Pi, work: Work, content: bytes) -> Non
     assert Artefact.objects.filter(kind="update").count() == 1
 
 
-def test_too_slow(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
+def test_slow_upload_is_408(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
     """What came is kept, and the rest of it is taken from there."""
     settings.UPLOAD_WINDOW_S = 0.2
     headers = {
@@ -288,7 +288,7 @@ def test_too_slow(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
     assert_stored(work, content)
 
 
-def test_how_slow_is_too_slow() -> None:
+def test_minimum_throughput() -> None:
     pace = UploadPace(window_s=10.0, least_bps=100.0)
     assert all(pace.add(1.0, 0) for _ in range(9))
     assert pace.patience_s == 1.0
@@ -298,7 +298,7 @@ def test_how_slow_is_too_slow() -> None:
     assert not UploadPace(10.0, 0.0).add(10.0, 0), "nothing at all is too slow for any limit"
 
 
-def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
+def test_upload_renews_lease_and_stops_at_its_end(
     pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from webapp.api.device import updates
@@ -325,7 +325,7 @@ def test_the_lease_is_renewed_while_bytes_arrive_and_its_end_stops_them(
 
 
 @pytest.mark.postgresql
-def test_what_nobody_will_finish_goes(pi: Pi, work: Work, content: bytes) -> None:
+def test_abandoned_uploads_are_removed(pi: Pi, work: Work, content: bytes) -> None:
     send(pi, work, content, 0, 1000)
     assert remove_leftovers() == 0, "the assignment is at work"
     Assignment.objects.filter(pk=work["assignment"]).update(phase="expired")
@@ -333,7 +333,7 @@ def test_what_nobody_will_finish_goes(pi: Pi, work: Work, content: bytes) -> Non
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_another_update_of_the_same_assignment_replaces_the_first(pi: Pi, work: Work) -> None:
+def test_new_update_replaces_partial_one(pi: Pi, work: Work) -> None:
     first, second = pi.update_for(work, number=1.0), pi.update_for(work, number=2.0)
     send(pi, work, first, 0, 1000)
     assert pi.upload(work["assignment"], second).status_code == 204

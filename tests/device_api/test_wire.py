@@ -50,7 +50,7 @@ def evaluate(federation: Federation, pi: Pi) -> None:
     federation.work_off()
 
 
-def test_the_specification_names_the_codec(federation: Federation, disk: Path) -> None:
+def test_specification_names_the_codec(federation: Federation, disk: Path) -> None:
     (pi,) = federation.devices("pi")
     job = federation.started(wire={"uplink": "int4", "top_k": 0.2, "compress": True})
     values = pi.take()
@@ -68,7 +68,7 @@ def test_the_specification_names_the_codec(federation: Federation, disk: Path) -
     assert job.phase == "completed", job.reason
 
 
-def test_an_evaluation_has_no_codec(federation: Federation) -> None:
+def test_evaluation_has_no_codec(federation: Federation) -> None:
     (pi,) = federation.devices("pi")
     federation.launch(wire={"uplink": "int8"})
     values = pi.take()
@@ -83,7 +83,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("offer", "reason"), WRONG)
-def test_another_codec_than_agreed_is_refused(
+def test_wrong_codec_is_refused(
     federation: Federation, disk: Path, offer: dict[str, Any], reason: str
 ) -> None:
     (pi,) = federation.devices("pi")
@@ -96,7 +96,7 @@ def test_another_codec_than_agreed_is_refused(
     assert phase_of(values["assignment"]) == "reported"
 
 
-def test_a_header_that_does_not_fit_is_refused(federation: Federation, disk: Path) -> None:
+def test_invalid_update_header_is_refused(federation: Federation, disk: Path) -> None:
     (pi,) = federation.devices("pi")
     federation.started(wire={"uplink": "int8"})
     values = pi.take()
@@ -114,7 +114,7 @@ def spoil(content: bytes) -> bytes:
     return content[:start] + b"\xff" * 8 + content[start + 8 :]
 
 
-def test_error_feedback_goes_on_from_what_was_taken(federation: Federation, disk: Path) -> None:
+def test_error_feedback_follows_accepted_update(federation: Federation, disk: Path) -> None:
     """Round 2's update is refused by the fold: round 3 is told of round 1's again."""
     pi, steady = federation.devices("pi", "steady")
     job = federation.started(wire={"uplink": "int8"}, rounds=4)
@@ -137,7 +137,7 @@ def test_error_feedback_goes_on_from_what_was_taken(federation: Federation, disk
     assert told == [None, first, first, {**first, "round": 3, "update": sent[2]}]
 
 
-def test_without_feedback_nothing_is_remembered(federation: Federation, disk: Path) -> None:
+def test_disabled_feedback_stores_nothing(federation: Federation, disk: Path) -> None:
     (pi,) = federation.devices("pi")
     federation.started(wire={"uplink": "int4", "error_feedback": False}, rounds=2)
     for _ in (1, 2):
@@ -176,7 +176,7 @@ def measured(job: Job, upload_s: float) -> None:
 
 
 @pytest.mark.parametrize(("upload_s", "chain"), [(1.5, "fp32"), (3.0, "bf16"), (500.0, "int4")])
-def test_auto_follows_the_devices_former_transfers(
+def test_auto_codec_follows_past_transfers(
     federation: Federation, upload_s: float, chain: str
 ) -> None:
     """Of any job; and another attempt at the same round keeps to what was said first."""
@@ -197,7 +197,7 @@ def test_auto_follows_the_devices_former_transfers(
     assert again["attempt"] == 2 and again["wire"]["chain"] == chain
 
 
-def test_a_deterministic_job_does_not_ask_the_link(federation: Federation) -> None:
+def test_deterministic_job_ignores_link_speed(federation: Federation) -> None:
     """What was measured of a link would decide its bits."""
     (pi,) = federation.devices("pi")
     first = federation.started()
@@ -208,7 +208,7 @@ def test_a_deterministic_job_does_not_ask_the_link(federation: Federation) -> No
     assert pi.take()["wire"]["chain"] == "fp32"
 
 
-def test_models_travel_as_steps(federation: Federation, disk: Path) -> None:
+def test_models_are_sent_as_steps(federation: Federation, disk: Path) -> None:
     """Who holds the model before rebuilds the next from the step, bit for bit."""
     from fedcore.wire.downlink import rebuild
 
@@ -247,7 +247,7 @@ def artefact(sha256: str) -> bytes:
         return source.read()
 
 
-def test_whole_models_travel_by_default(federation: Federation) -> None:
+def test_complete_models_are_sent_by_default(federation: Federation) -> None:
     federation.devices("pi")
     job = federation.run(federation.started())
     row = Round.objects.get(job=job, number=1)

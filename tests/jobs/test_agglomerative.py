@@ -34,7 +34,7 @@ from webapp.jobs.models import Artefact, ArtefactKind, Assignment
 from workers.agent.assignment import private_folders
 
 
-def test_a_launched_tree_makes_the_simulations_bits(
+def test_agglomerative_job_equals_simulation(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     job = federation.run(federation.launch(**told(larger)))
@@ -60,7 +60,7 @@ def read_stored(sha256: str) -> dict[str, Any]:
         return load(source.read())
 
 
-def test_the_parents_model_is_taken_home_once_it_is_there(
+def test_parent_model_download_needs_last_round(
     federation: Federation, nodes: dict[str, Node], larger: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForSeq2SeqLM
@@ -92,7 +92,7 @@ def test_the_parents_model_is_taken_home_once_it_is_there(
     assert torch.equal(model.state_dict()["shared.weight"], trained["shared.weight"])
 
 
-def test_a_leafs_model_is_taken_out_of_its_private_folder(
+def test_leaf_model_is_read_from_private_folder(
     federation: Federation, nodes: dict[str, Node], larger: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForSeq2SeqLM
@@ -116,7 +116,7 @@ def test_a_leafs_model_is_taken_out_of_its_private_folder(
         export(tmp_path, tmp_path / "other")
 
 
-def test_a_parent_that_is_away_is_waited_for(
+def test_offline_parent_delays_the_round(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     job = federation.started(**told(larger))
@@ -132,7 +132,7 @@ def test_a_parent_that_is_away_is_waited_for(
     same_bits(federation, nodes, job)
 
 
-def test_a_parent_that_stays_away_ends_the_job_and_a_retry_gives_the_same_bits(
+def test_lost_parent_fails_job_and_retry_gives_same_bits(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     job = federation.started(**told(larger))
@@ -156,7 +156,7 @@ def test_a_parent_that_stays_away_ends_the_job_and_a_retry_gives_the_same_bits(
     same_bits(federation, nodes, job)
 
 
-def test_one_child_is_enough(
+def test_tree_with_one_child_runs(
     federation: Federation, node: Callable[..., Node], larger: Path
 ) -> None:
     nodes = {"pi-a": node("pi-a"), HUB: node(HUB, "aggregator")}
@@ -167,7 +167,7 @@ def test_one_child_is_enough(
     )
 
 
-def test_devices_below_no_parent_are_no_part_of_it(
+def test_devices_outside_the_tree_do_not_participate(
     federation: Federation, nodes: dict[str, Node], node: Callable[..., Node], larger: Path
 ) -> None:
     """Where the job names no devices, the tree does."""

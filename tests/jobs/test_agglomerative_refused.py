@@ -66,7 +66,7 @@ WRONG = (
 )
 
 
-def test_what_a_leaf_sends_is_checked_by_its_header(
+def test_leaf_frame_header_is_checked(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     federation.started(**told(larger))
@@ -86,7 +86,7 @@ def test_what_a_leaf_sends_is_checked_by_its_header(
     assert leaf.told(work, outcome, content).status_code == 200
 
 
-def test_a_parents_word_must_be_one(
+def test_parent_must_report_as_one_device(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     """Its numbers are looked at before any child hears them."""
@@ -108,7 +108,7 @@ def test_a_parents_word_must_be_one(
     ("tensors", "message"),
     [(renamed, "not the parent model's"), (unsound, "not finite")],
 )
-def test_the_parents_model_must_be_its_model(
+def test_parent_must_send_its_own_model(
     federation: Federation, nodes: dict[str, Node], larger: Path, tensors: Any, message: str
 ) -> None:
     job = federation.started(**told(larger, evaluation={"every": 0, "initial": False}))
@@ -151,7 +151,7 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
 
 
 @pytest.mark.parametrize(("changes", "path", "message"), REFUSED, ids=[row[2] for row in REFUSED])
-def test_what_cannot_be_launched_is_refused_with_the_way_out(
+def test_invalid_tree_is_refused_with_advice(
     federation: Federation,
     nodes: dict[str, Node],
     larger: Path,
@@ -166,7 +166,7 @@ def test_what_cannot_be_launched_is_refused_with_the_way_out(
     assert not Job.objects.exists()
 
 
-def test_auto_needs_one_parent_that_holds_no_data_itself(
+def test_auto_tree_needs_one_parent_without_data(
     federation: Federation, nodes: dict[str, Node], node: Callable[..., Node], larger: Path
 ) -> None:
     auto = told(larger, tree={"parents": ["auto"]})
@@ -175,7 +175,7 @@ def test_auto_needs_one_parent_that_holds_no_data_itself(
         services.create_job(federation.spec(**auto), None)
 
 
-def test_a_parent_that_left_before_the_first_round_ends_the_job(
+def test_parent_lost_before_round_one_fails_job(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     from webapp.jobs.lifecycle.enrolment import revoke
@@ -187,7 +187,7 @@ def test_a_parent_that_left_before_the_first_round_ends_the_job(
     assert job.phase == "failed" and "pi-a has no parent; name one" in job.reason
 
 
-def test_models_of_another_vocabulary_fail_the_job_before_it_begins(
+def test_other_vocabulary_fails_job_before_start(
     federation: Federation, nodes: dict[str, Node], tmp_path: Path
 ) -> None:
     other = make_model(tmp_path / "other", vocab_size=70)

@@ -37,7 +37,7 @@ def collected(federation: Federation, **changes: Any) -> tuple[Job, Round]:
     return job, current
 
 
-def test_the_mean_is_weighted_by_examples(federation: Federation) -> None:
+def test_mean_is_weighted_by_examples(federation: Federation) -> None:
     federation.device("pi-a", number=1.0, examples=10)
     federation.device("pi-b", number=4.0, examples=30)
     _job, current = collected(federation)
@@ -52,7 +52,7 @@ def test_the_mean_is_weighted_by_examples(federation: Federation) -> None:
     assert current.fold["seconds"] >= 0
 
 
-def test_twice_is_once(federation: Federation) -> None:
+def test_aggregation_is_idempotent(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current = collected(federation)
     fold_round(current.pk)
@@ -66,7 +66,7 @@ def test_twice_is_once(federation: Federation) -> None:
     assert federation.log(job).count("round 1: folded 2 updates") == 1
 
 
-def test_killed_between_the_store_and_the_row(
+def test_kill_between_storing_and_row_is_recovered(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next worker finds the same bytes and goes on."""
@@ -94,7 +94,7 @@ def test_killed_between_the_store_and_the_row(
     assert federation.run(job).phase == "completed"
 
 
-def test_the_outcome_and_the_model_of_the_job_appear_together(
+def test_result_and_job_model_are_stored_together(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A death while the job is told leaves all of it to be done again, never half of it."""
@@ -119,7 +119,7 @@ def test_the_outcome_and_the_model_of_the_job_appear_together(
     assert job.global_artefact_id == current.global_artefact_id != current.base_artefact_id
 
 
-def test_a_fold_for_a_job_that_was_cancelled_meanwhile(federation: Federation) -> None:
+def test_fold_of_cancelled_job_is_dropped(federation: Federation) -> None:
     federation.devices("pi-a")
     job, current = collected(federation)
     services.move(job.pk, "cancel", None)
@@ -132,7 +132,7 @@ def test_a_fold_for_a_job_that_was_cancelled_meanwhile(federation: Federation) -
     assert (current.phase, current.reason) == ("failed", "the job was cancelled")
 
 
-def test_a_fold_for_a_job_that_was_paused_meanwhile_is_kept(federation: Federation) -> None:
+def test_fold_of_paused_job_is_stored(federation: Federation) -> None:
     federation.devices("pi-a")
     job, current = collected(federation, rounds=2)
     services.move(job.pk, "pause", None)
@@ -170,7 +170,7 @@ def test_fedadam_keeps_its_moments_through_a_pause(federation: Federation) -> No
     assert set(weights(str(states[-1]))), "moments of every tensor"
 
 
-def test_an_update_that_is_gone_does_not_end_the_worker(
+def test_missing_update_does_not_stop_worker(
     federation: Federation, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A storage that lost a file costs that update; the others are folded."""
@@ -188,7 +188,7 @@ def test_an_update_that_is_gone_does_not_end_the_worker(
     assert federation.run(job).phase == "completed"
 
 
-def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
+def test_failed_fold_fails_job_with_reason(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation.devices("pi-a")
@@ -206,9 +206,7 @@ def test_a_fold_that_cannot_be_done_fails_the_job_with_its_reason(
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_a_fold_on_a_full_disk_is_done_once_there_is_space(
-    federation: Federation, small_disk: SmallDisk
-) -> None:
+def test_fold_on_full_disk_is_retried(federation: Federation, small_disk: SmallDisk) -> None:
     federation.devices("pi-a", "pi-b")
     job, current = collected(federation)
     small_disk.fill()
@@ -223,7 +221,7 @@ def test_a_fold_on_a_full_disk_is_done_once_there_is_space(
     assert federation.run(job).phase == "completed"
 
 
-def test_a_first_model_on_a_full_disk_is_written_once_there_is_space(
+def test_initial_model_on_full_disk_is_retried(
     federation: Federation, small_disk: SmallDisk
 ) -> None:
     federation.devices("pi-a")
@@ -239,7 +237,7 @@ def test_a_first_model_on_a_full_disk_is_written_once_there_is_space(
     assert federation.run(job).phase == "completed"
 
 
-def test_the_first_model_is_written_once(federation: Federation) -> None:
+def test_initial_model_is_written_once(federation: Federation) -> None:
     federation.devices("pi-a")
     job = federation.launch()
     job.refresh_from_db()
@@ -265,7 +263,7 @@ def test_full_fine_tuning_folds_every_weight(federation: Federation) -> None:
         torch.testing.assert_close(after[name], before[name] + 1.5)
 
 
-def test_the_merged_model_is_made_on_request(federation: Federation) -> None:
+def test_merged_model_is_made_on_request(federation: Federation) -> None:
     import zipfile
 
     from webapp.jobs.artefacts.store import open_artefact

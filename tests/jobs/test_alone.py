@@ -54,7 +54,7 @@ def states(job: Job) -> dict[str, str]:
     }
 
 
-def test_each_device_gets_a_job_with_its_own_place(done: Job, operator: User) -> None:
+def test_each_device_gets_a_baseline_with_its_slot(done: Job, operator: User) -> None:
     baseline_comparison.start_baseline(done.pk, operator)
     made = children(done)
     assert [child.name for child in made] == [f"a job: {name} alone" for name in NAMES]
@@ -70,9 +70,7 @@ def test_each_device_gets_a_job_with_its_own_place(done: Job, operator: User) ->
     assert "training alone" in Event.objects.filter(job=done).order_by("-seq")[0].text
 
 
-def test_they_run_as_any_job_and_their_figures_are_compared(
-    federation: Federation, done: Job
-) -> None:
+def test_baselines_run_and_are_compared(federation: Federation, done: Job) -> None:
     assert states(done) == dict.fromkeys(NAMES, "not asked")
     assert baseline_comparison.comparison_json(done)["cost_s"] == pytest.approx(2.0)
     baseline_comparison.start_baseline(done.pk, None)
@@ -91,9 +89,7 @@ def test_they_run_as_any_job_and_their_figures_are_compared(
     assert found["summary"]["shared"]["gained"] == 0
 
 
-def test_gains_are_of_the_last_round_on_the_same_examples(
-    federation: Federation, done: Job
-) -> None:
+def test_gains_compare_last_round_on_same_examples(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
     attic, barn, pi = children(done)
@@ -125,7 +121,7 @@ def measured(job: Job, device: str, scores: dict[str, float], examples: int = 6)
 
 
 @pytest.mark.postgresql
-def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
+def test_baseline_request_is_idempotent(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     before = [child.pk for child in children(done)]
     baseline_comparison.start_baseline(done.pk, None)
@@ -136,7 +132,7 @@ def test_asking_twice_is_asking_once(federation: Federation, done: Job) -> None:
     assert starts == 1
 
 
-def test_one_that_failed_is_retried_and_a_cancelled_one_is_launched_anew(
+def test_failed_baseline_is_retried_cancelled_one_relaunched(
     federation: Federation, done: Job, operator: User
 ) -> None:
     baseline_comparison.start_baseline(done.pk, operator)
@@ -156,7 +152,7 @@ def test_one_that_failed_is_retried_and_a_cancelled_one_is_launched_anew(
     assert states(done) == dict.fromkeys(NAMES, "completed")
 
 
-def test_devices_that_left_are_told_and_the_others_train(done: Job) -> None:
+def test_unavailable_devices_are_listed_others_train(done: Job) -> None:
     gone, moved, _ = Device.objects.order_by("name")
     Device.objects.filter(pk=gone.pk).update(revoked_at=done.created_at)
     Dataset.objects.filter(device=moved).update(name="clinic")
@@ -167,14 +163,14 @@ def test_devices_that_left_are_told_and_the_others_train(done: Job) -> None:
     assert rows["pi"]["state"] == "queued" and len(children(done)) == 1
 
 
-def test_it_is_refused_where_nobody_is_left(done: Job) -> None:
+def test_baseline_is_refused_without_devices(done: Job) -> None:
     Device.objects.update(revoked_at=done.created_at)
     with pytest.raises(services.MoveRefused, match="attic is revoked; barn is revoked; pi is"):
         baseline_comparison.start_baseline(done.pk, None)
     assert not baseline_comparison.comparison_json(done)["can_ask"]
 
 
-def test_jobs_that_cannot_be_compared_say_why(federation: Federation, done: Job) -> None:
+def test_incomparable_jobs_give_a_reason(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     child = children(done)[0]
     with pytest.raises(services.MoveRefused, match="this is itself a local-only baseline"):
@@ -195,9 +191,7 @@ def test_jobs_that_cannot_be_compared_say_why(federation: Federation, done: Job)
     assert not children(other)
 
 
-def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
-    federation: Federation, done: Job
-) -> None:
+def test_device_missing_in_last_round_has_no_gain(federation: Federation, done: Job) -> None:
     done.rounds.get(number=1).assignments.filter(task="evaluate", device__name="pi").delete()
     baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
@@ -208,7 +202,7 @@ def test_a_device_that_was_not_there_in_the_last_round_has_no_gain(
 
 
 @pytest.mark.postgresql
-def test_what_is_compared_is_deleted_with_the_job(
+def test_baselines_are_deleted_with_their_job(
     federation: Federation, done: Job, admin: User
 ) -> None:
     baseline_comparison.start_baseline(done.pk, None)
@@ -223,7 +217,7 @@ def test_what_is_compared_is_deleted_with_the_job(
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
-def test_two_people_who_ask_at_once_launch_one_job_a_device(
+def test_concurrent_requests_start_one_baseline_per_device(
     federation: Federation, done: Job
 ) -> None:
     start = threading.Barrier(4)

@@ -40,7 +40,7 @@ def version(job: Job, number: int) -> Round:
 
 
 @pytest.mark.postgresql
-def test_a_job_runs_to_its_end(federation: Federation) -> None:
+def test_asynchronous_job_completes(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     job = federation.run(federation.launch(rounds=4, participation=BUFFERED))
     assert (job.phase, job.reason) == ("completed", "")
@@ -53,7 +53,7 @@ def test_a_job_runs_to_its_end(federation: Federation) -> None:
     assert not left.exists()
 
 
-def test_nobody_waits_for_a_slow_device(federation: Federation) -> None:
+def test_slow_device_delays_nobody(federation: Federation) -> None:
     kitchen, porch, slow = federation.devices("pi-a", "pi-b", "pi-slow")
     job = started(federation, rounds=9, evaluation={"every": 0})
     held = slow.take()
@@ -72,7 +72,7 @@ def test_nobody_waits_for_a_slow_device(federation: Federation) -> None:
     assert (row.phase, row.buffered_in, row.round.number) == ("folded", 3, 1)
 
 
-def test_a_device_that_reports_before_the_next_version_trains_again(
+def test_early_device_trains_again_on_same_version(
     federation: Federation,
 ) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
@@ -89,7 +89,7 @@ def test_a_device_that_reports_before_the_next_version_trains_again(
     del porch
 
 
-def test_the_arithmetic_of_a_stale_update(federation: Federation) -> None:
+def test_stale_update_is_weighted(federation: Federation) -> None:
     """Deltas 1 and 2 of 40 examples each; the second is one version old and counts half."""
     from tests.federation import weights
 
@@ -110,7 +110,7 @@ def test_the_arithmetic_of_a_stale_update(federation: Federation) -> None:
     assert (update["staleness"], update["discount"]) == (1, 0.5)
 
 
-def test_an_update_that_is_too_old_is_discarded(federation: Federation) -> None:
+def test_too_old_update_is_discarded(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     rule = {"buffer_size": 1, "max_staleness": 1}
     job = started(federation, part=rule, rounds=9, evaluation={"every": 0})
@@ -123,7 +123,7 @@ def test_an_update_that_is_too_old_is_discarded(federation: Federation) -> None:
     assert porch.take()["round"] == federation.round(job).number, "it gets new work"
 
 
-def test_evaluations_come_when_a_device_is_free(federation: Federation) -> None:
+def test_evaluations_wait_for_free_devices(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9)
     held = porch.take()
@@ -140,7 +140,7 @@ def test_evaluations_come_when_a_device_is_free(federation: Federation) -> None:
     assert offered["global"]["sha256"] == version(job, 2).global_artefact_id
 
 
-def test_the_buffer_survives_a_pause(federation: Federation) -> None:
+def test_buffer_survives_a_pause(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
     job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
     held = attic.take()
@@ -158,7 +158,7 @@ def test_the_buffer_survives_a_pause(federation: Federation) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_lost_message_or_a_second_one_changes_nothing(federation: Federation) -> None:
+def test_lost_or_repeated_message_changes_nothing(federation: Federation) -> None:
     from workers.aggregate import tasks as aggregate
 
     kitchen, porch = federation.devices("pi-a", "pi-b")
@@ -175,7 +175,7 @@ def test_a_lost_message_or_a_second_one_changes_nothing(federation: Federation) 
     assert federation.run(job).phase == "completed"
 
 
-def test_a_silent_device_is_asked_again_on_the_newest_version(federation: Federation) -> None:
+def test_silent_device_gets_newest_version(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
     held = porch.take()
@@ -187,7 +187,7 @@ def test_a_silent_device_is_asked_again_on_the_newest_version(federation: Federa
     del job
 
 
-def test_an_unsound_update_is_refused_and_the_buffer_filled_again(federation: Federation) -> None:
+def test_invalid_update_is_refused_and_replaced(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=2, evaluation={"every": 0})
     bad = kitchen.take()
@@ -202,7 +202,7 @@ def test_an_unsound_update_is_refused_and_the_buffer_filled_again(federation: Fe
     assert version(job, 1).phase == "closed"
 
 
-def test_at_the_deadline_the_buffer_is_folded_as_full_as_it_is(federation: Federation) -> None:
+def test_deadline_folds_a_partial_buffer(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
     job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
     work(federation, kitchen)
@@ -213,7 +213,7 @@ def test_at_the_deadline_the_buffer_is_folded_as_full_as_it_is(federation: Feder
     del porch, attic
 
 
-def test_the_page_says_how_full_the_buffer_is(federation: Federation) -> None:
+def test_page_shows_buffer_fill(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
     job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
     held = attic.take()
@@ -231,7 +231,7 @@ def test_the_page_says_how_full_the_buffer_is(federation: Federation) -> None:
     assert [item["slot"] for item in first["updates"]] == [0, 1, 2]
 
 
-def test_what_devices_still_work_on_is_not_collected(federation: Federation) -> None:
+def test_artefacts_in_use_are_not_collected(federation: Federation) -> None:
     """A closed version is held by who trains from it, and by who evaluates it."""
     from django.utils import timezone
 
@@ -257,7 +257,7 @@ def test_what_devices_still_work_on_is_not_collected(federation: Federation) -> 
     assert not is_open(1)
 
 
-def test_a_cancellation_between_two_versions_stops_everybody(federation: Federation) -> None:
+def test_cancel_between_versions_stops_all(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
     held = porch.take()
@@ -271,7 +271,7 @@ def test_a_cancellation_between_two_versions_stops_everybody(federation: Federat
     assert porch.cancels() == {held["assignment"]: "the job was cancelled"}
 
 
-def test_the_page_shows_work_on_an_older_model(federation: Federation) -> None:
+def test_page_shows_work_on_older_model(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
     porch.take()

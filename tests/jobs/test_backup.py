@@ -27,9 +27,7 @@ def _backup(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "manifest.json").read_text()))
 
 
-def test_a_backup_holds_every_artefact_its_database_names(
-    federation: Federation, tmp_path: Path
-) -> None:
+def test_backup_contains_all_referenced_artefacts(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     federation.started()
     folder = tmp_path / "backup"
@@ -45,14 +43,12 @@ def test_a_backup_holds_every_artefact_its_database_names(
     assert "EDGEWISE_SECRET_KEY" in told["kept_apart"]
 
 
-def test_a_folder_that_is_there_is_not_written_into(db: None, tmp_path: Path) -> None:
+def test_backup_refuses_existing_folder(db: None, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="exists already; name a new folder"):
         call_command("backup", str(tmp_path))
 
 
-def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
-    federation: Federation, tmp_path: Path
-) -> None:
+def test_failed_backup_leaves_no_folder(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-kitchen")
     job = federation.started()
     storage().delete(Artefact.path_of(str(federation.round(job).base_artefact_id)))
@@ -61,7 +57,7 @@ def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
     assert not (tmp_path / "backup").exists()
 
 
-def test_what_was_removed_meanwhile_is_told_and_not_missed(
+def test_artefacts_removed_meanwhile_are_recorded(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation.devices("pi-kitchen")
@@ -79,19 +75,19 @@ def test_what_was_removed_meanwhile_is_told_and_not_missed(
     assert _backup(tmp_path / "backup")["gone"] == [sha256]
 
 
-def test_a_restore_never_writes_over_a_site(federation: Federation, tmp_path: Path) -> None:
+def test_restore_refuses_nonempty_site(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-kitchen")
     _backup(tmp_path / "backup")
     with pytest.raises(CommandError, match="is not empty; point DATABASE_URL at an empty one"):
         call_command("restore", str(tmp_path / "backup"))
 
 
-def test_what_is_no_backup_is_not_restored(db: None, tmp_path: Path) -> None:
+def test_restore_refuses_other_folders(db: None, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="is not a backup of a site"):
         call_command("restore", str(tmp_path))
 
 
-def test_a_backup_of_another_kind_of_database(db: None, tmp_path: Path) -> None:
+def test_restore_refuses_other_database_kind(db: None, tmp_path: Path) -> None:
     told = {"made_at": "", "database": "postgresql", "artefacts": 0, "bytes": 0}
     (tmp_path / "manifest.json").write_text(json.dumps({**told, "gone": [], "kept_apart": []}))
     with pytest.raises(CommandError, match="the backup is of postgresql"):

@@ -14,7 +14,7 @@ def evaluated(job: Job) -> list[int]:
     return sorted(set(rows.values_list("round__number", flat=True)))
 
 
-def test_every_second_round_and_the_last(federation: Federation) -> None:
+def test_evaluation_every_second_round_and_last(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.run(federation.launch(rounds=3, evaluation={"every": 2}))
     assert (job.phase, evaluated(job)) == ("completed", [0, 2, 3])
@@ -24,7 +24,7 @@ def test_every_second_round_and_the_last(federation: Federation) -> None:
     assert "round 1 closed\n" in federation.log(job)
 
 
-def test_only_after_the_last_round_the_same_bits(federation: Federation) -> None:
+def test_evaluation_only_at_end_changes_no_bits(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     never = {"every": 0, "initial": False}
     seldom = federation.run(federation.launch(rounds=2, evaluation=never))
@@ -34,7 +34,7 @@ def test_only_after_the_last_round_the_same_bits(federation: Federation) -> None
     assert seldom.global_artefact_id == always.global_artefact_id
 
 
-def test_without_a_start_to_compare_with(federation: Federation) -> None:
+def test_evaluation_without_baseline_round(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.run(federation.launch(rounds=2, evaluation={"initial": False}))
     told = snapshot.snapshot(job)

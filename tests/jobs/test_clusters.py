@@ -124,7 +124,7 @@ def test_clusters_are_folded_by_their_devices(
     assert set(federation.parts(job).values()) == {"folded"}
 
 
-def test_the_devices_of_a_tree_are_fixed_with_their_parents(
+def test_tree_participants_get_their_parents(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     """Slots of trainers are those they would have without a tree: they draw the same."""
@@ -148,7 +148,7 @@ def test_the_devices_of_a_tree_are_fixed_with_their_parents(
     assert [one["slot"] for one in federation.round(job).fold["clusters"]] == [5]
 
 
-def test_a_tree_of_three_levels(federation: Federation, hub: Callable[..., Hub]) -> None:
+def test_three_level_tree_is_folded(federation: Federation, hub: Callable[..., Hub]) -> None:
     trainers(federation)
     hub("hub-x"), hub("hub-y")
     tree = {"parents": ["pi-a=hub-x", "pi-b=hub-x", "pi-c=hub-y", "hub-x=hub-y"]}
@@ -171,7 +171,7 @@ def test_training_head_folds_its_own_update(
     assert [one["slots"] for one in federation.round(job).fold["clusters"]] == [[0, 1, 2]]
 
 
-def test_auto_shares_the_devices_out(federation: Federation, hub: Callable[..., Hub]) -> None:
+def test_auto_tree_divides_devices(federation: Federation, hub: Callable[..., Hub]) -> None:
     trainers(federation)
     hub("hub-x"), hub("hub-y")
     job = federation.run(federation.launch(tree={"parents": ["auto"]}))
@@ -191,7 +191,7 @@ def at_the_folds(federation: Federation, **changes: Any) -> Job:
     return job
 
 
-def test_a_head_that_is_away_leaves_its_cluster_to_the_server(
+def test_offline_head_leaves_cluster_to_server(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation)
@@ -205,9 +205,7 @@ def test_a_head_that_is_away_leaves_its_cluster_to_the_server(
     assert line in federation.log(job)
 
 
-def test_a_head_that_dies_in_mid_fold_is_asked_again(
-    federation: Federation, hub: Callable[..., Hub]
-) -> None:
+def test_head_lost_in_fold_is_retried(federation: Federation, hub: Callable[..., Hub]) -> None:
     trainers(federation)
     dying, _ = hub("hub-x"), hub("hub-y")
     job = at_the_folds(federation)
@@ -224,9 +222,7 @@ def test_a_head_that_dies_in_mid_fold_is_asked_again(
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_a_head_that_never_answers_is_given_up(
-    federation: Federation, hub: Callable[..., Hub]
-) -> None:
+def test_silent_head_is_given_up(federation: Federation, hub: Callable[..., Hub]) -> None:
     trainers(federation)
     silent, other = hub("hub-x"), hub("hub-y")
     job = at_the_folds(federation)
@@ -242,7 +238,7 @@ def test_a_head_that_never_answers_is_given_up(
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_a_report_twice_is_once_and_another_weight_is_refused(
+def test_fold_report_is_idempotent_and_weight_checked(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation)
@@ -263,7 +259,7 @@ def test_a_report_twice_is_once_and_another_weight_is_refused(
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_only_the_head_may_fetch_its_clusters_updates(
+def test_only_head_downloads_cluster_updates(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation)
@@ -275,7 +271,7 @@ def test_only_the_head_may_fetch_its_clusters_updates(
     assert federation.pis[0].download(mine[0]["sha256"]).status_code == 404
 
 
-def test_an_unsound_update_of_a_cluster_is_refused_by_its_own_name(
+def test_invalid_cluster_update_names_its_device(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     """The head cannot fold it; the server folds the others and says whose it was."""
@@ -293,7 +289,7 @@ def test_an_unsound_update_of_a_cluster_is_refused_by_its_own_name(
     assert mean_step(job) == pytest.approx((2 * 20 + 3 * 30 + 4 * 40) / 90, rel=1e-6)
 
 
-def test_an_unsound_fold_is_undone(federation: Federation, hub: Callable[..., Hub]) -> None:
+def test_invalid_fold_is_undone(federation: Federation, hub: Callable[..., Hub]) -> None:
     """What the head sent is refused, and its cluster's updates are folded one by one."""
     trainers(federation)
     head, _ = hub("hub-x"), hub("hub-y")
@@ -309,9 +305,7 @@ def test_an_unsound_fold_is_undone(federation: Federation, hub: Callable[..., Hu
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_a_pause_in_mid_fold_starts_the_round_again(
-    federation: Federation, hub: Callable[..., Hub]
-) -> None:
+def test_pause_in_fold_restarts_round(federation: Federation, hub: Callable[..., Hub]) -> None:
     trainers(federation)
     hub("hub-x"), hub("hub-y")
     job = at_the_folds(federation)
@@ -323,7 +317,7 @@ def test_a_pause_in_mid_fold_starts_the_round_again(
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_the_quorum_counts_devices_not_clusters(
+def test_quorum_counts_devices_not_clusters(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation)
@@ -333,7 +327,7 @@ def test_the_quorum_counts_devices_not_clusters(
     assert Assignment.objects.filter(round__job=job, task="fold", phase="folded").count() == 2
 
 
-def test_a_tree_that_the_site_cannot_grow_is_refused_at_the_launch(
+def test_impossible_tree_is_refused_at_launch(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     trainers(federation, "ab")
@@ -347,7 +341,7 @@ def test_a_tree_that_the_site_cannot_grow_is_refused_at_the_launch(
     federation.launch(tree={"parents": ["auto"]})
 
 
-def test_a_head_that_was_revoked_since_the_launch_is_left_out(
+def test_head_revoked_since_launch_is_skipped(
     federation: Federation, hub: Callable[..., Hub]
 ) -> None:
     from webapp.jobs.lifecycle import enrolment as devices
@@ -363,7 +357,7 @@ def test_a_head_that_was_revoked_since_the_launch_is_left_out(
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
 
 
-def test_the_jobs_page_says_who_folded_whom(
+def test_page_shows_clusters(
     federation: Federation, hub: Callable[..., Hub], client: Any, viewer: User
 ) -> None:
     trainers(federation)

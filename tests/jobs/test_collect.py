@@ -38,7 +38,7 @@ def measured(enrolled_device: Callable[..., Enrolled]) -> Enrolled:
     return pi
 
 
-def test_seconds_become_tens_and_tens_become_minutes(measured: Enrolled, settings: Any) -> None:
+def test_samples_roll_up_to_10_s_and_1_min(measured: Enrolled, settings: Any) -> None:
     settings.KEEP_SAMPLES_H, settings.KEEP_SAMPLES_10S_H = 1.0, 10.0
     assert rollup.roll_up(START + 0.9 * HOUR) == 0
     assert rollup.roll_up(START + 2 * HOUR) == 108
@@ -53,7 +53,7 @@ def test_seconds_become_tens_and_tens_become_minutes(measured: Enrolled, setting
     assert sum(row.values["tokens"] for row in rows) == 1200.0
 
 
-def test_a_chart_of_rolled_up_and_fresh_samples_has_no_holes(
+def test_rolled_up_chart_has_no_gaps(
     measured: Enrolled, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.KEEP_SAMPLES_H = 1.0
@@ -77,7 +77,7 @@ def test_a_chart_of_rolled_up_and_fresh_samples_has_no_holes(
     assert found.cursors[measured.device.pk] == found.samples[-1]["seq"]
 
 
-def test_old_samples_and_events_of_the_fleet_go(measured: Enrolled, settings: Any) -> None:
+def test_old_samples_and_fleet_events_are_deleted(measured: Enrolled, settings: Any) -> None:
     settings.KEEP_SAMPLES_1MIN_H = settings.KEEP_EVENTS_H = 24.0
     Sample.objects.filter(seq__lte=50).update(span_s=60)
     Event.objects.all().delete()
@@ -89,7 +89,7 @@ def test_old_samples_and_events_of_the_fleet_go(measured: Enrolled, settings: An
     assert [event.text for event in Event.objects.all()] == ["today"]
 
 
-def test_keys_and_users_of_devices_that_are_no_more(
+def test_keys_and_users_of_removed_devices_go(
     enrolled_device: Callable[..., Enrolled], device_broker: RealBroker
 ) -> None:
     from webapp.devices import broker_users
@@ -108,7 +108,7 @@ def test_keys_and_users_of_devices_that_are_no_more(
     server.flushall()
 
 
-def test_one_part_that_fails_stops_no_other(
+def test_failed_cleanup_step_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, db: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> int:

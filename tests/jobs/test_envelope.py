@@ -31,7 +31,7 @@ def verify(signed: dict[str, str], public: str) -> None:
     key.verify(base64.b64decode(signed["signature"]), signed["body"].encode())
 
 
-def test_an_envelope_verifies(key_file: Path) -> None:
+def test_envelope_verifies(key_file: Path) -> None:
     signed = signing.sign("cancel", 7, "an-assignment", reason="the job was paused")
     assert set(signed) == {"body", "signature"}
     verify(signed, signing.public_key())
@@ -41,7 +41,7 @@ def test_an_envelope_verifies(key_file: Path) -> None:
     assert 0 < body["expires_at"] - time.time() <= signing.VALID_FOR_S
 
 
-def test_a_changed_envelope_does_not(key_file: Path, tmp_path: Path, settings: Any) -> None:
+def test_changed_envelope_does_not(key_file: Path, tmp_path: Path, settings: Any) -> None:
     signed = signing.sign("work", 7, "an-assignment")
     public = signing.public_key()
     forged = {**signed, "body": signed["body"].replace('"device": 7', '"device": 8')}
@@ -58,7 +58,7 @@ def test_no_two_envelopes_are_alike(key_file: Path) -> None:
     assert len({body["nonce"] for body in bodies}) == 50
 
 
-def test_the_key_is_for_its_owner_alone_and_stays(key_file: Path) -> None:
+def test_key_is_for_its_owner_alone_and_stays(key_file: Path) -> None:
     public = signing.public_key()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert [path.name for path in key_file.parent.iterdir()] == ["signing-key.pem"]
@@ -112,7 +112,7 @@ def test_processes_that_need_the_key_at_once(key_file: Path) -> None:
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
 
 
-def test_a_file_that_is_no_such_key(key_file: Path) -> None:
+def test_file_that_is_no_such_key(key_file: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 

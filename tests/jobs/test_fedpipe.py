@@ -77,7 +77,7 @@ def tailorings(job: Job) -> dict[str, dict[str, Any]]:
     return {row.device.name: row.tailoring for row in rows}
 
 
-def test_a_launched_job_and_a_simulation_plan_alike(federation: Federation) -> None:
+def test_job_and_simulation_plans_are_equal(federation: Federation) -> None:
     pis = federation.devices("pi-a", "pi-b", "pi-c")
     job = launch(federation)
     sizes = sizes_of(job)
@@ -99,7 +99,7 @@ def test_a_launched_job_and_a_simulation_plan_alike(federation: Federation) -> N
     assert f"{expected['pi-a'].why}; at most " in page
 
 
-def test_it_is_planned_once(federation: Federation) -> None:
+def test_fedpipe_plans_once(federation: Federation) -> None:
     (pi,) = federation.devices("pi-a")
     job = launch(federation)
     evaluate(pi, scores(1, sizes_of(job)))
@@ -112,7 +112,7 @@ def test_it_is_planned_once(federation: Federation) -> None:
     assert tailorings(job) == before
 
 
-def test_what_trains_is_tailored_and_what_evaluates_is_not(federation: Federation) -> None:
+def test_overrides_apply_to_training_only(federation: Federation) -> None:
     (pi,) = federation.devices("pi-a")
     job = launch(federation)
     evaluate(pi, scores(1, sizes_of(job)))
@@ -125,7 +125,7 @@ def test_what_trains_is_tailored_and_what_evaluates_is_not(federation: Federatio
     assert measured.spec.model.base == train.spec.model.base
 
 
-def test_an_impossible_budget_fails_the_job_before_any_work(federation: Federation) -> None:
+def test_impossible_budget_fails_job_at_start(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job = launch(federation, megabytes=1.0)
     job.refresh_from_db()
@@ -148,7 +148,7 @@ def test_an_impossible_budget_fails_the_job_before_any_work(federation: Federati
         ({}, 200),
     ],
 )
-def test_nobody_trusts_a_devices_scores(federation: Federation, told: Any, status: int) -> None:
+def test_invalid_scores_are_ignored(federation: Federation, told: Any, status: int) -> None:
     (pi,) = federation.devices("pi-a")
     job = launch(federation)
     assert evaluate(pi, told) == status
@@ -161,7 +161,7 @@ def test_nobody_trusts_a_devices_scores(federation: Federation, told: Any, statu
     assert tailorings(job)["pi-a"] == alike["pi-a"].overrides(job.job_spec)
 
 
-def test_a_devices_own_memory_bounds_its_plan(federation: Federation) -> None:
+def test_device_memory_bounds_its_plan(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     small = (budget_mb(federation) * 1e6) / 0.9
     kitchen.hello(profile={"memory_bytes": small})
@@ -173,7 +173,7 @@ def test_a_devices_own_memory_bounds_its_plan(federation: Federation) -> None:
     assert found["pi-a"]["adapter.pattern"] and not found["pi-b"]["adapter.pattern"]
 
 
-def test_other_methods_are_left_alone(federation: Federation) -> None:
+def test_other_methods_get_no_plans(federation: Federation) -> None:
     federation.devices("pi-a")
     job = federation.run(federation.launch())
     assert job.phase == "completed" and tailorings(job) == {"pi-a": {}}

@@ -63,7 +63,7 @@ def left(current: Round) -> int:
     return FoldShard.objects.filter(plan__round=current, artefact=None).count()
 
 
-def test_the_bits_are_those_of_one_piece(federation: Federation, tmp_path: Path) -> None:
+def test_sharded_fold_equals_single_fold(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     adam = {"name": "fedadam", "server_learning_rate": 0.1, "clip_update_norm": 3.0}
     job, current, found = begun(federation, strategy=adam)
@@ -82,7 +82,7 @@ def test_the_bits_are_those_of_one_piece(federation: Federation, tmp_path: Path)
 
 
 @pytest.mark.parametrize("in_shards", [True, False])
-def test_scaffolds_control_counts_the_devices_that_took_part(
+def test_scaffold_control_counts_participants(
     federation: Federation, settings: Any, in_shards: bool
 ) -> None:
     """Two of three, where a tenth was asked for: c = -2/3 d / (K eta), shared out or not."""
@@ -109,7 +109,9 @@ def test_scaffolds_control_counts_the_devices_that_took_part(
 
 
 @pytest.mark.postgresql
-def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_path: Path) -> None:
+def test_concurrent_and_repeated_shards_are_harmless(
+    federation: Federation, tmp_path: Path
+) -> None:
     federation.devices("pi-a", "pi-b")
     job, current, found = begun(federation)
     whole = undivided(current, tmp_path)
@@ -127,7 +129,7 @@ def test_two_workers_at_once_and_every_shard_twice(federation: Federation, tmp_p
 
 
 @pytest.mark.postgresql
-def test_asked_twice_is_shared_out_once(federation: Federation) -> None:
+def test_repeated_request_splits_once(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current = collected(federation)
     at_once([lambda: fold_round(current.pk)] * 3)
@@ -136,7 +138,7 @@ def test_asked_twice_is_shared_out_once(federation: Federation) -> None:
     assert federation.log(job).count("folding in") == 1
 
 
-def test_nothing_is_left_of_the_shards(federation: Federation) -> None:
+def test_shards_are_removed_after_the_fold(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job = federation.run(federation.launch())
     assert job.phase == "completed"
@@ -148,7 +150,7 @@ def test_nothing_is_left_of_the_shards(federation: Federation) -> None:
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_a_worker_killed_in_the_middle_of_a_shard(
+def test_worker_killed_in_shard_is_recovered(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its shard is asked for again once its claim is old; the others' work is kept."""
@@ -177,7 +179,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
     assert federation.run(job).phase == "completed"
 
 
-def test_a_request_that_was_lost_is_made_again(federation: Federation) -> None:
+def test_lost_shard_request_is_repeated(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current, found = begun(federation)
     fold_one(found[-1])
@@ -187,7 +189,7 @@ def test_a_request_that_was_lost_is_made_again(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
-def test_a_stored_shard_whose_bytes_are_gone_is_folded_again(federation: Federation) -> None:
+def test_lost_shard_bytes_are_recomputed(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current, found = begun(federation)
     fold_one(found[0])
@@ -202,7 +204,7 @@ def test_a_stored_shard_whose_bytes_are_gone_is_folded_again(federation: Federat
     assert federation.run(job).phase == "completed"
 
 
-def test_an_update_that_is_not_finite_is_refused_and_the_rest_shared_out_anew(
+def test_nonfinite_update_is_refused_and_fold_restarted(
     federation: Federation,
 ) -> None:
     pis = federation.devices("pi-a", "pi-b", "pi-c")
@@ -228,7 +230,7 @@ def test_an_update_that_is_not_finite_is_refused_and_the_rest_shared_out_anew(
     assert federation.run(job).phase == "completed"
 
 
-def test_shards_of_a_cancelled_job_are_nobodys(federation: Federation) -> None:
+def test_shards_of_cancelled_job_are_dropped(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
     job, current, found = begun(federation)
     fold_one(found[0])
@@ -242,7 +244,7 @@ def test_shards_of_a_cancelled_job_are_nobodys(federation: Federation) -> None:
 
 
 @pytest.mark.parametrize(("workers", "shard_bytes"), [(1, 3_000), (2, 0), (2, 10**9)])
-def test_a_fold_stays_in_one_piece_where_shards_would_not_help(
+def test_small_fold_is_not_sharded(
     workers: int, shard_bytes: int, federation: Federation, settings: Any
 ) -> None:
     settings.AGGREGATE_WORKERS, settings.FOLD_SHARD_BYTES = workers, shard_bytes
@@ -253,7 +255,7 @@ def test_a_fold_stays_in_one_piece_where_shards_would_not_help(
 
 
 @pytest.mark.parametrize("rule", ["fedex", "flexlora", "stack"])
-def test_products_are_never_shared_out(federation: Federation, rule: str) -> None:
+def test_products_are_never_sharded(federation: Federation, rule: str) -> None:
     """They are no rows of coordinates, and small; the fold is one piece wherever it runs."""
     federation.devices("pi-a", "pi-b")
     job = federation.run(federation.launch(adapter={"aggregation": rule}))

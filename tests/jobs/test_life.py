@@ -23,7 +23,7 @@ def move(federation: Federation, job: Job, *names: str) -> None:
     job.refresh_from_db()
 
 
-def test_a_paused_round_is_started_once_more(federation: Federation) -> None:
+def test_resume_restarts_the_round(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started(rounds=2)
     porch.work()
@@ -46,7 +46,7 @@ def test_a_paused_round_is_started_once_more(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
-def test_a_pause_changes_no_bit_of_the_outcome(federation: Federation) -> None:
+def test_pause_changes_no_bits(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     smooth = federation.run(federation.launch(rounds=2))
     bumpy = federation.started(rounds=2)
@@ -56,7 +56,7 @@ def test_a_pause_changes_no_bit_of_the_outcome(federation: Federation) -> None:
     assert bumpy.global_artefact_id == smooth.global_artefact_id
 
 
-def test_what_was_aggregated_survives_a_pause(federation: Federation) -> None:
+def test_aggregated_round_survives_pause(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.started(rounds=2)
     for pi in federation.pis:
@@ -73,7 +73,7 @@ def test_what_was_aggregated_survives_a_pause(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
-def test_resumed_before_anybody_noticed_the_pause(federation: Federation) -> None:
+def test_resume_before_pause_is_noticed(federation: Federation) -> None:
     """Both messages come late: the round just goes on, and the job says that it runs."""
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
@@ -86,7 +86,7 @@ def test_resumed_before_anybody_noticed_the_pause(federation: Federation) -> Non
     assert federation.run(job).phase == "completed"
 
 
-def test_a_pause_before_the_first_round(federation: Federation) -> None:
+def test_pause_before_first_round(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = services.create_job(federation.spec(), None)
     move(federation, job, "pause")
@@ -95,7 +95,7 @@ def test_a_pause_before_the_first_round(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
-def test_cancel_stops_the_devices_and_is_final(federation: Federation) -> None:
+def test_cancel_stops_devices_and_is_final(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     held, offered = kitchen.take()["assignment"], porch.offers()[-1]
@@ -112,7 +112,7 @@ def test_cancel_stops_the_devices_and_is_final(federation: Federation) -> None:
     assert kitchen.work() == porch.work() == []
 
 
-def test_a_draft_waits_for_its_launch(federation: Federation, operator: Any) -> None:
+def test_draft_waits_for_launch(federation: Federation, operator: Any) -> None:
     federation.devices("pi-kitchen")
     job = services.create_job(federation.spec(), operator, launch=False)
     federation.work_off()
@@ -126,7 +126,7 @@ def test_a_draft_waits_for_its_launch(federation: Federation, operator: Any) -> 
     assert "launched by operator" in log
 
 
-def test_the_quorum_suffices_at_the_deadline(federation: Federation) -> None:
+def test_quorum_suffices_at_deadline(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-kitchen", "pi-porch", "pi-attic")
     job = federation.started()
     slow = attic.take()["assignment"]
@@ -143,7 +143,7 @@ def test_the_quorum_suffices_at_the_deadline(federation: Federation) -> None:
     assert "lease" in told["reason"]
 
 
-def test_too_few_at_the_deadline(federation: Federation) -> None:
+def test_missed_quorum_fails_the_job(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started(participation={"quorum": 1.0})
     kitchen.work()
@@ -182,7 +182,7 @@ def test_extra_devices_are_not_waited_for(federation: Federation) -> None:
     assert slow in json.dumps(told["cancel"]), "its next measurements say so once more"
 
 
-def test_a_device_that_vanishes_and_comes_back(federation: Federation) -> None:
+def test_returning_device_gets_new_attempt(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     held = kitchen.take()["assignment"]
@@ -201,7 +201,7 @@ def test_a_device_that_vanishes_and_comes_back(federation: Federation) -> None:
     assert job.rounds.get(number=1).fold["slots"] == [0, 1]
 
 
-def test_a_device_that_never_comes_back(federation: Federation) -> None:
+def test_lost_device_is_given_up(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     kitchen.take()
@@ -221,7 +221,7 @@ def test_a_device_that_never_comes_back(federation: Federation) -> None:
     assert last.reason == "1 evaluation is missing"
 
 
-def test_a_device_that_keeps_failing_is_given_up(federation: Federation) -> None:
+def test_failing_device_is_given_up(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started(participation={"max_attempts": 3})
     for _ in range(3):
@@ -236,7 +236,7 @@ def test_a_device_that_keeps_failing_is_given_up(federation: Federation) -> None
     assert Assignment.objects.filter(round__job=job, task="train").count() == 3
 
 
-def test_nobody_can_measure_the_model(federation: Federation) -> None:
+def test_round_without_evaluations_closes(federation: Federation) -> None:
     """A column the dataset lacks: the device says which, and the job ends with these words."""
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.launch()
@@ -248,7 +248,7 @@ def test_nobody_can_measure_the_model(federation: Federation) -> None:
     assert job.reason == f"no device could evaluate the model: pi-kitchen: {reason}"
 
 
-def test_no_aggregation_worker(federation: Federation) -> None:
+def test_missing_aggregation_worker_is_reported(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
     kitchen.work()
@@ -266,7 +266,7 @@ def test_no_aggregation_worker(federation: Federation) -> None:
     assert job.reason == "no worker aggregated the updates within 1800 s"
 
 
-def test_nobody_writes_the_first_model(federation: Federation) -> None:
+def test_missing_initial_model_is_reported(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = services.create_job(federation.spec(), None)
     from workers.coordinator.advance import advance
@@ -285,7 +285,7 @@ def test_nobody_writes_the_first_model(federation: Federation) -> None:
     ("name", "text"),
     [("/nowhere/at/all", "/nowhere/at/all"), ("nobody/no-such-model-here", "--local-dir FOLDER")],
 )
-def test_an_unknown_model(federation: Federation, name: str, text: str) -> None:
+def test_unknown_model_fails_job(federation: Federation, name: str, text: str) -> None:
     federation.devices("pi-kitchen")
     job = federation.launch(model={"name": name})
     job.refresh_from_db()
@@ -295,7 +295,7 @@ def test_an_unknown_model(federation: Federation, name: str, text: str) -> None:
     assert not job.rounds.exists()
 
 
-def test_a_folder_that_is_no_model(federation: Federation, tmp_path: Any) -> None:
+def test_folder_without_model_fails_job(federation: Federation, tmp_path: Any) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "t5", "d_model": "wide"}')
@@ -307,7 +307,7 @@ def test_a_folder_that_is_no_model(federation: Federation, tmp_path: Any) -> Non
     assert str(folder) in job.reason
 
 
-def test_a_specification_names_devices_that_exist(federation: Federation) -> None:
+def test_unknown_devices_are_refused(federation: Federation) -> None:
     from fedcore.errors import SpecError
 
     federation.devices("pi-kitchen")

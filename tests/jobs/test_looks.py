@@ -10,7 +10,7 @@ from webapp.jobs.lifecycle import transitions
 from workers.coordinator.tasks import advance_job
 
 
-def test_many_reports_are_one_look(federation: Federation, monkeypatch: Any) -> None:
+def test_many_reports_send_one_advance(federation: Federation, monkeypatch: Any) -> None:
     monkeypatch.setattr(transitions, "ASKED_FOR_S", 600)  # a slow machine takes longer than 2 s
     pis = federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
     job = federation.started()
@@ -24,9 +24,7 @@ def test_many_reports_are_one_look(federation: Federation, monkeypatch: Any) -> 
     assert federation.round(job).phase == "evaluating"
 
 
-def test_what_happens_after_a_look_has_begun_is_asked_for(
-    federation: Federation, monkeypatch: Any
-) -> None:
+def test_change_after_start_sends_another_advance(federation: Federation, monkeypatch: Any) -> None:
     """A report that arrives while the rows are being read brings a look of its own."""
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()

@@ -40,7 +40,7 @@ def _training(federation: Federation) -> tuple[Any, dict[str, Any]]:
     return kitchen, kitchen.take()
 
 
-def test_an_outage_longer_than_the_lease_throws_nothing_away(federation: Federation) -> None:
+def test_long_outage_loses_no_work(federation: Federation) -> None:
     kitchen, work = _training(federation)
     _passes_while_away(federation, 3 * LEASE_S)
     reconcile.run()
@@ -51,7 +51,7 @@ def test_an_outage_longer_than_the_lease_throws_nothing_away(federation: Federat
     assert not Assignment.objects.filter(attempt=2).exists()
 
 
-def test_the_deadline_moves_by_an_outage_too(federation: Federation) -> None:
+def test_outage_extends_deadline(federation: Federation) -> None:
     _kitchen, work = _training(federation)
     before = federation.round(federation.job).deadline_at
     _passes_while_away(federation, 3 * HOUR_S)
@@ -63,9 +63,7 @@ def test_the_deadline_moves_by_an_outage_too(federation: Federation) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S])
-def test_a_jump_of_the_servers_clock_ends_no_lease_and_prolongs_none(
-    federation: Federation, jump_s: float
-) -> None:
+def test_clock_jump_leaves_leases_unchanged(federation: Federation, jump_s: float) -> None:
     """The same rows seen by a clock that has jumped: all moments lie off by that much."""
     kitchen, work = _training(federation)
     _passes_while_away(federation, jump_s)
@@ -83,7 +81,7 @@ def test_a_jump_of_the_servers_clock_ends_no_lease_and_prolongs_none(
     assert federation.run(federation.job).phase == "completed"
 
 
-def test_of_two_coordinators_one_makes_up_for_the_gap(federation: Federation) -> None:
+def test_one_coordinator_handles_an_outage(federation: Federation) -> None:
     _kitchen, work = _training(federation)
     _passes_while_away(federation, HOUR_S)
     until = Assignment.objects.get(pk=work["assignment"]).lease_until
@@ -93,7 +91,7 @@ def test_of_two_coordinators_one_makes_up_for_the_gap(federation: Federation) ->
     assert HOUR_S - 10 < moved.total_seconds() < HOUR_S + 10
 
 
-def test_nobody_is_late_for_the_time_the_server_was_away(federation: Federation) -> None:
+def test_outage_makes_no_device_late(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     federation.lose(kitchen)
     job = federation.launch()
@@ -104,7 +102,7 @@ def test_nobody_is_late_for_the_time_the_server_was_away(federation: Federation)
     assert job.phase == "queued", job.reason
 
 
-def test_a_device_that_was_only_silent_goes_on_where_it_was(federation: Federation) -> None:
+def test_silent_device_resumes_its_work(federation: Federation) -> None:
     """The web process was away while the coordinator was not: leases ran out."""
     kitchen, work = _training(federation)
     federation.lose(kitchen)
@@ -122,7 +120,7 @@ def test_a_device_that_was_only_silent_goes_on_where_it_was(federation: Federati
     assert not Assignment.objects.filter(attempt=2).exists()
 
 
-def test_announcing_an_upload_takes_the_work_back_as_well(federation: Federation) -> None:
+def test_upload_resumes_expired_work(federation: Federation) -> None:
     kitchen, work = _training(federation)
     federation.lose(kitchen)
     federation.later(LEASE_S + 1)
@@ -132,7 +130,7 @@ def test_announcing_an_upload_takes_the_work_back_as_well(federation: Federation
     assert phase_of(work["assignment"]) == "uploading"
 
 
-def test_a_former_start_of_the_agent_takes_nothing_back(federation: Federation) -> None:
+def test_previous_agent_start_resumes_nothing(federation: Federation) -> None:
     kitchen, work = _training(federation)
     federation.lose(kitchen)
     federation.later(LEASE_S + 1)
@@ -142,7 +140,7 @@ def test_a_former_start_of_the_agent_takes_nothing_back(federation: Federation) 
     assert phase_of(work["assignment"]) == "expired"
 
 
-def test_an_assignment_that_is_not_silent_is_left_as_it_is(federation: Federation) -> None:
+def test_only_silent_expiry_can_be_resumed(federation: Federation) -> None:
     _kitchen, work = _training(federation)
     row = Assignment.objects.get(pk=work["assignment"])
     transitions.take_back(row)
@@ -150,7 +148,7 @@ def test_an_assignment_that_is_not_silent_is_left_as_it_is(federation: Federatio
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_messages_may_come_in_any_order_and_twice(
+def test_message_order_and_repetition_are_harmless(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     federation.devices("pi-kitchen", "pi-porch")
@@ -168,7 +166,7 @@ def test_messages_may_come_in_any_order_and_twice(
     assert again.rounds.count() == 3
 
 
-def test_a_site_broker_that_forgot_is_asked_again_at_once(federation: Federation) -> None:
+def test_lost_site_messages_are_resent_at_once(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
     reconcile.run()
@@ -188,7 +186,7 @@ def test_a_site_broker_that_forgot_is_asked_again_at_once(federation: Federation
     assert federation.outbox.site == [asked]
 
 
-def test_a_starting_aggregation_worker_is_asked_again(federation: Federation) -> None:
+def test_new_aggregation_worker_gets_requests(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     reconcile.run()
     job = federation.launch()
@@ -204,9 +202,7 @@ def test_a_starting_aggregation_worker_is_asked_again(federation: Federation) ->
     assert federation.outbox.site == [(site_broker.INITIALISE, (str(job.pk),))]
 
 
-def test_a_devices_broker_that_forgot_gets_its_offers_again(
-    federation: Federation, device_broker: RealBroker
-) -> None:
+def test_lost_offers_are_resent(federation: Federation, device_broker: RealBroker) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     federation.launch()
     (offer,) = kitchen.offers()
@@ -219,7 +215,7 @@ def test_a_devices_broker_that_forgot_gets_its_offers_again(
     assert kitchen.offers() == [offer]
 
 
-def test_an_agent_that_starts_again_gets_its_offers_again(federation: Federation) -> None:
+def test_restarted_agent_gets_its_offers(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     federation.launch()
     (offer,) = kitchen.offers()

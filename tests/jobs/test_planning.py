@@ -23,7 +23,7 @@ def names(job: Job) -> list[str]:
     return [row.device.name for row in rows]
 
 
-def test_without_any_device(federation: Federation) -> None:
+def test_job_without_devices_waits(federation: Federation) -> None:
     job = federation.launch()
     assert waiting(job) == ("waiting for 1 device with at least 8 examples; 0 enrolled")
     federation.reconcile()
@@ -34,7 +34,7 @@ def test_without_any_device(federation: Federation) -> None:
 
 
 @pytest.mark.parametrize("examples", [0, 7])
-def test_a_device_that_holds_too_little_or_nothing(federation: Federation, examples: int) -> None:
+def test_device_without_enough_data_is_skipped(federation: Federation, examples: int) -> None:
     federation.device("pi-kitchen", examples=examples)
     federation.device("pi-porch")
     job = federation.launch()
@@ -42,7 +42,7 @@ def test_a_device_that_holds_too_little_or_nothing(federation: Federation, examp
     assert names(job) == ["pi-porch"]
 
 
-def test_only_devices_that_hold_too_little(federation: Federation) -> None:
+def test_job_without_enough_data_waits(federation: Federation) -> None:
     federation.device("pi-kitchen", examples=7)
     job = federation.launch()
     assert "with at least 8 examples; 0 enrolled" in waiting(job)
@@ -53,13 +53,13 @@ def test_only_devices_that_hold_too_little(federation: Federation) -> None:
     assert "0 enrolled; gave up after 7200 s" in job.reason
 
 
-def test_an_unknown_dataset(federation: Federation) -> None:
+def test_unknown_dataset_waits(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.launch(data={"dataset": "biology"})
     assert "8 examples of 'biology'; 0 enrolled" in waiting(job)
 
 
-def test_a_dataset_that_some_hold(federation: Federation) -> None:
+def test_only_devices_with_dataset_participate(federation: Federation) -> None:
     kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
     kitchen.hello(datasets=[{"name": "home", "examples": 50}, {"name": "law", "examples": 50}])
     job = federation.run(federation.launch(data={"dataset": "home"}))
@@ -68,7 +68,7 @@ def test_a_dataset_that_some_hold(federation: Federation) -> None:
     ]
 
 
-def test_the_first_dataset_that_is_large_enough(federation: Federation) -> None:
+def test_first_large_enough_dataset_is_chosen(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     kitchen.hello(
         datasets=[
@@ -83,7 +83,7 @@ def test_the_first_dataset_that_is_large_enough(federation: Federation) -> None:
     assert (row.dataset, row.examples) == ("law", 90)
 
 
-def test_who_may_not(federation: Federation) -> None:
+def test_revoked_and_aggregator_devices_are_skipped(federation: Federation) -> None:
     for name in ("pi-a", "pi-b", "pi-c", "pi-d"):
         federation.device(name)
     Device.objects.filter(name="pi-a").update(role="aggregator")
@@ -93,13 +93,13 @@ def test_who_may_not(federation: Federation) -> None:
     assert names(job) == ["pi-b", "pi-d"]
 
 
-def test_only_those_that_are_named(federation: Federation) -> None:
+def test_only_named_devices_participate(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     job = federation.launch(participation={"devices": ["pi-c", "pi-a"]})
     assert names(job) == ["pi-a", "pi-c"]
 
 
-def test_too_few_are_online(federation: Federation) -> None:
+def test_job_waits_for_enough_online_devices(federation: Federation) -> None:
     _kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     federation.lose(porch)
     job = federation.launch(participation={"minimum": 2})
@@ -110,7 +110,7 @@ def test_too_few_are_online(federation: Federation) -> None:
     assert names(job) == ["pi-kitchen", "pi-porch"]
 
 
-def test_everybody_leaves_between_two_rounds(federation: Federation) -> None:
+def test_job_waits_when_all_devices_leave(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started(rounds=2)
     kitchen.work()
@@ -129,7 +129,7 @@ def test_everybody_leaves_between_two_rounds(federation: Federation) -> None:
     assert "gave up after 7200 s" in job.reason
 
 
-def test_who_comes_later_waits_for_the_next_job(federation: Federation) -> None:
+def test_late_device_waits_for_next_job(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.started(rounds=2)
     federation.device("pi-late")
@@ -137,7 +137,7 @@ def test_who_comes_later_waits_for_the_next_job(federation: Federation) -> None:
     assert names(job) == ["pi-kitchen"]
 
 
-def test_who_is_away_sits_a_round_out(federation: Federation) -> None:
+def test_offline_device_skips_a_round(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.launch(rounds=2)
     federation.lose(porch)
@@ -149,7 +149,7 @@ def test_who_is_away_sits_a_round_out(federation: Federation) -> None:
     assert (first.number, first.members, first.evaluators) == (1, [0], [0])
 
 
-def test_a_draw_is_the_same_again(federation: Federation) -> None:
+def test_sampling_is_reproducible(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c", "pi-d", "pi-e")
     drawn: list[Any] = []
     for _ in range(2):
@@ -162,7 +162,7 @@ def test_a_draw_is_the_same_again(federation: Federation) -> None:
 
 
 @pytest.mark.postgresql
-def test_the_number_of_queries_does_not_grow_with_the_fleet(
+def test_planning_queries_are_constant(
     federation: Federation, django_assert_max_num_queries: Any
 ) -> None:
     """The reconcile pass looks at every running job every two seconds."""
@@ -189,7 +189,7 @@ def timed(federation: Federation, seconds: dict[str, float]) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_deadline_follows_from_the_devices_last_times(federation: Federation) -> None:
+def test_deadline_follows_last_durations(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     timed(federation, {"pi-a": 10.0, "pi-b": 20.0, "pi-c": 300.0})
     part = {"deadline_quantile": 0.6, "deadline_slack": 2.0}
@@ -201,7 +201,7 @@ def test_a_deadline_follows_from_the_devices_last_times(federation: Federation) 
     assert job.rounds.get(number=2).fold["slots"] == [0, 1, 2]
 
 
-def test_who_is_slower_than_the_deadline_is_left_out(federation: Federation) -> None:
+def test_too_slow_device_is_excluded(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     timed(federation, {"pi-a": 10.0, "pi-b": 20.0, "pi-c": 300.0})
     part = {"deadline_quantile": 0.6, "deadline_slack": 2.0}

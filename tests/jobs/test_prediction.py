@@ -49,7 +49,7 @@ def figures(job: Job, place: int = 0) -> dict[str, PredictionError]:
     return {figure.name: figure for figure in found.devices[place].figures}
 
 
-def test_each_device_has_each_figure(done: Job, fleet: list[Device]) -> None:
+def test_prediction_has_every_figure(done: Job, fleet: list[Device]) -> None:
     found = prediction(done)
     assert found is not None
     assert [device.name for device in found.devices] == [device.name for device in fleet]
@@ -57,7 +57,7 @@ def test_each_device_has_each_figure(done: Job, fleet: list[Device]) -> None:
     assert {device.rounds for device in found.devices} == {2}
 
 
-def test_what_was_measured(done: Job) -> None:
+def test_measured_values_are_medians(done: Job) -> None:
     row = figures(done)
     assert row["Step"].measured == 0.5
     assert row["Round"].measured == pytest.approx(12.0 + 1.4 + 2.6)
@@ -66,7 +66,7 @@ def test_what_was_measured(done: Job) -> None:
     assert row["Step"].error == pytest.approx((row["Step"].predicted or 0) / 0.5 - 1)
 
 
-def test_a_former_job_of_the_device_is_known_and_this_one_is_not(fleet: list[Device]) -> None:
+def test_prediction_uses_earlier_jobs_only(fleet: list[Device]) -> None:
     fresh = figures(finished(fleet))["Step"].predicted
     second = finished(fleet)
     Job.objects.filter(pk=second.pk).update(started_at=timezone.now())
@@ -76,14 +76,14 @@ def test_a_former_job_of_the_device_is_known_and_this_one_is_not(fleet: list[Dev
     assert again != fresh
 
 
-def test_nothing_is_said_where_nothing_can_be(fleet: list[Device]) -> None:
+def test_prediction_is_none_without_basis(fleet: list[Device]) -> None:
     assert prediction(factories.make_job(fleet, "running")) is None
     assert prediction(factories.make_job(fleet, "failed")) is None
     assert prediction(finished(fleet, model={"name": "someone/some-t5"})) is None
 
 
 @pytest.mark.parametrize("wrong", [-3.0, "fast", None, True, 0])
-def test_a_figure_that_cannot_be_is_not_measured(done: Job, wrong: object) -> None:
+def test_implausible_figure_is_not_measured(done: Job, wrong: object) -> None:
     for part in trainings(done):
         part.metrics = {**part.metrics, **dict.fromkeys(MEASURED, wrong)}
         part.save()
@@ -92,7 +92,7 @@ def test_a_figure_that_cannot_be_is_not_measured(done: Job, wrong: object) -> No
     assert row["Step"].error is None
 
 
-def test_the_partial_names_units_and_errors(done: Job) -> None:
+def test_partial_shows_units_and_errors(done: Job) -> None:
     text = render_to_string("jobs/_prediction.html", {"prediction": prediction(done)})
     assert "Predicted and measured" in text
     assert "900 MB" in text
@@ -100,7 +100,7 @@ def test_the_partial_names_units_and_errors(done: Job) -> None:
     assert render_to_string("jobs/_prediction.html", {"prediction": None}).strip() == ""
 
 
-def test_queries_do_not_grow_with_devices(db: None) -> None:
+def test_prediction_queries_are_constant(db: None) -> None:
     def count(job: Job) -> int:
         with CaptureQueriesContext(connection) as asked:
             assert prediction(job) is not None

@@ -98,7 +98,7 @@ def test_workers_fold_a_round_once(federation: Federation) -> None:
     assert federation.run(job).phase == "completed"
 
 
-def test_a_device_takes_its_offer_once(federation: Federation) -> None:
+def test_offer_is_accepted_once(federation: Federation) -> None:
     (pi,) = federation.devices("pi-a")
     federation.launch()
     offer = pi.offers()[0]
@@ -110,7 +110,7 @@ def test_a_device_takes_its_offer_once(federation: Federation) -> None:
     assert Assignment.objects.get().phase == "accepted"
 
 
-def test_devices_report_while_coordinators_look(federation: Federation) -> None:
+def test_reports_race_with_coordinators(federation: Federation) -> None:
     """No deadlock, no lost answer, no line twice."""
     pis = federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
     job = federation.started()
@@ -132,7 +132,7 @@ def _finisher(pi: Pi, work: dict[str, Any]) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("move", ["pause", "cancel"])
-def test_a_person_stops_while_devices_report(federation: Federation, move: str) -> None:
+def test_cancel_races_with_reports(federation: Federation, move: str) -> None:
     pis = federation.devices("pi-a", "pi-b", "pi-c")
     job = federation.started()
     held = [(pi, pi.take()) for pi in pis]
@@ -161,7 +161,7 @@ def test_a_person_stops_while_devices_report(federation: Federation, move: str) 
     assert_sound(job)
 
 
-def test_a_restart_and_a_lease_that_runs_out(federation: Federation) -> None:
+def test_restart_races_with_expiry(federation: Federation) -> None:
     """The agent says hello while the coordinator gives its silence up."""
     (pi, _) = federation.devices("pi-a", "pi-b")
     job = federation.started()
@@ -181,7 +181,7 @@ def test_a_restart_and_a_lease_that_runs_out(federation: Federation) -> None:
     assert_sound(job)
 
 
-def test_a_revocation_and_a_report(federation: Federation) -> None:
+def test_revocation_races_with_report(federation: Federation) -> None:
     pi, other = federation.devices("pi-a", "pi-b")
     job = federation.started()
     work = pi.take()
@@ -205,7 +205,7 @@ def test_a_revocation_and_a_report(federation: Federation) -> None:
     assert_sound(job)
 
 
-def test_a_pause_and_a_resume_from_two_windows(federation: Federation) -> None:
+def test_pause_races_with_resume(federation: Federation) -> None:
     federation.devices("pi-a")
     job = federation.started()
 
@@ -222,7 +222,7 @@ def test_a_pause_and_a_resume_from_two_windows(federation: Federation) -> None:
     assert_sound(job)
 
 
-def test_a_stale_view_of_an_assignment_is_looked_at_again(federation: Federation) -> None:
+def test_stale_assignment_is_read_again(federation: Federation) -> None:
     """A measurement may move an assignment between what an upload reads and what it writes."""
     from fedcore.rounds.types import AssignmentPhase
     from webapp.jobs.lifecycle.transitions import move_assignment
@@ -239,7 +239,7 @@ def test_a_stale_view_of_an_assignment_is_looked_at_again(federation: Federation
     assert Assignment.objects.get().phase == "uploading"
 
 
-def test_an_upload_begins_while_a_measurement_says_so(
+def test_upload_races_with_measurement(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from webapp.api.device import work

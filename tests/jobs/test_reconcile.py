@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgresql
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
 
-def test_a_lost_offer_is_sent_again(federation: Federation) -> None:
+def test_lost_offer_is_resent(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     federation.launch()
     (offer,) = kitchen.offers()
@@ -36,7 +36,7 @@ def test_a_lost_offer_is_sent_again(federation: Federation) -> None:
     assert len(federation.outbox.devices) == 1, "and not all the time"
 
 
-def test_an_offer_that_was_never_sent_is_sent(federation: Federation) -> None:
+def test_unsent_offer_is_sent(federation: Federation) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     federation.launch()
     Assignment.objects.update(sent_at=None)
@@ -46,7 +46,7 @@ def test_an_offer_that_was_never_sent_is_sent(federation: Federation) -> None:
     assert Assignment.objects.get().sent_at is not None
 
 
-def test_who_is_away_or_busy_is_left_alone(federation: Federation) -> None:
+def test_offline_or_busy_device_gets_no_offer(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     federation.launch()
     federation.later(16)
@@ -57,7 +57,7 @@ def test_who_is_away_or_busy_is_left_alone(federation: Federation) -> None:
     assert federation.outbox.devices == []
 
 
-def test_two_copies_of_an_offer_are_one_piece_of_work(federation: Federation) -> None:
+def test_repeated_offer_is_one_assignment(federation: Federation) -> None:
     (_kitchen,) = federation.devices("pi-kitchen")
     job = federation.launch()
     federation.later(16)
@@ -68,7 +68,7 @@ def test_two_copies_of_an_offer_are_one_piece_of_work(federation: Federation) ->
     assert federation.run(job).phase == "completed"
 
 
-def test_every_message_may_be_lost(federation: Federation) -> None:
+def test_losing_every_message_is_harmless(federation: Federation) -> None:
     """Not one message reaches the coordinator or the aggregation worker by itself."""
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.launch(rounds=2)
@@ -88,7 +88,7 @@ def test_every_message_may_be_lost(federation: Federation) -> None:
     assert job.phase == "completed"
 
 
-def test_every_message_may_come_twice(
+def test_repeating_every_message_is_harmless(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation.devices("pi-kitchen", "pi-porch")
@@ -111,7 +111,7 @@ def test_every_message_may_come_twice(
 
 
 @pytest.mark.parametrize("what", [site_broker.INITIALISE, site_broker.AGGREGATE])
-def test_a_lost_request_to_the_aggregation_worker(federation: Federation, what: str) -> None:
+def test_lost_aggregation_request_is_resent(federation: Federation, what: str) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     if what == site_broker.INITIALISE:
         job = services.create_job(federation.spec(), None)
@@ -146,7 +146,7 @@ def _requests_for(federation: Federation, what: str) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_a_restarted_broker_gets_its_users_back(
+def test_restarted_broker_gets_its_users(
     federation: Federation, device_broker: RealBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
@@ -166,7 +166,7 @@ def test_a_restarted_broker_gets_its_users_back(
     assert "forgotten" not in caplog.text
 
 
-def test_the_devices_broker_is_down_when_work_is_offered(
+def test_offer_with_device_broker_down_is_sent_later(
     federation: Federation, device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
@@ -189,7 +189,7 @@ def test_the_devices_broker_is_down_when_work_is_offered(
     server.flushall()
 
 
-def test_the_sites_broker_is_down_at_launch(
+def test_launch_with_site_broker_down(
     federation: Federation,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -210,7 +210,7 @@ def test_the_sites_broker_is_down_at_launch(
     assert federation.run(job).phase == "completed"
 
 
-def test_a_report_while_the_sites_broker_is_down(
+def test_report_with_site_broker_down(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
@@ -223,7 +223,7 @@ def test_a_report_while_the_sites_broker_is_down(
     assert federation.run(job).phase == "completed"
 
 
-def test_one_job_that_cannot_be_decided_on_stops_no_other(
+def test_broken_job_stops_no_other(
     federation: Federation, caplog: pytest.LogCaptureFixture
 ) -> None:
     federation.devices("pi-kitchen")
@@ -238,9 +238,7 @@ def test_one_job_that_cannot_be_decided_on_stops_no_other(
 
 
 @pytest.mark.parametrize("phase", ["cancelled", "paused", "failed"])
-def test_a_round_that_was_not_told_of_the_end_of_its_job(
-    federation: Federation, phase: str
-) -> None:
+def test_open_round_of_ended_job_is_closed(federation: Federation, phase: str) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
     held = kitchen.take()["assignment"]
@@ -252,7 +250,7 @@ def test_a_round_that_was_not_told_of_the_end_of_its_job(
     assert reconcile.unfinished_jobs() == []
 
 
-def test_finished_jobs_cost_nothing(
+def test_finished_jobs_need_no_queries(
     federation: Federation, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outages, "WRITE_EVERY_S", 3600.0)  # a look is noted once a second at most

@@ -58,7 +58,7 @@ def _stored(content: bytes, folder: Path) -> Artefact:
     return store(path, path.name, ArtefactKind.UPDATE, "device:test")
 
 
-def test_a_finished_job_keeps_its_model_and_loses_the_rest(federation: Federation) -> None:
+def test_finished_job_keeps_only_its_model(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     job = federation.run(federation.launch(rounds=3))
     assert _collect_all() > 0
@@ -73,7 +73,7 @@ def test_a_finished_job_keeps_its_model_and_loses_the_rest(federation: Federatio
     assert {artefact.pk for artefact in kept} <= best | {job.global_artefact_id}
 
 
-def test_a_running_job_goes_on_to_the_same_bits_while_everything_else_goes(
+def test_collection_during_job_changes_no_bits(
     federation: Federation,
 ) -> None:
     federation.devices("pi-kitchen", "pi-porch")
@@ -92,7 +92,7 @@ def test_a_running_job_goes_on_to_the_same_bits_while_everything_else_goes(
     assert job.global_artefact_id == undisturbed.global_artefact_id
 
 
-def test_nothing_goes_in_one_step(federation: Federation) -> None:
+def test_removal_takes_two_passes(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     federation.run(federation.launch(rounds=2))
     _later()
@@ -101,14 +101,14 @@ def test_nothing_goes_in_one_step(federation: Federation) -> None:
     assert garbage_collection.collect().removed == 0, "the grace period has not passed"
 
 
-def test_what_was_just_stored_is_not_even_marked(tmp_path: Path, db: None) -> None:
+def test_new_artefact_is_not_marked(tmp_path: Path, db: None) -> None:
     artefact = _stored(b"on its way to a row", tmp_path)
     garbage_collection.collect()
     artefact.refresh_from_db()
     assert artefact.marked_at is None
 
 
-def test_an_artefact_of_nobody_goes_with_its_row(tmp_path: Path, transactional_db: None) -> None:
+def test_unreferenced_artefact_is_deleted_with_row(tmp_path: Path, transactional_db: None) -> None:
     artefact = _stored(b"its upload was never reported", tmp_path)
     assert _collect_all() == 1
     assert not _here(artefact.pk)
@@ -117,7 +117,7 @@ def test_an_artefact_of_nobody_goes_with_its_row(tmp_path: Path, transactional_d
     assert not Artefact.objects.filter(pk=artefact.pk).exists()
 
 
-def test_what_a_person_pinned_stays_and_goes_once_it_is_unpinned(federation: Federation) -> None:
+def test_pinned_model_stays_until_unpinned(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.run(federation.launch(rounds=3))
     first = job.rounds.get(number=1)
@@ -130,9 +130,7 @@ def test_what_a_person_pinned_stays_and_goes_once_it_is_unpinned(federation: Fed
     assert not _here(str(first.global_artefact_id))
 
 
-def test_storing_the_same_bytes_again_takes_the_mark_off(
-    tmp_path: Path, transactional_db: None
-) -> None:
+def test_storing_again_unmarks(tmp_path: Path, transactional_db: None) -> None:
     artefact = _stored(b"twice", tmp_path)
     _later()
     garbage_collection.collect()
@@ -143,9 +141,7 @@ def test_storing_the_same_bytes_again_takes_the_mark_off(
     assert _here(artefact.pk)
 
 
-def test_removed_bytes_come_back_when_they_are_stored_again(
-    tmp_path: Path, transactional_db: None
-) -> None:
+def test_storing_again_restores_removed_bytes(tmp_path: Path, transactional_db: None) -> None:
     artefact = _stored(b"gone and back", tmp_path)
     assert _collect_all() == 1
     assert not claim(artefact.pk), "they are not here"
@@ -155,9 +151,7 @@ def test_removed_bytes_come_back_when_they_are_stored_again(
 
 
 @pytest.mark.parametrize("turn", range(5))
-def test_an_upload_of_the_same_hash_at_the_same_time(
-    tmp_path: Path, transactional_db: None, turn: int
-) -> None:
+def test_collection_races_with_upload(tmp_path: Path, transactional_db: None, turn: int) -> None:
     """Whoever is first: afterwards the row says that the bytes are here, and they are."""
     content = f"raced {turn}".encode()
     artefact = _stored(content, tmp_path)
@@ -186,7 +180,7 @@ def test_an_upload_of_the_same_hash_at_the_same_time(
     assert _here(row.pk)
 
 
-def test_a_job_that_names_it_at_the_last_moment_keeps_it(
+def test_last_moment_reference_keeps_artefact(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a pass has decided is looked at again under the lock."""
@@ -214,7 +208,7 @@ def test_a_job_that_names_it_at_the_last_moment_keeps_it(
         ((3, 0.0, 1.0, 300.0), (168.0, 24.0, 8760.0), "EDGEWISE_KEEP_SAMPLES_H"),
     ],
 )
-def test_settings_that_would_take_something_from_a_running_job_stop_the_start(
+def test_unsafe_retention_settings_stop_the_start(
     kept: tuple[int, float, float, float], ages: tuple[float, float, float], text: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=text):

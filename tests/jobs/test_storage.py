@@ -58,7 +58,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_bytes_come_back(tmp_path: Path) -> None:
+def test_stored_bytes_are_read_back(tmp_path: Path) -> None:
     artefact = put()
     with open_artefact(artefact) as source:
         assert source.read() == CONTENT
@@ -93,13 +93,13 @@ def test_equal_bytes_at_once_are_stored_once(tmp_path: Path) -> None:
     assert Artefact.objects.count() == 1
 
 
-def test_a_row_that_a_crash_left_out_is_made_good(tmp_path: Path) -> None:
+def test_missing_row_after_crash_is_created(tmp_path: Path) -> None:
     put()
     Artefact.objects.all().delete()
     assert put().sha256 == SHA256
 
 
-def test_a_write_that_was_killed_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_killed_write_leaves_no_file(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
 
@@ -115,7 +115,7 @@ def test_a_write_that_was_killed_leaves_nothing_under_the_name(tmp_path: Path) -
     assert put().sha256 == SHA256
 
 
-def test_a_stored_file_is_not_copied() -> None:
+def test_local_file_is_linked_not_copied() -> None:
     """It gets a second name; the first may go."""
     part = PartialUpload(uuid4(), SHA256)
     part.append(CONTENT)
@@ -130,9 +130,7 @@ def test_a_stored_file_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
-def test_where_no_second_name_can_be_given_it_is_copied(
-    monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_file_is_copied_without_hard_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -141,7 +139,7 @@ def test_where_no_second_name_can_be_given_it_is_copied(
         assert source.read() == CONTENT
 
 
-def test_a_part_goes_on_where_it_was_left() -> None:
+def test_partial_upload_resumes() -> None:
     pk = uuid4()
     for start in range(0, len(CONTENT), 999):
         part = PartialUpload(pk, SHA256)
@@ -155,7 +153,7 @@ def test_a_part_goes_on_where_it_was_left() -> None:
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_hashing_begins_at_any_byte() -> None:
+def test_hashing_resumes_at_any_offset() -> None:
     for start in (0, 1, 6999, 7000):
         part = PartialUpload(uuid4(), SHA256)
         part.append(CONTENT[:start])
@@ -169,7 +167,7 @@ def test_hashing_begins_at_any_byte() -> None:
         part.close()
 
 
-def test_one_at_a_time_and_one_upload_of_an_assignment() -> None:
+def test_assignment_has_one_locked_upload() -> None:
     pk, other = uuid4(), "0" * 64
     part = PartialUpload(pk, SHA256)
     part.append(CONTENT)
@@ -184,7 +182,7 @@ def test_one_at_a_time_and_one_upload_of_an_assignment() -> None:
     assert list(incoming_dir().iterdir()) == []
 
 
-def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Path) -> None:
+def test_killed_process_leaves_bytes_but_no_lock(tmp_path: Path) -> None:
     pk = uuid4()
     pid = os.fork()
     if pid == 0:
@@ -197,7 +195,7 @@ def test_the_lock_of_a_killed_process_is_gone_and_its_bytes_are_not(tmp_path: Pa
     part.close()
 
 
-def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
+def test_leftovers_are_removed(tmp_path: Path) -> None:
     gone, busy = uuid4(), uuid4()
     for pk in (gone, busy):
         part = PartialUpload(pk, SHA256)
@@ -228,18 +226,18 @@ def test_leftovers_go_and_what_is_needed_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_may_be_retried(number: int) -> None:
+def test_full_disk_is_retryable(number: int) -> None:
     with pytest.raises(ArtefactRefused) as caught, refuse_full_disk():
         raise OSError(number, os.strerror(number))
     assert (caught.value.status, caught.value.retryable) == (507, True)
 
 
-def test_another_problem_of_the_disk_is_what_it_is() -> None:
+def test_other_disk_errors_are_raised() -> None:
     with pytest.raises(PermissionError), refuse_full_disk():
         raise PermissionError(errno.EACCES, "no")
 
 
-def test_a_storage_elsewhere_is_fetched_first(settings: Any) -> None:
+def test_remote_artefact_is_downloaded_first(settings: Any) -> None:
     """As with a bucket: no path on this machine."""
     memory = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
     settings.STORAGES = {**settings.STORAGES, "artefacts": memory}
@@ -250,7 +248,7 @@ def test_a_storage_elsewhere_is_fetched_first(settings: Any) -> None:
     assert not path.exists()
 
 
-def test_memory_does_not_grow_with_the_artefact() -> None:
+def test_memory_is_constant_in_artefact_size() -> None:
     """32 MB in and out, within a few buffers' worth of memory."""
     chunk = os.urandom(MEGABYTE)
     digest = hashlib.sha256(chunk * 32).hexdigest()

@@ -16,7 +16,7 @@ MIXED = {"aggregation": "flexlora", "rank": 4}
 
 
 @pytest.mark.parametrize("launch", [True, False])
-def test_a_typo_is_refused_and_says_who_is_there(federation: Federation, launch: bool) -> None:
+def test_unknown_override_device_lists_known_ones(federation: Federation, launch: bool) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     spec = federation.spec(adapter={**MIXED, "ranks": ["pi-kitchen=2", "pi-parch=4"]})
     with pytest.raises(SpecError) as caught:
@@ -27,7 +27,7 @@ def test_a_typo_is_refused_and_says_who_is_there(federation: Federation, launch:
     assert not Job.objects.exists()
 
 
-def test_a_device_that_the_job_does_not_take_is_none_of_it(federation: Federation) -> None:
+def test_override_of_unselected_device_is_refused(federation: Federation) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     groups: dict[str, Any] = {"participation": {"devices": ["pi-kitchen"]}}
     spec = federation.spec(adapter={**MIXED, "ranks": ["pi-porch=2"]}, **groups)
@@ -35,7 +35,7 @@ def test_a_device_that_the_job_does_not_take_is_none_of_it(federation: Federatio
         services.create_job(spec, None)
 
 
-def test_a_machine_is_a_name_too(federation: Federation) -> None:
+def test_override_by_machine_applies(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     words = {**MIXED, "ranks": ["raspberry-pi-5=2"]}
     with pytest.raises(SpecError, match="raspberry-pi-5"):
@@ -44,7 +44,7 @@ def test_a_machine_is_a_name_too(federation: Federation) -> None:
     assert services.create_job(federation.spec(adapter=words), None).phase == "queued"
 
 
-def test_a_device_that_holds_too_little_later_is_told_in_the_log(federation: Federation) -> None:
+def test_unused_override_is_logged(federation: Federation) -> None:
     federation.device("pi-kitchen")
     federation.device("pi-porch", examples=7)
     job = federation.launch(adapter={**MIXED, "ranks": ["pi-porch=2"]})
