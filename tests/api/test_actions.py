@@ -51,13 +51,13 @@ def test_estimate_lists_fitting_devices(viewer_api: Any, fleet: Any) -> None:
 
 def test_enrolment_shows_its_token_once(operator_api: Any, settings: Any) -> None:
     settings.PUBLIC_URL = "https://edge.example"
-    asked = {"name": "pi", "role": "both", "valid_for_s": 600}
-    made = operator_api.post("/api/v1/enrolments/", asked, format="json").json()
+    body = {"name": "pi", "role": "both", "valid_for_s": 600}
+    created = operator_api.post("/api/v1/enrolments/", body, format="json").json()
     row = Enrolment.objects.get()
-    assert row.token_hash == hashed(made["token"]) and row.role == "both"
-    assert made["command"].endswith(f"--server https://edge.example --token {made['token']}")
+    assert row.token_hash == hashed(created["token"]) and row.role == "both"
+    assert created["command"].endswith(f"--server https://edge.example --token {created['token']}")
     again = operator_api.get(f"/api/v1/enrolments/{row.pk}/").json()
-    assert again["state"] == "waiting" and made["token"] not in str(again)
+    assert again["state"] == "waiting" and created["token"] not in str(again)
 
 
 @pytest.mark.parametrize("valid_for_s", [0, 59, 10**9, 10**30, "soon", True, None])
@@ -86,14 +86,14 @@ def test_device_is_renamed(operator_api: Any) -> None:
 
 
 def test_tokens_are_made_used_and_revoked(viewer_api: Any, people: Any) -> None:
-    made = viewer_api.post("/api/v1/tokens/", {"label": "laptop"}, format="json").json()
+    created = viewer_api.post("/api/v1/tokens/", {"label": "laptop"}, format="json").json()
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {made['token']}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {created['token']}")
     assert client.get("/api/v1/me/").json()["username"] == "viewer"
-    listed = viewer_api.get(f"/api/v1/tokens/{made['id']}/").json()
+    listed = viewer_api.get(f"/api/v1/tokens/{created['id']}/").json()
     assert listed["label"] == "laptop" and listed["last_used_at"] and "token" not in listed
-    assert not PersonToken.objects.filter(digest=made["token"]).exists()
-    assert viewer_api.delete(f"/api/v1/tokens/{made['id']}/").status_code == 204
+    assert not PersonToken.objects.filter(digest=created["token"]).exists()
+    assert viewer_api.delete(f"/api/v1/tokens/{created['id']}/").status_code == 204
     assert client.get("/api/v1/me/").status_code == 401
 
 
@@ -106,10 +106,10 @@ def test_tokens_of_others_are_hidden(viewer_api: Any, admin_api: Any) -> None:
 
 def test_admin_creates_and_changes_users(admin_api: Any) -> None:
     new = {"username": "eve", "password": "correct-horse-9", "role": "operator"}
-    made = admin_api.post("/api/v1/users/", new, format="json").json()
-    assert made["role"] == "operator" and "password" not in made
+    created = admin_api.post("/api/v1/users/", new, format="json").json()
+    assert created["role"] == "operator" and "password" not in created
     assert User.objects.get(username="eve").check_password("correct-horse-9")
-    path = f"/api/v1/users/{made['id']}/"
+    path = f"/api/v1/users/{created['id']}/"
     change = {"is_active": False, "password": "another-horse-9"}
     assert admin_api.patch(path, change, format="json").json()["is_active"] is False
     assert User.objects.get(username="eve").check_password("another-horse-9")
@@ -125,10 +125,10 @@ def test_weak_passwords_are_refused(admin_api: Any, password: Any) -> None:
 
 
 def test_admins_keep_access_and_spare_superusers(admin_api: Any, people: Any) -> None:
-    own = f"/api/v1/users/{people['admin'].pk}/"
-    assert admin_api.patch(own, {"role": "viewer"}, format="json").status_code == 409
-    assert admin_api.patch(own, {"is_active": False}, format="json").status_code == 409
-    assert admin_api.patch(own, {"first_name": "Ada"}, format="json").status_code == 200
+    own_path = f"/api/v1/users/{people['admin'].pk}/"
+    assert admin_api.patch(own_path, {"role": "viewer"}, format="json").status_code == 409
+    assert admin_api.patch(own_path, {"is_active": False}, format="json").status_code == 409
+    assert admin_api.patch(own_path, {"first_name": "Ada"}, format="json").status_code == 200
     root = User.objects.create_superuser("root", password="x")
     change = {"password": "mine-now-12345"}
     path = f"/api/v1/users/{root.pk}/"

@@ -69,8 +69,8 @@ def test_admin_cannot_add_rows(root: Client, model: Any) -> None:
 @pytest.mark.parametrize("model", [Job, Assignment, Device], ids=lambda model: model.__name__)
 def test_admin_list_queries_are_constant(root: Client, model: Any) -> None:
     counts = []
-    for wanted in (2, 12):
-        for number in range(Job.objects.count(), wanted):
+    for expected in (2, 12):
+        for number in range(Job.objects.count(), expected):
             add_job([add_device(f"pi-{number}")], f"job {number}")
         with CaptureQueriesContext(connection) as queries:
             assert root.get(address(model, "changelist")).status_code == 200
@@ -88,8 +88,8 @@ def act(client: Client, model: Any, action: str, *rows: Any) -> str:
 def test_admin_actions_move_jobs(root: Client) -> None:
     device = add_device("pi")
     running, done = add_job([device], "one"), add_job([device], "two", "completed")
-    told = act(root, Job, "pause", running, done)
-    assert "one: paused" in told and "two: a completed job cannot pause" in told
+    result = act(root, Job, "pause", running, done)
+    assert "one: paused" in result and "two: a completed job cannot pause" in result
     assert "one: resumed" in act(root, Job, "resume", running)
     assert "cannot retry" in act(root, Job, "retry", running)
     assert "one: cancelled" in act(root, Job, "cancel", running)

@@ -150,9 +150,9 @@ def test_merging_job_gives_no_adapter(viewer_api: Any, fleet: Any, rule: str) ->
     assert viewer_api.get(path).status_code == 202, "the whole model is being merged"
     answer = viewer_api.get(f"{path}?round=1")
     assert answer.status_code == 409 and "is not the model" in answer.content.decode()
-    taken = download.available_downloads(Job.objects.get(pk=fleet["job"].pk))
-    assert taken["adapter_url"] is None and taken["merged_url"]
-    assert "take the whole model" in taken["note"]
+    urls = download.available_downloads(Job.objects.get(pk=fleet["job"].pk))
+    assert urls["adapter_url"] is None and urls["merged_url"]
+    assert "take the whole model" in urls["note"]
 
 
 def test_bottleneck_zip_names_its_loader(viewer_api: Any, fleet: Any, tmp_path: Path) -> None:

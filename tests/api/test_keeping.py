@@ -55,8 +55,8 @@ def test_removed_model_cannot_be_pinned(operator_api: APIClient, job: Job) -> No
     answer = operator_api.post(f"{V1}/rounds/{row.pk}/pin/")
     assert answer.status_code == 409
     assert f"removed on {gone:%Y-%m-%d %H:%M} UTC" in answer.json()["detail"]
-    told = operator_api.get(f"{V1}/rounds/{row.pk}/").json()
-    assert told["pinned_at"] is None and told["model_removed_at"] is not None
+    result = operator_api.get(f"{V1}/rounds/{row.pk}/").json()
+    assert result["pinned_at"] is None and result["model_removed_at"] is not None
 
 
 def test_round_without_a_model_cannot_be_pinned(operator_api: APIClient, job: Job) -> None:

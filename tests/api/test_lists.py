@@ -148,8 +148,8 @@ def _grow(number: int) -> None:
 @pytest.mark.parametrize("path", LISTS)
 def test_list_queries_are_constant(admin_api: Any, path: str) -> None:
     counts = []
-    for wanted in (3, 30):
-        for number in range(Job.objects.count(), wanted):
+    for expected in (3, 30):
+        for number in range(Job.objects.count(), expected):
             _grow(number)
         with CaptureQueriesContext(
             connection,

@@ -25,10 +25,10 @@ def ask(client: APIClient, body: Any) -> Any:
 def test_enrolled_devices_are_planned(viewer_api: APIClient, fleet: Any) -> None:
     answer = ask(viewer_api, {"spec": {"model": {"name": SMALL}, "rounds": 2}})
     assert answer.status_code == 200
-    found = answer.json()
-    assert {row["name"] for row in found["devices"]} <= {"pi-kitchen", "pi-porch"}
-    assert found["devices"]
-    assert found["rounds"] == 2
+    result = answer.json()
+    assert {row["name"] for row in result["devices"]} <= {"pi-kitchen", "pi-porch"}
+    assert result["devices"]
+    assert result["rounds"] == 2
 
 
 def test_described_devices_match_the_command(viewer_api: APIClient) -> None:
@@ -37,15 +37,15 @@ def test_described_devices_match_the_command(viewer_api: APIClient) -> None:
     assert answer.status_code == 200
     read = parse_spec(spec)
     rows = [ROW, {**ROW, "name": "b", "link": "5g"}]
-    wanted = fleet_values(plan_fleet(read, KNOWN[SMALL], fleet_from(rows, read)))
-    assert answer.json() == wanted
-    assert wanted["devices"][0]["waiting_j"] is not None
+    expected = fleet_values(plan_fleet(read, KNOWN[SMALL], fleet_from(rows, read)))
+    assert answer.json() == expected
+    assert expected["devices"][0]["waiting_j"] is not None
 
 
 def test_plan_uses_named_devices(viewer_api: APIClient, fleet: Any) -> None:
     spec = {"participation": {"devices": ["pi-porch"]}, "data": {"min_examples": 2}}
-    found = ask(viewer_api, {"spec": spec}).json()
-    assert {row["name"] for row in found["devices"]} <= {"pi-porch"}
+    result = ask(viewer_api, {"spec": spec}).json()
+    assert {row["name"] for row in result["devices"]} <= {"pi-porch"}
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,9 @@ def test_changing(
     by_admin: int,
 ) -> None:
     sent_away = 404 if path.startswith("tokens/{") else 403
-    wanted = {"nobody": 401, "device": 401, "viewer": sent_away}
-    wanted |= {"operator": by_operator, "admin": by_admin}
-    assert call(client_of(who), method, address(path), body) == wanted[who]
+    expected = {"nobody": 401, "device": 401, "viewer": sent_away}
+    expected |= {"operator": by_operator, "admin": by_admin}
+    assert call(client_of(who), method, address(path), body) == expected[who]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), OWN)

@@ -37,14 +37,14 @@ def document(viewer_api: APIClient) -> dict[str, Any]:
 def test_schema_generates_without_warnings(viewer_api: APIClient) -> None:
     GENERATOR_STATS.reset()
     viewer_api.get("/api/schema/")
-    told = [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]
-    assert [line for line in told if "/api/device/" not in line] == []
+    result = [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]
+    assert [line for line in result if "/api/device/" not in line] == []
 
 
 def test_every_path_is_documented(document: dict[str, Any]) -> None:
-    told = set(re.findall(r"`(?:[A-Z, ]+ )?(/api/v1/[^`?]+)`", DOCS.read_text("utf-8")))
+    result = set(re.findall(r"`(?:[A-Z, ]+ )?(/api/v1/[^`?]+)`", DOCS.read_text("utf-8")))
     known = {re.sub(r"{\w+}", "{}", path) for path in document["paths"]}
-    listed = {re.sub(r"<\w+>", "{}", path) for path in told}
+    listed = {re.sub(r"<\w+>", "{}", path) for path in result}
     people = {path for path in known if not path.startswith(("/api/v1/device/", "/api/v1/enrol/"))}
     assert people - listed == set(), "missing in docs/reference/api.md"
     assert listed - known == set(), "docs/reference/api.md names what does not exist"

@@ -95,10 +95,10 @@ def test_calls_after_job_stop_are_refused(training: Federation, move: str, subte
         with subtests.test(verb):
             text = detail(kitchen.act(work["assignment"], verb, body), 409)
             assert text == "this assignment is over (expired); wait for the next offer"
-    told = kitchen.cancels()[work["assignment"]]
-    assert told == ("the job was cancelled" if move == "cancel" else "the job was paused")
+    result = kitchen.cancels()[work["assignment"]]
+    assert result == ("the job was cancelled" if move == "cancel" else "the job was paused")
     answer = kitchen.presence(work["assignment"])
-    assert answer.json()["cancel"] == [{"assignment": work["assignment"], "reason": told}]
+    assert answer.json()["cancel"] == [{"assignment": work["assignment"], "reason": result}]
 
 
 def test_offer_of_stopped_job_is_refused(training: Federation) -> None:

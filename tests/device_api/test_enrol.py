@@ -158,7 +158,7 @@ def test_fault_leaves_token_unused(token: str, subtests: Any) -> None:
             answer = enrol(token, **changes)
             refused(answer, 400)
             paths = [fault["path"] for fault in answer.json()["faults"]]
-            assert any(found.startswith(path) for found in paths), paths
+            assert any(result.startswith(path) for result in paths), paths
     assert enrol(token).status_code == 201
 
 

@@ -83,13 +83,14 @@ def test_activity_shows_the_phase(federation: Federation) -> None:
 def test_assignment_follows_activity(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.launch()
-    held = pi.take()["assignment"]
+    assignment = pi.take()["assignment"]
 
     def says(phase: str) -> str:
         pi.presence(
-            held, activity={"assignment": held, "phase": phase, "step": 0, "steps_total": 0}
+            assignment,
+            activity={"assignment": assignment, "phase": phase, "step": 0, "steps_total": 0},
         )
-        return phase_of(held)
+        return phase_of(assignment)
 
     assert says("downloading") == "accepted"
     assert says("evaluating") == "training"
@@ -165,7 +166,7 @@ def test_fault_in_batch_stores_nothing(pi: Pi, subtests: Any) -> None:
             answer = pi.post("measurements/", body)
             assert answer.status_code == 400, answer.content
             paths = [fault["path"] for fault in answer.json()["faults"]]
-            assert any(found.startswith(path) for found in paths), paths
+            assert any(result.startswith(path) for result in paths), paths
     assert not Sample.objects.exists()
 
 
@@ -212,8 +213,8 @@ def test_hello_updates_datasets(pi: Pi) -> None:
     answer = pi.hello("next", datasets=data, profile={"cores": 8})
     assert answer.status_code == 200
     device = Device.objects.get(pk=pi.device.pk)
-    held = {row.name: row.examples for row in device.datasets.all()}
-    assert held == {"home": 7, "law": 9}
+    examples = {row.name: row.examples for row in device.datasets.all()}
+    assert examples == {"home": 7, "law": 9}
     assert device.profile == {"cores": 8}
     pi.hello("third")
     assert pi.device.profile == {"cores": 8}, "an agent that has not probed yet keeps the old one"

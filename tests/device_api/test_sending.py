@@ -185,8 +185,8 @@ def test_proxy_sends_the_file(
         assert str(path).endswith(answer["X-Accel-Redirect"].removeprefix("/_artefacts"))
     assert Assignment.objects.get(device=pi.device, phase="accepted").bytes_down == 1000
     assert get(pi, model, headers={"Range": "bytes=999999999-"}).answer.status_code == 416
-    named = viewer_client.get(f"/api/v1/artefacts/{model.sha256}/bytes/")
-    assert named["Content-Disposition"].startswith("attachment; filename=")
+    download = viewer_client.get(f"/api/v1/artefacts/{model.sha256}/bytes/")
+    assert download["Content-Disposition"].startswith("attachment; filename=")
     stranger = {"Authorization": "Device nonsense"}
     assert "X-Accel-Redirect" not in get(pi, model, headers=stranger).answer
 
@@ -212,11 +212,11 @@ def test_bucket_sends_the_file(
     where = urlsplit(answer["Location"])
     assert (where.scheme, where.netloc) == ("https", "s3.example")
     assert where.path == f"/edgewise/{model.sha256[:2]}/{model.sha256}"
-    asked = parse_qs(where.query)
-    assert asked["X-Amz-Signature"] and int(asked["X-Amz-Expires"][0]) <= 3600
-    named = viewer_client.get(f"/api/v1/artefacts/{model.sha256}/bytes/")
-    told = parse_qs(urlsplit(named["Location"]).query)
-    assert told["response-content-disposition"][0].startswith("attachment; filename=")
+    requests = parse_qs(where.query)
+    assert requests["X-Amz-Signature"] and int(requests["X-Amz-Expires"][0]) <= 3600
+    download = viewer_client.get(f"/api/v1/artefacts/{model.sha256}/bytes/")
+    result = parse_qs(urlsplit(download["Location"]).query)
+    assert result["response-content-disposition"][0].startswith("attachment; filename=")
 
 
 @pytest.fixture

@@ -303,11 +303,11 @@ def test_upload_renews_lease_and_stops_at_its_end(
 ) -> None:
     from webapp.api.device import updates
 
-    asked = []
+    requests = []
 
     def over(intake: updates.Intake) -> bool:
-        asked.append(intake.assignment)
-        return len(asked) < 3
+        requests.append(intake.assignment)
+        return len(requests) < 3
 
     real = updates.admit
     monkeypatch.setattr(updates, "renew", over)
@@ -321,7 +321,7 @@ def test_upload_renews_lease_and_stops_at_its_end(
     answer = pi.patch(work["assignment"], digest_of(content), parts, headers)
     assert answer.status_code == 409
     assert "stop sending" in answer.json()["detail"]
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 @pytest.mark.postgresql

@@ -26,12 +26,12 @@ def disk(tmp_path: Path) -> Path:
 
 def encoded(values: Values, disk: Path, number: float = 0.1) -> bytes:
     """The update that the device's own code writes; uneven, so that codecs lose something."""
-    given = {
+    valuess = {
         name: torch.linspace(-number, number, tensor.numel()).view(tensor.shape)
         for name, tensor in weights(values["global"]["sha256"]).items()
     }
     path = disk.with_name("update.safetensors")
-    error_feedback.write(AssignedWork.read(values), given, path, disk)
+    error_feedback.write(AssignedWork.read(values), valuess, path, disk)
     return path.read_bytes()
 
 
@@ -118,13 +118,13 @@ def test_error_feedback_follows_accepted_update(federation: Federation, disk: Pa
     """Round 2's update is refused by the fold: round 3 is told of round 1's again."""
     pi, steady = federation.devices("pi", "steady")
     job = federation.started(wire={"uplink": "int8"}, rounds=4)
-    told, sent = [], []
+    result, sent = [], []
     for number in (1, 2, 3, 4):
         other = steady.take()
         deliver(steady, other, encoded(other, disk.with_name("steady")))
         values = pi.take()
         assert values["round"] == number
-        told.append(values["wire"]["feedback"])
+        result.append(values["wire"]["feedback"])
         content = encoded(values, disk)
         sent.append(digest_of(content))
         deliver(pi, values, spoil(content) if number == 2 else content)
@@ -134,7 +134,7 @@ def test_error_feedback_follows_accepted_update(federation: Federation, disk: Pa
     assert job.phase == "completed", federation.log(job)
     assert "update refused" in federation.log(job)
     first = {"round": 1, "update": sent[0], "chain": "int8"}
-    assert told == [None, first, first, {**first, "round": 3, "update": sent[2]}]
+    assert result == [None, first, first, {**first, "round": 3, "update": sent[2]}]
 
 
 def test_disabled_feedback_stores_nothing(federation: Federation, disk: Path) -> None:
@@ -215,26 +215,26 @@ def test_models_are_sent_as_steps(federation: Federation, disk: Path) -> None:
     (pi,) = federation.devices("pi")
     job = federation.started(wire={"uplink": "int8", "downlink": "int4"}, rounds=3)
     stranger = federation.device("stranger")
-    held = pi.take()["global"]
-    assert "step" not in held, "the first model travels whole"
+    model = pi.take()["global"]
+    assert "step" not in model, "the first model travels whole"
     for number in (1, 2, 3):
         values = pi.take()
         deliver(pi, values, encoded(values, disk, 0.1 * number))
         federation.work_off()
         row = Round.objects.get(job=job, number=number)
-        found = pi.take()["global"]
-        step = found["step"]
-        assert step["base"] == held["sha256"] == row.base_artefact_id
-        assert step["size_bytes"] < found["size_bytes"]
+        result = pi.take()["global"]
+        step = result["step"]
+        assert step["base"] == model["sha256"] == row.base_artefact_id
+        assert step["size_bytes"] < result["size_bytes"]
         answer = pi.download(step["sha256"])
         content = b"".join(answer.streaming_content) if answer.streaming else answer.content
         assert digest_of(content) == step["sha256"]
         assert stranger.download(step["sha256"]).status_code == 404
         disk.with_name("step").write_bytes(content)
-        disk.with_name("base").write_bytes(artefact(held["sha256"]))
+        disk.with_name("base").write_bytes(artefact(model["sha256"]))
         rebuilt = rebuild(disk.with_name("base"), disk.with_name("step"), disk.with_name("next"))
-        assert rebuilt.sha256 == found["sha256"]
-        held = found
+        assert rebuilt.sha256 == result["sha256"]
+        model = result
         evaluate(federation, pi)
     job.refresh_from_db()
     assert job.phase == "completed"

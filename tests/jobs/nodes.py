@@ -36,10 +36,15 @@ class Node(Pi):
 
     def start(self) -> None:
         """As a fresh agent process."""
-        held = {"law": local_datasets.parse(f"law={self.rows}")} if self.rows else {}
+        datasets = {"law": local_datasets.parse(f"law={self.rows}")} if self.rows else {}
         profile: dict[str, Any] = {"peak_flops": {}, "precision": "fp32"}
         self.trainer = FedcoreTrainer(
-            self.folder / "cache", 1, held, self.folder / "feedback", self.folder / "own", profile
+            self.folder / "cache",
+            1,
+            datasets,
+            self.folder / "feedback",
+            self.folder / "own",
+            profile,
         )
 
     def answer(self, work: Mapping[str, Any]) -> None:
@@ -57,15 +62,15 @@ class Node(Pi):
 
     def done_for(self, work: Mapping[str, Any]) -> tuple[Outcome, bytes | None]:
         """What its trainer makes of an accepted assignment, and the frame."""
-        given, out = AssignedWork.read(work), self.folder / "update.safetensors"
-        if given.task == "fold":
-            assert given.fold_request is not None
-            paths = given.fold_request.gather(lambda sha256, size: self.fetched(sha256))
-            return self.trainer.fold(given, paths, out, SILENT), out.read_bytes()
-        weights = self.fetched(given.global_sha256)
-        if given.task == "evaluate":
-            return self.trainer.evaluate(given, weights, SILENT), None
-        return self.trainer.train(given, Received(weights), out, SILENT), out.read_bytes()
+        assigned, out = AssignedWork.read(work), self.folder / "update.safetensors"
+        if assigned.task == "fold":
+            assert assigned.fold_request is not None
+            paths = assigned.fold_request.gather(lambda sha256, size: self.fetched(sha256))
+            return self.trainer.fold(assigned, paths, out, SILENT), out.read_bytes()
+        weights = self.fetched(assigned.global_sha256)
+        if assigned.task == "evaluate":
+            return self.trainer.evaluate(assigned, weights, SILENT), None
+        return self.trainer.train(assigned, Received(weights), out, SILENT), out.read_bytes()
 
     def fetched(self, sha256: str) -> Path:
         answer = self.download(sha256)
@@ -91,16 +96,16 @@ def node(
     tmp_path: Path,
 ) -> Callable[..., Node]:
     def make(name: str, role: str = "trainer") -> Node:
-        made = Node(enrolled_device(name, 24, role), outbox, examples=24)
-        made.folder = tmp_path / name
-        made.folder.mkdir()
+        created = Node(enrolled_device(name, 24, role), outbox, examples=24)
+        created.folder = tmp_path / name
+        created.folder.mkdir()
         if role != "aggregator":
             seed = len(federation.pis)
-            made.rows = write_jsonl(made.folder / "law.jsonl", sentences(seed, 20 + 4 * seed))
-        made.start()
-        made.hello(f"boot-{name}")
-        federation.pis.append(made)
-        return made
+            created.rows = write_jsonl(created.folder / "law.jsonl", sentences(seed, 20 + 4 * seed))
+        created.start()
+        created.hello(f"boot-{name}")
+        federation.pis.append(created)
+        return created
 
     return make
 

@@ -42,8 +42,8 @@ def test_agglomerative_job_equals_simulation(
     rounds = same_bits(federation, nodes, job)
     first, one, two = job.rounds.order_by("number")
     # Devices are evaluated with their own models, the parent on the held-back part of the bridge.
-    for row, found in zip((first, one, two), rounds, strict=True):
-        assert row.evaluation["loss"] == pytest.approx(found.levels[0].mean["loss"], rel=1e-6)
+    for row, result in zip((first, one, two), rounds, strict=True):
+        assert row.evaluation["loss"] == pytest.approx(result.levels[0].mean["loss"], rel=1e-6)
     hub = Assignment.objects.get(round=two, task="fold")
     cloud = rounds[2].levels[1].evaluations[HUB]
     assert hub.metrics["bridge_loss"] == pytest.approx(cloud.loss, rel=1e-9)
@@ -104,8 +104,8 @@ def test_leaf_model_is_read_from_private_folder(
     before = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert {"own-model-000001-000.safetensors", "bridge.jsonl"} < before
     private_folders.remove_finished_jobs(folder, WireOffer(jobs=frozenset()))  # the job is over
-    left = {path.name for path in (folder / str(job.pk)).iterdir()}
-    assert left == {"own-model-000002-000.safetensors", "own-model.json"}
+    remaining = {path.name for path in (folder / str(job.pk)).iterdir()}
+    assert remaining == {"own-model-000002-000.safetensors", "own-model.json"}
     out = export(folder / str(job.pk), tmp_path / "out")
     model = AutoModelForSeq2SeqLM.from_pretrained(out)
     base = AutoModelForSeq2SeqLM.from_pretrained(federation.model)

@@ -161,8 +161,8 @@ def test_invalid_tree_is_refused_with_advice(
 ) -> None:
     with pytest.raises(SpecError) as caught:
         services.create_job(federation.spec(**told(larger, **changes)), None)
-    found = [fault for fault in caught.value.faults if fault.path == path]
-    assert any(message in fault.message for fault in found), caught.value
+    result = [fault for fault in caught.value.faults if fault.path == path]
+    assert any(message in fault.message for fault in result), caught.value
     assert not Job.objects.exists()
 
 

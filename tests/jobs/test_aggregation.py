@@ -100,7 +100,7 @@ def test_result_and_job_model_are_stored_together(
     """A death while the job is told leaves all of it to be done again, never half of it."""
     federation.devices("pi-a")
     job, current = collected(federation)
-    told = round_fold.job_event
+    result = round_fold.job_event
 
     def dies(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -108,7 +108,7 @@ def test_result_and_job_model_are_stored_together(
     monkeypatch.setattr(round_fold, "job_event", dies)
     with pytest.raises(KeyboardInterrupt):
         fold_round(current.pk)
-    monkeypatch.setattr(round_fold, "job_event", told)
+    monkeypatch.setattr(round_fold, "job_event", result)
     current.refresh_from_db()
     job.refresh_from_db()
     assert current.phase == "aggregating"

@@ -56,11 +56,11 @@ def states(job: Job) -> dict[str, str]:
 
 def test_each_device_gets_a_baseline_with_its_slot(done: Job, operator: User) -> None:
     baseline_comparison.start_baseline(done.pk, operator)
-    made = children(done)
-    assert [child.name for child in made] == [f"a job: {name} alone" for name in NAMES]
-    assert {child.phase for child in made} == {"queued"}
+    created = children(done)
+    assert [child.name for child in created] == [f"a job: {name} alone" for name in NAMES]
+    assert {child.phase for child in created} == {"queued"}
     mine = {row.device.name: row for row in done.participants.all()}
-    for name, child in zip(NAMES, made, strict=True):
+    for name, child in zip(NAMES, created, strict=True):
         (row,) = child.participants.all()
         assert (row.device.name, row.slot) == (name, mine[name].slot)
         assert (row.dataset, row.examples) == (mine[name].dataset, mine[name].examples)
@@ -74,27 +74,27 @@ def test_baselines_run_and_are_compared(federation: Federation, done: Job) -> No
     assert states(done) == dict.fromkeys(NAMES, "not asked")
     assert baseline_comparison.comparison_json(done)["cost_s"] == pytest.approx(2.0)
     baseline_comparison.start_baseline(done.pk, None)
-    found = baseline_comparison.comparison_json(done)
-    assert found["open"] and found["asked"] and not found["can_ask"]
-    assert found["summary"] == {"shared": None, "own": None}
+    result = baseline_comparison.comparison_json(done)
+    assert result["open"] and result["asked"] and not result["can_ask"]
+    assert result["summary"] == {"shared": None, "own": None}
     go_on(federation)
     assert {child.phase for child in children(done)} == {"completed"}
-    found = baseline_comparison.comparison_json(done)
-    assert not found["open"] and not found["can_ask"]
-    for row in found["devices"]:
+    result = baseline_comparison.comparison_json(done)
+    assert not result["open"] and not result["can_ask"]
+    for row in result["devices"]:
         assert row["state"] == "completed" and row["progress"] == 1.0
         assert row["alone"] == row["shared"] == {"rougeL": 25.0, "loss": 2.0}
         assert row["gain"] == {"rougeL": 0.0, "loss": 0.0} and row["own"] is None
-    assert found["summary"]["shared"]["devices"] == 3
-    assert found["summary"]["shared"]["gained"] == 0
+    assert result["summary"]["shared"]["devices"] == 3
+    assert result["summary"]["shared"]["gained"] == 0
 
 
 def test_gains_compare_last_round_on_same_examples(federation: Federation, done: Job) -> None:
     baseline_comparison.start_baseline(done.pk, None)
     go_on(federation)
     attic, barn, pi = children(done)
-    own = {"personal_rougeL": 31.0, "personal_loss": 1.0}
-    measured(done, "attic", {"rougeL": 30.0, "loss": 1.5} | own)
+    personal = {"personal_rougeL": 31.0, "personal_loss": 1.0}
+    measured(done, "attic", {"rougeL": 30.0, "loss": 1.5} | personal)
     measured(attic, "attic", {"rougeL": 28.0, "loss": 1.75})
     measured(barn, "barn", {"rougeL": 26.0, "loss": 2.5})
     measured(pi, "pi", {"rougeL": 99.0, "loss": 0.1}, examples=7)
@@ -140,14 +140,14 @@ def test_failed_baseline_is_retried_cancelled_one_relaunched(
     services.move(barn.pk, "cancel", operator)
     federation.work_off()
     Job.objects.filter(pk=attic.pk).update(phase="failed", reason="the disk is full")
-    found = baseline_comparison.comparison_json(done)
-    row = found["devices"][0]
+    result = baseline_comparison.comparison_json(done)
+    row = result["devices"][0]
     assert (row["state"], row["reason"], row["can_ask"]) == ("failed", "The disk is full", True)
-    assert found["can_ask"] and states(done)["barn"] == "cancelled"
+    assert result["can_ask"] and states(done)["barn"] == "cancelled"
     baseline_comparison.start_baseline(done.pk, operator)
-    made = children(done)
-    assert [child.pk for child in made[:3]] == [attic.pk, barn.pk, pi.pk] and len(made) == 4
-    assert [child.phase for child in made] == ["queued", "cancelled", made[2].phase, "queued"]
+    created = children(done)
+    assert [child.pk for child in created[:3]] == [attic.pk, barn.pk, pi.pk] and len(created) == 4
+    assert [child.phase for child in created] == ["queued", "cancelled", created[2].phase, "queued"]
     go_on(federation)
     assert states(done) == dict.fromkeys(NAMES, "completed")
 
@@ -179,8 +179,8 @@ def test_incomparable_jobs_give_a_reason(federation: Federation, done: Job) -> N
     other.refresh_from_db()
     with pytest.raises(services.MoveRefused, match="a running job cannot be compared"):
         baseline_comparison.start_baseline(other.pk, None)
-    told = baseline_comparison.comparison_json(other)
-    assert told["refused"].startswith("a running job") and told["devices"] == []
+    result = baseline_comparison.comparison_json(other)
+    assert result["refused"].startswith("a running job") and result["devices"] == []
     Job.objects.filter(pk=other.pk).update(phase="completed")
     with pytest.raises(services.MoveRefused, match="no device evaluated the model of the last"):
         baseline_comparison.start_baseline(other.pk, None)

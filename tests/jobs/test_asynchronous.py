@@ -49,18 +49,20 @@ def test_asynchronous_job_completes(federation: Federation) -> None:
     last = version(job, 4)
     assert last.evaluation["devices"] == 3
     assert job.global_artefact_id == last.global_artefact_id
-    left = Assignment.objects.filter(round__job=job, phase__in=["training", "offered", "reported"])
-    assert not left.exists()
+    remaining = Assignment.objects.filter(
+        round__job=job, phase__in=["training", "offered", "reported"]
+    )
+    assert not remaining.exists()
 
 
 def test_slow_device_delays_nobody(federation: Federation) -> None:
     kitchen, porch, slow = federation.devices("pi-a", "pi-b", "pi-slow")
     job = started(federation, rounds=9, evaluation={"every": 0})
-    held = slow.take()
+    works = slow.take()
     work(federation, kitchen, porch, times=2)
     assert federation.round(job).number == 3
-    assert phase_of(held["assignment"]) == "accepted", "it is left in peace"
-    slow.finish(held)
+    assert phase_of(works["assignment"]) == "accepted", "it is left in peace"
+    slow.finish(works)
     federation.work_off()
     work(federation, kitchen)
     third = version(job, 3)
@@ -68,7 +70,7 @@ def test_slow_device_delays_nobody(federation: Federation) -> None:
     stale, fresh = third.fold["updates"]
     assert (stale["slot"], stale["base"], stale["staleness"]) == (2, 1, 2)
     assert (fresh["slot"], fresh["base"], fresh["staleness"]) == (0, 2, 1)
-    row = Assignment.objects.get(pk=held["assignment"])
+    row = Assignment.objects.get(pk=works["assignment"])
     assert (row.phase, row.buffered_in, row.round.number) == ("folded", 3, 1)
 
 
@@ -97,12 +99,12 @@ def test_stale_update_is_weighted(federation: Federation) -> None:
     rule = {"staleness_discount": "polynomial", "staleness_exponent": 1.0, "buffer_size": 1}
     job = started(federation, part=rule, rounds=3, evaluation={"every": 0, "initial": False})
     start = weights(version(job, 1).base_artefact_id)
-    held = porch.take()
+    works = porch.take()
     work(federation, kitchen)
     one = weights(version(job, 1).global_artefact_id)
     name = next(iter(start))
     assert (one[name] - start[name]).flatten()[0].item() == pytest.approx(1.0, abs=1e-5)
-    porch.finish(held)
+    porch.finish(works)
     federation.work_off()
     two = weights(version(job, 2).global_artefact_id)
     assert (two[name] - one[name]).flatten()[0].item() == pytest.approx(2.0 / 2, abs=1e-5)
@@ -114,24 +116,24 @@ def test_too_old_update_is_discarded(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     rule = {"buffer_size": 1, "max_staleness": 1}
     job = started(federation, part=rule, rounds=9, evaluation={"every": 0})
-    held = porch.take()
+    works = porch.take()
     work(federation, kitchen, times=2)
     reason = "it started 2 versions ago; at most 1 are allowed"
-    assert phase_of(held["assignment"]) == "expired"
-    assert porch.cancels() == {held["assignment"]: reason}
-    assert porch.report(held["assignment"], None).status_code == 409
+    assert phase_of(works["assignment"]) == "expired"
+    assert porch.cancels() == {works["assignment"]: reason}
+    assert porch.report(works["assignment"], None).status_code == 409
     assert porch.take()["round"] == federation.round(job).number, "it gets new work"
 
 
 def test_evaluations_wait_for_free_devices(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9)
-    held = porch.take()
+    works = porch.take()
     assert work(federation, kitchen) == ["train"]
     assert version(job, 1).phase == "closed" and version(job, 1).evaluation == {}
     assert work(federation, kitchen) == ["evaluate"]
     assert version(job, 1).evaluation["devices"] == 1
-    porch.finish(held)  # makes version 2; while it is folded, version 1 is the newest
+    porch.finish(works)  # makes version 2; while it is folded, version 1 is the newest
     federation.work_off()
     assert work(federation, porch) == ["evaluate"]
     assert version(job, 1).evaluation["devices"] == 2
@@ -143,11 +145,11 @@ def test_evaluations_wait_for_free_devices(federation: Federation) -> None:
 def test_buffer_survives_a_pause(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
     job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
-    held = attic.take()
+    works = attic.take()
     work(federation, kitchen, porch)
     services.move(job.pk, "pause", None)
     federation.work_off()
-    assert attic.cancels()[held["assignment"]] == "the job was paused"
+    assert attic.cancels()[works["assignment"]] == "the job was paused"
     services.move(job.pk, "resume", None)
     federation.work_off()
     assert (federation.round(job).number, federation.round(job).attempt) == (1, 2)
@@ -178,11 +180,11 @@ def test_lost_or_repeated_message_changes_nothing(federation: Federation) -> Non
 def test_silent_device_gets_newest_version(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
-    held = porch.take()
+    works = porch.take()
     work(federation, kitchen)
     federation.later(LEASE_S + 1)
     federation.reconcile()
-    assert phase_of(held["assignment"]) == "expired"
+    assert phase_of(works["assignment"]) == "expired"
     assert porch.take()["round"] == 2
     del job
 
@@ -216,15 +218,15 @@ def test_deadline_folds_a_partial_buffer(federation: Federation) -> None:
 def test_page_shows_buffer_fill(federation: Federation) -> None:
     kitchen, porch, attic = federation.devices("pi-a", "pi-b", "pi-c")
     job = started(federation, part={"buffer_size": 3}, rounds=2, evaluation={"every": 0})
-    held = attic.take()
+    works = attic.take()
     work(federation, kitchen, porch)
-    attic.presence(held["assignment"])
+    attic.presence(works["assignment"])
     job.refresh_from_db()
-    told = snapshot.snapshot(job)
-    assert told["headline"].startswith("2 of 3 updates in the buffer; 3 training: pi-")
-    assert told["buffer"] == {"size": 3, "held": 2}
-    assert told["progress"] == pytest.approx(0.75 * 2 / 3 / 2)
-    attic.finish(held)
+    result = snapshot.snapshot(job)
+    assert result["headline"].startswith("2 of 3 updates in the buffer; 3 training: pi-")
+    assert result["buffer"] == {"size": 3, "held": 2}
+    assert result["progress"] == pytest.approx(0.75 * 2 / 3 / 2)
+    attic.finish(works)
     federation.work_off()
     first = snapshot.snapshot(job)["rounds"][1]
     assert [part["staleness"] for part in first["train"] if part["phase"] == "folded"] == [0, 0, 0]
@@ -239,7 +241,7 @@ def test_artefacts_in_use_are_not_collected(federation: Federation) -> None:
 
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9)
-    held = porch.take()
+    works = porch.take()
     work(federation, kitchen)
     evaluating = kitchen.take()
     assert (evaluating["task"], evaluating["round"]) == ("evaluate", 1)
@@ -248,7 +250,7 @@ def test_artefacts_in_use_are_not_collected(federation: Federation) -> None:
         return next(row.open for row in facts(job, timezone.now()).rounds if row.number == number)
 
     assert version(job, 1).phase == "closed" and is_open(1)
-    porch.finish(held)
+    porch.finish(works)
     federation.work_off()
     assert is_open(1), "it is still evaluated"
     kitchen.finish(evaluating)
@@ -260,15 +262,15 @@ def test_artefacts_in_use_are_not_collected(federation: Federation) -> None:
 def test_cancel_between_versions_stops_all(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-a", "pi-b")
     job = started(federation, part={"buffer_size": 1}, rounds=9, evaluation={"every": 0})
-    held = porch.take()
+    works = porch.take()
     work(federation, kitchen)
     second = federation.round(job)
     assert second.number == 2
     second.delete()  # as if the coordinator had died before it was planned
     services.move(job.pk, "cancel", None)
     federation.work_off()
-    assert phase_of(held["assignment"]) == "expired"
-    assert porch.cancels() == {held["assignment"]: "the job was cancelled"}
+    assert phase_of(works["assignment"]) == "expired"
+    assert porch.cancels() == {works["assignment"]: "the job was cancelled"}
 
 
 def test_page_shows_work_on_older_model(federation: Federation) -> None:
@@ -277,5 +279,5 @@ def test_page_shows_work_on_older_model(federation: Federation) -> None:
     porch.take()
     work(federation, kitchen, times=2)
     job.refresh_from_db()
-    told = {row["name"]: row["phase"] for row in snapshot.snapshot(job)["devices"]}
-    assert told == {"pi-a": "offered", "pi-b": "accepted"}
+    result = {row["name"]: row["phase"] for row in snapshot.snapshot(job)["devices"]}
+    assert result == {"pi-a": "offered", "pi-b": "accepted"}

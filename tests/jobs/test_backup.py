@@ -31,16 +31,16 @@ def test_backup_contains_all_referenced_artefacts(federation: Federation, tmp_pa
     federation.devices("pi-kitchen", "pi-porch")
     federation.started()
     folder = tmp_path / "backup"
-    told = _backup(folder)
+    result = _backup(folder)
     copy = sqlite3.connect(folder / "database.sqlite3")
-    named = [sha256 for (sha256,) in copy.execute("SELECT sha256 FROM jobs_artefact")]
-    assert len(named) == told["artefacts"] >= 1
-    for sha256 in named:
+    names = [sha256 for (sha256,) in copy.execute("SELECT sha256 FROM jobs_artefact")]
+    assert len(names) == result["artefacts"] >= 1
+    for sha256 in names:
         source = Path(storage().path(Artefact.path_of(sha256)))
-        taken = folder / "artefacts" / Artefact.path_of(sha256)
-        assert taken.read_bytes() == source.read_bytes()
+        copied = folder / "artefacts" / Artefact.path_of(sha256)
+        assert copied.read_bytes() == source.read_bytes()
     assert (folder / "signing-key.pem").stat().st_mode & 0o077 == 0
-    assert "EDGEWISE_SECRET_KEY" in told["kept_apart"]
+    assert "EDGEWISE_SECRET_KEY" in result["kept_apart"]
 
 
 def test_backup_refuses_existing_folder(db: None, tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_restore_refuses_other_folders(db: None, tmp_path: Path) -> None:
 
 
 def test_restore_refuses_other_database_kind(db: None, tmp_path: Path) -> None:
-    told = {"made_at": "", "database": "postgresql", "artefacts": 0, "bytes": 0}
-    (tmp_path / "manifest.json").write_text(json.dumps({**told, "gone": [], "kept_apart": []}))
+    result = {"made_at": "", "database": "postgresql", "artefacts": 0, "bytes": 0}
+    (tmp_path / "manifest.json").write_text(json.dumps({**result, "gone": [], "kept_apart": []}))
     with pytest.raises(CommandError, match="the backup is of postgresql"):
         call_command("restore", str(tmp_path))
     assert connection.vendor == "sqlite"

@@ -37,7 +37,7 @@ def test_evaluation_only_at_end_changes_no_bits(federation: Federation) -> None:
 def test_evaluation_without_baseline_round(federation: Federation) -> None:
     federation.devices("pi-kitchen")
     job = federation.run(federation.launch(rounds=2, evaluation={"initial": False}))
-    told = snapshot.snapshot(job)
-    assert [row["evaluation"].get("rougeL") for row in told["rounds"]] == [None, 25.0, 25.0]
-    assert (told["tiles"]["rougeL"], told["tiles"]["rougeL_base"]) == (25.0, None)
-    assert told["progress"] == 1.0
+    result = snapshot.snapshot(job)
+    assert [row["evaluation"].get("rougeL") for row in result["rounds"]] == [None, 25.0, 25.0]
+    assert (result["tiles"]["rougeL"], result["tiles"]["rougeL_base"]) == (25.0, None)
+    assert result["progress"] == 1.0

@@ -70,11 +70,11 @@ def hub(
     tmp_path: Path,
 ) -> Callable[..., Hub]:
     def make(name: str, role: str = "aggregator", **changes: Any) -> Hub:
-        made = Hub(enrolled_device(name, 40, role), outbox, **changes)
-        made.folder = tmp_path
-        made.hello(f"boot-{name}")
-        federation.pis.append(made)
-        return made
+        created = Hub(enrolled_device(name, 40, role), outbox, **changes)
+        created.folder = tmp_path
+        created.hello(f"boot-{name}")
+        federation.pis.append(created)
+        return created
 
     return make
 
@@ -113,10 +113,10 @@ def test_clusters_are_folded_by_their_devices(
     row = federation.round(job)
     assert row.fold["slots"] == [4, 5]
     assert row.fold["weights"] == {"4": pytest.approx(0.3), "5": pytest.approx(0.7)}
-    told = [
+    result = [
         (one["slot"], one["level"], one["slots"], one["examples"]) for one in row.fold["clusters"]
     ]
-    assert told == [(4, 1, [0, 1], 30), (5, 1, [2, 3], 70)]
+    assert result == [(4, 1, [0, 1], 30), (5, 1, [2, 3], 70)]
     assert all(one["bytes_in"] > 1.9 * one["bytes_up"] > 0 for one in row.fold["clusters"])
     log = federation.log(job)
     assert "hub-x, round 1: aggregated pi-a, pi-b: " in log
@@ -133,8 +133,8 @@ def test_tree_participants_get_their_parents(
     tree = {"parents": ["pi-a=hub-x", "pi-b=hub-x", "hub-x=a-hub"]}
     job = federation.launch(tree=tree)
     rows = Participant.objects.filter(job=job).order_by("slot")
-    told = [(row.slot, row.device.name, row.parent, row.dataset) for row in rows]
-    assert told == [
+    result = [(row.slot, row.device.name, row.parent, row.dataset) for row in rows]
+    assert result == [
         (0, "pi-a", 5, "law"),
         (1, "pi-b", 5, "law"),
         (2, "pi-c", None, "law"),
@@ -154,10 +154,10 @@ def test_three_level_tree_is_folded(federation: Federation, hub: Callable[..., H
     tree = {"parents": ["pi-a=hub-x", "pi-b=hub-x", "pi-c=hub-y", "hub-x=hub-y"]}
     job = federation.run(federation.launch(tree=tree))
     assert mean_step(job) == pytest.approx(FLAT, rel=1e-6)
-    told = [
+    result = [
         (one["slot"], one["level"], one["slots"]) for one in federation.round(job).fold["clusters"]
     ]
-    assert told == [(4, 2, [0, 1]), (5, 1, [2, 4])]
+    assert result == [(4, 2, [0, 1]), (5, 1, [2, 4])]
     assert federation.round(job).fold["slots"] == [3, 5]
 
 
@@ -367,11 +367,11 @@ def test_page_shows_clusters(
     page = client.get(f"/jobs/{job.pk}/").content.decode()
     assert "folding their clusters" in page
     federation.run(job)
-    told = client.get(f"/api/v1/jobs/{job.pk}/live/").json()
-    folded_by = {one["name"]: (one["parent"], one["dataset"]) for one in told["devices"]}
+    result = client.get(f"/api/v1/jobs/{job.pk}/live/").json()
+    folded_by = {one["name"]: (one["parent"], one["dataset"]) for one in result["devices"]}
     assert folded_by["pi-a"] == ("hub-x", "law")
     assert folded_by["hub-x"] == ("", "")
-    assert [one["slots"] for one in told["rounds"][-1]["clusters"]] == [[0, 1], [2, 3]]
+    assert [one["slots"] for one in result["rounds"][-1]["clusters"]] == [[0, 1], [2, 3]]
     page = client.get(f"/jobs/{job.pk}/").content.decode()
     assert "pi-a, pi-b" in page and "1 of 1" in page
     assert client.get(f"/jobs/{job.pk}/report/").status_code == 200

@@ -69,12 +69,12 @@ def test_rolled_up_chart_has_no_gaps(
     )
     rollup.roll_up(START + 2 * HOUR)
     monkeypatch.setattr(series, "READ_AT_MOST", 8)  # every fourth, of what was not rolled up
-    found = series.history(Sample.objects.filter(device=measured.device), [measured.device.pk])
-    old = [sample for sample in found.samples if sample["seq"] <= 120]
+    result = series.history(Sample.objects.filter(device=measured.device), [measured.device.pk])
+    old = [sample for sample in result.samples if sample["seq"] <= 120]
     assert [sample["seq"] for sample in old] == list(range(10, 121, 10))
     assert {sample["span_s"] for sample in old} == {10}
-    assert all("span_s" not in sample for sample in found.samples if sample["seq"] > 120)
-    assert found.cursors[measured.device.pk] == found.samples[-1]["seq"]
+    assert all("span_s" not in sample for sample in result.samples if sample["seq"] > 120)
+    assert result.cursors[measured.device.pk] == result.samples[-1]["seq"]
 
 
 def test_old_samples_and_fleet_events_are_deleted(measured: Enrolled, settings: Any) -> None:

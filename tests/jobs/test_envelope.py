@@ -75,8 +75,8 @@ def test_threads_that_need_the_key_at_once(key_file: Path) -> None:
         return signing.public_key()
 
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(first_use, range(8)))
-    assert len(found) == 1
+        result = set(pool.map(first_use, range(8)))
+    assert len(result) == 1
     assert [path.name for path in key_file.parent.iterdir()] == ["signing-key.pem"]
 
 
@@ -106,9 +106,9 @@ def test_processes_that_need_the_key_at_once(key_file: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    found = {process.communicate(timeout=60)[0] for process in processes}
+    result = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len(found) == 1
+    assert len(result) == 1
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
 
 

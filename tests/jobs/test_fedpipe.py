@@ -81,14 +81,14 @@ def test_job_and_simulation_plans_are_equal(federation: Federation) -> None:
     pis = federation.devices("pi-a", "pi-b", "pi-c")
     job = launch(federation)
     sizes = sizes_of(job)
-    told = {pi.name: scores(i, sizes) for i, pi in enumerate(pis[:2])}
+    result = {pi.name: scores(i, sizes) for i, pi in enumerate(pis[:2])}
     for pi in pis:
-        assert evaluate(pi, told.get(pi.name)) == 200
+        assert evaluate(pi, result.get(pi.name)) == 200
     federation.work_off()
     assert federation.round(job).number == 1
     spec = job.job_spec
     devices = [candidate_of(spec, pi.name, Hardware()) for pi in pis]
-    expected = allocate_fleet(spec, sizes, devices, told)
+    expected = allocate_fleet(spec, sizes, devices, result)
     assert tailorings(job) == {name: one.overrides(spec) for name, one in expected.items()}
     assert expected["pi-a"].ranks != expected["pi-b"].ranks
     assert all(one.score < 1 for one in expected.values())
@@ -169,8 +169,8 @@ def test_device_memory_bounds_its_plan(federation: Federation) -> None:
     for pi in (kitchen, porch):
         evaluate(pi, scores(3, sizes_of(job)))
     federation.work_off()
-    found = tailorings(job)
-    assert found["pi-a"]["adapter.pattern"] and not found["pi-b"]["adapter.pattern"]
+    result = tailorings(job)
+    assert result["pi-a"]["adapter.pattern"] and not result["pi-b"]["adapter.pattern"]
 
 
 def test_other_methods_get_no_plans(federation: Federation) -> None:

@@ -44,19 +44,19 @@ def undivided(row: Round, folder: Path) -> str:
 
 def asked(federation: Federation) -> list[int]:
     """Takes the requests for shards out of the outbox."""
-    found = [args[0] for name, args in federation.outbox.site if name == task_queue.FOLD_SHARD]
-    kept = [item for item in federation.outbox.site if item[0] != task_queue.FOLD_SHARD]
-    federation.outbox.site[:] = kept
-    return found
+    result = [args[0] for name, args in federation.outbox.site if name == task_queue.FOLD_SHARD]
+    others = [item for item in federation.outbox.site if item[0] != task_queue.FOLD_SHARD]
+    federation.outbox.site[:] = others
+    return result
 
 
 def begun(federation: Federation, **changes: Any) -> tuple[Job, Round, list[int]]:
     """A round whose fold has just been shared out, and its shards."""
     job, current = collected(federation, **changes)
     fold_round(current.pk)
-    found = asked(federation)
-    assert len(found) > 2
-    return job, current, found
+    result = asked(federation)
+    assert len(result) > 2
+    return job, current, result
 
 
 def left(current: Round) -> int:
@@ -66,12 +66,12 @@ def left(current: Round) -> int:
 def test_sharded_fold_equals_single_fold(federation: Federation, tmp_path: Path) -> None:
     federation.devices("pi-a", "pi-b", "pi-c")
     adam = {"name": "fedadam", "server_learning_rate": 0.1, "clip_update_norm": 3.0}
-    job, current, found = begun(federation, strategy=adam)
+    job, current, result = begun(federation, strategy=adam)
     whole = undivided(current, tmp_path)
-    fold_one(found[1])
-    fold_one(found[0])
+    fold_one(result[1])
+    fold_one(result[0])
     assert Round.objects.get(pk=current.pk).phase == "aggregating"
-    for item in found[2:]:
+    for item in result[2:]:
         fold_one(item)
     current.refresh_from_db()
     assert current.global_artefact_id == whole
@@ -95,8 +95,8 @@ def test_scaffold_control_counts_participants(
         "participation": {"fraction": 0.1, "minimum": 2},
     }
     if in_shards:
-        _, current, found = begun(federation, **changes)
-        for item in found:
+        _, current, result = begun(federation, **changes)
+        for item in result:
             fold_one(item)
     else:
         _, current = collected(federation, **changes)
@@ -113,14 +113,14 @@ def test_concurrent_and_repeated_shards_are_harmless(
     federation: Federation, tmp_path: Path
 ) -> None:
     federation.devices("pi-a", "pi-b")
-    job, current, found = begun(federation)
+    job, current, result = begun(federation)
     whole = undivided(current, tmp_path)
 
     def worker(order: list[int]) -> None:
         for item in order:
             fold_one(item)
 
-    at_once([lambda: worker(found), lambda: worker(found[::-1])])
+    at_once([lambda: worker(result), lambda: worker(result[::-1])])
     current.refresh_from_db()
     assert current.global_artefact_id == whole
     assert federation.log(job).count("round 1: folded 2 updates") == 1
@@ -144,9 +144,9 @@ def test_shards_are_removed_after_the_fold(federation: Federation) -> None:
     assert job.phase == "completed"
     assert "folding in" in federation.log(job)
     assert not FoldPlan.objects.exists()
-    kept = Artefact.objects.filter(kind="shard")
-    assert kept.exists()
-    assert not any(storage().exists(Artefact.path_of(item.sha256)) for item in kept)
+    remaining = Artefact.objects.filter(kind="shard")
+    assert remaining.exists()
+    assert not any(storage().exists(Artefact.path_of(item.sha256)) for item in remaining)
     assert list(incoming_dir().iterdir()) == []
 
 
@@ -155,7 +155,7 @@ def test_worker_killed_in_shard_is_recovered(
 ) -> None:
     """Its shard is asked for again once its claim is old; the others' work is kept."""
     federation.devices("pi-a", "pi-b")
-    job, current, found = begun(federation)
+    job, current, result = begun(federation)
     whole = undivided(current, tmp_path)
 
     class Killed(BaseException):
@@ -166,8 +166,8 @@ def test_worker_killed_in_shard_is_recovered(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(shard_fold, "store", killed)
-        fold_one(found[0])
-    for item in found[1:]:
+        fold_one(result[0])
+    for item in result[1:]:
         fold_one(item)
     assert left(current) == 1
     fold_round(current.pk)
@@ -181,8 +181,8 @@ def test_worker_killed_in_shard_is_recovered(
 
 def test_lost_shard_request_is_repeated(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
-    job, current, found = begun(federation)
-    fold_one(found[-1])
+    job, current, result = begun(federation)
+    fold_one(result[-1])
     federation.later(61)
     federation.reconcile()
     assert FoldPlan.objects.filter(round=current).count() == 0
@@ -191,14 +191,14 @@ def test_lost_shard_request_is_repeated(federation: Federation) -> None:
 
 def test_lost_shard_bytes_are_recomputed(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
-    job, current, found = begun(federation)
-    fold_one(found[0])
-    stored = FoldShard.objects.get(pk=found[0]).artefact_id
+    job, current, result = begun(federation)
+    fold_one(result[0])
+    stored = FoldShard.objects.get(pk=result[0]).artefact_id
     storage().delete(Artefact.path_of(str(stored)))
-    for item in found[1:]:
+    for item in result[1:]:
         fold_one(item)
-    assert asked(federation) == [found[0]]
-    fold_one(found[0])
+    assert asked(federation) == [result[0]]
+    fold_one(result[0])
     current.refresh_from_db()
     assert current.global_artefact_id
     assert federation.run(job).phase == "completed"
@@ -232,11 +232,11 @@ def test_nonfinite_update_is_refused_and_fold_restarted(
 
 def test_shards_of_cancelled_job_are_dropped(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b")
-    job, current, found = begun(federation)
-    fold_one(found[0])
+    job, current, result = begun(federation)
+    fold_one(result[0])
     services.move(job.pk, "cancel", None)
     federation.work_off()
-    for item in found[1:]:
+    for item in result[1:]:
         fold_one(item)
     current.refresh_from_db()
     assert (current.phase, current.global_artefact_id) == ("failed", None)

@@ -27,14 +27,14 @@ def test_resume_restarts_the_round(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started(rounds=2)
     porch.work()
-    held = kitchen.take()["assignment"]
+    assignment = kitchen.take()["assignment"]
     before = federation.round(job)
     move(federation, job, "pause")
     assert job.phase == "paused"
     before.refresh_from_db()
     assert (before.phase, before.reason) == ("failed", "the job was paused")
     assert before.ended_at is not None
-    assert phase_of(held) == "expired"
+    assert phase_of(assignment) == "expired"
     federation.reconcile()
     assert federation.round(job) == before, "nothing happens to a paused job"
     move(federation, job, "resume")
@@ -98,11 +98,11 @@ def test_pause_before_first_round(federation: Federation) -> None:
 def test_cancel_stops_devices_and_is_final(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
-    held, offered = kitchen.take()["assignment"], porch.offers()[-1]
+    assignment, offered = kitchen.take()["assignment"], porch.offers()[-1]
     move(federation, job, "cancel")
     assert (job.phase, job.reason) == ("cancelled", "cancelled by the system")
     assert job.ended_at is not None
-    assert kitchen.cancels() == {held: "the job was cancelled"}
+    assert kitchen.cancels() == {assignment: "the job was cancelled"}
     assert porch.cancels() == {offered: "the job was cancelled"}
     assert federation.round(job).phase == "failed"
     for name in ("pause", "resume", "retry", "launch", "cancel"):
@@ -139,8 +139,8 @@ def test_quorum_suffices_at_deadline(federation: Federation) -> None:
     assert federation.round(job).phase == "evaluating"
     assert federation.round(job).fold["slots"] == [1, 2]
     assert phase_of(slow) == "expired"
-    (told,) = attic.presence(slow).json()["cancel"]
-    assert "lease" in told["reason"]
+    (result,) = attic.presence(slow).json()["cancel"]
+    assert "lease" in result["reason"]
 
 
 def test_missed_quorum_fails_the_job(federation: Federation) -> None:
@@ -167,31 +167,31 @@ def test_extra_devices_are_not_waited_for(federation: Federation) -> None:
     job = federation.started(participation={"fraction": 0.5, "over_selection": 0.5})
     newest = federation.round(job)
     assert (len(newest.members), newest.policy["target"]) == (3, 2)
-    asked = [pi for pi in pis if pi.offers()]
-    slow = asked[0].take()["assignment"]
-    for pi in asked[1:]:
+    requests = [pi for pi in pis if pi.offers()]
+    slow = requests[0].take()["assignment"]
+    for pi in requests[1:]:
         pi.work()
     federation.work_off()
     assert federation.round(job).phase == "evaluating"
-    assert asked[0].cancels() == {slow: "the round closed without it"}
-    late = asked[0].upload(slow, b"late")
+    assert requests[0].cancels() == {slow: "the round closed without it"}
+    late = requests[0].upload(slow, b"late")
     assert (late.status_code, "is over (expired)" in late.json()["detail"]) == (409, True)
-    answer = asked[0].report(slow, b"late")
+    answer = requests[0].report(slow, b"late")
     assert (answer.status_code, "is over (expired)" in answer.json()["detail"]) == (409, True)
-    told = asked[0].presence(slow).json()
-    assert slow in json.dumps(told["cancel"]), "its next measurements say so once more"
+    result = requests[0].presence(slow).json()
+    assert slow in json.dumps(result["cancel"]), "its next measurements say so once more"
 
 
 def test_returning_device_gets_new_attempt(federation: Federation) -> None:
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
-    held = kitchen.take()["assignment"]
+    assignment = kitchen.take()["assignment"]
     porch.work()
     federation.work_off()
     federation.lose(kitchen)
     federation.later(LEASE_S + 1)
     federation.reconcile()
-    assert phase_of(held) == "expired"
+    assert phase_of(assignment) == "expired"
     assert ("pi-kitchen", 2) not in federation.parts(job), "nothing is offered to who is away"
     assert federation.round(job).phase == "collecting"
     kitchen.presence()  # without its work: it went on to something else

@@ -16,10 +16,10 @@ def test_many_reports_send_one_advance(federation: Federation, monkeypatch: Any)
     job = federation.started()
     for pi in pis:
         pi.work()
-    asked = [
+    requests = [
         item for item in federation.outbox.site if item == (task_queue.ADVANCE, (str(job.pk),))
     ]
-    assert len(asked) == 1
+    assert len(requests) == 1
     federation.work_off()
     assert federation.round(job).phase == "evaluating"
 

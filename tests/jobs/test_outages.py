@@ -176,14 +176,14 @@ def test_lost_site_messages_are_resent_at_once(federation: Federation) -> None:
 
     federation.outbox.site.clear()
     advance_job(str(job.pk))
-    asked = (site_broker.AGGREGATE, (federation.round(job).pk,))
-    assert federation.outbox.site == [asked]
+    requests = (site_broker.AGGREGATE, (federation.round(job).pk,))
+    assert federation.outbox.site == [requests]
     federation.outbox.site.clear()
     reconcile.run()
     assert federation.outbox.site == [], "it still has what it was told"
     cache.clear()
     reconcile.run()
-    assert federation.outbox.site == [asked]
+    assert federation.outbox.site == [requests]
 
 
 def test_new_aggregation_worker_gets_requests(federation: Federation) -> None:

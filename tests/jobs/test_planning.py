@@ -151,14 +151,14 @@ def test_offline_device_skips_a_round(federation: Federation) -> None:
 
 def test_sampling_is_reproducible(federation: Federation) -> None:
     federation.devices("pi-a", "pi-b", "pi-c", "pi-d", "pi-e")
-    drawn: list[Any] = []
+    memberss: list[Any] = []
     for _ in range(2):
         job = federation.launch(rounds=3, seed=4, participation={"fraction": 0.4})
         federation.run(job)
-        drawn.append([row.members for row in job.rounds.filter(number__gt=0)])
-        assert all(len(members) == 2 for members in drawn[-1])
-    assert drawn[0] == drawn[1]
-    assert len({tuple(members) for members in drawn[0]}) > 1
+        memberss.append([row.members for row in job.rounds.filter(number__gt=0)])
+        assert all(len(members) == 2 for members in memberss[-1])
+    assert memberss[0] == memberss[1]
+    assert len({tuple(members) for members in memberss[0]}) > 1
 
 
 @pytest.mark.postgresql
@@ -225,6 +225,6 @@ def test_rounds_draw_from_one_tier(federation: Federation) -> None:
     timed(federation, {"pi-a": 1.0, "pi-b": 50.0, "pi-c": 2.0, "pi-d": 40.0})
     job = federation.launch(rounds=8, seed=1, participation={"fraction": 0.5, "tiers": 2})
     federation.run(job)
-    drawn = [tuple(row.members) for row in job.rounds.filter(number__gte=1)]
-    assert set(drawn[0]) | set(drawn[1]) == {0, 1, 2, 3}, "everybody is timed first"
-    assert set(drawn[2:]) == {(0, 2), (1, 3)}
+    members = [tuple(row.members) for row in job.rounds.filter(number__gte=1)]
+    assert set(members[0]) | set(members[1]) == {0, 1, 2, 3}, "everybody is timed first"
+    assert set(members[2:]) == {(0, 2), (1, 3)}

@@ -44,17 +44,17 @@ def trainings(job: Job) -> list[Assignment]:
 
 
 def figures(job: Job, place: int = 0) -> dict[str, PredictionError]:
-    found = prediction(job)
-    assert found is not None
-    return {figure.name: figure for figure in found.devices[place].figures}
+    result = prediction(job)
+    assert result is not None
+    return {figure.name: figure for figure in result.devices[place].figures}
 
 
 def test_prediction_has_every_figure(done: Job, fleet: list[Device]) -> None:
-    found = prediction(done)
-    assert found is not None
-    assert [device.name for device in found.devices] == [device.name for device in fleet]
-    assert found.names == ("Step", "Round", "Bytes", "Peak memory", "Energy")
-    assert {device.rounds for device in found.devices} == {2}
+    result = prediction(done)
+    assert result is not None
+    assert [device.name for device in result.devices] == [device.name for device in fleet]
+    assert result.names == ("Step", "Round", "Bytes", "Peak memory", "Energy")
+    assert {device.rounds for device in result.devices} == {2}
 
 
 def test_measured_values_are_medians(done: Job) -> None:
@@ -102,9 +102,9 @@ def test_partial_shows_units_and_errors(done: Job) -> None:
 
 def test_prediction_queries_are_constant(db: None) -> None:
     def count(job: Job) -> int:
-        with CaptureQueriesContext(connection) as asked:
+        with CaptureQueriesContext(connection) as requests:
             assert prediction(job) is not None
-        return len(asked)
+        return len(requests)
 
     few = finished(factories.make_fleet(2))
     many = finished(factories.make_fleet(6, first=2))

@@ -74,8 +74,8 @@ def test_coordinators_close_a_round_once(federation: Federation) -> None:
     federation.outbox.site.clear()
     at_once([lambda: advance(job.pk)] * SIMULTANEOUS)
     assert federation.round(job).phase == "aggregating"
-    asked = [item for item in federation.outbox.site if item[0] == "edgewise.aggregate"]
-    assert len(asked) == 1
+    requests = [item for item in federation.outbox.site if item[0] == "edgewise.aggregate"]
+    assert len(requests) == 1
     assert_sound(job)
     assert federation.run(job).phase == "completed"
 
@@ -114,10 +114,10 @@ def test_reports_race_with_coordinators(federation: Federation) -> None:
     """No deadlock, no lost answer, no line twice."""
     pis = federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
     job = federation.started()
-    held = [(pi, pi.take()) for pi in pis]
+    accepted = [(pi, pi.take()) for pi in pis]
     federation.outbox.site.clear()
     looks: list[Callable[[], Any]] = [lambda: advance(job.pk), reconcile.run]
-    at_once([*(_finisher(pi, work) for pi, work in held), *looks])
+    at_once([*(_finisher(pi, work) for pi, work in accepted), *looks])
     advance(job.pk)
     assert federation.round(job).phase == "aggregating"
     assert set(federation.parts(job).values()) == {"reported"}
@@ -135,9 +135,9 @@ def _finisher(pi: Pi, work: dict[str, Any]) -> Callable[[], Any]:
 def test_cancel_races_with_reports(federation: Federation, move: str) -> None:
     pis = federation.devices("pi-a", "pi-b", "pi-c")
     job = federation.started()
-    held = [(pi, pi.take()) for pi in pis]
-    contents = {pi.name: pi.update_for(work) for pi, work in held}
-    for pi, work in held:
+    accepted = [(pi, pi.take()) for pi in pis]
+    contents = {pi.name: pi.update_for(work) for pi, work in accepted}
+    for pi, work in accepted:
         pi.upload(work["assignment"], contents[pi.name])
     federation.outbox.site.clear()
 
@@ -148,7 +148,7 @@ def test_cancel_races_with_reports(federation: Federation, move: str) -> None:
         services.move(job.pk, move, None)
         advance(job.pk)
 
-    reports = [lambda pi=pi, work=work: report(pi, work) for pi, work in held]
+    reports = [lambda pi=pi, work=work: report(pi, work) for pi, work in accepted]
     statuses = at_once([*reports, stop, lambda: advance(job.pk)])[: len(reports)]
     assert set(statuses) <= {200, 409}
     federation.work_off()
@@ -250,11 +250,11 @@ def test_upload_races_with_measurement(
     read = work.assignment_of
 
     def overtaken(*args: Any) -> Assignment:
-        found = read(*args)
+        result = read(*args)
         Assignment.objects.update(phase="uploading")
-        return found
+        return result
 
     monkeypatch.setattr(work, "assignment_of", overtaken)
-    held = str(Assignment.objects.get().pk)
-    assert pi.act(held, "progress", {"phase": "uploading"}).status_code == 200
-    assert pi.act(held, "progress", {"phase": "training"}).status_code == 409
+    accepted = str(Assignment.objects.get().pk)
+    assert pi.act(accepted, "progress", {"phase": "uploading"}).status_code == 200
+    assert pi.act(accepted, "progress", {"phase": "training"}).status_code == 409

@@ -79,8 +79,8 @@ def test_losing_every_message_is_harmless(federation: Federation) -> None:
         job.refresh_from_db()
         if job.is_over:
             break
-        asked = [item for item in federation.outbox.site if item[0] != site_broker.ADVANCE]
-        federation.outbox.site[:] = asked
+        requests = [item for item in federation.outbox.site if item[0] != site_broker.ADVANCE]
+        federation.outbox.site[:] = requests
         federation.work_off()
         for pi in federation.pis:
             pi.presence()
@@ -136,14 +136,14 @@ def _requests_for(federation: Federation, what: str) -> list[tuple[Any, ...]]:
     """Let the coordinator work; take the requests to the other worker out and return them."""
     from workers.coordinator.tasks import advance_job
 
-    found = []
+    result = []
     while federation.outbox.site:
         name, args = federation.outbox.site.pop(0)
         if name == what:
-            found.append(args)
+            result.append(args)
         elif name == site_broker.ADVANCE:
             advance_job(*args)
-    return found
+    return result
 
 
 def test_restarted_broker_gets_its_users(
@@ -196,7 +196,7 @@ def test_launch_with_site_broker_down(
 ) -> None:
     """The job is queued all the same, a line says what it waits for, and it starts later."""
     federation.devices("pi-kitchen")
-    kept = site_broker.publisher
+    publisher = site_broker.publisher
     monkeypatch.setattr(site_broker.app.conf, "broker_url", NOBODY_LISTENS)
     monkeypatch.setattr(site_broker, "publisher", site_broker.publish)
     with caplog.at_level(logging.WARNING):
@@ -205,7 +205,7 @@ def test_launch_with_site_broker_down(
     assert "waits for the reconcile pass" in caplog.text
     job.refresh_from_db()
     assert job.phase == "queued"
-    monkeypatch.setattr(site_broker, "publisher", kept)
+    monkeypatch.setattr(site_broker, "publisher", publisher)
     federation.reconcile()
     assert federation.run(job).phase == "completed"
 
@@ -215,11 +215,11 @@ def test_report_with_site_broker_down(
 ) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
-    kept = site_broker.publisher
+    publisher = site_broker.publisher
     monkeypatch.setattr(site_broker.app.conf, "broker_url", NOBODY_LISTENS)
     monkeypatch.setattr(site_broker, "publisher", site_broker.publish)
     assert kitchen.work() == ["train"]
-    monkeypatch.setattr(site_broker, "publisher", kept)
+    monkeypatch.setattr(site_broker, "publisher", publisher)
     assert federation.run(job).phase == "completed"
 
 
@@ -241,12 +241,12 @@ def test_broken_job_stops_no_other(
 def test_open_round_of_ended_job_is_closed(federation: Federation, phase: str) -> None:
     (kitchen,) = federation.devices("pi-kitchen")
     job = federation.started()
-    held = kitchen.take()["assignment"]
+    assignment = kitchen.take()["assignment"]
     Job.objects.filter(pk=job.pk).update(phase=phase)
     reconcile.run()
     assert federation.round(job).phase == "failed"
-    assert phase_of(held) == "expired"
-    assert kitchen.cancels()[held] == f"the job was {phase}"
+    assert phase_of(assignment) == "expired"
+    assert kitchen.cancels()[assignment] == f"the job was {phase}"
     assert reconcile.unfinished_jobs() == []
 
 

@@ -67,10 +67,10 @@ def test_finished_job_keeps_only_its_model(federation: Federation) -> None:
     updates = Assignment.objects.filter(update_artefact__isnull=False)
     assert updates.count() == 6, "rows still tell of what was there"
     assert not any(_here(str(row.update_artefact_id)) for row in updates)
-    kept = Artefact.objects.filter(removed_at=None)
-    assert all(_here(artefact.pk) for artefact in kept)
+    remaining = Artefact.objects.filter(removed_at=None)
+    assert all(_here(artefact.pk) for artefact in remaining)
     best = {row.global_artefact_id for row in job.rounds.exclude(global_artefact=None)}
-    assert {artefact.pk for artefact in kept} <= best | {job.global_artefact_id}
+    assert {artefact.pk for artefact in remaining} <= best | {job.global_artefact_id}
 
 
 def test_collection_during_job_changes_no_bits(

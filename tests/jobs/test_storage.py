@@ -214,13 +214,13 @@ def test_leftovers_are_removed(tmp_path: Path) -> None:
         half.write_bytes(b"x")
         for path in (old / "global.safetensors", old, half, writing):
             os.utime(path, (past, past))
-        kept = put()
+        needed = put()
         assert remove_leftovers() == 4
         assert writing.exists()
     assert not half.exists() and not old.exists() and young.exists()
     assert part_path(busy, SHA256).exists(), "somebody writes to it"
     assert received_bytes(gone, SHA256) == 0
-    with open_artefact(kept) as source:
+    with open_artefact(needed) as source:
         assert source.read() == CONTENT
     part.close()
 
