@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.orchestration.virtual import CREDENTIALS, DATASETS
 from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.http.server_clock import Clock
-from workers.agent.state.credential import from_enrolment
+from workers.agent.state.credentials import from_enrolment
 from workers.stack.processes import StartError
 from workers.stack.site import Site, make_token
 from workers.stack.stack import Stack

@@ -28,7 +28,7 @@ from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.runner import AssignmentRunner, Dependencies
 from workers.agent.control.gatekeeper import Gatekeeper
 from workers.agent.http.server_api import Address, ServerApi
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.shared_state import IDLE
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from tests.agent.stand_in import PREFIX, StandIn
 from tests.agent.transfers import CONTENT, Site
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.profile import probe
-from workers.agent.state import credential as credentials
+from workers.agent.state import credentials
 from workers.agent.state.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 
 def slack() -> float:
-    """How much slower than idle this machine may be now: time limits of tests grow by it."""
+    """How much slower than idle this machine may be now; time limits are multiplied by it."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -105,7 +105,7 @@ def wait_for(what: Callable[[], Any], within_s: float = 10.0) -> Any:
 
 
 class Broker:
-    """A real server with the devices' user; can be stopped and started on its port."""
+    """A real broker with the devices' user; can be stopped and restarted on its port."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -226,7 +226,7 @@ def server(broker: Broker) -> Iterator[StandIn]:
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
-    """A state folder with a profile, so that nothing is measured."""
+    """A state folder with a stored profile, so that nothing is measured."""
     folder = tmp_path / "state"
     folder.mkdir()
     write_json(folder / probe.FILE, {"key": probe.profile_key(0), "profile": PROFILE})
@@ -235,7 +235,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(server: StandIn, state_dir: Path) -> Iterator[AgentProcess]:
-    """An enrolled agent, not started yet."""
+    """An enrolled agent, not yet started."""
     known = credentials.from_enrolment(server.url, server.admission(), "2026-01-01T00:00:00+00:00")
     credentials.save(state_dir, known)
     found = AgentProcess(state_dir)
@@ -256,7 +256,7 @@ __all__ = ["AgentProcess", "Broker", "is_gone", "slack", "wait_for"]
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A server that takes and gives bytes by real sockets."""
+    """A server for uploads and downloads over real sockets."""
     found = Site()
     yield found
     found.shutdown()

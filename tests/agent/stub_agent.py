@@ -1,4 +1,4 @@
-"""The agent with a trainer that learns nothing: ``python -m tests.agent.stub_agent run ...``.
+"""The agent with a stub trainer: ``python -m tests.agent.stub_agent run ...``.
 
 The job's name says what the trainer does, as ``key=value`` words: steps, pause (seconds a step),
 stubborn (does not look whether it is to stop), fail (data, crash, memory), bytes (of the update).

@@ -1,4 +1,4 @@
-"""Enrol, look, leave: what a person types at the device."""
+"""The agent's command line: enrol, status, datasets, leave."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Said:
 def typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Said]:
-    """The same without a process of its own, which takes its time."""
+    """The same without a separate process, which is slow to start."""
 
     def run(*words: str, state_dir: Path) -> Said:
         monkeypatch.setenv("EDGEWISE_STATE_DIR", str(state_dir))
@@ -67,7 +67,7 @@ def law(tmp_path: Path) -> Path:
 def test_enrol_status_unenrol(
     typed: Callable[..., Said], server: StandIn, tmp_path: Path, law: Path
 ) -> None:
-    """The one test that measures the machine for real."""
+    """The only test that really measures the machine."""
     folder = tmp_path / "fresh"
     words = ["enroll", "--server", server.url + "/", "--token", "one-time", "--threads", "1"]
     dataset = f"law={law}:body,gist,court"
@@ -120,7 +120,7 @@ def test_enrol_status_unenrol(
     assert "not enrolled" in nowhere.stderr
 
 
-def test_a_wrong_token_and_wrong_words(
+def test_wrong_token_and_wrong_arguments(
     typed: Callable[..., Said], server: StandIn, state_dir: Path
 ) -> None:
     words = ["enroll", "--server", server.url, "--token", "guess"]
@@ -136,7 +136,7 @@ def test_a_wrong_token_and_wrong_words(
     assert "no answer" in nobody.stderr
 
 
-def test_datasets_come_and_go(
+def test_datasets_are_added_and_removed(
     typed: Callable[..., Said], server: StandIn, state_dir: Path, law: Path
 ) -> None:
     words = ["enroll", "--server", server.url, "--token", "one-time"]
@@ -156,7 +156,7 @@ def test_datasets_come_and_go(
     assert "datasets are: none" in typed("dataset", "remove", "law", state_dir=state_dir).stderr
 
 
-def test_what_a_dataset_option_may_say(law: Path) -> None:
+def test_valid_dataset_options(law: Path) -> None:
     held = local_datasets.parse("law=billsum")
     assert (held.source, held.domain) == ("billsum", "")
     held = local_datasets.parse(f"law={law}:body,gist,court")
@@ -177,7 +177,7 @@ def test_what_a_dataset_option_may_say(law: Path) -> None:
         ("law=billsum:text", "text_column,summary_column"),
     ],
 )
-def test_what_is_wrong_with_a_dataset_option(text: str, says: str) -> None:
+def test_invalid_dataset_options_say_what_to_write(text: str, says: str) -> None:
     with pytest.raises(AgentError, match=re.escape(says)):
         local_datasets.parse(text)
 
@@ -196,7 +196,7 @@ def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
             agent_settings.read_settings(environ=wrong)
 
 
-def test_the_parent_loads_neither_torch_nor_django() -> None:
+def test_parent_loads_neither_torch_nor_django() -> None:
     code = (
         "import sys\n"
         "import workers.agent.cli, workers.agent.http.server_api\n"
@@ -212,7 +212,7 @@ def test_the_parent_loads_neither_torch_nor_django() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_documents_name_every_variable_and_command() -> None:
+def test_docs_name_every_variable_and_command() -> None:
     pages = ("reference/agent.md", "guides/datasets.md")
     text = "".join((ROOT / "docs" / page).read_text() for page in pages)
     for name in agent_settings.VARIABLES:

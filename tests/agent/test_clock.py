@@ -1,4 +1,4 @@
-"""Clocks that are set while an agent runs, and answers that must not end work in silence."""
+"""Clocks that are set while an agent runs, and answers that end an assignment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.agent.telemetry.sender import CLOCK_NOTE, Sender
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
-def test_the_devices_clock_is_set_while_the_agent_runs(
+def test_device_clock_set_while_the_agent_runs(
     monkeypatch: pytest.MonkeyPatch, jump_s: float
 ) -> None:
     real = time.time
@@ -31,7 +31,7 @@ def test_the_devices_clock_is_set_while_the_agent_runs(
     assert clock.offset_s == 0.0, "the server is where it was"
 
 
-def test_the_servers_clock_is_set_while_the_agent_runs() -> None:
+def test_server_clock_set_while_the_agent_runs() -> None:
     clock = Clock()
     before = clock.now()
     clock.observe(formatdate(time.time() + 3600, usegmt=True))
@@ -51,8 +51,8 @@ class _Late:
         return {"acked_seq": 0, "interval_s": 1.0, "cancel": []}
 
 
-def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path: Path) -> None:
-    """Else it would refuse every offer as expired, for ever: it makes no call of its own."""
+def test_training_process_takes_server_clock_from_sender(tmp_path: Path) -> None:
+    """Otherwise it would refuse every offer as expired, as it makes no call of its own."""
     store = StateDatabase(tmp_path / "agent.sqlite3")
     board = SharedState(store)
     sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
@@ -61,10 +61,10 @@ def test_the_training_process_learns_the_servers_clock_from_the_sender(tmp_path:
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])
-def test_an_answer_the_server_cannot_take_fails_the_work_with_the_reason(status: int) -> None:
+def test_refused_answer_fails_the_assignment_with_its_reason(status: int) -> None:
     assert failure_of(ServerRefused("no", status)) == Failure("no", False)
 
 
 @pytest.mark.parametrize("status", [404, 409])
-def test_work_that_is_over_is_not_answered(status: int) -> None:
+def test_finished_assignment_is_not_reported(status: int) -> None:
     assert failure_of(ServerRefused("over", status)) is None

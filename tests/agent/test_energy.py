@@ -1,4 +1,4 @@
-"""Joules through the real recorder: what is sampled, what is reported, and of which phase."""
+"""Energy through the real recorder: samples, reports and phases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.agent.telemetry.recorder import AssignmentRecorder
 
 
 class Curve:
-    """A gauge whose power a test sets, and a clock that it moves; the meter is the real one."""
+    """A gauge whose power a test sets, and a clock that it moves; the meter is real."""
 
     def __init__(self, watts: float) -> None:
         self.now = 0.0
@@ -66,7 +66,7 @@ def assignment(recorder: AssignmentRecorder, curve: Curve, gap_s: float = 0.0) -
     return recorder.energy.report()
 
 
-def test_the_parts_are_those_of_the_phases_and_sum_to_the_total(outbox: Outbox) -> None:
+def test_energy_parts_follow_phases_and_sum_to_total(outbox: Outbox) -> None:
     curve = Curve(2.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     told = assignment(recorder, curve)
@@ -80,7 +80,7 @@ def test_the_parts_are_those_of_the_phases_and_sum_to_the_total(outbox: Outbox) 
     assert parts == pytest.approx(told["energy_j"], abs=1e-9)
 
 
-def test_samples_have_each_joule_once(outbox: Outbox) -> None:
+def test_samples_count_each_joule_once(outbox: Outbox) -> None:
     curve = Curve(2.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     told = assignment(recorder, curve)
@@ -92,7 +92,7 @@ def test_samples_have_each_joule_once(outbox: Outbox) -> None:
     assert "energy_j" not in rows[-1] and rows[-1]["watts"] == rows[-2]["watts"]
 
 
-def test_a_total_with_a_gap_is_no_total(outbox: Outbox) -> None:
+def test_total_with_a_gap_is_not_reported(outbox: Outbox) -> None:
     curve = Curve(2.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
     assert assignment(recorder, curve, gap_s=3.0) == {}
@@ -100,8 +100,8 @@ def test_a_total_with_a_gap_is_no_total(outbox: Outbox) -> None:
     assert "watts" not in outbox.oldest(9)[1].values
 
 
-def test_an_estimate_stands_in_and_says_so(outbox: Outbox) -> None:
-    """The estimate here is exact, to tell it by its numbers."""
+def test_estimate_replaces_a_missing_sensor_and_is_named(outbox: Outbox) -> None:
+    """The estimate here is exact, so that its numbers identify it."""
     curve, steady = Curve(2.0), Curve(4.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter, steady.meter))
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_an_estimate_stands_in_and_says_so(outbox: Outbox) -> None:
     assert "energy_j" not in told
 
 
-def test_without_a_sensor_nothing_is_said(outbox: Outbox) -> None:
+def test_no_sensor_reports_nothing(outbox: Outbox) -> None:
     with recorder_of(outbox, AssignmentEnergy()) as recorder:
         recorder.enter("training")
         recorder.record({"loss": 1.0})
@@ -133,7 +133,7 @@ def test_without_a_sensor_nothing_is_said(outbox: Outbox) -> None:
     assert recorder.energy.report() == {}
 
 
-def test_the_recorder_looks_at_the_power_by_itself(outbox: Outbox) -> None:
+def test_recorder_polls_the_power(outbox: Outbox) -> None:
     asked = threading.Event()
     meter = Curve(5.0)
 

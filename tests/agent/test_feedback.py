@@ -1,4 +1,4 @@
-"""What a device keeps of what its codecs lost: as long as it is needed, and no longer."""
+"""Residuals of lossy codecs on a device: kept as long as they are needed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.safetensors"))
 
 
-def test_rounds_follow_each_other_and_two_residuals_stay(folder: Path) -> None:
-    """The one that was used, for a repeated attempt; the one that was made, for the next round."""
+def test_two_residuals_stay_over_rounds(folder: Path) -> None:
+    """The one that was used, for a repeated attempt; the new one, for the next round."""
     taken: list[AcceptedUpdate | None] = [None]
     for number in (1, 2, 3):
         taken.append(write(work(number, WireOffer(INT4, taken[-1])), folder))
@@ -53,7 +53,7 @@ def test_rounds_follow_each_other_and_two_residuals_stay(folder: Path) -> None:
     assert not list(folder.rglob("*.new"))
 
 
-def test_a_lossless_update_settles_what_is_owed(folder: Path) -> None:
+def test_lossless_update_clears_the_residual(folder: Path) -> None:
     first = write(work(1, WireOffer(INT4)), folder)
     owed = FrameReader(folder / JOB / first.file)["w"]
     write(work(2, WireOffer(PLAIN, first)), folder)
@@ -62,7 +62,7 @@ def test_a_lossless_update_settles_what_is_owed(folder: Path) -> None:
     assert kept(folder) == [first.file], "for another attempt at round 2"
 
 
-def test_without_feedback_or_loss_nothing_is_kept(folder: Path) -> None:
+def test_no_residual_without_feedback_or_loss(folder: Path) -> None:
     write(work(1, WireOffer(INT4), wire={"error_feedback": False}), folder)
     write(work(1, WireOffer(PLAIN)), folder)
     assert not folder.exists()
@@ -106,12 +106,12 @@ NONSENSE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("values", NONSENSE)
-def test_what_becomes_a_file_name_must_be_what_it_claims(values: dict[str, Any]) -> None:
+def test_file_names_from_the_server_are_validated(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"SHA-256|invalid literal|UUID"):
         WireOffer.read(values)
 
 
-def test_an_offer_is_read_as_it_was_written() -> None:
+def test_offer_round_trip() -> None:
     offer = WireOffer(INT4, AcceptedUpdate(3, "a" * 64, parse("top_k(0.1)+int8")), frozenset({JOB}))
     assert WireOffer.read(offer.to_dict()) == offer
     assert WireOffer.read({}) == WireOffer(PLAIN, None, None)

@@ -1,4 +1,4 @@
-"""Emulated links: real transfers take the time that the link's figures say, and arrive whole."""
+"""Emulated links: real transfers take the time of the link's figures, and arrive complete."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ FAST = Link(up_bps=12e6, down_bps=24e6, delay_s=0.04, loss=0.25, name="fast")
 
 
 def take_their_time(began: float, predicted_s: float) -> None:
-    """Never less than the link allows; how much more is this machine's load."""
+    """Never less than the link allows; this machine's load decides how much more."""
     took_s = time.monotonic() - began
     assert predicted_s <= took_s < 1.3 * predicted_s + 1.0 * slack()
 
 
-def test_transfers_take_as_long_as_predicted_and_arrive_whole(
-    site: Site, cache: ArtefactCache, update: Path
-) -> None:
+def test_transfers_take_the_predicted_time(site: Site, cache: ArtefactCache, update: Path) -> None:
     server = ServerApi(Address(site.url, "secret", throttle=LinkThrottle(FAST)))
     began = time.monotonic()
     server.accept("a", "boot")
@@ -51,7 +49,7 @@ def test_transfers_take_as_long_as_predicted_and_arrive_whole(
 
 
 class Clock:
-    """Time that passes by sleeping alone."""
+    """A clock that only sleeping advances."""
 
     def __init__(self) -> None:
         self.now = 50.0
@@ -66,11 +64,11 @@ def paced(link: Link) -> tuple[LinkThrottle, Clock]:
 
 
 def nobody_stops() -> None:
-    """Nobody cancels."""
+    """A check that never cancels."""
 
 
 @pytest.mark.parametrize("link", [link for link in LINKS.values() if link != INSTANT])
-def test_in_undisturbed_time_every_link_is_exact(link: Link) -> None:
+def test_undisturbed_links_are_exact(link: Link) -> None:
     pace, clock = paced(link)
     for way, seconds in ((UP, link.up_s), (DOWN, link.down_s)):
         began, left, turned = clock.now, 400_000, True
@@ -82,7 +80,7 @@ def test_in_undisturbed_time_every_link_is_exact(link: Link) -> None:
         assert clock.now - began + link.delay_s / 2 == pytest.approx(seconds(400_000))
 
 
-def test_a_moment_of_delay_is_caught_up_but_no_rate_is_saved_up() -> None:
+def test_short_delay_is_caught_up_but_no_burst_follows() -> None:
     pace, clock = paced(Link(1e6, 1e6, 0.0))
     pace.carry(UP, 20_000, True, nobody_stops)
     clock.now += 0.01
@@ -104,7 +102,7 @@ def test_a_slow_link_can_be_left() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_both_processes_of_an_agent_share_one_link() -> None:
+def test_both_processes_share_one_link() -> None:
     pace, clock = paced(Link(1e6, 1e6, 0.0))
     child = os.fork()
     if child == 0:
@@ -127,7 +125,7 @@ def test_names_and_figures_that_are_none(tmp_path: Path) -> None:
             link_emulation.check(dead)
 
 
-def test_a_wrong_name_stops_the_start_and_a_right_one_is_shown(
+def test_unknown_link_stops_the_start_and_known_is_shown(
     agent: AgentProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ["--state-dir", str(agent.state_dir)]
@@ -139,7 +137,7 @@ def test_a_wrong_name_stops_the_start_and_a_right_one_is_shown(
     assert "emulating dsl" in capsys.readouterr().out
 
 
-def test_what_was_asked_for_is_remembered(tmp_path: Path) -> None:
+def test_chosen_link_is_remembered(tmp_path: Path) -> None:
     plain = read_settings(str(tmp_path), environ={})
     assert (
         link_emulation.choose_link(plain) == INSTANT
@@ -155,7 +153,7 @@ def test_what_was_asked_for_is_remembered(tmp_path: Path) -> None:
     assert link_emulation.choose_link(plain) == INSTANT
 
 
-def test_an_agent_says_which_link_it_emulates(agent: AgentProcess, server: StandIn) -> None:
+def test_agent_reports_its_emulated_link(agent: AgentProcess, server: StandIn) -> None:
     agent.start("--link", "ethernet-1g")
     assert server.hellos[-1]["profile"]["link"] == "ethernet-1g"
     agent.send(signal.SIGTERM)

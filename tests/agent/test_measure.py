@@ -1,4 +1,4 @@
-"""The probe's parts with figures that can be checked, and a probe that is killed."""
+"""The hardware probe: benchmarks, disk, idle power, stored profiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.agent.state.files import write_json
 CPU = torch.device("cpu")
 
 
-def test_flops_and_bytes_are_those_of_the_operation() -> None:
+def test_flops_and_bytes_match_the_operation() -> None:
     one = benchmarks.linear(64, 32, 128)
     assert one.name == "linear 32x128"
     assert one.flops == 2 * 64 * 32 * 128
@@ -59,7 +59,7 @@ def rows_of(**rates: float) -> list[dict[str, object]]:
     ]
 
 
-def test_the_precision_is_the_quicker_one_as_measured() -> None:
+def test_faster_measured_precision_is_chosen() -> None:
     peaks = {"fp32": 2.0, "bf16": 1.0}
     assert benchmarks.faster_precision(rows_of(fp32=1.0, bf16=3.0), peaks) == "bf16"
     assert benchmarks.faster_precision(rows_of(fp32=3.0, bf16=1.0), peaks) == "fp32"
@@ -73,8 +73,8 @@ def test_a_slow_device_is_spared() -> None:
     assert list(benchmarks.measure_kernels(torch.float32, CPU, peak=1e6)) == []
 
 
-def test_a_precision_that_torch_cannot_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bool stands for it: torch has no product of it."""
+def test_precision_without_torch_support_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Represented by bool, for which torch has no matrix product."""
     monkeypatch.setattr(measure, "PRECISIONS", {"bits": torch.bool})
     monkeypatch.setattr(benchmarks, "memory_bandwidth_bps", lambda device: 1.0)
     notes = measure.Notes()
@@ -90,7 +90,7 @@ def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_without_direct_access_is_synced(tmp_path: Path, monkeypatch) -> None:
+def test_disk_without_direct_access_is_synced(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delattr(os, "O_DIRECT", raising=False)
     monkeypatch.setattr(disk, "BLOCKS", 4)
     assert disk.rates(tmp_path).write_bps > 1e5
@@ -107,7 +107,7 @@ def test_a_full_or_forbidden_disk_is_named(tmp_path: Path, monkeypatch) -> None:
     assert "MiB are free" in notes.lines[1]
 
 
-def test_idle_power_is_that_of_a_quiet_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_power_is_measured_in_a_quiet_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle, "READING_S", 0.01)
     monkeypatch.setattr(psutil, "cpu_percent", lambda: 3.0)
     steady = Sensor("ina3221", "a test", 100.0, lambda: 4.5)
@@ -120,8 +120,8 @@ def test_idle_power_is_that_of_a_quiet_second(monkeypatch: pytest.MonkeyPatch) -
     assert idle.idle_watts(steady) is None, "the machine was busy"
 
 
-def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
-    """Agent and measuring process die in mid-measurement, as by a power cut."""
+def test_killed_probe_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Agent and measuring process die during the measurement, as in a power cut."""
     command = [sys.executable, "-m", "workers.agent", "probe", "--json", "--threads", "1"]
     command += ["--state-dir", str(tmp_path)]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -135,7 +135,7 @@ def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", '{"key": 1}', '"text"'])
-def test_a_spoilt_or_former_profile_is_measured_again(
+def test_damaged_or_old_profile_is_measured_again(
     spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_measure", lambda settings: {**PROFILE, "cores": 77})

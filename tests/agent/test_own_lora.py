@@ -1,4 +1,4 @@
-"""PFTT through the agent's trainer: what it writes to send, and what it keeps on the device."""
+"""PFTT through the agent's trainer: its upload, and its files on the device."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Device:
         return self.trainer.evaluate(self.work("evaluate", number), self.weights, SILENT)
 
 
-def test_no_lora_leaves_and_a_returning_device_finds_its_own(tmp_path: Path) -> None:
+def test_personal_lora_stays_and_is_found_on_return(tmp_path: Path) -> None:
     spec = spec_of(
         make_model(tmp_path / "tiny"),
         adapter={"kind": "bottleneck", "width": 6},
@@ -85,7 +85,7 @@ def test_no_lora_leaves_and_a_returning_device_finds_its_own(tmp_path: Path) -> 
     assert all(isinstance(value, (int, float)) for value in metrics.values()), metrics
 
 
-def test_after_a_job_the_devices_own_model_stays_and_nothing_else(tmp_path: Path) -> None:
+def test_finished_job_keeps_only_the_devices_own_model(tmp_path: Path) -> None:
     over, running, other = (tmp_path / name for name in ("over", "running", "other"))
     for folder in (over, running, other):
         folder.mkdir()

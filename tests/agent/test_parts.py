@@ -1,4 +1,4 @@
-"""The parts of the agent that decide something, alone."""
+"""Unit tests of the agent: outbox, database, envelopes, retries, failures, sender."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_sample_numbers_are_never_used_twice(store: StateDatabase) -> None:
     assert outbox.oldest(9)[0].values == {"step": 1}
 
 
-def test_a_new_outbox_goes_on_where_the_server_says(store: StateDatabase) -> None:
+def test_new_outbox_continues_from_the_servers_number(store: StateDatabase) -> None:
     outbox = Outbox(store)
     outbox.continue_from(41)
     assert outbox.add("t", None, {}) == 41
 
 
-def test_a_full_outbox_drops_the_oldest(
+def test_full_outbox_drops_the_oldest(
     store: StateDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox(store, max_samples=50)
@@ -65,14 +65,14 @@ def test_a_full_outbox_drops_the_oldest(
     assert "oldest samples" in caplog.text
 
 
-def test_a_damaged_store_is_set_aside(tmp_path: Path) -> None:
+def test_damaged_database_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "agent.sqlite3"
     path.write_bytes(b"not a database at all" * 100)
     assert Outbox(StateDatabase(path)).add("t", None, {}) == 1
     assert len(list(tmp_path.glob("*.broken-*"))) == 1
 
 
-def test_a_fork_finds_the_store_closed_and_may_use_it(store: StateDatabase) -> None:
+def test_database_is_closed_in_a_fork_and_usable(store: StateDatabase) -> None:
     outbox = Outbox(store)
     outbox.add("t", None, {})
     pid = os.fork()
@@ -82,7 +82,7 @@ def test_a_fork_finds_the_store_closed_and_may_use_it(store: StateDatabase) -> N
     assert outbox.add("t", None, {}) == 3
 
 
-def test_marks_on_the_board(store: StateDatabase) -> None:
+def test_shared_state_marks(store: StateDatabase) -> None:
     board = SharedState(store)
     activity = Activity("a", "training", 3, 10, os.getpid())
     board.set_activity(activity)
@@ -127,13 +127,13 @@ def sealed(values: Any) -> dict[str, str]:
         sealed({**GOOD, "padding": "x" * 5000}),
     ],
 )
-def test_envelopes_that_are_refused(store: StateDatabase, envelope: Any) -> None:
+def test_invalid_envelopes_are_refused(store: StateDatabase, envelope: Any) -> None:
     keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
     with pytest.raises(EnvelopeRefused):
         keeper.admit(envelope, "work")
 
 
-def test_an_envelope_opens_once_even_after_a_restart(store: StateDatabase) -> None:
+def test_envelope_opens_once_even_after_a_restart(store: StateDatabase) -> None:
     for attempt in range(2):
         keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
         if attempt == 0:
@@ -144,14 +144,14 @@ def test_an_envelope_opens_once_even_after_a_restart(store: StateDatabase) -> No
         store.close()
 
 
-def test_waiting_grows_to_half_a_minute() -> None:
+def test_backoff_grows_to_half_a_minute() -> None:
     waits = delays(jitter=lambda: 0.0)
     assert [next(waits) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     shortest = delays(jitter=lambda: 1.0)
     assert next(shortest) == 0.75
 
 
-def test_trying_again_ends_with_the_deadline_or_the_wish_to_stop() -> None:
+def test_retries_end_at_the_deadline_or_on_stop() -> None:
     def away() -> None:
         raise ServerUnavailable("away")
 
@@ -164,7 +164,7 @@ def test_trying_again_ends_with_the_deadline_or_the_wish_to_stop() -> None:
         keep_trying(away, time.monotonic() + 9, stop, "calling")
 
 
-def test_a_clock_far_off_is_corrected() -> None:
+def test_clock_far_off_is_corrected() -> None:
     clock = Clock()
     clock.observe("Wed, 01 Jan 2200 00:00:00 GMT")
     assert abs(clock.now() - seconds_of("2200-01-01T00:00:00Z")) < 2
@@ -173,7 +173,7 @@ def test_a_clock_far_off_is_corrected() -> None:
     assert seconds_of("2026-01-01T00:00:00") == seconds_of("2026-01-01T01:00:00+01:00")
 
 
-def test_how_failures_are_told() -> None:
+def test_failures_by_exception() -> None:
     failure = failure_of
     assert failure(DataError("empty")) == Failure("empty", False)
     assert failure(ServerUnavailable("away")) == Failure("away", True)
@@ -193,7 +193,7 @@ def test_problem_documents_become_one_line() -> None:
 
 
 class ScriptedServer:
-    """Refuses what the script says; remembers what it took."""
+    """Refuses the samples that a test names; remembers those it accepted."""
 
     def __init__(self, refuse: set[int]) -> None:
         self.refuse, self.taken, self.calls = refuse, [], 0
@@ -213,7 +213,7 @@ class ScriptedServer:
         return {"acked_seq": seqs[-1] if seqs else 10**9, "interval_s": 5.0, "cancel": cancel}
 
 
-def test_only_the_sample_that_is_refused_is_dropped(store: StateDatabase) -> None:
+def test_only_the_refused_sample_is_dropped(store: StateDatabase) -> None:
     outbox, board = Outbox(store), SharedState(store)
     for _ in range(700):
         outbox.add("t", None, {})
@@ -230,7 +230,7 @@ def test_only_the_sample_that_is_refused_is_dropped(store: StateDatabase) -> Non
     assert len(outbox) == 1
 
 
-def test_the_sender_backs_off_and_reports_a_revocation(store: StateDatabase) -> None:
+def test_sender_backs_off_and_reports_a_revocation(store: StateDatabase) -> None:
     outbox, revoked = Outbox(store), []
     outbox.add("t", None, {})
     server = ScriptedServer(set())

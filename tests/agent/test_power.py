@@ -1,4 +1,4 @@
-"""Power sensors in file trees laid out as kernels lay them out, and a small driver in C."""
+"""Power sensors on file trees laid out as in sysfs, and a small NVML library in C."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ def test_gauges(files: dict[str, object], watts: float, covers: str, tmp_path: P
     assert covers in sensor.covers
 
 
-def test_a_board_whose_rails_do_not_add_up_to_it_has_no_sensor(tmp_path: Path) -> None:
+def test_board_with_incomplete_rails_has_no_sensor(tmp_path: Path) -> None:
     write(tmp_path, hwmon("1-0040", {"VDD_CPU_CV": (5000, 100)}))
     assert sensor_kinds.choose(NO_GPU, tmp_path) is None
 
 
-def test_a_battery_by_current_and_voltage_and_on_the_mains(tmp_path: Path) -> None:
+def test_battery_by_current_and_voltage_not_on_mains(tmp_path: Path) -> None:
     write(tmp_path, LAPTOP)
     (tmp_path / BATTERY / "power_now").unlink()
     write(tmp_path, {f"{BATTERY}/current_now": -1_000_000, f"{BATTERY}/voltage_now": 11_400_000})
@@ -136,7 +136,7 @@ def test_a_battery_by_current_and_voltage_and_on_the_mains(tmp_path: Path) -> No
     assert sensor.watts() is None
 
 
-def test_what_covers_more_is_taken_and_named(
+def test_sensor_that_covers_most_is_chosen_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -158,7 +158,7 @@ def test_packages_and_memory_are_counted_once(tmp_path: Path) -> None:
     assert sensor.counters[0].wraps_at_j == pytest.approx(262_143.328850)
 
 
-def test_a_denied_counter_says_how_to_allow_it(
+def test_denied_counter_says_how_to_allow_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, RAPL)
@@ -212,7 +212,7 @@ def test_power_is_integrated() -> None:
 @pytest.mark.parametrize(
     "said", [0.0, -3.0, 1e6, float("nan"), None, OSError("gone"), ValueError()]
 )
-def test_what_cannot_be_believed_is_missing(
+def test_implausible_power_is_missing(
     said: float | Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench()
@@ -231,7 +231,7 @@ def test_nobody_looked_for_long() -> None:
     assert Bench().after(60.0) == Portion(missing_s=60.0)
 
 
-def test_a_clock_that_goes_back_changes_nothing() -> None:
+def test_clock_going_back_changes_nothing() -> None:
     bench = Bench()
     assert bench.after(-100.0) == NOTHING
     assert bench.after(101.0) == Portion(10.0, 1.0)
@@ -245,7 +245,7 @@ def test_counters_wrap_each_for_itself() -> None:
     assert bench.after(1.0) == Portion(35.0, 1.0)
 
 
-def test_a_counter_that_began_anew_or_may_have_wrapped_twice() -> None:
+def test_counter_reset_or_double_wrap_is_missing() -> None:
     bench = Bench(None)
     bench.joules = [50.0]
     assert bench.after(1.0) == Portion(50.0, 1.0)
@@ -256,7 +256,7 @@ def test_a_counter_that_began_anew_or_may_have_wrapped_twice() -> None:
     assert bench.after(9.5) == Portion(missing_s=9.5), "1000 J may have gone by unseen"
 
 
-def test_a_counter_that_moves_in_steps_and_one_that_stands_still() -> None:
+def test_counter_in_steps_is_read_and_a_stuck_one_is_missing() -> None:
     bench = Bench(None)
     assert bench.after(0.05) == NOTHING
     bench.joules = [5.0]
@@ -299,7 +299,7 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="builds a small lib
 
 
 @needs_cc
-def test_a_card_that_counts_and_one_that_only_gives_its_power(tmp_path: Path) -> None:
+def test_gpu_energy_counter_is_preferred_to_power(tmp_path: Path) -> None:
     driver(tmp_path / "new")
     sensor = sensor_kinds.choose(CARD, tmp_path / "new")
     assert sensor is not None and sensor.name == "nvml"
@@ -312,7 +312,7 @@ def test_a_card_that_counts_and_one_that_only_gives_its_power(tmp_path: Path) ->
 
 
 @needs_cc
-def test_a_card_whose_power_is_not_ours_alone_or_not_logged(tmp_path: Path) -> None:
+def test_shared_or_silent_gpu_has_no_sensor(tmp_path: Path) -> None:
     driver(tmp_path / "sliced", mig=1)
     assert sensor_kinds.choose(CARD, tmp_path / "sliced") is None
     driver(tmp_path / "silent", counts=0, power=3)
@@ -331,7 +331,7 @@ def test_of_two_cards_the_one_torch_names(tmp_path: Path) -> None:
     assert found is not None and found.utilisation() == pytest.approx(0.4)
 
 
-def test_an_estimate_lies_between_idle_and_full() -> None:
+def test_estimate_lies_between_idle_and_full() -> None:
     now, busy = [0.0], [0.5]
     found = power_estimate.PowerEstimate(2.0, 8.0, lambda: busy[0], lambda: now[0])
     now[0] = 2.0
@@ -344,7 +344,7 @@ def test_an_estimate_lies_between_idle_and_full() -> None:
     assert found.read() == Portion(missing_s=87.0)
 
 
-def test_a_load_that_cannot_be_read_gives_no_estimate(tmp_path: Path) -> None:
+def test_unreadable_load_gives_no_estimate(tmp_path: Path) -> None:
     write(tmp_path, {power_estimate.GPU_LOADS[0]: "busy"})
     found = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
     assert found is not None
@@ -365,8 +365,8 @@ def test_only_known_machines_are_estimated(tmp_path: Path) -> None:
     assert power_estimate.estimate({"board": "h100"}, CARD, tmp_path) is None
 
 
-def test_a_process_of_its_own_says_which_sensor_there_is(tmp_path: Path) -> None:
-    """On this machine, whatever it has; an unknown card is no error."""
+def test_power_command_prints_the_sensor(tmp_path: Path) -> None:
+    """On this machine, whatever it has; an unknown GPU is not an error."""
     for words in ([], ["-"], [OURS]):
         command = [sys.executable, "-m", "workers.agent.power", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

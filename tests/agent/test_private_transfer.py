@@ -1,4 +1,4 @@
-"""Transfers by TLS, with an authority of one's own, and through proxies."""
+"""Transfers over TLS, with a private certificate authority, and through proxies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.agent.http.server_api import Address, ServerApi, tls_context
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority (ca.crt) and a certificate for localhost that it signed."""
+    """A folder with an authority (ca.crt) and its certificate for localhost."""
     folder = tmp_path_factory.mktemp("certs")
     command = ["sh", str(ROOT / "deploy" / "make-certs.sh"), "localhost"]
     subprocess.run(command, env={**os.environ, "CERTS": str(folder)}, check=True)
@@ -38,7 +38,7 @@ def tls_site(authority: Path) -> Iterator[Site]:
     found.server_close()
 
 
-def test_a_redirect_to_somewhere_less_private_is_not_followed(
+def test_less_private_redirect_is_not_followed(
     tls_site: Site, authority: Path, cache: ArtefactCache
 ) -> None:
     tls_site.redirect = "http://localhost:1/bucket"
@@ -47,7 +47,7 @@ def test_a_redirect_to_somewhere_less_private_is_not_followed(
         fetch(server, cache)
 
 
-def test_tls_with_an_authority_of_ones_own(
+def test_tls_with_a_private_authority(
     tls_site: Site, authority: Path, cache: ArtefactCache, update: Path
 ) -> None:
     server = ServerApi(Address(tls_site.url, "secret", authority / "ca.crt"))
@@ -63,13 +63,13 @@ def test_tls_with_an_authority_of_ones_own(
         ServerApi(Address(tls_site.url, "secret")).accept("a", "boot")
 
 
-def test_ones_own_authority_stands_beside_the_public_ones(authority: Path) -> None:
+def test_ca_file_is_trusted_beside_public_authorities(authority: Path) -> None:
     public = tls_context(None).cert_store_stats()["x509_ca"]
     assert tls_context(authority / "ca.crt").cert_store_stats()["x509_ca"] == public + 1 > 1
 
 
 class Proxy(threading.Thread):
-    """Passes one request on: CONNECT, or a whole address in plain HTTP."""
+    """Forwards one request: CONNECT, or an absolute URL in plain HTTP."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""The agent with its real trainer: a tiny model learns, and torch stays out of the parent."""
+"""The agent with its real trainer: trains a tiny model, without torch in the parent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def loads_torch(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
-def test_a_tiny_model_is_trained_and_evaluated(
+def test_tiny_model_is_trained_and_evaluated(
     agent: AgentProcess, server: StandIn, tmp_path: Path
 ) -> None:
     from fedcore.model.initial import write_initial

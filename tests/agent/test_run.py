@@ -1,4 +1,4 @@
-"""The agent as a real process: it takes work, answers it, and stops when told to."""
+"""The agent as a real process: it runs assignments, reports, and stops on request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_trains_evaluates_and_stops(agent: AgentProcess, server: StandIn) -> Non
     wait_for(lambda: all(is_gone(pid) for pid in child), 1)
 
 
-def test_stop_in_the_middle_of_training_is_told_to_the_server(
+def test_stop_during_training_is_reported_to_the_server(
     agent: AgentProcess, server: StandIn
 ) -> None:
     agent.start()
@@ -60,7 +60,9 @@ def test_stop_in_the_middle_of_training_is_told_to_the_server(
     assert offered.failure["retryable"] is True
 
 
-def test_cancel_by_either_way_within_five_seconds(agent: AgentProcess, server: StandIn) -> None:
+def test_cancel_by_message_or_answer_within_5_s(
+    agent: AgentProcess, server: StandIn
+) -> None:
     agent.start()
     for cancel in (server.cancel_by_broker, server.cancel_by_answer):
         for wish in ("", " stubborn"):
@@ -78,9 +80,7 @@ def test_cancel_by_either_way_within_five_seconds(agent: AgentProcess, server: S
     assert "the job was paused" in agent.log
 
 
-def test_failures_are_told_with_reason_and_whether_to_retry(
-    agent: AgentProcess, server: StandIn
-) -> None:
+def test_failures_report_reason_and_whether_to_retry(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
     said = {}
     for how in ("data", "cannot", "memory", "crash"):
@@ -99,9 +99,7 @@ def test_failures_are_told_with_reason_and_whether_to_retry(
     assert "1000001 bytes" in too_large.failure["reason"]
 
 
-def test_messages_that_are_not_the_servers_are_refused(
-    agent: AgentProcess, server: StandIn
-) -> None:
+def test_messages_not_from_the_server_are_refused(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
     done = server.offer("steps=1")
     replayed = server.envelope("work", done.id)

@@ -1,4 +1,4 @@
-"""A model rebuilt from the one that is here and a step, and every way in which it is not."""
+"""Rebuilding a model from the cached one and a step, and all ways in which that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.agent.assignment.model_step import rebuild_model
 
 @dataclass
 class Site:
-    """A server's files of one round, and a device's folder that holds the model before."""
+    """A server's files of one round, and a device's cache with the previous model."""
 
     folder: Path
     held: FrameInfo
@@ -62,7 +62,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path, held, sent.model, sent.step)
 
 
-def test_the_next_model_is_rebuilt_bit_for_bit_and_kept(site: Site) -> None:
+def test_next_model_is_rebuilt_bit_for_bit_and_cached(site: Site) -> None:
     path = site.rebuilt(site.offer, site.fetch)
     assert path is not None and path.name == site.next.sha256
     assert path.read_bytes() == (site.folder / "model-1").read_bytes()
@@ -71,14 +71,14 @@ def test_the_next_model_is_rebuilt_bit_for_bit_and_kept(site: Site) -> None:
     assert left == {site.held.sha256, site.next.sha256}, "the step itself is not kept"
 
 
-def test_without_a_step_or_its_base_nothing_is_fetched(site: Site) -> None:
+def test_nothing_is_fetched_without_step_or_base(site: Site) -> None:
     assert site.rebuilt(None, site.fetch) is None
     assert site.rebuilt(replace(site.offer, base="0" * 64), site.fetch) is None
     assert site.asked == []
 
 
 def spoilt(site: Site) -> Callable[[str, int], Path]:
-    """A step of other numbers: sound, but not the one that leads to the model."""
+    """A valid step that leads to another model."""
 
     def fetch(sha256: str, size: int) -> Path:
         path = site.fetch(sha256, size)
@@ -113,7 +113,7 @@ def broken(site: Site) -> Callable[[str, int], Path]:
 
 
 @pytest.mark.parametrize("make", [spoilt, garbage, refused, broken])
-def test_a_step_of_no_use_leaves_the_whole_download(
+def test_unusable_step_leaves_the_whole_download(
     site: Site, make: Callable[[Site], Callable[[str, int], Path]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The supervisor tells the server at once of what the training process does now."""
+"""The supervisor has a new phase of the training process reported at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.agent.state.database import StateDatabase
 from workers.agent.state.shared_state import Activity, SharedState
 
 
-def test_a_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
+def test_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
     board = SharedState(StateDatabase(tmp_path / "agent.sqlite3"))
     hurried: list[str] = []
     supervisor = Supervisor(

@@ -1,4 +1,4 @@
-"""Kill the agent, the server, the broker: nothing that was measured is lost or told twice."""
+"""Killing the agent, the server, the broker: no sample is lost or sent twice."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
 from tests.agent.stand_in import StandIn
-from workers.agent.state import credential as credentials
+from workers.agent.state import credentials
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 
 
-def test_killed_in_mid_round_and_started_again(agent: AgentProcess, server: StandIn) -> None:
+def test_agent_killed_during_a_round_restarts(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
     offered = server.offer("steps=1000 pause=0.05")
     wait_for(lambda: len(server.samples) > 20)
@@ -82,7 +82,7 @@ def test_server_and_broker_away_and_back(
     assert "credential was revoked" in agent.log
 
 
-def test_a_server_that_is_away_at_the_start(agent: AgentProcess, server: StandIn) -> None:
+def test_server_unavailable_at_the_start(agent: AgentProcess, server: StandIn) -> None:
     server.stop()
     agent.start(ready=False)
     wait_for(lambda: "saying hello" in agent.log)
@@ -94,7 +94,7 @@ def test_a_server_that_is_away_at_the_start(agent: AgentProcess, server: StandIn
     assert agent.wait(10) == 3
 
 
-def test_a_broker_that_forgot_what_this_device_may_do(
+def test_broker_that_lost_the_devices_permissions(
     agent: AgentProcess, server: StandIn, broker: Broker
 ) -> None:
     agent.start()

@@ -52,7 +52,7 @@ def close_notify(connection: ssl.SSLSocket) -> None:
 
 
 def end_of_stream(connection: ssl.SSLSocket) -> None:
-    """Without the alert by which TLS tells an end from a cut."""
+    """Without the alert that distinguishes an end of the stream from a cut."""
     with socket.socket(fileno=os.dup(connection.fileno())) as raw, contextlib.suppress(OSError):
         raw.shutdown(socket.SHUT_WR)
         raw.settimeout(10)

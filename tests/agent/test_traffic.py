@@ -1,4 +1,4 @@
-"""Bytes as a relay between agent and server counts them, what is sent again, and round trips."""
+"""Byte counts compared with a relay's, retransfers, and round-trip times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.agent.http.throttle import LinkThrottle
 
 
 class Relay(threading.Thread):
-    """Passes bytes on between the agent and a site, and counts them; may stop once on the way."""
+    """Relays bytes between the agent and a site, and counts them; may stall once."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -73,7 +73,7 @@ def either_site(request: pytest.FixtureRequest, certificates: Path) -> Iterator[
 def test_every_byte_on_the_wire_is_counted(
     either_site: Site, certificates: Path, cache: ArtefactCache, update: Path
 ) -> None:
-    """Heads, and with TLS its hands and records: what a relay sees is what the agent counts."""
+    """HTTP heads, TLS handshakes and records: the relay and the agent count the same."""
     site, relay = either_site, Relay(either_site.server_address[1])
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
     server = ServerApi(Address(url, "secret", certificates / "ca.crt"))
@@ -89,10 +89,10 @@ def test_every_byte_on_the_wire_is_counted(
     server.close()
 
 
-def test_a_way_that_is_slow_and_stops_for_a_moment(
+def test_slow_and_stalling_connection_counts_every_byte(
     either_site: Site, certificates: Path, cache: ArtefactCache, update: Path
 ) -> None:
-    """With TLS half-sent records wait in this process; nothing is lost, doubled or not counted."""
+    """With TLS, half-sent records wait in this process; none is lost, repeated or uncounted."""
     site, relay = either_site, Relay(either_site.server_address[1])
     relay.stops_at = 1_000_000
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
@@ -114,7 +114,9 @@ def server(site: Site) -> Iterator[ServerApi]:
     found.close()
 
 
-def test_what_comes_again_after_a_cut(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
+def test_bytes_sent_again_after_a_cut(
+    site: Site, server: ServerApi, cache: ArtefactCache
+) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable):
         fetch(server, cache)
@@ -124,7 +126,7 @@ def test_what_comes_again_after_a_cut(site: Site, server: ServerApi, cache: Arte
     assert server.traffic.again == 1_000_000
 
 
-def test_only_what_is_missing_comes_after_a_cut(
+def test_only_missing_bytes_are_fetched_after_a_cut(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     site.cut_at = 1_000_000
@@ -134,7 +136,9 @@ def test_only_what_is_missing_comes_after_a_cut(
     assert server.traffic.again == 0
 
 
-def test_damaged_weights_come_again(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
+def test_damaged_weights_are_fetched_again(
+    site: Site, server: ServerApi, cache: ArtefactCache
+) -> None:
     site.content = CONTENT[:-1] + b"?"
     with pytest.raises(BrokenDownload):
         fetch(server, cache)
@@ -143,7 +147,7 @@ def test_damaged_weights_come_again(site: Site, server: ServerApi, cache: Artefa
     assert server.traffic.again == len(CONTENT)
 
 
-def test_weights_that_were_dropped_and_are_wanted_once_more(
+def test_dropped_weights_are_downloaded_again(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     fetch(server, cache).unlink()
@@ -151,9 +155,7 @@ def test_weights_that_were_dropped_and_are_wanted_once_more(
     assert server.traffic.again == 0, "nothing was lost on the way"
 
 
-def test_what_the_server_did_not_keep_of_an_upload_goes_again(
-    site: Site, server: ServerApi, update: Path
-) -> None:
+def test_lost_part_of_an_upload_is_sent_again(site: Site, server: ServerApi, update: Path) -> None:
     server.upload("a", update, SHA256)
     assert server.traffic.again == 0
     site.part = CONTENT[:2_000_000]
@@ -161,7 +163,7 @@ def test_what_the_server_did_not_keep_of_an_upload_goes_again(
     assert server.traffic.again == len(CONTENT) - 2_000_000
 
 
-def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: ServerApi) -> None:
+def test_call_on_a_dead_connection_is_repeated(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {}, b"{}")]
     server.accept("a", "boot")
     sock = server._http._connection.open_socket
@@ -173,7 +175,7 @@ def test_a_call_on_a_connection_that_had_died_goes_again(site: Site, server: Ser
     assert site.connections == 2
 
 
-def test_the_quickest_small_call_is_the_round_trip(site: Site, server: ServerApi) -> None:
+def test_fastest_small_call_is_the_round_trip(site: Site, server: ServerApi) -> None:
     assert server.traffic.rtt_s is None
     began = time.monotonic()
     server.accept("a", "boot")
@@ -188,7 +190,7 @@ def test_the_quickest_small_call_is_the_round_trip(site: Site, server: ServerApi
     assert traffic.rtt_s == 0.5, "what was quick long ago is forgotten"
 
 
-def test_what_passed_since_is_named_as_a_report_names_it() -> None:
+def test_counts_have_the_names_of_a_report() -> None:
     traffic = Traffic()
     traffic.up, traffic.down = 100, 200
     counted = Counted(traffic)

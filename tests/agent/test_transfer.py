@@ -22,7 +22,7 @@ def server(site: Site) -> Iterator[ServerApi]:
     found.close()
 
 
-def test_both_ways_on_one_connection_with_every_byte_counted(
+def test_both_directions_use_one_counted_connection(
     site: Site, server: ServerApi, cache: ArtefactCache, update: Path
 ) -> None:
     server.accept("a", "boot")
@@ -38,14 +38,14 @@ def test_both_ways_on_one_connection_with_every_byte_counted(
     assert set(site.tokens) == {"Device secret"}
 
 
-def test_a_connection_that_died_while_nobody_used_it(site: Site, server: ServerApi) -> None:
+def test_connection_that_died_while_idle_is_replaced(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {"Connection": "close"}, b"{}"), (200, {}, b"{}")]
     server.accept("a", "boot")
     server.accept("a", "boot")
     assert site.connections == 2
 
 
-def test_a_cut_download_goes_on(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
+def test_cut_download_resumes(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable, match="cut"):
         fetch(server, cache)
@@ -54,7 +54,7 @@ def test_a_cut_download_goes_on(site: Site, server: ServerApi, cache: ArtefactCa
     assert server.traffic.down - before < len(CONTENT) - 1_000_000 + 1000
 
 
-def test_other_bytes_than_their_name_says(
+def test_bytes_with_another_hash_are_refused(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     site.content = CONTENT[:-1] + b"?"
@@ -64,7 +64,7 @@ def test_other_bytes_than_their_name_says(
     assert fetch(server, cache).read_bytes() == CONTENT
 
 
-def test_a_server_that_knows_no_ranges_sends_all_once_more(
+def test_server_without_ranges_sends_everything_again(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     site.cut_at = 1_000_000
@@ -74,7 +74,7 @@ def test_a_server_that_knows_no_ranges_sends_all_once_more(
     assert fetch(server, cache).read_bytes() == CONTENT
 
 
-def test_what_lies_in_the_cache_is_hashed_once_by_each_start(
+def test_cached_file_is_hashed_once_per_start(
     server: ServerApi, cache: ArtefactCache, tmp_path: Path
 ) -> None:
     """A power cut may leave a file of the right name and size with other bytes."""
@@ -90,7 +90,7 @@ def test_what_lies_in_the_cache_is_hashed_once_by_each_start(
 def test_cancelling_interrupts_a_silent_download(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
-    """The wish comes while nothing arrives; what came is kept for the next time."""
+    """Cancelled while nothing arrives; the received part is kept for the next attempt."""
     site.stall_at = 500_000
     calls = 0
 
@@ -109,16 +109,14 @@ def test_cancelling_interrupts_a_silent_download(
     assert server.traffic.down - before < len(CONTENT) - 400_000
 
 
-def test_an_upload_goes_on_where_the_server_says(
-    site: Site, server: ServerApi, update: Path
-) -> None:
+def test_upload_resumes_at_the_servers_offset(site: Site, server: ServerApi, update: Path) -> None:
     site.part = CONTENT[:2_000_000]
     server.upload("a", update, SHA256, resume=True)
     assert [line.split()[0] for line in site.heard] == ["HEAD", "PATCH"]
     assert site.part == CONTENT
 
 
-def test_an_upload_is_told_the_offset_without_asking(
+def test_upload_learns_the_offset_from_a_conflict(
     site: Site, server: ServerApi, update: Path
 ) -> None:
     site.part = CONTENT[:2_000_000]
@@ -132,7 +130,7 @@ def test_an_upload_is_told_the_offset_without_asking(
     ("status", "error"),
     [(401, Revoked), (409, ServerRefused), (413, ServerRefused), (423, Busy), (507, Busy)],
 )
-def test_a_no_is_heard_before_everything_was_sent(
+def test_refusal_is_noticed_before_all_is_sent(
     site: Site, server: ServerApi, tmp_path: Path, status: int, error: type[Exception]
 ) -> None:
     large = tmp_path / "large"
@@ -147,15 +145,13 @@ def test_a_no_is_heard_before_everything_was_sent(
     assert "because" in told or isinstance(caught.value, ServerUnavailable)
 
 
-def test_an_upload_that_does_not_get_on_is_given_up(
-    site: Site, server: ServerApi, update: Path
-) -> None:
+def test_upload_without_progress_is_given_up(site: Site, server: ServerApi, update: Path) -> None:
     site.answers = [(409, {"Upload-Offset": "5", "Connection": "close"}, b"{}")] * 4
     with pytest.raises(ServerUnavailable, match="only a part of the update"):
         server.upload("a", update, SHA256)
 
 
-def test_a_redirect_is_followed_once_and_without_the_token(
+def test_redirect_is_followed_once_without_the_token(
     site: Site, server: ServerApi, cache: ArtefactCache
 ) -> None:
     bucket = Site()
@@ -170,7 +166,7 @@ def test_a_redirect_is_followed_once_and_without_the_token(
     bucket.shutdown()
 
 
-def test_nobody_listens(cache: ArtefactCache) -> None:
+def test_no_server_is_unavailable(cache: ArtefactCache) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(ServerUnavailable, match="no answer from the server"):

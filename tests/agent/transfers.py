@@ -1,4 +1,4 @@
-"""A small site that transfers go to and come from, which can cut, stall, redirect and refuse."""
+"""A small site for transfers, which can cut, stall, redirect and refuse them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Site(ThreadingHTTPServer):
-    """Serves CONTENT, takes updates, and counts what goes over each connection."""
+    """Serves CONTENT, accepts updates, and counts connections."""
 
     daemon_threads = True
 
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def go_on() -> None:
-    """Nobody cancels."""
+    """A check that never cancels."""
 
 
 def fetch(server: ServerApi, cache: ArtefactCache, check: Callable[[], None] = go_on) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.agent.control.celery_app import build_app, build_worker
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.credentials import DeviceCredential
 
 
 def main(credential_file: str, out_file: str) -> None:

@@ -34,7 +34,7 @@ from webapp.devices.device_messages import (
 )
 from webapp.devices.models import hashed
 from webapp.devices.signing import public_key, sign
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.credentials import DeviceCredential
 
 pytestmark = pytest.mark.stack
 

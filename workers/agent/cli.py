@@ -20,7 +20,7 @@ from workers.agent.agent_settings import (
     set_up_logging,
 )
 from workers.agent.profile import local_datasets, probe
-from workers.agent.state import credential as credentials
+from workers.agent.state import credentials
 
 Command = Callable[[argparse.Namespace, AgentSettings], int]
 

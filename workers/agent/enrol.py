@@ -11,8 +11,8 @@ from workers.agent.agent_settings import VERSION, AgentSettings
 from workers.agent.http.server_api import Address, ServerApi, check_url, is_private
 from workers.agent.http.server_clock import Clock
 from workers.agent.profile import local_datasets, probe
-from workers.agent.state import credential as credentials
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state import credentials
+from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox

@@ -28,7 +28,7 @@ from workers.agent.http.link_emulation import choose_link, throttle_for
 from workers.agent.http.server_api import check_url
 from workers.agent.profile import local_datasets
 from workers.agent.startup import Agent, assemble, current_profile, say_hello
-from workers.agent.state import credential as credentials
+from workers.agent.state import credentials
 from workers.agent.state.lock import RunLock
 from workers.agent.state.shared_state import SharedState
 from workers.agent.telemetry.sender import Sender

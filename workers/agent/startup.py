@@ -18,7 +18,7 @@ from workers.agent.http.retry import keep_trying
 from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.http.throttle import LinkThrottle
 from workers.agent.profile import local_datasets, probe
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState

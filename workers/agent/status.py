@@ -10,7 +10,7 @@ from workers.agent.agent_settings import VERSION, AgentSettings
 from workers.agent.http import link_emulation
 from workers.agent.http.server_clock import seconds_of
 from workers.agent.profile import local_datasets, probe
-from workers.agent.state import credential as credentials
+from workers.agent.state import credentials
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox

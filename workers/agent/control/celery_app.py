@@ -15,7 +15,7 @@ from celery.platforms import SecurityWarning
 from celery.worker import state as worker_state
 from celery.worker.control import Panel, control_command
 
-from workers.agent.state.credential import DeviceCredential
+from workers.agent.state.credentials import DeviceCredential
 
 WORK = "edgewise.work"
 CANCEL = "edgewise_cancel"
