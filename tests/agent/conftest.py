@@ -236,12 +236,14 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def agent(server: StandIn, state_dir: Path) -> Iterator[AgentProcess]:
     """An enrolled agent, not yet started."""
-    known = credentials.from_enrolment(server.url, server.admission(), "2026-01-01T00:00:00+00:00")
-    credentials.save(state_dir, known)
-    found = AgentProcess(state_dir)
-    yield found
+    enrolled = credentials.from_enrolment(
+        server.url, server.admission(), "2026-01-01T00:00:00+00:00"
+    )
+    credentials.save(state_dir, enrolled)
+    process = AgentProcess(state_dir)
+    yield process
     with contextlib.suppress(ProcessLookupError):
-        found.clean_up()
+        process.clean_up()
 
 
 def is_gone(pid: int) -> bool:
@@ -257,10 +259,10 @@ __all__ = ["AgentProcess", "Broker", "is_gone", "slack", "wait_for"]
 @pytest.fixture
 def site() -> Iterator[Site]:
     """A server for uploads and downloads over real sockets."""
-    found = Site()
-    yield found
-    found.shutdown()
-    found.server_close()
+    server = Site()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

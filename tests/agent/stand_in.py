@@ -183,8 +183,8 @@ class StandIn:
                 raise Refusal(400, "unknown value 'nonsense'")
         assert len(body["samples"]) <= 500
         for sample in body["samples"]:
-            known = self.samples.setdefault(sample["seq"], sample)
-            assert known == sample, "a number was used for two samples"
+            stored = self.samples.setdefault(sample["seq"], sample)
+            assert stored == sample, "a number was used for two samples"
         self.activities.append({**body["activity"], "heard_at": time.monotonic()})
         at_work = self.offers.get(body["activity"].get("assignment") or "")
         if at_work and at_work.phase == "accepted" and body["activity"]["phase"] == "training":
@@ -354,13 +354,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state = self.server_state
         data = state.artefact(self.path.rstrip("/").rsplit("/", 1)[1])
-        asked = self.headers.get("Range")
-        state.downloads.append(asked or "")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        range_header = self.headers.get("Range")
+        state.downloads.append(range_header or "")
+        start = int(range_header.removeprefix("bytes=").rstrip("-")) if range_header else 0
         if start >= len(data):
             self._answer(416, {})
             return
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if range_header else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         if state.cut_downloads_at:

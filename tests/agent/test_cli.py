@@ -74,8 +74,8 @@ def test_enrol_status_unenrol(
     done = agent_command(*words, "--dataset", dataset, state_dir=folder)
     assert done.returncode == 0, done.stderr
     assert "enrolled as 'pi-kitchen' (device 7)" in done.stdout
-    told = server.hellos[0]
-    assert told["datasets"] == [
+    hello = server.hellos[0]
+    assert hello["datasets"] == [
         {
             "name": "law",
             "domain": "court",
@@ -84,7 +84,7 @@ def test_enrol_status_unenrol(
             "columns": ["body", "gist"],
         }
     ]
-    profile = told["profile"]
+    profile = hello["profile"]
     assert profile["peak_flops"]["fp32"] > 1e8
     assert profile["precision"] in profile["peak_flops"]
     assert {row["name"] for row in profile["kernels"]} >= {"linear 512x1024", "norm 512"}
@@ -99,19 +99,19 @@ def test_enrol_status_unenrol(
 
     assert stat.S_IMODE((folder / "credential.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    shown = typed("status", "--json", state_dir=folder)
-    found = json.loads(shown.stdout)
-    assert found["enrolled"] and found["device"]["name"] == "pi-kitchen"
-    assert found["pid"] is None and found["online"] is False
-    assert "token" not in shown.stdout and "secret" not in shown.stdout
+    status = typed("status", "--json", state_dir=folder)
+    values = json.loads(status.stdout)
+    assert values["enrolled"] and values["device"]["name"] == "pi-kitchen"
+    assert values["pid"] is None and values["online"] is False
+    assert "token" not in status.stdout and "secret" not in status.stdout
     assert "not running" in typed("status", state_dir=folder).stdout
 
     again = typed(*words, state_dir=folder)
     assert again.returncode == 2
     assert "already enrolled" in again.stderr
 
-    left = typed("unenroll", state_dir=folder)
-    assert left.returncode == 0, left.stderr
+    unenrolled = typed("unenroll", state_dir=folder)
+    assert unenrolled.returncode == 0, unenrolled.stderr
     assert server.revoked
     assert not (folder / "credential.json").exists()
     assert json.loads((folder / "profile.json").read_text())["profile"] == profile
@@ -185,8 +185,8 @@ def test_invalid_dataset_options_say_what_to_write(text: str, says: str) -> None
 def test_settings_come_from_options_then_environment(tmp_path: Path) -> None:
     environ = {"EDGEWISE_STATE_DIR": str(tmp_path / "e"), "EDGEWISE_THREADS": "3"}
     assert agent_settings.read_settings(environ=environ).threads == 3
-    found = agent_settings.read_settings(str(tmp_path / "o"), 2, "debug", environ)
-    assert (found.state_dir.name, found.threads, found.log_level) == ("o", 2, "debug")
+    settings = agent_settings.read_settings(str(tmp_path / "o"), 2, "debug", environ)
+    assert (settings.state_dir.name, settings.threads, settings.log_level) == ("o", 2, "debug")
     for wrong in (
         {"EDGEWISE_THREADS": "many"},
         {"EDGEWISE_LOG_LEVEL": "loud"},

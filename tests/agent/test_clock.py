@@ -53,11 +53,11 @@ class _Late:
 
 def test_training_process_takes_server_clock_from_sender(tmp_path: Path) -> None:
     """Otherwise it would refuse every offer as expired, as it makes no call of its own."""
-    store = StateDatabase(tmp_path / "agent.sqlite3")
-    board = SharedState(store)
-    sender = Sender(_Late(), Outbox(store), board, "boot", lambda reason: None)  # type: ignore[arg-type]
+    database = StateDatabase(tmp_path / "agent.sqlite3")
+    shared_state = SharedState(database)
+    sender = Sender(_Late(), Outbox(database), shared_state, "boot", lambda reason: None)  # type: ignore[arg-type]
     sender.turn()
-    assert abs(float(board.read_note(CLOCK_NOTE)) - 3600) < 5.0
+    assert abs(float(shared_state.read_note(CLOCK_NOTE)) - 3600) < 5.0
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])

@@ -69,25 +69,25 @@ def assignment(recorder: AssignmentRecorder, curve: Curve, gap_s: float = 0.0) -
 def test_energy_parts_follow_phases_and_sum_to_total(outbox: Outbox) -> None:
     curve = Curve(2.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
-    told = assignment(recorder, curve)
-    assert told == {
+    report = assignment(recorder, curve)
+    assert report == {
         "compute_j": pytest.approx(90.0),
         "communication_j": pytest.approx(9.0),
         "waiting_j": pytest.approx(8.0 + 3.0),
         "energy_j": pytest.approx(110.0),
     }
-    parts = sum(value for name, value in told.items() if name != "energy_j")
-    assert parts == pytest.approx(told["energy_j"], abs=1e-9)
+    parts = sum(value for name, value in report.items() if name != "energy_j")
+    assert parts == pytest.approx(report["energy_j"], abs=1e-9)
 
 
 def test_samples_count_each_joule_once(outbox: Outbox) -> None:
     curve = Curve(2.0)
     recorder = recorder_of(outbox, AssignmentEnergy(curve.meter))
-    told = assignment(recorder, curve)
+    report = assignment(recorder, curve)
     recorder.record({})
     recorder.record({"loss": 0.5})  # nothing new was drawn: the power is known, no energy
     rows = [item.values for item in outbox.oldest(9)]
-    assert sum(row.get("energy_j", 0.0) for row in rows) == pytest.approx(told["energy_j"])
+    assert sum(row.get("energy_j", 0.0) for row in rows) == pytest.approx(report["energy_j"])
     assert rows[0]["watts"] == pytest.approx((8 + 6 + 90) / 16)
     assert "energy_j" not in rows[-1] and rows[-1]["watts"] == rows[-2]["watts"]
 
@@ -119,9 +119,9 @@ def test_estimate_replaces_a_missing_sensor_and_is_named(outbox: Outbox) -> None
     assert second["watts_estimated"] == pytest.approx(4.0)
     assert second["energy_estimated_j"] == pytest.approx(40.0)
     assert "watts" not in second and "energy_j" not in second
-    told = recorder.energy.report()
-    assert told["energy_estimated_j"] == pytest.approx(80.0) == pytest.approx(told["waiting_j"])
-    assert "energy_j" not in told
+    report = recorder.energy.report()
+    assert report["energy_estimated_j"] == pytest.approx(80.0) == pytest.approx(report["waiting_j"])
+    assert "energy_j" not in report
 
 
 def test_no_sensor_reports_nothing(outbox: Outbox) -> None:
@@ -134,14 +134,14 @@ def test_no_sensor_reports_nothing(outbox: Outbox) -> None:
 
 
 def test_recorder_polls_the_power(outbox: Outbox) -> None:
-    asked = threading.Event()
+    read_event = threading.Event()
     meter = Curve(5.0)
 
     class Watched:
         def read(self):  # type: ignore[no-untyped-def]
-            asked.set()
+            read_event.set()
             return meter.meter.read()
 
     energy = AssignmentEnergy(Watched())
     with recorder_of(outbox, energy):
-        assert asked.wait(10)
+        assert read_event.wait(10)

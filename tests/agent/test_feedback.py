@@ -40,16 +40,16 @@ def write(item: AssignedWork, folder: Path) -> AcceptedUpdate:
     return AcceptedUpdate(item.round, info.sha256, item.wire.chain)
 
 
-def kept(folder: Path) -> list[str]:
+def residual_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.safetensors"))
 
 
 def test_two_residuals_stay_over_rounds(folder: Path) -> None:
     """The one that was used, for a repeated attempt; the new one, for the next round."""
-    taken: list[AcceptedUpdate | None] = [None]
+    accepted: list[AcceptedUpdate | None] = [None]
     for number in (1, 2, 3):
-        taken.append(write(work(number, WireOffer(INT4, taken[-1])), folder))
-    assert kept(folder) == sorted(item.file for item in taken[2:] if item)
+        accepted.append(write(work(number, WireOffer(INT4, accepted[-1])), folder))
+    assert residual_files(folder) == sorted(item.file for item in accepted[2:] if item)
     assert not list(folder.rglob("*.new"))
 
 
@@ -59,7 +59,7 @@ def test_lossless_update_clears_the_residual(folder: Path) -> None:
     write(work(2, WireOffer(PLAIN, first)), folder)
     sent = FrameReader(folder.with_name("update"))["w"]
     assert torch.equal(sent, DELTA["w"] + owed) and bool(owed.any())
-    assert kept(folder) == [first.file], "for another attempt at round 2"
+    assert residual_files(folder) == [first.file], "for another attempt at round 2"
 
 
 def test_no_residual_without_feedback_or_loss(folder: Path) -> None:
@@ -68,7 +68,7 @@ def test_no_residual_without_feedback_or_loss(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_residual_that_is_gone_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_residual_is_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = write(work(1, WireOffer(INT4)), folder)
     (folder / JOB / first.file).write_bytes(b"a power cut")
     with caplog.at_level(logging.WARNING):

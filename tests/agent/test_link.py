@@ -58,58 +58,58 @@ class Clock:
         self.now += seconds
 
 
-def paced(link: Link) -> tuple[LinkThrottle, Clock]:
+def throttled(link: Link) -> tuple[LinkThrottle, Clock]:
     clock = Clock()
     return LinkThrottle(link, lambda: clock.now, clock.sleep), clock
 
 
-def nobody_stops() -> None:
+def never_stop() -> None:
     """A check that never cancels."""
 
 
 @pytest.mark.parametrize("link", [link for link in LINKS.values() if link != INSTANT])
 def test_undisturbed_links_are_exact(link: Link) -> None:
-    pace, clock = paced(link)
+    throttle, clock = throttled(link)
     for way, seconds in ((UP, link.up_s), (DOWN, link.down_s)):
         began, left, turned = clock.now, 400_000, True
         while left:
-            count = pace.chunk_size(way, left)
-            pace.carry(way, count, turned, nobody_stops)
+            count = throttle.chunk_size(way, left)
+            throttle.carry(way, count, turned, never_stop)
             left, turned = left - count, False
         # The other half of the delay passes on the answer's way.
         assert clock.now - began + link.delay_s / 2 == pytest.approx(seconds(400_000))
 
 
 def test_short_delay_is_caught_up_but_no_burst_follows() -> None:
-    pace, clock = paced(Link(1e6, 1e6, 0.0))
-    pace.carry(UP, 20_000, True, nobody_stops)
+    throttle, clock = throttled(Link(1e6, 1e6, 0.0))
+    throttle.carry(UP, 20_000, True, never_stop)
     clock.now += 0.01
-    pace.carry(UP, 20_000, False, nobody_stops)
+    throttle.carry(UP, 20_000, False, never_stop)
     assert clock.now == pytest.approx(50.04)
     clock.now += 10
-    pace.carry(UP, 20_000, False, nobody_stops)
+    throttle.carry(UP, 20_000, False, never_stop)
     assert clock.now == pytest.approx(60.06)
 
 
 def test_a_slow_link_can_be_left() -> None:
-    pace, _ = paced(LINKS["nb-iot"])
+    throttle, _ = throttled(LINKS["nb-iot"])
 
     def stop() -> None:
         raise Stopped("cancelled")
 
     with pytest.raises(Stopped):
-        pace.carry(UP, 10_000, True, stop)
+        throttle.carry(UP, 10_000, True, stop)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_both_processes_share_one_link() -> None:
-    pace, clock = paced(Link(1e6, 1e6, 0.0))
+    throttle, clock = throttled(Link(1e6, 1e6, 0.0))
     child = os.fork()
     if child == 0:
-        pace.carry(UP, 500_000, True, nobody_stops)
+        throttle.carry(UP, 500_000, True, never_stop)
         os._exit(0)
     os.waitpid(child, 0)
-    pace.carry(UP, 500_000, True, nobody_stops)
+    throttle.carry(UP, 500_000, True, never_stop)
     assert clock.now == pytest.approx(51.0)
 
 

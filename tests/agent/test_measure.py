@@ -26,12 +26,12 @@ def test_flops_and_bytes_match_the_operation() -> None:
     one = benchmarks.linear(64, 32, 128)
     assert one.name == "linear 32x128"
     assert one.flops == 2 * 64 * 32 * 128
-    found = one.measure(torch.float32, CPU)
+    figures = one.measure(torch.float32, CPU)
     moved = 4 * (64 * 32 + 32 * 128 + 64 * 128)
-    assert found["flops_per_byte"] == pytest.approx(one.flops / moved, abs=1e-3)
-    assert found["flops_per_s"] > 0
+    assert figures["flops_per_byte"] == pytest.approx(one.flops / moved, abs=1e-3)
+    assert figures["flops_per_s"] > 0
     half = one.measure(torch.bfloat16, CPU)
-    assert half["flops_per_byte"] == pytest.approx(2 * found["flops_per_byte"], abs=2e-3)
+    assert half["flops_per_byte"] == pytest.approx(2 * figures["flops_per_byte"], abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +78,15 @@ def test_precision_without_torch_support_is_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measure, "PRECISIONS", {"bits": torch.bool})
     monkeypatch.setattr(benchmarks, "memory_bandwidth_bps", lambda device: 1.0)
     notes = measure.Notes()
-    found = measure.speeds(CPU, notes)
-    assert found["peak_flops"] == {"bits": 0.0} and found["kernels"] == []
+    figures = measure.speeds(CPU, notes)
+    assert figures["peak_flops"] == {"bits": 0.0} and figures["kernels"] == []
     assert notes.lines and notes.lines[0].startswith("bits peak: ")
 
 
 def test_a_disk_is_measured_and_left_clean(tmp_path: Path) -> None:
-    found = disk.rates(tmp_path)
-    assert found.write_bps > 1e5
-    assert found.read_bps is None or found.read_bps > 1e5
+    figures = disk.rates(tmp_path)
+    assert figures.write_bps > 1e5
+    assert figures.read_bps is None or figures.read_bps > 1e5
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,9 +71,9 @@ def test_personal_lora_stays_and_is_found_on_return(tmp_path: Path) -> None:
     sent = read_header(tmp_path / "update.safetensors")
     assert set(sent.tensors) == shared and not any("lora" in name for name in sent.tensors)
     assert b"lora" not in (tmp_path / "update.safetensors").read_bytes()
-    kept = [path for path in (device.private / JOB).iterdir() if "own-lora" in path.name]
-    assert len(kept) == 1
-    assert {min(shape) for shape in read_header(kept[0]).shapes.values()} == {5}
+    lora_files = [path for path in (device.private / JOB).iterdir() if "own-lora" in path.name]
+    assert len(lora_files) == 1
+    assert {min(shape) for shape in read_header(lora_files[0]).shapes.values()} == {5}
 
     third = device.train(3)  # it sat the second round out
     device.start()  # and was restarted before it could report

@@ -29,15 +29,15 @@ from workers.agent.telemetry.sender import Sender
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> StateDatabase:
+def database(tmp_path: Path) -> StateDatabase:
     return StateDatabase(tmp_path / "agent.sqlite3")
 
 
-def test_sample_numbers_are_never_used_twice(store: StateDatabase) -> None:
-    outbox = Outbox(store)
+def test_sample_numbers_are_never_used_twice(database: StateDatabase) -> None:
+    outbox = Outbox(database)
     assert [outbox.add("t", None, {"loss": 1.0}) for _ in range(3)] == [1, 2, 3]
     outbox.acknowledge(3)
-    store.close()
+    database.close()
     assert outbox.add("t", None, {}) == 4
     outbox.continue_from(3)
     assert outbox.add("t", None, {}) == 5
@@ -47,16 +47,16 @@ def test_sample_numbers_are_never_used_twice(store: StateDatabase) -> None:
     assert outbox.oldest(9)[0].values == {"step": 1}
 
 
-def test_new_outbox_continues_from_the_servers_number(store: StateDatabase) -> None:
-    outbox = Outbox(store)
+def test_new_outbox_continues_from_the_servers_number(database: StateDatabase) -> None:
+    outbox = Outbox(database)
     outbox.continue_from(41)
     assert outbox.add("t", None, {}) == 41
 
 
 def test_full_outbox_drops_the_oldest(
-    store: StateDatabase, caplog: pytest.LogCaptureFixture
+    database: StateDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outbox = Outbox(store, max_samples=50)
+    outbox = Outbox(database, max_samples=50)
     for _ in range(60):
         outbox.add("t", None, {})
     assert len(outbox) <= 51
@@ -72,8 +72,8 @@ def test_damaged_database_is_replaced(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.broken-*"))) == 1
 
 
-def test_database_is_closed_in_a_fork_and_usable(store: StateDatabase) -> None:
-    outbox = Outbox(store)
+def test_database_is_closed_in_a_fork_and_usable(database: StateDatabase) -> None:
+    outbox = Outbox(database)
     outbox.add("t", None, {})
     pid = os.fork()
     if pid == 0:
@@ -82,19 +82,19 @@ def test_database_is_closed_in_a_fork_and_usable(store: StateDatabase) -> None:
     assert outbox.add("t", None, {}) == 3
 
 
-def test_shared_state_marks(store: StateDatabase) -> None:
-    board = SharedState(store)
+def test_shared_state_marks(database: StateDatabase) -> None:
+    shared_state = SharedState(database)
     activity = Activity("a", "training", 3, 10, os.getpid())
-    board.set_activity(activity)
-    assert board.activity() == activity
-    assert board.cancel("a", "paused") and not board.cancel("a", "again")
-    mark = board.cancelled("a")
+    shared_state.set_activity(activity)
+    assert shared_state.activity() == activity
+    assert shared_state.cancel("a", "paused") and not shared_state.cancel("a", "again")
+    mark = shared_state.cancelled("a")
     assert mark is not None and mark.reason == "paused" and mark.age_s < 5
-    assert board.read_note("flush") == ""
-    assert board.end_activity("a") and not board.end_activity("a")
-    assert board.read_note("flush")
-    board.wipe()
-    assert board.cancelled("a") is None and board.read_note("flush") == ""
+    assert shared_state.read_note("flush") == ""
+    assert shared_state.end_activity("a") and not shared_state.end_activity("a")
+    assert shared_state.read_note("flush")
+    shared_state.wipe()
+    assert shared_state.cancelled("a") is None and shared_state.read_note("flush") == ""
 
 
 KEY = Ed25519PrivateKey.generate()
@@ -127,21 +127,21 @@ def sealed(values: Any) -> dict[str, str]:
         sealed({**GOOD, "padding": "x" * 5000}),
     ],
 )
-def test_invalid_envelopes_are_refused(store: StateDatabase, envelope: Any) -> None:
-    keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
+def test_invalid_envelopes_are_refused(database: StateDatabase, envelope: Any) -> None:
+    keeper = Gatekeeper(7, PUBLIC, SharedState(database).see_nonce, lambda: 1000.0)
     with pytest.raises(EnvelopeRefused):
         keeper.admit(envelope, "work")
 
 
-def test_envelope_opens_once_even_after_a_restart(store: StateDatabase) -> None:
+def test_envelope_opens_once_even_after_a_restart(database: StateDatabase) -> None:
     for attempt in range(2):
-        keeper = Gatekeeper(7, PUBLIC, SharedState(store).see_nonce, lambda: 1000.0)
+        keeper = Gatekeeper(7, PUBLIC, SharedState(database).see_nonce, lambda: 1000.0)
         if attempt == 0:
             assert keeper.admit(sealed(GOOD), "work").assignment == "a"
         else:
             with pytest.raises(EnvelopeRefused, match="seen before"):
                 keeper.admit(sealed(GOOD), "work")
-        store.close()
+        database.close()
 
 
 def test_backoff_grows_to_half_a_minute() -> None:
@@ -213,28 +213,28 @@ class ScriptedServer:
         return {"acked_seq": seqs[-1] if seqs else 10**9, "interval_s": 5.0, "cancel": cancel}
 
 
-def test_only_the_refused_sample_is_dropped(store: StateDatabase) -> None:
-    outbox, board = Outbox(store), SharedState(store)
+def test_only_the_refused_sample_is_dropped(database: StateDatabase) -> None:
+    outbox, shared_state = Outbox(database), SharedState(database)
     for _ in range(700):
         outbox.add("t", None, {})
     server = ScriptedServer({123, 456})
-    sender = Sender(server, outbox, board, "boot", lambda reason: None)  # type: ignore[arg-type]
+    sender = Sender(server, outbox, shared_state, "boot", lambda reason: None)  # type: ignore[arg-type]
     while len(outbox):
         assert sender.turn() in (0.0, 5.0)
     assert server.taken == [seq for seq in range(1, 701) if seq not in (123, 456)]
     assert server.calls < 60
-    assert board.cancelled("a") is not None
+    assert shared_state.cancelled("a") is not None
     # Presence alone acknowledges nothing that was added meanwhile.
     assert sender.turn() == 5.0
     outbox.add("t", None, {})
     assert len(outbox) == 1
 
 
-def test_sender_backs_off_and_reports_a_revocation(store: StateDatabase) -> None:
-    outbox, revoked = Outbox(store), []
+def test_sender_backs_off_and_reports_a_revocation(database: StateDatabase) -> None:
+    outbox, revoked = Outbox(database), []
     outbox.add("t", None, {})
     server = ScriptedServer(set())
-    sender = Sender(server, outbox, SharedState(store), "boot", revoked.append)  # type: ignore[arg-type]
+    sender = Sender(server, outbox, SharedState(database), "boot", revoked.append)  # type: ignore[arg-type]
     server.error = ServerUnavailable("away")
     assert 0.7 < sender.turn() <= 1 < 1.4 < sender.turn() <= 2
     server.error = Busy("slow down", 17.0)

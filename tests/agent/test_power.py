@@ -352,14 +352,14 @@ def test_unreadable_load_gives_no_estimate(tmp_path: Path) -> None:
     assert found.read().missing_s > 0
     write(tmp_path, {power_estimate.GPU_LOADS[0]: 1000})
     time.sleep(power_estimate.SHORTEST_S)
-    drawn = found.read()
+    portion = found.read()
     machine = MACHINES["raspberry-pi-5"]
-    assert drawn.joules == pytest.approx(drawn.seconds * (machine.full_watts or 0.0))
+    assert portion.joules == pytest.approx(portion.seconds * (machine.full_watts or 0.0))
 
 
 def test_only_known_machines_are_estimated(tmp_path: Path) -> None:
-    known = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
-    assert known is not None
+    estimate = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
+    assert estimate is not None
     assert power_estimate.estimate({"board": ""}, NO_GPU, tmp_path) is None
     assert power_estimate.estimate({"board": "of-tomorrow"}, NO_GPU, tmp_path) is None
     assert power_estimate.estimate({"board": "h100"}, CARD, tmp_path) is None

@@ -32,10 +32,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tls_site(authority: Path) -> Iterator[Site]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "broker.crt", authority / "broker.key")
-    found = Site(context)
-    yield found
-    found.shutdown()
-    found.server_close()
+    tls_server = Site(context)
+    yield tls_server
+    tls_server.shutdown()
+    tls_server.server_close()
 
 
 def test_less_private_redirect_is_not_followed(

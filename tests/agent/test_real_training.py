@@ -30,8 +30,8 @@ def test_tiny_model_is_trained_and_evaluated(
     write_initial(spec, tmp_path / "global.safetensors")
     weights = (tmp_path / "global.safetensors").read_bytes()
     rows = write_jsonl(tmp_path / "law.jsonl", sentences(1, 24))
-    held = local_datasets.parse(f"law={rows}")
-    local_datasets.describe_all(agent.state_dir, [held], agent.state_dir / "cache")
+    dataset = local_datasets.parse(f"law={rows}")
+    local_datasets.describe_all(agent.state_dir, [dataset], agent.state_dir / "cache")
 
     agent.start(module="workers.agent")
     assert server.hellos[-1]["datasets"][0]["examples"] == 24

@@ -60,9 +60,7 @@ def test_stop_during_training_is_reported_to_the_server(
     assert offered.failure["retryable"] is True
 
 
-def test_cancel_by_message_or_answer_within_5_s(
-    agent: AgentProcess, server: StandIn
-) -> None:
+def test_cancel_by_message_or_answer_within_5_s(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
     for cancel in (server.cancel_by_broker, server.cancel_by_answer):
         for wish in ("", " stubborn"):
@@ -82,13 +80,13 @@ def test_cancel_by_message_or_answer_within_5_s(
 
 def test_failures_report_reason_and_whether_to_retry(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
-    said = {}
-    for how in ("data", "cannot", "memory", "crash"):
-        offered = server.offer(f"fail={how}")
+    failures = {}
+    for cause in ("data", "cannot", "memory", "crash"):
+        offered = server.offer(f"fail={cause}")
         wait_for(lambda offered=offered: offered.failure)
-        said[how] = (offered.phase, offered.failure.get("retryable"))
+        failures[cause] = (offered.phase, offered.failure.get("retryable"))
         assert len(offered.failure["reason"]) > 20
-    assert said == {
+    assert failures == {
         "data": ("fail", False),
         "cannot": ("refuse", None),
         "memory": ("fail", False),

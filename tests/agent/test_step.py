@@ -24,7 +24,7 @@ class Site:
     """A server's files of one round, and a device's cache with the previous model."""
 
     folder: Path
-    held: FrameInfo
+    frame: FrameInfo
     next: FrameInfo
     step: FrameInfo
     asked: list[str] = field(default_factory=list)
@@ -50,16 +50,18 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     tensors = {"a": torch.randn(40, 30), "b": torch.randn(7)}
-    held = write_frame(tmp_path / "model-0", tensors, {"kind": "global"})
-    wished = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items()}
-    write_frame(tmp_path / "wished", wished, {"kind": "global"})
+    frame = write_frame(tmp_path / "model-0", tensors, {"kind": "global"})
+    next_tensors = {
+        name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items()
+    }
+    write_frame(tmp_path / "wished", next_tensors, {"kind": "global"})
     write_frame(tmp_path / "state-0", {}, {"kind": "state"})
     folded = StepSource(tmp_path / "model-0", tmp_path / "wished", None, tmp_path / "state-0")
     paths = (tmp_path / "step", tmp_path / "model-1", tmp_path / "state-1")
-    sent = send_step(Chain("int8"), folded, held.sha256, *paths)
+    sent = send_step(Chain("int8"), folded, frame.sha256, *paths)
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / held.sha256).write_bytes((tmp_path / "model-0").read_bytes())
-    return Site(tmp_path, held, sent.model, sent.step)
+    (tmp_path / "cache" / frame.sha256).write_bytes((tmp_path / "model-0").read_bytes())
+    return Site(tmp_path, frame, sent.model, sent.step)
 
 
 def test_next_model_is_rebuilt_bit_for_bit_and_cached(site: Site) -> None:
@@ -67,8 +69,8 @@ def test_next_model_is_rebuilt_bit_for_bit_and_cached(site: Site) -> None:
     assert path is not None and path.name == site.next.sha256
     assert path.read_bytes() == (site.folder / "model-1").read_bytes()
     assert site.cache.get(site.next.sha256, site.next.size) == path
-    left = {item.name for item in (site.folder / "cache").iterdir()}
-    assert left == {site.held.sha256, site.next.sha256}, "the step itself is not kept"
+    cached = {item.name for item in (site.folder / "cache").iterdir()}
+    assert cached == {site.held.sha256, site.next.sha256}, "the step itself is not kept"
 
 
 def test_nothing_is_fetched_without_step_or_base(site: Site) -> None:

@@ -11,10 +11,10 @@ from workers.agent.state.shared_state import Activity, SharedState
 
 
 def test_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
-    board = SharedState(StateDatabase(tmp_path / "agent.sqlite3"))
+    shared_state = SharedState(StateDatabase(tmp_path / "agent.sqlite3"))
     hurried: list[str] = []
     supervisor = Supervisor(
-        board,
+        shared_state,
         StopRequest(),
         lambda: hurried.append("now"),
         lambda loss: None,
@@ -22,9 +22,9 @@ def test_new_phase_hurries_the_measurements_once(tmp_path: Path) -> None:
     )
     seen = []
     for phase, step in (("training", 0), ("training", 1), ("uploading", 1)):
-        board.set_activity(Activity("one", phase, step, 3, os.getpid()))
+        shared_state.set_activity(Activity("one", phase, step, 3, os.getpid()))
         supervisor.tick()
         seen.append(len(hurried))
-    board.set_activity(Activity("another", "uploading", 0, 3, os.getpid()))
+    shared_state.set_activity(Activity("another", "uploading", 0, 3, os.getpid()))
     supervisor.tick()
     assert [*seen, len(hurried)] == [1, 1, 2, 3]

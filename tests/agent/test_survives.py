@@ -36,11 +36,11 @@ def test_agent_killed_during_a_round_restarts(agent: AgentProcess, server: Stand
     agent.send(signal.SIGKILL)
     agent.wait(2)
     wait_for(lambda: all(is_gone(pid) for pid in children), 2)
-    heard = max(server.samples)
-    kept = Outbox(StateDatabase(agent.state_dir / "agent.sqlite3"))
-    assert len(kept) > 0
-    last = kept.oldest(1000)[-1].seq
-    assert last > heard
+    last_acknowledged = max(server.samples)
+    outbox = Outbox(StateDatabase(agent.state_dir / "agent.sqlite3"))
+    assert len(outbox) > 0
+    last = outbox.oldest(1000)[-1].seq
+    assert last > last_acknowledged
 
     server.away = False
     agent.start()
@@ -49,7 +49,7 @@ def test_agent_killed_during_a_round_restarts(agent: AgentProcess, server: Stand
     offered.phase = "reported"
     again = server.offer("steps=10")
     wait_for(lambda: again.phase == "reported")
-    wait_for(lambda: len(kept) == 0)
+    wait_for(lambda: len(outbox) == 0)
     assert sorted(server.samples) == list(range(1, max(server.samples) + 1))
     assert max(server.samples) > last
 

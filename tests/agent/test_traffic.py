@@ -64,10 +64,10 @@ def either_site(request: pytest.FixtureRequest, certificates: Path) -> Iterator[
     if request.param == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates / "broker.crt", certificates / "broker.key")
-    found = Site(context)
-    yield found
-    found.shutdown()
-    found.server_close()
+    stand_in_site = Site(context)
+    yield stand_in_site
+    stand_in_site.shutdown()
+    stand_in_site.server_close()
 
 
 def test_every_byte_on_the_wire_is_counted(
@@ -96,8 +96,8 @@ def test_slow_and_stalling_connection_counts_every_byte(
     site, relay = either_site, Relay(either_site.server_address[1])
     relay.stops_at = 1_000_000
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
-    pace = LinkThrottle(Link(12e6, 24e6, 0.01))
-    server = ServerApi(Address(url, "secret", certificates / "ca.crt", pace))
+    throttle = LinkThrottle(Link(12e6, 24e6, 0.01))
+    server = ServerApi(Address(url, "secret", certificates / "ca.crt", throttle))
     began = time.monotonic()
     server.upload("a", update, SHA256)
     assert time.monotonic() - began >= server.traffic.up / 12e6
@@ -109,14 +109,12 @@ def test_slow_and_stalling_connection_counts_every_byte(
 
 @pytest.fixture
 def server(site: Site) -> Iterator[ServerApi]:
-    found = ServerApi(Address(site.url, "secret"))
-    yield found
-    found.close()
+    api = ServerApi(Address(site.url, "secret"))
+    yield api
+    api.close()
 
 
-def test_bytes_sent_again_after_a_cut(
-    site: Site, server: ServerApi, cache: ArtefactCache
-) -> None:
+def test_bytes_sent_again_after_a_cut(site: Site, server: ServerApi, cache: ArtefactCache) -> None:
     site.cut_at = 1_000_000
     with pytest.raises(ServerUnavailable):
         fetch(server, cache)

@@ -17,9 +17,9 @@ from workers.agent.http.server_api import Address, ServerApi
 
 @pytest.fixture
 def server(site: Site) -> Iterator[ServerApi]:
-    found = ServerApi(Address(site.url, "secret"))
-    yield found
-    found.close()
+    api = ServerApi(Address(site.url, "secret"))
+    yield api
+    api.close()
 
 
 def test_both_directions_use_one_counted_connection(
@@ -140,9 +140,9 @@ def test_refusal_is_noticed_before_all_is_sent(
     with pytest.raises(error) as caught:
         server.upload("a", large, "0" * 64)
     assert server.traffic.up < 2**28
-    told = str(caught.value)
+    reason = str(caught.value)
     # A closing connection may take the reason with it, never the chance to try again.
-    assert "because" in told or isinstance(caught.value, ServerUnavailable)
+    assert "because" in reason or isinstance(caught.value, ServerUnavailable)
 
 
 def test_upload_without_progress_is_given_up(site: Site, server: ServerApi, update: Path) -> None:

@@ -90,9 +90,9 @@ class Handler(BaseHTTPRequestHandler):
         if site.redirect:
             self.say(307, {"Location": site.redirect})
             return
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        body = site.content[int(asked[1]) :] if asked else site.content
-        self.send_response(206 if asked else 200)
+        range_header = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        body = site.content[int(range_header[1]) :] if range_header else site.content
+        self.send_response(206 if range_header else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut_at, site.cut_at = site.cut_at, 0
