@@ -24,7 +24,7 @@ class Site:
     """A server's files of one round, and a device's cache with the previous model."""
 
     folder: Path
-    frame: FrameInfo
+    base: FrameInfo
     next: FrameInfo
     step: FrameInfo
     asked: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Site:
 
     @property
     def offer(self) -> StepOffer:
-        return StepOffer(self.step.sha256, self.step.size, self.held.sha256)
+        return StepOffer(self.step.sha256, self.step.size, self.base.sha256)
 
     def fetch(self, sha256: str, size: int) -> Path:
         self.asked.append(sha256)
@@ -70,7 +70,7 @@ def test_next_model_is_rebuilt_bit_for_bit_and_cached(site: Site) -> None:
     assert path.read_bytes() == (site.folder / "model-1").read_bytes()
     assert site.cache.get(site.next.sha256, site.next.size) == path
     cached = {item.name for item in (site.folder / "cache").iterdir()}
-    assert cached == {site.held.sha256, site.next.sha256}, "the step itself is not kept"
+    assert cached == {site.base.sha256, site.next.sha256}, "the step itself is not kept"
 
 
 def test_nothing_is_fetched_without_step_or_base(site: Site) -> None:
@@ -122,4 +122,4 @@ def test_unusable_step_leaves_the_whole_download(
         assert site.rebuilt(site.offer, make(site)) is None
     assert site.next.sha256[:12] in caplog.text
     assert site.cache.get(site.next.sha256, site.next.size) is None
-    assert site.cache.get(site.held.sha256, site.held.size) is not None
+    assert site.cache.get(site.base.sha256, site.base.size) is not None

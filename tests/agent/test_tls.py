@@ -230,6 +230,6 @@ def test_closed_connection_has_news(proxy: Proxy, server: ServerApi) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     for _ in range(3):
         assert server.accept("a", "boot") == {}
-        wait_for(server._link._connection.line.has_news)
+        wait_for(server._http._connection.open_socket.has_news)
     assert proxy.connections == 3
     assert server.traffic.again == 0
