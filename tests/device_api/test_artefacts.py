@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from django.http import HttpResponseBase
 
-from tests.federation import Federation, Pi, digest_of
+from tests.device import Pi, digest_of
+from tests.federation import Federation
 from webapp.jobs.artefacts.store import open_artefact
 from webapp.jobs.models import Artefact, Assignment
 

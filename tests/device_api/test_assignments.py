@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from tests.federation import LEASE_S, SCORES, TRAINED, Federation, phase_of
+from tests.device import SCORES, TRAINED
+from tests.federation import LEASE_S, Federation, phase_of
 from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment

@@ -10,7 +10,8 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.federation import LEASE_S, SCORES, TRAINED, Federation, weights
+from tests.device import SCORES, TRAINED, weights
+from tests.federation import LEASE_S, Federation
 from webapp.devices.signing import public_key
 from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant
 

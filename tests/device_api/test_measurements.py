@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.federation import Federation, Pi, phase_of
+from tests.device import Pi
+from tests.federation import Federation, phase_of
 from webapp.devices.models import Device
 from webapp.telemetry.models import Sample
 from webapp.telemetry.report_interval import watch

@@ -15,7 +15,8 @@ import uvicorn
 from rest_framework.test import APIClient
 
 from tests import asgi
-from tests.federation import API, Federation, Pi, digest_of
+from tests.device import API, Pi, digest_of
+from tests.federation import Federation
 from webapp.api.device import bodies
 from webapp.jobs.artefacts.store import local_file, open_artefact
 from webapp.jobs.models import Artefact, Assignment

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.device import Pi
 from tests.disk import SmallDisk, small_disk
-from tests.federation import Federation, Pi, phase_of
+from tests.federation import Federation, phase_of
 from webapp.jobs.artefacts.store import incoming_dir
 from webapp.jobs.models import Artefact, Assignment
 

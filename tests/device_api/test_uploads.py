@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from tests.federation import Federation, Pi, digest_of, phase_of
+from tests.device import Pi, digest_of
+from tests.federation import Federation, phase_of
 from webapp.api.device.upload import UploadPace
 from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.federation import Federation, Pi, digest_of, phase_of, weights
+from tests.device import Pi, digest_of, weights
+from tests.federation import Federation, phase_of
 from webapp.jobs.models import Artefact, Assignment, Job, Round
 from workers.agent.assignment import error_feedback
 from workers.agent.assignment.assigned_work import AssignedWork

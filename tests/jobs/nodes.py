@@ -14,8 +14,9 @@ from fedcore.simulate.agglomerative.tree_rounds import simulate_tree
 from fedcore.topology import parents_of
 from fedcore.train.datasets import Source
 from tests.conftest import Enrolled, Outbox
+from tests.device import Pi, digest_of
 from tests.fedcore.conftest import make_model, sentences, write_jsonl
-from tests.federation import Federation, Pi, digest_of
+from tests.federation import Federation
 from webapp.jobs.models import Job
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, Outcome, Received

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fedcore.errors import FoldError
+from tests.device import weights
 from tests.disk import SmallDisk, small_disk
-from tests.federation import Federation, weights
+from tests.federation import Federation
 from webapp.common import task_queue
 from webapp.jobs.artefacts import download
 from webapp.jobs.artefacts.store import incoming_dir

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.federation import DEADLINE_S, LEASE_S, Federation, Pi, phase_of
+from tests.device import Pi
+from tests.federation import DEADLINE_S, LEASE_S, Federation, phase_of
 from webapp.jobs.analysis import snapshot
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Round
@@ -93,7 +94,7 @@ def test_early_device_trains_again_on_same_version(
 
 def test_stale_update_is_weighted(federation: Federation) -> None:
     """Deltas 1 and 2 of 40 examples each; the second is one version old and counts half."""
-    from tests.federation import weights
+    from tests.device import weights
 
     kitchen, porch = federation.devices("pi-a", "pi-b")
     rule = {"staleness_discount": "polynomial", "staleness_exponent": 1.0, "buffer_size": 1}

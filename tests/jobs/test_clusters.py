@@ -14,7 +14,8 @@ from fedcore.aggregation.update_files import UpdateFile
 from fedcore.errors import SpecError
 from fedcore.spec.parse import parse_spec
 from tests.conftest import Enrolled, Outbox
-from tests.federation import Federation, Pi, digest_of, weights
+from tests.device import Pi, digest_of, weights
+from tests.federation import Federation
 from webapp.accounts.models import User
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Assignment, Job, Participant

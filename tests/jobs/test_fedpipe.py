@@ -19,8 +19,9 @@ from fedcore.simulate.fedpipe_allocation import candidate_of
 from fedcore.spec.options.adapter import LORA_TARGETS
 from fedcore.spec.options.method import FEDPIPE_SCORES
 from fedcore.spec.parse import parse_spec
-from tests.federation import SCORES as EVALUATED
-from tests.federation import Federation, Pi
+from tests.device import SCORES as EVALUATED
+from tests.device import Pi
+from tests.federation import Federation
 from webapp.jobs.models import Assignment, Job, Participant
 from webapp.jobs.planning import fedpipe_plans
 from workers.agent.assignment.assigned_work import AssignedWork

@@ -13,7 +13,8 @@ import torch
 from fedcore.aggregation import block_pass, sharding
 from fedcore.aggregation.fold_task import NextFiles
 from fedcore.aggregation.next_model import fold_files
-from tests.federation import Federation, weights
+from tests.device import weights
+from tests.federation import Federation
 from tests.jobs.test_aggregation import collected
 from tests.jobs.test_races import at_once
 from webapp.common import task_queue

