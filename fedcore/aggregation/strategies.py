@@ -19,7 +19,7 @@ from fedcore.aggregation.server_optimizers import (
     server_sgd,
     server_yogi,
 )
-from fedcore.aggregation.weighting import NORMALISED, Reweighting, UpdateStats, fair
+from fedcore.aggregation.weighting import FedNova, QFedAvg, Reweighting, UpdateStats
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.strategy import StrategySpec
 
@@ -87,8 +87,8 @@ def _controls(spec: JobSpec) -> ServerOptimizer:
     return server_controls(spec.strategy.server_learning_rate, spec.participation.fraction, path)
 
 
-def _fair(spec: JobSpec) -> Reweighting:
-    return fair(spec.strategy.fairness_q, spec.train.learning_rate)
+def _qfedavg(spec: JobSpec) -> Reweighting:
+    return QFedAvg(spec.strategy.fairness_q, spec.train.learning_rate)
 
 
 def with_actual_participation(spec: JobSpec, took_part: int, devices: int) -> JobSpec:
@@ -120,8 +120,8 @@ STRATEGIES: dict[str, StrategyTemplate] = {
     "fedyogi": StrategyTemplate(lambda spec: server_yogi(_rates(spec))),
     "fedadagrad": StrategyTemplate(lambda spec: server_adagrad(_rates(spec))),
     "scaffold": StrategyTemplate(_controls, "controlled"),
-    "fednova": StrategyTemplate(_sgd, reweighting=lambda _spec: NORMALISED),
-    "qfedavg": StrategyTemplate(_sgd, reweighting=_fair),
+    "fednova": StrategyTemplate(_sgd, reweighting=lambda _spec: FedNova()),
+    "qfedavg": StrategyTemplate(_sgd, reweighting=_qfedavg),
 }
 
 

@@ -8,10 +8,9 @@ quantisation of the scales would save 0.05 more and is left out).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,52 +33,55 @@ PACK_ELEMENTS = 1 << 18  # weights packed at a time: larger scratch leaves holes
 CHUNK_ELEMENTS = 1 << 22  # dequantised at a time: 16 MB in fp32, any matrix of FLAN-T5-large
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """How a matrix is stored.
+class Scheme(Protocol):
+    """How a matrix is stored."""
 
-    ``pack``: fp32 (out, in) to bytes (out, n) as int8, and fp32 scales (out, m). ``unpack``: rows
-    of both back to fp32 (rows, in).
-    """
-
-    pack: Callable[[Tensor], tuple[Tensor, Tensor]]
-    unpack: Callable[[Tensor, Tensor, int], Tensor]
     bytes_per_weight: float
+
+    def pack(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """fp32 (out, in) to bytes (out, n) as int8, and fp32 scales (out, m)."""
+
+    def unpack(self, stored: Tensor, scale: Tensor, width: int) -> Tensor:
+        """Rows of both back to fp32 (rows, in), where ``in`` is ``width``."""
 
 
 def _divisor(largest: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1.0)
 
 
-def _pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    scale = weight.abs().amax(1, keepdim=True) / INT8_MAX
-    codes = (weight / _divisor(scale)).round_().clamp_(-INT8_MAX, INT8_MAX)
-    return codes.to(torch.int8), scale
+class Int8Scheme:
+    bytes_per_weight = 1.0
+
+    def pack(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        scale = weight.abs().amax(1, keepdim=True) / INT8_MAX
+        codes = (weight / _divisor(scale)).round_().clamp_(-INT8_MAX, INT8_MAX)
+        return codes.to(torch.int8), scale
+
+    def unpack(self, stored: Tensor, scale: Tensor, width: int) -> Tensor:
+        del width
+        return stored.to(torch.float32).mul_(scale)
 
 
-def _unpack_int8(stored: Tensor, scale: Tensor, width: int) -> Tensor:
-    del width
-    return stored.to(torch.float32).mul_(scale)
+class Nf4Scheme:
+    bytes_per_weight = 0.5 + 4 / BLOCK
 
+    def pack(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        rows, width = weight.shape
+        blocks = pad(weight, (0, -width % BLOCK)).view(rows, -1, BLOCK)
+        scale = blocks.abs().amax(2)
+        levels = torch.tensor(NF4_LEVELS)
+        places = blocks / _divisor(scale)[..., None]
+        codes = torch.zeros(places.shape, dtype=torch.uint8, device=weight.device)
+        for between in ((levels[1:] + levels[:-1]) / 2).tolist():  # twice as fast as bucketize
+            codes += places > between
+        codes = codes.view(rows, -1, 2)
+        return ((codes[..., 0] << 4) | codes[..., 1]).view(torch.int8), scale
 
-def _pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    rows, width = weight.shape
-    blocks = pad(weight, (0, -width % BLOCK)).view(rows, -1, BLOCK)
-    scale = blocks.abs().amax(2)
-    levels = torch.tensor(NF4_LEVELS)
-    places = blocks / _divisor(scale)[..., None]
-    codes = torch.zeros(places.shape, dtype=torch.uint8, device=weight.device)
-    for between in ((levels[1:] + levels[:-1]) / 2).tolist():  # twice as fast as bucketize
-        codes += places > between
-    codes = codes.view(rows, -1, 2)
-    return ((codes[..., 0] << 4) | codes[..., 1]).view(torch.int8), scale
-
-
-def _unpack_nf4(stored: Tensor, scale: Tensor, width: int) -> Tensor:
-    places = stored.view(torch.uint8).reshape(-1).to(torch.int32)
-    pairs = _nf4_pairs(stored.device).index_select(0, places).view(torch.float32)
-    rows = len(stored)
-    return pairs.view(rows, -1, BLOCK).mul_(scale[..., None]).view(rows, -1)[:, :width]
+    def unpack(self, stored: Tensor, scale: Tensor, width: int) -> Tensor:
+        places = stored.view(torch.uint8).reshape(-1).to(torch.int32)
+        pairs = _nf4_pairs(stored.device).index_select(0, places).view(torch.float32)
+        rows = len(stored)
+        return pairs.view(rows, -1, BLOCK).mul_(scale[..., None]).view(rows, -1)[:, :width]
 
 
 @lru_cache(maxsize=4)
@@ -91,20 +93,19 @@ def _nf4_pairs(device: torch.device) -> Tensor:
     return pairs.view(torch.int64).reshape(-1).to(device)
 
 
-def _pack_bf16(weight: Tensor) -> tuple[Tensor, Tensor]:
-    return weight.to(torch.bfloat16).contiguous().view(torch.int8), weight.new_empty(len(weight), 0)
+class Bf16Scheme:
+    bytes_per_weight = 2.0
+
+    def pack(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        stored = weight.to(torch.bfloat16).contiguous().view(torch.int8)
+        return stored, weight.new_empty(len(weight), 0)
+
+    def unpack(self, stored: Tensor, scale: Tensor, width: int) -> Tensor:
+        del scale, width
+        return stored.view(torch.bfloat16).to(torch.float32)
 
 
-def _unpack_bf16(stored: Tensor, scale: Tensor, width: int) -> Tensor:
-    del scale, width
-    return stored.view(torch.bfloat16).to(torch.float32)
-
-
-SCHEMES: dict[str, Scheme] = {
-    "int8": Scheme(_pack_int8, _unpack_int8, 1.0),
-    "nf4": Scheme(_pack_nf4, _unpack_nf4, 0.5 + 4 / BLOCK),
-    "bf16": Scheme(_pack_bf16, _unpack_bf16, 2.0),
-}
+SCHEMES: dict[str, Scheme] = {"int8": Int8Scheme(), "nf4": Nf4Scheme(), "bf16": Bf16Scheme()}
 
 
 class QuantisedLinear(torch.nn.Linear):

@@ -62,17 +62,15 @@ def cast(tensor: Any, dtype: torch.dtype) -> Any:
 
 
 def product(module: Any, x: Tensor, noise: DropoutStream, dense: Dense = linear) -> Tensor:
-    """``module`` of ``x`` (tokens, in): (tokens, out), in the precision of ``x``."""
-    if hasattr(module, "lora_A"):
-        return _adapted(module, x, noise, dense)
-    if type(module) is torch.nn.Linear and module.bias is None:
-        return dense(x, cast(module.weight, x.dtype))
-    out: Tensor = cast(module(x), x.dtype)
-    return out
+    """``module`` of ``x`` (tokens, in): (tokens, out), in the precision of ``x``.
 
-
-def _adapted(module: Any, x: Tensor, noise: DropoutStream, dense: Dense) -> Tensor:
-    """PEFT's LoRA layer: base + scale B A dropout(x)."""
+    PEFT's LoRA layer is base + scale B A dropout(x).
+    """
+    if not hasattr(module, "lora_A"):
+        if type(module) is torch.nn.Linear and module.bias is None:
+            return dense(x, cast(module.weight, x.dtype))
+        called: Tensor = cast(module(x), x.dtype)
+        return called
     out = product(module.base_layer, x, noise, dense)
     for name in module.active_adapters:
         down, up = module.lora_A[name].weight, module.lora_B[name].weight

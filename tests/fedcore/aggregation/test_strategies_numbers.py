@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedcore.aggregation.server_optimizers import AdaptiveRates, server_yogi
 from fedcore.aggregation.update_files import UpdatesRefused
-from fedcore.aggregation.weighting import NORMALISED, UpdateStats, fair
+from fedcore.aggregation.weighting import FedNova, QFedAvg, UpdateStats
 from tests.fedcore.aggregation.strategies import SHAPES, A, Server, job, noise
 
 RATE, B1, B2, TAU, DECAY = 0.02, 0.8, 0.95, 1e-2, 0.1
@@ -167,7 +167,7 @@ class TestFedNova:
         """Where each step moves everybody by one, the model moves by the mean number of steps."""
         total = math.fsum(weight for weight, _ in told)
         stats = [UpdateStats(1.0, weight / total, steps) for weight, steps in told]
-        factors = NORMALISED.factors(stats)
+        factors = FedNova().factors(stats)
         moved = sum(s.share * f * s.steps for s, f in zip(stats, factors, strict=True))
         assert moved == pytest.approx(sum(s.share * s.steps for s in stats))
 
@@ -204,7 +204,7 @@ class TestFairness:
     def test_by_hand(self) -> None:
         """L 2, q 1, losses 1 and 3, norms 1 and 2: h is 4 + 2 and 16 + 6, shares 2/28 and 6/28."""
         stats = [UpdateStats(1.0, 0.5, 1, 1.0), UpdateStats(2.0, 0.5, 1, 3.0)]
-        assert fair(1.0, 0.5).factors(stats) == pytest.approx([4 / 28, 12 / 28])
+        assert QFedAvg(1.0, 0.5).factors(stats) == pytest.approx([4 / 28, 12 / 28])
 
     def test_qfedavg_with_q_0_is_the_plain_mean(self, tmp_path: Path) -> None:
         server = Server(tmp_path, job("qfedavg", fairness_q=0.0))
@@ -216,7 +216,7 @@ class TestFairness:
     @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6, unique=True))
     def test_higher_loss_gets_higher_weight(self, losses: list[float]) -> None:
         stats = [UpdateStats(1.0, 1 / len(losses), 1, loss) for loss in losses]
-        found = fair(2.0, 0.1).factors(stats)
+        found = QFedAvg(2.0, 0.1).factors(stats)
         by_loss = [factor for _, factor in sorted(zip(losses, found, strict=True))]
         assert by_loss == sorted(by_loss)
 
@@ -224,7 +224,7 @@ class TestFairness:
     @given(st.floats(0, 100), st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
     def test_extreme_losses_do_not_overflow(self, q: float, losses: list[float]) -> None:
         stats = [UpdateStats(1e6, 1 / len(losses), 1, loss) for loss in losses]
-        found = fair(q, 1e-5).factors(stats)
+        found = QFedAvg(q, 1e-5).factors(stats)
         assert all(0 <= factor <= len(losses) * (1 + 1e-9) for factor in found)
 
     @pytest.mark.parametrize("loss", [None, 0.0, -1.0, math.nan, math.inf])
