@@ -24,19 +24,22 @@ from fedcore.spec.options.wire import WireSpec
 @dataclass(frozen=True)
 class DataSpec:
     dataset: str = option(
-        "", text(0, 100), "Dataset", "name on the devices; empty: the first one each device holds"
+        "", text(0, 100), "Dataset", "its name on the devices; empty: each device's first dataset"
     )
     prefix: str = option("summarize: ", text(0, 200), "Prompt prefix")
-    max_source_tokens: int = option(512, integer(8, 8192), "Longest source, tokens")
-    max_target_tokens: int = option(64, integer(4, 1024), "Longest summary, tokens")
+    max_source_tokens: int = option(512, integer(8, 8192), "Max. source length, tokens")
+    max_target_tokens: int = option(64, integer(4, 1024), "Max. summary length, tokens")
     validation_fraction: float = option(
-        0.15, number(0, 0.9, above=True), "Validation share", "of each device's examples"
+        0.15, number(0, 0.9, above=True), "Validation fraction", "of each device's examples"
     )
     max_validation_examples: int = option(
-        64, integer(1, 100_000), "Validation examples at most", "evaluated by generation each round"
+        64,
+        integer(1, 100_000),
+        "Max. validation examples",
+        "summaries are generated for these in each evaluation",
     )
     min_examples: int = option(
-        8, integer(2, 10_000_000), "Examples a device must hold", "devices with fewer are left out"
+        8, integer(2, 10_000_000), "Minimum examples per device", "devices with fewer are not used"
     )
 
 
@@ -57,7 +60,7 @@ class JobSpec:
     rounds: int = option(5, integer(1, 10_000), "Rounds")
     seed: int = option(0, integer(0, 2**31 - 1), "Seed")
     threads: int = option(
-        0, integer(0, 1024), "CPU threads a device", "0: the device decides", True
+        0, integer(0, 1024), "CPU threads per device", "0: chosen by the device", True
     )
     deterministic: bool = option(
         False, boolean(), "Deterministic", "same bits for the same seed, slower on a GPU", True

@@ -95,7 +95,7 @@ class AdapterSpec:
     kind: str = option(
         "lora",
         one_of(*map(str, AdapterKind)),
-        "What trains",
+        "Trainable part",
         "LoRA, bottlenecks, layers, or every weight",
     )
     width: int = option(
@@ -106,46 +106,50 @@ class AdapterSpec:
         True,
     )
     last_layers: int = option(
-        2, integer(1, 1000), "Last decoder layers", "how many of them train and travel", True
+        2,
+        integer(1, 1000),
+        "Last decoder layers",
+        "number of layers that are trained and sent",
+        True,
     )
-    rank: int = option(8, integer(1, 1024), "LoRA rank", "of the model that is served")
+    rank: int = option(8, integer(1, 1024), "LoRA rank", "of the served model")
     alpha: float = option(16.0, number(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
     dropout: float = option(0.05, number(0, 0.9), "LoRA dropout", advanced=True)
     targets: tuple[str, ...] = option(
-        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "which matrices get an adapter", True
+        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "matrices that get an adapter", True
     )
     aggregation: str = option(
         "fedit",
         one_of(*map(str, LowRankRule)),
-        "Averaging of A and B",
-        "fedit: each apart; ffa: B alone; fedex, flexlora, stack: their product",
+        "How LoRA matrices are averaged",
+        "fedit: A and B separately; ffa: B only; fedex, flexlora, stack: their product",
         True,
     )
     ranks: tuple[str, ...] = option(
         (),
         string_list(),
-        "Ranks of the devices",
-        "in turn (4,8,16), by name or machine (pi=4), or auto; empty: all alike",
+        "Ranks per device",
+        "in turn (4,8,16), by name or machine (pi=4), or auto; empty: all equal",
         True,
     )
     alphas: tuple[str, ...] = option(
         (),
         string_list(),
-        "Alphas of the devices",
-        "as for ranks; empty: the same scale everywhere",
+        "Alphas per device",
+        "as for ranks; empty: the same scale on every device",
         True,
     )
     modules: tuple[str, ...] = option(
         (),
         string_list(),
-        "Targets of the devices",
+        "Targets per device",
         "as for ranks, joined by + (q+v,q+k+v+o); empty: all targets",
         True,
     )
     pattern: tuple[str, ...] = option(
         (),
         string_list(),
-        "Ranks of single matrices",
+        "Ranks per matrix",
         "such as encoder.block.0.layer.0.SelfAttention.q=4; 0 leaves it out",
         True,
     )

@@ -17,12 +17,12 @@ INSTEAD = "simulate it (`python -m fedcore.simulate --method agglomerative`)"
 @dataclass(frozen=True)
 class DistillSpec:
     models: tuple[str, ...] = option(
-        ("micro",), string_list(), "Models above the devices", "one for each level, upwards", True
+        ("micro",), string_list(), "Models above the devices", "one per level, bottom up", True
     )
     children: int = option(
         0,
         integer(0, 10_000),
-        "Children a parent",
+        "Children per parent",
         "of each level but the root; 0: any number",
         True,
     )
@@ -30,24 +30,28 @@ class DistillSpec:
         PACKAGED_BRIDGE,
         text(1, 300),
         "Bridge samples",
-        "text all nodes share: dialogues, dialogues:clinic+law, a dataset's name or a file",
+        "text that all nodes share: dialogues, dialogues:clinic+law, a dataset's name or a file",
         True,
     )
-    samples: int = option(256, integer(2, 1_000_000), "Bridge samples at most", "", True)
+    samples: int = option(256, integer(2, 1_000_000), "Max. bridge samples", "", True)
     gamma: float = option(
-        1.0, number(0, 1e4), "Bridge gamma", "how much the bridge counts on a device", True
+        1.0, number(0, 1e4), "Bridge gamma", "weight of the bridge loss on a device", True
     )
-    beta: float = option(1.0, number(0, 1e4), "Bridge beta", "how much the teacher counts", True)
+    beta: float = option(1.0, number(0, 1e4), "Bridge beta", "weight of the teacher", True)
     temperature: float = option(2.0, number(0, 100, above=True), "Temperature", "", True)
     top_k: int = option(
-        32, integer(1, 1_000_000), "Tokens of each distribution sent", "the others as one sum", True
+        32,
+        integer(1, 1_000_000),
+        "Tokens sent per distribution",
+        "the rest is sent as one sum",
+        True,
     )
     parents_train: str = option(
-        "full", one_of(*PARENTS_TRAIN), "What trains above the devices", "", True
+        "full", one_of(*PARENTS_TRAIN), "Trainable part above the devices", "", True
     )
     parent_learning_rate: float = option(
         1e-3, number(0, 10, above=True), "Learning rate above the devices", "", True
     )
     parent_steps: int = option(
-        0, integer(0, 1_000_000), "Steps a round above the devices", "0: as on a device", True
+        0, integer(0, 1_000_000), "Steps per round above the devices", "0: as on a device", True
     )

@@ -162,24 +162,24 @@ class MethodSpec:
         0.5,
         number(0, 1e4),
         "Restraint",
-        "FedJudge: how strongly weights that matter to all are held; 0: not at all",
+        "FedJudge: protection of shared knowledge; 0: none",
         True,
     )
-    own_rank: int = option(8, integer(1, MOST_RANK), "Own LoRA rank", "PFTT", True)
+    own_rank: int = option(8, integer(1, MOST_RANK), "Personal LoRA rank", "PFTT", True)
     own_ranks: tuple[str, ...] = option(
         (),
         string_list(),
-        "Own LoRA ranks of the devices",
-        "PFTT: in turn (4,8,16), by name or machine (pi=4); empty: all alike",
+        "Personal LoRA ranks per device",
+        "PFTT: in turn (4,8,16), by name or machine (pi=4); empty: all equal",
         True,
     )
     own_targets: tuple[str, ...] = option(
-        ("q", "v"), names(LORA_TARGETS), "Own LoRA targets", "PFTT", True
+        ("q", "v"), names(LORA_TARGETS), "Personal LoRA targets", "PFTT", True
     )
     own_scale: float = option(
         2.0,
         number(0, 1e4, above=True),
-        "Own LoRA scale",
+        "Personal LoRA scale",
         "PFTT: alpha over rank, of any rank",
         True,
     )
@@ -187,7 +187,7 @@ class MethodSpec:
         0.0,
         number(0, 1e9),
         "Memory budget, MB",
-        "FedPipe: a device plans with no more; 0: what it has",
+        "FedPipe: limit for each device's plan; 0: its own memory",
         True,
     )
     time_budget_s: float = option(
@@ -207,16 +207,20 @@ class MethodSpec:
     weights: tuple[str, ...] = option(
         (),
         string_list(),
-        "Weights of the devices",
+        "Reward weights per device",
         "PFIT: of the rewards in order, joined by +; in turn (1+0,0+1) or by name (pi=1+0)",
         True,
     )
-    samples: int = option(4, integer(1, 64), "Samples of a prompt", "PFIT", True)
+    samples: int = option(4, integer(1, 64), "Samples per prompt", "PFIT", True)
     temperature: float = option(1.0, number(0, 10, above=True), "Temperature", "PFIT", True)
-    passes: int = option(2, integer(1, 100), "Steps for the same samples", "PFIT", True)
-    clip: float = option(0.2, number(0, 1, above=True), "Clipped ratio", "PFIT: of PPO", True)
+    passes: int = option(2, integer(1, 100), "PPO epochs", "PFIT", True)
+    clip: float = option(0.2, number(0, 1, above=True), "Clip range", "PFIT: of PPO", True)
     anchor: float = option(
-        0.05, number(0, 1e4), "KL anchor", "PFIT: how strongly the received model holds", True
+        0.05,
+        number(0, 1e4),
+        "KL anchor",
+        "PFIT: strength of the KL penalty towards the received model",
+        True,
     )
     baseline: str = option(
         "value",

@@ -14,25 +14,25 @@ MODES = SYNCHRONOUS, BUFFERED = "synchronous", "buffered"
 @dataclass(frozen=True)
 class ParticipationSpec:
     mode: str = option(
-        SYNCHRONOUS, one_of(*MODES), "Mode of rounds", "buffered: nobody waits for anybody"
+        SYNCHRONOUS, one_of(*MODES), "Round mode", "buffered: devices do not wait for each other"
     )
     devices: tuple[str, ...] = option(
-        (), names(None), "Devices", "names; empty: every device that holds enough data"
+        (), names(None), "Devices", "names; empty: every device with enough data"
     )
-    fraction: float = option(1.0, real(0, 1, above=True), "Share of devices a round")
-    minimum: int = option(1, integer(1, 1_000_000), "Devices a round at least")
+    fraction: float = option(1.0, real(0, 1, above=True), "Fraction of devices per round")
+    minimum: int = option(1, integer(1, 1_000_000), "Min. devices per round")
     over_selection: float = option(
-        0.0, real(0, 1), "Over-selection", "extra devices nobody waits for", True
+        0.0, real(0, 1), "Over-selection", "extra devices that the round does not wait for", True
     )
     quorum: float = option(
-        0.5, real(0, 1, above=True), "Quorum", "share of updates that suffices at the deadline"
+        0.5, real(0, 1, above=True), "Quorum", "fraction of updates that is enough at the deadline"
     )
     deadline_s: float = option(1800.0, real(5, 604_800), "Round deadline, s")
     deadline_quantile: float = option(
         0.0,
         real(0, 1),
         "Deadline quantile",
-        "of the members' last times; 0: the deadline above alone",
+        "of the members' latest times; 0: only the deadline above",
         True,
     )
     deadline_slack: float = option(
@@ -42,28 +42,28 @@ class ParticipationSpec:
         1, integer(1, 100), "Tiers", "groups of equal speed; a round draws from one", True
     )
     lease_s: float = option(
-        60.0, real(3, 86_400), "Lease, s", "a silent device is given up after this long", True
+        60.0, real(3, 86_400), "Lease, s", "a silent device loses its work after this time", True
     )
-    max_attempts: int = option(5, integer(1, 100), "Attempts a device and round", "", True)
+    max_attempts: int = option(5, integer(1, 100), "Attempts per device and round", "", True)
     buffer_size: int = option(
-        4, integer(1, 100_000), "Updates in the buffer", "make the next model; 1: FedAsync"
+        4, integer(1, 100_000), "Buffer size", "updates per model version; 1: FedAsync"
     )
     staleness_discount: str = option(
         "polynomial",
         one_of(*DISCOUNTS),
         "Staleness discount",
-        "how much less an update counts whose model has grown old",
+        "reduces the weight of updates from old models",
     )
     staleness_exponent: float = option(
-        0.5, real(0, 100), "Discount's exponent", "polynomial's a; hinge's slope", True
+        0.5, real(0, 100), "Discount exponent", "polynomial's a; hinge's slope", True
     )
     staleness_threshold: int = option(
-        4, integer(0, 100_000), "Discount's threshold", "versions that hinge does not count", True
+        4, integer(0, 100_000), "Discount threshold", "versions without a discount (hinge)", True
     )
     max_staleness: int = option(
         20,
         integer(0, 100_000),
-        "Oldest update taken",
+        "Max. staleness",
         "in versions; older ones are discarded",
         True,
     )
@@ -85,11 +85,11 @@ class EvaluationSpec:
     every: int = option(
         1,
         integer(0, 10_000),
-        "Evaluate every so many rounds",
+        "Evaluate every N rounds",
         "and after the last; 0: only after the last",
     )
     initial: bool = option(
-        True, boolean(), "Evaluate before training", "round 0: what training is compared with", True
+        True, boolean(), "Evaluate before training", "round 0, the baseline of the job", True
     )
 
     def due(self, number: int, rounds: int) -> bool:

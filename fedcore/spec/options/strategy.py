@@ -166,33 +166,37 @@ class StrategySpec:
     fold: str = option(
         "mean",
         one_of(*map(str, FoldKind)),
-        "Fold",
-        "median and trimmed mean withstand broken devices, and ignore example counts",
+        "Aggregation rule",
+        "median and trimmed mean resist faulty devices and ignore example counts",
         True,
     )
     trim: float = option(
-        0.1, number(0, 0.49), "Trim", "share of lowest and of highest values left out", True
+        0.1, number(0, 0.49), "Trim", "fraction of lowest and highest values dropped", True
     )
     server_learning_rate: float = option(
-        1.0, number(0, 100, above=True), "Server rate", "adaptive ones: start at 0.01", True
+        1.0,
+        number(0, 100, above=True),
+        "Server learning rate",
+        "start at 0.01 with adaptive strategies",
+        True,
     )
     beta1: float = option(
-        0.9, number(0, 0.9999), "Server beta 1", "adaptive ones; FedAvgM's momentum", True
+        0.9, number(0, 0.9999), "Server beta 1", "adaptive strategies; FedAvgM: momentum", True
     )
     beta2: float = option(
         0.99, number(0, 0.99999), "Server beta 2", "FedAdam, FedAdamW, FedYogi", True
     )
-    tau: float = option(1e-3, number(0, 1, above=True), "Adaptivity tau", "adaptive ones", True)
+    tau: float = option(
+        1e-3, number(0, 1, above=True), "Adaptivity tau", "adaptive strategies", True
+    )
     server_weight_decay: float = option(
-        0.01, number(0, 1), "Server weight decay", "FedAdamW, times the server rate", True
+        0.01, number(0, 1), "Server weight decay", "FedAdamW, times the server learning rate", True
     )
     proximal_mu: float = option(0.01, number(0, 1e4), "Proximal mu", "FedProx", True)
     fairness_q: float = option(
-        1.0, number(0, 100), "Fairness q", "q-FedAvg; 0: FedAvg with all devices alike", True
+        1.0, number(0, 100), "Fairness q", "q-FedAvg; 0: FedAvg with equal weights", True
     )
-    clip_update_norm: float = option(
-        0.0, number(0, 1e9), "Clip each update's norm", "0: none", True
-    )
+    clip_update_norm: float = option(0.0, number(0, 1e9), "Update norm clipping", "0: none", True)
 
     @property
     def family(self) -> StrategyFamily:

@@ -59,7 +59,7 @@ class ModelSpec:
     base: str = option(
         "auto",
         one_of(*map(str, BasePrecision)),
-        "Frozen weights kept as",
+        "Precision of frozen weights",
         "LoRA only; auto: the precision of training; int8 and nf4 save memory",
         True,
     )
@@ -73,13 +73,13 @@ class ModelSpec:
 @dataclass(frozen=True)
 class TrainSpec:
     local_steps: int = option(
-        0, integer(0, 1_000_000), "Local steps a round", "0: count epochs instead"
+        0, integer(0, 1_000_000), "Local steps per round", "0: count epochs instead"
     )
-    local_epochs: int = option(1, integer(1, 1000), "Local epochs a round")
+    local_epochs: int = option(1, integer(1, 1000), "Local epochs per round")
     batch_size: int = option(8, integer(1, 4096), "Batch size")
     accumulation: int = option(1, integer(1, 1024), "Gradient accumulation", advanced=True)
     optimizer: str = option(
-        "adamw", one_of(*OPTIMIZERS), "Optimizer", "of the devices; its moments start anew", True
+        "adamw", one_of(*OPTIMIZERS), "Optimizer", "on the devices; reset in every round", True
     )
     learning_rate: float = option(3e-4, number(0, 10, above=True), "Learning rate")
     schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
@@ -90,7 +90,7 @@ class TrainSpec:
         "auto", one_of(*PRECISIONS), "Precision", "auto: bf16 where the device is faster in it"
     )
     dropout: float = option(
-        -1.0, number(-1, 0.9), "Model dropout", "-1: as the checkpoint says", True
+        -1.0, number(-1, 0.9), "Model dropout", "-1: the checkpoint's value", True
     )
     kernels: str = option(
         "fast",
@@ -102,16 +102,20 @@ class TrainSpec:
     batching: str = option(
         "random",
         one_of(*BATCHINGS),
-        "Batches are drawn",
-        "length: of examples alike in length",
+        "Batching",
+        "length: batches of similar length",
         True,
     )
     micro_tokens: int = option(
-        0, integer(0, 1_000_000), "Tokens at a time", "of a batch, at most; 0: any number", True
+        0, integer(0, 1_000_000), "Micro-batch, tokens", "per forward pass; 0: no limit", True
     )
     checkpointing: bool = option(
         False, boolean(), "Gradient checkpointing", "less memory, a third more time", True
     )
     micro_batch: int = option(
-        0, integer(0, 4096), "Examples at a time", "of a batch; 0: as many as fit the memory", True
+        0,
+        integer(0, 4096),
+        "Micro-batch, examples",
+        "per forward pass; 0: as many as fit in memory",
+        True,
     )

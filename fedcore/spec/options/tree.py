@@ -13,9 +13,9 @@ class TreeSpec:
     parents: tuple[str, ...] = option(
         (),
         string_list(),
-        "Who folds whose updates",
-        "CHILD=PARENT by device name, or auto (aggregator devices share out the others); "
-        "empty: the server folds all",
+        "Aggregation tree",
+        "CHILD=PARENT by device name, or auto (spread over the aggregators); "
+        "empty: the server aggregates all",
         True,
     )
 

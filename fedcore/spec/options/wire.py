@@ -14,21 +14,25 @@ DOWNLINKS = tuple(name for name in VALUES if name != "fp16")
 @dataclass(frozen=True)
 class WireSpec:
     uplink: str = option(
-        AUTO, one_of(AUTO, *VALUES), "Updates travel as", "auto: fp32, less on a slow link"
+        AUTO, one_of(AUTO, *VALUES), "Upload codec", "auto: fp32, less on a slow link"
     )
     top_k: float = option(
         1.0,
         number(0, 1, above=True),
-        "Share of an update sent",
-        "the largest numbers; 1: all",
+        "Fraction of an update sent",
+        "largest values only; 1: all",
         True,
     )
     error_feedback: bool = option(
-        True, boolean(), "Error feedback", "what a codec lost is added to the next update", True
+        True, boolean(), "Error feedback", "adds the compression error to the next update", True
     )
-    compress: bool = option(False, boolean(), "Compress", "zstd, as the last step", True)
+    compress: bool = option(False, boolean(), "Lossless compression", "zstd, after the codec", True)
     downlink: str = option(
-        "fp32", one_of(*DOWNLINKS), "Models travel as", "else: the step since the last one", True
+        "fp32",
+        one_of(*DOWNLINKS),
+        "Download codec",
+        "other codecs send the difference to the previous model",
+        True,
     )
 
     @property
