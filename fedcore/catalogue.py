@@ -1,7 +1,7 @@
-"""The usual summarization sets by short name, so that a person types ``--dataset law=billsum``.
+"""Public summarization datasets by short name, for arguments such as ``--dataset law=billsum``.
 
-Sizes are the training splits' example counts as their dataset cards state them; the licence is the
-card's too and binds whoever downloads the set. Nothing of these sets is part of this repository.
+``train_examples`` and ``licence`` are those of the dataset cards; the licence binds whoever
+downloads the dataset. None of the data is part of this repository.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One public set: where it is, which columns hold text and summary, how large, what licence.
+    """A public dataset: its place, columns, size and licence.
 
-    ``hub_id`` is None where the set must be brought as a file.
+    ``hub_id``: None if the dataset must be supplied as a file.
     """
 
     hub_id: str | None
@@ -41,7 +41,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     ),
     "billsum": CatalogueEntry("FiscalNote/billsum", "text", "summary", "law", 18_949, "CC0 1.0"),
     # FedJudge (arXiv 2309.08173) trains on Chinese court views that no public hub serves under a
-    # name we could verify: the short name knows its columns, the person brings the file.
+    # name we could verify: the short name gives its columns, and the file must be supplied.
     "fedjudge": CatalogueEntry(
         None, "fact", "court_view", "law", None, "ask its authors (arXiv 2309.08173)"
     ),

@@ -1,4 +1,4 @@
-"""The one tree of errors. A message says what to do next; attributes say if a retry can help."""
+"""All errors of this project. Messages say what to do next; attributes whether to retry."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 
 class EdgewiseError(Exception):
-    """Base of every error this project raises on purpose.
-
-    ``retryable`` is True where the same call may succeed later without anybody changing anything.
-    """
+    """Base class. ``retryable``: the same call may succeed later without any change."""
 
     retryable = False
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with an input: where (dotted path, as in the JSON) and what to do."""
+    """One error of an input: its place (dotted path, as in the JSON) and what to do."""
 
     path: str
     message: str
@@ -27,7 +24,7 @@ class Fault:
 
 
 class SpecError(EdgewiseError):
-    """A job specification with one or more faults, all of them collected."""
+    """A job specification with errors, all of them collected in ``faults``."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -47,7 +44,7 @@ class TrainingError(EdgewiseError):
 
 
 class Stopped(EdgewiseError):
-    """Local work that was asked to stop (cancelled or revoked) and did."""
+    """Local work that stopped because it was cancelled or revoked."""
 
 
 class WireError(EdgewiseError):

@@ -1,4 +1,4 @@
-"""How evenly a model serves the devices: the worst, the spread, Jain's index, the gain."""
+"""Fairness over devices: the worst score, the standard deviation and Jain's index."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evenness:
-    """Of one score, higher being better, by device.
+    """Fairness of one score by device; higher scores are better.
 
-    ``spread`` is the standard deviation over the devices; ``jain`` is (sum x)^2 / (n sum x^2), 1
-    where all are alike and 1/n where one has everything (Jain, Chiu and Hawe 1984, DEC-TR-301).
+    ``spread``: standard deviation over the devices. ``jain``: (sum x)^2 / (n sum x^2), 1 if all are
+    equal and 1/n if one device has everything (Jain, Chiu and Hawe 1984, DEC-TR-301).
     """
 
     worst_device: str
@@ -23,7 +23,7 @@ class Evenness:
 
 
 def evenness(scores: Mapping[str, float]) -> Evenness | None:
-    """None without a score. Scores must not be negative; where all are 0 they are alike."""
+    """None without scores. Scores must not be negative; if all are 0 they count as equal."""
     if not scores:
         return None
     values = [scores[name] for name in sorted(scores)]

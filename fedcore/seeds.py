@@ -1,4 +1,4 @@
-"""Random choices that any process can make again: a seed for a purpose, derived, never drawn."""
+"""Derived seeds: every process makes the same random choices for the same purpose."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who folds whose updates: the tree of a hierarchical job as a value.
+"""The aggregation tree of a hierarchical job.
 
-A device without a parent reports to the server. A parent folds what its children send, and its own
-update where it trains, and sends one update upward; it may have a parent itself.
+A device without a parent reports to the server. A parent folds the updates of its children, and its
+own if it trains, and sends one update upward. It may have a parent itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A device that folds and those whose updates it folds, which may be heads themselves."""
+    """A head and the devices whose updates it folds, which may be heads themselves."""
 
     head: str
     children: tuple[str, ...]
@@ -24,36 +24,36 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Roles:
-    """The devices of a job by name: who trains, and who may fold."""
+    """The devices of a job, by name, that train and that may fold."""
 
     trainers: Collection[str]
     aggregators: Collection[str]
 
 
 def parents_of(entries: Iterable[str]) -> dict[str, str]:
-    """Child -> parent of entries ``CHILD=PARENT``; {} for ``auto``, which only a fleet can say."""
+    """Child -> parent of entries ``CHILD=PARENT``; {} for ``auto``, which depends on the fleet."""
     pairs = (entry.rpartition("=") for entry in entries if entry != AUTO)
     return {child.strip(): parent.strip() for child, _, parent in pairs}
 
 
 def entry_faults(entries: Sequence[str]) -> list[str]:
-    """What is wrong with entries before any device is known, all of it at once."""
+    """Every error of the entries that can be found without knowing the devices."""
     if AUTO in entries:
         return [f"give {AUTO} alone, or each CHILD=PARENT"] if len(entries) > 1 else []
-    faults = [f"{entry!r}: give CHILD=PARENT, both names of devices" for entry in _odd(entries)]
+    faults = [
+        f"{entry!r}: give CHILD=PARENT, both names of devices"
+        for entry in entries
+        if not all(part.strip() for part in entry.rpartition("="))
+    ]
     children = [entry.rpartition("=")[0].strip() for entry in entries]
     twice = sorted({child for child in children if child and children.count(child) > 1})
     faults += [f"{child} has two parents; a device reports to one" for child in twice]
     return faults + [f"{' under '.join(ring)} is a cycle; break it" for ring in cycles(entries)]
 
 
-def _odd(entries: Iterable[str]) -> list[str]:
-    return [entry for entry in entries if not all(p.strip() for p in entry.rpartition("="))]
-
-
 def cycles(entries: Iterable[str]) -> list[list[str]]:
     """Each ring of devices, from its first name back to it."""
-    parents, seen, found = parents_of(entries), set[str](), []
+    parents, seen, rings = parents_of(entries), set[str](), []
     for child in sorted(parents):
         path: list[str] = []
         name: str | None = child
@@ -63,13 +63,13 @@ def cycles(entries: Iterable[str]) -> list[list[str]]:
         if name in path:
             ring = path[path.index(name) :]
             start = ring.index(min(ring))
-            found.append([*ring[start:], *ring[:start], ring[start]])
+            rings.append([*ring[start:], *ring[:start], ring[start]])
         seen.update(path)
-    return found
+    return rings
 
 
 def device_faults(parents: Mapping[str, str], roles: Roles) -> list[str]:
-    """What is wrong with a tree on the devices there are, all of it at once."""
+    """Every error of a tree for the devices of a job."""
     known = {*roles.trainers, *roles.aggregators}
     orphans = sorted({*parents, *parents.values()} - known)
     faults = [f"no device of this job is called {name!r}; see the devices" for name in orphans]
@@ -83,7 +83,7 @@ def device_faults(parents: Mapping[str, str], roles: Roles) -> list[str]:
 
 
 def star_faults(parents: Mapping[str, str], trainers: Collection[str]) -> list[str]:
-    """What keeps a tree from being one parent with all that train below it, all of it at once."""
+    """Every reason why a tree is not one parent with all training devices below it."""
     heads = sorted(set(parents.values()))
     faults = [
         f"{name} has no parent; name one, or leave the device out of participation.devices"
@@ -100,14 +100,14 @@ def star_faults(parents: Mapping[str, str], trainers: Collection[str]) -> list[s
 
 
 def shared_out(roles: Roles) -> dict[str, str]:
-    """Trainers that do not fold themselves, dealt out by name among those that do, evenly."""
+    """Child -> parent: devices that only train, spread evenly by name over those that fold."""
     heads = sorted(roles.aggregators)
     leaves = sorted(set(roles.trainers) - set(heads)) if heads else []
     return {leaf: heads[place * len(heads) // len(leaves)] for place, leaf in enumerate(leaves)}
 
 
 def clusters(parents: Mapping[str, str]) -> tuple[Cluster, ...]:
-    """The clusters of a tree without cycles, each after those of its children; else by name."""
+    """The clusters of a tree without cycles, inner ones first, then by name."""
     children: dict[str, list[str]] = {}
     for child in sorted(parents):
         children.setdefault(parents[child], []).append(child)
@@ -116,8 +116,8 @@ def clusters(parents: Mapping[str, str]) -> tuple[Cluster, ...]:
 
 
 def depth(parents: Mapping[Name, Name], name: Name) -> int:
-    """How many devices stand between a device and the server."""
-    found = 0
+    """Number of devices between a device and the server."""
+    count = 0
     while name in parents:
-        name, found = parents[name], found + 1
-    return found
+        name, count = parents[name], count + 1
+    return count

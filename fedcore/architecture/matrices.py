@@ -1,4 +1,4 @@
-"""The matrices of a T5-family model that an adapter can be put on, one by one."""
+"""The matrices of a T5-family model that adapters can be put on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SELF, CROSS, FORWARD = "SelfAttention", "EncDecAttention", "DenseReluDense"
 
 @dataclass(frozen=True)
 class Matrix:
-    """``name`` is its full name in the model, ``key`` a short one for reports (e0.q, d3.x.v).
+    """``name``: full name in the model; ``key``: short name for reports (e0.q, d3.x.v).
 
-    It multiplies each source or each target token, over ``inputs`` in and ``outputs`` out.
+    ``inputs`` and ``outputs``: its sides. ``per_source``: it multiplies source tokens, else target
+    tokens.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Matrix:
 
     @property
     def kind(self) -> str:
-        """What the LoRA targets call it."""
+        """Its name in the LoRA targets."""
         return self.name.rpartition(".")[2]
 
     @property
@@ -36,33 +37,30 @@ class Matrix:
 
     @property
     def per_rank(self) -> int:
-        """Weights of an adapter on it for each of its ranks."""
+        """Weights of a LoRA adapter on it per rank."""
         return self.inputs + self.outputs
 
 
 @lru_cache(maxsize=16)
 def matrices(sizes: Architecture) -> tuple[Matrix, ...]:
-    """All of them in the order they are used: the encoder's layers, then the decoder's."""
-    encoder = (row for i in range(sizes.encoder_layers) for row in _encoder_layer(sizes, i))
-    decoder = (row for i in range(sizes.decoder_layers) for row in _decoder_layer(sizes, i))
-    return (*encoder, *decoder)
-
-
-def _encoder_layer(sizes: Architecture, i: int) -> Iterator[Matrix]:
-    yield from _attention(sizes, f"encoder.block.{i}.layer.0.{SELF}", f"e{i}", (True, True))
-    yield from _forward(sizes, f"encoder.block.{i}.layer.1.{FORWARD}", f"e{i}", True)
-
-
-def _decoder_layer(sizes: Architecture, i: int) -> Iterator[Matrix]:
-    yield from _attention(sizes, f"decoder.block.{i}.layer.0.{SELF}", f"d{i}", (False, False))
-    yield from _attention(sizes, f"decoder.block.{i}.layer.1.{CROSS}", f"d{i}.x", (False, True))
-    yield from _forward(sizes, f"decoder.block.{i}.layer.2.{FORWARD}", f"d{i}", False)
+    """All of them in order of use: the encoder's layers, then the decoder's."""
+    rows: list[Matrix] = []
+    for i in range(sizes.encoder_layers):
+        layer = f"encoder.block.{i}.layer"
+        rows += _attention(sizes, f"{layer}.0.{SELF}", f"e{i}", (True, True))
+        rows += _forward(sizes, f"{layer}.1.{FORWARD}", f"e{i}", True)
+    for i in range(sizes.decoder_layers):
+        layer = f"decoder.block.{i}.layer"
+        rows += _attention(sizes, f"{layer}.0.{SELF}", f"d{i}", (False, False))
+        rows += _attention(sizes, f"{layer}.1.{CROSS}", f"d{i}.x", (False, True))
+        rows += _forward(sizes, f"{layer}.2.{FORWARD}", f"d{i}", False)
+    return tuple(rows)
 
 
 def _attention(
     sizes: Architecture, stem: str, key: str, per_source: tuple[bool, bool]
 ) -> Iterator[Matrix]:
-    """``per_source``: whether queries, and whether keys and values, are made of source tokens."""
+    """``per_source``: of (queries and output, keys and values), whether they are source tokens."""
     for kind in ATTENTION:
         shape = (sizes.inner, sizes.d_model) if kind == "o" else (sizes.d_model, sizes.inner)
         yield Matrix(f"{stem}.{kind}", f"{key}.{kind}", *shape, per_source[kind in ("k", "v")])

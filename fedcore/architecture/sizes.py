@@ -1,4 +1,4 @@
-"""Sizes of encoder-decoder models of the T5 family."""
+"""Sizes of T5-family encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ class Architecture:
         return encoder + decoder + ends + (1 if self.tied else 2) * self.vocab * self.d_model
 
     def lora_parameters(self, rank: int, targets: Iterable[str]) -> int:
-        """Number of weights of adapters of that rank on those matrices."""
-        wanted = set(targets)
-        attention = len(wanted & set(ATTENTION)) * (self.d_model + self.inner)
-        forward = len(wanted & set(self.feed_forward)) * (self.d_model + self.d_ff)
+        """Number of weights of LoRA adapters of that rank on the target matrices."""
+        adapted = set(targets)
+        attention = len(adapted & set(ATTENTION)) * (self.d_model + self.inner)
+        forward = len(adapted & set(self.feed_forward)) * (self.d_model + self.d_ff)
         encoder = self.encoder_layers * (attention + forward)
         return rank * (encoder + self.decoder_layers * (2 * attention + forward))
 
     def bottleneck_parameters(self, width: int) -> int:
-        """Number of weights of bottlenecks of that width, one after each feed-forward block."""
+        """Number of weights of bottleneck adapters, one after each feed-forward block."""
         layers = self.encoder_layers + self.decoder_layers
         return layers * (2 * self.d_model * width + width + self.d_model)
 
     def layers_parameters(self, last: int) -> int:
-        """Number of weights of the last decoder layers; of all where there are fewer."""
+        """Number of weights of the last decoder layers, of all if there are fewer."""
         last = min(last, self.decoder_layers)
         attention = 4 * self.d_model * self.inner
         forward = len(self.feed_forward) * self.d_model * self.d_ff
@@ -96,7 +96,7 @@ PACKAGED = ("nano", "micro")
 
 
 def architecture_of(name: str) -> Architecture | None:
-    """The sizes of a model by name or folder, without a download; None where it is unknown."""
+    """The sizes of a model by name or folder, without a download; None if not known."""
     if name in KNOWN:
         return KNOWN[name]
     folder = CHECKPOINTS / name if name in PACKAGED else Path(name).expanduser()

@@ -1,8 +1,8 @@
-"""Link profiles: how long bytes travel between a device and its server, and what they cost.
+"""Link profiles: transfer time and cost between a device and its server.
 
-Rates are bytes per second as transfers get them, not those of the radio. They differ from place to
-place by far more than these figures suggest: measure your own where it matters. ``source`` says
-where a figure is from, and which ones are our own choice.
+Rates are the bytes per second that transfers reach, not those of the radio. They vary from place to
+place far more than these figures suggest, so measure your own if it matters. ``source`` names the
+origin of each figure, and which ones are our choice.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from fedcore.errors import Fault, SpecError
 
 MBIT = 1e6 / 8
-SLOWEST_BPS = 1e-3  # a byte in a quarter of an hour; less is as good as no link
+SLOWEST_BPS = 1e-3  # a byte in a quarter of an hour; slower links are refused
 CHOSEN = "our choice of a round figure"
 
 
 @dataclass(frozen=True)
 class Link:
-    """Bytes per second each way, and seconds until the first byte of an answer arrives.
+    """Bytes per second each way, and seconds until the first byte of a response arrives.
 
-    ``loss`` is the share of packets sent twice, ``cost_per_gb`` US dollars for 1e9 bytes (0: by
-    the month). Raises SpecError with every fault: a rate must be above 0.
+    ``loss``: share of packets sent twice; ``cost_per_gb``: US dollars per 1e9 bytes (0: flat rate).
+    Raises SpecError with every error: a rate must be above 0.
     """
 
     up_bps: float
@@ -35,7 +35,19 @@ class Link:
     source: str = CHOSEN
 
     def __post_init__(self) -> None:
-        if faults := list(_faults(self)):
+        where = f"link {self.name}".strip()
+        faults = [
+            Fault(f"{where}: {name}", f"must be bytes per second above 0, not {rate!r:.40}")
+            for name, rate in (("up_bps", self.up_bps), ("down_bps", self.down_bps))
+            if not (_is_number(rate) and rate >= SLOWEST_BPS)
+        ]
+        for name, value in (("delay_s", self.delay_s), ("cost_per_gb", self.cost_per_gb)):
+            if not (_is_number(value) and 0 <= value < math.inf):
+                faults.append(Fault(f"{where}: {name}", f"must be 0 or more, not {value!r}"))
+        if not (_is_number(self.loss) and 0 <= self.loss < 1):
+            text = f"must be a share from 0 to below 1, not {self.loss!r}"
+            faults.append(Fault(f"{where}: loss", text))
+        if faults:
             raise SpecError(faults)
 
     def up_s(self, size: float) -> float:
@@ -45,36 +57,19 @@ class Link:
         return self.delay_s + size / (self.down_bps * (1 - self.loss))
 
     def cost(self, size: float) -> float:
-        """US dollars for so many bytes, both ways together."""
+        """US dollars for that many bytes, both ways together."""
         return self.cost_per_gb * size / 1e9
 
 
-def _faults(link: Link) -> list[Fault]:
-    """What is wrong with a link's figures, all at once."""
-    where = f"link {link.name}".strip()
-    found = [
-        Fault(f"{where}: {name}", f"must be a number of bytes per second above 0, not {rate!r:.40}")
-        for name, rate in (("up_bps", link.up_bps), ("down_bps", link.down_bps))
-        if not (_is_number(rate) and rate >= SLOWEST_BPS)
-    ]
-    for name, value in (("delay_s", link.delay_s), ("cost_per_gb", link.cost_per_gb)):
-        if not (_is_number(value) and 0 <= value < math.inf):
-            found.append(Fault(f"{where}: {name}", f"must be 0 or more, not {value!r}"))
-    if not (_is_number(link.loss) and 0 <= link.loss < 1):
-        text = f"must be a share from 0 to below 1, not {link.loss!r}"
-        found.append(Fault(f"{where}: loss", text))
-    return found
-
-
 def _is_number(value: object) -> bool:
-    """Not NaN; infinite is a rate like any other, an integer beyond every float is none."""
+    """Whether this is a number: infinity is, NaN and integers beyond any float are not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return value == math.inf or abs(value) < 1e300
 
 
 def _radio(name: str, mbit: float, source: str) -> Link:
-    """Wi-Fi of two streams: transfers get about half of the rate on the air."""
+    """Wi-Fi with two streams: transfers reach about half of the rate on the air."""
     rate = 0.5 * mbit * MBIT
     return Link(rate, rate, 0.005, 0.0, 0.0, name, f"{source}; half of it, and 5 ms: {CHOSEN}")
 

@@ -1,10 +1,10 @@
-"""Data-sheet figures of usual boards and cards: what a device could do, before it is measured.
+"""Data-sheet figures of common boards and cards, used until a device is measured.
 
-Peaks are dense (no structured sparsity, no other engine than the CPU or GPU itself) and for the
-precision named; fp32 is without TF32, which torch leaves off. A measured figure always wins over
-these, and hardware that is not in the table is measured, never guessed. Where a data sheet gives
-sparse INT8 only, the dense bf16 of the same tensor cores is a quarter of it. Watts are of the whole
-module or card; ``idle_watts`` is None where its maker publishes none.
+Peaks are dense (no structured sparsity, CPU or GPU alone) and for the given precision; fp32 is
+without TF32, which torch leaves off. A measured figure always takes precedence, and hardware that
+is not in the table is never guessed. If a data sheet gives sparse INT8 only, the dense bf16 of the
+same tensor cores is a quarter of it. Watts are those of the whole module or card; ``idle_watts`` is
+None if its maker publishes none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GIB = 2.0**30
 
 @dataclass(frozen=True)
 class MachineProfile:
-    """``peak_flops``: FLOP/s by precision; a precision the hardware lacks is left out."""
+    """``peak_flops``: FLOP/s by precision, without those that the hardware lacks."""
 
     id: str
     name: str
@@ -149,8 +149,8 @@ _ROWS = (
 )  # fmt: skip
 MACHINES: Mapping[str, MachineProfile] = {row.id: row for row in _ROWS}
 
-# What the strings of a device look like; the first that is found counts.
-_LOOKS: tuple[tuple[str, str], ...] = (
+# Patterns of the strings that devices report; the first match counts.
+_PATTERNS: tuple[tuple[str, str], ...] = (
     (r"raspberry pi 4\b", "raspberry-pi-4"),
     (r"raspberry pi 5\b", "raspberry-pi-5"),
     (r"jetson nano\b", "jetson-nano"),
@@ -172,13 +172,14 @@ _SLICE = re.compile(r"\bmig\b|\bvgpu\b|\bgrid\b")
 
 
 def recognise(profile: Mapping[str, Any]) -> MachineProfile | None:
-    """The row a device's own strings name, else None. A slice of a card (MIG) is no row's card."""
+    """The row that a device's strings name, else None; also None for a slice of a card (MIG)."""
     board = " ".join(_text(profile, key) for key in ("kind", "accelerator"))
     if _SLICE.search(board):
         return None
-    found = _find(board, _LOOKS)
-    # A processor says what a device is only where no accelerator does the work.
-    return found if found or _text(profile, "accelerator") else _find(_text(profile, "cpu"), _CPUS)
+    machine = _find(board, _PATTERNS)
+    if machine or _text(profile, "accelerator"):
+        return machine
+    return _find(_text(profile, "cpu"), _CPUS)  # the processor counts only without an accelerator
 
 
 def _text(profile: Mapping[str, Any], key: str) -> str:
@@ -186,6 +187,6 @@ def _text(profile: Mapping[str, Any], key: str) -> str:
     return value.lower() if isinstance(value, str) else ""
 
 
-def _find(text: str, looks: tuple[tuple[str, str], ...]) -> MachineProfile | None:
-    names = (name for pattern, name in looks if re.search(pattern, text))
+def _find(text: str, patterns: tuple[tuple[str, str], ...]) -> MachineProfile | None:
+    names = (name for pattern, name in patterns if re.search(pattern, text))
     return next((MACHINES[name] for name in names), None)

@@ -1,7 +1,7 @@
-"""What is known of a device's hardware: measured where it was, from a data sheet where it was not.
+"""A device's hardware: measured figures, completed from a data sheet.
 
-A profile is what a device reports (``workers.agent.profile.measure``), or a row of a fleet file.
-Figures that cannot be (negative, not a number) are left out and told in ``faults``, never used.
+A profile is what a device reports (``workers.agent.profile``) or a row of a fleet file. Impossible
+figures (negative, not a number) are ignored and listed in ``faults``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedcore.hardware.machines import MACHINES, MachineProfile, recognise
+from fedcore.hardware.machines import MACHINES, recognise
 
-LEAST, MOST = 1e-3, 1e21  # no figure of a machine lies outside
+LEAST, MOST = 1e-3, 1e21  # range of plausible figures
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A product at a shape of the model, as it was measured."""
+    """A measured matrix product of one of the model's shapes."""
 
     name: str
     precision: str
@@ -27,9 +27,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Hardware:
-    """None where nothing is known. ``measured`` names the figures that no data sheet gave.
+    """Figures of a device; None: not known. ``measured``: names of those not from a data sheet.
 
-    ``memory_bytes`` is what training may use: the accelerator's where there is one.
+    ``memory_bytes``: the memory that training uses, of the accelerator if there is one.
     """
 
     peak_flops: Mapping[str, float] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class Hardware:
     kernels: tuple[Kernel, ...] = ()
     accelerator: bool = False
     board: str = ""
-    quicker: str = ""  # the precision that the device measured to be the faster one
+    quicker: str = ""  # the faster precision by the device's own measurement
     measured: frozenset[str] = frozenset()
     faults: tuple[str, ...] = ()
 
-    def precision_of(self, wanted: str) -> str:
-        """What ``train.precision`` comes to here: auto is bf16 where it is faster."""
-        if wanted != "auto":
-            return wanted
+    def precision_of(self, option: str) -> str:
+        """The precision for an option ``train.precision``: auto is bf16 if that is faster."""
+        if option != "auto":
+            return option
         if self.quicker in self.peak_flops:
             return self.quicker
         fp32, bf16 = self.peak_flops.get("fp32", 0.0), self.peak_flops.get("bf16", 0.0)
@@ -55,13 +55,15 @@ class Hardware:
 
 
 def hardware_of(profile: Mapping[str, Any]) -> Hardware:
-    """Read a profile; what it lacks is filled in from the board it is recognised as."""
-    reader = _Reader(profile)
-    board = _board(profile)
+    """Read a profile. Missing figures come from the data sheet of the recognised board."""
+    reader = _ProfileReader(profile)
+    name = profile.get("board")
+    named = isinstance(name, str) and bool(name)
+    board = MACHINES.get(str(name)) if named else recognise(profile)
     peaks = reader.peaks()
     accelerator = bool(profile.get("accelerator"))
     keys = ("accelerator_memory_bytes", "memory_bytes")
-    memory = next((found for key in keys if (found := reader.number(key))), None)
+    memory = next((value for key in keys if (value := reader.number(key))), None)
     read = {
         "bandwidth_bps": reader.number("memory_bandwidth_bps"),
         "memory_bytes": memory,
@@ -69,11 +71,18 @@ def hardware_of(profile: Mapping[str, Any]) -> Hardware:
         "full_watts": reader.number("full_watts"),
     }
     measured = {key for key, value in read.items() if value} | ({"peak_flops"} if peaks else set())
-    sheet = _sheet(board)
+    sheet: dict[str, float | None] = {}
+    if board is not None:
+        sheet = {
+            "bandwidth_bps": board.memory_bandwidth_bps,
+            "memory_bytes": board.memory_bytes,
+            "idle_watts": board.idle_watts,
+            "full_watts": board.full_watts,
+        }
     return Hardware(
         peak_flops=peaks or dict(board.peak_flops if board else {}),
         kernels=reader.kernels(),
-        accelerator=accelerator or _is_cuda(board),
+        accelerator=accelerator or (board is not None and "NVIDIA" in board.name),
         board=board.id if board else "",
         quicker=str(profile.get("precision", "")),
         measured=frozenset(measured),
@@ -82,28 +91,8 @@ def hardware_of(profile: Mapping[str, Any]) -> Hardware:
     )
 
 
-def _board(profile: Mapping[str, Any]) -> MachineProfile | None:
-    named = profile.get("board")
-    return MACHINES.get(named) if isinstance(named, str) and named else recognise(profile)
-
-
-def _sheet(board: MachineProfile | None) -> dict[str, float | None]:
-    if board is None:
-        return {}
-    return {
-        "bandwidth_bps": board.memory_bandwidth_bps,
-        "memory_bytes": board.memory_bytes,
-        "idle_watts": board.idle_watts,
-        "full_watts": board.full_watts,
-    }
-
-
-def _is_cuda(board: MachineProfile | None) -> bool:
-    return board is not None and "NVIDIA" in board.name
-
-
-class _Reader:
-    """Takes figures out of a profile and notes those that cannot be."""
+class _ProfileReader:
+    """Reads figures from a profile and lists the impossible ones in ``faults``."""
 
     def __init__(self, profile: Mapping[str, Any]) -> None:
         self.profile = profile
@@ -113,11 +102,11 @@ class _Reader:
         return self._positive(self.profile.get(key), key)
 
     def _positive(self, value: Any, name: str) -> float | None:
-        """The figure; None for what is missing or 0 (the hardware lacks it)."""
+        """The figure; None if it is missing or 0 (the hardware lacks it)."""
         if value is None or value == 0:
             return None
-        right = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if right and LEAST <= value <= MOST:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and LEAST <= value <= MOST:
             return float(value)
         self.faults.append(f"{name} cannot be {value!r:.40}; measure the device again")
         return None
@@ -130,13 +119,13 @@ class _Reader:
 
     def kernels(self) -> tuple[Kernel, ...]:
         rows = self.profile.get("kernels")
-        read = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        return tuple(kernel for row in read if (kernel := self._kernel(row)))
-
-    def _kernel(self, row: Mapping[str, Any]) -> Kernel | None:
-        name = str(row.get("name", ""))
-        rate = self._positive(row.get("flops_per_s"), f"kernel {name}: flops_per_s")
-        intensity = self._positive(row.get("flops_per_byte"), f"kernel {name}: flops_per_byte")
-        if rate is None or intensity is None:
-            return None
-        return Kernel(name, str(row.get("precision", "fp32")), rate, intensity)
+        kernels = []
+        for row in rows if isinstance(rows, list) else []:
+            if not isinstance(row, Mapping):
+                continue
+            name = str(row.get("name", ""))
+            rate = self._positive(row.get("flops_per_s"), f"kernel {name}: flops_per_s")
+            intensity = self._positive(row.get("flops_per_byte"), f"kernel {name}: flops_per_byte")
+            if rate is not None and intensity is not None:
+                kernels.append(Kernel(name, str(row.get("precision", "fp32")), rate, intensity))
+        return tuple(kernels)

@@ -1,7 +1,7 @@
 """The roofline of a device (Williams, Waterman, Patterson, CACM 52(4), 2009), and a job's bound.
 
 A product of I FLOPs per byte of memory traffic can reach min(peak, I x bandwidth) FLOP/s. The ridge
-is the I at which the two meet: below it the memory is what limits, above it the arithmetic.
+is the I at which both are equal. Below it memory is the bound, above it arithmetic.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedcore.hardware.profile import Kernel, hardware_of
+from fedcore.hardware.profile import hardware_of
 
 Bound = Literal["compute", "bandwidth", "input", "network", "unknown"]
-COMPUTING = ("forward_s", "loss_s", "backward_s", "optimizer_s")
-TRAVELLING = ("download_s", "upload_s")
+COMPUTE_PHASES = ("forward_s", "loss_s", "backward_s", "optimizer_s")
+TRANSFER_PHASES = ("download_s", "upload_s")
 
 
 @dataclass(frozen=True)
 class RooflinePoint:
-    """A measured product, or a whole job: FLOPs per byte, and the FLOP/s it reached."""
+    """A measured product or a whole job: its FLOPs per byte, and the FLOP/s that it reached."""
 
     name: str
     flops_per_byte: float
@@ -28,7 +28,7 @@ class RooflinePoint:
 
 @dataclass(frozen=True)
 class Roofline:
-    """FLOP/s, bytes/s, FLOP/byte; None where not known. ``measured``: no data sheet's peak."""
+    """FLOP/s and bytes/s; None: not known. ``measured``: neither is from a data sheet."""
 
     precision: str
     peak_flops: float | None
@@ -43,7 +43,7 @@ class Roofline:
         return self.peak_flops / self.bandwidth_bps
 
     def ceiling(self, flops_per_byte: float) -> float | None:
-        """The FLOP/s that a product of that intensity can reach at most."""
+        """The FLOP/s that a product of that intensity can reach."""
         if not self.peak_flops or not self.bandwidth_bps:
             return self.peak_flops
         return min(self.peak_flops, flops_per_byte * self.bandwidth_bps)
@@ -51,7 +51,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``text`` says what limits and by how much, ``advice`` what would help most."""
+    """``text``: what the bound is and how far; ``advice``: what would help most."""
 
     bound: Bound
     text: str
@@ -59,46 +59,49 @@ class Verdict:
 
 
 def roofline(profile: Mapping[str, Any], precision: str = "auto") -> Roofline:
-    """The roofline of a device in one precision, with its measured kernels as points."""
+    """A device's roofline in one precision, with its measured kernels as points."""
     hardware = hardware_of(profile)
     used = hardware.precision_of(precision)
     return Roofline(
         precision=used,
         peak_flops=hardware.peak_flops.get(used),
         bandwidth_bps=hardware.bandwidth_bps,
-        points=tuple(_point(row) for row in hardware.kernels if row.precision == used),
+        points=tuple(
+            RooflinePoint(row.name, row.flops_per_byte, row.flops_per_s)
+            for row in hardware.kernels
+            if row.precision == used
+        ),
         measured={"peak_flops", "bandwidth_bps"} <= hardware.measured,
     )
-
-
-def _point(kernel: Kernel) -> RooflinePoint:
-    return RooflinePoint(kernel.name, kernel.flops_per_byte, kernel.flops_per_s)
 
 
 def verdict(
     roof: Roofline, seconds: Mapping[str, float], flops_per_byte: float | None = None
 ) -> Verdict:
-    """What bounds a device's work, from its seconds by phase (``load_s``, ``forward_s``, …,
-    ``download_s``, ``upload_s``) and the job's FLOPs per byte of memory traffic."""
-    computing = _sum(seconds, COMPUTING)
-    travelling = _sum(seconds, TRAVELLING)
-    loading = _sum(seconds, ("load_s",))
-    whole = computing + travelling + loading
-    if computing <= 0:
+    """What limits a device's work.
+
+    ``seconds``: by phase (``load_s``, ``forward_s``, …, ``download_s``, ``upload_s``);
+    ``flops_per_byte``: the job's FLOPs per byte of memory traffic.
+    """
+    compute_s = _sum(seconds, COMPUTE_PHASES)
+    transfer_s = _sum(seconds, TRANSFER_PHASES)
+    load_s = _sum(seconds, ("load_s",))
+    total_s = compute_s + transfer_s + load_s
+    if compute_s <= 0:
         return Verdict("unknown", "nothing has been measured yet", "let the device train a round")
-    if travelling >= max(computing, loading):
-        return _network(seconds, travelling / whole)
-    if loading >= computing:
-        share = f"{loading / (loading + computing):.0%} of a step is spent on reading the data"
+    if transfer_s >= max(compute_s, load_s):
+        return _network_verdict(seconds, transfer_s / total_s)
+    if load_s >= compute_s:
+        share = f"{load_s / (load_s + compute_s):.0%} of a step is spent on reading the data"
         return Verdict("input", share, "keep the tokenized data on a faster disk, or in memory")
-    return _hardware(roof, flops_per_byte)
+    return _hardware_verdict(roof, flops_per_byte)
 
 
 def _sum(seconds: Mapping[str, float], names: tuple[str, ...]) -> float:
     return sum(max(0.0, seconds.get(name) or 0.0) for name in names)
 
 
-def _network(seconds: Mapping[str, float], share: float) -> Verdict:
+def _network_verdict(seconds: Mapping[str, float], share: float) -> Verdict:
     up = (seconds.get("upload_s") or 0) >= (seconds.get("download_s") or 0)
     way, option = ("upload", "wire.uplink int8") if up else ("download", "wire.downlink int8")
     return Verdict(
@@ -109,7 +112,7 @@ def _network(seconds: Mapping[str, float], share: float) -> Verdict:
     )
 
 
-def _hardware(roof: Roofline, flops_per_byte: float | None) -> Verdict:
+def _hardware_verdict(roof: Roofline, flops_per_byte: float | None) -> Verdict:
     ridge = roof.ridge
     if flops_per_byte is None or ridge is None:
         text = "the device computes most of the time; its roofline is not known"

@@ -1,4 +1,4 @@
-"""Device profiles: what a device of a fleet needs for a round, in seconds."""
+"""A virtual device of a simulated fleet: its seconds per step and its link."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fedcore.hardware.links import INSTANT, Link
 
 @dataclass(frozen=True)
 class Machine:
-    """Seconds of one optimizer step on this device, and its way to the server."""
+    """Seconds of one optimizer step, and the link to the server."""
 
     seconds_per_step: float = 0.0
     link: Link = INSTANT
 
     def round_s(self, steps: int, down_bytes: float, up_bytes: float) -> float:
-        """Fetching the model, training, and sending the update, one after another."""
+        """Seconds of download, training and upload, one after another."""
         training = steps * self.seconds_per_step
         return self.link.down_s(down_bytes) + training + self.link.up_s(up_bytes)

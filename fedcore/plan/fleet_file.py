@@ -1,7 +1,7 @@
-"""Devices from a fleet file or a request: ``[[device]]`` tables, every fault of them at once.
+"""Devices from a fleet file or a request: ``[[device]]`` tables; all errors are reported together.
 
-``machine`` is the id of a row of ``fedcore.hardware.machines`` or a table of measured figures with
-the keys of a device's profile; ``link`` the name of a row of ``fedcore.hardware.links`` or a table.
+``machine``: id of a row of ``fedcore.hardware.machines``, or a table of measured figures with the
+keys of a device profile. ``link``: name of a row of ``fedcore.hardware.links``, or a table.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LARGEST = 1_000  # devices of one request
 
 
 def read_fleet(path: Path, spec: JobSpec) -> list[Candidate]:
-    """The devices of a .toml or .json file. Raises SpecError with every fault."""
-    found = read_table(path)
-    rows = found.get("device")
+    """The devices of a .toml or .json file. Raises SpecError with every error."""
+    table = read_table(path)
+    rows = table.get("device")
     extra = [
-        Fault(f"{path.name}: {key}", "unknown; known: device") for key in found if key != "device"
+        Fault(f"{path.name}: {key}", "unknown; known: device") for key in table if key != "device"
     ]
     if not isinstance(rows, list) or extra:
         missing = [] if isinstance(rows, list) else [Fault(path.name, "give [[device]] tables")]
@@ -45,38 +45,40 @@ def read_table(path: Path) -> dict[str, Any]:
     """A TOML or JSON file as a table. Raises SpecError."""
     try:
         text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else _toml(text)
+        if path.suffix == ".json":
+            table = json.loads(text)
+        else:
+            import tomllib
+
+            table = tomllib.loads(text)
+    except ModuleNotFoundError as error:
+        fault = Fault(str(path), "TOML needs Python 3.11; write the same as .json")
+        raise SpecError([fault]) from error
     except (OSError, ValueError) as error:
         raise SpecError([Fault(str(path), f"cannot be read: {error}")]) from error
-    if not isinstance(found, dict):
+    if not isinstance(table, dict):
         raise SpecError([Fault(str(path), "give a table, not a list or a value")])
-    return found
-
-
-def _toml(text: str) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError as error:
-        raise ValueError("TOML needs Python 3.11; write the same as .json") from error
-    return tomllib.loads(text)
+    return table
 
 
 def fleet_from(rows: Sequence[Any], spec: JobSpec) -> list[Candidate]:
-    """The devices of a list of tables; what a row leaves out is as long as the job allows."""
+    """The devices of a list of tables. Missing lengths are the longest that the job allows."""
     if not rows or len(rows) > LARGEST:
         raise SpecError([Fault("devices", f"give 1 to {LARGEST} devices, not {len(rows)}")])
     faults: list[Fault] = []
-    found = [_Row(row, number, faults).candidate(spec) for number, row in enumerate(rows, 1)]
-    names = [device.name for device in found if device]
+    devices = [
+        _DeviceRow(row, number, faults).candidate(spec) for number, row in enumerate(rows, 1)
+    ]
+    names = [device.name for device in devices if device]
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.append(Fault("devices", f"{name!r} is there twice; give each its own name"))
     if faults:
         raise SpecError(faults)
-    return [device for device in found if device]
+    return [device for device in devices if device]
 
 
-class _Row:
-    """Reads one device and notes every fault of it."""
+class _DeviceRow:
+    """Reads one device and collects its errors in ``faults``."""
 
     def __init__(self, row: Any, number: int, faults: list[Fault]) -> None:
         self.row: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
@@ -143,17 +145,17 @@ class _Row:
             self._fault("machine", f"give measured figures or one of {known}; not {value!r:.40}")
             return None
         self._unknown(value, PROFILE_KEYS, "machine.")
-        found = hardware_of(value)
-        for text in found.faults:
+        hardware = hardware_of(value)
+        for text in hardware.faults:
             self._fault("machine", text)
         for key, known_figure in (
-            ("peak_flops", found.peak_flops),
-            ("memory_bandwidth_bps", found.bandwidth_bps),
-            ("memory_bytes", found.memory_bytes),
+            ("peak_flops", hardware.peak_flops),
+            ("memory_bandwidth_bps", hardware.bandwidth_bps),
+            ("memory_bytes", hardware.memory_bytes),
         ):
-            if not known_figure and not any(key in text for text in found.faults):
+            if not known_figure and not any(key in text for text in hardware.faults):
                 self._fault(f"machine.{key}", "is missing; measure it, or name a known board")
-        return found
+        return hardware
 
     def _link(self) -> Link | None:
         value = self.row.get("link")
@@ -168,9 +170,9 @@ class _Row:
             self._fault("link", f"give a name or a table, not {value!r:.40}")
             return None
         self._unknown(value, LINK_KEYS, "link.")
-        return self._own_link({key: value[key] for key in value if key in LINK_KEYS})
+        return self._custom_link({key: value[key] for key in value if key in LINK_KEYS})
 
-    def _own_link(self, figures: dict[str, Any]) -> Link | None:
+    def _custom_link(self, figures: dict[str, Any]) -> Link | None:
         missing = [key for key in ("up_bps", "down_bps") if key not in figures]
         base = LINKS.get(str(figures.get("name", "")))
         if base is None and missing:
