@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.compose import ROOT
 
-LONGEST = 400
+LONGEST = 340
+LONGEST_TEST = 390  # a few are still to be split
 OWN_CODE = (".py", ".js", ".css", ".html", ".sh")
 NOT_OURS = ("static/vendor/", "tests/browser/vendor/", "migrations/")
 LARGEST_BYTES = 12 * 2**20
@@ -33,13 +34,17 @@ def _own_code() -> Iterator[Path]:
             yield path
 
 
+def _longest(path: Path) -> int:
+    return LONGEST_TEST if (ROOT / "tests") in path.parents else LONGEST
+
+
 def test_no_file_is_too_long_to_read() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
         for path in _own_code()
-        if (lines := path.read_text().count("\n")) > LONGEST
+        if (lines := path.read_text().count("\n")) > _longest(path)
     }
-    assert long == {}, f"split them; more than {LONGEST} lines"
+    assert long == {}, f"split them; at most {LONGEST} lines, tests {LONGEST_TEST}"
 
 
 def test_no_file_is_too_large_to_clone() -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tomllib
 
 from tests.compose import ROOT
 
@@ -72,3 +73,18 @@ def test_importing_loads_no_more_than_its_layer(
 
 def test_the_package_of_the_workers_is_empty() -> None:
     assert (ROOT / "workers" / "__init__.py").read_text() == ""
+
+
+def test_each_room_of_fedcore_is_torch_free_or_not() -> None:
+    """By the contracts: sources of the one for the plan half, or forbidden to web processes."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contracts = {contract["name"]: contract for contract in tables["contracts"]}
+    torch_free = contracts["the plan half of fedcore needs no tensor library"]["source_modules"]
+    with_torch = contracts["web processes load no torch"]["forbidden_modules"]
+    rooms = {
+        f"fedcore.{path.stem}"
+        for path in (ROOT / "fedcore").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"fedcore.__init__"}
+    named = [name for name in (*torch_free, *with_torch) if name.startswith("fedcore.")]
+    assert sorted(named) == sorted(rooms)
