@@ -98,13 +98,13 @@ def _solve(
     return [float(value) for value in _bounded(scaled_rows * start, targets) * start]
 
 
-def _bounded(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bounded(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Least squares with every unknown clipped to LEAST and MOST."""
-    solution = np.ones(left.shape[1])
-    free = np.ones(left.shape[1], dtype=bool)
+    solution = np.ones(matrix.shape[1])
+    free = np.ones(matrix.shape[1], dtype=bool)
     while free.any():
-        rest = right - left[:, ~free] @ solution[~free]
-        solution[free], *_ = np.linalg.lstsq(left[:, free], rest, rcond=None)
+        rest = right - matrix[:, ~free] @ solution[~free]
+        solution[free], *_ = np.linalg.lstsq(matrix[:, free], rest, rcond=None)
         outside = free & ((solution < LEAST) | (solution > MOST))
         if not outside.any():
             break

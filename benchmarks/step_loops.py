@@ -89,14 +89,14 @@ def turn(variant: Variant, task: StepTask) -> Timed:
 def build(variant: Variant, task: StepTask) -> Any:
     """The model to train. Edgewise keeps a frozen base in the precision of training."""
     adapter = task.spec.adapter
-    own = variant.loop == "own" and adapter.family.freezes_base
-    base = load_base(task.spec.model.name, DTYPES[variant.precision] if own else torch.float32)
+    uses_edgewise = variant.loop == "own" and adapter.family.freezes_base
+    base = load_base(task.spec.model.name, DTYPES[variant.precision] if uses_edgewise else torch.float32)
     model = attach(base, adapter, task.spec.seed)
     set_dropout(model, variant.dropout)
     return model
 
 
-def _plain(model: Any, variant: Variant, task: StepTask) -> Timed:
+def _plain_loop(model: Any, variant: Variant, task: StepTask) -> Timed:
     """transformers, padded to the longest of a batch, torch's AdamW, as in its own examples."""
     train, flops, tokens = task.spec.train, 0, 0
     phase_s = dict.fromkeys(("forward", "backward", "optimizer"), 0.0)
@@ -130,7 +130,7 @@ def _plain(model: Any, variant: Variant, task: StepTask) -> Timed:
     return Timed(len(losses), tokens, sum(phase_s.values()), flops, 0, phase_s, losses)
 
 
-def _own(model: Any, variant: Variant, task: StepTask) -> Timed:
+def _edgewise(model: Any, variant: Variant, task: StepTask) -> Timed:
     """What a device runs, its measurements at every step included."""
     losses: list[float] = []
     train = replace(task.spec.train, kernels=variant.kernels)
@@ -143,4 +143,4 @@ def _own(model: Any, variant: Variant, task: StepTask) -> Timed:
     return Timed(done.steps, done.tokens, done.seconds, done.flops, 0, done.phase_s, losses)
 
 
-LOOPS: dict[str, Callable[[Any, Variant, StepTask], Timed]] = {"plain": _plain, "own": _own}
+LOOPS: dict[str, Callable[[Any, Variant, StepTask], Timed]] = {"plain": _plain_loop, "own": _edgewise}

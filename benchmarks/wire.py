@@ -80,25 +80,25 @@ class CodecTimings:
 
 def _pass(text: str, update: Mapping[str, Tensor]) -> CodecTimings:
     chain, total = parse(text), CodecTimings(0.0, 0.0, 0, 0.0)
-    lost = given = 0.0
+    lost = signal = 0.0
     for name, tensor in update.items():
         marks = [time.perf_counter()]
         parts = encode(chain, name, tensor, StochasticRounding(1))
         place = FrameRow((name,), tuple(tensor.shape), ("0", "0z"))
-        ((held, array),) = array_of(chain, place, parts).items()
+        ((key, array),) = array_of(chain, place, parts).items()
         del parts
         marks.append(time.perf_counter())
-        row = array if held == "0" else unpack(array, *chain.payload(tensor.numel()))
-        found = array.float() if chain.whole else decode(
+        row = array if key == "0" else unpack(array, *chain.payload(tensor.numel()))
+        decoded = array.float() if chain.whole else decode(
             chain, parts_of(chain, row, tensor.numel()), tensor.shape
         )  # fmt: skip
         marks.append(time.perf_counter())
-        lost += float((found - tensor).square().sum())
-        given += float(tensor.square().sum())
+        lost += float((decoded - tensor).square().sum())
+        signal += float(tensor.square().sum())
         total = CodecTimings(
             total.encode_s + marks[1] - marks[0],
             total.decode_s + marks[2] - marks[1],
             total.size + array.numel() * array.element_size(),
-            (lost / given) ** 0.5,
+            (lost / signal) ** 0.5,
         )
     return total

@@ -55,16 +55,16 @@ class EchoTrainer:
         raise CannotDo("a device that trains nothing folds nothing")
 
     def _write(self, path: Path, head: bytes, weights: Path) -> tuple[str, int]:
-        left = weights.stat().st_size - read_header(weights).data_start
-        digest, size = hashlib.sha256(), len(head) + left
+        remaining = weights.stat().st_size - read_header(weights).data_start
+        digest, size = hashlib.sha256(), len(head) + remaining
         with path.open("wb") as out:
             out.write(head)
             digest.update(head)
-            while left:
-                piece = memoryview(self._block)[: min(left, BLOCK_BYTES)]
+            while remaining:
+                piece = memoryview(self._block)[: min(remaining, BLOCK_BYTES)]
                 out.write(piece)
                 digest.update(piece)
-                left -= len(piece)
+                remaining -= len(piece)
         return digest.hexdigest(), size
 
 

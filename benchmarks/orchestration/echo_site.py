@@ -82,8 +82,8 @@ def _start_agents(stack: Stack, site: Site, names: Sequence[str]) -> None:
             state.mkdir(parents=True, mode=0o700)
             for part in ("profile.json", "datasets.json"):
                 shutil.copy(stack.folder / "devices" / first / part, state / part)
-        given = {"echo": f"{data}:dialogue,summary,echo"}
-        stack.enrol_agent(name, site.enrolment_token(name), given)
+        datasets = {"echo": f"{data}:dialogue,summary,echo"}
+        stack.enrol_agent(name, site.enrolment_token(name), datasets)
     for name in names:
         stack.start_agent(name)
 
