@@ -25,7 +25,6 @@ from fedcore.dialogues.examples import generate
 from fedcore.hardware.links import LINKS
 from fedcore.hardware.virtual_device import Machine
 from fedcore.simulate.federation import simulate
-from fedcore.simulate.results import RoundResult
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
@@ -154,8 +153,19 @@ def _perform(item: ModeRun, folder: Path) -> LossCurve:
     with tempfile.TemporaryDirectory(prefix="asynchronous-study-") as place:
         devices = {name: _source(Path(place), name, item.seed) for name in SLOWNESS}
         results = simulate(item.spec, devices, Path(place) / "work", fleet=FLEET)
+    slowest = max(SLOWNESS, key=lambda name: SLOWNESS[name])
+    points = [
+        LossPoint(
+            result.virtual_s,
+            result.mean["loss"],
+            result.mean["rougeL"],
+            result.evaluations[slowest].loss,
+        )
+        for result in results
+        if result.mean
+    ]
     curve = LossCurve(
-        points=tuple(_point(result) for result in results if result.mean),
+        points=tuple(points),
         updates=sum(len(result.staleness) for result in results),
         oldest=max(max(result.staleness, default=0) for result in results),
         bytes_moved=sum(result.bytes_up + result.bytes_down for result in results),
@@ -173,12 +183,6 @@ def _source(folder: Path, name: str, seed: int) -> Source:
     rows = generate(domain, EXAMPLES, 100 * seed + ord(which))
     path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), "utf-8")
     return Source(str(path), "dialogue", "summary", domain)
-
-
-def _point(result: RoundResult) -> LossPoint:
-    slowest = max(SLOWNESS, key=lambda name: SLOWNESS[name])
-    mean, slowest_loss = result.mean, result.evaluations[slowest].loss
-    return LossPoint(result.virtual_s, mean["loss"], mean["rougeL"], slowest_loss)
 
 
 def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:

@@ -47,19 +47,15 @@ def run(args: argparse.Namespace) -> int:
               f"of {args.repeat}\n")  # fmt: skip
         print("| model | matrix | shape | dense ms | factors ms | times | difference |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
-        for side in _sides(args.models):
+        # Attention's projections and the first feed-forward matrix.
+        sides = []
+        for model in args.models:
+            sizes = KNOWN[model]
+            sides.append(Side(model, "q, v", sizes.inner, sizes.d_model))
+            sides.append(Side(model, "wi_0", sizes.d_ff, sizes.d_model))
+        for side in sides:
             print(_row(side, args), flush=True)
     return 0
-
-
-def _sides(models: Sequence[str]) -> list[Side]:
-    """Attention's projections and the first feed-forward matrix."""
-    sides = []
-    for model in models:
-        sizes = KNOWN[model]
-        sides.append(Side(model, "q, v", sizes.inner, sizes.d_model))
-        sides.append(Side(model, "wi_0", sizes.d_ff, sizes.d_model))
-    return sides
 
 
 def _row(side: Side, args: argparse.Namespace) -> str:

@@ -124,15 +124,13 @@ def _print(
             mfu(one.flops, one.seconds, peaks[variant.precision]) for one in turns
         )
         middle = sorted(turns, key=lambda one: one.seconds)[len(turns) // 2]
-        phases = ", ".join(f"{seconds / middle.steps:.3f}" for seconds in _phases(middle))
+        phase_s = middle.phase_s
+        forward_s = phase_s["forward"] + phase_s.get("loss", 0.0)
+        seconds = (forward_s, phase_s["backward"], phase_s["optimizer"])
+        phases = ", ".join(f"{value / middle.steps:.3f}" for value in seconds)
         print(
             f"| {variant.name}, {variant.precision} | {statistics.median(speed):,.0f} "
             f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
             f"| {100 * share:.0f} % | {phases} | {middle.memory_bytes / 1e6:,.0f} |",
             flush=True,
         )
-
-
-def _phases(timed: Timed) -> tuple[float, float, float]:
-    seen = timed.phase_s
-    return seen["forward"] + seen.get("loss", 0.0), seen["backward"], seen["optimizer"]

@@ -90,7 +90,8 @@ def build(variant: Variant, task: StepTask) -> Any:
     """The model to train. Edgewise keeps a frozen base in the precision of training."""
     adapter = task.spec.adapter
     uses_edgewise = variant.loop == "own" and adapter.family.freezes_base
-    base = load_base(task.spec.model.name, DTYPES[variant.precision] if uses_edgewise else torch.float32)
+    precision = DTYPES[variant.precision] if uses_edgewise else torch.float32
+    base = load_base(task.spec.model.name, precision)
     model = attach(base, adapter, task.spec.seed)
     set_dropout(model, variant.dropout)
     return model
@@ -143,4 +144,7 @@ def _edgewise(model: Any, variant: Variant, task: StepTask) -> Timed:
     return Timed(done.steps, done.tokens, done.seconds, done.flops, 0, done.phase_s, losses)
 
 
-LOOPS: dict[str, Callable[[Any, Variant, StepTask], Timed]] = {"plain": _plain_loop, "own": _edgewise}
+LOOPS: dict[str, Callable[[Any, Variant, StepTask], Timed]] = {
+    "plain": _plain_loop,
+    "own": _edgewise,
+}

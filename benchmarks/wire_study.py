@@ -127,11 +127,11 @@ def _perform(item: CodecRun, folder: Path) -> CodecResult:
         results = simulate(item.spec, devices, Path(place) / "work")
     last, members = results[-1], len(devices)
     up = statistics.fmean(result.bytes_up for result in results[1:]) / members
-    found = CodecResult(up, last.mean["loss"], last.mean["rougeL"], time.perf_counter() - began)
+    outcome = CodecResult(up, last.mean["loss"], last.mean["rougeL"], time.perf_counter() - began)
     part = folder / f".{item.file}.part"
-    part.write_text(json.dumps(asdict(found)) + "\n", "utf-8")
+    part.write_text(json.dumps(asdict(outcome)) + "\n", "utf-8")
     part.replace(folder / item.file)
-    return found
+    return outcome
 
 
 def _source(folder: Path, domain: str, seed: int) -> Source:
@@ -145,13 +145,16 @@ def _table(adapter: str, args: argparse.Namespace) -> None:
     """Means and deviations over the seeds; differences are to fp32 of the same seed."""
     results = {codec: _read(adapter, codec, args) for codec in args.codecs}
     whole = results.get("fp32") or _read(adapter, "fp32", args)
-    print(f"\n### {adapter}, {ROUNDS} rounds of {STEPS} steps, seeds {_listed(args.seeds)}\n")
+    seeds = ", ".join(map(str, args.seeds))
+    print(f"\n### {adapter}, {ROUNDS} rounds of {STEPS} steps, seeds {seeds}\n")
     print(
         "| codec | kB a device and round | fewer | ROUGE-L | loss | ROUGE-L - fp32 | loss - fp32 |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for codec, items in results.items():
-        cells = [f"{statistics.fmean(item.up for item in items) / 1e3:.1f}", _fewer(whole, items)]
+        up = statistics.fmean(item.up for item in items)
+        ratio = f"{statistics.fmean(item.up for item in whole) / up:.1f} x" if whole else "-"
+        cells = [f"{up / 1e3:.1f}", ratio]
         cells += [_spread([item.rougeL for item in items], 2)]
         cells += [_spread([item.loss for item in items], 4)]
         pairs = list(zip(items, whole, strict=False))
@@ -165,13 +168,6 @@ def _read(adapter: str, codec: str, args: argparse.Namespace) -> list[CodecResul
     return [CodecResult(**json.loads(path.read_text("utf-8"))) for path in paths if path.exists()]
 
 
-def _fewer(whole: Sequence[CodecResult], items: Sequence[CodecResult]) -> str:
-    if not whole:
-        return "-"
-    up = statistics.fmean(item.up for item in items)
-    return f"{statistics.fmean(item.up for item in whole) / up:.1f} x"
-
-
 def _spread(values: Sequence[float], digits: int, sign: bool = False) -> str:
     """Mean and standard deviation."""
     if not values:
@@ -179,7 +175,3 @@ def _spread(values: Sequence[float], digits: int, sign: bool = False) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     plus = "+" if sign else ""
     return f"{statistics.fmean(values):{plus}.{digits}f} ± {deviation:.{digits}f}"
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(str(value) for value in values)

@@ -87,7 +87,11 @@ class Chaos:
                     open_.append((len(kills) - 1, state, at))
             time.sleep(LOOK_S)
         seconds = time.monotonic() - began
-        return JobOutcome(seconds, self.watch.globals(job), kills, self._problem(job, state))
+        problem = ""
+        if state.job.value != "completed":
+            log = "\n".join(self.watch.log(job)[-30:])
+            problem = f"the job is {state.job.value}, round {state.number} {state.round}:\n{log}"
+        return JobOutcome(seconds, self.watch.globals(job), kills, problem)
 
     def spec(self, name: str) -> Mapping[str, Any]:
         participation = {**PARTICIPATION, "minimum": len(self.devices)}
@@ -108,12 +112,6 @@ class Chaos:
         time.sleep(strike.down_s)
         victims.start_again(self.stack, names)
         return at
-
-    def _problem(self, job: str, state: State) -> str:
-        if state.job.value == "completed":
-            return ""
-        log = "\n".join(self.watch.log(job)[-30:])
-        return f"the job is {state.job.value}, round {state.number} {state.round}:\n{log}"
 
     def settle(self) -> None:
         """Wait until the site is up and all devices are online."""

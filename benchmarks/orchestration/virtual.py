@@ -76,7 +76,7 @@ class VirtualDevice:
             known.device_id, known.public_key, self._see, self._server.clock.now
         )
         self._over = threading.Event()
-        self._does: SilentRecorder | None = None
+        self._recorder: SilentRecorder | None = None
 
     def _see(self, nonce: str, expires_at: float, now: float) -> bool:
         del expires_at, now
@@ -109,31 +109,29 @@ class VirtualDevice:
         ((envelope,), _, _) = json.loads(base64.b64decode(message["body"]))
         assignment = self._gate.admit(envelope, "work").assignment
         work = AssignedWork.read(self._server.accept(assignment, self._boot_id))
-        self._does = SilentRecorder(assignment)
-        try:
-            AssignmentRunner(work, self._tools(self._does)).perform()
-        finally:
-            self._does = None
-
-    def _tools(self, recorder: SilentRecorder) -> Dependencies:
-        return Dependencies(
+        self._recorder = SilentRecorder(assignment)
+        dependencies = Dependencies(
             self._server,
             self._cache,
             self._trainer,
-            recorder,  # type: ignore[arg-type]
+            self._recorder,  # type: ignore[arg-type]
             self._updates,
             lambda: None,
             self._over.is_set,
         )
+        try:
+            AssignmentRunner(work, dependencies).perform()
+        finally:
+            self._recorder = None
 
     def _stay_present(self) -> None:
         wait_s = 0.0
         while not self._over.wait(wait_s):
-            does = self._does
+            recorder = self._recorder
             body = {
                 "boot_id": self._boot_id,
                 "sent_at": self._presence.clock.iso(),
-                "activity": does.activity if does else IDLE,
+                "activity": recorder.activity if recorder else IDLE,
                 "samples": [],
             }
             try:

@@ -126,16 +126,14 @@ def _differences(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
     lines = [["Method", *(METRICS[metric].title for metric in names)]]
     lines.append(["---", *("---:" for _ in names)])
     for row in each[1:]:
-        lines.append([row.method.name, *(_gap(row, first, metric) for metric in names)])
+        cells = []
+        for metric in names:
+            gaps = row.gaps_to(first, metric)
+            seeds = len({*row.records, *first.records})
+            text = spread_text(spread(gaps), METRICS[metric].digits, sign=True) if gaps else "–"
+            cells.append(f"{text}{_coverage(len(gaps), seeds)}" if gaps else text)
+        lines.append([row.method.name, *cells])
     return f"### {name}: less {first.method.name}, seed by seed\n\n{_markdown(lines)}"
-
-
-def _gap(row: SummaryRow, first: SummaryRow, metric: str) -> str:
-    gaps = row.gaps_to(first, metric)
-    if not gaps:
-        return "–"
-    text = spread_text(spread(gaps), METRICS[metric].digits, sign=True)
-    return f"{text}{_coverage(len(gaps), len({*row.records, *first.records}))}"
 
 
 def _plans(rows_by_split: Mapping[str, Sequence[SummaryRow]]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from fedcore.fairness import Evenness, evenness
@@ -100,12 +102,26 @@ def _personal_or_shared(row: Mapping[str, Any], measure: str) -> float:
     return float(row.get("more", {}).get(f"personal_{measure}", row[measure]))
 
 
-def _worst_used_loss(run: MeasuredRun) -> Points:
-    return [
-        (each["number"], max(_personal_or_shared(row, "loss") for row in each["devices"].values()))
-        for each in run.rounds
-        if each["devices"]
-    ]
+def _worst_loss(of: Callable[[Mapping[str, Any], str], float]) -> Callable[[MeasuredRun], Points]:
+    """The highest loss of a device; ``of`` picks the model of its row."""
+
+    def points(run: MeasuredRun) -> Points:
+        return [
+            (each["number"], max(of(row, "loss") for row in each["devices"].values()))
+            for each in run.rounds
+            if each["devices"]
+        ]
+
+    return points
+
+
+def _per_round(key: str) -> Callable[[MeasuredRun], Points]:
+    """A figure of the rounds that have it."""
+
+    def points(run: MeasuredRun) -> Points:
+        return [(each["number"], each[key]) for each in run.rounds if each[key] is not None]
+
+    return points
 
 
 def _reported(key: str) -> Callable[[MeasuredRun], Points]:
@@ -113,8 +129,8 @@ def _reported(key: str) -> Callable[[MeasuredRun], Points]:
 
     def points(run: MeasuredRun) -> Points:
         reports = [(each["number"], each.get("measured", {}).values()) for each in run.rounds]
-        fairness = [(number, [row[key] for row in rows if key in row]) for number, rows in reports]
-        return [(number, statistics.fmean(values)) for number, values in fairness if values]
+        known = [(number, [row[key] for row in rows if key in row]) for number, rows in reports]
+        return [(number, statistics.fmean(values)) for number, values in known if values]
 
     return points
 
@@ -134,35 +150,14 @@ def _plan_mean(key: str) -> Callable[[MeasuredRun], Points]:
     return points
 
 
-def _worst_loss(run: MeasuredRun) -> Points:
-    return [
-        (each["number"], max(evaluation["loss"] for evaluation in each["devices"].values()))
-        for each in run.rounds
-        if each["devices"]
-    ]
-
-
 def _total(key: str) -> Callable[[MeasuredRun], Points]:
     """Cumulative megabytes (10**6) of all devices, per round."""
 
     def points(run: MeasuredRun) -> Points:
-        sums = _running(each[key] for each in run.rounds)
+        sums = accumulate(each[key] for each in run.rounds)
         return [(each["number"], total / 1e6) for each, total in zip(run.rounds, sums, strict=True)]
 
     return points
-
-
-def _running(values: Iterable[float]) -> list[float]:
-    sums, total = [], 0.0
-    for value in values:
-        total += value
-        sums.append(total)
-    return sums
-
-
-def _errors(run: MeasuredRun) -> Points:
-    errors = [(each["number"], each["aggregation_error"]) for each in run.rounds]
-    return [(number, error) for number, error in errors if error is not None]
 
 
 def _reached(run: MeasuredRun) -> Points:
@@ -171,17 +166,13 @@ def _reached(run: MeasuredRun) -> Points:
     return [(rounds[0], float(rounds[0]))] if rounds else []
 
 
-def _seconds(run: MeasuredRun) -> Points:
-    return [(each["number"], each["seconds"]) for each in run.rounds]
-
-
 METRICS: dict[str, Metric] = {
     "loss": Metric("Loss", "nats per token", "lower", 4, _mean("loss")),
     "rouge1": Metric("ROUGE-1", "F1, %", "higher", 2, _mean("rouge1")),
     "rouge2": Metric("ROUGE-2", "F1, %", "higher", 2, _mean("rouge2")),
     "rougeL": Metric("ROUGE-L", "F1, %", "higher", 2, _mean("rougeL")),
     "worst": Metric("Worst device", "ROUGE-L, %", "higher", 2, _over(lambda e: e.worst)),
-    "worst_loss": Metric("Worst device", "loss", "lower", 4, _worst_loss),
+    "worst_loss": Metric("Worst device", "loss", "lower", 4, _worst_loss(operator.getitem)),
     "spread": Metric(
         "Spread over devices", "std of ROUGE-L", "lower", 2, _over(lambda e: e.spread)
     ),
@@ -196,7 +187,7 @@ METRICS: dict[str, Metric] = {
         "ROUGE-L of the model a device uses", "F1, %", "higher", 2, _used("rougeL")
     ),
     "worst_used_loss": Metric(
-        "Worst device", "loss of the model it uses", "lower", 4, _worst_used_loss
+        "Worst device", "loss of the model it uses", "lower", 4, _worst_loss(_personal_or_shared)
     ),
     "reward_before": Metric(
         "Own reward, shared model", "mean over devices", "higher", 4, _reported("reward_before")
@@ -223,11 +214,16 @@ METRICS: dict[str, Metric] = {
     "bytes_up": Metric("Sent up", "MB", "lower", 2, _total("bytes_up")),
     "bytes_down": Metric("Sent down", "MB", "lower", 2, _total("bytes_down")),
     "aggregation_error": Metric(
-        "Aggregation error", "mean over rounds", "lower", 4, _errors, statistics.fmean
+        "Aggregation error",
+        "mean over rounds",
+        "lower",
+        4,
+        _per_round("aggregation_error"),
+        statistics.fmean,
     ),
     "rounds_to_target": Metric(
         "Rounds to target loss", "", "lower", 1, _reached, over_rounds=False
     ),
-    "seconds": Metric("Time", "s", "", 0, _seconds, sum),
+    "seconds": Metric("Time", "s", "", 0, _per_round("seconds"), sum),
 }
 CURVES = tuple(name for name, metric in METRICS.items() if metric.over_rounds)
