@@ -1,4 +1,4 @@
-"""People of every role with their tokens, and a small federation in the database."""
+"""Users of every role with tokens, and a small federation in the database."""
 
 from __future__ import annotations
 

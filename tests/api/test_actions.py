@@ -1,4 +1,4 @@
-"""What the calls do: jobs, enrolments, devices, people, tokens, measurements."""
+"""Calls that change jobs, enrolments, devices, users, tokens; and measurements."""
 
 from __future__ import annotations
 

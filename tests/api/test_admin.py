@@ -1,4 +1,4 @@
-"""The Django admin: every page of every model, its actions, who gets in, and the first admin."""
+"""The Django admin: pages, actions, permissions, and the first admin."""
 
 from __future__ import annotations
 

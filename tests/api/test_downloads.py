@@ -1,4 +1,4 @@
-"""Taking files home: ranges, the adapter's zip, the merged model."""
+"""Downloads: ranges, the adapter's zip, the merged model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists: pages, filters, order, and as many queries for thirty rows as for three."""
+"""Lists: pagination, filters, order, and a constant number of queries."""
 
 from __future__ import annotations
 

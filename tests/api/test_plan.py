@@ -1,4 +1,4 @@
-"""POST /api/v1/plan/: enrolled devices, described ones, and every fault at once."""
+"""POST /api/v1/plan/: enrolled and described devices, and all faults together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors: problem details for everything, 400 or 404 for what is odd, never a 500."""
+"""Errors: problem details for all, and never a 500."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every resource by every role: who may read, who may change, who is sent away."""
+"""Every resource by every role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, the page that shows it, and a machine that tries everything in it."""
+"""The OpenAPI document, its page, and generated calls against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights on their way down: whole, in ranges, to the devices that work on them and to nobody."""
+"""Downloads of devices: complete or in ranges, and only what they need."""
 
 from __future__ import annotations
 

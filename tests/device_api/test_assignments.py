@@ -1,4 +1,4 @@
-"""Accepting, progress, answers: once, twice, too late, by somebody else."""
+"""Accept, progress, report, fail: repeated, late, or by another device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Letting machines in: the token, the name, what they say of themselves; and shutting them out."""
+"""Enrolment and revocation of devices."""
 
 from __future__ import annotations
 

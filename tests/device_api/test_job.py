@@ -1,4 +1,4 @@
-"""One job from launch to end, by the calls of docs/reference/protocol.md alone."""
+"""One job from launch to end, by the calls of docs/reference/protocol.md."""
 
 from __future__ import annotations
 

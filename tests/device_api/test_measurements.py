@@ -1,4 +1,4 @@
-"""Presence and samples: stored once, bounded, and answered with what the device should know."""
+"""Presence and samples: stored once, bounded, and answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which figures of energy and network are believed."""
+"""Bounds of energy and network figures."""
 
 from __future__ import annotations
 

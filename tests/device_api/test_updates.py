@@ -1,4 +1,4 @@
-"""Updates that cannot be used: each gets a reason, and nothing that was there is lost."""
+"""Invalid updates: each is refused with a reason, and nothing is lost."""
 
 from __future__ import annotations
 

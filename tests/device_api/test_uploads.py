@@ -1,4 +1,4 @@
-"""Updates in pieces: they go on where they stopped, come once, and bad pieces harm nobody."""
+"""Resumable uploads: they continue, arrive once, and bad requests do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codecs between a device and the server: who says what, what is taken, what is refused."""
+"""Codecs between device and server: choice, acceptance, refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of ``tests.federation`` and of ``tests.jobs.nodes``."""
+"""Fixtures of ``tests.federation`` and ``tests.jobs.nodes``."""
 
 from tests.federation import federation, tiny_model
 from tests.jobs.nodes import larger, node, nodes

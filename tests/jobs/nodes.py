@@ -1,4 +1,4 @@
-"""Devices of an agglomerative job that work with the agent's own trainer, and their bits."""
+"""Devices of an agglomerative job that train with the agent's own trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that teach each other as a launched job: the agent's own trainers, the server's rows."""
+"""An agglomerative job on real trainers and the server's rows."""
 
 from __future__ import annotations
 

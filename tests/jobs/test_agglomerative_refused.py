@@ -1,4 +1,4 @@
-"""What an agglomerative job refuses: frames that are none, and launches that cannot be."""
+"""Frames and launches that an agglomerative job refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folding real tensors: what comes out, what happens when it is interrupted, what is refused."""
+"""Aggregation of real tensors: result, interruptions, refusals."""
 
 from __future__ import annotations
 

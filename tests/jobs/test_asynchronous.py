@@ -1,4 +1,4 @@
-"""An asynchronous job as devices, coordinator and aggregation worker live it."""
+"""An asynchronous job with devices, coordinator and aggregation worker."""
 
 from __future__ import annotations
 

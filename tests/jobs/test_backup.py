@@ -1,4 +1,4 @@
-"""Backups are whole or not there, and are not written over anything."""
+"""Backup and restore: complete or absent, and never over existing data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that fold their cluster, by the calls of docs/reference/protocol.md."""
+"""Devices that aggregate their cluster, by the calls of docs/reference/protocol.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedPipe in a launched job: scores come with round 0, each device is planned once after it."""
+"""FedPipe in a launched job: scores from round 0, then one plan per device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large fold shared out among aggregation workers: the same bits, whatever happens to them."""
+"""Sharded aggregation: the same bits, also after interruptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server was away, its clock jumped, or a broker forgot: nothing is lost by any of it."""
+"""Outages, clock jumps and brokers that lost messages: no work is lost."""
 
 from __future__ import annotations
 

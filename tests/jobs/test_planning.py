@@ -1,4 +1,4 @@
-"""Who may take part, who does, and what a job says while it waits."""
+"""Selection of participants, and what a waiting job reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished job: what was predicted beside what its devices measured."""
+"""The planner's prediction of a finished job beside the measured values."""
 
 from __future__ import annotations
 

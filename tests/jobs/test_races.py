@@ -1,4 +1,4 @@
-"""Two of everything at once. The part "postgresql" runs these there too."""
+"""Concurrent calls. The part "postgresql" runs them there too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a crash, a lost message or a broker that was away left behind is repaired."""
+"""The reconcile pass repairs crashes, lost messages and broker outages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing grows without bound, and nothing goes that a job or a person needs."""
+"""Garbage collection removes unneeded artefacts, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artefacts into the storage and out: whole or not at all, once, never held in memory."""
+"""The artefact store: complete files only, stored once, constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slower timer: samples roll up without holes, keys of gone devices go."""
+"""Periodic cleanup: roll-up of samples, keys of removed devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training alone on request: what is launched, once however often it is asked, and the figures."""
+"""Local-only baselines: launch, repetition and compared scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed messages, and the key they are signed with."""
+"""Signed messages and their key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing a job with training alone over the API: what it answers, refuses and lists."""
+"""Local-only baselines over the REST API."""
 
 from __future__ import annotations
 

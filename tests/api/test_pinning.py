@@ -1,4 +1,4 @@
-"""Pinning the model of a round, deleting a job, and what is said of what was removed."""
+"""Pinned models, deleted jobs, and removed artefacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes between disk and socket below a real uvicorn: all of them, in order, and nothing else."""
+"""Bytes between disk and socket under a real uvicorn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that differ by device: a launch refuses names that no device of the job has."""
+"""Per-device overrides: a launch refuses names of devices that the job lacks."""
 
 from __future__ import annotations
 

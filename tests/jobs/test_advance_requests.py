@@ -1,4 +1,4 @@
-"""How often the coordinator is asked to look: once for whatever it has not begun to see."""
+"""How often a coordinator is asked to advance a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rounds evaluate, and that the others cost their devices nothing."""
+"""Which rounds are evaluated, and that the others cost devices nothing."""
 
 from __future__ import annotations
 

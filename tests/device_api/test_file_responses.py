@@ -1,4 +1,4 @@
-"""Who carries a download: the proxy, the bucket, the ASGI server, or the web process."""
+"""Downloads sent by the proxy, the bucket, the ASGI server or the web process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floods are stopped at the door, with or without a token, and a full disk there is said."""
+"""Limits of request bodies, and a full disk while one is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a job as people and devices drive it: pause, resume, cancel, retry, deadlines."""
+"""The life of a job: pause, resume, cancel, retry, deadlines."""
 
 from __future__ import annotations
 
