@@ -1,4 +1,7 @@
-"""Finds the domains (one module each under `domains/`) and draws examples from them."""
+"""Synthetic dialogues with summaries: the demo's data, generated from a seed.
+
+Each domain is a module in `fedcore.dialogues.domains`.
+"""
 
 import importlib
 import pkgutil
@@ -25,24 +28,19 @@ class _Domain:
     held_out: bool
 
 
-def _discover() -> dict[str, _Domain]:
-    found: dict[str, _Domain] = {}
-    for info in sorted(pkgutil.iter_modules(domains.__path__), key=lambda info: info.name):
-        module = importlib.import_module(f"{domains.__name__}.{info.name}")
-        found[info.name] = _Domain(module.play, getattr(module, "HELD_OUT", False))
-    return found
-
-
-_DOMAINS = _discover()
+_DOMAINS: dict[str, _Domain] = {}
+for _info in sorted(pkgutil.iter_modules(domains.__path__), key=lambda info: info.name):
+    _module = importlib.import_module(f"{domains.__name__}.{_info.name}")
+    _DOMAINS[_info.name] = _Domain(_module.play, getattr(_module, "HELD_OUT", False))
 DOMAINS: tuple[str, ...] = tuple(_DOMAINS)
 HELD_OUT_DOMAINS: tuple[str, ...] = tuple(n for n, d in _DOMAINS.items() if d.held_out)
-"""Domains that the carried checkpoint has never seen: what the demo's devices hold."""
+"""Domains that the packaged checkpoint was not pre-trained on: the data of the demo."""
 
 
 def generate(domain: str, count: int, seed: int) -> Iterator[DialogueExample]:
-    """Draw `count` different examples; the same arguments give the same text on every machine.
+    """Generate `count` different examples, the same on every machine for the same arguments.
 
-    A longer draw begins with the shorter one of the same seed.
+    With the same seed, a longer sequence begins with a shorter one.
     """
     if domain not in _DOMAINS:
         raise ValueError(f"unknown domain {domain!r}; known: {', '.join(DOMAINS)}")

@@ -1,4 +1,4 @@
-"""What every domain shares: who speaks, what is drawn, how people bargain and how they digress."""
+"""A dialogue under construction: random values, lines, bargaining and small talk."""
 
 import random
 import re
@@ -90,17 +90,17 @@ _THANKS = (
 
 
 class Scene:
-    """One dialogue while it is being spoken. Names drawn in a scene are all different."""
+    """One dialogue under construction. All names in a scene differ."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._lines: list[str] = []
-        self._taken: set[str] = set()
+        self._used_names: set[str] = set()
 
     def text(self) -> str:
         return "\n".join(self._lines)
 
-    # What is drawn
+    # Random values
 
     def one(self, options: Sequence[str]) -> str:
         return self.rng.choice(options)
@@ -113,12 +113,12 @@ class Scene:
         return self.rng.random() < share
 
     def name(self) -> str:
-        """A first name; one in four is made up, so that names have to be copied, not known."""
+        """A first name; one in four is invented, so that a model has to copy names."""
         while True:
-            made_up = self.chance(0.25)
-            name = self._coined().capitalize() if made_up else self.one(words.FIRST_NAMES)
-            if name not in self._taken:
-                self._taken.add(name)
+            invented = self.chance(0.25)
+            name = self._coined().capitalize() if invented else self.one(words.FIRST_NAMES)
+            if name not in self._used_names:
+                self._used_names.add(name)
                 return name
 
     def surname(self) -> str:
@@ -146,10 +146,10 @@ class Scene:
         step = 5 if high > 100 else 1
         return f"{self.rng.randrange(low, high + 1, step)} dollars"
 
-    def fresh(self, draw: Callable[[], str], *taken: str) -> str:
-        """A value of `draw` that is none of `taken`."""
+    def fresh(self, draw: Callable[[], str], *others: str) -> str:
+        """A value of `draw` that differs from `others`."""
         value = draw()
-        while value in taken:
+        while value in others:
             value = draw()
         return value
 
@@ -158,14 +158,14 @@ class Scene:
             self.one(words.ONSETS) + self.one(words.VOWELS) for _ in range(self.rng.randint(2, 3))
         ) + self.one(words.CODAS)
 
-    # What is said
+    # Lines
 
     def say(self, who: str, *options: str) -> None:
-        line = _SENTENCE_START.sub(lambda found: found[0].upper(), self.one(options))
+        line = _SENTENCE_START.sub(lambda match: match[0].upper(), self.one(options))
         self._lines.append(f"{who}: {line}")
 
     def settle(self, asker: str, answerer: str, draw: Callable[[], str]) -> str:
-        """Bargain about one value; the value that holds in the end is returned."""
+        """Bargain about one value; returns the value agreed on."""
         x = draw()
         y = self.fresh(draw, x)
         z = self.fresh(draw, x, y)
@@ -203,7 +203,7 @@ class Scene:
         return chosen
 
     def digress(self, one: str, other: str, share: float = 0.4) -> None:
-        """Perhaps small talk with names, days and numbers that no summary wants."""
+        """Add small talk, with probability `share`, whose details do not belong in a summary."""
         if not self.chance(share):
             return
         if self.chance(0.2):

@@ -1,4 +1,4 @@
-"""``python -m fedcore.partition``: what each device would hold, as text and as a picture."""
+"""``python -m fedcore.partition``: show how a dataset is split over devices."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from fedcore.train.datasets import Source, column_of, open_rows
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m fedcore.partition", description=__doc__)
-    made.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
-    made.add_argument("--partition", default="iid", help=SYNTAX)
-    made.add_argument("--label-column", default="", help="the labels to deal out and to show")
-    made.add_argument("--devices", type=int, default=0, help="0: 3, or one per value of the column")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--png", metavar="FILE", help="draw it into this file")
-    return made
+    cli = argparse.ArgumentParser(prog="python -m fedcore.partition", description=__doc__)
+    cli.add_argument("--data", required=True, help="a .jsonl, .csv or .parquet file, or a name")
+    cli.add_argument("--partition", default="iid", help=SYNTAX)
+    cli.add_argument("--label-column", default="", help="labels to split by and to show")
+    cli.add_argument("--devices", type=int, default=0, help="0: 3, or one per value of the column")
+    cli.add_argument("--seed", type=int, default=0)
+    cli.add_argument("--png", metavar="FILE", help="also draw a picture")
+    return cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 for bad input, said on one line."""
+    """Exit status 0, or 2 for invalid input."""
     args = parser().parse_args(arguments)
-    wanted = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
+    config = SplitConfig(args.partition, args.label_column, args.devices, args.seed)
     try:
-        found = split_of(args.data, wanted)
-        print(as_text(found))
+        result = split_of(args.data, config)
+        print(as_text(result))
         if args.png:
-            draw(found, Path(args.png))
+            draw(result, Path(args.png))
     except (EdgewiseError, OSError) as error:
         print(f"partition: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def split_of(data: str, wanted: SplitConfig) -> Split:
-    """The split that a simulation of the same file and options trains on. Raises DataError."""
+def split_of(data: str, config: SplitConfig) -> Split:
+    """The split that a simulation with the same file and options uses. Raises DataError."""
     source = Source(data)
     with tempfile.TemporaryDirectory(prefix="edgewise-partition-") as folder:
         rows = open_rows(source, Path(folder))
-        return split(wanted, len(rows), lambda name: column_of(source, rows, name))
+        return split(config, len(rows), lambda name: column_of(source, rows, name))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One picture of a split: the share of each label on each device, and the devices' sizes.
+"""Picture of a split: the share of each label on each device, and the devices' sizes.
 
-matplotlib is imported by the call alone: a web process may import this package.
+matplotlib is imported on use, since web processes import this package.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from typing import Any
 from fedcore.errors import DataError
 from fedcore.partition.split import Split, summary
 
-COLOURS = 64  # of a file: a third of its bytes in true colour, and no difference to be seen
-ROOM_FOR_NUMBERS = 30  # devices; with more, the cells are too small for figures
-SHOWN = 100  # devices
+COLOURS = 64  # of a PNG: a third of the bytes of true colour without a visible difference
+ROOM_FOR_NUMBERS = 30  # devices; with more, cells are too small for numbers
+MAX_DEVICES = 100  # in a picture
 
 
 def draw(split: Split, path: Path) -> None:
-    """Write the picture as PNG: a row for each device, a column for each label, bars of sizes."""
+    """Write a PNG: a row per device, a column per label, and bars of the sizes."""
     table = split.table()
-    devices, labels = table.devices[:SHOWN], table.labels
-    counts, sizes = table.counts[:SHOWN], split.sizes[:SHOWN]
+    devices, labels = table.devices[:MAX_DEVICES], table.labels
+    counts, sizes = table.counts[:MAX_DEVICES], split.sizes[:MAX_DEVICES]
     figure = new_figure(3.6 + 0.62 * len(labels), 1.9 + 0.28 * len(devices))
-    figure.suptitle(_wrapped(summary(split), 8 * (6 + len(labels))), fontsize=9, x=0.01, ha="left")
+    width = max(8 * (6 + len(labels)), 48)
+    title = "\n".join(textwrap.wrap(summary(split), width))
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=[max(len(labels), 2), 3])
     shares = [[count / size for count in row] for row, size in zip(counts, sizes, strict=True)]
     cells.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     cells.set_yticks(range(len(devices)), [name[:24] for name in devices], fontsize=8)
-    cells.set_xticks(range(len(labels)), [_shown(label) for label in labels], fontsize=8)
+    texts = [label[:16] or "(none)" for label in labels]
+    cells.set_xticks(range(len(labels)), texts, fontsize=8)
     cells.tick_params(axis="x", rotation=45)
     cells.set_title("rows of each label; colour: share of the device", fontsize=8, loc="left")
     if len(devices) <= ROOM_FOR_NUMBERS:
@@ -48,18 +51,10 @@ def draw(split: Split, path: Path) -> None:
     save(figure, path)
 
 
-def _shown(label: str) -> str:
-    return label[:16] or "(none)"
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, max(width, 48)))
-
-
 def new_figure(wide: float, high: float) -> Any:
-    """An empty matplotlib Figure of that many inches; pyplot would keep it and look for a screen.
+    """An empty matplotlib Figure, sizes in inches, without pyplot's global state and display.
 
-    Raises DataError where matplotlib is missing.
+    Raises DataError if matplotlib is missing.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,9 +68,9 @@ def new_figure(wide: float, high: float) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write it as a PNG of few colours, small enough to be kept beside words."""
+    """Write a figure as a small PNG of few colours."""
     from PIL import Image
 
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(path, "PNG", optimize=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    Image.open(buffer).convert("RGB").quantize(COLOURS).save(path, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""The kinds of split: each a row of ``KINDS``, dealing row numbers out by a seed."""
+"""Kinds of partition: each is a row of ``KINDS`` that assigns row numbers to devices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to split. ``argument`` names what stands behind the colon, "" where nothing may.
+    """A kind of partition. ``argument``: name of what follows the colon, "" for nothing.
 
-    ``deal`` takes the argument, one label for each row, the number of devices and a generator.
+    ``deal`` takes the argument, one label per row, the number of devices and a generator.
     """
 
     deal: Deal
@@ -38,10 +38,10 @@ def parse_partition(how: str) -> tuple[str, str]:
 
 
 def partition(how: str, rows: int, devices: int, seed: int, labels: Sequence[str] = ()) -> Parts:
-    """Return each device's row numbers, ascending; no device is left without a row.
+    """Each device's row numbers, ascending; every device has at least one.
 
-    ``labels``, one per row, are the column's values for ``column:NAME`` and the classes for
-    ``dirichlet:ALPHA`` and ``pathological:K``. Raises DataError that says what to change.
+    ``labels``, one per row: the column's values for ``column:NAME``, or the classes for
+    ``dirichlet:ALPHA`` and ``pathological:K``. Raises DataError, which says what to change.
     """
     kind, argument = parse_partition(how)
     if devices < 1 or rows < devices:
@@ -51,12 +51,12 @@ def partition(how: str, rows: int, devices: int, seed: int, labels: Sequence[str
     if labels and len(labels) != rows:
         raise DataError(f"{len(labels)} labels do not fit {rows} rows")
     rng = np.random.default_rng(derive(seed, "partition", how))
-    found = [str(label) for label in labels] or [""] * rows
-    return [sorted(part) for part in KINDS[kind].deal(argument, found, devices, rng)]
+    texts = [str(label) for label in labels] or [""] * rows
+    return [sorted(part) for part in KINDS[kind].deal(argument, texts, devices, rng)]
 
 
 def _iid(argument: str, labels: Sequence[str], devices: int, rng: np.random.Generator) -> Parts:
-    """Shuffle, then cut into parts whose sizes differ by one at most."""
+    """Shuffle, then cut into parts whose sizes differ by at most one."""
     del argument
     order = rng.permutation(len(labels))
     return [part.tolist() for part in np.array_split(order, devices)]
@@ -67,16 +67,16 @@ def _dirichlet(
 ) -> Parts:
     """Share each class out by a draw from Dirichlet(alpha) (Hsu et al., arXiv 1909.06335).
 
-    Small alpha: each class sits on few devices. Drawn again while a device would stay empty.
+    With a small alpha each class is on few devices. The draw is repeated while a device is empty.
     """
     alpha = _positive(argument)
     groups = _groups(labels)
     for _ in range(ATTEMPTS):
         parts: Parts = [[] for _ in range(devices)]
         for label in sorted(groups):
-            own = rng.permutation(groups[label])
-            cuts = np.cumsum(rng.dirichlet([alpha] * devices))[:-1] * len(own)
-            for part, rows in zip(parts, np.split(own, cuts.round().astype(int)), strict=True):
+            shuffled = rng.permutation(groups[label])
+            cuts = np.cumsum(rng.dirichlet([alpha] * devices))[:-1] * len(shuffled)
+            for part, rows in zip(parts, np.split(shuffled, cuts.round().astype(int)), strict=True):
                 part.extend(rows.tolist())
         if all(parts):
             return parts
@@ -87,9 +87,9 @@ def _dirichlet(
 
 
 def _sizes(argument: str, labels: Sequence[str], devices: int, rng: np.random.Generator) -> Parts:
-    """Sizes by one draw from Dirichlet(alpha), rows at random: unlike amounts of like data.
+    """Sizes drawn from Dirichlet(alpha), rows at random: different amounts of similar data.
 
-    Each device gets one row before the draw shares out the rest (our choice), so none is empty.
+    Our choice: each device gets one row before the rest is shared out, so none is empty.
     """
     shares = rng.dirichlet([_positive(argument)] * devices)
     cuts = (np.cumsum(shares)[:-1] * (len(labels) - devices)).round().astype(int)
@@ -98,7 +98,7 @@ def _sizes(argument: str, labels: Sequence[str], devices: int, rng: np.random.Ge
 
 
 def _column(argument: str, labels: Sequence[str], devices: int, rng: np.random.Generator) -> Parts:
-    """Keep rows of one value together; more values than devices share, largest value first."""
+    """Assign each value's rows to one device; the largest values first if there are more."""
     del rng
     groups = _groups(labels)
     if len(groups) < devices:
@@ -115,22 +115,21 @@ def _column(argument: str, labels: Sequence[str], devices: int, rng: np.random.G
 def _pathological(
     argument: str, labels: Sequence[str], devices: int, rng: np.random.Generator
 ) -> Parts:
-    """Shards of the rows sorted by label, K to a device (McMahan et al. 2017, section 3).
+    """K shards of the rows sorted by label per device (McMahan et al. 2017, section 3).
 
-    Our choice: a shard never holds two labels, and a device never two shards of one label, so it
-    holds exactly K labels; shards of one label are of equal size, of different labels nearly so.
-    Each label's shards go to the devices that still lack most, ties drawn: that always comes out
-    even (Gale and Ryser).
+    Our choice: a shard has one label, and a device never two shards of a label, so it has exactly K
+    labels. Shards of one label are of equal size, of different labels nearly so. A label's shards
+    go to the devices that lack most, with ties drawn, which always works out (Gale and Ryser).
     """
-    wanted, groups = _count(argument), _groups(labels)
-    if wanted > len(groups):
+    count, groups = _count(argument), _groups(labels)
+    if count > len(groups):
         raise DataError(
-            f"pathological:{argument} wants {wanted} labels on each device, but there are "
+            f"pathological:{argument} wants {count} labels on each device, but there are "
             f"{len(groups)}; lower K or take another label column"
         )
-    shards = _shards(groups, wanted, devices)
+    shards = _shards(groups, count, devices)
     parts: Parts = [[] for _ in range(devices)]
-    lacking = np.full(devices, wanted)
+    lacking = np.full(devices, count)
     for label in sorted(groups, key=lambda label: (-shards[label], label)):
         rows = np.array_split(rng.permutation(groups[label]), shards[label])
         chosen = np.lexsort((rng.random(devices), -lacking))[: shards[label]]
@@ -140,18 +139,18 @@ def _pathological(
     return parts
 
 
-def _shards(groups: dict[str, list[int]], wanted: int, devices: int) -> dict[str, int]:
-    """How many shards each label is cut into: one at least, then by size, ``devices`` at most."""
+def _shards(groups: dict[str, list[int]], count: int, devices: int) -> dict[str, int]:
+    """Number of shards of each label: at least one, at most ``devices``, otherwise by size."""
     most = {label: min(devices, len(rows)) for label, rows in groups.items()}
-    total = wanted * devices
+    total = count * devices
     if total < len(groups):
         raise DataError(
-            f"{devices} devices with {wanted} labels each cannot hold {len(groups)} labels; "
+            f"{devices} devices with {count} labels each cannot hold {len(groups)} labels; "
             "raise K or --devices"
         )
     if sum(most.values()) < total:
         raise DataError(
-            f"too few rows of some labels for {wanted} labels on each of {devices} devices; "
+            f"too few rows of some labels for {count} labels on each of {devices} devices; "
             "lower K or --devices"
         )
     shards = dict.fromkeys(groups, 1)

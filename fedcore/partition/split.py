@@ -1,4 +1,4 @@
-"""A split of named rows: which device holds what, and the table of devices and labels."""
+"""A split of a dataset over devices, and its table of devices and labels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fedcore.partition.kinds import Parts, parse_partition, partition
 
 LABELS_SHOWN = 12
-DEVICES = 3  # where neither a number nor a column says how many
+DEVICES = 3  # if neither the number nor a column is given
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """What to split by: the kind, the column of labels ("": none), devices (0: found), the seed."""
+    """How to split: the kind (``how``), label column ("": none), devices (0: derived), seed."""
 
     how: str = "iid"
     label_column: str = ""
@@ -24,9 +24,9 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Each device's name, its rows, and the label of every row of the whole ("" without one)."""
+    """Each device's name and rows, and the label of every row ("" without a label)."""
 
-    wanted: SplitConfig
+    config: SplitConfig
     names: tuple[str, ...]
     parts: Parts
     labels: tuple[str, ...]
@@ -36,36 +36,38 @@ class Split:
         return [len(part) for part in self.parts]
 
     def table(self, limit: int = LABELS_SHOWN) -> Table:
-        """Counts by device and label, the commonest label first; the rarest share a column."""
+        """Counts by device and label, most frequent label first; the rarest share a column."""
         common = [label for label, _ in Counter(self.labels).most_common()]
-        kept = common if len(common) <= limit else common[: limit - 1]
-        found = [Counter(self.labels[row] for row in part) for part in self.parts]
-        counts = [[held[label] for label in kept] for held in found]
-        if rest := len(common) - len(kept):
-            kept = [*kept, f"{rest} others"]
+        columns = common if len(common) <= limit else common[: limit - 1]
+        counters = [Counter(self.labels[row] for row in part) for part in self.parts]
+        counts = [[counter[label] for label in columns] for counter in counters]
+        if rest := len(common) - len(columns):
+            columns = [*columns, f"{rest} others"]
             counts = [
                 [*row, len(part) - sum(row)] for row, part in zip(counts, self.parts, strict=True)
             ]
-        return Table(self.names, tuple(kept), tuple(map(tuple, counts)))
+        return Table(self.names, tuple(columns), tuple(map(tuple, counts)))
 
     @property
     def distance(self) -> float:
-        """How unlike the devices are: total variation between a device's labels and the others'.
+        """Total variation distance between a device's labels and the others', mean over the rows.
 
-        Mean over the rows; 0: every device is like the others, 1: no label is on two devices.
+        0: all devices have the same distribution; 1: no label is on two devices.
         """
-        rows, whole, total = len(self.labels), Counter(self.labels), 0.0
+        rows, overall, total = len(self.labels), Counter(self.labels), 0.0
         for part in self.parts:
-            own, others = Counter(self.labels[row] for row in part), rows - len(part)
+            counter, others = Counter(self.labels[row] for row in part), rows - len(part)
             gaps = (
-                own[key] / len(part) - (whole[key] - own[key]) / others for key in whole if others
+                counter[key] / len(part) - (overall[key] - counter[key]) / others
+                for key in overall
+                if others
             )
             total += len(part) * sum(map(abs, gaps)) / 2
         return total / rows
 
     @property
     def evenness(self) -> float:
-        """Jain's index of the sizes: 1 where all are alike, 1 / devices where one has all."""
+        """Jain's index of the sizes: 1 if all are equal, 1 / devices if one has all rows."""
         return sum(self.sizes) ** 2 / (len(self.parts) * sum(size**2 for size in self.sizes))
 
 
@@ -78,30 +80,31 @@ class Table:
     counts: tuple[tuple[int, ...], ...]
 
 
-def split(wanted: SplitConfig, rows: int, column: Callable[[str], Sequence[str]]) -> Split:
-    """Deal ``rows`` rows out; ``column`` returns a column's values by its name.
+def split(config: SplitConfig, rows: int, column: Callable[[str], Sequence[str]]) -> Split:
+    """Split ``rows`` rows. ``column`` returns the values of a column by its name.
 
-    Without a number of devices: one for each value of ``column:NAME``, else three. Devices of a
-    column are named after its values.
+    Without a number of devices there is one for each value of ``column:NAME``, else three. Devices
+    of a column are named after its values.
     """
-    kind, argument = parse_partition(wanted.how)
+    kind, argument = parse_partition(config.how)
     natural = kind == "column"
-    shown = list(column(wanted.label_column)) if wanted.label_column else []
-    dealt = list(column(argument)) if natural else shown
-    count = wanted.devices or (len(set(dealt)) if natural else DEVICES)
-    parts = partition(wanted.how, rows, count, wanted.seed, dealt)
+    labels = list(column(config.label_column)) if config.label_column else []
+    keys = list(column(argument)) if natural else labels
+    count = config.devices or (len(set(keys)) if natural else DEVICES)
+    parts = partition(config.how, rows, count, config.seed, keys)
     names = [f"device-{number:0{len(str(count - 1))}d}" for number in range(count)]
     if natural:
-        names = _distinct([_named(sorted({dealt[row] for row in part})) for part in parts])
-    return Split(wanted, tuple(names), parts, tuple(shown or dealt or [""] * rows))
-
-
-def _named(values: Sequence[str]) -> str:
-    return "+".join(values) if len(values) <= 3 else f"{values[0]}+{len(values) - 1} more"
+        names = []
+        for part in parts:
+            values = sorted({keys[row] for row in part})
+            few = len(values) <= 3
+            names.append("+".join(values) if few else f"{values[0]}+{len(values) - 1} more")
+        names = _distinct(names)
+    return Split(config, tuple(names), parts, tuple(labels or keys or [""] * rows))
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """A value may hold a plus itself: names that would be the same get their devices' numbers."""
+    """Add the device's number to equal names, which arise if a value contains a plus."""
     while len(set(names)) < len(names):
         names = [
             f"{name} ({number})" if names.count(name) > 1 else name
@@ -111,7 +114,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def as_text(split: Split) -> str:
-    """The table for a terminal, and two figures of how unlike the devices are."""
+    """The table for a terminal, and a summary."""
     table, total = split.table(), len(split.labels)
     heads = [label or "rows" for label in table.labels]
     wide = max(6, *(min(len(name), 24) for name in split.names))
@@ -137,10 +140,10 @@ def _line(
 
 
 def summary(split: Split) -> str:
-    """One sentence: sizes, and how far the devices' labels are from those of the whole."""
+    """One sentence: the devices' sizes, and how far their labels differ."""
     sizes = split.sizes
     words = (
-        f"{split.wanted.how}, seed {split.wanted.seed}: {len(split.labels)} rows on {len(sizes)} "
+        f"{split.config.how}, seed {split.config.seed}: {len(split.labels)} rows on {len(sizes)} "
         f"devices, {min(sizes)} to {max(sizes)} each (Jain {split.evenness:.2f})"
     )
     if len(set(split.labels)) < 2:

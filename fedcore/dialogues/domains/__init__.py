@@ -1,5 +1,5 @@
-"""One module per domain: `play(scene)` speaks the dialogue and returns its summary.
+"""One module per domain: `play(scene)` writes a dialogue into the scene and returns its summary.
 
-`HELD_OUT = True` keeps a domain out of the pre-training of the carried checkpoint. To add a domain,
-copy a neighbour.
+`HELD_OUT = True` excludes a domain from the pre-training of the packaged checkpoint. To add a
+domain, copy a module.
 """

@@ -33,13 +33,13 @@ def play(scene: Scene) -> str:
     tool, wrong = scene.two(_TOOLS)
     if scene.chance(0.5):
         scene.say(one, f"Could you lend me your {tool}?", f"I need a {tool}, do you have one?")
-        asked = tool
+        borrowed = tool
     else:
         scene.say(one, f"Could you lend me your {wrong}?", f"May I borrow a {wrong}?")
         scene.say(
             other, f"The {wrong} is broken, but you can have the {tool}.", f"I only have a {tool}."
         )
-        asked = tool
+        borrowed = tool
     scene.say(other, "Keep it for a while. When do I get it back?", "But I need it back soon.")
     day = scene.settle(one, other, scene.day)
     if scene.chance(0.4):
@@ -50,8 +50,8 @@ def play(scene: Scene) -> str:
             f"I will give you {share} kilos later.",
         )
         return (
-            f"{one} plants {plant} {place}, borrows the {asked} of {other} until {day} and "
+            f"{one} plants {plant} {place}, borrows the {borrowed} of {other} until {day} and "
             f"promises {share} kilos."
         )
     scene.thank(one)
-    return f"{one} plants {plant} {place} and borrows the {asked} of {other} until {day}."
+    return f"{one} plants {plant} {place} and borrows the {borrowed} of {other} until {day}."

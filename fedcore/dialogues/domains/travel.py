@@ -29,14 +29,14 @@ def play(scene: Scene) -> str:
     scene.say(guest, f"We are {people} people.", f"There are {people} of us.")
     price = scene.price(40, 900)
     scene.say(agent, f"That makes {price} in total.", f"The total is {price}.")
-    wanted = scene.chance(0.5)
+    has_extra = scene.chance(0.5)
     scene.say(agent, f"Do you need {extra}?", f"Shall I add {extra}?")
-    if wanted:
+    if has_extra:
         scene.say(guest, "Yes, please.", f"Yes, add {extra}.", "That would be nice, yes.")
     else:
         scene.say(guest, "No, thank you.", f"No, I do not need {extra}.", "Not this time.")
     scene.thank(guest)
-    ending = "with" if wanted else "without"
+    ending = "with" if has_extra else "without"
     return (
         f"{guest} books a {vehicle} to {where} on {day} for {people} people, "
         f"{ending} {extra}, for {price}."
