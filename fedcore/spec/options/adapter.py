@@ -55,7 +55,7 @@ ADAPTERS: Mapping[AdapterKind, AdapterFamily] = {
         AdapterFamily(
             AdapterKind.LORA,
             "LoRA adapter",
-            "Train small matrices only: a hundredth of the bytes.",
+            "Trains small matrices only: about 1 % of the bytes.",
             (
                 *("rank", "alpha", "dropout", "targets", "aggregation"),
                 *("ranks", "alphas", "modules", "pattern"),
@@ -66,22 +66,22 @@ ADAPTERS: Mapping[AdapterKind, AdapterFamily] = {
         AdapterFamily(
             AdapterKind.BOTTLENECK,
             "Bottleneck adapters",
-            "Small layers after each feed-forward block; PFTT shares these.",
+            "Trains small layers after each feed-forward block; used by PFTT.",
             ("width",),
             takes_personal_lora=True,
         ),
         AdapterFamily(
             AdapterKind.LAYERS,
             "Last decoder layers",
-            "Train these alone and whole; the rest stays as it is.",
+            "Trains these layers in full and freezes the rest.",
             ("last_layers",),
             trains_base_weights=True,
             anchors_policy=True,
         ),
         AdapterFamily(
             AdapterKind.FULL,
-            "Every weight",
-            "Train the whole model: more memory, far more traffic.",
+            "All weights",
+            "Trains the whole model: more memory, far more traffic.",
             (),
             trains_base_weights=True,
             freezes_base=False,

@@ -57,13 +57,13 @@ LOW_RANK_RULES: Mapping[LowRankRule, LowRankFamily] = {
         LowRankFamily(
             LowRankRule.FEDIT,
             "FedIT",
-            "A and B averaged apart: cheap, but not quite their product.",
+            "Averages A and B separately: cheap, but not exact.",
             divisible=True,
         ),
         LowRankFamily(
             LowRankRule.FFA,
             "FFA-LoRA",
-            "A stays as it was, B is averaged: exact, half the bytes.",
+            "Freezes A and averages B: exact, half the bytes.",
             frozen_factor="A",
         ),
         LowRankFamily(
@@ -76,14 +76,14 @@ LOW_RANK_RULES: Mapping[LowRankRule, LowRankFamily] = {
         LowRankFamily(
             LowRankRule.FLEXLORA,
             "FlexLoRA",
-            "Products averaged and cut to rank by SVD; ranks may differ.",
+            "Averages the products, truncated by SVD; ranks may differ.",
             needs_products=True,
             refactors=True,
         ),
         LowRankFamily(
             LowRankRule.STACK,
             "Stacked",
-            "All factors side by side: exact; ranks may differ.",
+            "Stacks all factors: exact; ranks may differ.",
             needs_products=True,
             refactors=True,
             merges_into_base=True,

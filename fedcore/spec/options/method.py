@@ -98,7 +98,7 @@ METHODS: Mapping[MethodKind, MethodFamily] = {
         MethodFamily(
             MethodKind.PFTT,
             "PFTT",
-            "Share bottlenecks, and let each device keep a LoRA of its own.",
+            "Shares bottleneck adapters; each device keeps a personal LoRA.",
             options=tuple(
                 f"method.{name}" for name in ("own_rank", "own_ranks", "own_targets", "own_scale")
             ),
@@ -108,7 +108,7 @@ METHODS: Mapping[MethodKind, MethodFamily] = {
         MethodFamily(
             MethodKind.FEDPIPE,
             "FedPipe",
-            "Plan matrices, ranks and base to fit each device; LoRA averaged by FlexLoRA.",
+            "Plans matrices, ranks and base for each device; FlexLoRA averages them.",
             options=("method.memory_budget_mb", "method.time_budget_s"),
             plans_each_device=True,
             needs={
@@ -119,7 +119,7 @@ METHODS: Mapping[MethodKind, MethodFamily] = {
         MethodFamily(
             MethodKind.PFIT,
             "PFIT",
-            "Each device learns from rewards of its own; LoRA or last layers.",
+            "Each device learns from its own rewards; LoRA or last layers.",
             options=tuple(
                 f"method.{name}"
                 for name in (
@@ -132,7 +132,7 @@ METHODS: Mapping[MethodKind, MethodFamily] = {
         MethodFamily(
             MethodKind.AGGLOMERATIVE,
             "Agglomerative",
-            "Larger models above smaller ones, which teach each other over shared text.",
+            "Larger models above smaller ones exchange knowledge over shared text.",
             options=tuple(f"distill.{item.name}" for item in fields(DistillSpec)),
             exchange=Exchange.LOGITS,
             no_baseline=(

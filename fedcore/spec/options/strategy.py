@@ -72,21 +72,21 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDAVG,
             "FedAvg",
-            "Average the updates by number of examples. Start here.",
+            "Averages updates, weighted by examples. Start here.",
             usual=True,
             rate_moves_products=True,
         ),
         StrategyFamily(
             StrategyKind.FEDAVGM,
             "FedAvgM",
-            "Average with momentum: steadier where rounds disagree.",
+            "FedAvg with server momentum; smooths noisy rounds.",
             options=("beta1",),
             keeps_moments=True,
         ),
         StrategyFamily(
             StrategyKind.FEDPROX,
             "FedProx",
-            "Hold devices near the global model; for very different data.",
+            "Keeps devices near the global model; for very different data.",
             options=("proximal_mu",),
             usual=True,
             rate_moves_products=True,
@@ -94,7 +94,7 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDADAM,
             "FedAdam",
-            "Adaptive steps on the server. Lower the server rate, to 0.01 at first.",
+            "Adaptive server steps. Start with a server learning rate of 0.01.",
             options=(
                 "beta1",
                 "beta2",
@@ -106,7 +106,7 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDADAMW,
             "FedAdamW",
-            "FedAdam that also pulls every weight towards zero.",
+            "FedAdam with decoupled weight decay.",
             options=(
                 "beta1",
                 "beta2",
@@ -118,7 +118,7 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDYOGI,
             "FedYogi",
-            "FedAdam whose steps grow back slowly; for sparse gradients.",
+            "FedAdam with slower step-size growth; for sparse gradients.",
             options=(
                 "beta1",
                 "beta2",
@@ -129,7 +129,7 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDADAGRAD,
             "FedAdagrad",
-            "Steps that only ever shrink, each weight at its own pace.",
+            "Adaptive steps that only shrink, for each weight.",
             options=(
                 "beta1",
                 "tau",
@@ -139,13 +139,13 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.FEDNOVA,
             "FedNova",
-            "Count updates by step, where devices take unlike numbers of them.",
+            "Normalises updates where devices take different numbers of steps.",
             reweights=True,
         ),
         StrategyFamily(
             StrategyKind.QFEDAVG,
             "q-FedAvg",
-            "Listen more to devices the model serves badly.",
+            "Gives more weight to devices that the model serves badly.",
             options=("fairness_q",),
             reweights=True,
             measures_loss=True,
@@ -153,7 +153,7 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
         StrategyFamily(
             StrategyKind.SCAFFOLD,
             "SCAFFOLD",
-            "Correct each device's drift. Needs SGD and a number of steps.",
+            "Corrects client drift. Needs SGD and a fixed number of steps.",
             serves_state=True,
         ),
     )

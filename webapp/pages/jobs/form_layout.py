@@ -66,10 +66,10 @@ CARDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     METHOD_PATH: {str(name): (row.label, row.note) for name, row in METHODS.items()},
     "participation.mode": {
-        "synchronous": ("Rounds together", "Each model waits for the devices that make it."),
+        "synchronous": ("Synchronous", "Each round waits for its devices."),
         "buffered": (
             "Asynchronous",
-            "A few updates make the next model; slow devices deliver when they are done.",
+            "A few updates make the next model; slow devices deliver later.",
         ),
     },
     KIND_PATH: {str(name): (row.label, row.note) for name, row in ADAPTERS.items()},
