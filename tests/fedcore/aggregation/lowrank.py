@@ -89,13 +89,13 @@ class Server:
             found = found + up @ down
         return found
 
-    def fold(self, updates: Sequence[Update], **told: Any) -> FoldReport:
+    def fold(self, updates: Sequence[Update], **reported: Any) -> FoldReport:
         files = []
         for tensors, weight, slot in updates:
             path = self.folder / f"update-{self.round}-{slot}"
             write_frame(path, tensors, {"kind": "update"})
             own = device_spec(self.spec, slot)
-            given = {name: value[slot] for name, value in told.items()}
+            given = {name: value[slot] for name, value in reported.items()}
             files.append(UpdateFile(path, weight, slot, spec=own, **given))
         number = self.round + 1
         after, state = self.folder / f"global-{number}", self.folder / f"state-{number}"

@@ -20,7 +20,7 @@ from fedcore.wire.frame import FrameReader, write_frame
 A, B = "m.q.lora_A.weight", "m.q.lora_B.weight"
 SHAPES = {A: (2, 6), B: (5, 2)}
 Sent = tuple[dict[str, Tensor], float, int]  # deltas, weight, slot
-STEPS, LOSS = 4, 2.0  # what a device tells unless a test says otherwise
+STEPS, LOSS = 4, 2.0  # what a device reports by default
 
 
 def job(name: str, **options: object) -> JobSpec:
@@ -39,7 +39,7 @@ def zeros() -> dict[str, Tensor]:
 
 
 class Server:
-    """A folder with global weights; ``told`` overrides what slots tell beside their deltas."""
+    """A folder with global weights; ``reported`` overrides the stats that slots report."""
 
     def __init__(self, folder: Path, spec: JobSpec) -> None:
         self.folder, self.spec, self.round = folder, spec, 0
@@ -57,20 +57,20 @@ class Server:
         return {name: reader[name].clone() for name in reader}
 
     def files(
-        self, updates: list[Sent], told: dict[int, dict[str, Any]] | None = None
+        self, updates: list[Sent], reported: dict[int, dict[str, Any]] | None = None
     ) -> list[UpdateFile]:
         found = []
         for tensors, weight, slot in updates:
             path = self.folder / f"update-{slot}"
             write_frame(path, tensors, {"kind": "update"})
-            words = {"steps": STEPS, "loss_before": LOSS, **(told or {}).get(slot, {})}
+            words = {"steps": STEPS, "loss_before": LOSS, **(reported or {}).get(slot, {})}
             found.append(UpdateFile(path, weight, slot, **words))
         return found
 
     def fold(
-        self, updates: list[Sent], told: dict[int, dict[str, Any]] | None = None
+        self, updates: list[Sent], reported: dict[int, dict[str, Any]] | None = None
     ) -> FoldReport:
-        files = self.files(updates, told)
+        files = self.files(updates, reported)
         after, state = self.folder / f"global-{self.round + 1}", self.folder / f"s-{self.round + 1}"
         before = ServerFiles(self.path, self.state)
         report = fold_files(self.spec, before, files, NextFiles(after, state))
@@ -78,9 +78,9 @@ class Server:
         return report
 
     def step(
-        self, updates: list[Sent], told: dict[int, dict[str, Any]] | None = None
+        self, updates: list[Sent], reported: dict[int, dict[str, Any]] | None = None
     ) -> dict[str, Tensor]:
         """How far a fold moves the weights."""
         before = self.weights
-        self.fold(updates, told)
+        self.fold(updates, reported)
         return {n: tensor - before[n] for n, tensor in self.weights.items()}

@@ -99,8 +99,8 @@ def test_mean_matches_fp64(tmp_path: Path) -> None:
     site = Site(tmp_path, 4)
     report = site.fold(spec())
     for name, step in site.step().items():
-        wanted = sum((i + 1) / 10 * noise(i + 1)[name].double() for i in range(4))
-        torch.testing.assert_close(step.double(), wanted, rtol=0, atol=2e-6)
+        expected = sum((i + 1) / 10 * noise(i + 1)[name].double() for i in range(4))
+        torch.testing.assert_close(step.double(), expected, rtol=0, atol=2e-6)
     assert report.update_norms[2] == pytest.approx(
         math.sqrt(sum(float(t.double().square().sum()) for t in noise(3).values())), rel=1e-5
     )
@@ -114,8 +114,8 @@ def test_many_updates_are_summed_in_fp64(tmp_path: Path) -> None:
         site = Site(tmp_path / str(count), 0, shapes)
         updates = [site.add(i, noise(7, shapes=shapes), weight=1.0) for i in range(count)]
         site.fold(spec(), updates)
-        wanted = FrameReader(site.before)["w"] + noise(7, shapes=shapes)["w"]
-        drift[count] = float((site.after["w"] - wanted).abs().max())
+        expected = FrameReader(site.before)["w"] + noise(7, shapes=shapes)["w"]
+        drift[count] = float((site.after["w"] - expected).abs().max())
     fp32, fp64 = drift.values()
     assert fp64 <= 2**-22 < fp32 < 1e-5
 
@@ -189,10 +189,10 @@ def test_clipping_uses_the_norm_of_the_whole_update(tmp_path: Path) -> None:
     site = Site(tmp_path, 2)
     report = site.fold(spec(clip_update_norm=5.0))
     for name, step in site.step().items():
-        wanted = sum(
+        expected = sum(
             (i + 1) / 3 * noise(i + 1)[name] * 5 / report.update_norms[i] for i in range(2)
         )
-        torch.testing.assert_close(step, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(step, expected, rtol=1e-4, atol=1e-5)
 
 
 class TestShards:

@@ -66,9 +66,9 @@ class TestProducts:
         rows, columns, rank = sides
         one, two = product(seed, rank, rows, columns), product(seed + 1, other, rows, columns)
         both = total([one.times(2), two.times(-0.5)])
-        wanted = 2 * one.dense() - 0.5 * two.dense()
-        assert close(both.dense(), wanted, 1e-12)
-        assert both.norm() == pytest.approx(float(wanted.norm()), rel=1e-9, abs=1e-9)
+        expected = 2 * one.dense() - 0.5 * two.dense()
+        assert close(both.dense(), expected, 1e-12)
+        assert both.norm() == pytest.approx(float(expected.norm()), rel=1e-9, abs=1e-9)
 
     @settings(max_examples=60, deadline=None)
     @given(sides=SIDES, seed=st.integers(0, 999))
@@ -113,14 +113,14 @@ class TestProducts:
 class TestRules:
     def test_mean_product_equals_dense_mean(self) -> None:
         parts = parts_of(2, 5, 3)
-        wanted = sum(part.share * part.end.dense() for part in parts)
-        assert close(mean_product(parts).dense(), wanted, 1e-12)
+        expected = sum(part.share * part.end.dense() for part in parts)
+        assert close(mean_product(parts).dense(), expected, 1e-12)
 
     def test_factor_scales_the_product_change(self) -> None:
         before, after = product(1, 3), product(2, 3)
         part = TrainedProduct(1.0, 0.3, before, after)
-        wanted = before.dense() + 0.3 * (after.dense() - before.dense())
-        assert close(mean_product([part]).dense(), wanted, 1e-12)
+        expected = before.dense() + 0.3 * (after.dense() - before.dense())
+        assert close(mean_product([part]).dense(), expected, 1e-12)
 
     def test_server_rate_scales_the_step(self) -> None:
         one, two = product(1, 3), product(2, 4)
@@ -181,12 +181,12 @@ class TestRules:
         assert with_residual(Product.zero(OUT, IN), shared, b, a, 1.5).merged.rank == 0
 
     def test_merged_rank_never_exceeds_smaller_side(self) -> None:
-        held, wanted = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
+        held, expected = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
         for number in range(12):
             change = product(number, 6).times(0.1)
-            held, wanted = merged_with(held, change), wanted + change.dense()
+            held, expected = merged_with(held, change), expected + change.dense()
             assert held.rank <= min(OUT, IN)
-        assert close(held.dense(), wanted, 1e-6)
+        assert close(held.dense(), expected, 1e-6)
         assert torch.equal(held.up, held.up.float().double()), "as fp32 holds it"
 
     def test_equal_products_give_equal_factors(self) -> None:

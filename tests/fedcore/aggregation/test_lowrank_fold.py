@@ -37,8 +37,8 @@ class TestEveryRule:
         ended = server.ended(0, delta)
         report = server.fold([(delta, 2, 0), (delta, 5, 1), (delta, 1, 2)])
         for module in MODULES:
-            wanted = held[module] - before[module] + ended[module]
-            assert close(server.effective(module), wanted)
+            expected = held[module] - before[module] + ended[module]
+            assert close(server.effective(module), expected)
         assert report.aggregation_error == pytest.approx(0.0, abs=1e-6)
 
     def test_zero_deltas_change_nothing(self, server: Server) -> None:
@@ -107,7 +107,7 @@ def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> No
     server = Server(tmp_path, job(rule, adapter=mixed))
     for number in range(3):
         updates = [(server.delta(slot, 10 * number + slot), 1.0 + slot, slot) for slot in range(3)]
-        wanted, held = means(server, updates), {m: server.effective(m) for m in MODULES}
+        expected, held = means(server, updates), {m: server.effective(m) for m in MODULES}
         adapter = {
             m: server.ended(9, {})[m]
             if LOW_RANK_RULES[LowRankRule(rule)].merges_into_base
@@ -118,15 +118,15 @@ def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> No
         assert report.aggregation_error is not None and report.aggregation_error < 1e-6
         for module in MODULES:
             taken_in = held[module] - adapter[module]
-            assert close(server.effective(module), taken_in + wanted[module])
+            assert close(server.effective(module), taken_in + expected[module])
 
 
 def test_fedit_reports_its_aggregation_error(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedit"))
     updates = [(server.delta(slot, slot), 1.0 + slot, slot) for slot in range(3)]
-    wanted = means(server, updates)
+    expected = means(server, updates)
     report = server.fold(updates)
-    off = sum(float((server.effective(m) - wanted[m]).square().sum()) for m in MODULES)
-    size = sum(float(wanted[m].square().sum()) for m in MODULES)
+    off = sum(float((server.effective(m) - expected[m]).square().sum()) for m in MODULES)
+    size = sum(float(expected[m].square().sum()) for m in MODULES)
     assert report.aggregation_error == pytest.approx((off / size) ** 0.5, rel=1e-4)
     assert report.aggregation_error > 0.1

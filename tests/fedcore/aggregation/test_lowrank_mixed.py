@@ -43,12 +43,12 @@ def test_mixed_ranks_scales_and_modules(rule: str, tmp_path: Path) -> None:
         assert [len(delta) for delta, _, _ in updates] == [4, 2, 4]
         assert updates[1][0][factor_name(MODULES[0], "A")].shape == (3, IN)
         held = {m: server.effective(m) for m in MODULES}
-        wanted = means(server, updates)
+        expected = means(server, updates)
         report = server.fold(updates)
         assert report.aggregation_error is not None and report.aggregation_error < 1e-6
         for module in MODULES:
             taken_in = held[module] if rule == "stack" else 0.0
-            assert close(server.effective(module), taken_in + wanted[module])
+            assert close(server.effective(module), taken_in + expected[module])
 
 
 def test_truncated_adapter_is_best_of_its_rank(tmp_path: Path) -> None:
@@ -56,15 +56,15 @@ def test_truncated_adapter_is_best_of_its_rank(tmp_path: Path) -> None:
     spec = job("flexlora", 6, adapter={"ranks": "2,6,1", "alphas": "1,24,9"})
     server = Server(tmp_path, spec)
     updates = [(server.delta(slot, slot), 1.0, slot) for slot in range(3)]
-    wanted = means(server, updates)
+    expected = means(server, updates)
     report = server.fold(updates)
     tails, sizes = [], []
     for module in MODULES:
-        values = torch.linalg.svdvals(wanted[module])
+        values = torch.linalg.svdvals(expected[module])
         tails.append(float(values[6:].norm()))
         sizes.append(float(values.norm()))
         for slot, rank in enumerate((2, 6, 1)):
-            off = float((server.ended(slot, {})[module] - wanted[module]).norm())
+            off = float((server.ended(slot, {})[module] - expected[module]).norm())
             assert off == pytest.approx(float(values[rank:].norm()), rel=1e-4)
     tail = torch.tensor(tails).norm() / torch.tensor(sizes).norm()
     assert report.aggregation_error == pytest.approx(float(tail), rel=1e-4)
@@ -82,7 +82,7 @@ def test_untrained_module_is_unchanged(rule: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", ("flexlora", "stack", "fedex"))
 @pytest.mark.parametrize(
-    ("strategy", "told"),
+    ("strategy", "reported"),
     [
         ({"name": "fedavg", "server_learning_rate": 0.4}, {}),
         ({"name": "fedprox", "clip_update_norm": 0.5}, {}),
@@ -93,7 +93,7 @@ def test_untrained_module_is_unchanged(rule: str, tmp_path: Path) -> None:
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 def test_rate_clipping_reweighting_work_on_products(
-    rule: str, strategy: dict[str, Any], told: dict[str, Any], tmp_path: Path
+    rule: str, strategy: dict[str, Any], reported: dict[str, Any], tmp_path: Path
 ) -> None:
     """``before + rate * sum p_i f_i (ended_i - before)``, with the factors of the strategy."""
     mixed = {"ranks": "1,1,1"} if rule == "flexlora" else {}
@@ -104,8 +104,8 @@ def test_rate_clipping_reweighting_work_on_products(
     norms = [float(torch.cat([t.reshape(-1) for t in d.values()]).norm()) for d, _, _ in updates]
     stats = [
         UpdateStats(
-            norm, (1 + slot) / 6, told.get("steps", [0] * 3)[slot],
-            told.get("loss_before", [None] * 3)[slot],
+            norm, (1 + slot) / 6, reported.get("steps", [0] * 3)[slot],
+            reported.get("loss_before", [None] * 3)[slot],
         )
         for slot, norm in enumerate(norms)
     ]  # fmt: skip
@@ -116,21 +116,21 @@ def test_rate_clipping_reweighting_work_on_products(
     # A device of a lower rank starts from its cut of what is served.
     starts = [server.ended(slot, {}) for slot in range(3)]
     served = replace(server, spec=job(rule)).ended(9, {})
-    wanted = {}
+    expected = {}
     for module in MODULES:
         mean = torch.zeros(OUT, IN, dtype=torch.float64)
         for (delta, weight, slot), factor in zip(updates, factors, strict=True):
             begun = starts[slot][module]
             change = server.ended(slot, delta)[module] - begun
             mean += weight / 6 * (begun + factor * change)
-        wanted[module] = held[module] + rate * (mean - served[module])
-    server.fold(updates, **told)
+        expected[module] = held[module] + rate * (mean - served[module])
+    server.fold(updates, **reported)
     for module in MODULES:
         found = server.effective(module)
         if rule == "flexlora":  # W may have a higher rank than is served
-            u, s, v = torch.linalg.svd(wanted[module])
-            wanted[module] = u[:, :4] * s[:4] @ v[:4]
-        assert close(found, wanted[module], 1e-4)
+            u, s, v = torch.linalg.svd(expected[module])
+            expected[module] = u[:, :4] * s[:4] @ v[:4]
+        assert close(found, expected[module], 1e-4)
 
 
 @pytest.mark.parametrize("name", ("fedavgm", "fedadam"))
@@ -139,7 +139,7 @@ def test_fedex_with_moments_merges_the_residual(name: str, tmp_path: Path) -> No
     one = Server(tmp_path / "fedex", job("fedex", strategy=strategy))
     two = Server(tmp_path / "fedit", job("fedit", strategy=strategy))
     updates = [(one.delta(slot, slot), 1.0 + slot, slot) for slot in range(3)]
-    wanted = means(one, updates)
+    expected = means(one, updates)
     b, a = (
         {m: sum(w / 6 * (one.start(s)[factor_name(m, f)] + d[factor_name(m, f)]).double()
                 for d, w, s in updates) for m in MODULES}
@@ -149,7 +149,7 @@ def test_fedex_with_moments_merges_the_residual(name: str, tmp_path: Path) -> No
     two.fold(updates)
     scale = one.spec.adapter.scale
     for module in MODULES:
-        residual = wanted[module] - scale * b[module] @ a[module]
+        residual = expected[module] - scale * b[module] @ a[module]
         assert close(one.effective(module) - two.effective(module), residual)
     assert report.aggregation_error == pytest.approx(0.0, abs=1e-6)
 

@@ -93,8 +93,8 @@ def test_median_equals_numpy(count: int) -> None:
 @pytest.mark.parametrize(("trim", "count", "cut"), [(0.1, 10, 1), (0.2, 10, 2), (0.29, 100, 29)])
 def test_trimmed_mean_cuts_its_share(trim: float, count: int, cut: int) -> None:
     table = torch.randn(count, 100)
-    wanted = table.sort(0).values[cut : count - cut].mean(0)
-    torch.testing.assert_close(folded(trimmed_mean(trim), table), wanted, rtol=1e-5, atol=1e-6)
+    expected = table.sort(0).values[cut : count - cut].mean(0)
+    torch.testing.assert_close(folded(trimmed_mean(trim), table), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_trimmed_mean_without_cut_equals_mean() -> None:

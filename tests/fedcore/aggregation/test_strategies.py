@@ -112,28 +112,28 @@ class TestLaws:
         assert kept == STRATEGIES[StrategyKind(name)].remembers_coordinates
 
     def test_shards_give_equal_bytes(self, name: str, tmp_path: Path) -> None:
-        """The second round, so that there is a state; devices differ in all that they tell."""
+        """The second round, so that there is a state; devices differ in all that they report."""
         server = Server(tmp_path, job(name, clip_update_norm=2.0))
         server.fold([(noise(7), 1, 0)])
-        told = {i: {"steps": i + 1, "loss_before": 1.0 + i} for i in range(3)}
-        files = server.files([(noise(i + 1), i + 1.0, i) for i in range(3)], told)
+        reported = {i: {"steps": i + 1, "loss_before": 1.0 + i} for i in range(3)}
+        files = server.files([(noise(i + 1), i + 1.0, i) for i in range(3)], reported)
         whole = NextFiles(tmp_path / "whole", tmp_path / "whole-state")
         before = ServerFiles(server.path, server.state)
-        wanted = fold_files(server.spec, before, files, whole)
+        expected = fold_files(server.spec, before, files, whole)
         factors = shard_factors(server.spec, before, files, tmp_path)
         (span,) = spans(sum(math.prod(shape) for shape in SHAPES.values()), 2)
         done = fold_shard(server.spec, before, files, Shard(span, factors), tmp_path / "shard")
         folded = FoldedShards([ShardFile(tmp_path / "shard", span, done.squares)], factors)
         after = NextFiles(tmp_path / "joined", tmp_path / "joined-state")
         joined = join_shards(server.spec, before, files, folded, after)
-        assert joined.global_frame == wanted.global_frame
-        assert joined.state_frame == wanted.state_frame
+        assert joined.global_frame == expected.global_frame
+        assert joined.state_frame == expected.state_frame
 
     def test_report_has_norms_and_weights(self, name: str, tmp_path: Path) -> None:
         report = Server(tmp_path, job(name)).fold([(noise(1), 3, 4), (noise(2), 1, 2)])
         assert report.weights == {2: 0.25, 4: 0.75}
-        wanted = math.sqrt(sum(float(t.square().sum()) for t in noise(1).values()))
-        assert report.update_norms[4] == pytest.approx(wanted)
+        expected = math.sqrt(sum(float(t.square().sum()) for t in noise(1).values()))
+        assert report.update_norms[4] == pytest.approx(expected)
         assert report.bytes_read == 2 * (tmp_path / "update-2").stat().st_size
 
     def test_clipping_bounds_one_device(self, name: str, tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_mean_is_weighted_by_examples(name: str, tmp_path: Path) -> None:
     before = server.weights
     server.fold([(noise(1), 30, 0), (noise(2), 10, 1)])
     for n in SHAPES:
-        wanted = before[n] + 0.5 * (0.75 * noise(1)[n] + 0.25 * noise(2)[n])
-        assert torch.allclose(server.weights[n], wanted, atol=1e-6)
+        expected = before[n] + 0.5 * (0.75 * noise(1)[n] + 0.25 * noise(2)[n])
+        assert torch.allclose(server.weights[n], expected, atol=1e-6)
 
 
 def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_aggregation_error_equals_dense_error(tmp_path: Path) -> None:
     pairs = [(before[B] + d[B], before[A] + d[A]) for d in deltas]
     mean = sum(p * b @ a for p, (b, a) in zip(shares, pairs, strict=True))
     served = server.weights[B] @ server.weights[A]
-    wanted = (served - mean).norm() / mean.norm()
-    assert report.aggregation_error == pytest.approx(float(wanted), rel=1e-4)
+    expected = (served - mean).norm() / mean.norm()
+    assert report.aggregation_error == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_aggregation_error_of_vanishing_products() -> None:

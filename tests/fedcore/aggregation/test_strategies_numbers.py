@@ -104,8 +104,8 @@ def test_fedadagrad_has_the_first_moment_of_the_paper(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedadagrad", **options))
     for delta, m, v in ((1.0, 0.5, 1.01), (2.0, 1.25, 5.01)):
         step = server.step([({n: torch.full(s, delta) for n, s in SHAPES.items()}, 1, 0)])
-        wanted = torch.full(SHAPES[A], m / (math.sqrt(v) + 0.1))
-        torch.testing.assert_close(step[A], wanted)
+        expected = torch.full(SHAPES[A], m / (math.sqrt(v) + 0.1))
+        torch.testing.assert_close(step[A], expected)
 
 
 def test_fedyogi_by_hand(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_fedyogi_by_hand(tmp_path: Path) -> None:
     # v: 0.25 + 0.25 * 4 = 1.25;  1.25 - 0.25 * 1 = 1;  d^2 = v moves nothing.
     for delta, m, v in ((2.0, 1.0, 1.25), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)):
         step = server.step([({n: torch.full(s, delta) for n, s in SHAPES.items()}, 1, 0)])
-        wanted = torch.full(SHAPES[A], m / (math.sqrt(v) + 0.5))
-        torch.testing.assert_close(step[A], wanted)
+        expected = torch.full(SHAPES[A], m / (math.sqrt(v) + 0.5))
+        torch.testing.assert_close(step[A], expected)
 
 
 @given(st.floats(0, 4, width=32), st.floats(-2, 2, width=32), st.floats(0, 0.99))
@@ -156,17 +156,17 @@ class TestFedNova:
     def test_by_hand(self, tmp_path: Path) -> None:
         """Shares 3/4 and 1/4, 2 and 10 steps: 4 steps in effect, so factors 2 and 2/5."""
         server = Server(tmp_path, job("fednova", server_learning_rate=0.5))
-        told = {0: {"steps": 2}, 1: {"steps": 10}}
-        step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], told)
-        wanted = mean([0.5 * 0.75 * 2, 0.5 * 0.25 * 0.4], [noise(1), noise(2)])
+        reported = {0: {"steps": 2}, 1: {"steps": 10}}
+        step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], reported)
+        expected = mean([0.5 * 0.75 * 2, 0.5 * 0.25 * 0.4], [noise(1), noise(2)])
         for n in SHAPES:
-            torch.testing.assert_close(step[n], wanted[n], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(step[n], expected[n], rtol=1e-5, atol=1e-5)
 
     @given(st.lists(st.tuples(st.floats(0.01, 100), st.integers(1, 1000)), min_size=1, max_size=8))
-    def test_fednova_follows_the_mean_slope(self, told: list[tuple[float, int]]) -> None:
+    def test_fednova_follows_the_mean_slope(self, reported: list[tuple[float, int]]) -> None:
         """Where each step moves everybody by one, the model moves by the mean number of steps."""
-        total = math.fsum(weight for weight, _ in told)
-        stats = [UpdateStats(1.0, weight / total, steps) for weight, steps in told]
+        total = math.fsum(weight for weight, _ in reported)
+        stats = [UpdateStats(1.0, weight / total, steps) for weight, steps in reported]
         factors = FedNova().factors(stats)
         moved = sum(s.share * f * s.steps for s, f in zip(stats, factors, strict=True))
         assert moved == pytest.approx(sum(s.share * s.steps for s in stats))
@@ -194,12 +194,12 @@ class TestFairness:
     def test_qfedavg_equals_the_algorithm_of_the_paper(self, q: float, tmp_path: Path) -> None:
         """Whatever the numbers of examples."""
         server = Server(tmp_path, job("qfedavg", fairness_q=q))
-        told = {0: {"loss_before": 0.5}, 1: {"loss_before": 3.0}}
-        step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], told)
+        reported = {0: {"loss_before": 0.5}, 1: {"loss_before": 3.0}}
+        step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], reported)
         smooth = 1 / server.spec.train.learning_rate
-        wanted = papers_step([noise(1), noise(2)], [0.5, 3.0], q, smooth)
+        expected = papers_step([noise(1), noise(2)], [0.5, 3.0], q, smooth)
         for n in SHAPES:
-            torch.testing.assert_close(step[n], wanted[n], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(step[n], expected[n], rtol=1e-4, atol=1e-6)
 
     def test_by_hand(self) -> None:
         """L 2, q 1, losses 1 and 3, norms 1 and 2: h is 4 + 2 and 16 + 6, shares 2/28 and 6/28."""
@@ -209,9 +209,9 @@ class TestFairness:
     def test_qfedavg_with_q_0_is_the_plain_mean(self, tmp_path: Path) -> None:
         server = Server(tmp_path, job("qfedavg", fairness_q=0.0))
         step = server.step([(noise(1), 30, 0), (noise(2), 10, 1)], {1: {"loss_before": 9.0}})
-        wanted = mean([0.5, 0.5], [noise(1), noise(2)])
+        expected = mean([0.5, 0.5], [noise(1), noise(2)])
         for n in SHAPES:
-            torch.testing.assert_close(step[n], wanted[n], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(step[n], expected[n], rtol=1e-5, atol=1e-6)
 
     @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6, unique=True))
     def test_higher_loss_gets_higher_weight(self, losses: list[float]) -> None:

@@ -89,8 +89,8 @@ def test_bottleneck_is_residual_of_down_gelu_up(tiny: Path) -> None:
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
     inner = block.wo(block.act(block.wi_0(x)) * block.wi_1(x))
     down, up = block.bottleneck.down, block.bottleneck.up
-    wanted = inner + gelu(inner @ down.weight.T + down.bias) @ up.weight.T + up.bias
-    assert torch.allclose(block(x), wanted, atol=1e-6)
+    expected = inner + gelu(inner @ down.weight.T + down.bias) @ up.weight.T + up.bias
+    assert torch.allclose(block(x), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])

@@ -70,9 +70,9 @@ def test_loss_and_gradients_equal_transformers(
     kind: str, checkpointing: bool, examples: list[TokenizedExample]
 ) -> None:
     model = model_of(kind)
-    wanted, plain = gradients(model, examples, "plain")
+    expected, plain = gradients(model, examples, "plain")
     loss, fast = gradients(model, examples, "fast", checkpointing=checkpointing)
-    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
     assert set(fast) == set(plain) and len(fast) > 10
     for name, gradient in plain.items():
         assert float((fast[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-6, name
@@ -99,11 +99,11 @@ def test_executed_flops_equal_counted_flops(kind: str) -> None:
 
 def test_bf16_is_as_accurate_as_autocast(examples: list[TokenizedExample]) -> None:
     model = model_of("full")
-    wanted, exact = gradients(model, examples, "plain")
+    expected, exact = gradients(model, examples, "plain")
     away: dict[str, float] = {}
     for kernels in ("plain", "fast"):
         loss, found = gradients(model, examples, kernels, precision=torch.bfloat16)
-        assert loss == pytest.approx(wanted, rel=0.01)
+        assert loss == pytest.approx(expected, rel=0.01)
         square = sum(float((found[name] - exact[name]).square().sum()) for name in exact)
         away[kernels] = square**0.5
     assert away["fast"] < 1.3 * away["plain"]
@@ -174,11 +174,11 @@ def test_cross_entropy_in_pieces_equals_torch() -> None:
     hidden = torch.randn(2 * ROWS + 3, 16, generator=generator, requires_grad=True)
     head = torch.randn(50, 16, generator=generator, requires_grad=True)
     labels = torch.randint(0, 50, (len(hidden),), generator=generator)
-    wanted = torch.autograd.grad(
+    expected = torch.autograd.grad(
         3 * cross_entropy(hidden @ head.t(), labels, reduction="sum"), (hidden, head)
     )
     found = torch.autograd.grad(3 * in_pieces(hidden, head, labels), (hidden, head))
-    for one, other in zip(wanted, found, strict=True):
+    for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -188,9 +188,9 @@ def test_onednn_products_equal_torch() -> None:
     x = torch.randn(20, 24, generator=generator, requires_grad=True)
     weight = torch.randn(16, 24, generator=generator, requires_grad=True)
     grad = torch.randn(20, 16, generator=generator)
-    wanted = torch.autograd.grad(x @ weight.t(), (x, weight), grad)
+    expected = torch.autograd.grad(x @ weight.t(), (x, weight), grad)
     found = torch.autograd.grad(onednn(x, weight), (x, weight), grad)
-    for one, other in zip(wanted, found, strict=True):
+    for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 

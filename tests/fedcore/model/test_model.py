@@ -118,10 +118,10 @@ def test_seed_sets_the_initial_adapter(tiny: Path, tmp_path: Path) -> None:
 
 def test_attaching_keeps_the_random_state(tiny: Path) -> None:
     torch.manual_seed(3)
-    wanted = torch.rand(2)
+    expected = torch.rand(2)
     torch.manual_seed(3)
     attach(load_base(str(tiny), FP32), AdapterSpec(), 0)
-    assert torch.equal(torch.rand(2), wanted)
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_tied_weights_are_written_once(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_nf4_levels_follow_from_their_definition() -> None:
     spaced = [torch.linspace(offset, 0.5, count, dtype=torch.float64) for count in (9, 8)]
     upper, lower = (torch.special.ndtri(points) for points in spaced)
     levels = torch.cat([-upper[:-1], lower]).sort().values
-    wanted = -torch.tensor(NF4_LEVELS, dtype=torch.float64).flip(0)
-    torch.testing.assert_close(levels / levels.abs().max(), wanted, atol=1e-6, rtol=0)
+    expected = -torch.tensor(NF4_LEVELS, dtype=torch.float64).flip(0)
+    torch.testing.assert_close(levels / levels.abs().max(), expected, atol=1e-6, rtol=0)
 
 
 def test_representable_numbers_are_exact() -> None:
@@ -112,12 +112,12 @@ def test_quantised_layer_equals_dequantised_layer(
     inputs = torch.randn(2, 3, layer.in_features, dtype=dtype)
     x, y = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
     found = layer(x)
-    wanted = torch.nn.functional.linear(y, layer.dequantised(dtype))
+    expected = torch.nn.functional.linear(y, layer.dequantised(dtype))
     grad = torch.randn_like(found)
     found.backward(grad)
-    wanted.backward(grad)
+    expected.backward(grad)
     near = {"atol": 1e-4, "rtol": 1e-4} if dtype == FP32 else {"atol": 0.2, "rtol": 0.02}
-    torch.testing.assert_close(found, wanted, **near)
+    torch.testing.assert_close(found, expected, **near)
     torch.testing.assert_close(x.grad, y.grad, **near)
     assert found.dtype == x.grad.dtype == dtype
 
@@ -160,11 +160,11 @@ def test_every_base_loads_under_every_precision(
     assert base.model.decoder.embed_tokens.weight is base.model.shared.weight
     ids = torch.tensor([[5, 6, 7, 1]])
     with torch.no_grad(), torch.autocast("cpu", BF16, precision == BF16):
-        found, wanted = (
+        found, expected = (
             item.model(input_ids=ids, decoder_input_ids=ids).logits.float()
             for item in (base, plain)
         )
-    assert (found - wanted).norm() < {"nf4": 0.5}.get(kind, 0.06) * wanted.norm()
+    assert (found - expected).norm() < {"nf4": 0.5}.get(kind, 0.06) * expected.norm()
 
 
 def test_bf16_model_equals_transformers(tiny: Path) -> None:
@@ -172,9 +172,9 @@ def test_bf16_model_equals_transformers(tiny: Path) -> None:
 
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tiny, dtype=BF16)
     mine = load_base(str(tiny), BF16).model
-    wanted, found = theirs.state_dict(), mine.state_dict()
-    assert list(found) == list(wanted)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    expected, found = theirs.state_dict(), mine.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert mine.config.to_dict() == theirs.config.to_dict()
     ids = torch.tensor([[5, 6, 7, 1]])
     assert torch.equal(mine.generate(ids, max_new_tokens=8), theirs.generate(ids, max_new_tokens=8))

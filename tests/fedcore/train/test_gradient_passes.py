@@ -36,8 +36,8 @@ def test_mean_loss_equals_the_evaluation_loss(
     told = session.train(spec, tmp_path / "global", source, 1, 0).loss_before
     prepared = session.prepare(spec, source)
     own = replace(prepared, validation=prepared.train, references=("",) * prepared.examples)
-    wanted = session.evaluate(spec, tmp_path / "global", own).loss
-    assert told == pytest.approx(wanted, rel=1e-5)
+    expected = session.evaluate(spec, tmp_path / "global", own).loss
+    assert told == pytest.approx(expected, rel=1e-5)
 
 
 def test_measuring_loss_changes_no_training_bit(tiny: Path, tmp_path: Path, source: Source) -> None:

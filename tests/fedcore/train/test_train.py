@@ -70,10 +70,10 @@ def test_training_depends_on_its_arguments_alone(tiny: Path, tmp_path: Path, kin
 def test_dropout_of_another_job_is_reset(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny)
     session = Session(tmp_path / "cache")
-    wanted = bench.train(session)
+    expected = bench.train(session)
     odd = replace(bench.spec, train=replace(bench.spec.train, dropout=0.5))
-    assert not same(wanted, session.train(odd, bench.path, bench.sources[0], 1, 0))
-    assert same(wanted, bench.train(session))
+    assert not same(expected, session.train(odd, bench.path, bench.sources[0], 1, 0))
+    assert same(expected, bench.train(session))
 
 
 def test_round_and_slot_seed_order_and_dropout(tiny: Path, tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_bf16_trains_close_to_fp32_and_returns_fp32(tiny: Path, tmp_path: Path, 
 
 
 def test_auto_precision_is_bf16_only_where_fast() -> None:
-    wanted = torch.bfloat16 if has_bf16(CPU) else torch.float32
-    assert pick_precision("auto", CPU) == wanted
+    expected = torch.bfloat16 if has_bf16(CPU) else torch.float32
+    assert pick_precision("auto", CPU) == expected
     assert pick_precision("fp32", CPU) == torch.float32
 
 

@@ -54,9 +54,9 @@ def test_frame_is_readable_by_safetensors(tmp_path: Path) -> None:
 @given(st.permutations(sorted("abcdef")))
 def test_equal_content_gives_equal_bytes(tmp_path_factory: pytest.TempPathFactory, order) -> None:
     folder = tmp_path_factory.mktemp("frames")
-    wanted = write_frame(folder / "0", {n: torch.ones(2) for n in "abcdef"}, {"x": "1", "y": "2"})
+    expected = write_frame(folder / "0", {n: torch.ones(2) for n in "abcdef"}, {"x": "1", "y": "2"})
     found = write_frame(folder / "1", {n: torch.ones(2) for n in order}, {"y": "2", "x": "1"})
-    assert wanted == found
+    assert expected == found
 
 
 def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
