@@ -24,28 +24,43 @@ from fedcore.spec.options.wire import WireSpec
 @dataclass(frozen=True)
 class DataSpec:
     dataset: str = option(
-        "", text(0, 100), "Dataset", "its name on the devices; empty: each device's first dataset"
+        "",
+        text(0, 100),
+        "Dataset",
+        "The dataset's name on the devices; empty: each device's first one.",
     )
-    prefix: str = option("summarize: ", text(0, 200), "Prompt prefix")
-    max_source_tokens: int = option(512, integer(8, 8192), "Max. source length, tokens")
-    max_target_tokens: int = option(64, integer(4, 1024), "Max. summary length, tokens")
+    prefix: str = option(
+        "summarize: ", text(0, 200), "Prompt prefix", "Text that is put before every source text."
+    )
+    max_source_tokens: int = option(
+        512, integer(8, 8192), "Max. source length, tokens", "Longer source texts are cut off."
+    )
+    max_target_tokens: int = option(
+        64, integer(4, 1024), "Max. summary length, tokens", "Longer summaries are cut off."
+    )
     validation_fraction: float = option(
-        0.15, number(0, 0.9, above=True), "Validation fraction", "of each device's examples"
+        0.15,
+        number(0, 0.9, above=True),
+        "Validation fraction",
+        "Share of each device's examples kept for validation.",
     )
     max_validation_examples: int = option(
         64,
         integer(1, 100_000),
         "Max. validation examples",
-        "summaries are generated for these in each evaluation",
+        "Each evaluation generates summaries of at most this many examples.",
     )
     min_examples: int = option(
-        8, integer(2, 10_000_000), "Minimum examples per device", "devices with fewer are not used"
+        8,
+        integer(2, 10_000_000),
+        "Minimum examples per device",
+        "Devices with fewer examples are not used.",
     )
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    name: str = option("federated job", text(1, 120), "Name")
+    name: str = option("federated job", text(1, 120), "Name", "Name of the job on the pages.")
     model: ModelSpec = field(default_factory=ModelSpec)
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     data: DataSpec = field(default_factory=DataSpec)
@@ -57,13 +72,21 @@ class JobSpec:
     tree: TreeSpec = field(default_factory=TreeSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     wire: WireSpec = field(default_factory=WireSpec)
-    rounds: int = option(5, integer(1, 10_000), "Rounds")
-    seed: int = option(0, integer(0, 2**31 - 1), "Seed")
+    rounds: int = option(5, integer(1, 10_000), "Rounds", "Number of training rounds.")
+    seed: int = option(0, integer(0, 2**31 - 1), "Seed", "Seed of every random choice.")
     threads: int = option(
-        0, integer(0, 1024), "CPU threads per device", "0: chosen by the device", True
+        0,
+        integer(0, 1024),
+        "CPU threads per device",
+        "Threads for training; 0: the device chooses.",
+        True,
     )
     deterministic: bool = option(
-        False, boolean(), "Deterministic", "same bits for the same seed, slower on a GPU", True
+        False,
+        boolean(),
+        "Deterministic",
+        "The same seed gives the same bits; training is slower on a GPU.",
+        True,
     )
 
     def to_dict(self) -> dict[str, Any]:

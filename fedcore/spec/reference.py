@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from fedcore.spec.checks import Check, check_of
 from fedcore.spec.job import JobSpec, OptionInfo, options
+from fedcore.spec.options.method import OF_METHOD
 
 HEAD = """\
 # The job specification
@@ -44,7 +45,8 @@ def document() -> str:
 
 def _row(item: OptionInfo) -> str:
     star = "*" if item.advanced else ""
-    meaning = f"{item.label}; {item.help}" if item.help else item.label
+    only = f" Only with `{OF_METHOD[item.path]}`." if item.path in OF_METHOD else ""
+    meaning = f"{item.label}. {item.help}{only}".strip()
     cells = (f"`{item.path}`{star}", _plain(item.default), _allowed(item.path), meaning)
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 

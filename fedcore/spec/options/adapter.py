@@ -96,61 +96,72 @@ class AdapterSpec:
         "lora",
         one_of(*map(str, AdapterKind)),
         "Trainable part",
-        "LoRA, bottlenecks, layers, or every weight",
+        "Which weights train: adapters, the last decoder layers, or all.",
     )
     width: int = option(
         32,
         integer(1, 4096),
         "Bottleneck width",
-        "of the adapter after each feed-forward block",
+        "Width of the adapter after each feed-forward block.",
         True,
     )
     last_layers: int = option(
         2,
         integer(1, 1000),
         "Last decoder layers",
-        "number of layers that are trained and sent",
+        "Number of decoder layers that train and travel.",
         True,
     )
-    rank: int = option(8, integer(1, 1024), "LoRA rank", "of the served model")
-    alpha: float = option(16.0, number(0, 1e4, above=True), "LoRA alpha", "scale is alpha / rank")
-    dropout: float = option(0.05, number(0, 0.9), "LoRA dropout", advanced=True)
+    rank: int = option(8, integer(1, 1024), "LoRA rank", "Rank of the adapter that is served.")
+    alpha: float = option(
+        16.0,
+        number(0, 1e4, above=True),
+        "LoRA alpha",
+        "The adapter's scale is alpha divided by rank.",
+    )
+    dropout: float = option(
+        0.05,
+        number(0, 0.9),
+        "LoRA dropout",
+        "Dropout on the input of the LoRA factors.",
+        advanced=True,
+    )
     targets: tuple[str, ...] = option(
-        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "matrices that get an adapter", True
+        ("q", "v"), names(LORA_TARGETS), "LoRA targets", "Matrices that get an adapter.", True
     )
     aggregation: str = option(
         "fedit",
         one_of(*map(str, LowRankRule)),
         "How LoRA matrices are averaged",
-        "fedit: A and B separately; ffa: B only; fedex, flexlora, stack: their product",
+        "Factors are averaged separately (fedit), B alone (ffa), or as products.",
         True,
     )
     ranks: tuple[str, ...] = option(
         (),
         string_list(),
         "Ranks per device",
-        "in turn (4,8,16), by name or machine (pi=4), or auto; empty: all equal",
+        "In turn (4,8,16), by name or machine (pi=4), or auto; empty: all are equal.",
         True,
     )
     alphas: tuple[str, ...] = option(
         (),
         string_list(),
         "Alphas per device",
-        "as for ranks; empty: the same scale on every device",
+        "Given like ranks; empty: every device has the same scale.",
         True,
     )
     modules: tuple[str, ...] = option(
         (),
         string_list(),
         "Targets per device",
-        "as for ranks, joined by + (q+v,q+k+v+o); empty: all targets",
+        "Given like ranks, joined by + (q+v,q+k+v+o); empty: all targets.",
         True,
     )
     pattern: tuple[str, ...] = option(
         (),
         string_list(),
         "Ranks per matrix",
-        "such as encoder.block.0.layer.0.SelfAttention.q=4; 0 leaves it out",
+        "Given as encoder.block.0.layer.0.SelfAttention.q=4; rank 0 leaves a matrix out.",
         True,
     )
 

@@ -17,41 +17,75 @@ INSTEAD = "simulate it (`python -m fedcore.simulate --method agglomerative`)"
 @dataclass(frozen=True)
 class DistillSpec:
     models: tuple[str, ...] = option(
-        ("micro",), string_list(), "Models above the devices", "one per level, bottom up", True
+        ("micro",),
+        string_list(),
+        "Models above the devices",
+        "One model per level above the devices, from the bottom up.",
+        True,
     )
     children: int = option(
         0,
         integer(0, 10_000),
         "Children per parent",
-        "of each level but the root; 0: any number",
+        "Maximum children of a parent below the root; 0: any number.",
         True,
     )
     bridge: str = option(
         PACKAGED_BRIDGE,
         text(1, 300),
         "Bridge samples",
-        "text that all nodes share: dialogues, dialogues:clinic+law, a dataset's name or a file",
+        "Text all nodes share: dialogues, dialogues:clinic+law, a dataset or a file.",
         True,
     )
-    samples: int = option(256, integer(2, 1_000_000), "Max. bridge samples", "", True)
-    gamma: float = option(
-        1.0, number(0, 1e4), "Bridge gamma", "weight of the bridge loss on a device", True
+    samples: int = option(
+        256,
+        integer(2, 1_000_000),
+        "Max. bridge samples",
+        "At most this many bridge samples are used.",
+        True,
     )
-    beta: float = option(1.0, number(0, 1e4), "Bridge beta", "weight of the teacher", True)
-    temperature: float = option(2.0, number(0, 100, above=True), "Temperature", "", True)
+    gamma: float = option(
+        1.0, number(0, 1e4), "Bridge gamma", "Weight of the bridge loss on a device.", True
+    )
+    beta: float = option(
+        1.0,
+        number(0, 1e4),
+        "Bridge beta",
+        "Weight of the teacher's distribution in the bridge loss.",
+        True,
+    )
+    temperature: float = option(
+        2.0,
+        number(0, 100, above=True),
+        "Temperature",
+        "Softmax temperature of teacher and student.",
+        True,
+    )
     top_k: int = option(
         32,
         integer(1, 1_000_000),
         "Tokens sent per distribution",
-        "the rest is sent as one sum",
+        "The largest probabilities are sent; the rest is sent as one sum.",
         True,
     )
     parents_train: str = option(
-        "full", one_of(*PARENTS_TRAIN), "Trainable part above the devices", "", True
+        "full",
+        one_of(*PARENTS_TRAIN),
+        "Trainable part above the devices",
+        "What trains in the models above the devices.",
+        True,
     )
     parent_learning_rate: float = option(
-        1e-3, number(0, 10, above=True), "Learning rate above the devices", "", True
+        1e-3,
+        number(0, 10, above=True),
+        "Learning rate above the devices",
+        "Learning rate of the models above the devices.",
+        True,
     )
     parent_steps: int = option(
-        0, integer(0, 1_000_000), "Steps per round above the devices", "0: as on a device", True
+        0,
+        integer(0, 1_000_000),
+        "Steps per round above the devices",
+        "Steps per round above the devices; 0: as on a device.",
+        True,
     )

@@ -156,87 +156,128 @@ def stored_method(spec: Mapping[str, Any]) -> MethodFamily:
 @dataclass(frozen=True)
 class MethodSpec:
     name: str = option(
-        "none", one_of(*map(str, MethodKind)), "Method", "none: plain federated training"
+        "none",
+        one_of(*map(str, MethodKind)),
+        "Method",
+        "What the job does beyond training and averaging; none: plain federated training.",
     )
     restraint: float = option(
         0.5,
         number(0, 1e4),
         "Restraint",
-        "FedJudge: protection of shared knowledge; 0: none",
+        "Strength of the protection of shared knowledge; 0: none.",
         True,
     )
-    own_rank: int = option(8, integer(1, MOST_RANK), "Personal LoRA rank", "PFTT", True)
+    own_rank: int = option(
+        8,
+        integer(1, MOST_RANK),
+        "Personal LoRA rank",
+        "Rank of the LoRA that stays on the device.",
+        True,
+    )
     own_ranks: tuple[str, ...] = option(
         (),
         string_list(),
         "Personal LoRA ranks per device",
-        "PFTT: in turn (4,8,16), by name or machine (pi=4); empty: all equal",
+        "In turn (4,8,16), by name or machine (pi=4); empty: all are equal.",
         True,
     )
     own_targets: tuple[str, ...] = option(
-        ("q", "v"), names(LORA_TARGETS), "Personal LoRA targets", "PFTT", True
+        ("q", "v"),
+        names(LORA_TARGETS),
+        "Personal LoRA targets",
+        "Matrices that get a personal LoRA.",
+        True,
     )
     own_scale: float = option(
         2.0,
         number(0, 1e4, above=True),
         "Personal LoRA scale",
-        "PFTT: alpha over rank, of any rank",
+        "Alpha divided by rank of the personal LoRA, at any rank.",
         True,
     )
     memory_budget_mb: float = option(
         0.0,
         number(0, 1e9),
         "Memory budget, MB",
-        "FedPipe: limit for each device's plan; 0: its own memory",
+        "Limit for each device's plan; 0: the device's own memory.",
         True,
     )
     time_budget_s: float = option(
         0.0,
         number(0, 1e8),
         "Time budget, s",
-        "FedPipe: of local training in a round; 0: none",
+        "Time that a device's local training may take per round; 0: no limit.",
         True,
     )
     rewards: tuple[str, ...] = option(
         ("overlap=1",),
         string_list(),
         "Rewards",
-        "PFIT: NAME=WEIGHT of overlap, brevity:SHARE, leak, classifier:MODEL@LABEL",
+        "Given as NAME=WEIGHT of overlap, brevity:SHARE, leak, classifier:MODEL@LABEL.",
         True,
     )
     weights: tuple[str, ...] = option(
         (),
         string_list(),
         "Reward weights per device",
-        "PFIT: of the rewards in order, joined by +; in turn (1+0,0+1) or by name (pi=1+0)",
+        "Weights of the rewards in order, joined by +; in turn (1+0,0+1) or by name (pi=1+0).",
         True,
     )
-    samples: int = option(4, integer(1, 64), "Samples per prompt", "PFIT", True)
-    temperature: float = option(1.0, number(0, 10, above=True), "Temperature", "PFIT", True)
-    passes: int = option(2, integer(1, 100), "PPO epochs", "PFIT", True)
-    clip: float = option(0.2, number(0, 1, above=True), "Clip range", "PFIT: of PPO", True)
+    samples: int = option(
+        4, integer(1, 64), "Samples per prompt", "Summaries sampled for each prompt.", True
+    )
+    temperature: float = option(
+        1.0,
+        number(0, 10, above=True),
+        "Temperature",
+        "Temperature at which summaries are sampled.",
+        True,
+    )
+    passes: int = option(
+        2, integer(1, 100), "PPO epochs", "Optimizer steps that reuse the same samples.", True
+    )
+    clip: float = option(
+        0.2,
+        number(0, 1, above=True),
+        "Clip range",
+        "PPO clips the probability ratio to 1 plus or minus this value.",
+        True,
+    )
     anchor: float = option(
         0.05,
         number(0, 1e4),
         "KL anchor",
-        "PFIT: strength of the KL penalty towards the received model",
+        "Strength of the KL penalty towards the received model.",
         True,
     )
     baseline: str = option(
         "value",
         one_of(*BASELINES),
         "Baseline",
-        "PFIT: value: the device's mean reward so far; group: that of a prompt's samples",
+        "The device's mean reward so far (value), or that of a prompt's samples (group).",
         True,
     )
     distance: float = option(
-        0.0, number(0, 1e6), "Distance penalty", "PFIT: times the squared distance moved", True
+        0.0,
+        number(0, 1e6),
+        "Distance penalty",
+        "Weight of the squared distance from the received weights.",
+        True,
     )
     window: int = option(
-        0, integer(0, 8192), "Attention window", "PFIT: of the encoder, tokens a side; 0: all", True
+        0,
+        integer(0, 8192),
+        "Attention window",
+        "Tokens on each side that the encoder attends to; 0: all.",
+        True,
     )
     supervised_steps: int = option(
-        0, integer(0, 1_000_000), "Supervised steps", "PFIT: of a round, before its rewards", True
+        0,
+        integer(0, 1_000_000),
+        "Supervised steps",
+        "Steps on references in each round before those on rewards.",
+        True,
     )
 
     @property

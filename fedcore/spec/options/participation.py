@@ -14,57 +14,94 @@ MODES = SYNCHRONOUS, BUFFERED = "synchronous", "buffered"
 @dataclass(frozen=True)
 class ParticipationSpec:
     mode: str = option(
-        SYNCHRONOUS, one_of(*MODES), "Round mode", "buffered: devices do not wait for each other"
+        SYNCHRONOUS,
+        one_of(*MODES),
+        "Round mode",
+        "In buffered mode devices do not wait for each other.",
     )
     devices: tuple[str, ...] = option(
-        (), names(None), "Devices", "names; empty: every device with enough data"
+        (), names(None), "Devices", "Names of the devices; empty: every device with enough data."
     )
-    fraction: float = option(1.0, real(0, 1, above=True), "Fraction of devices per round")
-    minimum: int = option(1, integer(1, 1_000_000), "Min. devices per round")
+    fraction: float = option(
+        1.0,
+        real(0, 1, above=True),
+        "Fraction of devices per round",
+        "Fraction of the devices that is sampled in each round.",
+    )
+    minimum: int = option(
+        1,
+        integer(1, 1_000_000),
+        "Min. devices per round",
+        "A round does not start with fewer devices.",
+    )
     over_selection: float = option(
-        0.0, real(0, 1), "Over-selection", "extra devices that the round does not wait for", True
+        0.0,
+        real(0, 1),
+        "Over-selection",
+        "Fraction of extra devices that a round does not wait for.",
+        True,
     )
     quorum: float = option(
-        0.5, real(0, 1, above=True), "Quorum", "fraction of updates that is enough at the deadline"
+        0.5, real(0, 1, above=True), "Quorum", "Fraction of updates that is enough at the deadline."
     )
-    deadline_s: float = option(1800.0, real(5, 604_800), "Round deadline, s")
+    deadline_s: float = option(
+        1800.0, real(5, 604_800), "Round deadline, s", "A round ends after this time at the latest."
+    )
     deadline_quantile: float = option(
         0.0,
         real(0, 1),
         "Deadline quantile",
-        "of the members' latest times; 0: only the deadline above",
+        "Quantile of the members' latest times; 0: only the deadline above applies.",
         True,
     )
     deadline_slack: float = option(
-        1.5, real(1, 100), "Deadline slack", "factor on that quantile", True
+        1.5, real(1, 100), "Deadline slack", "The quantile is multiplied by this factor.", True
     )
     tiers: int = option(
-        1, integer(1, 100), "Tiers", "groups of equal speed; a round draws from one", True
+        1,
+        integer(1, 100),
+        "Tiers",
+        "Devices are grouped by speed into tiers; each round samples one tier.",
+        True,
     )
     lease_s: float = option(
-        60.0, real(3, 86_400), "Lease, s", "a silent device loses its work after this time", True
+        60.0, real(3, 86_400), "Lease, s", "A silent device loses its work after this time.", True
     )
-    max_attempts: int = option(5, integer(1, 100), "Attempts per device and round", "", True)
+    max_attempts: int = option(
+        5,
+        integer(1, 100),
+        "Attempts per device and round",
+        "A device gets the work of a round at most this many times.",
+        True,
+    )
     buffer_size: int = option(
-        4, integer(1, 100_000), "Buffer size", "updates per model version; 1: FedAsync"
+        4, integer(1, 100_000), "Buffer size", "Updates per model version; 1: FedAsync."
     )
     staleness_discount: str = option(
         "polynomial",
         one_of(*DISCOUNTS),
         "Staleness discount",
-        "reduces the weight of updates from old models",
+        "Reduces the weight of updates from old models.",
     )
     staleness_exponent: float = option(
-        0.5, real(0, 100), "Discount exponent", "polynomial's a; hinge's slope", True
+        0.5,
+        real(0, 100),
+        "Discount exponent",
+        "Exponent of the polynomial discount, or slope of the hinge.",
+        True,
     )
     staleness_threshold: int = option(
-        4, integer(0, 100_000), "Discount threshold", "versions without a discount (hinge)", True
+        4,
+        integer(0, 100_000),
+        "Discount threshold",
+        "Versions that the hinge does not discount.",
+        True,
     )
     max_staleness: int = option(
         20,
         integer(0, 100_000),
         "Max. staleness",
-        "in versions; older ones are discarded",
+        "Maximum age of an update in model versions; older ones are discarded.",
         True,
     )
 
@@ -86,10 +123,14 @@ class EvaluationSpec:
         1,
         integer(0, 10_000),
         "Evaluate every N rounds",
-        "and after the last; 0: only after the last",
+        "The last round is always evaluated; 0: only the last one.",
     )
     initial: bool = option(
-        True, boolean(), "Evaluate before training", "round 0, the baseline of the job", True
+        True,
+        boolean(),
+        "Evaluate before training",
+        "Round 0 evaluates the initial model, the baseline of the job.",
+        True,
     )
 
     def due(self, number: int, rounds: int) -> bool:

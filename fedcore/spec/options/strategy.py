@@ -162,41 +162,75 @@ STRATEGIES: Mapping[StrategyKind, StrategyFamily] = {
 
 @dataclass(frozen=True)
 class StrategySpec:
-    name: str = option("fedavg", one_of(*map(str, StrategyKind)), "Strategy")
+    name: str = option(
+        "fedavg", one_of(*map(str, StrategyKind)), "Strategy", "How updates become the next model."
+    )
     fold: str = option(
         "mean",
         one_of(*map(str, FoldKind)),
         "Aggregation rule",
-        "median and trimmed mean resist faulty devices and ignore example counts",
+        "Median and trimmed mean resist faulty devices and ignore example counts.",
         True,
     )
     trim: float = option(
-        0.1, number(0, 0.49), "Trim", "fraction of lowest and highest values dropped", True
+        0.1,
+        number(0, 0.49),
+        "Trim",
+        "Fraction of the lowest and of the highest values that is dropped.",
+        True,
     )
     server_learning_rate: float = option(
         1.0,
         number(0, 100, above=True),
         "Server learning rate",
-        "start at 0.01 with adaptive strategies",
+        "Step size of the server; start at 0.01 with adaptive strategies.",
         True,
     )
     beta1: float = option(
-        0.9, number(0, 0.9999), "Server beta 1", "adaptive strategies; FedAvgM: momentum", True
+        0.9,
+        number(0, 0.9999),
+        "Server beta 1",
+        "First-moment decay of adaptive strategies; momentum of FedAvgM.",
+        True,
     )
     beta2: float = option(
-        0.99, number(0, 0.99999), "Server beta 2", "FedAdam, FedAdamW, FedYogi", True
+        0.99,
+        number(0, 0.99999),
+        "Server beta 2",
+        "Second-moment decay of FedAdam, FedAdamW and FedYogi.",
+        True,
     )
     tau: float = option(
-        1e-3, number(0, 1, above=True), "Adaptivity tau", "adaptive strategies", True
+        1e-3,
+        number(0, 1, above=True),
+        "Adaptivity tau",
+        "Constant in the denominator of adaptive strategies.",
+        True,
     )
     server_weight_decay: float = option(
-        0.01, number(0, 1), "Server weight decay", "FedAdamW, times the server learning rate", True
+        0.01,
+        number(0, 1),
+        "Server weight decay",
+        "Weight decay of FedAdamW, times the server learning rate.",
+        True,
     )
-    proximal_mu: float = option(0.01, number(0, 1e4), "Proximal mu", "FedProx", True)
+    proximal_mu: float = option(
+        0.01,
+        number(0, 1e4),
+        "Proximal mu",
+        "Strength of FedProx's penalty on the distance from the global model.",
+        True,
+    )
     fairness_q: float = option(
-        1.0, number(0, 100), "Fairness q", "q-FedAvg; 0: FedAvg with equal weights", True
+        1.0,
+        number(0, 100),
+        "Fairness q",
+        "Exponent of q-FedAvg; 0: FedAvg with equal weights.",
+        True,
     )
-    clip_update_norm: float = option(0.0, number(0, 1e9), "Update norm clipping", "0: none", True)
+    clip_update_norm: float = option(
+        0.0, number(0, 1e9), "Update norm clipping", "Maximum norm of an update; 0: no limit.", True
+    )
 
     @property
     def family(self) -> StrategyFamily:

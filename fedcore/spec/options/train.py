@@ -54,13 +54,13 @@ class ModelSpec:
         "nano",
         text(1, 300),
         "Model",
-        "a size from the list, a T5 model name from the Hub, or a folder",
+        "A size from the list, a T5 model name from the Hub, or a folder.",
     )
     base: str = option(
         "auto",
         one_of(*map(str, BasePrecision)),
         "Precision of frozen weights",
-        "LoRA only; auto: the precision of training; int8 and nf4 save memory",
+        "How frozen weights are stored; auto: as in training; int8 and nf4 save memory.",
         True,
     )
 
@@ -73,49 +73,103 @@ class ModelSpec:
 @dataclass(frozen=True)
 class TrainSpec:
     local_steps: int = option(
-        0, integer(0, 1_000_000), "Local steps per round", "0: count epochs instead"
+        0,
+        integer(0, 1_000_000),
+        "Local steps per round",
+        "Optimizer steps per round; 0: train for the given epochs instead.",
     )
-    local_epochs: int = option(1, integer(1, 1000), "Local epochs per round")
-    batch_size: int = option(8, integer(1, 4096), "Batch size")
-    accumulation: int = option(1, integer(1, 1024), "Gradient accumulation", advanced=True)
+    local_epochs: int = option(
+        1, integer(1, 1000), "Local epochs per round", "Passes over a device's examples per round."
+    )
+    batch_size: int = option(
+        8, integer(1, 4096), "Batch size", "Examples per optimizer step, before accumulation."
+    )
+    accumulation: int = option(
+        1,
+        integer(1, 1024),
+        "Gradient accumulation",
+        "Batches whose gradients make one step.",
+        advanced=True,
+    )
     optimizer: str = option(
-        "adamw", one_of(*OPTIMIZERS), "Optimizer", "on the devices; reset in every round", True
+        "adamw",
+        one_of(*OPTIMIZERS),
+        "Optimizer",
+        "The optimizer on the devices is reset in every round.",
+        True,
     )
-    learning_rate: float = option(3e-4, number(0, 10, above=True), "Learning rate")
-    schedule: str = option("constant", one_of(*SCHEDULES), "Schedule within a round", "", True)
-    warmup_steps: int = option(0, integer(0, 1_000_000), "Warm-up steps", advanced=True)
-    weight_decay: float = option(0.0, number(0, 1), "Weight decay", advanced=True)
-    clip_norm: float = option(1.0, number(0, 1e6), "Gradient clipping", "0: none", True)
+    learning_rate: float = option(
+        3e-4, number(0, 10, above=True), "Learning rate", "Learning rate of the devices' optimizer."
+    )
+    schedule: str = option(
+        "constant",
+        one_of(*SCHEDULES),
+        "Schedule within a round",
+        "How the learning rate changes within a round.",
+        True,
+    )
+    warmup_steps: int = option(
+        0,
+        integer(0, 1_000_000),
+        "Warm-up steps",
+        "Steps at the start of a round in which the learning rate rises.",
+        advanced=True,
+    )
+    weight_decay: float = option(
+        0.0, number(0, 1), "Weight decay", "Weight decay of the devices' optimizer.", advanced=True
+    )
+    clip_norm: float = option(
+        1.0,
+        number(0, 1e6),
+        "Gradient clipping",
+        "Maximum norm of a step's gradient; 0: no limit.",
+        True,
+    )
     precision: str = option(
-        "auto", one_of(*PRECISIONS), "Precision", "auto: bf16 where the device is faster in it"
+        "auto",
+        one_of(*PRECISIONS),
+        "Precision",
+        "Precision of training; auto: bf16 where the device is faster in it.",
     )
     dropout: float = option(
-        -1.0, number(-1, 0.9), "Model dropout", "-1: the checkpoint's value", True
+        -1.0,
+        number(-1, 0.9),
+        "Model dropout",
+        "Dropout of the base model; -1: the checkpoint's value.",
+        True,
     )
     kernels: str = option(
         "fast",
         one_of(*KERNELS),
         "Kernels",
-        "fast: Edgewise's own, without padding; plain: those of transformers",
+        "Edgewise's own kernels without padding (fast), or those of transformers (plain).",
         True,
     )
     batching: str = option(
         "random",
         one_of(*BATCHINGS),
         "Batching",
-        "length: batches of similar length",
+        "Batches are random, or hold examples of similar length.",
         True,
     )
     micro_tokens: int = option(
-        0, integer(0, 1_000_000), "Micro-batch, tokens", "per forward pass; 0: no limit", True
+        0,
+        integer(0, 1_000_000),
+        "Micro-batch, tokens",
+        "Maximum tokens per forward pass; 0: no limit.",
+        True,
     )
     checkpointing: bool = option(
-        False, boolean(), "Gradient checkpointing", "less memory, a third more time", True
+        False,
+        boolean(),
+        "Gradient checkpointing",
+        "Uses less memory and about a third more time.",
+        True,
     )
     micro_batch: int = option(
         0,
         integer(0, 4096),
         "Micro-batch, examples",
-        "per forward pass; 0: as many as fit in memory",
+        "Examples per forward pass; 0: as many as fit in memory.",
         True,
     )

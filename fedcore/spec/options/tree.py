@@ -15,7 +15,7 @@ class TreeSpec:
         string_list(),
         "Aggregation tree",
         "CHILD=PARENT by device name, or auto (spread over the aggregators); "
-        "empty: the server aggregates all",
+        "empty: the server aggregates all.",
         True,
     )
 

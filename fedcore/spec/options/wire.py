@@ -14,24 +14,33 @@ DOWNLINKS = tuple(name for name in VALUES if name != "fp16")
 @dataclass(frozen=True)
 class WireSpec:
     uplink: str = option(
-        AUTO, one_of(AUTO, *VALUES), "Upload codec", "auto: fp32, less on a slow link"
+        AUTO,
+        one_of(AUTO, *VALUES),
+        "Upload codec",
+        "Codec of updates; auto: fp32, and fewer bytes on a slow link.",
     )
     top_k: float = option(
         1.0,
         number(0, 1, above=True),
         "Fraction of an update sent",
-        "largest values only; 1: all",
+        "Only the largest values are sent; 1: all.",
         True,
     )
     error_feedback: bool = option(
-        True, boolean(), "Error feedback", "adds the compression error to the next update", True
+        True, boolean(), "Error feedback", "Adds the compression error to the next update.", True
     )
-    compress: bool = option(False, boolean(), "Lossless compression", "zstd, after the codec", True)
+    compress: bool = option(
+        False,
+        boolean(),
+        "Lossless compression",
+        "Frames are compressed with zstd after the codec.",
+        True,
+    )
     downlink: str = option(
         "fp32",
         one_of(*DOWNLINKS),
         "Download codec",
-        "other codecs send the difference to the previous model",
+        "Codecs other than fp32 send the difference to the previous model.",
         True,
     )
 

@@ -279,3 +279,8 @@ def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[st
         for path, value in found.items():
             assert look_up(spec.to_dict(), path) == value
         assert parse_spec(spec.to_dict()) == spec
+
+
+def test_every_option_is_explained_by_a_sentence() -> None:
+    wrong = [i.path for i in options() if not (i.help.endswith(".") and len(i.help.split()) > 2)]
+    assert wrong == []

@@ -83,16 +83,8 @@ class OptionField:
 
     @property
     def help(self) -> str:
-        """The option's help as a sentence; cards and devices explain themselves.
-
-        A prefix such as "PFIT: " is dropped: the field is shown with that choice only.
-        """
-        text = "" if self.kind in ("cards", "devices") else self.info.help
-        path, *values = ONLY_WITH.get(self.name, ("",))
-        for label, _ in (CARDS.get(path, {}).get(value, ("", "")) for value in values):
-            text = "" if text == label else text.removeprefix(f"{label}: ")
-        starts_with_name = text.partition(" ")[0].endswith((":", ","))
-        return text if starts_with_name else text[:1].upper() + text[1:]
+        """The option's help; cards and devices explain themselves."""
+        return "" if self.kind in ("cards", "devices") else self.info.help
 
     @property
     def described_by(self) -> str:
