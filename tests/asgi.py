@@ -56,11 +56,11 @@ class Exchange:
 
 
 def scope(method: str, path: str, headers: Mapping[str, str], **changes: Any) -> dict[str, Any]:
-    told = [(b"host", b"localhost")]
-    told += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw_headers = [(b"host", b"localhost")]
+    raw_headers += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     return {
         "type": "http", "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "headers": told,
+        "path": path, "raw_path": path.encode(), "query_string": b"", "headers": raw_headers,
         "server": ("localhost", 80), "client": ("127.0.0.1", 1), "root_path": "", **changes,
     }  # fmt: skip
 

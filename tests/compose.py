@@ -17,8 +17,8 @@ VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([-?])([^}]*))?\})")
 def services(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Every service with its variables filled in. Raises KeyError where a needed one is missing."""
     document = yaml.safe_load(FILE.read_text())
-    found: dict[str, dict[str, Any]] = _filled(document["services"], env)
-    return found
+    filled: dict[str, dict[str, Any]] = _filled(document["services"], env)
+    return filled
 
 
 def variables() -> set[str]:
@@ -37,9 +37,9 @@ def _filled(value: Any, env: Mapping[str, str]) -> Any:
 def _of(match: re.Match[str], env: Mapping[str, str]) -> str:
     if match[1]:
         return "$"
-    given = env.get(match[2], "")
-    if given or match[3] is None:
-        return given
+    value = env.get(match[2], "")
+    if value or match[3] is None:
+        return value
     if match[3] == "?":
         raise KeyError(f"{match[2]}: {match[4]}")
     return match[4]

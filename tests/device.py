@@ -111,8 +111,8 @@ class Pi:
         **how: Any,
     ) -> HttpResponse:
         path = f"{API}/assignments/{assignment}/update/{sha256}/"
-        told = {"Authorization": f"Device {self.enrolled.api_token}", **headers}
-        return asgi.call(method, path, told, body, **how).answer
+        request_headers = {"Authorization": f"Device {self.enrolled.api_token}", **headers}
+        return asgi.call(method, path, request_headers, body, **how).answer
 
     def update_for(self, work: Mapping[str, Any], **changes: Any) -> bytes:
         """The frame of an update to what ``work`` names; see ``update_frame``."""

@@ -48,8 +48,8 @@ class SmallDisk:
 
     def leftovers(self) -> list[Path]:
         """Files that should not be there any more."""
-        found = [path for path in self.folder.rglob("*") if path.is_file()]
-        return [path for path in found if path.name.endswith((".part", ".fetched"))]
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [path for path in files if path.name.endswith((".part", ".fetched"))]
 
 
 @pytest.fixture

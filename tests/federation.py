@@ -124,8 +124,8 @@ class Federation:
     def lose(*pis: Pi) -> None:
         """These devices have not been heard of for long."""
         ids = [pi.enrolled.device.pk for pi in pis]
-        gone = timezone.now() - timedelta(seconds=2 * OFFLINE_AFTER_S)
-        Device.objects.filter(pk__in=ids).update(last_seen_at=gone)
+        last_seen = timezone.now() - timedelta(seconds=2 * OFFLINE_AFTER_S)
+        Device.objects.filter(pk__in=ids).update(last_seen_at=last_seen)
 
     @staticmethod
     def later(seconds: float) -> None:

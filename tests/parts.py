@@ -66,8 +66,8 @@ class Commands:
             )
             stack.callback(self.end)
             if self.niceness:
-                own = os.getpriority(os.PRIO_PROCESS, 0)
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, own + self.niceness)
+                own_niceness = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, own_niceness + self.niceness)
             try:
                 return self._process.wait(PART_LIMIT_S)
             except subprocess.TimeoutExpired:
@@ -289,13 +289,13 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    wanted = list(names) or [name for lane in LANES.values() for name in lane]
-    _prepare(set(wanted))
+    selected = list(names) or [name for lane in LANES.values() for name in lane]
+    _prepare(set(selected))
     rows = _one_by_one(names, rest) if names else _side_by_side()
     ended = {row.name for row in rows}
-    print("\n" + report.summary(rows, [name for name in wanted if name not in ended]), flush=True)
+    print("\n" + report.summary(rows, [name for name in selected if name not in ended]), flush=True)
     codes = [row.result.code for row in rows if row.result.code]
-    return codes[0] if codes else (0 if len(rows) == len(wanted) else INTERRUPTED)
+    return codes[0] if codes else (0 if len(rows) == len(selected) else INTERRUPTED)
 
 
 def _side_by_side() -> list[Row]:

@@ -107,9 +107,9 @@ def test_a_start_without_secrets_is_refused() -> None:
 
 def test_the_example_names_every_variable() -> None:
     text = (ROOT / ".env.example").read_text()
-    told = set(re.findall(r"^#?([A-Z0-9_]+)=", text, re.MULTILINE))
+    documented = set(re.findall(r"^#?([A-Z0-9_]+)=", text, re.MULTILINE))
     optional = {"EDGEWISE_VERSION", "DEVICE_DATA", "DEVICE_CA_FILE", "DEVICE_THREADS"}
-    assert compose.variables() - told == optional
+    assert compose.variables() - documented == optional
 
 
 def test_the_image_starts_what_the_service_starts(services: dict[str, Any]) -> None:

@@ -55,10 +55,10 @@ def test_no_file_is_too_large_to_clone() -> None:
 def test_vendored_scripts_are_what_they_say() -> None:
     folder = ROOT / "static" / "vendor"
     rows = re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})` \|$", _vendor_page(), re.MULTILINE)
-    told = dict(rows)
+    digests = dict(rows)
     present = {path.name for path in folder.iterdir() if path.suffix in (".js", ".css")}
-    assert present == told.keys()
-    for name, expected in told.items():
+    assert present == digests.keys()
+    for name, expected in digests.items():
         content = (folder / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == expected, name
         assert b"sourceMappingURL" not in content, name

@@ -86,5 +86,5 @@ def test_each_room_of_fedcore_is_torch_free_or_not() -> None:
         for path in (ROOT / "fedcore").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     } - {"fedcore.__init__"}
-    named = [name for name in (*torch_free, *with_torch) if name.startswith("fedcore.")]
-    assert sorted(named) == sorted(rooms)
+    listed = [name for name in (*torch_free, *with_torch) if name.startswith("fedcore.")]
+    assert sorted(listed) == sorted(rooms)

@@ -33,8 +33,8 @@ def _holds(marker: Marker | None, extras: set[str]) -> bool:
 @pytest.mark.parametrize("name", [*FILES, "constraints.txt"])
 def test_pins_are_exact(name: str) -> None:
     for line in _lines(name):
-        found = [(part.operator, part.version) for part in line.specifier]
-        assert len(found) == 1 and found[0][0] == "==" and "*" not in found[0][1], str(line)
+        pins = [(part.operator, part.version) for part in line.specifier]
+        assert len(pins) == 1 and pins[0][0] == "==" and "*" not in pins[0][1], str(line)
 
 
 def test_each_version_stands_in_one_place() -> None:
@@ -80,8 +80,8 @@ def test_installed_is_what_is_pinned() -> None:
     for name in FILES[:3]:
         for line in _lines(name):
             if _holds(line.marker, set()):
-                wanted = next(iter(line.specifier)).version
-                assert version(line.name).partition("+")[0] == wanted, line.name
+                pinned = next(iter(line.specifier)).version
+                assert version(line.name).partition("+")[0] == pinned, line.name
 
 
 def test_no_other_file_names_a_version() -> None:

@@ -28,11 +28,11 @@ SECRET = "what B was told"
 def server(request: pytest.FixtureRequest, settings: Any) -> Iterator[RealBroker]:
     if not Path(request.param).exists():
         pytest.skip(f"there is no {request.param}")
-    found = RealBroker(free_port(), request.param)
-    found.start()
-    settings.DEVICE_REDIS_URL = settings.DEVICE_REDIS_PUBLIC_URL = found.url
-    yield found
-    found.stop()
+    broker = RealBroker(free_port(), request.param)
+    broker.start()
+    settings.DEVICE_REDIS_URL = settings.DEVICE_REDIS_PUBLIC_URL = broker.url
+    yield broker
+    broker.stop()
 
 
 def url_of(device_id: int) -> str:

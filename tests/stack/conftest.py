@@ -50,11 +50,11 @@ class Running:
     data: dict[str, Path]
     simulator: Simulator
 
-    def wait(self, what: str, found: Callable[[], Any], limit_s: float = 120.0) -> Any:
-        """Ask again until ``found`` returns something; fail with the logs where it never does."""
+    def wait(self, what: str, probe: Callable[[], Any], limit_s: float = 120.0) -> Any:
+        """Ask again until ``probe`` returns something; fail with the logs where it never does."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            answer = found()
+            answer = probe()
             if answer:
                 return answer
             time.sleep(0.1)
@@ -91,8 +91,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         data = {}
         for device in FLEET:
             path = write_dialogues(device, stack.folder / "devices" / device.name / "data")
-            given = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
-            stack.enrol_agent(device.name, site.enrolment_token(device.name), given)
+            datasets = {device.domain: f"{path}:dialogue,summary,{device.domain}"}
+            stack.enrol_agent(device.name, site.enrolment_token(device.name), datasets)
             stack.start_agent(device.name)
             data[device.name] = path
         running = Running(stack, site, data, simulator)

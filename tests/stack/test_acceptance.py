@@ -48,13 +48,13 @@ def test_job_completes_with_an_agent_killed_in_mid_round(
 def test_simulation_gives_the_same_bits(
     running: Running, killed: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = simulated(running, EXACT, tmp_path)
+    simulation = simulated(running, EXACT, tmp_path)
     launched = running.rounds(killed)
-    assert [sha for sha, _ in found] == [
+    assert [sha for sha, _ in simulation] == [
         row["global_artefact"] or row["base_artefact"] for row in launched
     ]
     losses = [row["evaluation"]["loss"] for row in launched]
-    assert [loss for _, loss in found] == pytest.approx(losses, rel=1e-6)
+    assert [loss for _, loss in simulation] == pytest.approx(losses, rel=1e-6)
 
 
 def test_losses_agree_whatever_the_threads(

@@ -49,12 +49,12 @@ def online(running: Running, name: str) -> bool:
 
 def kept(running: Running, job: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of the model that each device keeps of the last round."""
-    found = {}
+    digests = {}
     for name in (*LEAVES, PARENT):
         folder = running.stack.folder / "devices" / name
         (path,) = folder.rglob(f"private/{job['id']}/own-model-000002-000.safetensors")
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def results(running: Running, job: dict[str, Any]) -> list[str]:

@@ -30,21 +30,23 @@ def test_baseline_gains_equal_the_simulation(running: Running, tmp_path: Path) -
     before = running.site.get(where)
     assert not before["asked"] and before["can_ask"] and before["cost_s"] > 0, before
     running.site.post(where)
-    asked = running.site.post(where)
-    assert asked["asked"] and asked["open"], asked
+    second = running.site.post(where)
+    assert second["asked"] and second["open"], second
 
     def ended() -> Any:
-        found = running.site.get(where)
-        return None if found["open"] else found
+        comparison = running.site.get(where)
+        return None if comparison["open"] else comparison
 
-    found = running.wait("end of all trainings alone", ended, 240)
+    comparison = running.wait("end of all trainings alone", ended, 240)
     expected = running.simulator.ask("local_baseline", SPEC, running.data, tmp_path)
-    assert [row["state"] for row in found["devices"]] == ["completed"] * 3, found
-    kept = expected["devices"][0]
-    assert [{name: row[name] for name in kept} for row in found["devices"]] == expected["devices"]
-    assert found["summary"] == expected["summary"]
-    assert found["summary"]["shared"]["devices"] == 3
+    assert [row["state"] for row in comparison["devices"]] == ["completed"] * 3, comparison
+    fields = expected["devices"][0]
+    assert [{name: row[name] for name in fields} for row in comparison["devices"]] == expected[
+        "devices"
+    ]
+    assert comparison["summary"] == expected["summary"]
+    assert comparison["summary"]["shared"]["devices"] == 3
     listed = [row["id"] for row in running.site.all_rows("/jobs/")]
     mine = [row["id"] for row in running.site.all_rows("/jobs/", alone_of=job["id"])]
-    assert sorted(mine) == sorted(row["alone_job"] for row in found["devices"])
+    assert sorted(mine) == sorted(row["alone_job"] for row in comparison["devices"])
     assert not set(mine) & set(listed) and job["id"] in listed

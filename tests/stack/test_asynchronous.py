@@ -55,8 +55,8 @@ def test_each_version_folds_two_updates(running: Running, job: dict[str, Any]) -
             assert update["staleness"] == row["number"] - update["base"] >= 0
             assert update["discount"] == pytest.approx((1 + update["staleness"]) ** -0.5)
     folded = running.assignments(job, task="train", phase="folded")
-    told = [update["assignment"] for row in versions for update in row["fold"]["updates"]]
-    assert sorted(told) == sorted(row["id"] for row in folded), "each update once"
+    counted = [update["assignment"] for row in versions for update in row["fold"]["updates"]]
+    assert sorted(counted) == sorted(row["id"] for row in folded), "each update once"
 
 
 def test_each_version_starts_from_the_last(running: Running, job: dict[str, Any]) -> None:
@@ -71,5 +71,5 @@ def test_all_devices_evaluate_the_last_version(running: Running, job: dict[str, 
     assert versions[0]["evaluation"] == {} and versions[1]["evaluation"] == {}
     assert versions[4]["evaluation"]["devices"] == 3
     assert versions[4]["evaluation"]["loss"] > 0
-    left = [row for row in running.assignments(job) if row["ended_at"] is None]
-    assert left == [], "nobody works on for a job that is over"
+    unfinished = [row for row in running.assignments(job) if row["ended_at"] is None]
+    assert unfinished == [], "nobody works on for a job that is over"

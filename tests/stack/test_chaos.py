@@ -30,8 +30,8 @@ def _real_servers(closing: ExitStack) -> dict[str, str]:
 @pytest.mark.parametrize("servers", ["embedded", "postgresql and redis"])
 def test_every_target_killed_in_every_state(tmp_path: Path, servers: str) -> None:
     with ExitStack() as closing:
-        named = {} if servers == "embedded" else _real_servers(closing)
-        site = closing.enter_context(started(tmp_path / "site", named))
+        env = {} if servers == "embedded" else _real_servers(closing)
+        site = closing.enter_context(started(tmp_path / "site", env))
         pairs = len(MOMENTS) * len(victims.targets(site.chaos.stack))
         kills = site.kill_processes(KILLS, SEED)
         met = {(kill.strike.moment, kill.strike.target) for kill in kills}

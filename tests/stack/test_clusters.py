@@ -36,8 +36,8 @@ def hubs(running: Running) -> Iterator[Running]:
         token = running.site.post("/enrolments/", {"name": name, "role": "aggregator"})["token"]
         running.stack.enrol_agent(name, str(token), {})
         running.stack.start_agent(name)
-    wanted = {*HUBS}
-    running.wait("both hubs online", lambda: wanted <= online(running))
+    names = {*HUBS}
+    running.wait("both hubs online", lambda: names <= online(running))
     yield running
     processes = running.stack.processes
     processes.stop(*({f"agent-{name}" for name in HUBS} & set(processes.running)))
@@ -50,8 +50,8 @@ def online(running: Running) -> set[str]:
 
 def folds(running: Running, job: dict[str, Any]) -> list[tuple[int, str, str]]:
     rows = running.assignments(job, task="fold")
-    found = [(row["round_number"], row["device_name"], row["phase"]) for row in rows]
-    return sorted(found)
+    folds_made = [(row["round_number"], row["device_name"], row["phase"]) for row in rows]
+    return sorted(folds_made)
 
 
 def shas(running: Running, job: dict[str, Any]) -> list[str]:

@@ -41,9 +41,9 @@ def test_codecs_give_the_simulation_bits(
 ) -> None:
     attempts = [row["attempt"] for row in running.assignments(killed, task="train")]
     assert attempts.count(2) == 1
-    found = simulated(running, SPEC, tmp_path)
+    simulation = simulated(running, SPEC, tmp_path)
     launched = running.rounds(killed)
-    assert [sha for sha, _ in found] == [
+    assert [sha for sha, _ in simulation] == [
         row["global_artefact"] or row["base_artefact"] for row in launched
     ]
 

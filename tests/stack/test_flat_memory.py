@@ -73,12 +73,12 @@ def test_upload_survives_the_web_process(prepare: Callable[[int], Case], web: We
 
     with pytest.raises(ServerUnavailable):
         case.upload(check=kill)
-    kept = case.kept
-    assert MIDDLING // 4 < kept < case.size
+    stored = case.kept
+    assert MIDDLING // 4 < stored < case.size
     web.start()
     up = case.server.traffic.up
     case.upload(resume=True)
-    assert case.server.traffic.up - up - (case.size - kept) < 4096, "only what was missing"
+    assert case.server.traffic.up - up - (case.size - stored) < 4096, "only what was missing"
     case.assert_stored()
 
 
@@ -113,8 +113,8 @@ def test_upload_in_a_thousand_pieces(prepare: Callable[[int], Case], web: Web) -
     }
     with httpx.Client(timeout=60, headers=headers) as client:
         for start, stop in pairwise(ends):
-            told = {"Upload-Offset": str(start)}
-            answer = client.patch(url, content=content[start:stop], headers=told)
+            offset = {"Upload-Offset": str(start)}
+            answer = client.patch(url, content=content[start:stop], headers=offset)
             assert (answer.status_code, answer.headers["upload-offset"]) == (204, str(stop))
     case.assert_stored()
 

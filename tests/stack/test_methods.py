@@ -75,8 +75,8 @@ def updates_are(*shares: float) -> Check:
         rows = done.running.assignments(done.job, task="train", phase="folded")
         sizes = {row["slot"]: row["bytes_up"] for row in rows}
         plain = done.job["model_info"]["payload_bytes"]
-        found = [sizes[slot] / plain for slot in sorted(sizes)]
-        assert found == pytest.approx(shares, abs=0.15), found
+        ratios = [sizes[slot] / plain for slot in sorted(sizes)]
+        assert ratios == pytest.approx(shares, abs=0.15), ratios
 
     return check
 
@@ -86,9 +86,9 @@ def planned_within(budget: str) -> Check:
 
     def check(done: Done) -> None:
         events = done.running.site.events_after(done.job["id"], 0)
-        told = [event["text"] for event in events if ": planned: " in event["text"]]
-        assert len(told) == 3 and len(set(told)) == 3, told
-        assert all(f"would need 474.9 MB of {budget}; it adapts " in text for text in told), told
+        texts = [event["text"] for event in events if ": planned: " in event["text"]]
+        assert len(texts) == 3 and len(set(texts)) == 3, texts
+        assert all(f"would need 474.9 MB of {budget}; it adapts " in text for text in texts), texts
 
     return check
 
@@ -96,18 +96,24 @@ def planned_within(budget: str) -> Check:
 def own_models(done: Done) -> None:
     """The last evaluation is of both models on every device, and they are not the same."""
     rows = done.running.assignments(done.job, task="evaluate", phase="folded")
-    told = [row["metrics"] for row in rows]
-    assert len(told) == 3 and all(one["personal_loss"] != one["loss"] for one in told), told
+    metrics = [row["metrics"] for row in rows]
+    assert len(metrics) == 3 and all(one["personal_loss"] != one["loss"] for one in metrics), (
+        metrics
+    )
     assert "personal_rougeL" in done.rounds[-1]["evaluation"]
 
 
 def rewarded(done: Done) -> None:
     """Each device tells what its own training did to its own reward; a penalty is never above 0."""
     rows = done.running.assignments(done.job, task="train", phase="folded")
-    found = {row["slot"]: row["metrics"] for row in rows if "reward_after" in row["metrics"]}
-    assert len(found) == 3
-    assert 0 <= found[0]["reward_after"] <= 1 and 0 < found[1]["reward_after"] <= 1
-    assert -1 <= found[2]["reward_after"] <= 0
+    metrics_by_slot = {
+        row["slot"]: row["metrics"] for row in rows if "reward_after" in row["metrics"]
+    }
+    assert len(metrics_by_slot) == 3
+    assert (
+        0 <= metrics_by_slot[0]["reward_after"] <= 1 and 0 < metrics_by_slot[1]["reward_after"] <= 1
+    )
+    assert -1 <= metrics_by_slot[2]["reward_after"] <= 0
     log = [event["text"] for event in done.running.site.events_after(done.job["id"], 0)]
     assert any(", reward " in text for text in log)
 
@@ -205,7 +211,7 @@ def test_launched_method_completes(
     ]
     log = "\n".join(event["text"] for event in running.site.events_after(job["id"], 0))
     assert math.isfinite(rounds[-1]["evaluation"].get("loss", math.nan)), log
-    made = [row["global_artefact"] for row in rounds[1:]]
-    assert len(set(made)) == len(made), "a round changed nothing"
+    artefacts = [row["global_artefact"] for row in rounds[1:]]
+    assert len(set(artefacts)) == len(artefacts), "a round changed nothing"
     for check in checks:
         check(Done(running, spec, job, rounds, tmp_path))

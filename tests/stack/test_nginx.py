@@ -115,8 +115,8 @@ def test_nginx_alone_reaches_the_files(
     case = prepare(SIZE)
     model = case.model
     url = f"/api/v1/device/artefacts/{model.sha256}/"
-    told = {"Authorization": f"Device {case.pi.api_token}"}
-    with httpx.Client(base_url=proxy, verify=tls_context(authority), headers=told) as client:
+    headers = {"Authorization": f"Device {case.pi.api_token}"}
+    with httpx.Client(base_url=proxy, verify=tls_context(authority), headers=headers) as client:
         head = client.get(url, headers={"Range": "bytes=8-15"})
         assert (head.status_code, len(head.content)) == (206, 8)
         assert head.headers["content-range"] == f"bytes 8-15/{model.size_bytes}"
@@ -126,7 +126,7 @@ def test_nginx_alone_reaches_the_files(
         direct = client.get(f"/_artefacts/{model.sha256[:2]}/{model.sha256}")
         assert direct.status_code == 404
         assert client.get(url, headers={"Authorization": "Device x"}).status_code == 401
-    bare = {**told, "X-Forwarded-Proto": "https"}
+    bare = {**headers, "X-Forwarded-Proto": "https"}
     answer = httpx.get(f"{web.url}{url}", headers=bare)
     assert (answer.content, answer.headers["x-accel-redirect"]) == (
         b"",

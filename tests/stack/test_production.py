@@ -101,7 +101,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         stack.callback(processes.stop_all)
         database = services.named("TEST_DATABASE_URL")
         broker = services.named("TEST_REDIS_URL")
-        own = {
+        servers = {
             "DATABASE_URL": stack.enter_context(services.fresh_database(database)),
             "REDIS_URL": stack.enter_context(services.empty_redis(broker)),
             **stack.enter_context(services.broker_with_tls(processes, folder)),
@@ -113,7 +113,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
             free_port(),
             folder,
         )
-        site.env = _environment(site.services["web"]["environment"], own, folder)
+        site.env = _environment(site.services["web"]["environment"], servers, folder)
         site.manage("collectstatic", "--noinput", "--verbosity", "0")  # the image did this
         migrate = site.words(compose.command_line(site.services["migrate"]))
         site.manage(*migrate[2:])
@@ -124,15 +124,17 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         yield site
 
 
-def _environment(told: Mapping[str, str], own: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _environment(
+    service_env: Mapping[str, str], servers: Mapping[str, str], folder: Path
+) -> dict[str, str]:
     """What the service says and the image sets; servers and folders of this test's own."""
-    assert own.keys() <= told.keys()
+    assert servers.keys() <= service_env.keys()
     inherited = {key: os.environ[key] for key in ("HOME", "LANG") if key in os.environ}
     (folder / "beat").mkdir()
     return {
         **inherited,
-        **told,
-        **own,
+        **service_env,
+        **servers,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "EDGEWISE_SECRET_KEY": secrets.token_hex(32),
         "DJANGO_SETTINGS_MODULE": "webapp.settings",
@@ -200,9 +202,9 @@ def test_every_health_check_passes(production: Production) -> None:
 
 
 def test_job_waits_and_reaches_a_device_over_tls(production: Production, api: httpx.Client) -> None:
-    made = api.post("/api/v1/jobs/", json={"name": "production", "model": {"name": "nano"}})
-    assert made.status_code == 201, made.text
-    job = f"/api/v1/jobs/{made.json()['id']}/"
+    created = api.post("/api/v1/jobs/", json={"name": "production", "model": {"name": "nano"}})
+    assert created.status_code == 201, created.text
+    job = f"/api/v1/jobs/{created.json()['id']}/"
 
     def reason() -> str:
         return str(api.get(job).json()["reason"])
@@ -221,8 +223,8 @@ def test_job_waits_and_reaches_a_device_over_tls(production: Production, api: ht
 
 
 def test_browser_follows_a_job_over_a_websocket(production: Production, api: httpx.Client) -> None:
-    made = api.post("/api/v1/jobs/?launch=false", json={"name": "watched"}).json()
-    path = f"/ws/jobs/{made['id']}/"
+    created = api.post("/api/v1/jobs/?launch=false", json={"name": "watched"}).json()
+    path = f"/ws/jobs/{created['id']}/"
     cookie = _log_in(production)
     with _socket(production, path, cookie, f"https://{HOST}") as live:
         live.send(json.dumps({"cursors": {"events": 0, "samples": {}}}))
@@ -248,11 +250,11 @@ def _enrol(production: Production, api: httpx.Client) -> tuple[httpx.Client, red
     }
     answer = production.browser().post("/api/v1/enrol/", json=body)
     assert answer.status_code == 201, answer.text
-    told = answer.json()
-    assert told["broker"]["url"].startswith("rediss://edgewise-device-")
+    answered = answer.json()
+    assert answered["broker"]["url"].startswith("rediss://edgewise-device-")
     authority = production.env["DEVICE_REDIS_CA_FILE"]
-    broker = redis.Redis.from_url(told["broker"]["url"], ssl_ca_certs=authority)
-    device = production.browser(Authorization=f"Device {told['api_token']}")
+    broker = redis.Redis.from_url(answered["broker"]["url"], ssl_ca_certs=authority)
+    device = production.browser(Authorization=f"Device {answered['api_token']}")
     hello = {"boot_id": "boot-1", "agent_version": "0.1.0"}
     hello |= {"profile": {}, "datasets": body["datasets"]}
     assert device.post("/api/v1/device/hello/", json=hello).status_code == 200
@@ -274,10 +276,10 @@ def _queued(broker: redis.Redis) -> int:
 
 
 def _a_stranger_finds_the_broker_shut(broker: redis.Redis) -> None:
-    told = broker.connection_pool.connection_kwargs
-    host, port = told["host"], told["port"]
+    connection = broker.connection_pool.connection_kwargs
+    host, port = connection["host"], connection["port"]
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(host, port, ssl=True, ssl_ca_certs=told["ssl_ca_certs"]).ping()
+        redis.Redis(host, port, ssl=True, ssl_ca_certs=connection["ssl_ca_certs"]).ping()
     with pytest.raises(redis.ConnectionError):  # its certificate is no public one
         redis.Redis(host, port, ssl=True).ping()
     with pytest.raises(redis.ConnectionError):  # and there is no way in without TLS

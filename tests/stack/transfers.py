@@ -108,8 +108,11 @@ def web(web_process: Web, settings: Any) -> Iterator[Web]:
     """The server, with this test's artefacts in its folder and removed afterwards."""
     folder = web_process.folder
     artefacts = settings.STORAGES["artefacts"]
-    own = {**artefacts, "OPTIONS": {**artefacts["OPTIONS"], "location": str(folder / "artefacts")}}
-    settings.STORAGES = {**settings.STORAGES, "default": own, "artefacts": own}
+    in_folder = {
+        **artefacts,
+        "OPTIONS": {**artefacts["OPTIONS"], "location": str(folder / "artefacts")},
+    }
+    settings.STORAGES = {**settings.STORAGES, "default": in_folder, "artefacts": in_folder}
     settings.VAR_DIR = folder
     yield web_process
     for name in ("artefacts", "incoming"):
