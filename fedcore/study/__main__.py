@@ -39,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when done, 2 for bad input (with all errors), 130 when interrupted."""
     args = parser().parse_args(arguments)
     try:
-        shelf = _shelf(args)
+        study = read_study(Path(args.study))
+        if args.threads < 0:
+            raise SpecError([Fault("--threads", "give 0 (all cores) or more")])
+        out = Path(args.out)
+        data = data_file(study.data, Path(args.data_dir), out / ".data")
+        shelf = RunStore(study, out / "runs", data)
         if args.list:
             runs = [*tries(shelf.study), *compared(shelf)]
             for run in select_runs(runs, args.only):
@@ -61,15 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; run the same command to continue", file=sys.stderr)
         return 130
     return 0
-
-
-def _shelf(args: argparse.Namespace) -> RunStore:
-    study = read_study(Path(args.study))
-    if args.threads < 0:
-        raise SpecError([Fault("--threads", "give 0 (all cores) or more")])
-    out = Path(args.out)
-    data = data_file(study.data, Path(args.data_dir), out / ".data")
-    return RunStore(study, out / "runs", data)
 
 
 def _refuse(reasons: Sequence[str]) -> int:
