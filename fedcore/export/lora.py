@@ -34,8 +34,8 @@ def adapter_config(spec: JobSpec) -> dict[str, Any]:
     peft 0.10 or newer reads it; where ``adapter.pattern`` leaves matrices out, 0.14 or newer.
     """
     adapter = spec.adapter
-    given = [entry.rpartition("=") for entry in adapter.pattern]
-    ranks = {module: int(rank) for module, _, rank in given}
+    entries = [entry.rpartition("=") for entry in adapter.pattern]
+    ranks = {module: int(rank) for module, _, rank in entries}
     unlike = {module: rank for module, rank in ranks.items() if rank not in (0, adapter.rank)}
     left_out = sorted(module for module, rank in ranks.items() if not rank)
     return {

@@ -150,10 +150,10 @@ def string_list() -> Check:
             isinstance(item, plain) and not isinstance(item, bool) for item in value
         ):
             return None, f"give a list such as 4,8,16, not {shown(value)}"
-        found = tuple(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
-        if any(not 1 <= len(item) <= 200 or not _printable(item) for item in found):
+        words = tuple(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        if any(not 1 <= len(item) <= 200 or not _printable(item) for item in words):
             return None, "give words of 1 to 200 characters"
-        return found, ""
+        return words, ""
 
     return Check(run, kind="names")
 

@@ -121,18 +121,18 @@ class OptionInfo:
 
 def options(kind: type = JobSpec, path: str = "") -> list[OptionInfo]:
     """Every option in declaration order: the one list that form, REST schema and docs show."""
-    found: list[OptionInfo] = []
+    infos: list[OptionInfo] = []
     hints = _hints(kind)
     for item in fields(kind):
         where = f"{path}.{item.name}" if path else item.name
         if is_dataclass(hints[item.name]):
-            found.extend(options(hints[item.name], where))  # type: ignore[arg-type]
+            infos.extend(options(hints[item.name], where))  # type: ignore[arg-type]
             continue
         meta = item.metadata
         default = None if item.default is MISSING else item.default
-        found.append(
+        infos.append(
             OptionInfo(
                 where, meta["label"], meta["help"], meta["advanced"], default, meta["check"].choices
             )
         )
-    return found
+    return infos

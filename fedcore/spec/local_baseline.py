@@ -66,8 +66,8 @@ def alone_spec(spec: JobSpec, device: str) -> JobSpec:
 
 def alone_seat(slot: int, changes: Tailoring) -> Seat:
     """The device's place when it trains alone: the same, without what its method set."""
-    kept = {path: value for path, value in changes.items() if not path.startswith("method.")}
-    return Seat(slot, kept)
+    job_changes = {path: value for path, value in changes.items() if not path.startswith("method.")}
+    return Seat(slot, job_changes)
 
 
 @dataclass(frozen=True)
@@ -158,5 +158,5 @@ def summary(rows: Sequence[Compared]) -> dict[str, Any]:
         "shared": {row.device: row.gain for row in rows if row.gain},
         "own": {row.device: row.own_gain for row in rows if row.own_gain},
     }
-    found = {kind: gained(gains) for kind, gains in kinds.items()}
-    return {kind: asdict(item) if item else None for kind, item in found.items()}
+    summaries = {kind: gained(gains) for kind, gains in kinds.items()}
+    return {kind: asdict(item) if item else None for kind, item in summaries.items()}

@@ -66,21 +66,21 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
     ``auto_rank``: the rank that suits it where the job says ``auto`` (0: the job's own).
     """
     adapter, found = spec.adapter, dict[str, Any]()
-    told = (member.slot, member.name, member.machine)
+    device = (member.slot, member.name, member.machine)
     if spec.method.weights:
-        found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *told)
+        found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *device)
     personal = spec.method.family.has_personal_lora
-    if personal and (word := entry_for(spec.method.own_ranks, *told)):
+    if personal and (word := entry_for(spec.method.own_ranks, *device)):
         found["method.own_rank"] = int(word)
     if not adapter.family.trains_low_rank_factors or not adapter.mixed:
         return found
     rank = adapter.rank
-    if word := entry_for(adapter.ranks, *told):
+    if word := entry_for(adapter.ranks, *device):
         rank = (auto_rank or adapter.rank) if word == AUTO_RANK else int(word)
         found["adapter.rank"] = rank
-    word = entry_for(adapter.alphas, *told)
+    word = entry_for(adapter.alphas, *device)
     found["adapter.alpha"] = float(word) if word else adapter.scale * rank
-    if word := entry_for(adapter.modules, *told):
+    if word := entry_for(adapter.modules, *device):
         found["adapter.targets"] = word.split("+")
     return found
 

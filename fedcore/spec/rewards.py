@@ -41,8 +41,8 @@ def _share(argument: str) -> str:
 
 
 def _model(argument: str) -> str:
-    named = argument.rpartition("@")[0] if "@" in argument else argument
-    return "" if named else "name a sequence-classification model or its folder after the colon"
+    model = argument.rpartition("@")[0] if "@" in argument else argument
+    return "" if model else "name a sequence-classification model or its folder after the colon"
 
 
 # What each reward asks of its argument.
@@ -96,9 +96,9 @@ def weighted(rewards: Sequence[str], weights: Sequence[str], *device: int | str)
     entry = entry_for(weights, int(slot), str(name), *map(str, machine))
     if not entry:
         return list(rewards)
-    own = entry.split(JOIN)
+    entry_weights = entry.split(JOIN)
     labels = [reward_of(word).label for word in rewards]
-    return [f"{label}={weight}" for label, weight in zip(labels, own, strict=True)]
+    return [f"{label}={weight}" for label, weight in zip(labels, entry_weights, strict=True)]
 
 
 def described(words: Sequence[str]) -> str:

@@ -14,10 +14,10 @@ from fedcore.spec.options.adapter import AdapterSpec
 
 def entry_for(words: Sequence[str], slot: int, name: str, machine: str = "") -> str:
     """The entry that is about a device: by its name, by its machine, else in turn."""
-    named = dict(word.split("=", 1) for word in words if "=" in word)
+    by_name = dict(word.split("=", 1) for word in words if "=" in word)
     for key in (name, machine):
-        if key and key in named:
-            return named[key]
+        if key and key in by_name:
+            return by_name[key]
     turns = [word for word in words if "=" not in word]
     return turns[slot % len(turns)] if turns else ""
 

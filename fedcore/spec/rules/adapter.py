@@ -20,8 +20,8 @@ def _mixed_needs_products(spec: JobSpec) -> list[Fault]:
         f"may not differ under {adapter.aggregation}, which averages A and B entry by entry; "
         f"take {' or '.join(others)}"
     )
-    given = [name for name in ("ranks", "alphas", "modules") if getattr(adapter, name)]
-    return [Fault(f"adapter.{name}", message) for name in given]
+    options = [name for name in ("ranks", "alphas", "modules") if getattr(adapter, name)]
+    return [Fault(f"adapter.{name}", message) for name in options]
 
 
 def _lora_only(spec: JobSpec) -> list[Fault]:
@@ -64,7 +64,7 @@ def _products_start_together(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
+def _layers_exist_in_fp32(spec: JobSpec) -> list[Fault]:
     """Layers that train are there, and in fp32."""
     family = spec.adapter.family
     if not (family.trains_base_weights and family.freezes_base):
@@ -80,7 +80,7 @@ def _layers_are_the_bases_own(spec: JobSpec) -> list[Fault]:
 
 
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
-    _layers_are_the_bases_own,
+    _layers_exist_in_fp32,
     _mixed_needs_products,
     _lora_only,
     _merging_needs_a_base,

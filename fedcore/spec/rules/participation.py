@@ -10,9 +10,9 @@ from fedcore.spec.options.participation import ParticipationSpec
 
 
 def _enough_devices(spec: JobSpec) -> list[Fault]:
-    named = spec.participation.devices
-    if named and spec.participation.minimum > len(named):
-        message = f"asks for more devices than the {len(named)} named; name more or lower it"
+    devices = spec.participation.devices
+    if devices and spec.participation.minimum > len(devices):
+        message = f"asks for more devices than the {len(devices)} named; name more or lower it"
         return [Fault("participation.minimum", message)]
     return []
 

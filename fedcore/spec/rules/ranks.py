@@ -74,8 +74,8 @@ def _pattern_is_of_the_model(spec: JobSpec) -> list[Fault]:
     if sizes is None:
         return []
     known = [matrix.name for matrix in matrices(sizes)]
-    named = [entry.rpartition("=")[0] for entry in spec.adapter.pattern]
-    unknown = [name for name in named if name and name not in known]
+    modules = [entry.rpartition("=")[0] for entry in spec.adapter.pattern]
+    unknown = [name for name in modules if name and name not in known]
     message = f"{spec.model.name} has no matrix"
     return [
         Fault("adapter.pattern", f"{message} {name!r}; {_nearest(name, known)}") for name in unknown
