@@ -285,6 +285,14 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    # Component names of enums that several fields share; the deploy check reads them here.
+    "ENUM_NAME_OVERRIDES": {
+        "PersonRole": "webapp.accounts.models.Role",
+        "DeviceRole": "webapp.devices.models.DeviceRole",
+        "JobPhase": "webapp.api.schema.JOB_PHASES",
+        "RoundPhase": "webapp.api.schema.ROUND_PHASES",
+        "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
+    },
 }
 KNOX_TOKEN_MODEL = "accounts.PersonToken"
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}

@@ -20,15 +20,7 @@ HOOKS = [
 JOB_PHASES = [(phase.value, phase.value) for phase in JobPhase]
 ROUND_PHASES = [(phase.value, phase.value) for phase in RoundPhase]
 ASSIGNMENT_PHASES = [(phase.value, phase.value) for phase in AssignmentPhase]
-# Component names of enums that several fields share.
-ENUMS = {
-    "PersonRole": "webapp.accounts.models.Role",
-    "DeviceRole": "webapp.devices.models.DeviceRole",
-    "JobPhase": "webapp.api.schema.JOB_PHASES",
-    "RoundPhase": "webapp.api.schema.ROUND_PHASES",
-    "AssignmentPhase": "webapp.api.schema.ASSIGNMENT_PHASES",
-}
-SETTINGS = {"POSTPROCESSING_HOOKS": HOOKS, "ENUM_NAME_OVERRIDES": ENUMS}
+SETTINGS = {"POSTPROCESSING_HOOKS": HOOKS}
 SPEC_REF = {"application/json": {"$ref": "#/components/schemas/JobSpec"}}
 PROBLEM: dict[str, Any] = {
     "type": "object",
