@@ -36,6 +36,7 @@ def test_table_has_every_family_member() -> None:
     assert recorded.keys() == CASES.keys() | {"demo"}
 
 
+@pytest.mark.timeout(400)
 def test_written_table_matches_and_change_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
