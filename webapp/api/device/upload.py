@@ -169,27 +169,27 @@ class UploadCall:
         await run_database_call(self._end, intake, part, patch)
         return UploadResponse(204, {**TUS, "Upload-Offset": str(part.size)})
 
-    def _admitted(self) -> Intake:
+    def _admit(self) -> Intake:
         authorization = header(self._scope, b"authorization")
         return updates.admit(authorization, self._assignment, self._sha256)
 
     def _offset(self) -> tuple[bool, int]:
         """Whether the update is stored, and the bytes that have arrived."""
-        stored_bytes = self._admitted().stored_bytes
+        stored_bytes = self._admit().stored_bytes
         if stored_bytes is not None:
             return True, stored_bytes
         return False, received_bytes(self._assignment, self._sha256)
 
     def _begin(self) -> tuple[Intake, PatchHeaders, PartialUpload | None]:
         """Admit the call and open its partial upload; None where the update is stored already."""
-        intake = self._admitted()
+        intake = self._admit()
         patch = PatchHeaders.read(self._scope)
         if intake.stored_bytes is not None:
             updates.link_stored_update(intake)
             return intake, patch, None
         if patch.length > intake.max_bytes:
             raise ArtefactRefused(f"more than the {intake.max_bytes} bytes expected here", 413)
-        return intake, patch, _opened(intake, patch)
+        return intake, patch, _open_partial_upload(intake, patch)
 
     def _end(self, intake: Intake, part: PartialUpload, patch: PatchHeaders | None) -> None:
         """Store the update if it is complete; close the partial upload in any case."""
@@ -242,7 +242,7 @@ class UploadCall:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _opened(intake: Intake, patch: PatchHeaders) -> PartialUpload:
+def _open_partial_upload(intake: Intake, patch: PatchHeaders) -> PartialUpload:
     """The partial upload, at the offset of the patch."""
     part = PartialUpload(intake.assignment, intake.sha256)
     try:

@@ -125,8 +125,8 @@ def work_against_data(job: JobFigures) -> Finding | None:
     shares = [(one, one.trained_examples / work, one.examples / data) for one in job.devices]
     uneven = []
     for one, trained, data_share in shares:
-        ratio_ = max(trained, data_share) / max(min(trained, data_share), 1e-9)
-        differs = ratio_ >= UNEVEN_FACTOR and abs(trained - data_share) >= UNEVEN_SHARE
+        imbalance = max(trained, data_share) / max(min(trained, data_share), 1e-9)
+        differs = imbalance >= UNEVEN_FACTOR and abs(trained - data_share) >= UNEVEN_SHARE
         if one.works and differs:
             uneven.append((one, trained, data_share))
     if not uneven:
