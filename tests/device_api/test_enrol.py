@@ -116,7 +116,7 @@ def test_concurrent_enrolments_of_one_name() -> None:
 
 def test_name_in_use_leaves_token_unused(token: str, enrolled_device: Any) -> None:
     enrolled_device("pi-kitchen")
-    assert "'pi-kitchen' is taken" in refused(enrol(token), 409)
+    assert "'pi-kitchen' is in use" in refused(enrol(token), 409)
     assert enrol(token, "pi-porch").status_code == 201
 
 

@@ -11,7 +11,7 @@ from workers.coordinator.tasks import advance_job
 
 
 def test_many_reports_send_one_advance(federation: Federation, monkeypatch: Any) -> None:
-    monkeypatch.setattr(transitions, "ASKED_FOR_S", 600)  # a slow machine takes longer than 2 s
+    monkeypatch.setattr(transitions, "REQUEST_TTL_S", 600)  # a slow machine takes longer than 2 s
     pis = federation.devices("pi-a", "pi-b", "pi-c", "pi-d")
     job = federation.started()
     for pi in pis:

@@ -118,5 +118,5 @@ def test_failed_cleanup_step_stops_no_other(
     parts = {"first": broken, "second": lambda: done.append(1) or 7}
     monkeypatch.setattr(cleanup, "PARTS", parts)
     assert cleanup.run() == {"second": 7}
-    assert "could not deal with first" in caplog.text
+    assert "could not clean up first" in caplog.text
     assert done == [1]
