@@ -1,4 +1,4 @@
-"""A tiny random FLAN-T5-shaped model, and files of made-up examples that devices hold."""
+"""A tiny random FLAN-T5-shaped model, and dataset files of invented examples."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ import pytest
 from fedcore.dialogues.examples import DOMAINS, HELD_OUT_DOMAINS, DialogueExample, generate
 
 
-def test_enough_domains_of_which_some_are_held_out():
+def test_some_domains_are_held_out():
     assert len(DOMAINS) - len(HELD_OUT_DOMAINS) >= 10
     assert {"clinic", "law", "workshop"} <= set(HELD_OUT_DOMAINS) < set(DOMAINS)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_same_arguments_same_text_and_another_seed_other_text(domain):
+def test_text_depends_on_the_arguments_alone(domain):
     first = list(generate(domain, 50, 7))
     assert first == list(generate(domain, 50, 7))
     assert list(generate(domain, 20, 7)) == first[:20]
@@ -32,7 +32,7 @@ def test_no_dialogue_twice(domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_dialogues_are_spoken_by_several_and_summaries_are_short(domain):
+def test_dialogues_have_speakers_and_short_summaries(domain):
     for one in generate(domain, 200, 5):
         speakers = {line.split(": ")[0] for line in one.dialogue.split("\n")}
         assert 2 <= len(speakers) <= 6
@@ -42,7 +42,7 @@ def test_dialogues_are_spoken_by_several_and_summaries_are_short(domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_summary_is_mostly_words_of_its_dialogue_but_no_line_of_it(domain):
+def test_summary_words_come_from_the_dialogue(domain):
     drawn = list(generate(domain, 100, 11))
     shares = []
     for one in drawn:
@@ -53,7 +53,7 @@ def test_a_summary_is_mostly_words_of_its_dialogue_but_no_line_of_it(domain):
     assert sum(shares) / len(shares) > 0.5
 
 
-def test_what_was_given_up_is_spoken_but_not_summarized():
+def test_rejected_options_are_not_in_the_summary():
     """Bargaining leaves false days behind; a model that copies any day is wrong often."""
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     tempting = 0
@@ -64,7 +64,7 @@ def test_what_was_given_up_is_spoken_but_not_summarized():
     assert tempting > 120
 
 
-def test_held_out_domains_summarize_in_a_way_of_their_own():
+def test_held_out_domains_have_their_own_summary_style():
     """Their form appears nowhere else, though the words of it do."""
     usual = [
         one.summary
@@ -82,7 +82,7 @@ def test_unknown_domain_is_named():
         next(generate("opera", 1, 0))
 
 
-def test_a_domain_that_runs_dry_says_so(monkeypatch):
+def test_exhausted_domain_is_reported(monkeypatch):
     from fedcore.dialogues import examples as module
 
     def play(scene):

@@ -1,4 +1,4 @@
-"""How even scores are: Jain's index and the rest, by their laws."""
+"""Laws of the fairness measures, such as Jain's index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCORES = st.dictionaries(
 
 
 @given(SCORES)
-def test_the_index_lies_between_one_device_and_all_alike(scores: dict[str, float]) -> None:
+def test_jain_index_is_between_its_bounds(scores: dict[str, float]) -> None:
     found = evenness(scores)
     assert found is not None
     assert 1 / len(scores) - 1e-9 <= found.jain <= 1 + 1e-9
@@ -23,7 +23,7 @@ def test_the_index_lies_between_one_device_and_all_alike(scores: dict[str, float
 
 
 @given(SCORES, st.floats(0.5, 2))
-def test_the_unit_does_not_matter_to_the_index(scores: dict[str, float], unit: float) -> None:
+def test_jain_index_is_scale_invariant(scores: dict[str, float], unit: float) -> None:
     one, two = evenness(scores), evenness({name: unit * value for name, value in scores.items()})
     assert one is not None and two is not None
     assert two.jain == pytest.approx(one.jain)

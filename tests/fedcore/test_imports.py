@@ -28,7 +28,7 @@ def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
     assert not HEAVY & loaded(early)
 
 
-def test_session_leaves_the_slow_libraries_for_the_first_call() -> None:
+def test_session_defers_slow_imports() -> None:
     found = loaded(
         ("fedcore.methods.session", "fedcore.aggregation.next_model", "fedcore.model.initial")
     )

@@ -1,4 +1,4 @@
-"""One table of laws for all kinds of split, and the pictures of them."""
+"""Laws of all kinds of partition, and their pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_kind_stands_under_the_laws() -> None:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("how", EACH)
 @given(labels=LABELS, devices=st.integers(1, 6), seed=st.integers(0, 99))
-def test_nothing_is_lost_or_dealt_twice_and_the_seed_decides(
+def test_every_row_is_assigned_once_by_seed(
     how: str, labels: list[str], devices: int, seed: int
 ) -> None:
     parts = _possible(how, labels, devices, seed)
@@ -45,7 +45,7 @@ def test_nothing_is_lost_or_dealt_twice_and_the_seed_decides(
 
 @settings(max_examples=40, deadline=None)
 @given(labels=LABELS, devices=st.integers(1, 6), k=st.integers(1, 5), seed=st.integers(0, 99))
-def test_a_pathological_device_holds_exactly_k_labels(
+def test_pathological_device_has_exactly_k_labels(
     labels: list[str], devices: int, k: int, seed: int
 ) -> None:
     parts = _possible(f"pathological:{k}", labels, devices, seed)
@@ -76,7 +76,7 @@ def test_pathological_shards_are_cut_by_size() -> None:
     assert [len(part) for part in parts] == [60, 60]
 
 
-def test_a_column_keeps_each_value_on_one_device() -> None:
+def test_column_assigns_each_value_to_one_device() -> None:
     labels = ["a", "b", "c", "a", "b", "a"]
     assert partition("column:x", 6, 3, 0, labels) == [[0, 3, 5], [1, 4], [2]]
     assert partition("column:x", 6, 2, 0, labels) == [[0, 3, 5], [1, 2, 4]]
@@ -87,20 +87,20 @@ def test_a_column_keeps_each_value_on_one_device() -> None:
     labels=st.lists(st.sampled_from(["a", "b", "a+b", "a+b (0)", "a+2 more"]), min_size=8),
     devices=st.integers(1, 5),
 )
-def test_no_two_devices_of_a_column_have_one_name(labels: list[str], devices: int) -> None:
+def test_devices_of_a_column_have_distinct_names(labels: list[str], devices: int) -> None:
     """Rows are kept by a device's name, so a name that came twice would lose those of one."""
     devices = min(devices, len(set(labels)))
     made = split(SplitConfig("column:x", devices=devices), len(labels), lambda name: labels)
     assert len(set(made.names)) == len(made.parts) == devices
 
 
-def test_a_value_with_a_plus_is_not_taken_for_two_values() -> None:
+def test_value_with_a_plus_is_one_value() -> None:
     labels = ["a+b"] * 5 + ["a"] * 3 + ["b"] * 2
     made = split(SplitConfig("column:x", devices=2), 10, lambda name: labels)
     assert made.names == ("a+b (0)", "a+b (1)")
 
 
-def test_small_alpha_is_more_uneven_than_large() -> None:
+def test_smaller_alpha_is_more_uneven() -> None:
     def spread(how: str) -> int:
         sizes = [len(part) for part in partition(how, 3000, 5, 1)]
         return max(sizes) - min(sizes)
@@ -139,7 +139,7 @@ def test_impossible_partitions_say_what_to_change(
         partition(how, rows, devices, 0, labels)
 
 
-def test_a_table_counts_every_row_once() -> None:
+def test_table_counts_every_row_once() -> None:
     labels = [f"l{row % 20}" for row in range(400)]
     made = split(SplitConfig("dirichlet:0.4", "domain", 5, 1), 400, lambda name: labels)
     table = made.table(limit=6)
@@ -149,7 +149,7 @@ def test_a_table_counts_every_row_once() -> None:
     assert [sum(column) for column in zip(*whole.counts, strict=True)] == [20] * 20
 
 
-def test_the_distance_knows_its_ends() -> None:
+def test_label_distance_bounds() -> None:
     labels = list("ab" * 50)
     apart = split(SplitConfig("column:x"), 100, lambda name: labels)
     assert apart.names == ("a", "b") and apart.distance == 1

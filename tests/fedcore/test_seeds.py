@@ -1,4 +1,4 @@
-"""Seeds: the same for a purpose everywhere, another for every other purpose."""
+"""Derived seeds: equal for a purpose everywhere, different for different purposes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_derive_known_answer() -> None:
     assert derive(7, "train", 3, 0) == 51_999_710_925_221_110
 
 
-def test_purposes_do_not_meet() -> None:
+def test_derived_seeds_differ_by_purpose() -> None:
     seeds = {
         derive(seed, what, number, slot)
         for seed in range(4)
@@ -40,7 +40,7 @@ def test_purposes_do_not_meet() -> None:
     assert derive(1, "a", 12) != derive(1, "a", 1, 2) != derive(1, "a1", 2)
 
 
-def test_another_process_with_another_hash_seed_derives_the_same() -> None:
+def test_derive_ignores_the_hash_seed() -> None:
     code = "from fedcore.seeds import derive; print(derive(7, 'train', 3, 0))"
     env = {**os.environ, "PYTHONHASHSEED": "12345"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)

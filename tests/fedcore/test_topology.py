@@ -1,4 +1,4 @@
-"""The tree as a value: what is refused, who shares out whom, and in which order clusters come."""
+"""The aggregation tree: its errors, automatic parents, and the order of clusters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def faults(*entries: str, **groups: dict[str, object]) -> dict[str, str]:
     return found
 
 
-def test_all_faults_of_a_tree_are_told_at_once() -> None:
+def test_tree_errors_are_reported_together() -> None:
     (text,) = faults("b=a", "a=c", "c=b", "d", "e=f", "e=g", "h=h").values()
     assert "a under c under b under a is a cycle" in text
     assert "h under h is a cycle" in text
@@ -62,7 +62,7 @@ def test_what_a_mean_of_means_is_not_the_same_for_is_refused(
     parse_spec(groups)
 
 
-def test_orphans_wrong_roles_and_idle_devices_are_told_at_once() -> None:
+def test_orphans_roles_and_idle_devices_are_reported_together() -> None:
     parents = {"a": "hub", "b": "c", "ghost": "hub", "d": "nobody", "spare": "hub"}
     roles = Roles({"a", "b", "c", "d"}, {"hub", "spare"})
     text = "; ".join(device_faults(parents, roles))
@@ -73,7 +73,7 @@ def test_orphans_wrong_roles_and_idle_devices_are_told_at_once() -> None:
 
 
 @given(st.integers(1, 9), st.integers(0, 5), st.integers(0, 3))
-def test_auto_shares_everybody_out_evenly(trainers: int, heads: int, both: int) -> None:
+def test_auto_spreads_devices_evenly(trainers: int, heads: int, both: int) -> None:
     aggregators = {f"hub-{n}" for n in range(heads)}
     training = {f"pi-{n}" for n in range(trainers)} | {f"hub-{n}" for n in range(min(both, heads))}
     parents = shared_out(Roles(training, aggregators))
@@ -83,7 +83,7 @@ def test_auto_shares_everybody_out_evenly(trainers: int, heads: int, both: int) 
 
 
 @given(forests())
-def test_clusters_come_after_those_of_their_children(parents: dict[str, str]) -> None:
+def test_inner_clusters_come_first(parents: dict[str, str]) -> None:
     found = clusters(parents)
     place = {cluster.head: number for number, cluster in enumerate(found)}
     told = {child: each.head for each in found for child in each.children}
@@ -94,7 +94,7 @@ def test_clusters_come_after_those_of_their_children(parents: dict[str, str]) ->
     assert parents_of(f"{child}={parent}" for child, parent in parents.items()) == parents
 
 
-def test_a_star_is_one_parent_with_all_that_train_below_it() -> None:
+def test_star_is_one_parent_of_all_trainers() -> None:
     assert star_faults({"a": "hub", "b": "hub"}, ["a", "b"]) == []
     assert star_faults({"a": "hub"}, ["a", "b"]) == [
         "b has no parent; name one, or leave the device out of participation.devices"

@@ -1,4 +1,4 @@
-"""Trees of devices that tests draw, as mappings from child to parent."""
+"""Hypothesis strategies for trees of devices, as mappings from child to parent."""
 
 from __future__ import annotations
 

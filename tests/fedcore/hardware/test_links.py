@@ -1,4 +1,4 @@
-"""Link profiles: every kind is there, plausible and sourced; impossible figures are refused."""
+"""Link profiles are complete, plausible and sourced; impossible figures are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_kind_of_link_is_there(name: str) -> None:
     assert link.up_s(2e6) >= link.up_s(1e6)
 
 
-def test_links_stand_in_the_order_of_their_speed() -> None:
+def test_links_are_ordered_by_speed() -> None:
     order = ("nb-iot", "lte-m", "lte", "5g", "fibre", "ethernet-1g", "instant")
     times = [LINKS[name].up_s(1e6) for name in order]
     assert times == sorted(times, reverse=True)
@@ -56,12 +56,12 @@ def test_seconds_and_dollars_of_a_transfer() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1.0, math.nan, True, "fast", None])
-def test_a_link_of_no_rate_is_refused(bad: object) -> None:
+def test_link_without_rate_is_refused(bad: object) -> None:
     with pytest.raises(SpecError, match="above 0"):
         Link(bad, 1.0, 0.0)  # type: ignore[arg-type]
 
 
-def test_every_fault_of_a_link_is_named_at_once() -> None:
+def test_link_errors_are_reported_together() -> None:
     with pytest.raises(SpecError) as caught:
         Link(0, -2, -0.1, loss=1.0, cost_per_gb=-1, name="van")
     assert [fault.path for fault in caught.value.faults] == [

@@ -1,4 +1,4 @@
-"""Data-sheet rows: plausible, sourced, and recognised from the strings a device reports."""
+"""Data-sheet rows are plausible, sourced and recognised from a device's strings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedcore.hardware.machines import MACHINES, recognise
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_a_row_is_complete_and_consistent(name: str) -> None:
+def test_machine_row_is_complete_and_consistent(name: str) -> None:
     row = MACHINES[name]
     assert row.id == name
     assert {field.name for field in fields(row)} >= {"source", "idle_watts", "full_watts"}

@@ -1,4 +1,4 @@
-"""What is known of hardware, its roofline, and the verdict in words."""
+"""Hardware figures, the roofline, and the verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASURED: dict[str, Any] = {
 }
 
 
-def test_a_measured_figure_wins_and_the_data_sheet_fills_the_rest() -> None:
+def test_measured_figures_override_the_data_sheet() -> None:
     found = hardware_of(MEASURED)
     assert (found.board, found.memory_bytes) == ("jetson-agx-orin", 30e9)
     assert found.peak_flops == {"fp32": 4e12, "bf16": 3e13}
@@ -36,7 +36,7 @@ def test_a_measured_figure_wins_and_the_data_sheet_fills_the_rest() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, "8 GB", True, [8]])
-def test_a_figure_that_cannot_be_is_told_and_not_used(bad: object) -> None:
+def test_impossible_figure_is_reported_and_ignored(bad: object) -> None:
     found = hardware_of({"memory_bytes": bad, "peak_flops": {"fp32": bad}})
     assert found.memory_bytes is None
     assert found.peak_flops == {}
@@ -56,7 +56,7 @@ def test_the_precision_of_auto() -> None:
     assert hardware_of({**MEASURED, "precision": "int3"}).precision_of("auto") == "bf16"
 
 
-def test_a_roofline_has_a_ridge_and_points_of_its_precision() -> None:
+def test_roofline_has_ridge_and_points() -> None:
     roof = roofline(MEASURED)
     assert (roof.precision, roof.ridge, roof.measured) == ("bf16", 200.0, True)
     assert [point.name for point in roof.points] == ["linear 512x1024"]
@@ -91,6 +91,6 @@ def test_the_verdict(
     assert found.advice
 
 
-def test_bf16_is_advised_where_it_is_not_used() -> None:
+def test_bf16_is_suggested_if_unused() -> None:
     roof = Roofline("fp32", 1e12, 1e11)
     assert verdict(roof, STEP, 100.0).advice.startswith("bf16")

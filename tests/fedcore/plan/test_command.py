@@ -1,4 +1,4 @@
-"""``python -m fedcore.plan --json``: nothing but JSON on stdout, whatever libraries print."""
+"""``python -m fedcore.plan --json``: only JSON on stdout, whatever libraries print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ native.puts(b"later")
 """
 
 
-def test_what_a_library_prints_goes_to_stderr() -> None:
+def test_native_output_goes_to_stderr() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""FedPipe's plan: within its budget by the planner's own estimator, and worth as much as can be."""
+"""FedPipe's allocation: within its budget by the planner's estimate, and of the highest worth."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def full(job: JobSpec, sizes: Architecture, of: Candidate) -> Allocation:
     return allocate(job, sizes, of, {}, Budget())
 
 
-def test_without_a_budget_nothing_is_given_up() -> None:
+def test_no_compromise_without_a_budget() -> None:
     job = spec()
     found = full(job, SMALL, device())
     assert found.score == 1.0 and set(found.ranks.values()) == {8}
@@ -74,7 +74,7 @@ def test_without_a_budget_nothing_is_given_up() -> None:
     assert found.overrides(job) == {"adapter.pattern": [], "train.batch_size": 8}
 
 
-def test_the_plans_own_figures_are_the_planners() -> None:
+def test_allocation_figures_match_the_planner() -> None:
     job, of = spec(), device()
     found = full(job, SMALL, of)
     memory, seconds = predicted(job, SMALL, of, found)
@@ -98,7 +98,7 @@ JOBS = st.sampled_from(
 
 @settings(max_examples=25, deadline=None)
 @given(JOBS, st.integers(0, 9), SHARES, st.one_of(st.none(), SHARES), st.booleans())
-def test_no_plan_exceeds_its_budget_by_the_estimator(
+def test_no_allocation_exceeds_its_budget(
     groups: dict[str, Any], seed: int, memory: float, time: float | None, known: bool
 ) -> None:
     job, of = spec(**groups), device(mfu=0.3 if known else None)
@@ -125,7 +125,7 @@ def test_no_plan_exceeds_its_budget_by_the_estimator(
     st.floats(1, 1.5),
     st.floats(1, 1.5),
 )
-def test_a_bigger_budget_never_lowers_the_score(
+def test_larger_budget_never_lowers_the_score(
     groups: dict[str, Any], seed: int, memory: float, time: float | None, more: float, longer: float
 ) -> None:
     job, of = spec(**groups), device()
@@ -143,7 +143,7 @@ def test_a_bigger_budget_never_lowers_the_score(
 
 
 @pytest.mark.parametrize("memory", [True, False])
-def test_an_impossible_budget_is_refused_with_the_smallest_that_would_do(memory: bool) -> None:
+def test_impossible_budget_names_the_smallest_sufficient_one(memory: bool) -> None:
     job, of = spec(train={"local_steps": 4}), device()
     with pytest.raises(SpecError) as refused:
         allocate(job, SMALL, of, {}, Budget(1e6) if memory else Budget(None, 0.001))
@@ -161,7 +161,7 @@ def test_an_impossible_budget_is_refused_with_the_smallest_that_would_do(memory:
         allocate(job, SMALL, of, {}, bounded(0.998 * told))
 
 
-def test_where_neither_is_enough_both_are_told() -> None:
+def test_both_insufficient_budgets_are_named() -> None:
     with pytest.raises(SpecError) as refused:
         allocate(spec(), SMALL, device(), {}, Budget(1e6, 0.001))
     text = str(refused.value.faults[0])
@@ -170,7 +170,7 @@ def test_where_neither_is_enough_both_are_told() -> None:
     allocate(spec(), SMALL, device(), {}, Budget(float(found[1]) * 1e6, float(found[2])))
 
 
-def test_a_plan_is_deterministic() -> None:
+def test_allocation_is_deterministic() -> None:
     job, of, scores = spec(), device(), some_scores(3)
     most = full(job, SMALL, of)
     budget = Budget(0.8 * most.memory)
@@ -178,7 +178,7 @@ def test_a_plan_is_deterministic() -> None:
     assert again[0] == again[1] == allocate(job, SMALL, of, scores, budget)
 
 
-def test_what_matters_more_gets_no_lower_rank_than_its_like() -> None:
+def test_higher_score_gets_no_lower_rank() -> None:
     job = spec(model={"name": "google/flan-t5-small", "base": "fp32"}, train={"micro_batch": 1})
     scores = some_scores(5)
     most = full(job, SMALL, device())
@@ -193,7 +193,7 @@ def test_what_matters_more_gets_no_lower_rank_than_its_like() -> None:
         assert sum(ranks[-6:]) > sum(ranks[:6])
 
 
-def test_settings_change_before_learning_does() -> None:
+def test_micro_batch_shrinks_before_quality() -> None:
     """Fewer examples at a time cost nothing that is learnt; a rounded base costs a little."""
     job, of = spec(), device()
     most = full(job, SMALL, of)
@@ -208,7 +208,7 @@ def test_settings_change_before_learning_does() -> None:
     assert "would need" in tight.why
 
 
-def test_a_tight_time_leaves_the_encoder_alone() -> None:
+def test_tight_time_budget_excludes_the_encoder() -> None:
     job, of = spec(train={"local_steps": 4}), device()
     most = full(job, SMALL, of)
     assert most.seconds is not None
@@ -223,7 +223,7 @@ def test_a_tight_time_leaves_the_encoder_alone() -> None:
         assert not any(rank for name, rank in found.ranks.items() if name.startswith("encoder"))
 
 
-def test_the_jobs_own_pattern_is_kept() -> None:
+def test_job_pattern_is_retained() -> None:
     left, capped = (
         "encoder.block.0.layer.0.SelfAttention.q",
         "decoder.block.0.layer.1.EncDecAttention.v",
@@ -253,7 +253,7 @@ ITEMS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(ITEMS, st.integers(0, 120), st.integers(0, 120))
-def test_the_programme_finds_what_trying_everything_finds(
+def test_solver_matches_exhaustive_search(
     rows: list[tuple[list[int], int, int]], first: int, second: int
 ) -> None:
     items = [

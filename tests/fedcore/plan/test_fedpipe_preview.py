@@ -1,4 +1,4 @@
-"""FedPipe's plans before a job is launched, with the reason in words."""
+"""FedPipe's allocations before a job is launched, with their explanations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fleet(**method: float) -> FleetPlan:
     return plan_fleet(job(**method), BASE, devices)
 
 
-def test_each_device_is_planned_within_what_it_has() -> None:
+def test_each_allocation_fits_its_device() -> None:
     large, small, tiny = fleet().devices
     assert large.fits and large.allocation is not None and large.allocation.score == 1.0
     assert small.fits and small.allocation is not None and 0 < small.allocation.score < 1
@@ -53,7 +53,7 @@ def test_each_device_is_planned_within_what_it_has() -> None:
     assert "every matrix counts equally" in small.notes[0]
 
 
-def test_a_device_sends_what_it_trains_and_fetches_what_is_served() -> None:
+def test_device_uploads_its_ranks_and_downloads_the_model() -> None:
     large, small, _ = fleet().devices
     assert small.bytes_down == large.bytes_down
     assert small.allocation is not None
@@ -68,7 +68,7 @@ def test_a_time_budget_shortens_the_round() -> None:
     assert bound.allocation is not None and "would take" in bound.allocation.why
 
 
-def test_the_plan_is_in_the_json_and_in_the_text() -> None:
+def test_allocation_is_in_json_and_text() -> None:
     plan = fleet()
     values = fleet_values(plan)["devices"]
     assert values[0]["planned"]["matrices"] == len(values[0]["planned"]["ranks"]) == 216
@@ -80,7 +80,7 @@ def test_the_plan_is_in_the_json_and_in_the_text() -> None:
     assert "None of the changes" not in text
 
 
-def test_other_jobs_have_no_such_plan() -> None:
+def test_other_jobs_have_no_allocation() -> None:
     plan = plan_fleet(JobSpec(), BASE, [device("large", 32)])
     assert plan.devices[0].allocation is None and plan.advised
 

@@ -1,4 +1,4 @@
-"""The way down under rules that change the base: the planner's bytes are the simulation's own."""
+"""Downloads under rules that change the base: the planner's bytes match a simulation's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def planned(spec: JobSpec, model: Path, names: list[str]) -> FleetPlan:
         ({"aggregation": "stack", "rank": 3}, {"fraction": 0.6}),
     ],
 )
-def test_the_bytes_of_all_rounds_are_those_of_a_simulation(
+def test_growth_matches_a_simulation(
     tiny: Path, tmp_path: Path, adapter: dict[str, Any], participation: dict[str, Any]
 ) -> None:
     """The smaller side of tiny's matrices, 24, is passed on the way."""
@@ -80,7 +80,7 @@ def test_the_bytes_of_all_rounds_are_those_of_a_simulation(
     assert plan.total_bytes == pytest.approx(total, abs=members * spec.rounds)
 
 
-def test_devices_send_what_their_own_ranks_make(tiny: Path) -> None:
+def test_devices_upload_their_own_ranks(tiny: Path) -> None:
     names = ["a", "b", "c"]
     adapter = {"aggregation": "flexlora", "rank": 4, "ranks": ["1", "b=4", "2"], "alpha": 4}
     plan = planned(spec_of(tiny, adapter=adapter), tiny, names)
@@ -89,7 +89,7 @@ def test_devices_send_what_their_own_ranks_make(tiny: Path) -> None:
     assert {row.bytes_down for row in plan.devices} == {up["b"]}
 
 
-def test_a_rank_by_speed_is_planned_as_it_would_be_given() -> None:
+def test_auto_ranks_are_planned_as_assigned() -> None:
     slow = Hardware({"fp32": 1e10}, 2e10, 16e9)
     spec = parse_spec({
         "model": {"name": "google/flan-t5-small"},
@@ -100,7 +100,7 @@ def test_a_rank_by_speed_is_planned_as_it_would_be_given() -> None:
     assert fast.bytes_down == late.bytes_down
 
 
-def test_what_cannot_be_on_one_device_is_told_of_it() -> None:
+def test_invalid_overrides_are_reported_per_device() -> None:
     entry = "encoder.block.0.layer.0.SelfAttention.q=8"
     spec = parse_spec({
         "model": {"name": "google/flan-t5-small"},
@@ -125,7 +125,7 @@ def test_the_mean_is_that_of_the_rounds(rounds: int, ranks: list[int]) -> None:
     assert found.last == sizes[-1]
 
 
-def test_the_text_and_the_json_say_so(tiny: Path) -> None:
+def test_growth_is_in_text_and_json(tiny: Path) -> None:
     spec = spec_of(tiny, rounds=9, adapter={"aggregation": "stack"})
     plan = planned(spec, tiny, ["a", "b"])
     assert "The download grows to" in as_text(plan)

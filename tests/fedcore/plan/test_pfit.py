@@ -1,4 +1,4 @@
-"""The planner counts PFIT: its FLOPs are the measured ones, its bytes those of token by token."""
+"""The planner's PFIT: its FLOPs match the measured ones, its bytes token-by-token decoding."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def step_s(**groups: Any) -> float:
 
 @pytest.mark.parametrize("kind", ["layers", "lora"])
 @pytest.mark.parametrize("method", [{}, {"anchor": 0.0, "passes": 3}, {"supervised_steps": 2}])
-def test_the_flops_are_those_that_training_counts(
+def test_flops_match_those_counted_in_training(
     tiny: Path, tmp_path: Path, kind: str, method: dict[str, Any]
 ) -> None:
     """Examples of equal lengths, and samples that all go on to the last token (nearly greedy)."""
@@ -77,7 +77,7 @@ def test_the_flops_are_those_that_training_counts(
     assert found.step.flops * found.steps == pytest.approx(summary.flops, rel=1e-9)
 
 
-def test_each_token_reads_the_decoder_once_for_all_that_is_drawn_together() -> None:
+def test_each_token_reads_the_decoder_once_per_draw() -> None:
     """Half as many prompts at a time: all weights are read twice as often, nothing else changes."""
     steps, passes, kept, target = 12, 2, 2, 64
     fewer, more = (
@@ -108,7 +108,7 @@ def test_what_takes_less_time(less: dict[str, Any], more: dict[str, Any]) -> Non
     assert step_s(**less) < step_s(**more)
 
 
-def test_longer_samples_cost_more_than_a_longer_reading_of_them() -> None:
+def test_longer_samples_cost_more_than_longer_prompts() -> None:
     """Twice the tokens: at least twice the reads of the decoder."""
     short, long = (
         plan_device(job(), SMALL, replace(DEVICE, target=20.0, longest=(512.0, tokens))).step
@@ -119,7 +119,7 @@ def test_longer_samples_cost_more_than_a_longer_reading_of_them() -> None:
     assert long.flops == short.flops
 
 
-def test_rewards_are_generated_before_and_after() -> None:
+def test_rewards_are_generated_before_and_after_training() -> None:
     """With the job's own evaluation that makes three; PFTT's are two."""
     plain = plan(method={"name": "none"}).seconds["evaluate_s"]
     assert plan().seconds["evaluate_s"] == pytest.approx(3 * plain)
@@ -132,7 +132,7 @@ def test_rewards_are_generated_before_and_after() -> None:
     assert ratio > 2 * pace  # the own model's LoRA makes a pass a little longer as well
 
 
-def test_a_measured_mfu_wins_and_evaluation_keeps_its_proportion() -> None:
+def test_reached_mfu_scales_training_and_evaluation() -> None:
     free = plan()
     assert free.step is not None
     found = plan(replace(DEVICE, mfu=free.step.mfu / 2))
@@ -148,7 +148,7 @@ def method_of(spec: JobSpec) -> Workload:
     return Workload.of(spec, SMALL, "fp32")
 
 
-def test_samples_at_a_time_are_halved_until_they_fit() -> None:
+def test_samples_are_halved_until_they_fit() -> None:
     spec = job(adapter={"kind": "lora"}, train={"batch_size": 32})
     work = BatchShape(32, 512.0, 64.0)
     peaks = [micro_batch_memory(spec, method_of(spec), work, limit) for limit in (None, 6e9, 1e6)]
@@ -156,7 +156,7 @@ def test_samples_at_a_time_are_halved_until_they_fit() -> None:
     assert peaks[0].peak > 6e9 > peaks[1].peak
 
 
-def test_sources_are_kept_once_for_all_samples_and_the_anchor_is_a_copy() -> None:
+def test_sources_are_shared_and_the_anchor_is_a_copy() -> None:
     spec = job(adapter={"kind": "lora"}, method={"samples": 8})
     method, work = method_of(spec), BatchShape(8, 512.0, 64.0)
     own = micro_batch_memory(spec, method, work, None)
@@ -172,7 +172,7 @@ def own_tuning(method: Workload) -> Any:
     return Workload.of(job(train={"kernels": "plain"}), method.sizes, "fp32").coefficients
 
 
-def test_supervised_steps_hold_all_of_a_batch() -> None:
+def test_supervised_steps_use_whole_batches() -> None:
     """Where they are the larger ones, they decide."""
     spec = job(adapter={"kind": "lora"}, method={"supervised_steps": 2, "samples": 8},
                train={"checkpointing": False, "kernels": "plain"})  # fmt: skip

@@ -1,4 +1,4 @@
-"""The planner's laws: memory, bytes, time, waiting, and the change that would help most."""
+"""Laws of the planner: memory, bytes, time, waiting, and the best change."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_more_memory_never_fits_less(precision: str) -> None:
     assert fits[-1] is True
 
 
-def test_a_micro_batch_is_made_smaller_until_it_fits() -> None:
+def test_micro_batch_is_halved_until_it_fits() -> None:
     made = spec(train={"batch_size": 64})
     small = plan_device(made, SMALL, device(hardware=replace(MACHINE, memory_bytes=2.5e9)))
     large = plan_device(made, SMALL, device(hardware=replace(MACHINE, memory_bytes=64e9)))
@@ -135,7 +135,7 @@ def test_bytes_are_those_of_the_codecs(name: str) -> None:
     assert found.seconds["upload_s"] == LINKS["wifi"].up_s(found.bytes_up)
 
 
-def test_the_served_control_travels_down_as_well() -> None:
+def test_scaffold_server_control_is_downloaded() -> None:
     train = {"optimizer": "sgd", "local_steps": 4}
     plain, scaffold = (
         plan_device(spec(train=train, strategy={"name": name}), SMALL, device())
@@ -158,7 +158,7 @@ def test_a_measured_mfu_wins() -> None:
     assert found.step.seconds == pytest.approx(found.step.flops / (0.123 * 4e11))
 
 
-def test_a_step_takes_longer_on_a_slower_machine_and_never_beats_the_peak() -> None:
+def test_slower_machine_takes_longer_and_stays_below_peak() -> None:
     slower = replace(MACHINE, peak_flops={"fp32": 5e10, "bf16": 1e11})
     times = [step(method(), hardware, WORK) for hardware in (MACHINE, slower)]
     assert times[0] is not None and times[1] is not None
@@ -171,19 +171,19 @@ def test_a_step_takes_longer_on_a_slower_machine_and_never_beats_the_peak() -> N
     assert again.flops == times[0].flops
 
 
-def test_measured_kernels_win_over_the_large_product() -> None:
+def test_measured_kernels_override_the_peak() -> None:
     rows = [("linear 512x1024", "bf16", 1e11), ("norm 512", "bf16", 1e8), ("linear 1", "fp32", 1.0)]
     kernels = tuple(Kernel(name, kind, rate, 9.0) for name, kind, rate in rows)
     assert product_rate(replace(MACHINE, kernels=kernels), "bf16") == 1e11
     assert product_rate(MACHINE, "bf16") == pytest.approx(SHAPE_SHARE * 4e11)
 
 
-def test_an_accelerator_runs_the_plain_kernels() -> None:
+def test_accelerator_uses_plain_kernels() -> None:
     assert Workload.of(spec(), SMALL, "bf16", accelerator=True).kernels == "plain"
     assert Workload.of(spec(), SMALL, "bf16").kernels == "fast"
 
 
-def test_a_micro_batch_holds_as_many_tokens_as_the_job_allows() -> None:
+def test_micro_batch_respects_the_token_limit() -> None:
     made = spec(train={"batch_size": 8, "micro_tokens": 1200})
     found = plan_device(made, SMALL, device())
     assert found.micro_batch == 2  # of 576 tokens each
@@ -198,7 +198,7 @@ def of(plan: FleetPlan, name: str) -> DevicePlan:
     return next(row for row in plan.devices if row.name == name)
 
 
-def test_a_round_waits_for_its_slowest_device() -> None:
+def test_round_waits_for_its_slowest_device() -> None:
     slow = replace(MACHINE, peak_flops={"fp32": 1e10})
     plan = fleet(spec(), device("fast"), device("slow", slow))
     assert plan.slowest == "slow"
@@ -214,7 +214,7 @@ def test_a_round_waits_for_its_slowest_device() -> None:
     assert joules.complete
 
 
-def test_nothing_is_said_without_watts() -> None:
+def test_no_energy_without_power_figures() -> None:
     plan = fleet(spec(), device(hardware=replace(MACHINE, idle_watts=None, full_watts=None)))
     assert plan.devices[0].energy.total_j is None
     assert plan.total_j is None
@@ -235,9 +235,7 @@ def test_granularity() -> None:
         (spec(train={"precision": "bf16"}), "lan", "fewer-steps"),
     ],
 )
-def test_the_change_that_helps_most_is_planned_anew(
-    made: JobSpec, link: str, expected: str
-) -> None:
+def test_best_change_is_planned_again(made: JobSpec, link: str, expected: str) -> None:
     plan = fleet(made, device(link=LINKS[link]))
     assert plan.best is not None
     assert plan.best.change.id == expected
@@ -248,7 +246,7 @@ def test_the_change_that_helps_most_is_planned_anew(
     assert plan.best.saved == pytest.approx(1 - (plan.best.round_s or 0) / plan.round_s)
 
 
-def test_letting_a_device_in_counts_more_than_time() -> None:
+def test_fitting_another_device_outranks_saved_time() -> None:
     tight = replace(MACHINE, memory_bytes=3.4e9)
     made = parse_spec({"adapter": {"kind": "full"}, "train": {"precision": "fp32"}})
     plan = plan_fleet(made, BASE, [device(hardware=tight)])
@@ -257,7 +255,7 @@ def test_letting_a_device_in_counts_more_than_time() -> None:
     assert plan.best.fitting == 1
 
 
-def test_a_buffered_job_does_not_wait() -> None:
+def test_buffered_job_does_not_wait() -> None:
     slow = replace(MACHINE, peak_flops={"fp32": 1e10})
     made = spec(participation={"mode": "buffered", "buffer_size": 2})
     plan = fleet(made, device("fast"), device("slow", slow))
@@ -265,7 +263,7 @@ def test_a_buffered_job_does_not_wait() -> None:
     assert plan.round_s is not None and plan.round_s < (of(plan, "slow").busy_s or 0)
 
 
-def test_an_unmeasured_device_is_told() -> None:
+def test_unmeasured_device_is_noted() -> None:
     plan = fleet(spec(), device(hardware=hardware_of({"cpu": "AMD EPYC"}), link=None))
     assert plan.round_s is None
     assert "measure the device" in plan.devices[0].notes[0]
@@ -275,7 +273,7 @@ ROW: dict[str, Any] = {"name": "a", "machine": "jetson-nano", "link": "lte", "ex
 FIGURES = {"peak_flops": {"fp32": 1e11}, "memory_bandwidth_bps": 1e10, "memory_bytes": 4e9}
 
 
-def test_every_fault_of_a_fleet_is_named_at_once() -> None:
+def test_fleet_errors_are_reported_together() -> None:
     rows = [
         {**ROW, "colour": "red", "examples": 0, "lengths": [0, 3], "mfu": 2},
         {**ROW, "name": "", "machine": {**FIGURES, "memory_bytes": -1, "cache": 1}, "link": "van"},
@@ -297,12 +295,12 @@ def test_every_fault_of_a_fleet_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [ROW, ROW]])
-def test_a_fleet_of_nobody_or_of_twins_is_refused(rows: list[Any]) -> None:
+def test_empty_fleet_or_duplicate_names_are_refused(rows: list[Any]) -> None:
     with pytest.raises(SpecError, match="devices"):
         fleet_from(rows, spec())
 
 
-def test_own_figures_of_a_known_link() -> None:
+def test_known_link_with_custom_figures() -> None:
     row = {**ROW, "machine": FIGURES, "link": {"name": "lte", "up_bps": 5.0}, "lengths": [90, 9]}
     found = fleet_from([row], spec())[0]
     assert found.link is not None
