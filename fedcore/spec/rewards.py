@@ -104,11 +104,13 @@ def weighted(rewards: Sequence[str], weights: Sequence[str], *device: int | str)
 def described(words: Sequence[str]) -> str:
     """The sum as a person reads it: ``overlap + 0.5 × brevity:0.1``; what weighs 0 is left out."""
     counted = [reward for word in words if (reward := reward_of(word)).weight]
-    return " + ".join(_term(reward) for reward in counted) or "nothing"
-
-
-def _term(reward: Reward) -> str:
-    return reward.label if reward.weight == 1 else f"{reward.weight:g} × {reward.label}"
+    return (
+        " + ".join(
+            (reward.label if reward.weight == 1 else f"{reward.weight:g} × {reward.label}")
+            for reward in counted
+        )
+        or "nothing"
+    )
 
 
 def extremes(words: Sequence[str]) -> tuple[float, float]:

@@ -153,24 +153,20 @@ def _tokenized(source: Source, data: DataSpec, tokenizer: Any, cache_dir: Path) 
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     folder = cache_dir / "tokens" / name
     if not (folder / "index.json").exists():
-        _fill_cache(folder, source, data, tokenizer)
+        # Write a folder of tokens under a temporary name, then rename it in one step.
+        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            _write_tokens(_text_pairs(source, folder.parents[1]), data, tokenizer, part)
+            with suppress(OSError):  # another process was first: its folder holds the same
+                part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     index = json.loads((folder / "index.json").read_text("utf-8"))
     if not index["digests"]:
         raise DataError(f"{source.label} holds no example with both a text and a summary")
     return _Cached(folder, tuple(index["digests"]), index["skipped"])
-
-
-def _fill_cache(folder: Path, source: Source, data: DataSpec, tokenizer: Any) -> None:
-    """Write a folder of tokens under a temporary name, then rename it in one step."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        _write_tokens(_text_pairs(source, folder.parents[1]), data, tokenizer, part)
-        with suppress(OSError):  # another process was first: its folder holds the same
-            part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def tokenizer_key(tokenizer: Any) -> str:

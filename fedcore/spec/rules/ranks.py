@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 
 from fedcore.architecture.matrices import matrices
-from fedcore.architecture.sizes import ATTENTION, Architecture, architecture_of
+from fedcore.architecture.sizes import ATTENTION, architecture_of
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.adapter import AUTO_RANK, LORA_TARGETS, AdapterSpec
@@ -61,7 +61,8 @@ def _rank_within_matrix(spec: JobSpec) -> list[Fault]:
     sizes = architecture_of(spec.model.name)
     if not spec.adapter.family.trains_low_rank_factors or sizes is None:
         return []
-    most = min(_sides(sizes, spec.adapter.targets))
+    other = [sizes.inner if name in ATTENTION else sizes.d_ff for name in spec.adapter.targets]
+    most = min([sizes.d_model, *other])
     if spec.adapter.rank <= most:
         return []
     message = f"is above the smallest side of the matrices it adapts ({most}); lower it"
@@ -85,11 +86,6 @@ def _pattern_is_of_the_model(spec: JobSpec) -> list[Fault]:
 def _nearest(name: str, known: Sequence[str]) -> str:
     alike = difflib.get_close_matches(name, known, 1)
     return f"did you mean {alike[0]}?" if alike else f"they are called like {known[0]}"
-
-
-def _sides(sizes: Architecture, targets: Sequence[str]) -> list[int]:
-    other = [sizes.inner if name in ATTENTION else sizes.d_ff for name in targets]
-    return [sizes.d_model, *other]
 
 
 RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (

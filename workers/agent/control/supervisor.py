@@ -65,7 +65,17 @@ class Supervisor(threading.Thread):
                 self.tick()
             except sqlite3.Error as error:
                 log.warning("cannot read the state folder: %s", error)
-        self._stop_agent()
+        # Ask the training process to stop, then kill it; then end the agent in any case.
+        began = time.monotonic()
+        try:
+            self._shared_state.write_note("stopping", self._stop_request.reason)
+        except sqlite3.Error:
+            log.warning("cannot ask the training process to stop; killing it")
+        self._stop_worker()
+        time.sleep(CHILD_GRACE_S)
+        kill_children()
+        time.sleep(max(0.0, began + AGENT_GRACE_S - time.monotonic()))
+        os._exit(self._stop_request.exit_code)
 
     def tick(self) -> None:
         flush = self._shared_state.read_note("flush")
@@ -96,19 +106,6 @@ class Supervisor(threading.Thread):
         )
         log.error("assignment %s: %s", activity.assignment[:8], reason)
         self._report_loss(Loss(activity.assignment, reason))
-
-    def _stop_agent(self) -> None:
-        """Ask the training process to stop, then kill it; then end the agent in any case."""
-        began = time.monotonic()
-        try:
-            self._shared_state.write_note("stopping", self._stop_request.reason)
-        except sqlite3.Error:
-            log.warning("cannot ask the training process to stop; killing it")
-        self._stop_worker()
-        time.sleep(CHILD_GRACE_S)
-        kill_children()
-        time.sleep(max(0.0, began + AGENT_GRACE_S - time.monotonic()))
-        os._exit(self._stop_request.exit_code)
 
 
 def kill_children() -> None:

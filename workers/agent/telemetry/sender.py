@@ -87,7 +87,17 @@ class Sender(threading.Thread):
     def turn(self) -> float:
         """Post once; returns the seconds until the next turn."""
         try:
-            self._post_losses()
+            while not self._losses.empty():
+                loss = self._losses.get()
+                try:
+                    self._server.fail(loss.assignment, loss.reason, retryable=True)
+                except Revoked:
+                    raise
+                except ServerRefused as refusal:
+                    log.info("assignment %s is over: %s", loss.assignment[:8], refusal)
+                except ServerUnavailable:
+                    self._losses.put(loss)
+                    raise
             wait_s = self._post()
         except Revoked as error:
             self._over.set()
@@ -103,19 +113,6 @@ class Sender(threading.Thread):
             log.info("the server is back")
         self._backoff = None
         return wait_s
-
-    def _post_losses(self) -> None:
-        while not self._losses.empty():
-            loss = self._losses.get()
-            try:
-                self._server.fail(loss.assignment, loss.reason, retryable=True)
-            except Revoked:
-                raise
-            except ServerRefused as refusal:
-                log.info("assignment %s is over: %s", loss.assignment[:8], refusal)
-            except ServerUnavailable:
-                self._losses.put(loss)
-                raise
 
     def _post(self) -> float:
         samples = self._outbox.oldest(self._limit)
