@@ -8,11 +8,18 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from enum import Enum
 from importlib import import_module
 from typing import TypeVar
 
-Member = TypeVar("Member", bound=StrEnum)
+
+class MemberName(str, Enum):
+    """The name of a family's member: a string, like ``StrEnum``, which Python 3.10 lacks."""
+
+    __str__ = str.__str__
+
+
+Member = TypeVar("Member", bound="MemberName")
 Row = TypeVar("Row")
 
 

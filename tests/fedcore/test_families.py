@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from fedcore.aggregation import strategies
 from fedcore.aggregation.lowrank import product_fold
 from fedcore.export.table import EXPORTS
-from fedcore.families import table
+from fedcore.families import MemberName, table
 from fedcore.methods.registry import METHOD_TRAINING
 from fedcore.model.kinds.table import ADAPTER_MODELS
 from fedcore.model.quantise import SCHEMES
@@ -37,7 +36,7 @@ from workers.aggregate.round_fold import FOLDS
 
 ROOT = Path(__file__).parents[2]
 CONCRETE = [base for base, row in BASES.items() if not row.follows_training]
-TABLES: tuple[tuple[str, Iterable[StrEnum], Mapping[Any, Any]], ...] = (
+TABLES: tuple[tuple[str, Iterable[MemberName], Mapping[Any, Any]], ...] = (
     ("what an adapter kind is", AdapterKind, ADAPTERS),
     ("costs of an adapter kind", AdapterKind, ADAPTER_COSTS),
     ("exports of an adapter kind", AdapterKind, EXPORTS),
@@ -65,7 +64,7 @@ TABLES: tuple[tuple[str, Iterable[StrEnum], Mapping[Any, Any]], ...] = (
 @pytest.mark.parametrize(
     ("members", "rows"), [row[1:] for row in TABLES], ids=[row[0] for row in TABLES]
 )
-def test_every_member_has_a_row(members: Iterable[StrEnum], rows: Mapping[Any, Any]) -> None:
+def test_every_member_has_a_row(members: Iterable[MemberName], rows: Mapping[Any, Any]) -> None:
     assert list(map(str, rows)) and set(map(str, rows)) == set(map(str, members))
 
 
@@ -89,7 +88,7 @@ def test_every_adapter_option_belongs_to_one_kind() -> None:
 
 
 def test_a_member_without_a_module_is_an_error() -> None:
-    class Wheel(StrEnum):
+    class Wheel(MemberName):
         ROUND = "round_wheel"
 
     with pytest.raises(ImportError, match="round_wheel"):

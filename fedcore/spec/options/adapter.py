@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from fedcore.families import MemberName
 from fedcore.spec.checks import integer, names, number, one_of, option, string_list
 from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankFamily, LowRankRule
 
@@ -19,7 +19,7 @@ AUTO_RANK = "auto"
 KIND_PATH = "adapter.kind"  # as errors and forms name the option
 
 
-class AdapterKind(StrEnum):
+class AdapterKind(MemberName):
     LORA = "lora"
     BOTTLENECK = "bottleneck"
     LAYERS = "layers"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+
+from fedcore.families import MemberName
 
 
-class LowRankRule(StrEnum):
+class LowRankRule(MemberName):
     FEDIT = "fedit"
     FFA = "ffa"
     FEDEX = "fedex"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from typing import Any
 
+from fedcore.families import MemberName
 from fedcore.spec.checks import integer, names, number, one_of, option, string_list
 from fedcore.spec.options.adapter import KIND_PATH, LORA_TARGETS, AdapterKind
 from fedcore.spec.options.distill import DistillSpec
@@ -23,7 +23,7 @@ FEDPIPE_SCORES = "sensitivity"  # the key of the matrices' scores in an evaluati
 METHOD_PATH = "method.name"  # as errors and forms name the option
 
 
-class MethodKind(StrEnum):
+class MethodKind(MemberName):
     NONE = "none"
     FEDJUDGE = "fedjudge"
     PFTT = "pftt"
@@ -32,14 +32,14 @@ class MethodKind(StrEnum):
     PFIT = "pfit"
 
 
-class Exchange(StrEnum):
+class Exchange(MemberName):
     """What devices send: the change of their weights, or their logits on shared text."""
 
     UPDATES = "updates"
     LOGITS = "logits"
 
 
-class LocalTraining(StrEnum):
+class LocalTraining(MemberName):
     """What devices learn from: reference summaries, or rewards of their own samples."""
 
     REFERENCES = "references"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from fedcore.families import MemberName
 from fedcore.spec.checks import number, one_of, option
 
 
-class StrategyKind(StrEnum):
+class StrategyKind(MemberName):
     FEDAVG = "fedavg"
     FEDAVGM = "fedavgm"
     FEDPROX = "fedprox"
@@ -26,7 +26,7 @@ class StrategyKind(StrEnum):
     SCAFFOLD = "scaffold"
 
 
-class FoldKind(StrEnum):
+class FoldKind(MemberName):
     MEAN = "mean"
     MEDIAN = "median"
     TRIMMED_MEAN = "trimmed_mean"

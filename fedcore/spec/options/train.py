@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from fedcore.families import MemberName
 from fedcore.spec.checks import boolean, integer, number, one_of, option, text
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -15,7 +15,7 @@ BATCHINGS = ("random", "length")
 OPTIMIZERS = ("adamw", "sgd")
 
 
-class BasePrecision(StrEnum):
+class BasePrecision(MemberName):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
