@@ -23,7 +23,7 @@ Member = TypeVar("Member", bound="MemberName")
 Row = TypeVar("Row")
 
 
-def table(members: Iterable[Member], modules: str, row: type[Row]) -> Mapping[Member, Row]:
+def member_rows(members: Iterable[Member], modules: str, row: type[Row]) -> Mapping[Member, Row]:
     """The ``ROW`` of every member's module; ``modules`` is its dotted name with {} for the member.
 
     Raises ImportError for a member without a module, AttributeError for a module without a row,

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fedcore.aggregation.strategies import build
-from fedcore.families import table
+from fedcore.families import member_rows
 from fedcore.methods.contract import Context, LossTerm
 from fedcore.methods.objectives import OBJECTIVES
 from fedcore.methods.training import MethodTraining
 from fedcore.spec.options.method import MethodKind
 from fedcore.train.loop import Weights, no_penalty
 
-METHOD_TRAINING: Mapping[MethodKind, MethodTraining] = table(
+METHOD_TRAINING: Mapping[MethodKind, MethodTraining] = member_rows(
     MethodKind, "fedcore.methods.{}.method", MethodTraining
 )
 

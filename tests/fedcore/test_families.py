@@ -13,7 +13,7 @@ import pytest
 from fedcore.aggregation import strategies
 from fedcore.aggregation.lowrank import product_fold
 from fedcore.export.table import EXPORTS
-from fedcore.families import MemberName, table
+from fedcore.families import MemberName, member_rows
 from fedcore.methods.registry import METHOD_TRAINING
 from fedcore.model.kinds.table import ADAPTER_MODELS
 from fedcore.model.quantise import SCHEMES
@@ -92,7 +92,7 @@ def test_a_member_without_a_module_is_an_error() -> None:
         ROUND = "round_wheel"
 
     with pytest.raises(ImportError, match="round_wheel"):
-        table(Wheel, "fedcore.model.kinds.{}", int)
+        member_rows(Wheel, "fedcore.model.kinds.{}", int)
 
 
 def test_no_code_asks_for_the_name_of_a_member() -> None:

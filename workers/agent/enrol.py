@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fedcore.errors import ServerRefused, ServerUnavailable
 from workers.agent.agent_errors import AgentError, Revoked
 from workers.agent.agent_settings import VERSION, AgentSettings
-from workers.agent.http.server_api import Address, ServerApi, check_url, is_private
+from workers.agent.http.server_api import Address, ServerApi, check_url, protects_credentials
 from workers.agent.http.server_clock import Clock
 from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credentials
@@ -42,7 +42,7 @@ def enrol(settings: AgentSettings, options: EnrolmentOptions) -> DeviceCredentia
         )
     if holder_of(settings.state_dir):
         raise AgentError("the agent is running on this state folder; stop it before enrolling")
-    if not is_private(url):
+    if not protects_credentials(url):
         log.warning("%s is not https: everybody on the way can read the credential", url)
     datasets = local_datasets.parse_all(options.datasets)
     body = {

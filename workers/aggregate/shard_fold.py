@@ -45,7 +45,9 @@ def _fold_claimed(shard: FoldShard) -> None:
         out = folder / "shard.safetensors"
         before, updates = round_fold.open_files(row, stack)
         try:
-            if not shard_plan.matches(shard.plan, updates):  # an update was refused: plan again
+            if not shard_plan.plan_is_current(
+                shard.plan, updates
+            ):  # an update was refused: plan again
                 raise UpdatesRefused({})
             folded = [update for update in updates if update.key in factors]
             result = sharding.fold_shard(

@@ -78,14 +78,14 @@ def _current_plan(
 ) -> FoldPlan:
     """The round's plan; created again if one of its updates has been refused since."""
     plan = FoldPlan.objects.filter(round=row).first()
-    if plan is not None and matches(plan, updates):
+    if plan is not None and plan_is_current(plan, updates):
         return plan
     factors = sharding.shard_factors(row.job.job_spec, before, updates, incoming_dir())
     members = [[*key, factor] for key, factor in sorted(factors.items())]
     with transaction.atomic():
         lock_job(row.job_id)
         plan = FoldPlan.objects.filter(round=row).first()
-        if plan is not None and matches(plan, updates):
+        if plan is not None and plan_is_current(plan, updates):
             return plan  # another worker was faster
         forget(row)
         plan = FoldPlan.objects.create(round=row, members=members)
@@ -94,7 +94,7 @@ def _current_plan(
     return plan
 
 
-def matches(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
+def plan_is_current(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
     """Whether all updates of a plan are still to be folded."""
     return set(factors_of(plan)) <= {update.key for update in updates}
 

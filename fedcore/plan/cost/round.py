@@ -15,7 +15,7 @@ from fedcore.plan.cost.energy import energy
 from fedcore.plan.cost.memory import Memory, largest_micro_batch, memory, usable
 from fedcore.plan.cost.pfit_round import EVALUATIONS, PpoSchedule, mean_step, sample_memory
 from fedcore.plan.cost.step_time import Step, evaluation_s, step
-from fedcore.plan.cost.traffic import bytes_down, uplink
+from fedcore.plan.cost.traffic import bytes_down, uplink_chain
 from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import LocalTraining
@@ -48,7 +48,7 @@ def _plan(spec: JobSpec, workload: Workload, device: Candidate) -> DevicePlan:
     one = pair and pair.mean
     steps = steps_of(spec, device)
     train_s = None if one is None else steps * one.seconds
-    up, down = uplink(spec, workload, device.link, train_s), bytes_down(spec, workload)
+    up, down = uplink_chain(spec, workload, device.link, train_s), bytes_down(spec, workload)
     up_bytes = up.payload(workload.update_weights)[1]
     seconds: dict[str, float] = {}
     if train_s is not None and pair is not None:

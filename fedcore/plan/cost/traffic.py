@@ -22,7 +22,9 @@ def bytes_down(spec: JobSpec, workload: Workload) -> int:
     return (spec.wire.step_chain or PLAIN).payload(workload.served_weights)[1] + state
 
 
-def uplink(spec: JobSpec, workload: Workload, link: Link | None, train_s: float | None) -> Chain:
+def uplink_chain(
+    spec: JobSpec, workload: Workload, link: Link | None, train_s: float | None
+) -> Chain:
     """The codec chain of updates; with ``auto`` the coordinator's choice for the link."""
     if spec.wire.chain is not None:
         return spec.wire.chain

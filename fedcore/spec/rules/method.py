@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from fedcore.errors import Fault
-from fedcore.families import table
+from fedcore.families import member_rows
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.method import OF_METHOD, MethodKind
 from fedcore.spec.rules.contract import Rule, Rules
@@ -42,5 +42,7 @@ def training_devices(spec: JobSpec) -> tuple[str, ...]:
     return spec.participation.devices or children
 
 
-METHOD_RULES: Mapping[MethodKind, Rules] = table(MethodKind, "fedcore.spec.rules.methods.{}", Rules)
+METHOD_RULES: Mapping[MethodKind, Rules] = member_rows(
+    MethodKind, "fedcore.spec.rules.methods.{}", Rules
+)
 RULES: tuple[Rule, ...] = (_of_another_method, _of_its_method)

@@ -236,7 +236,7 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def is_private(url: str) -> bool:
+def protects_credentials(url: str) -> bool:
     """Whether a credential may be sent there: over TLS, or within this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")

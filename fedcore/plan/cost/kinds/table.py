@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedcore.architecture.sizes import FP32_BYTES, Architecture
-from fedcore.families import table
+from fedcore.families import member_rows
 from fedcore.plan.cost.kinds.contract import AdapterCost
 from fedcore.spec.options.adapter import AdapterKind, AdapterSpec
 
-ADAPTER_COSTS: Mapping[AdapterKind, AdapterCost] = table(
+ADAPTER_COSTS: Mapping[AdapterKind, AdapterCost] = member_rows(
     AdapterKind, "fedcore.plan.cost.kinds.{}", AdapterCost
 )
 
