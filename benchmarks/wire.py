@@ -19,7 +19,7 @@ from benchmarks import wire_study
 from fedcore.compute.determinism import torch_threads
 from fedcore.formats.codec_chain import parse
 from fedcore.formats.update_header import FrameRow
-from fedcore.wire.chain import array_of, decode, encode, parts_of
+from fedcore.wire.chain import array_of, decode, encode, split_parts
 from fedcore.wire.codecs import StochasticRounding
 from fedcore.wire.tensor_bytes import unpack
 
@@ -90,7 +90,7 @@ def _pass(text: str, update: Mapping[str, Tensor]) -> CodecTimings:
         marks.append(time.perf_counter())
         row = array if key == "0" else unpack(array, *chain.payload(tensor.numel()))
         decoded = array.float() if chain.whole else decode(
-            chain, parts_of(chain, row, tensor.numel()), tensor.shape
+            chain, split_parts(chain, row, tensor.numel()), tensor.shape
         )  # fmt: skip
         marks.append(time.perf_counter())
         lost += float((decoded - tensor).square().sum())

@@ -53,12 +53,12 @@ class FoldedShards:
     factors: Mapping[Key, float]
 
 
-def divisible(spec: JobSpec) -> bool:
+def shardable(spec: JobSpec) -> bool:
     """Whether a job's folds may be cut: coordinates may, products and frozen factors may not.
 
     Adapters under any rule but fedit are folded whole; they are small.
     """
-    return spec.adapter.averaging.divisible
+    return spec.adapter.averaging.shardable
 
 
 def spans(elements: int, count: int) -> list[Span]:

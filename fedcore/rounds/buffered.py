@@ -73,7 +73,7 @@ def step_buffered(
     elif newest.state.phase is not RoundPhase.AGGREGATING:
         pass
     elif isinstance(event, Aggregated):
-        _aggregated(builders, event.now)
+        _close_version(builders, event.now)
     elif _in_buffer(builders):
         _fail(builders, event.reason)
     else:  # every update of the buffer was refused: fill it again
@@ -107,7 +107,7 @@ def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
     if newest.state.phase is RoundPhase.COLLECTING:
         _close_collection(builders, now)
     elif newest.state.phase is RoundPhase.EVALUATING:
-        _close_evaluation(builders, now)
+        _close_last_evaluation(builders, now)
     elif due(newest.state, now):
         limit_s = newest.state.policy.aggregation_s
         _fail(builders, f"no worker aggregated the updates within {limit_s:.0f} s")
@@ -224,7 +224,7 @@ def pending_evaluators(version: RoundState) -> list[str]:
     ]
 
 
-def _close_evaluation(builders: list[RoundBuilder], now: float) -> None:
+def _close_last_evaluation(builders: list[RoundBuilder], now: float) -> None:
     """End the job once every device has evaluated its last version, or at the deadline."""
     current = builders[-1]
     newest = latest_attempts(current.state, Task.EVALUATE)
@@ -237,7 +237,7 @@ def _close_evaluation(builders: list[RoundBuilder], now: float) -> None:
     current.move(RoundPhase.CLOSED, missing_evaluations(current.state, reported))
 
 
-def _aggregated(builders: list[RoundBuilder], now: float) -> None:
+def _close_version(builders: list[RoundBuilder], now: float) -> None:
     """Close the version whose model is stored. The last one is evaluated before the job ends."""
     newest = builders[-1]
     for builder, item in _in_buffer(builders):

@@ -84,7 +84,7 @@ def array_of(chain: Chain, row: FrameRow, parts: Mapping[str, Tensor]) -> dict[s
     return {row.keys[0]: joined} if packed is None else {row.keys[1]: packed}
 
 
-def parts_of(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
+def split_parts(chain: Chain, row: Tensor, n: int) -> dict[str, Tensor]:
     """The parts of ``n`` numbers from their row of bytes."""
     parts, place = {}, 0
     for name, due in chain.parts(n).items():
@@ -113,7 +113,7 @@ def read_row(
         return array.float()
     if name != row.keys[0]:
         array = unpack(array, *chain.payload(row.numbers))
-    return decode(chain, parts_of(chain, array, row.numbers), row.shape)
+    return decode(chain, split_parts(chain, array, row.numbers), row.shape)
 
 
 def bound(chain: Chain, tensor: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def fold_one(shard_id: int) -> None:
 
 def _fold_claimed(shard: FoldShard) -> None:
     row = shard.plan.round
-    factors = shard_plan.factors_of(shard.plan)
+    factors = shard_plan.clip_factors(shard.plan)
     with refuse_full_disk(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         out = folder / "shard.safetensors"

@@ -38,7 +38,7 @@ def fold_of(
     row: Round, before: ServerFiles, updates: Sequence[UpdateFile], stack: ExitStack
 ) -> FoldFunction | None:
     """How to fold a round now: directly, or by joining shards. None while shards are missing."""
-    if not sharding.divisible(row.job.job_spec):
+    if not sharding.shardable(row.job.job_spec):
         return fold_files
     size = sum(update.path.stat().st_size for update in updates)
     ranges = sharding.spans(read_header(before.model).elements, shard_count(size))
@@ -51,7 +51,7 @@ def fold_of(
         for shard in missing.filter(unclaimed()):
             send_after_commit(FOLD_SHARD, shard.pk)
         return None
-    shards = sharding.FoldedShards([shard for shard in stored if shard], factors_of(plan))
+    shards = sharding.FoldedShards([shard for shard in stored if shard], clip_factors(plan))
 
     def join(
         spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
@@ -69,7 +69,7 @@ def shard_count(size_bytes: int) -> int:
     return ceil(size_bytes / shard_bytes)
 
 
-def factors_of(plan: FoldPlan) -> dict[Key, float]:
+def clip_factors(plan: FoldPlan) -> dict[Key, float]:
     return {(slot, attempt): factor for slot, attempt, factor in plan.members}
 
 
@@ -96,7 +96,7 @@ def _current_plan(
 
 def plan_is_current(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
     """Whether all updates of a plan are still to be folded."""
-    return set(factors_of(plan)) <= {update.key for update in updates}
+    return set(clip_factors(plan)) <= {update.key for update in updates}
 
 
 def _shard_file(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
@@ -107,7 +107,7 @@ def _shard_file(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None
         FoldShard.objects.filter(pk=shard.pk).update(artefact=None, claimed_at=None)
         return None
     path = stack.enter_context(local_file(shard.artefact))
-    keys = factors_of(shard.plan)
+    keys = clip_factors(shard.plan)
     return sharding.ShardFile(
         path, (shard.start, shard.stop), dict(zip(keys, shard.squares, strict=True))
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from uuid import UUID
 
 from webapp.common.task_queue import ADVANCE, COLLECT, RECONCILE, app
-from webapp.jobs.lifecycle.transitions import start_advance
+from webapp.jobs.lifecycle.transitions import clear_advance_request
 from workers.coordinator import cleanup, reconcile
 from workers.coordinator.advance import advance
 
 
 @app.task(name=ADVANCE)
 def advance_job(job_id: str) -> None:
-    start_advance(UUID(job_id))
+    clear_advance_request(UUID(job_id))
     advance(UUID(job_id))
 
 

@@ -40,14 +40,16 @@ def rouge(
     """Mean F of greedy summaries of at most 64 tokens, in points (0 to 100)."""
     scorer = RougeScorer(_METRICS, use_stemmer=True)
     total = dict.fromkeys(_METRICS, 0.0)
-    for example, summary in zip(examples, summarize(model, tokenizer, examples), strict=True):
+    for example, summary in zip(
+        examples, generate_summaries(model, tokenizer, examples), strict=True
+    ):
         for metric, score in scorer.score(example.summary, summary).items():
             total[metric] += 100 * score.fmeasure / len(examples)
     return total
 
 
 @torch.no_grad()
-def summarize(
+def generate_summaries(
     model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[DialogueExample]
 ) -> list[str]:
     model.eval()
@@ -127,7 +129,7 @@ def federate(
         )
     for domain in datasets:
         example = _validation(domain, 1)
-        print(f"  {domain}: {summarize(model, tokenizer, example)[0]}")
+        print(f"  {domain}: {generate_summaries(model, tokenizer, example)[0]}")
         print(f"  expected: {example[0].summary}")
 
 

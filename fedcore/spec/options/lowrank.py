@@ -29,7 +29,7 @@ class LowRankFamily:
     product ``B A`` of every device is formed, so all must start from one model and each must be
     seen. ``refactors``: every round serves factors with new coordinates, so the devices' ranks may
     differ and no state of an earlier round fits. ``merges_into_base``: a part of what was learned
-    goes into the base model. ``divisible``: a fold may be cut into shards.
+    goes into the base model. ``shardable``: a fold may be cut into shards.
     """
 
     rule: LowRankRule
@@ -39,7 +39,7 @@ class LowRankFamily:
     needs_products: bool = False
     refactors: bool = False
     merges_into_base: bool = False
-    divisible: bool = False
+    shardable: bool = False
 
     @property
     def states_scale(self) -> bool:
@@ -59,7 +59,7 @@ LOW_RANK_RULES: Mapping[LowRankRule, LowRankFamily] = {
             LowRankRule.FEDIT,
             "FedIT",
             "Averages A and B separately: cheap, but not exact.",
-            divisible=True,
+            shardable=True,
         ),
         LowRankFamily(
             LowRankRule.FFA,

@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from fedcore.dialogues.examples import HELD_OUT_DOMAINS, generate
 from fedcore.model.pretrain import corpus
 from fedcore.model.pretrain.nano import PretrainRecipe, nano_model, train
-from fedcore.model.pretrain.score import rouge, summarize
+from fedcore.model.pretrain.score import generate_summaries, rouge
 
 NANO = Path(corpus.__file__).parents[1] / "checkpoints" / "nano"
 
@@ -177,7 +177,7 @@ def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monk
 def test_nano_summarizes_training_domains(model, tokenizer):
     examples = [next(generate(domain, 1, corpus.VALIDATION_SEED)) for domain in corpus.SEEN_DOMAINS]
     assert rouge(model, tokenizer, examples[:8])["rougeL"] > 60
-    assert len(set(summarize(model, tokenizer, examples[:4]))) == 4
+    assert len(set(generate_summaries(model, tokenizer, examples[:4]))) == 4
 
 
 def test_nano_is_weaker_on_held_out_domains(model, tokenizer):

@@ -48,7 +48,7 @@ def _send_advance(job_id: UUID) -> None:
         send(ADVANCE, str(job_id))
 
 
-def start_advance(job_id: UUID) -> None:
+def clear_advance_request(job_id: UUID) -> None:
     """The coordinator reads the job's rows now; a later change needs a message of its own."""
     cache.delete(_request_key(job_id))
 
