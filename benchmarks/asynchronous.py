@@ -151,7 +151,13 @@ def run(args: argparse.Namespace) -> int:
 def _perform(item: ModeRun, folder: Path) -> LossCurve:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="asynchronous-study-") as place:
-        devices = {name: _source(Path(place), name, item.seed) for name in SLOWNESS}
+        devices = {}
+        for name in SLOWNESS:
+            domain, _, which = name.partition("-")
+            path = Path(place) / f"{name}.jsonl"
+            rows = generate(domain, EXAMPLES, 100 * item.seed + ord(which))
+            path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), "utf-8")
+            devices[name] = Source(str(path), "dialogue", "summary", domain)
         results = simulate(item.spec, devices, Path(place) / "work", fleet=FLEET)
     slowest = max(SLOWNESS, key=lambda name: SLOWNESS[name])
     points = [
@@ -175,14 +181,6 @@ def _perform(item: ModeRun, folder: Path) -> LossCurve:
     part.write_text(json.dumps(asdict(curve)) + "\n", "utf-8")
     part.replace(folder / item.file)
     return curve
-
-
-def _source(folder: Path, name: str, seed: int) -> Source:
-    domain, _, which = name.partition("-")
-    path = folder / f"{name}.jsonl"
-    rows = generate(domain, EXAMPLES, 100 * seed + ord(which))
-    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), "utf-8")
-    return Source(str(path), "dialogue", "summary", domain)
 
 
 def table(folder: Path, ways: Sequence[str], seeds: Sequence[int]) -> list[str]:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +158,6 @@ def adapter_digest(path: Path) -> str:
         return hashlib.sha256(b"".join(archive.read(name) for name in sorted(names))).hexdigest()
 
 
-def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
-    for case, value in after.items():
-        if case not in before:
-            yield f"{case}: not in the table"
-        elif before[case] != value:
-            yield f"{case}: {before[case][:12]} in the table, {value[:12]} now"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout that computes")
     parser.add_argument("--python", default=sys.executable, help="the interpreter to use")
@@ -199,6 +191,12 @@ def run(options: argparse.Namespace) -> int:
     table = json.loads(options.table.read_text("utf-8"))
     if table["machine"] != machine:
         print(f"the table was made on {table['machine']}, this is {machine}", file=sys.stderr)
-    differences = list(_differences(table["sha256"], digests))
+    expected = table["sha256"]
+    differences = []
+    for case, digest in digests.items():
+        if case not in expected:
+            differences.append(f"{case}: not in the table")
+        elif expected[case] != digest:
+            differences.append(f"{case}: {expected[case][:12]} in the table, {digest[:12]} now")
     print("\n".join(differences) or f"{len(digests)} results are identical")
     return 1 if differences else 0

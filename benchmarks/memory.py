@@ -144,9 +144,13 @@ def _cell(
     limit = usable(free_bytes())
     fits = limit is None or expected.peak < limit
     measured = None
-    if model not in args.estimate and fits and _disk_does(models, plan):
-        random_model(KNOWN[MODELS[model]], models / model)
-        measured = _measure(spec, work, args.seconds)
+    if model not in args.estimate and fits:
+        # The disk must have room for the model and, in full training, for two files of its size.
+        files = 2 if plan.trained == plan.parameters else 1
+        models.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(models).free > (files + 0.5) * FP32_BYTES * plan.parameters:
+            random_model(KNOWN[MODELS[model]], models / model)
+            measured = _measure(spec, work, args.seconds)
     return MemoryCell(*key, expected.peak, measured)
 
 
@@ -159,13 +163,6 @@ def free_bytes() -> float:
     if _accelerated():
         return float(torch.cuda.mem_get_info()[0])
     return float(psutil.virtual_memory().available)
-
-
-def _disk_does(folder: Path, plan: Workload) -> bool:
-    """Whether the disk has room for the model and, in full training, for two files of its size."""
-    files = 2 if plan.trained == plan.parameters else 1
-    folder.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(folder).free > (files + 0.5) * FP32_BYTES * plan.parameters
 
 
 def _measure(spec: JobSpec, work: Path, seconds: float) -> Peaks | None:

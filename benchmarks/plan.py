@@ -136,7 +136,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     cases = [CASES[number] for number in args.only] if args.only else list(CASES)
     with tempfile.TemporaryDirectory(prefix="edgewise-plan-") as temporary:
-        profile = _profile(args.threads, temporary)
+        # Measure this machine's rates with the agent's probe, run as a program.
+        probe = "workers.agent.profile.measure"
+        command = [sys.executable, "-m", probe, str(args.threads), temporary]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise TrainingError(f"the machine cannot be measured: {done.stderr.strip()[-300:]}")
+        profile: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         hardware = hardware_of(profile)
         samples = [(case, _sample(case, Path(temporary), args, hardware)) for case in cases]
     tuned = _calibrated([sample for case, sample in samples if case.calibrates], hardware)
@@ -151,16 +157,6 @@ def run(args: argparse.Namespace) -> int:
         values = [{**asdict(row), "step_error": row.step_error} for row in rows]
         Path(args.json).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     return 0
-
-
-def _profile(threads: int, folder: str) -> dict[str, Any]:
-    """Measure this machine's rates with the agent's probe, run as a program."""
-    command = [sys.executable, "-m", "workers.agent.profile.measure", str(threads), folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        raise TrainingError(f"the machine cannot be measured: {done.stderr.strip()[-300:]}")
-    profile: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return profile
 
 
 def _links(seconds: float) -> Iterator[str]:

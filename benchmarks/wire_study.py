@@ -123,7 +123,12 @@ def run(args: argparse.Namespace) -> int:
 def _perform(item: CodecRun, folder: Path) -> CodecResult:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="wire-study-") as place:
-        devices = {domain: _source(Path(place), domain, item.seed) for domain in DOMAINS}
+        devices = {}
+        for domain in DOMAINS:
+            path = Path(place) / f"{domain}.jsonl"
+            rows = generate(domain, EXAMPLES, 100 + item.seed)
+            path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), "utf-8")
+            devices[domain] = Source(str(path), "dialogue", "summary", domain)
         results = simulate(item.spec, devices, Path(place) / "work")
     last, members = results[-1], len(devices)
     up = statistics.fmean(result.bytes_up for result in results[1:]) / members
@@ -132,13 +137,6 @@ def _perform(item: CodecRun, folder: Path) -> CodecResult:
     part.write_text(json.dumps(asdict(outcome)) + "\n", "utf-8")
     part.replace(folder / item.file)
     return outcome
-
-
-def _source(folder: Path, domain: str, seed: int) -> Source:
-    path = folder / f"{domain}.jsonl"
-    rows = generate(domain, EXAMPLES, 100 + seed)
-    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), "utf-8")
-    return Source(str(path), "dialogue", "summary", domain)
 
 
 def _table(adapter: str, args: argparse.Namespace) -> None:

@@ -17,18 +17,17 @@ def faults(reference: JobOutcome, jobs: Sequence[JobOutcome]) -> list[str]:
         if job.problem:
             differences.append(f"job {number}: {job.problem}")
         elif job.weights != reference.weights:
-            differences.append(f"job {number}: {_difference(reference, job)}")
+            pairs = zip(reference.weights, job.weights, strict=False)
+            other = [mine for theirs, mine in pairs if theirs != mine]
+            if other:
+                text = (
+                    f"round {other[0][0]} has the global weights {other[0][1][:16]}, "
+                    "not the undisturbed ones"
+                )
+            else:
+                text = f"{len(job.weights)} rounds closed, {len(reference.weights)} undisturbed"
+            differences.append(f"job {number}: {text}")
     return differences
-
-
-def _difference(reference: JobOutcome, job: JobOutcome) -> str:
-    pairs = zip(reference.weights, job.weights, strict=False)
-    other = [mine for theirs, mine in pairs if theirs != mine]
-    if not other:
-        return f"{len(job.weights)} rounds closed, {len(reference.weights)} undisturbed"
-    return (
-        f"round {other[0][0]} has the global weights {other[0][1][:16]}, not the undisturbed ones"
-    )
 
 
 def table(targets: Sequence[str], reference: JobOutcome, jobs: Sequence[JobOutcome]) -> str:

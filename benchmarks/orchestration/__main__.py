@@ -69,22 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         print(tables.steps(figures), flush=True)
     print(tables.memory(timings))
     for name, python in args.peer:
-        _run_peer(name, Path(python), timings, args.rounds)
+        # The same bytes and devices through another system, one job after the other.
+        if name not in PEERS or not is_there(Path(python), name):
+            known = ", ".join(PEERS)
+            print(f"{name} is not installed for {python}; known: {known}", file=sys.stderr)
+            continue
+        for ours in timings:
+            floats = ours.model_bytes // 4
+            with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as temporary:
+                system = PEERS[name]
+                moments = system(Path(python), Path(temporary), floats, ours.devices, args.rounds)
+            print(tables.peer_row(name, ours, round_seconds(moments, WARM_UP)), flush=True)
     if args.json:
         args.json.write_text(json.dumps([item.to_dict() for item in timings], indent=1) + "\n")
     return 0
-
-
-def _run_peer(name: str, python: Path, timings: Sequence[RoundTimings], rounds: int) -> None:
-    """The same bytes and devices through another system, one job after the other."""
-    if name not in PEERS or not is_there(python, name):
-        print(f"{name} is not installed for {python}; known: {', '.join(PEERS)}", file=sys.stderr)
-        return
-    for ours in timings:
-        with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as folder:
-            floats = ours.model_bytes // 4
-            moments = PEERS[name](python, Path(folder), floats, ours.devices, rounds)
-        print(tables.peer_row(name, ours, round_seconds(moments, WARM_UP)), flush=True)
 
 
 if __name__ == "__main__":

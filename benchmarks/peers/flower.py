@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.peers.moments import moments_in
@@ -57,20 +56,14 @@ def run(python: Path, folder: Path, floats: int, devices: int, rounds: int) -> l
         link = [str(commands / "flower-superlink"), "--insecure", "--host", "127.0.0.1"]
         processes.start("superlink", [*link, "--port", str(port)], env)
         wait_for_port(processes, "superlink", port, 60)
-        _start_nodes(processes, commands, f"127.0.0.1:{port}", devices, env)
+        for number in range(devices):
+            node_port, name = free_port(), f"supernode-{number}"
+            node = [str(commands / "flower-supernode"), "--insecure", "--superlink", address]
+            processes.start(name, [*node, "--port", str(node_port)], env)
+            wait_for_port(processes, name, node_port, 60)
+        time.sleep(3)  # until they have called the SuperLink; it has no way to ask
         command = [str(commands / "flwr"), "run", str(folder / "app"), "local", "--stream"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
     finally:
         processes.stop_all()
     return moments_in(done.stdout, rounds)
-
-
-def _start_nodes(
-    processes: Processes, commands: Path, address: str, devices: int, env: Mapping[str, str]
-) -> None:
-    for number in range(devices):
-        port, name = free_port(), f"supernode-{number}"
-        node = [str(commands / "flower-supernode"), "--insecure", "--superlink", address]
-        processes.start(name, [*node, "--port", str(port)], env)
-        wait_for_port(processes, name, port, 60)
-    time.sleep(3)  # until they have called the SuperLink; it has no way to ask

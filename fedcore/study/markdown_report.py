@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedcore.study.metrics import METRICS
 from fedcore.study.runs import RunStore, chosen, count, score, tries
-from fedcore.study.study import Settings, SplitRow
+from fedcore.study.study import Settings
 from fedcore.study.summary import Spread, SummaryRow, best, rows, spread
 
 OPENED = "<!-- interpretation: yours; it stays when the study is run again -->"
@@ -68,20 +68,19 @@ def _setting(shelf: RunStore, rows_by_split: Mapping[str, Sequence[SummaryRow]])
         if run_count < expected_runs
         else ""
     )
-    splits = "; ".join(f"{row.name} (`{row.partition}`{_devices(row)})" for row in study.splits)
+    splits = []
+    for row in study.splits:
+        labels = f", labels `{row.label_column}`" if row.label_column else ""
+        devices = f", {row.devices} devices" if row.devices else ""
+        splits.append(f"{row.name} (`{row.partition}`{labels}{devices})")
     seeds = ", ".join(map(str, study.seeds))
     return (
-        f"Data: `{study.data}` (SHA-256 `{shelf.data_sha256[:12]}`). Splits: {splits}. "
+        f"Data: `{study.data}` (SHA-256 `{shelf.data_sha256[:12]}`). Splits: {'; '.join(splits)}. "
         f"Seeds: {seeds}.{missing}\n\nMean ± standard deviation over the seeds (n - 1); **bold** "
         "is the best mean of those over all seeds, which says little where deviations overlap. "
         "Options that are not named here are the defaults of docs/reference/jobspec.md; each run's "
         "file holds all of them."
     )
-
-
-def _devices(row: SplitRow) -> str:
-    labels = f", labels `{row.label_column}`" if row.label_column else ""
-    return f"{labels}, {row.devices} devices" if row.devices else labels
 
 
 def _table(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
@@ -92,20 +91,16 @@ def _table(shelf: RunStore, name: str, each: Sequence[SummaryRow]) -> str:
     heads = ["Method", *labels]
     lines = [heads, ["---", *("---:" for _ in names)]]
     for row in each:
-        cells = [_cell(row, metric, winners[metric] is row) for metric in names]
+        cells = []
+        for metric in names:
+            values = list(row.values(metric).values())
+            text = spread_text(spread(values), METRICS[metric].digits) if values else "–"
+            text = f"**{text}**" if values and winners[metric] is row else text
+            cells.append(f"{text}{_coverage(len(values), len(row.records))}" if values else text)
         chose = ", ".join(f"{path.split('.')[-1]} {value}" for path, value in row.settings.items())
         words = "; ".join(text for text in (row.method.note, chose) if text)
         lines.append([(f"{row.method.name} ({words})" if words else row.method.name), *cells])
     return f"## {name}\n\n{_markdown(lines)}"
-
-
-def _cell(row: SummaryRow, metric: str, is_best: bool) -> str:
-    values = list(row.values(metric).values())
-    if not values:
-        return "–"
-    text = spread_text(spread(values), METRICS[metric].digits)
-    text = f"**{text}**" if is_best else text
-    return f"{text}{_coverage(len(values), len(row.records))}"
 
 
 def _coverage(values: int, seeds: int) -> str:

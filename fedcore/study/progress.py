@@ -38,9 +38,14 @@ class StudyProgress:
         overall = statistics.fmean(means.values())
         remaining_s = sum(means.get(each.method.name, overall) for each in remaining)
         time_left = f"about {remaining_s / 60:.0f} min left" if remaining_s else "all done"
+        if record.failure:
+            outcome = f"failed: {record.failure[:100]}"
+        else:
+            last = [each["mean"] for each in record.rounds if each["mean"]][-1]
+            outcome = f"loss {last['loss']:.4f}, ROUGE-L {last['rougeL']:.2f}"
         start = "\r" if sys.stdout.isatty() else ""  # overwrites the line of the current round
         print(
-            f"{start}[{done}/{done + len(remaining)}] {run.id}: {self._words(record)}, "
+            f"{start}[{done}/{done + len(remaining)}] {run.id}: {outcome}, "
             f"{record.seconds:.0f} s; {time_left}",
             flush=True,
         )
@@ -63,10 +68,3 @@ class StudyProgress:
         ready = {run.id: run for run in self._known()}
         waiting = [run for run in select_runs(grid, self._only) if run.id not in ready]
         return [*(run for run in ready.values() if self._shelf.get(run) is None), *waiting]
-
-    @staticmethod
-    def _words(record: Record) -> str:
-        if record.failure:
-            return f"failed: {record.failure[:100]}"
-        means = [each["mean"] for each in record.rounds if each["mean"]]
-        return f"loss {means[-1]['loss']:.4f}, ROUGE-L {means[-1]['rougeL']:.2f}"

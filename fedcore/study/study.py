@@ -69,7 +69,11 @@ class Study:
         """The specification of one run. Raises SpecError."""
         values = merged(self.spec, method.spec)
         for path, value in settings.items():
-            _put(values, path, value)
+            *groups, last = path.split(".")
+            section = values
+            for group in groups:
+                section = section.setdefault(group, {})
+            section[last] = value
         return replace(parse_spec(values), seed=seed, name=method.name)
 
 
@@ -85,10 +89,3 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
         values[key] = merged(values[key], value) if both else copy.deepcopy(value)
     return values
-
-
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    *groups, last = path.split(".")
-    for group in groups:
-        values = values.setdefault(group, {})
-    values[last] = value

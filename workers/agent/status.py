@@ -46,22 +46,18 @@ def status(settings: AgentSettings) -> dict[str, Any]:
         "profile": probe.stored_profile(settings),
     }
     if settings.database.exists():
-        values |= _database_values(settings, running=values["pid"] is not None)
-    return values
-
-
-def _database_values(settings: AgentSettings, running: bool) -> dict[str, Any]:
-    database = StateDatabase(settings.database)
-    shared_state = SharedState(database)
-    contact, activity = shared_state.read_note("last_contact"), shared_state.activity()
-    recent = bool(contact) and time.time() - seconds_of(contact) < ONLINE_WITHIN_S
-    values = {
-        "online": running and recent,
-        "last_contact_at": contact or None,
-        "activity": activity.to_json() if running and activity else None,
-        "outbox": len(Outbox(database)),
-    }
-    database.close()
+        running = values["pid"] is not None
+        database = StateDatabase(settings.database)
+        shared_state = SharedState(database)
+        contact, activity = shared_state.read_note("last_contact"), shared_state.activity()
+        recent = bool(contact) and time.time() - seconds_of(contact) < ONLINE_WITHIN_S
+        values |= {
+            "online": running and recent,
+            "last_contact_at": contact or None,
+            "activity": activity.to_json() if running and activity else None,
+            "outbox": len(Outbox(database)),
+        }
+        database.close()
     return values
 
 

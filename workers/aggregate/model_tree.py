@@ -22,7 +22,7 @@ from fedcore.model.initial import write_initial
 from fedcore.rounds.types import Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import level_specs, taken_home
-from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
+from fedcore.wire.frame import FrameReader, write_frame
 from webapp.jobs.artefacts import logits_format, update_format
 from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_disk, store
 from webapp.jobs.lifecycle import cluster_folds
@@ -80,7 +80,12 @@ def relay_logits(row: Round) -> FoldedRound:
                 _check_tensors(row.job.job_spec, sent, folder / "first.safetensors")
             else:
                 read_packed(sent, logits_format.expected(row.job))  # checks every number
-            frame = _content_frame(sent, out)
+            # Write a frame without the update's metadata, so that equal content is one artefact.
+            report = FrameReader(sent)
+            meta = {key: value for key, value in report.meta.items() if key not in UPDATE_KEYS}
+            if meta["kind"] == MODEL_KIND:
+                meta["kind"] = "global"
+            frame = write_frame(out, {name: report[name] for name in report}, meta)
         except (WireError, FileNotFoundError) as error:
             raise FoldError(f"{item.device.name} sent an invalid frame: {error}") from error
         kind = ArtefactKind.GLOBAL if is_model else ArtefactKind.LOGITS
@@ -105,15 +110,6 @@ def _parent_assignment(row: Round) -> Assignment:
             "is it still enrolled?"
         )
     return reports[0]
-
-
-def _content_frame(sent: Path, out: Path) -> FrameInfo:
-    """Write a frame without the update's metadata, so that equal content is one artefact."""
-    frame = FrameReader(sent)
-    meta = {key: value for key, value in frame.meta.items() if key not in UPDATE_KEYS}
-    if meta["kind"] == MODEL_KIND:
-        meta["kind"] = "global"
-    return write_frame(out, {name: frame[name] for name in frame}, meta)
 
 
 def _check_tensors(spec: JobSpec, sent: Path, first: Path) -> None:

@@ -71,7 +71,14 @@ def _advance_once(job_id: UUID) -> bool:
         return False
     last = job.rounds.order_by("number", "attempt").last()
     if job.phase not in (JobPhase.QUEUED, JobPhase.RUNNING):
-        _interrupt_round(job, last)
+        # Interrupt the open round of a job that was paused or cancelled, or has failed.
+        stopped = job.phase in (JobPhase.PAUSED, JobPhase.CANCELLED, JobPhase.FAILED)
+        if (
+            stopped
+            and last is not None
+            and (is_buffered(last) or RoundPhase(last.phase) not in ENDED)
+        ):
+            _step(job, last, Interrupted(timezone.now().timestamp(), f"the job was {job.phase}"))
         return False
     last_round = LastRound(last.number, RoundPhase(last.phase), last.reason) if last else None
     initialised = job.global_artefact_id is not None
@@ -89,13 +96,6 @@ def _advance_once(job_id: UUID) -> bool:
         Job.objects.filter(pk=job.pk).update(phase=JobPhase.RUNNING.value, resumed=False)
         job.refresh_from_db()
     return _tick(job, last)
-
-
-def _interrupt_round(job: Job, last: Round | None) -> None:
-    """Interrupt the open round of a job that was paused or cancelled, or has failed."""
-    stopped = job.phase in (JobPhase.PAUSED, JobPhase.CANCELLED, JobPhase.FAILED)
-    if stopped and last is not None and (is_buffered(last) or RoundPhase(last.phase) not in ENDED):
-        _step(job, last, Interrupted(timezone.now().timestamp(), f"the job was {job.phase}"))
 
 
 def _request_initial_model(job: Job) -> bool:

@@ -136,8 +136,18 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
     rows = list(job.participants.select_related("device"))
     if rows:
         return [row for row in rows if row.device.revoked_at is None]
+    # Datasets that the job may use, on devices that may train.
+    datasets = Dataset.objects.filter(
+        device__revoked_at=None,
+        device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
+        examples__gte=spec.data.min_examples,
+    ).select_related("device")
+    if names := training_devices(spec):
+        datasets = datasets.filter(device__name__in=names)
+    if spec.data.dataset:
+        datasets = datasets.filter(name=spec.data.dataset)
     first: dict[int, Dataset] = {}
-    for dataset in _eligible_datasets(spec).order_by("device__name", "id"):
+    for dataset in datasets.order_by("device__name", "id"):
         first.setdefault(dataset.device_id, dataset)
     rows = [
         Participant(
@@ -152,20 +162,6 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
         for text in device_overrides.unknown_devices(spec, rows):
             job_event(job, text, EventLevel.WARNING)
         Participant.objects.bulk_create(rows)
-    return rows
-
-
-def _eligible_datasets(spec: JobSpec) -> QuerySet[Dataset]:
-    """Datasets that the job may use, on devices that may train."""
-    rows = Dataset.objects.filter(
-        device__revoked_at=None,
-        device__role__in=[DeviceRole.TRAINER, DeviceRole.BOTH],
-        examples__gte=spec.data.min_examples,
-    ).select_related("device")
-    if names := training_devices(spec):
-        rows = rows.filter(device__name__in=names)
-    if spec.data.dataset:
-        rows = rows.filter(name=spec.data.dataset)
     return rows
 
 

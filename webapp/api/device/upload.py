@@ -150,7 +150,15 @@ class UploadCall:
         try:
             return await handler()
         except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
-            return _refusal_response(refusal)
+            if isinstance(refusal, ArtefactRefused):
+                return _problem(refusal.status, str(refusal), refusal.headers)
+            if isinstance(refusal, APIException):
+                wait = getattr(refusal, "wait", None)
+                headers = {"Retry-After": str(max(1, int(wait)))} if wait else {}
+                return _problem(refusal.status_code, str(refusal.detail), headers)
+            if isinstance(refusal, Http404):
+                return _problem(404, "there is no such assignment of this device")
+            return _problem(409, str(refusal))
 
     async def _head(self) -> UploadResponse:
         stored, size = await run_database_call(self._offset)
@@ -189,7 +197,21 @@ class UploadCall:
             return intake, patch, None
         if patch.length > intake.max_bytes:
             raise ArtefactRefused(f"more than the {intake.max_bytes} bytes expected here", 413)
-        return intake, patch, _open_partial_upload(intake, patch)
+        # The partial upload, at the offset of the patch.
+        part = PartialUpload(intake.assignment, intake.sha256)
+        try:
+            if part.size > patch.length:
+                part.restart()
+            if part.size != patch.offset:
+                text = f"{part.size} bytes are here; resume from there"
+                raise ArtefactRefused(text, 409, Upload_Offset=str(part.size))
+            updates.begin(intake)
+            if patch.completes:
+                part.hash_along()
+        except BaseException:
+            part.close()
+            raise
+        return intake, patch, part
 
     def _end(self, intake: Intake, part: PartialUpload, patch: PatchHeaders | None) -> None:
         """Store the update if it is complete; close the partial upload in any case."""
@@ -240,36 +262,6 @@ class UploadCall:
                     wait_s = max(0.0, until - time.monotonic())
                     remaining -= await self.body.move(None, wait_s)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _open_partial_upload(intake: Intake, patch: PatchHeaders) -> PartialUpload:
-    """The partial upload, at the offset of the patch."""
-    part = PartialUpload(intake.assignment, intake.sha256)
-    try:
-        if part.size > patch.length:
-            part.restart()
-        if part.size != patch.offset:
-            text = f"{part.size} bytes are here; resume from there"
-            raise ArtefactRefused(text, 409, Upload_Offset=str(part.size))
-        updates.begin(intake)
-        if patch.completes:
-            part.hash_along()
-    except BaseException:
-        part.close()
-        raise
-    return part
-
-
-def _refusal_response(refusal: Exception) -> UploadResponse:
-    if isinstance(refusal, ArtefactRefused):
-        return _problem(refusal.status, str(refusal), refusal.headers)
-    if isinstance(refusal, APIException):
-        wait = getattr(refusal, "wait", None)
-        headers = {"Retry-After": str(max(1, int(wait)))} if wait else {}
-        return _problem(refusal.status_code, str(refusal.detail), headers)
-    if isinstance(refusal, Http404):
-        return _problem(404, "there is no such assignment of this device")
-    return _problem(409, str(refusal))
 
 
 def _problem(status: int, reason: str, headers: Mapping[str, Any] | None = None) -> UploadResponse:

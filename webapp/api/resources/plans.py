@@ -14,7 +14,6 @@ from fedcore.errors import Fault, SpecError
 from fedcore.plan.fleet_file import KEYS, fleet_from
 from fedcore.plan.planner import FleetPlan, plan_fleet
 from fedcore.plan.report import fleet_values
-from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role
 from webapp.api.base import Resource
@@ -138,8 +137,12 @@ def _plan(body: Any) -> FleetPlan:
         raise SpecError([Fault("", "give an object with spec and optionally devices")])
     unknown = [key for key in body if key not in ("spec", "devices")]
     faults = [Fault(str(key)[:100], "unknown; known: spec, devices") for key in unknown]
-    spec = _spec(body.get("spec", {}), faults)
-    if spec is None or faults:
+    try:
+        spec = parse_spec(body.get("spec", {}))
+    except SpecError as error:
+        faults += [Fault(f"spec.{fault.path}".rstrip("."), fault.message) for fault in error.faults]
+        raise SpecError(faults) from error
+    if faults:
         raise SpecError(faults)
     sizes = architecture_of(spec.model.name)
     if sizes is None:
@@ -152,11 +155,3 @@ def _plan(body: Any) -> FleetPlan:
     if not isinstance(described, list):
         raise SpecError([Fault("devices", "give a list of devices")])
     return plan_fleet(spec, sizes, fleet_from(described, spec))
-
-
-def _spec(values: Any, faults: list[Fault]) -> JobSpec | None:
-    try:
-        return parse_spec(values)
-    except SpecError as error:
-        faults += [Fault(f"spec.{fault.path}".rstrip("."), fault.message) for fault in error.faults]
-        return None

@@ -8,7 +8,7 @@ period. Both happen under the row's lock. Storing the same bytes again clears th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -66,7 +66,13 @@ def collect(now: datetime | None = None) -> Collected:
         for artefact in due[:REMOVED_AT_ONCE]
         if artefact.pk not in reasons and _remove(artefact.pk, before, now)
     ]
-    _delete_unreferenced_rows(before)
+    # Delete rows of removed artefacts that no other row refers to.
+    unreferenced = Artefact.objects.filter(removed_at__lte=before, marked_at__isnull=False)
+    for field in _references():
+        referring = field.model._default_manager.filter(**{f"{field.name}__isnull": False})
+        unreferenced = unreferenced.exclude(pk__in=referring.values(field.attname))
+    # One statement, so that a concurrent claim keeps its row.
+    unreferenced._raw_delete(unreferenced.db)
     return Collected(marked, len(removed), sum(removed))
 
 
@@ -96,22 +102,21 @@ def facts(job: Job, now: datetime) -> JobFacts:
         JobPhase(job.phase),
         job.global_artefact_id or "",
         job.merged_artefact_id or "",
-        tuple(_round_facts(row, bool(row.unfolded), updates.get(row.pk, ()), now) for row in rows),
-    )
-
-
-def _round_facts(row: Round, unfolded: bool, updates: Iterable[str], now: datetime) -> RoundFacts:
-    return RoundFacts(
-        number=row.number,
-        open=unfolded or RoundPhase(row.phase) not in ENDED,
-        base=row.base_artefact_id or "",
-        model=row.global_artefact_id or "",
-        state=row.state_artefact_id or "",
-        step=row.step_artefact_id or "",
-        score=row.evaluation.get("rougeL"),
-        pinned=row.pinned_at is not None,
-        ended_s=(now - row.ended_at).total_seconds() if row.ended_at else 0.0,
-        updates=tuple(updates),
+        tuple(
+            RoundFacts(
+                number=row.number,
+                open=bool(row.unfolded) or RoundPhase(row.phase) not in ENDED,
+                base=row.base_artefact_id or "",
+                model=row.global_artefact_id or "",
+                state=row.state_artefact_id or "",
+                step=row.step_artefact_id or "",
+                score=row.evaluation.get("rougeL"),
+                pinned=row.pinned_at is not None,
+                ended_s=(now - row.ended_at).total_seconds() if row.ended_at else 0.0,
+                updates=tuple(updates.get(row.pk, ())),
+            )
+            for row in rows
+        ),
     )
 
 
@@ -172,15 +177,6 @@ def is_needed_now(sha256: str, now: datetime) -> bool:
         | Q(pk__in=set(rounds.values_list("job_id", flat=True)))
     )
     return any(sha256 in retention.required_artefacts(facts(job, now), policy()) for job in jobs)
-
-
-def _delete_unreferenced_rows(before: datetime) -> None:
-    """Delete rows of removed artefacts that no other row refers to."""
-    removed = Artefact.objects.filter(removed_at__lte=before, marked_at__isnull=False)
-    for field in _references():
-        referring = field.model._default_manager.filter(**{f"{field.name}__isnull": False})
-        removed = removed.exclude(pk__in=referring.values(field.attname))
-    removed._raw_delete(removed.db)  # one statement, so that a concurrent claim keeps its row
 
 
 def _references() -> list[models.ForeignKey]:  # type: ignore[type-arg]

@@ -47,25 +47,24 @@ def to_round(row: Round, names: Mapping[int, str] | None = None) -> RoundState:
         policy=RoundPolicy.from_dict(row.policy),
         phase=RoundPhase(row.phase),
         deadline_at=row.deadline_at.timestamp() if row.deadline_at else None,
-        assignments=tuple(_assignment(item, device[item.slot]) for item in row.assignments.all()),
+        assignments=tuple(
+            AssignmentState(
+                device=device[item.slot],
+                task=Task(item.task),
+                attempt=item.attempt,
+                phase=AssignmentPhase(item.phase),
+                lease_until=item.lease_until.timestamp(),
+                retryable=item.retryable,
+                reason=item.reason,
+                buffered_in=item.buffered_in,
+            )
+            for item in row.assignments.all()
+        ),
         reason=row.reason,
         clusters=tuple(
             Cluster(device[head], tuple(device[slot] for slot in children))
             for head, children in row.clusters
         ),
-    )
-
-
-def _assignment(row: Assignment, device: str) -> AssignmentState:
-    return AssignmentState(
-        device=device,
-        task=Task(row.task),
-        attempt=row.attempt,
-        phase=AssignmentPhase(row.phase),
-        lease_until=row.lease_until.timestamp(),
-        retryable=row.retryable,
-        reason=row.reason,
-        buffered_in=row.buffered_in,
     )
 
 

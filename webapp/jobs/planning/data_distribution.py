@@ -65,17 +65,17 @@ def spread_of(devices: Sequence[DatasetFigures]) -> Spread | None:
         examples, count = domains.get(device.domain, (0, 0))
         domains[device.domain] = examples + device.examples, count + 1
     rows = ((name, examples, count) for name, (examples, count) in domains.items())
+    largest = ordered[0].examples
+    holdings = []
+    for device in ordered[:MAX_DEVICES]:
+        has_domain = device.domain and device.domain != device.dataset
+        text = f"{device.dataset}, {device.domain}" if has_domain else device.dataset
+        share, length = device.examples / max(1, total), device.examples / max(1, largest)
+        holdings.append(Holding(device.name, text, device.examples, share, length))
     return Spread(
-        tuple(_holding(device, total, ordered[0].examples) for device in ordered[:MAX_DEVICES]),
+        tuple(holdings),
         tuple(sorted(rows, key=lambda row: (-row[1], row[0]))),
         total,
         len(ordered),
         ordered[-1].examples,
     )
-
-
-def _holding(device: DatasetFigures, total: int, largest: int) -> Holding:
-    has_domain = device.domain and device.domain != device.dataset
-    words = f"{device.dataset}, {device.domain}" if has_domain else device.dataset
-    share, length = device.examples / max(1, total), device.examples / max(1, largest)
-    return Holding(device.name, words, device.examples, share, length)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from fedcore.errors import EdgewiseError
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
-from workers.agent.assignment.assigned_work import AssignedWork, FoldRequest
+from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received, Trainer
 from workers.agent.assignment.model_step import rebuild_model
 from workers.agent.http.byte_counts import Counted
@@ -103,8 +103,18 @@ class AssignmentRunner:
         """Download the inputs and have the trainer do the task."""
         work, deps = self.work, self.dependencies
         callbacks = Callbacks(deps.should_stop, deps.recorder.advance, deps.recorder.record)
-        if work.fold_request is not None:
-            return self._fold(work.fold_request, update, callbacks)
+        request = work.fold_request
+        if request is not None:
+            # Updates fetched before a crash are reused; the fold's end drops them.
+            deps.cache.keep_only({work.global_sha256, *request.names})
+            deps.recorder.enter("downloading")
+            updates, self.timing.download = self._timed(
+                lambda: request.gather(self._cached_or_fetched)
+            )
+            deps.recorder.enter("folding")
+            outcome = deps.trainer.fold(work, updates, update, callbacks)
+            deps.cache.keep_only({work.global_sha256})
+            return outcome
         weights = self._global_weights()
         # After the weights, because fetching those tidies the cache.
         state = self._cached_or_fetched(*work.state) if work.state else None
@@ -133,17 +143,6 @@ class AssignmentRunner:
             path = cached
         deps.cache.tidy(sha256)
         return path
-
-    def _fold(self, request: FoldRequest, update: Path, callbacks: Callbacks) -> Outcome:
-        """Fold a cluster. Updates fetched before a crash are reused; the fold's end drops them."""
-        work, deps = self.work, self.dependencies
-        deps.cache.keep_only({work.global_sha256, *request.names})
-        deps.recorder.enter("downloading")
-        updates, self.timing.download = self._timed(lambda: request.gather(self._cached_or_fetched))
-        deps.recorder.enter("folding")
-        outcome = deps.trainer.fold(work, updates, update, callbacks)
-        deps.cache.keep_only({work.global_sha256})
-        return outcome
 
     def _cached_or_fetched(self, sha256: str, size: int) -> Path:
         deps = self.dependencies

@@ -42,7 +42,19 @@ def open_envelope(
     envelope: Any, kind: str, device_id: int, public_key: bytes, now: float
 ) -> Message:
     """Check signature, kind, device and expiry, but not the nonce. Raises EnvelopeRefused."""
-    body = _verified_body(envelope, public_key)
+    if not isinstance(envelope, Mapping):
+        raise EnvelopeRefused("the message is not an envelope")
+    text, signature = envelope.get("body"), envelope.get("signature")
+    if not isinstance(text, str) or not isinstance(signature, str) or len(text) > MAX_BODY:
+        raise EnvelopeRefused("the message is not an envelope")
+    try:
+        raw = base64.b64decode(signature, validate=True)
+        Ed25519PublicKey.from_public_bytes(public_key).verify(raw, text.encode())
+        body = json.loads(text)
+    except (InvalidSignature, binascii.Error, ValueError) as error:
+        raise EnvelopeRefused("the signature is not the server's") from error
+    if not isinstance(body, dict):
+        raise EnvelopeRefused("the message is not a JSON object")
     if body.get("kind") != kind:
         raise EnvelopeRefused(f"the message is of kind {body.get('kind')!r}, not {kind!r}")
     if body.get("device") != device_id:
@@ -51,23 +63,6 @@ def open_envelope(
     if message.expires_at < now:
         raise EnvelopeRefused(f"the message expired {now - message.expires_at:.0f} s ago")
     return message
-
-
-def _verified_body(envelope: Any, public_key: bytes) -> Mapping[str, Any]:
-    if not isinstance(envelope, Mapping):
-        raise EnvelopeRefused("the message is not an envelope")
-    body, signature = envelope.get("body"), envelope.get("signature")
-    if not isinstance(body, str) or not isinstance(signature, str) or len(body) > MAX_BODY:
-        raise EnvelopeRefused("the message is not an envelope")
-    try:
-        raw = base64.b64decode(signature, validate=True)
-        Ed25519PublicKey.from_public_bytes(public_key).verify(raw, body.encode())
-        values = json.loads(body)
-    except (InvalidSignature, binascii.Error, ValueError) as error:
-        raise EnvelopeRefused("the signature is not the server's") from error
-    if not isinstance(values, dict):
-        raise EnvelopeRefused("the message is not a JSON object")
-    return values
 
 
 class Gatekeeper:

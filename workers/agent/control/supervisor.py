@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 
-from workers.agent.state.shared_state import Activity, SharedState
+from workers.agent.state.shared_state import SharedState
 from workers.agent.telemetry.sender import Loss
 
 TICK_S = 0.2
@@ -91,21 +91,16 @@ class Supervisor(threading.Thread):
             self._hurry()
         cancellation = self._shared_state.cancelled(activity.assignment)
         if not is_alive(activity.pid):
-            self._handle_dead_process(activity, bool(cancellation))
+            if self._shared_state.end_activity(activity.assignment) and not cancellation:
+                reason = (
+                    f"the training process ended unexpectedly while {activity.phase}, step "
+                    f"{activity.step}; perhaps the device ran out of memory"
+                )
+                log.error("assignment %s: %s", activity.assignment[:8], reason)
+                self._report_loss(Loss(activity.assignment, reason))
         elif cancellation and cancellation.age_s > CANCEL_GRACE_S:
             log.warning("the training did not stop in time; killing its process")
             kill(activity.pid)
-
-    def _handle_dead_process(self, activity: Activity, cancelled: bool) -> None:
-        """End the activity of a training process that died, and report its assignment lost."""
-        if not self._shared_state.end_activity(activity.assignment) or cancelled:
-            return
-        reason = (
-            f"the training process ended unexpectedly while {activity.phase}, step "
-            f"{activity.step}; perhaps the device ran out of memory"
-        )
-        log.error("assignment %s: %s", activity.assignment[:8], reason)
-        self._report_loss(Loss(activity.assignment, reason))
 
 
 def kill_children() -> None:

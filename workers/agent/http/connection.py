@@ -150,10 +150,12 @@ class Connection(HTTPConnection):
         # A proxy for plain HTTP wants absolute URLs.
         self.prefix = ""
         self.extra_headers: dict[str, str] = {}
-        proxy = _proxy_for(url.scheme, host)
-        if proxy is None:
+        proxies = getproxies()  # HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY
+        address = proxies.get(url.scheme) or proxies.get("all") or ""
+        if not address or proxy_bypass(host):
             super().__init__(host, port, timeout=CONNECT_S)
         else:
+            proxy = urlsplit(address if "://" in address else f"http://{address}")
             super().__init__(proxy.hostname or "", proxy.port or 80, timeout=CONNECT_S)
             if self._tls:
                 self.set_tunnel(host, port, _proxy_headers(proxy))
@@ -183,15 +185,6 @@ class Connection(HTTPConnection):
             self._throttle.connect(no_check)
         plain = CountingSocket(inner, self._traffic, self._throttle)
         return InterruptibleSocket(plain, self._traffic)
-
-
-def _proxy_for(scheme: str, host: str) -> SplitResult | None:
-    """The proxy for an address, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all") or ""
-    if not proxy or proxy_bypass(host):
-        return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
