@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from fedcore.export.contract import AdapterFolder, Export
 from fedcore.spec.job import JobSpec
@@ -28,8 +27,8 @@ print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 """
 
 
-def adapter_config(spec: JobSpec) -> dict[str, Any]:
-    """PEFT's LoRA configuration of a job, as plain JSON values.
+def config_text(spec: JobSpec) -> str:
+    """PEFT's LoRA configuration of a job, as JSON.
 
     peft 0.10 or newer reads it; where ``adapter.pattern`` leaves matrices out, 0.14 or newer.
     """
@@ -38,7 +37,7 @@ def adapter_config(spec: JobSpec) -> dict[str, Any]:
     ranks = {module: int(rank) for module, _, rank in entries}
     unlike = {module: rank for module, rank in ranks.items() if rank not in (0, adapter.rank)}
     left_out = sorted(module for module, rank in ranks.items() if not rank)
-    return {
+    config = {
         "peft_type": "LORA",
         "task_type": "SEQ_2_SEQ_LM",
         "base_model_name_or_path": spec.model.name,
@@ -57,10 +56,7 @@ def adapter_config(spec: JobSpec) -> dict[str, Any]:
         **({"rank_pattern": unlike} if unlike else {}),
         **({"alpha_pattern": {m: adapter.scale * r for m, r in unlike.items()}} if unlike else {}),
     }
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-def _config_text(spec: JobSpec) -> str:
-    return json.dumps(adapter_config(spec), indent=2, sort_keys=True) + "\n"
-
-
-ROW = Export(AdapterFolder(WEIGHTS_FILE, CONFIG_FILE, _config_text, README))
+ROW = Export(AdapterFolder(WEIGHTS_FILE, CONFIG_FILE, config_text, README))

@@ -8,12 +8,12 @@ from dataclasses import Field, dataclass, field
 from typing import Any
 
 Outcome = tuple[Any, str]
-SHOWN_CHARACTERS = 80
+QUOTED_CHARACTERS = 80
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A refused value as a fault quotes it; short, whatever came in."""
     try:
         text = _repr.repr(value)
@@ -23,7 +23,15 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
+    return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 3]}..."
+
+
+def parsed_number(word: str) -> float | None:
+    """A number as a person writes it; None where the word is none."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ def integer(low: int, high: int) -> Check:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            return None, f"give a whole number, not {shown(value)}"
+            return None, f"give a whole number, not {quoted(value)}"
         if not low <= value <= high:
-            return None, f"give a whole number from {low} to {high}, not {shown(value)}"
+            return None, f"give a whole number from {low} to {high}, not {quoted(value)}"
         return value, ""
 
     return Check(run, kind="whole", low=low, high=high)
@@ -72,11 +80,11 @@ def number(low: float, high: float, above: bool = False) -> Check:
 
     def run(value: Any) -> Outcome:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None, f"give a number, not {shown(value)}"
+            return None, f"give a number, not {quoted(value)}"
         # NaN is in no range; an integer beyond every float must not be made one.
         if not low <= value <= high or (above and value == low):
             edge = f"above {low:g}" if above else f"from {low:g}"
-            return None, f"give a number {edge} to {high:g}, not {shown(value)}"
+            return None, f"give a number {edge} to {high:g}, not {quoted(value)}"
         return float(value), ""
 
     return Check(run, kind="real", low=low, high=high)
@@ -87,7 +95,7 @@ def text(shortest: int, longest: int) -> Check:
 
     def run(value: Any) -> Outcome:
         if not isinstance(value, str):
-            return None, f"give text, not {shown(value)}"
+            return None, f"give text, not {quoted(value)}"
         if not shortest <= len(value) <= longest:
             return None, f"give {shortest} to {longest} characters, not {len(value)}"
         if not _printable(value):
@@ -107,7 +115,7 @@ def one_of(*allowed: str) -> Check:
 
     def run(value: Any) -> Outcome:
         if value not in allowed or not isinstance(value, str):
-            return None, f"unknown {shown(value)}; choose one of {', '.join(allowed)}"
+            return None, f"unknown {quoted(value)}; choose one of {', '.join(allowed)}"
         return value, ""
 
     return Check(run, choices=allowed, kind="choice")
@@ -118,7 +126,7 @@ def names(allowed: Sequence[str] | None) -> Check:
 
     def run(value: Any) -> Outcome:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-            return None, f"give a list of names, not {shown(value)}"
+            return None, f"give a list of names, not {quoted(value)}"
         if len(set(value)) != len(value):
             return None, "names something twice; name each once"
         unknown = [v for v in value if allowed is not None and v not in allowed]
@@ -149,7 +157,7 @@ def string_list() -> Check:
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(item, plain) and not isinstance(item, bool) for item in value
         ):
-            return None, f"give a list such as 4,8,16, not {shown(value)}"
+            return None, f"give a list such as 4,8,16, not {quoted(value)}"
         words = tuple(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
         if any(not 1 <= len(item) <= 200 or not _printable(item) for item in words):
             return None, "give words of 1 to 200 characters"

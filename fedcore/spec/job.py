@@ -96,7 +96,7 @@ class JobSpec:
 
 
 @lru_cache
-def _hints(kind: type) -> dict[str, Any]:
+def option_types(kind: type) -> dict[str, Any]:
     """The types of a group's options; reading them from annotations costs most of a look-up."""
     return get_type_hints(kind)
 
@@ -122,11 +122,11 @@ class OptionInfo:
 def options(kind: type = JobSpec, path: str = "") -> list[OptionInfo]:
     """Every option in declaration order: the one list that form, REST schema and docs show."""
     infos: list[OptionInfo] = []
-    hints = _hints(kind)
+    types = option_types(kind)
     for item in fields(kind):
         where = f"{path}.{item.name}" if path else item.name
-        if is_dataclass(hints[item.name]):
-            infos.extend(options(hints[item.name], where))  # type: ignore[arg-type]
+        if is_dataclass(types[item.name]):
+            infos.extend(options(types[item.name], where))  # type: ignore[arg-type]
             continue
         meta = item.metadata
         default = None if item.default is MISSING else item.default

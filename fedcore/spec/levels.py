@@ -32,28 +32,22 @@ class Levels:
 
 def level_specs(spec: JobSpec) -> list[JobSpec]:
     """The job as each level has it, from the leaves up: its model, and how it trains."""
-    return [spec, *(_above(spec, name) for name in spec.distill.models)]
-
-
-def taken_home(spec: JobSpec) -> JobSpec:
-    """The job as the model has it that somebody takes home: the topmost level's."""
-    return level_specs(spec)[-1] if spec.method.family.keeps_weights_on_device else spec
-
-
-def _above(spec: JobSpec, model: str) -> JobSpec:
     options = spec.distill
     adapter = replace(spec.adapter, kind=options.parents_train)
     base = spec.model.base if adapter.family.freezes_base else "auto"
-    return replace(
-        spec,
-        model=replace(spec.model, name=model, base=base),
-        adapter=adapter,
-        train=replace(
-            spec.train,
-            learning_rate=options.parent_learning_rate,
-            local_steps=options.parent_steps or spec.train.local_steps,
-        ),
+    train = replace(
+        spec.train,
+        learning_rate=options.parent_learning_rate,
+        local_steps=options.parent_steps or spec.train.local_steps,
     )
+    models = [replace(spec.model, name=name, base=base) for name in options.models]
+    parents = [replace(spec, model=model, adapter=adapter, train=train) for model in models]
+    return [spec, *parents]
+
+
+def exported_spec(spec: JobSpec) -> JobSpec:
+    """The job of the model that is exported: the topmost level's where devices keep weights."""
+    return level_specs(spec)[-1] if spec.method.family.keeps_weights_on_device else spec
 
 
 def level_names(count: int) -> tuple[str, ...]:

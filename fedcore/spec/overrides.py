@@ -65,24 +65,24 @@ def tailoring(spec: JobSpec, member: Member, auto_rank: int = 0) -> dict[str, An
 
     ``auto_rank``: the rank that suits it where the job says ``auto`` (0: the job's own).
     """
-    adapter, found = spec.adapter, dict[str, Any]()
+    adapter, changes = spec.adapter, dict[str, Any]()
     device = (member.slot, member.name, member.machine)
     if spec.method.weights:
-        found["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *device)
+        changes["method.rewards"] = weighted(spec.method.rewards, spec.method.weights, *device)
     personal = spec.method.family.has_personal_lora
     if personal and (word := entry_for(spec.method.own_ranks, *device)):
-        found["method.own_rank"] = int(word)
+        changes["method.own_rank"] = int(word)
     if not adapter.family.trains_low_rank_factors or not adapter.mixed:
-        return found
+        return changes
     rank = adapter.rank
     if word := entry_for(adapter.ranks, *device):
         rank = (auto_rank or adapter.rank) if word == AUTO_RANK else int(word)
-        found["adapter.rank"] = rank
+        changes["adapter.rank"] = rank
     word = entry_for(adapter.alphas, *device)
-    found["adapter.alpha"] = float(word) if word else adapter.scale * rank
+    changes["adapter.alpha"] = float(word) if word else adapter.scale * rank
     if word := entry_for(adapter.modules, *device):
-        found["adapter.targets"] = word.split("+")
-    return found
+        changes["adapter.targets"] = word.split("+")
+    return changes
 
 
 def differs(spec: JobSpec) -> bool:
@@ -141,13 +141,13 @@ def trained_shapes(spec: JobSpec, shapes: Shapes) -> dict[str, tuple[int, ...]]:
     adapter = spec.adapter
     if not adapter.family.trains_low_rank_factors:
         return {name: tuple(shape) for name, shape in shapes.items()}
-    found: dict[str, tuple[int, ...]] = {}
+    trained: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         module, factor = factor_of(name)
         rank = rank_of(adapter, module) if factor in "AB" else 0
         if rank and factor != adapter.averaging.frozen_factor:
-            found[name] = (rank, shape[1]) if factor == "A" else (shape[0], rank)
-    return found
+            trained[name] = (rank, shape[1]) if factor == "A" else (shape[0], rank)
+    return trained
 
 
 def lora_of(spec: JobSpec) -> AdapterSpec | None:

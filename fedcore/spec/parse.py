@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from fedcore.errors import Fault, SpecError
-from fedcore.spec.checks import check_of, shortened, shown
-from fedcore.spec.job import JobSpec, _hints
+from fedcore.spec.checks import check_of, quoted, shortened
+from fedcore.spec.job import JobSpec, option_types
 from fedcore.spec.rules import (
     adapter,
     method,
@@ -20,6 +20,7 @@ from fedcore.spec.rules import (
     tree,
     wire,
 )
+from fedcore.spec.rules.contract import Rule
 
 
 def parse_spec(values: Mapping[str, Any]) -> JobSpec:
@@ -52,35 +53,31 @@ T = TypeVar("T")
 
 def _read(kind: type[T], values: Any, path: str, faults: list[Fault]) -> T | None:
     if not isinstance(values, Mapping):
-        faults.append(Fault(path, f"give an object with options, not {shown(values)}"))
+        faults.append(Fault(path, f"give an object with options, not {quoted(values)}"))
         return None
-    hints = _hints(kind)  # type: ignore[arg-type]
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
-    faults.extend(_unknown(key, known, path) for key in values if key not in known)
-    read: dict[str, Any] = {}
-    for name, item in known.items():
-        where = f"{path}.{name}" if path else name
+    types = option_types(kind)  # type: ignore[arg-type]
+    options = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{path}." if path else ""
+    for key in values:
+        if key not in options:
+            name = shortened(str(key))
+            near = difflib.get_close_matches(name, list(options), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(options)}"
+            faults.append(Fault(f"{prefix}{name}", f"unknown option; {hint}"))
+    cleaned: dict[str, Any] = {}
+    for name, item in options.items():
         if name not in values:
             continue
-        if is_dataclass(hints[name]):
-            read[name] = _read(hints[name], values[name], where, faults)
+        if is_dataclass(types[name]):
+            cleaned[name] = _read(types[name], values[name], f"{prefix}{name}", faults)
             continue
-        read[name], message = check_of(item)(values[name])
+        cleaned[name], message = check_of(item)(values[name])
         if message:
-            faults.append(Fault(where, message))
-    usable = {name: value for name, value in read.items() if value is not None}
-    return kind(**usable)
+            faults.append(Fault(f"{prefix}{name}", message))
+    return kind(**{name: value for name, value in cleaned.items() if value is not None})
 
 
-def _unknown(key: Any, known: Mapping[str, Any], path: str) -> Fault:
-    name = shortened(str(key))
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    where = f"{path}.{name}" if path else name
-    return Fault(where, f"unknown option; {hint}")
-
-
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
+RULES: tuple[Rule, ...] = (
     *train.RULES,
     *adapter.RULES,
     *ranks.RULES,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
 
 from fedcore.spec.checks import Check, check_of
-from fedcore.spec.job import JobSpec, OptionInfo, options
+from fedcore.spec.job import JobSpec, OptionInfo, option_types, options
 from fedcore.spec.options.method import OF_METHOD
 
 HEAD = """\
@@ -35,24 +34,19 @@ def document() -> str:
     sections: dict[str, list[OptionInfo]] = {}
     for item in options():
         sections.setdefault(item.path.rpartition(".")[0], []).append(item)
-    parts = [HEAD]
+    parts = [HEAD, "\n"]
     for section, items in sections.items():
-        rows = "\n".join(_row(item) for item in items)
-        parts.append(f"## {section or 'The job'}\n\n{COLUMNS}{rows}\n")
+        parts.append(f"## {section or 'The job'}\n\n{COLUMNS}")
+        for item in items:
+            star = "*" if item.advanced else ""
+            only = f" Only with `{OF_METHOD[item.path]}`." if item.path in OF_METHOD else ""
+            meaning = f"{item.label}. {item.help}{only}".strip()
+            default = f"`{json.dumps(item.default)}`"
+            cells = (f"`{item.path}`{star}", default, _allowed(item.path), meaning)
+            parts.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n")
+        parts.append("\n")
     parts.append("An option marked * is folded away in the form.\n")
-    return "\n".join(parts)
-
-
-def _row(item: OptionInfo) -> str:
-    star = "*" if item.advanced else ""
-    only = f" Only with `{OF_METHOD[item.path]}`." if item.path in OF_METHOD else ""
-    meaning = f"{item.label}. {item.help}{only}".strip()
-    cells = (f"`{item.path}`{star}", _plain(item.default), _allowed(item.path), meaning)
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _plain(value: Any) -> str:
-    return f"`{json.dumps(value)}`"
+    return "".join(parts)
 
 
 def _allowed(path: str) -> str:
@@ -74,7 +68,7 @@ def _number(value: float) -> str:
 def _check(kind: type, path: str) -> Check:
     """The check of the option at a dotted path."""
     name, _, rest = path.partition(".")
-    hint = get_type_hints(kind)[name]
+    hint = option_types(kind)[name]
     if rest and is_dataclass(hint):
         return _check(hint, rest)  # type: ignore[arg-type]
     return check_of(next(item for item in fields(kind) if item.name == name))

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedcore.spec.checks import parsed_number
 from fedcore.spec.options.ranks import entry_for
 
-Fault = Callable[[str], str]  # of an argument; '' where it is right
+ArgumentCheck = Callable[[str], str]  # the fault of an argument; '' where it has none
 SHARE = 0.15  # of the source's words, where ``brevity`` names no other
 MOST = 100.0  # the largest weight
 JOIN = "+"  # between the weights of one device
@@ -36,7 +37,7 @@ def _no_argument(argument: str) -> str:
 
 
 def _share(argument: str) -> str:
-    value = _number(argument) if argument else SHARE
+    value = parsed_number(argument) if argument else SHARE
     return "" if value is not None and 0 < value < 1 else "give a share above 0 and below 1"
 
 
@@ -46,7 +47,7 @@ def _model(argument: str) -> str:
 
 
 # What each reward asks of its argument.
-REWARDS: Mapping[str, Fault] = {
+REWARDS: Mapping[str, ArgumentCheck] = {
     "overlap": _no_argument,
     "brevity": _share,
     "leak": _no_argument,
@@ -77,17 +78,17 @@ def fault_of(word: str) -> str:
 
 
 def weight_fault(word: str) -> str:
-    value = _number(word)
+    value = parsed_number(word)
     fits = value is not None and 0 <= value <= MOST
     return "" if fits else f"give a weight from 0 to {MOST:g}"
 
 
 def weights_fault(rewards: Sequence[str], entry: str) -> str:
     """What is wrong with one device's entry of weights, such as ``1+0`` or ``pi=0+1``."""
-    found = entry.rpartition("=")[2].split(JOIN)
-    if len(found) != len(rewards):
+    weights = entry.rpartition("=")[2].split(JOIN)
+    if len(weights) != len(rewards):
         return f"give {len(rewards)} weights joined by {JOIN}, one for each reward in order"
-    return next((message for word in found if (message := weight_fault(word))), "")
+    return next((message for word in weights if (message := weight_fault(word))), "")
 
 
 def weighted(rewards: Sequence[str], weights: Sequence[str], *device: int | str) -> list[str]:
@@ -104,13 +105,11 @@ def weighted(rewards: Sequence[str], weights: Sequence[str], *device: int | str)
 def described(words: Sequence[str]) -> str:
     """The sum as a person reads it: ``overlap + 0.5 × brevity:0.1``; what weighs 0 is left out."""
     counted = [reward for word in words if (reward := reward_of(word)).weight]
-    return (
-        " + ".join(
-            (reward.label if reward.weight == 1 else f"{reward.weight:g} × {reward.label}")
-            for reward in counted
-        )
-        or "nothing"
-    )
+    terms = [
+        reward.label if reward.weight == 1 else f"{reward.weight:g} × {reward.label}"
+        for reward in counted
+    ]
+    return " + ".join(terms) or "nothing"
 
 
 def extremes(words: Sequence[str]) -> tuple[float, float]:
@@ -118,10 +117,3 @@ def extremes(words: Sequence[str]) -> tuple[float, float]:
     rewards = [reward_of(word) for word in words]
     least = sum(reward.weight for reward in rewards if reward.name in PENALTIES)
     return 0.0 - least, sum(reward.weight for reward in rewards if reward.name not in PENALTIES)
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None

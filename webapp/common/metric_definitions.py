@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedcore.spec.checks import shown
+from fedcore.spec.checks import quoted
 from fedcore.spec.options.method import FEDPIPE_SCORES
 
 # Far above every quantity here; larger integers would overflow sums of floats.
@@ -131,7 +131,7 @@ def faults_of(values: Mapping[str, object]) -> list[str]:
     faults = []
     for name, value in values.items():
         metric = METRICS.get(name)
-        faults.append(_fault(name, value, metric) if metric else f"unknown value {shown(name)}")
+        faults.append(_fault(name, value, metric) if metric else f"unknown value {quoted(name)}")
     return [fault for fault in faults if fault]
 
 
@@ -171,7 +171,7 @@ def _fault(name: str, value: object, metric: MetricDefinition) -> str:
         return f"{name} must be a number"
     high = min(metric.high, LARGEST)
     if not metric.low <= value <= high:
-        return f"{name} must be from {metric.low:g} to {high:g}, not {shown(value)}"
+        return f"{name} must be from {metric.low:g} to {high:g}, not {quoted(value)}"
     return ""
 
 
@@ -182,4 +182,4 @@ def _unknown_fault(name: str, value: object) -> str:
         return ""
     if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:
         return ""
-    return f"{shown(name)} must be a number or a short text"
+    return f"{quoted(name)} must be a number or a short text"

@@ -10,7 +10,7 @@ from uuid import UUID
 from fedcore.errors import EdgewiseError
 from fedcore.formats.frame_header import sha256_file
 from fedcore.model.export_folder import export_merged
-from fedcore.spec.levels import taken_home
+from fedcore.spec.levels import exported_spec
 from webapp.common.units import size
 from webapp.jobs.artefacts.store import incoming_dir, local_file, store
 from webapp.jobs.lifecycle.event_log import job_event
@@ -27,7 +27,7 @@ def export_merged_model(job_id: UUID) -> None:
         archive = Path(folder) / "merged.zip"
         try:
             with local_file(weights) as path:
-                model = export_merged(taken_home(job.job_spec), path, Path(folder) / "model")
+                model = export_merged(exported_spec(job.job_spec), path, Path(folder) / "model")
             _write_zip(model, archive)
             origin = f"export:{weights.sha256}"
             artefact = store(archive, sha256_file(archive), ArtefactKind.MERGED, origin)

@@ -21,7 +21,7 @@ from fedcore.methods.distillation.logits_frame import read_packed
 from fedcore.model.initial import write_initial
 from fedcore.rounds.types import Task
 from fedcore.spec.job import JobSpec
-from fedcore.spec.levels import level_specs, taken_home
+from fedcore.spec.levels import exported_spec, level_specs
 from fedcore.wire.frame import FrameReader, write_frame
 from webapp.jobs.artefacts import logits_format, update_format
 from webapp.jobs.artefacts.store import incoming_dir, local_file, refuse_full_disk, store
@@ -48,7 +48,7 @@ def create_bridge(job: Job, folder: Path) -> InitialArtefact:
     like = expected(spec, bridges[0])
     below = write_initial(spec, folder / "below.safetensors")
     first = folder / "above.safetensors"
-    above = write_initial(taken_home(spec), first)
+    above = write_initial(exported_spec(spec), first)
     path = folder / "bridge.safetensors"
     frame = write_frame(path, {}, {"kind": BRIDGE_KIND, "rows": str(like.rows), **like.meta})
     tree = logits_format.Tree(
@@ -114,7 +114,7 @@ def _parent_assignment(row: Round) -> Assignment:
 
 def _check_tensors(spec: JobSpec, sent: Path, first: Path) -> None:
     """Raise WireError where a model's tensors are not the parent model's, or not finite."""
-    write_initial(taken_home(spec), first)
+    write_initial(exported_spec(spec), first)
     if read_header(sent).shapes != read_header(first).shapes:
         raise WireError("its tensors are not the parent model's")
     frame = FrameReader(sent)

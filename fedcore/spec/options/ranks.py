@@ -36,9 +36,5 @@ def ranks_of(adapter: AdapterSpec, modules: Sequence[str]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def _exceptions(pattern: tuple[str, ...]) -> dict[str, int]:
-    return dict(_exception(entry) for entry in pattern)
-
-
-def _exception(entry: str) -> tuple[str, int]:
-    module, _, rank = entry.rpartition("=")
-    return module, int(rank)
+    entries = (entry.rpartition("=") for entry in pattern)
+    return {module: int(rank) for module, _, rank in entries}

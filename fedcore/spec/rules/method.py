@@ -13,17 +13,16 @@ from fedcore.spec.rules.contract import Rule, Rules
 from fedcore.topology import parents_of
 
 
-def _of_another_method(spec: JobSpec) -> list[Fault]:
-    """Options that somebody set, though the job's method does not read them."""
-    plain, name = type(spec)(), spec.method.name
-    others = [path for path, owner in OF_METHOD.items() if owner != name]
-    wrong = [path for path in others if attrgetter(path)(spec) != attrgetter(path)(plain)]
-    message = "is only for the method {}, but this job's is {}; leave one out or change the other"
-    return [Fault(path, message.format(OF_METHOD[path], name)) for path in wrong]
-
-
-def _of_its_method(spec: JobSpec) -> list[Fault]:
-    return [fault for rule in METHOD_RULES[spec.method.family.kind].always for fault in rule(spec)]
+def _method_faults(spec: JobSpec) -> list[Fault]:
+    """Options of other methods, which this job's does not read; then its method's own rules."""
+    default, name, faults = JobSpec(), spec.method.name, []
+    for path, owner in OF_METHOD.items():
+        if owner != name and attrgetter(path)(spec) != attrgetter(path)(default):
+            message = f"is only for the method {owner}, but this job's is {name}"
+            faults.append(Fault(path, f"{message}; leave one out or change the other"))
+    for rule in METHOD_RULES[spec.method.family.kind].always:
+        faults.extend(rule(spec))
+    return faults
 
 
 def launch_faults(spec: JobSpec) -> list[Fault]:
@@ -45,4 +44,4 @@ def training_devices(spec: JobSpec) -> tuple[str, ...]:
 METHOD_RULES: Mapping[MethodKind, Rules] = member_rows(
     MethodKind, "fedcore.spec.rules.methods.{}", Rules
 )
-RULES: tuple[Rule, ...] = (_of_another_method, _of_its_method)
+RULES: tuple[Rule, ...] = (_method_faults,)

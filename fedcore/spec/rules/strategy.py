@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
+from fedcore.spec.rules.contract import Rule
 
 
-def _coordinates_must_stay(spec: JobSpec) -> list[Fault]:
-    rule, name = spec.adapter.aggregation, spec.strategy.name
-    if not spec.adapter.averaging.refactors:
-        return []
-    if spec.strategy.family.remembers_coordinates:
+def _aggregation_faults(spec: JobSpec) -> list[Fault]:
+    """Strategies that do not suit how the job aggregates updates."""
+    strategy, rule, faults = spec.strategy, spec.adapter.aggregation, []
+    if spec.adapter.averaging.refactors and strategy.family.remembers_coordinates:
         message = (
-            f"{name} remembers a number for every coordinate, and {rule} gives the factors new "
-            "coordinates each round; take fedavg or fedprox, or average by fedit, ffa or fedex"
+            f"{strategy.name} remembers a number for every coordinate, and {rule} gives the "
+            "factors new coordinates each round; take fedavg or fedprox, or average by fedit, ffa "
+            "or fedex"
         )
-        return [Fault("strategy.name", message)]
-    return []
+        faults.append(Fault("strategy.name", message))
+    if strategy.family.needs_the_mean and not strategy.takes_the_mean:
+        message = f"{strategy.fold} ignores the shares that {strategy.name} gives the updates"
+        faults.append(Fault("strategy.fold", f"{message}; take mean"))
+    return faults
 
 
-def _shares_need_a_mean(spec: JobSpec) -> list[Fault]:
-    name, fold = spec.strategy.name, spec.strategy.fold
-    if spec.strategy.family.needs_the_mean and not spec.strategy.takes_the_mean:
-        message = f"{fold} ignores the shares that {name} gives the updates; take mean"
-        return [Fault("strategy.fold", message)]
-    return []
-
-
-def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
+def _scaffold_faults(spec: JobSpec) -> list[Fault]:
+    """What SCAFFOLD's control variates need of training, and of the updates the server averages."""
+    train, faults = spec.train, []
     if not spec.strategy.family.serves_state:
         return []
-    train, faults = spec.train, []
     if train.optimizer != "sgd":
         message = (
             "must be sgd with scaffold: its control variates are gradients, found from how far "
@@ -48,14 +43,6 @@ def _scaffold_needs_sgd(spec: JobSpec) -> list[Fault]:
     if train.warmup_steps:
         message = "must be 0 with scaffold, which divides by the sum of all rates"
         faults.append(Fault("train.warmup_steps", message))
-    return faults
-
-
-def _controls_need_whole_updates(spec: JobSpec) -> list[Fault]:
-    """The server finds its control variate from what it averages."""
-    if not spec.strategy.family.serves_state:
-        return []
-    faults = []
     if spec.participation.buffered:
         message = "must be synchronous with scaffold: stale control variates correct nothing"
         faults.append(Fault("participation.mode", message))
@@ -65,9 +52,4 @@ def _controls_need_whole_updates(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (
-    _coordinates_must_stay,
-    _shares_need_a_mean,
-    _scaffold_needs_sgd,
-    _controls_need_whole_updates,
-)
+RULES: tuple[Rule, ...] = (_aggregation_faults, _scaffold_faults)

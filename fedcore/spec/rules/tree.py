@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fedcore.errors import Fault
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.lowrank import LOW_RANK_RULES
 from fedcore.spec.options.method import METHOD_PATH
+from fedcore.spec.rules.contract import Rule
 from fedcore.topology import entry_faults
 
 
-def _entries(spec: JobSpec) -> list[Fault]:
-    return [Fault("tree.parents", message) for message in entry_faults(spec.tree.parents)]
-
-
-def _means_of_means(spec: JobSpec) -> list[Fault]:
-    """What a mean of clusters' means is not the same for, each with the reason."""
+def _tree_faults(spec: JobSpec) -> list[Fault]:
+    """Entries that make no tree, then options that need more than a mean of clusters' means."""
+    strategy, rule = spec.strategy, spec.adapter.aggregation
+    faults = [Fault("tree.parents", message) for message in entry_faults(spec.tree.parents)]
     if not spec.tree.grown or spec.method.family.keeps_weights_on_device:
-        return []
-    faults, strategy, rule = [], spec.strategy, spec.adapter.aggregation
+        return faults
     if spec.participation.buffered:
         message = "must be synchronous with a tree: a cluster's updates must come from one model"
         faults.append(Fault("participation.mode", message))
@@ -30,7 +26,7 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
         message = f"{strategy.name} weighs each update apart, which a tree hides; take another"
         faults.append(Fault("strategy.name", message))
     if spec.adapter.averaging.needs_products:
-        exact = [rule for rule, row in LOW_RANK_RULES.items() if not row.needs_products]
+        exact = [name for name, row in LOW_RANK_RULES.items() if not row.needs_products]
         why = "needs the product of each device's factors, which a tree hides"
         message = f"{rule} {why}; take {' or '.join(exact)}"
         faults.append(Fault("adapter.aggregation", message))
@@ -40,4 +36,4 @@ def _means_of_means(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-RULES: tuple[Callable[[JobSpec], list[Fault]], ...] = (_entries, _means_of_means)
+RULES: tuple[Rule, ...] = (_tree_faults,)

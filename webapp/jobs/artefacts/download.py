@@ -12,7 +12,7 @@ from fedcore.errors import EdgewiseError
 from fedcore.export.contract import BASE_CHANGED, AdapterFolder
 from fedcore.export.table import EXPORTS
 from fedcore.spec.job import JobSpec
-from fedcore.spec.levels import taken_home
+from fedcore.spec.levels import exported_spec
 from webapp.common.task_queue import EXPORT, send_after_commit
 from webapp.jobs.artefacts.store import removed_text, storage
 from webapp.jobs.artefacts.streaming import stream
@@ -69,7 +69,7 @@ def available_downloads(job: Job) -> Downloads:
     model = job.global_artefact
     if model is None or model.kind != ArtefactKind.GLOBAL:
         return {"global": None, "adapter_url": None, "note": "", "merged_url": None}
-    spec, base = taken_home(job.job_spec), f"/api/v1/jobs/{job.pk}/download"
+    spec, base = exported_spec(job.job_spec), f"/api/v1/jobs/{job.pk}/download"
     export, folds = EXPORTS[spec.adapter.family.kind], spec.adapter.averaging.merges_into_base
     return {
         "global": {"sha256": model.sha256, "size_bytes": model.size_bytes},
@@ -85,7 +85,7 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
     A job that trains base weights, or merges part of its updates into the base, gives the whole
     model. Raises NoModel, and BeingMade as ``merged`` does.
     """
-    spec = taken_home(job.job_spec)
+    spec = exported_spec(job.job_spec)
     if spec.adapter.averaging.merges_into_base:
         if round_number is not None:
             raise NoModel(BASE_CHANGED)
@@ -106,7 +106,7 @@ def adapter(request: HttpRequest, job: Job, round_number: int | None = None) -> 
 def merged(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The whole tuned model. Raises BeingMade, and queues the export, where it is not made yet."""
     model_after(job, None)
-    if why := EXPORTS[taken_home(job.job_spec).adapter.family.kind].not_merged:
+    if why := EXPORTS[exported_spec(job.job_spec).adapter.family.kind].not_merged:
         raise NoModel(why)
     if job.merged_artefact is None:
         request_merged(job)

@@ -9,9 +9,9 @@ from fedcore.spec.rewards import fault_of, weights_fault
 from fedcore.spec.rules.contract import Rules
 
 
-def _rewards(spec: JobSpec) -> list[Fault]:
-    """Rewards and weights that cannot be."""
-    method, faults = spec.method, []
+def _reward_faults(spec: JobSpec) -> list[Fault]:
+    """Rewards, weights, samples and steps that cannot be."""
+    method, train, faults = spec.method, spec.train, []
     for word in method.rewards:
         if message := fault_of(word):
             faults.append(Fault("method.rewards", f"{word!r}: {message}"))
@@ -20,11 +20,6 @@ def _rewards(spec: JobSpec) -> list[Fault]:
             faults.append(Fault("method.weights", f"{entry!r}: {message}"))
     if not method.rewards:
         faults.append(Fault("method.rewards", "name at least one, such as overlap=1"))
-    return faults
-
-
-def _steps(spec: JobSpec) -> list[Fault]:
-    method, train, faults = spec.method, spec.train, []
     if method.baseline == "group" and method.samples < 2:
         message = "must be 2 or more with the baseline group, which compares a prompt's samples"
         faults.append(Fault("method.samples", message))
@@ -34,7 +29,7 @@ def _steps(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-def _beside_others(spec: JobSpec) -> list[Fault]:
+def _combination_faults(spec: JobSpec) -> list[Fault]:
     """What PFIT cannot be joined with, each with the reason."""
     faults = []
     family = spec.adapter.family
@@ -59,4 +54,4 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-ROW = Rules((_rewards, _steps, _beside_others))
+ROW = Rules((_reward_faults, _combination_faults))

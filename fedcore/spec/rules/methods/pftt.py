@@ -9,19 +9,14 @@ from fedcore.spec.options.method import MOST_RANK
 from fedcore.spec.rules.contract import Rules
 
 
-def _ranks(spec: JobSpec) -> list[Fault]:
+def _pftt_faults(spec: JobSpec) -> list[Fault]:
+    """Personal ranks that cannot be, and what PFTT cannot be joined with."""
     faults = []
-    for word in spec.method.own_ranks:
-        rank = word.rpartition("=")[2]
+    for entry in spec.method.own_ranks:
+        rank = entry.rpartition("=")[2]
         if not rank.isdigit() or not 1 <= int(rank) <= MOST_RANK:
-            message = f"{word!r}: give a whole number from 1 to {MOST_RANK}"
+            message = f"{entry!r}: give a whole number from 1 to {MOST_RANK}"
             faults.append(Fault("method.own_ranks", message))
-    return faults
-
-
-def _beside_others(spec: JobSpec) -> list[Fault]:
-    """What PFTT cannot be joined with, each with the reason."""
-    faults = []
     if not spec.adapter.family.takes_personal_lora:
         message = (
             "must be bottleneck with pftt: bottlenecks are what devices share, beside a LoRA that "
@@ -38,4 +33,4 @@ def _beside_others(spec: JobSpec) -> list[Fault]:
     return faults
 
 
-ROW = Rules((_ranks, _beside_others))
+ROW = Rules((_pftt_faults,))
