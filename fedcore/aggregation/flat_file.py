@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -117,7 +117,16 @@ def open_flat(
         dtype = DTYPES[header.tensors[layout.names[0]].dtype]
         return FlatFile(path, dtype, header.data_start + offset, layout.elements)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".row") as out:
-        _write_decoded(out, opener(path), layout, span or (0, layout.elements))
+        tensors, (first, last) = opener(path), span or (0, layout.elements)
+        for name, shape, start in zip(layout.names, layout.shapes, layout.starts, strict=True):
+            if start >= last or start + math.prod(shape) <= first:
+                continue
+            if name not in tensors or tuple(tensors[name].shape) != shape:
+                raise WireError(f"tensor {name!r} is missing, or not of shape {list(shape)}")
+            out.seek(start * 4)
+            out.write(tensors[name].float().contiguous().reshape(-1).numpy().data)
+        out.flush()
+        out.truncate(layout.elements * 4)
         return FlatFile(Path(out.name), torch.float32, 0, layout.elements)
 
 
@@ -140,17 +149,3 @@ def flat_offset(header: FrameHeader, layout: FlatLayout) -> int | None:
     ):
         return None
     return entries[0][0].start
-
-
-def _write_decoded(
-    out: IO[bytes], tensors: Mapping[str, Tensor], layout: FlatLayout, span: Span
-) -> None:
-    for name, shape, start in zip(layout.names, layout.shapes, layout.starts, strict=True):
-        if start >= span[1] or start + math.prod(shape) <= span[0]:
-            continue
-        if name not in tensors or tuple(tensors[name].shape) != shape:
-            raise WireError(f"tensor {name!r} is missing, or not of shape {list(shape)}")
-        out.seek(start * 4)
-        out.write(tensors[name].float().contiguous().reshape(-1).numpy().data)
-    out.flush()
-    out.truncate(layout.elements * 4)

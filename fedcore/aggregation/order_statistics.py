@@ -23,17 +23,7 @@ CACHED_ELEMENTS = 1 << 18  # of all rows together while they are sorted: 1 MiB, 
 @lru_cache(maxsize=32)
 def network(count: int, first: int, last: int) -> Comparators:
     """Comparators (i, j) that put the ranks ``first`` to ``last`` of ``count`` rows in place."""
-    lines = set(range(first, last + 1))
-    needed = []
-    for low, high in reversed(_batcher(count)):
-        if low in lines or high in lines:
-            lines |= {low, high}
-            needed.append((low, high))
-    return tuple(reversed(needed))
-
-
-def _batcher(count: int) -> list[tuple[int, int]]:
-    """Merge exchange for any count (Knuth, volume 3, 5.2.2, algorithm M)."""
+    # Merge exchange for any count (Knuth, volume 3, 5.2.2, algorithm M).
     comparators = []
     top = 1 << max(0, (count - 1).bit_length() - 1)
     p = top
@@ -45,7 +35,14 @@ def _batcher(count: int) -> list[tuple[int, int]]:
                 break
             d, q, r = q - p, q >> 1, p
         p >>= 1
-    return comparators
+    # Of these, backwards, the comparators that the ranks asked for depend on.
+    lines = set(range(first, last + 1))
+    needed = []
+    for low, high in reversed(comparators):
+        if low in lines or high in lines:
+            lines |= {low, high}
+            needed.append((low, high))
+    return tuple(reversed(needed))
 
 
 def mean_of_ranks(rows: Sequence[Tensor], cut: int, out: Tensor) -> None:
@@ -57,7 +54,13 @@ def mean_of_ranks(rows: Sequence[Tensor], cut: int, out: Tensor) -> None:
     ranked = _by_network if len(rows) <= NETWORK_ROWS else _by_sorting
     for start in range(0, out.numel(), step):
         stop = min(start + step, out.numel())
-        _mean_of_sorted(ranked([row[start:stop] for row in rows], cut), out[start:stop])
+        lines = ranked([row[start:stop] for row in rows], cut)
+        piece, share = out[start:stop], 1 / len(lines)
+        torch.mul(lines[0], share, out=piece)
+        for line in lines[1:]:
+            piece.add_(line, alpha=share)
+        # Clamped, as rounding may not pass the lowest and highest; adding 0 turns -0 into 0.
+        torch.clamp(piece, lines[0], lines[-1], out=piece).add_(0.0)
 
 
 def _by_network(rows: Sequence[Tensor], cut: int) -> Sequence[Tensor]:
@@ -76,12 +79,3 @@ def _by_sorting(rows: Sequence[Tensor], cut: int) -> Sequence[Tensor]:
     table.sort(axis=1)
     lines = np.ascontiguousarray(table.T[cut : len(rows) - cut])
     return list(torch.from_numpy(lines))
-
-
-def _mean_of_sorted(lines: Sequence[Tensor], out: Tensor) -> None:
-    """Clamped, as rounding may not pass the lowest and highest; adding 0 turns -0 into 0."""
-    share = 1 / len(lines)
-    torch.mul(lines[0], share, out=out)
-    for line in lines[1:]:
-        out.add_(line, alpha=share)
-    torch.clamp(out, lines[0], lines[-1], out=out).add_(0.0)

@@ -58,8 +58,8 @@ def hardware_of(profile: Mapping[str, Any]) -> Hardware:
     """Read a profile. Missing figures come from the data sheet of the recognised board."""
     reader = _ProfileReader(profile)
     name = profile.get("board")
-    named = isinstance(name, str) and bool(name)
-    board = MACHINES.get(str(name)) if named else recognise(profile)
+    has_name = isinstance(name, str) and bool(name)
+    board = MACHINES.get(str(name)) if has_name else recognise(profile)
     peaks = reader.peaks()
     accelerator = bool(profile.get("accelerator"))
     keys = ("accelerator_memory_bytes", "memory_bytes")

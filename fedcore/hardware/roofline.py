@@ -90,7 +90,14 @@ def verdict(
     if compute_s <= 0:
         return Verdict("unknown", "nothing has been measured yet", "let the device train a round")
     if transfer_s >= max(compute_s, load_s):
-        return _network_verdict(seconds, transfer_s / total_s)
+        up = (seconds.get("upload_s") or 0) >= (seconds.get("download_s") or 0)
+        way, option = ("upload", "wire.uplink int8") if up else ("download", "wire.downlink int8")
+        return Verdict(
+            "network",
+            f"{transfer_s / total_s:.0%} of a round is spent on transfers, most of it on the {way}",
+            f"send fewer bytes ({option}, or LoRA of a lower rank), train more steps a round, or "
+            "put an aggregator near the device",
+        )
     if load_s >= compute_s:
         share = f"{load_s / (load_s + compute_s):.0%} of a step is spent on reading the data"
         return Verdict("input", share, "keep the tokenized data on a faster disk, or in memory")
@@ -99,17 +106,6 @@ def verdict(
 
 def _sum(seconds: Mapping[str, float], names: tuple[str, ...]) -> float:
     return sum(max(0.0, seconds.get(name) or 0.0) for name in names)
-
-
-def _network_verdict(seconds: Mapping[str, float], share: float) -> Verdict:
-    up = (seconds.get("upload_s") or 0) >= (seconds.get("download_s") or 0)
-    way, option = ("upload", "wire.uplink int8") if up else ("download", "wire.downlink int8")
-    return Verdict(
-        "network",
-        f"{share:.0%} of a round is spent on transfers, most of it on the {way}",
-        f"send fewer bytes ({option}, or LoRA of a lower rank), train more steps a round, or put "
-        "an aggregator near the device",
-    )
 
 
 def _hardware_verdict(roof: Roofline, flops_per_byte: float | None) -> Verdict:

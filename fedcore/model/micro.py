@@ -45,22 +45,21 @@ def micro_folder() -> Path:
 
     folder = Path(HF_HOME) / "edgewise" / f"micro-{VERSION}"
     if not (folder / WEIGHTS_FILE).is_file():
-        _generate(folder)
-    return folder
-
-
-def _generate(folder: Path) -> None:
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        write_micro(part)
-        part.replace(folder)
-    except OSError as error:
-        if not (folder / WEIGHTS_FILE).is_file():  # else another process was first with the same
-            message = f"the model micro cannot be kept in {folder.parent} ({error}); set HF_HOME"
-            raise ModelError(message) from error
-    finally:
+        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
+        try:
+            write_micro(part)
+            part.replace(folder)
+        except OSError as error:
+            # Otherwise another process was first with the same files.
+            if not (folder / WEIGHTS_FILE).is_file():
+                message = (
+                    f"the model micro cannot be kept in {folder.parent} ({error}); set HF_HOME"
+                )
+                raise ModelError(message) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
 
 
 def write_micro(folder: Path, config: Path = CHECKPOINTS / "micro" / "config.json") -> str:

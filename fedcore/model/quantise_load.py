@@ -40,13 +40,19 @@ def build(source: ModelSource, kind: str, precision: torch.dtype) -> Any:
         model = AutoModelForSeq2SeqLM.from_config(config, dtype=precision)
     if (source.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source.folder)
+    head = f"{HEAD}.weight"
     missing = {name for name in model.state_dict() if name not in ALIASES}
     for name in files.names:
-        if name in missing and name != f"{HEAD}.weight":
+        if name in missing and name != head:
             _place(model, name, files.tensor(name), kind, precision)
             missing.discard(name)
-    _place_head(model, source, files, precision)
-    missing.discard(f"{HEAD}.weight")
+    # The output layer's own matrix; the embedding where the files hold no other.
+    model.lm_head.weight = model.shared.weight
+    if head in files.names or not source.tied:
+        weight = files.tensor(head).to(precision, copy=True)
+        if not torch.equal(weight, model.shared.weight):
+            model.lm_head.weight = torch.nn.Parameter(weight)
+    missing.discard(head)
     if missing:
         raise ModelError(f"the weight files in {source.folder} lack {min(missing)}")
     return model
@@ -68,16 +74,3 @@ def _place(model: Any, name: str, tensor: Tensor, kind: str, precision: torch.dt
     if name == SHARED:
         for alias in ALIASES:
             model.get_submodule(alias.rpartition(".")[0]).weight = weight
-
-
-def _place_head(
-    model: Any, source: ModelSource, files: WeightFiles, precision: torch.dtype
-) -> None:
-    """The output layer's own matrix; the embedding where the files hold no other."""
-    name = f"{HEAD}.weight"
-    model.lm_head.weight = model.shared.weight
-    if name not in files.names and source.tied:
-        return
-    weight = files.tensor(name).to(precision, copy=True)
-    if not torch.equal(weight, model.shared.weight):
-        model.lm_head.weight = torch.nn.Parameter(weight)

@@ -93,8 +93,15 @@ class _DeviceRow:
         longest_allowed = (spec.data.max_source_tokens, spec.data.max_target_tokens)
         longest = self._pair("longest", longest_allowed)
         source, target = self._pair("lengths", longest)
-        name, examples = self._name(), self._count("examples")
-        hardware, link, mfu = self._hardware(), self._link(), self._share("mfu")
+        name = self.row.get("name", f"device-{self.number}")
+        if not isinstance(name, str) or not 0 < len(name) <= 100:
+            self._fault("name", f"give a text of 1 to 100 characters, not {name!r:.40}")
+        examples: Any = self.row.get("examples")
+        if isinstance(examples, bool) or not isinstance(examples, int) or not 0 < examples <= 10**9:
+            self._fault("examples", f"give a whole number above 0, not {examples!r:.40}")
+        hardware, link, mfu = self._hardware(), self._link(), self.row.get("mfu")
+        if mfu is not None and not (_is_number(mfu) and 0 < mfu <= 1):
+            self._fault("mfu", f"give a share above 0, at most 1, not {mfu!r:.40}")
         if len(self.faults) > before or hardware is None:
             return None
         top = (max(longest[0], source), max(longest[1], target))
@@ -107,26 +114,6 @@ class _DeviceRow:
         for key in row:
             if key not in known:
                 self._fault(f"{within}{key}", f"unknown; known: {', '.join(known)}")
-
-    def _name(self) -> str:
-        value = self.row.get("name", f"device-{self.number}")
-        if not isinstance(value, str) or not 0 < len(value) <= 100:
-            self._fault("name", f"give a text of 1 to 100 characters, not {value!r:.40}")
-        return str(value)
-
-    def _count(self, key: str) -> int:
-        value = self.row.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10**9:
-            self._fault(key, f"give a whole number above 0, not {value!r:.40}")
-            return 1
-        return value
-
-    def _share(self, key: str) -> float | None:
-        value = self.row.get(key)
-        if value is not None and not (_is_number(value) and 0 < value <= 1):
-            self._fault(key, f"give a share above 0, at most 1, not {value!r:.40}")
-            return None
-        return value
 
     def _pair(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
         value = self.row.get(key, default)

@@ -116,9 +116,14 @@ def _best_improvement(
     plan: FleetPlan, spec: JobSpec, sizes: Architecture, devices: Sequence[Candidate]
 ) -> Improvement | None:
     """The best change; in a large fleet each is tried on the devices that matter."""
-    deciding = _deciding_devices(plan, devices)
-    before = plan
-    if len(deciding) < len(devices):
+    deciding, before = devices, plan
+    if len(devices) > LARGE:
+        # The slowest devices, which decide how long a round takes, and some that do not fit.
+        pairs = list(zip(plan.devices, devices, strict=True))
+        slow = sorted(pairs, key=lambda pair: -(pair[0].busy_s or 0.0) if pair[0].fits else 1.0)
+        small = [device for row, device in pairs if not row.fits]
+        slowest = [device for row, device in slow[: LARGE // 2] if row.fits]
+        deciding = slowest + small[: LARGE // 2]
         before = plan_fleet(spec, sizes, deciding, advise=False)
     tried = [_improvement(before, change, spec, sizes, deciding) for change in CHANGES]
     improvements = [item for item in tried if item is not None]
@@ -126,16 +131,6 @@ def _best_improvement(
     if best is not None and before is not plan:
         best = _improvement(plan, best.change, spec, sizes, devices)
     return best
-
-
-def _deciding_devices(plan: FleetPlan, devices: Sequence[Candidate]) -> Sequence[Candidate]:
-    """The slowest devices, which decide how long a round takes, and some that do not fit."""
-    if len(devices) <= LARGE:
-        return devices
-    pairs = list(zip(plan.devices, devices, strict=True))
-    slow = sorted(pairs, key=lambda pair: -(pair[0].busy_s or 0.0) if pair[0].fits else 1.0)
-    small = [device for row, device in pairs if not row.fits]
-    return [device for row, device in slow[: LARGE // 2] if row.fits] + small[: LARGE // 2]
 
 
 def _improvement(

@@ -99,7 +99,15 @@ def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
     newest, now = builders[-1], tick.now
     for builder in builders:
         expire_silent(builder, tick)
-        _accept_evaluations(builder)
+        reported = [
+            item
+            for item in builder.state.assignments
+            if item.task is Task.EVALUATE and item.phase is AssignmentPhase.REPORTED
+        ]
+        for item in reported:
+            builder.put(replace(item, phase=AssignmentPhase.FOLDED))
+        if reported:
+            builder.effects.append(EvaluationArrived())
     if newest.state.phase is RoundPhase.PLANNED:
         deadline_at = now + newest.state.policy.deadline_s
         newest.move(RoundPhase.COLLECTING, deadline_at=deadline_at)
@@ -113,18 +121,6 @@ def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
         _fail(builders, f"no worker aggregated the updates within {limit_s:.0f} s")
     if newest.state.phase not in ENDED:
         _offer_work(builders, tick)
-
-
-def _accept_evaluations(builder: RoundBuilder) -> None:
-    reported = [
-        item
-        for item in builder.state.assignments
-        if item.task is Task.EVALUATE and item.phase is AssignmentPhase.REPORTED
-    ]
-    for item in reported:
-        builder.put(replace(item, phase=AssignmentPhase.FOLDED))
-    if reported:
-        builder.effects.append(EvaluationArrived())
 
 
 def _drop_stale(builders: list[RoundBuilder]) -> None:

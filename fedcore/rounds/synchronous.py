@@ -39,7 +39,12 @@ def step(state: RoundState, event: RoundEvent) -> tuple[RoundState, tuple[Effect
     builder = RoundBuilder(state)
     aggregating = state.phase is RoundPhase.AGGREGATING
     if isinstance(event, Interrupted):
-        _interrupt(builder, event.reason)
+        # A round whose model is stored closes; any other fails, so that it is started again later.
+        aggregated = state.phase is RoundPhase.EVALUATING and state.number > 0
+        builder.revoke_active(event.reason)
+        if aggregated:
+            _mark_folded(builder)
+        builder.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, event.reason)
     elif isinstance(event, AggregationFailed):
         if aggregating:
             builder.move(RoundPhase.FAILED, event.reason)
@@ -50,15 +55,6 @@ def step(state: RoundState, event: RoundEvent) -> tuple[RoundState, tuple[Effect
     else:
         _tick(builder, event)
     return builder.state, tuple(builder.effects)
-
-
-def _interrupt(builder: RoundBuilder, reason: str) -> None:
-    """Close a round whose model is stored; fail any other, so that it is started again later."""
-    aggregated = builder.state.phase is RoundPhase.EVALUATING and builder.state.number > 0
-    builder.revoke_active(reason)
-    if aggregated:
-        _mark_folded(builder)
-    builder.move(RoundPhase.CLOSED if aggregated else RoundPhase.FAILED, reason)
 
 
 def _tick(builder: RoundBuilder, tick: Tick) -> None:

@@ -69,7 +69,12 @@ class LoadedModel:
                 f"foreign base: the job's weights belong to other weights than "
                 f"{spec.model.name} has on this device; fetch the model again"
             )
-        self._attach(spec, device)
+        personal = lora_of(spec) if spec.adapter.family.takes_personal_lora else None
+        if (self._adapter, self._personal) != (spec.adapter, personal):
+            if self._adapter is not None:
+                detach(self.model)
+            self.model = attach(self.base, spec.adapter, spec.seed, personal).to(device)
+            self._adapter, self._personal = spec.adapter, personal
         set_window(self.base.model, spec.method.window)
         if not spec.adapter.family.trains_low_rank_factors:
             set_shared(self.model, spec.adapter.family.kind, frame)
@@ -83,15 +88,6 @@ class LoadedModel:
         self._merged.set(self.model, frame)
         set_adapter(self.model, adapter)
         self.received = adapter
-
-    def _attach(self, spec: JobSpec, device: torch.device) -> None:
-        personal = lora_of(spec) if spec.adapter.family.takes_personal_lora else None
-        if (self._adapter, self._personal) == (spec.adapter, personal):
-            return
-        if self._adapter is not None:
-            detach(self.model)
-        self.model = attach(self.base, spec.adapter, spec.seed, personal).to(device)
-        self._adapter, self._personal = spec.adapter, personal
 
     def delta(self, weights: Path | str) -> dict[str, Tensor]:
         """The change of each shared tensor since it was received: fp32, on the CPU.

@@ -149,7 +149,13 @@ class _SupervisedLoop:
             self.recorder.clock.mark("optimizer")
             self.unchecked.append((step, torch.stack(losses).sum(), norm))
             if step + 1 == self.steps_total or self.recorder.due:
-                self._report(step)
+                self._check_finite()
+                rate = float(self.optimizer.param_groups[0]["lr"])
+                position = LoopPosition(
+                    step + 1, self.steps_total, self.examples_seen / len(lengths), rate
+                )
+                self.recorder.send(position, [float(loss) for _, loss, _ in self.unchecked])
+                self.unchecked.clear()
             elif task.device.type == "cpu":  # reading an accelerator's loss would stall it
                 self._check_finite()
         totals = self.recorder.totals
@@ -201,14 +207,6 @@ class _SupervisedLoop:
                     f"step {step + 1} of {self.steps_total}: {cause}; lower the learning rate "
                     f"(now {self.task.train.learning_rate:g}), clip gradients, or look at the data"
                 )
-
-    def _report(self, step: int) -> None:
-        self._check_finite()
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        epoch = self.examples_seen / len(self.task.examples)
-        losses = [float(loss) for _, loss, _ in self.unchecked]
-        self.recorder.send(LoopPosition(step + 1, self.steps_total, epoch, rate), losses)
-        self.unchecked.clear()
 
 
 def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

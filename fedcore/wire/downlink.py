@@ -56,7 +56,17 @@ def send_step(
                 out.put(array_of(chain, row, parts))
             written = out.finish()
         rebuilt = rebuild(source.before, step, model)
-        return SentStep(written, rebuilt, _write_state(steps, step, state))
+        # Write the strategy's state, and beside it what this step lost.
+        sent = open_update(step, steps.shapes)
+        lost = {name + RESIDUAL: name for name in steps.shapes}
+        moments = {key: entry for key, entry in steps.state.layout.items() if key not in lost}
+        layout = moments | {key: ("F32", steps.shapes[name]) for key, name in lost.items()}
+        with FrameWriter(state, layout, dict(steps.state.meta)) as writer:
+            for key in writer.order:
+                name = lost.get(key)
+                writer.write(key, steps[name] - sent[name] if name else steps.state[key])
+        assert writer.info is not None
+        return SentStep(written, rebuilt, writer.info)
 
 
 def rebuild(before: Path | str, step: Path | str, out: Path | str) -> FrameInfo:
@@ -91,17 +101,3 @@ class _Steps(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.shapes)
-
-
-def _write_state(steps: _Steps, step: Path, out: Path) -> FrameInfo:
-    """Write the strategy's state, and beside it what this step lost."""
-    sent = open_update(step, steps.shapes)
-    lost = {name + RESIDUAL: name for name in steps.shapes}
-    moments = {key: entry for key, entry in steps.state.layout.items() if key not in lost}
-    layout = moments | {key: ("F32", steps.shapes[name]) for key, name in lost.items()}
-    with FrameWriter(out, layout, dict(steps.state.meta)) as writer:
-        for key in writer.order:
-            name = lost.get(key)
-            writer.write(key, steps[name] - sent[name] if name else steps.state[key])
-    assert writer.info is not None
-    return writer.info

@@ -49,18 +49,7 @@ def largest(row: Tensor, k: int) -> Tensor:
     if not k:
         return torch.empty(0, dtype=torch.int64)
     magnitude = row.view(torch.int32) & MAGNITUDE  # orders as the magnitudes do
-    threshold = _kth_largest(magnitude, k)
-    places = (magnitude >= threshold).nonzero().view(-1)
-    surplus = places.numel() - k
-    if not surplus:
-        return places
-    mask = torch.ones(places.numel(), dtype=torch.bool)
-    mask[(magnitude[places] == threshold).nonzero().view(-1)[-surplus:]] = False
-    return places[mask]
-
-
-def _kth_largest(magnitude: Tensor, k: int) -> int:
-    """By a histogram of the upper 15 bits, then exactly within the bucket that holds it."""
+    # By a histogram of the upper 15 bits, then exactly within the bucket that holds it.
     counts = np.zeros(BUCKETS, np.int64)
     for start in range(0, magnitude.numel(), PIECE):
         upper = (magnitude[start : start + PIECE] >> 16).numpy()
@@ -69,7 +58,14 @@ def _kth_largest(magnitude: Tensor, k: int) -> int:
     bucket = int(np.nonzero(above >= k)[0][-1])
     inside = magnitude[(magnitude >> 16) == bucket]
     rank = k - int(above[bucket] - counts[bucket])
-    return int(inside.kthvalue(inside.numel() - rank + 1).values)
+    threshold = int(inside.kthvalue(inside.numel() - rank + 1).values)
+    places = (magnitude >= threshold).nonzero().view(-1)
+    surplus = places.numel() - k
+    if not surplus:
+        return places
+    mask = torch.ones(places.numel(), dtype=torch.bool)
+    mask[(magnitude[places] == threshold).nonzero().view(-1)[-surplus:]] = False
+    return places[mask]
 
 
 def encode_places(places: Tensor, n: int) -> dict[str, Tensor]:

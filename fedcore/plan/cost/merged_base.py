@@ -41,9 +41,14 @@ def growth(spec: JobSpec, sizes: Architecture, devices: Sequence[AdapterSpec]) -
         added = ADDED_RANK[averaging.rule](
             spec, [rank_of(adapter, row.name) for adapter in devices]
         )
+        if added <= 0:
+            continue
         bytes_of_rank = FP32_BYTES * row.per_rank
         most = min(row.inputs, row.outputs)
-        mean += bytes_of_rank * _mean(added, most, spec.rounds)
+        # The mean of ``min(most, added * j)`` over j from 0 to one less than the rounds.
+        growing = min(spec.rounds, int(most // added) + 1)
+        total = added * growing * (growing - 1) / 2 + most * (spec.rounds - growing)
+        mean += bytes_of_rank * (total / spec.rounds)
         last += bytes_of_rank * min(most, added * (spec.rounds - 1))
     return Growth(mean, last)
 
@@ -59,27 +64,12 @@ def _stacked_ranks(spec: JobSpec, ranks: Sequence[int]) -> float:
 
 def _residual_rank(spec: JobSpec, ranks: Sequence[int]) -> float:
     members = devices_needed(len(ranks), spec.participation)
-    return ranks[0] * (members - 1 if _averages_exactly(spec) else members)
-
-
-def _averages_exactly(spec: JobSpec) -> bool:
-    """Whether the residual of averaging is ``sum p_i (B_i - B) (A_i - A)``.
-
-    Its rank is then that of all devices but one. Clipping, reweighting and a server learning rate
-    add another product.
-    """
+    # The residual of averaging, ``sum p_i (B_i - B) (A_i - A)``, has the rank of all devices but
+    # one. Clipping, reweighting and a server learning rate add another product.
     options = spec.strategy
     reweighted = options.clip_update_norm or options.family.reweights
     adds_a_product = options.server_learning_rate != 1 and options.family.rate_moves_products
-    return not reweighted and not adds_a_product
-
-
-def _mean(added: float, most: float, rounds: int) -> float:
-    """The mean of ``min(most, added * j)`` over j from 0 to ``rounds`` - 1."""
-    if added <= 0:
-        return 0.0
-    growing = min(rounds, int(most // added) + 1)
-    return (added * growing * (growing - 1) / 2 + most * (rounds - growing)) / rounds
+    return ranks[0] * (members if reweighted or adds_a_product else members - 1)
 
 
 # What a round adds to R of one matrix, by rule, from the ranks that devices train on it.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,12 @@ def _counts(
     kinds: Sequence[Item], sizes: Sequence[int], budgets: Sequence[int]
 ) -> list[list[int]] | None:
     """How many items of each kind get each rank, by HiGHS with a gap of zero."""
-    bounds_of, linear, milp = _import_solver()
+    # scipy is large and most processes never plan, so it is imported on first use.
+    try:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+    except ImportError as error:
+        text = "planning with FedPipe needs scipy; install requirements.txt"
+        raise EdgewiseError(text) from error
     owner = np.array([kind for kind, item in enumerate(kinds) for _ in item.worth])
     worth = np.array([value for item in kinds for value in item.worth], dtype=float)
     cost = np.array([row for item in kinds for row in item.costs], dtype=float).T
@@ -66,11 +70,11 @@ def _counts(
     result = milp(
         -worth,
         integrality=np.ones(len(worth)),
-        bounds=bounds_of(0, upper[owner]),
+        bounds=Bounds(0, upper[owner]),
         constraints=[
-            linear(membership, 0, upper),
-            linear(cost, -np.inf, np.array(budgets, dtype=float)),
-            linear(np.ones((1, len(worth))), 1, np.inf),
+            LinearConstraint(membership, 0, upper),
+            LinearConstraint(cost, -np.inf, np.array(budgets, dtype=float)),
+            LinearConstraint(np.ones((1, len(worth))), 1, np.inf),
         ],
         options={"mip_rel_gap": 0.0, "node_limit": NODES},
     )
@@ -83,16 +87,6 @@ def _counts(
     ends = np.cumsum([len(item.worth) for item in kinds])[:-1]
     by_kind = np.split(np.rint(result.x).astype(int), ends)
     return [[int(count) for count in part] for part in by_kind]
-
-
-def _import_solver() -> tuple[Any, Any, Any]:
-    """scipy is large and most processes never plan, so it is imported on first use."""
-    try:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-    except ImportError as error:
-        text = "planning with FedPipe needs scipy; install requirements.txt"
-        raise EdgewiseError(text) from error
-    return Bounds, LinearConstraint, milp
 
 
 def _assign(
