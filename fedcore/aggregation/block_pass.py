@@ -81,23 +81,19 @@ def fold_range(inputs: FoldInputs, span: Span, put: Put, threads: int = 0) -> li
             squares[place][number] = total
 
     _each_block(span, work, _Release(inputs.release, inputs.open_rows), threads)
-    _refuse_not_finite(inputs, squares, span[0])
-    return squares
-
-
-def _refuse_not_finite(inputs: FoldInputs, squares: Sequence[Sequence[float]], first: int) -> None:
     reasons = {}
     for update, sums in zip(inputs.updates, squares, strict=True):
         number = next((n for n, total in enumerate(sums) if not math.isfinite(total)), None)
         if number is None:
             continue
-        start = first + number * BLOCK
+        start = span[0] + number * BLOCK
         block = update.data.read(start, min(start + BLOCK, inputs.layout.elements))
         place = start + int(torch.isfinite(block).logical_not().nonzero()[0])
         name = inputs.layout.name_at(place)
         reasons[update.key] = f"tensor {name!r} holds NaN or infinity; the update is refused"
     if reasons:
         raise UpdatesRefused(reasons)
+    return squares
 
 
 def square_sums(row: FlatFile, elements: int, threads: int = 0) -> list[float]:

@@ -205,7 +205,16 @@ def _write_tokens(
         while batch := list(islice(pairs, TOKENIZE_ROWS)):
             usable = [pair for pair in batch if pair[0]]
             skipped += len(batch) - len(usable)
-            for pair, source, target in _encode(usable, data, tokenizer):
+            if not usable:
+                continue
+            texts = [data.prefix + text for text, _ in usable]
+            sources = tokenizer(texts, max_length=data.max_source_tokens, truncation=True).input_ids
+            targets = tokenizer(
+                text_target=[summary for _, summary in usable],
+                max_length=data.max_target_tokens,
+                truncation=True,
+            ).input_ids
+            for pair, source, target in zip(usable, sources, targets, strict=True):
                 ids.write(np.asarray(source + target, dtype=np.int32).tobytes())
                 ends.append((position + len(source), position + len(source) + len(target)))
                 position = ends[-1][1]
@@ -216,21 +225,6 @@ def _write_tokens(
     np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64).reshape(-1, 2))
     index = {"digests": digests, "skipped": skipped}
     (folder / "index.json").write_text(json.dumps(index), "utf-8")
-
-
-def _encode(
-    pairs: Sequence[tuple[str, str]], data: DataSpec, tokenizer: Any
-) -> Iterator[tuple[tuple[str, str], list[int], list[int]]]:
-    if not pairs:
-        return
-    texts = [data.prefix + text for text, _ in pairs]
-    sources = tokenizer(texts, max_length=data.max_source_tokens, truncation=True).input_ids
-    targets = tokenizer(
-        text_target=[summary for _, summary in pairs],
-        max_length=data.max_target_tokens,
-        truncation=True,
-    ).input_ids
-    yield from zip(pairs, sources, targets, strict=True)
 
 
 def pad(rows: Sequence[NDArray[np.int32]], fill: int) -> NDArray[np.int64]:

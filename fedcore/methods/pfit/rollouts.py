@@ -76,8 +76,13 @@ class Sampler:
         prompts = max(1, samples // self._method.samples) if samples else len(rows)
         parts = list(chunks(rows, prompts))
         rollouts = [self._rollout(part, recorder) for part in parts]
-        pairs = zip(parts, rollouts, strict=True)
-        rewards = torch.cat([self._rewards(part, one.summaries) for part, one in pairs])
+        values = []
+        for part, one in zip(parts, rollouts, strict=True):
+            for place, tokens in enumerate(one.summaries.tokens.tolist()):
+                summary = tokens[: one.summaries.lengths[place]]
+                values.append(self._reader.reward(part[place // self._method.samples], summary))
+        # (prompts, samples)
+        rewards = torch.tensor(values, dtype=torch.float64).view(-1, self._method.samples)
         self.rewards += rewards.flatten().tolist()
         advantages = self._baseline(rewards).float().to(self._work.device)
         recorder.clock.mark("loss")
@@ -104,11 +109,3 @@ class Sampler:
         recorder.count(0, self.effort.sampling(batch.lengths, rollout.lengths, anchor is not None))
         recorder.clock.mark("forward")
         return rollout
-
-    def _rewards(self, rows: Sequence[int], summaries: SampledSummaries) -> Tensor:
-        """Rewards (prompts, samples) in fp64."""
-        samples, rewards = self._method.samples, []
-        for place, tokens in enumerate(summaries.tokens.tolist()):
-            summary = tokens[: summaries.lengths[place]]
-            rewards.append(self._reader.reward(rows[place // samples], summary))
-        return torch.tensor(rewards, dtype=torch.float64).view(-1, samples)

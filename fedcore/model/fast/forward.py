@@ -105,27 +105,22 @@ class _Stack:
     def run(self, memory: Sequence[Tensor]) -> Tensor:
         x = embedding(self.rows.ids, self.stack.embed_tokens.weight).float()
         x = self.noise.part("embedding").drop(x)
-        shared = self._bias(self.stack.block[0])
-        for number, block in enumerate(self.stack.block):
-            call = partial(self._block, block, str(number))
-            if self.settings.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(call, x, shared, *memory, use_reentrant=False,
-                               preserve_rng_state=False)  # fmt: skip
-            else:
-                x = call(x, shared, *memory)
-        x = self._normed(self.stack.final_layer_norm, x)
-        return self.noise.part("end").drop(x)
-
-    def _bias(self, block: Any) -> Tensor:
-        """Relative position biases (heads, longest, longest) in the precision of the products."""
-        attention = block.layer[0].SelfAttention
+        # Relative position biases (heads, longest, longest) in the precision of the products.
         longest = max(self.rows.lengths)
-        bias = attention.compute_bias(longest, longest)[0]
+        bias = self.stack.block[0].layer[0].SelfAttention.compute_bias(longest, longest)[0]
         if self.stack.is_decoder:
             future = torch.ones(longest, longest, dtype=torch.bool).triu(1)
             bias = bias.masked_fill(future, torch.finfo(bias.dtype).min)
-        converted: Tensor = cast(bias, self.settings.precision).contiguous()
-        return converted
+        bias = cast(bias, self.settings.precision).contiguous()
+        for number, block in enumerate(self.stack.block):
+            call = partial(self._block, block, str(number))
+            if self.settings.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(call, x, bias, *memory, use_reentrant=False,
+                               preserve_rng_state=False)  # fmt: skip
+            else:
+                x = call(x, bias, *memory)
+        x = self._normed(self.stack.final_layer_norm, x)
+        return self.noise.part("end").drop(x)
 
     def _normed(self, norm: Any, x: Tensor) -> Tensor:
         return rms_norm(x, norm.weight, norm.variance_epsilon, self.settings.precision)

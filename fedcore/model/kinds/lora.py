@@ -29,34 +29,26 @@ from fedcore.wire.frame import FrameInfo, FrameReader, write_frame
 def attach_lora(base: Base, adapter: AdapterSpec, seed: int) -> Any:
     """Put a LoRA on the base; it is fp32 and starts as ``initial_lora`` says."""
     shapes = lora_shapes(base.model, adapter)
+    ranks = {factor_of(name)[0]: shape[0] for name, shape in shapes.items() if ".lora_A." in name}
+    unlike = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # PEFT draws a start of its own
-        model = _with_lora(base, adapter)
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        config = LoraConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM,
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,  # type: ignore[arg-type]
+            lora_dropout=adapter.dropout,
+            target_modules=list(ranks) if adapter.pattern else list(adapter.targets),
+            rank_pattern=unlike,
+            alpha_pattern={name: adapter.scale * rank for name, rank in unlike.items()},  # type: ignore[misc]
+        )
+        model = get_peft_model(base.model, config)
     set_adapter(model, initial_lora(shapes, seed))
     frozen = adapter.averaging.frozen_factor
     for name, parameter in adapter_parameters(model):
         parameter.requires_grad_(factor_of(name)[1] != frozen)
     return model
-
-
-def _with_lora(base: Base, adapter: AdapterSpec) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    ranks = {
-        factor_of(name)[0]: shape[0]
-        for name, shape in lora_shapes(base.model, adapter).items()
-        if ".lora_A." in name
-    }
-    unlike = {name: rank for name, rank in ranks.items() if rank != adapter.rank}
-    config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
-        lora_dropout=adapter.dropout,
-        target_modules=list(ranks) if adapter.pattern else list(adapter.targets),
-        rank_pattern=unlike,
-        alpha_pattern={name: adapter.scale * rank for name, rank in unlike.items()},  # type: ignore[misc]
-    )
-    return get_peft_model(base.model, config)
 
 
 def lora_shapes(model: Any, adapter: AdapterSpec) -> dict[str, tuple[int, ...]]:

@@ -72,13 +72,6 @@ def task(example: DialogueExample, rng: random.Random) -> tuple[str, str]:
     return PREFIX + example.dialogue, example.summary
 
 
-def _random_repetition(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[str, str]:
-    """Repeat random pieces: words that are in no seen domain have to be copied too."""
-    learned = range(3 + 256, len(tokenizer) - 100)
-    text = tokenizer.decode(rng.sample(learned, rng.randint(3, 16)))
-    return REPEAT + text, text
-
-
 def batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, size: int, first_step: int
 ) -> Iterator[PretrainBatch]:
@@ -93,7 +86,11 @@ def batches(
     while True:
         rng = random.Random(f"pool:{seed}:{pool}")
         pairs = [task(one, rng) for one in dialogues(per_domain, rng.getrandbits(48))]
-        pairs += [_random_repetition(tokenizer, rng) for _ in range(len(pairs) // 8)]
+        # Repeat random pieces: words that are in no seen domain have to be copied too.
+        learned = range(3 + 256, len(tokenizer) - 100)
+        for _ in range(len(pairs) // 8):
+            text = tokenizer.decode(rng.sample(learned, rng.randint(3, 16)))
+            pairs.append((REPEAT + text, text))
         rng.shuffle(pairs)
         pairs = pairs[: steps_per_pool * size]
         sources = tokenizer([source for source, _ in pairs])["input_ids"]
