@@ -102,7 +102,7 @@ def _kill_processes_of(folder: Path) -> None:
     while time.monotonic() < deadline:
         alive = [
             pid
-            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
             if pid != os.getpid() and _mentions(pid, mark)
         ]
         if not alive:

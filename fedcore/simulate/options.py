@@ -143,7 +143,7 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
     if args.deterministic:
         values["deterministic"] = True
     if args.ranks and args.rank is None:  # the largest is what is served
-        ranks = [int(word) for word in args.ranks.split(",") if word.isdigit()]
+        ranks = [int(word) for word in args.ranks.split(",") if word.isdecimal()]
         _put(values, "adapter.rank", max(ranks, default=JobSpec().adapter.rank))
     for path, value in METHODS[MethodKind(args.method or MethodKind.NONE)].needs.items():
         group, _, name = path.partition(".")

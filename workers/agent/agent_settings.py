@@ -76,7 +76,7 @@ def read_settings(
     if ca_file and not Path(ca_file).is_file():
         raise AgentError(f"EDGEWISE_CA_FILE names {ca_file}, which does not exist")
     threads_text = environ.get("EDGEWISE_THREADS") or "0" if threads is None else str(threads)
-    if not threads_text.isdigit() or int(threads_text) > 1024:
+    if not threads_text.isdecimal() or int(threads_text) > 1024:
         raise AgentError(f"threads must be a whole number from 0 to 1024, not {threads_text!r}")
     certificates = Path(ca_file) if ca_file else None
     link = environ.get("EDGEWISE_LINK") or ""

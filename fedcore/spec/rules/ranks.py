@@ -20,7 +20,7 @@ def _scale_faults(spec: JobSpec) -> list[Fault]:
         rank = entry.rpartition("=")[2]
         if rank == AUTO_RANK:
             continue
-        if not rank.isdigit() or int(rank) < 1:
+        if not rank.isdecimal() or int(rank) < 1:
             message = f"{entry!r}: give a whole number from 1 on, or {AUTO_RANK}"
             faults.append(Fault("adapter.ranks", message))
         elif int(rank) > adapter.rank:
@@ -46,7 +46,7 @@ def _target_faults(spec: JobSpec) -> list[Fault]:
             faults.append(Fault("adapter.modules", f"{entry!r}: {message}"))
     for entry in adapter.pattern:
         module, _, rank = entry.rpartition("=")
-        if not module or not rank.isdigit() or int(rank) > adapter.rank:
+        if not module or not rank.isdecimal() or int(rank) > adapter.rank:
             message = f"{entry!r}: give MATRIX=RANK, the rank from 0 to adapter.rank"
             faults.append(Fault("adapter.pattern", f"{message} ({adapter.rank})"))
     return faults

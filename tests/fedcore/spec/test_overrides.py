@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedcore.errors import SpecError
 from fedcore.plan.__main__ import main as plan
 from fedcore.simulate.__main__ import main as simulate
 from fedcore.spec.overrides import Member, stranger_faults
@@ -66,3 +67,24 @@ def test_the_planner_refuses_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (tmp_path / "job.json").write_text(json.dumps({"adapter": {**MIXED, "ranks": [entry]}}))
         assert plan(["--model", "nano", *files]) == code
     assert "'py=4'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("groups", "path"),
+    [
+        ({"adapter": {**MIXED, "ranks": ["²"]}}, "adapter.ranks"),
+        (
+            {"adapter": {"pattern": ["encoder.block.0.layer.0.SelfAttention.q=²"]}},
+            "adapter.pattern",
+        ),
+        (
+            {"method": {"name": "pftt", "own_ranks": ["²"]}, "adapter": {"kind": "bottleneck"}},
+            "method.own_ranks",
+        ),
+    ],
+)
+def test_superscript_digit_is_no_rank(groups: dict[str, Any], path: str) -> None:
+    """``"²".isdigit()`` holds, but ``int("²")`` raises ValueError."""
+    with pytest.raises(SpecError) as error:
+        parse_spec(groups)
+    assert path in {fault.path for fault in error.value.faults}

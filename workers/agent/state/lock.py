@@ -66,6 +66,6 @@ def holder_of(state_dir: Path) -> int | None:
         if _try_lock(handle):
             return None
         text = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
-        return int(text) if text.isdigit() else None
+        return int(text) if text.isdecimal() else None
     finally:
         os.close(handle)

@@ -14,7 +14,7 @@ def _pftt_faults(spec: JobSpec) -> list[Fault]:
     faults = []
     for entry in spec.method.own_ranks:
         rank = entry.rpartition("=")[2]
-        if not rank.isdigit() or not 1 <= int(rank) <= MOST_RANK:
+        if not rank.isdecimal() or not 1 <= int(rank) <= MOST_RANK:
             message = f"{entry!r}: give a whole number from 1 to {MOST_RANK}"
             faults.append(Fault("method.own_ranks", message))
     if not spec.adapter.family.takes_personal_lora:
