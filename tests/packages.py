@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 APT_LIMIT_S = 600
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")  # not on everybody's PATH
+POLICY = Path("/usr/sbin/policy-rc.d")
 # Program: the packages that bring it.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "nginx": ("nginx",),
@@ -37,8 +40,23 @@ def install(packages: Iterable[str]) -> None:
         return
     names = list(packages)
     print(f"installing {' '.join(names)} ...", flush=True)
-    if succeeds(["apt-get", "update", "-qq"], APT_LIMIT_S):
-        succeeds(["apt-get", "install", "-y", "-qq", *names], APT_LIMIT_S)
+    with _without_starting_services():
+        if succeeds(["apt-get", "update", "-qq"], APT_LIMIT_S):
+            succeeds(["apt-get", "install", "-y", "-qq", *names], APT_LIMIT_S)
+
+
+@contextmanager
+def _without_starting_services() -> Iterator[None]:
+    """Debian's package scripts ask this file first; 101 forbids the start of a service."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
 
 
 def succeeds(command: Sequence[str], limit_s: float) -> bool:

@@ -233,3 +233,35 @@ def test_closed_connection_has_news(proxy: Proxy, server: ServerApi) -> None:
         wait_for(server._http._connection.open_socket.has_news)
     assert proxy.connections == 3
     assert server.traffic.again == 0
+
+
+def test_reused_connection_runs_only_the_new_check(
+    proxy: Proxy, server: ServerApi, cache: ArtefactCache
+) -> None:
+    proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    cancelled = False
+
+    def check() -> None:
+        if cancelled:
+            raise Stopped("cancelled")
+
+    with server.download(SHA256, check=check) as (_, body):
+        buffer = bytearray(2)
+        assert body.readinto(memoryview(buffer)) == 2 and body.readinto(memoryview(buffer)) == 0
+    cancelled = True
+    assert server.accept("b", "boot") == {}
+    assert proxy.connections == 2
+
+
+@pytest.mark.parametrize("ending", [close_notify, end_of_stream])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 204", b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\n{}"], ids=["head", "length"]
+)
+def test_success_of_unknown_length_is_unavailable(
+    proxy: Proxy, server: ServerApi, answer: bytes, ending: Ending
+) -> None:
+    proxy.answer, proxy.ending = answer, ending
+    with pytest.raises(ServerUnavailable):
+        server.accept("a", "boot")
+    with pytest.raises(ServerUnavailable), server.download(SHA256):
+        pass

@@ -118,7 +118,7 @@ def test_with_one_device_federated_is_alone_bit_for_bit(
     assert alone[-1].sha256 != alone[0].sha256
 
 
-def test_the_slot_stays_so_the_first_round_is_what_it_trained_with_others(
+def test_baseline_first_round_matches_federated_round(
     tiny: Path, tmp_path: Path, files: dict[str, Source]
 ) -> None:
     """By hand: the first weights and what a session trains from them as the device of slot 2."""

@@ -169,7 +169,7 @@ def test_every_option_of_one_method_is_refused_beside_another() -> None:
 
 
 @pytest.mark.parametrize(("values", "path", "text"), EVERY_COMBINATION)
-def test_what_was_accepted_once_is_read_whatever_rules_came_later(
+def test_stored_spec_loads_despite_later_rules(
     values: dict[str, Any], path: str, text: str
 ) -> None:
     del path, text
@@ -264,7 +264,7 @@ VALID = st.fixed_dictionaries(
 
 @settings(max_examples=100, deadline=None)
 @given(VALID)
-def test_what_is_good_alone_is_good_together_and_comes_back_equal(found: dict[str, Any]) -> None:
+def test_valid_options_combine_and_round_trip(found: dict[str, Any]) -> None:
     values: dict[str, Any] = {}
     for path, value in found.items():
         inner = nested(path, value)

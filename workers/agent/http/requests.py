@@ -200,9 +200,11 @@ class HttpConnection:
         """Prepare the connection; close it after any error."""
         try:
             self._reused = self._connection.sock is not None
-            if self._reused and self._connection.open_socket.has_news():
-                self.close()  # the server closed it while it was idle
-                self._reused = False
+            if self._reused:
+                self._connection.open_socket.check = check  # not that of the call before
+                if self._connection.open_socket.has_news():
+                    self.close()  # the server closed it while it was idle
+                    self._reused = False
             self._prepare_socket(check)
             yield
         except (OSError, HTTPException) as error:
@@ -219,7 +221,17 @@ class HttpConnection:
 
 
 def _head(response: HTTPResponse) -> ServerResponse:
+    """The status and headers. Raises ConnectionResetError if a success may be incomplete.
+
+    http.client accepts a head that ends early. A body without a length or chunks ends where the
+    connection does, so a cut looks like its end.
+    """
     headers = {name.lower(): value for name, value in response.getheaders()}
+    if 200 <= response.status < 300:
+        if not headers:
+            raise ConnectionResetError("the answer was cut in its head")
+        if response.length is None and not response.chunked:
+            raise ConnectionResetError("the answer does not say how long it is")
     return ServerResponse(response.status, response.reason, headers)
 
 
