@@ -239,6 +239,7 @@ def test_reused_connection_runs_only_the_new_check(
     proxy: Proxy, server: ServerApi, cache: ArtefactCache
 ) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    proxy.is_silent = True  # keeps the connection open until ``over`` is set
     cancelled = False
 
     def check() -> None:
@@ -248,6 +249,8 @@ def test_reused_connection_runs_only_the_new_check(
     with server.download(SHA256, check=check) as (_, body):
         buffer = bytearray(2)
         assert body.readinto(memoryview(buffer)) == 2 and body.readinto(memoryview(buffer)) == 0
+    proxy.over.set()
+    wait_for(server._http._connection.open_socket._plain.has_news)  # the server has closed
     cancelled = True
     assert server.accept("b", "boot") == {}
     assert proxy.connections == 2
