@@ -147,8 +147,13 @@ def report_faults(values: Mapping[str, object]) -> list[str]:
             faults.append(f"{name} must be an object of {GROUPS[name][0]}")
         elif name in REPORTED:
             faults.append(_fault(name, value, REPORTED[name]))
-        else:
-            faults.append(_unknown_fault(name, value))
+        elif isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                faults.append(f"{name} is over {MAX_TEXT} characters")
+        elif value is not None:
+            is_number = isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST
+            if not is_number:
+                faults.append(f"{quoted(name)} must be a number or a short text")
     return [fault for fault in faults if fault] or _energy_faults(values)
 
 
@@ -173,13 +178,3 @@ def _fault(name: str, value: object, metric: MetricDefinition) -> str:
     if not metric.low <= value <= high:
         return f"{name} must be from {metric.low:g} to {high:g}, not {quoted(value)}"
     return ""
-
-
-def _unknown_fault(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return "" if len(value) <= MAX_TEXT else f"{name} is over {MAX_TEXT} characters"
-    if value is None or isinstance(value, bool):
-        return ""
-    if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:
-        return ""
-    return f"{quoted(name)} must be a number or a short text"

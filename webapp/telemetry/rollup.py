@@ -53,27 +53,27 @@ def combine(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def roll_up(now: datetime) -> int:
     """One pass over old samples; returns the number of samples merged into others."""
-    return sum(_merge_samples(item, now - timedelta(hours=item.after_h)) for item in resolutions())
-
-
-def _merge_samples(resolution: Resolution, before: datetime) -> int:
-    rows = Sample.objects.filter(span_s=resolution.source_s, at__lt=before).order_by("at")
-    intervals: dict[tuple[int, object, int], list[Sample]] = {}
-    for row in rows[:MAX_SAMPLES]:
-        interval = int(row.at.timestamp()) // resolution.span_s
-        intervals.setdefault((row.device_id, row.assignment_id, interval), []).append(row)
-    merged, removed = [], []
-    for group in intervals.values():
-        group.sort(key=lambda row: row.seq)
-        last = group[-1]
-        last.values, last.span_s = combine([row.values for row in group]), resolution.span_s
-        merged.append(last)
-        removed += [row.pk for row in group[:-1]]
-    with transaction.atomic():
-        Sample.objects.bulk_update(merged, ["values", "span_s"], batch_size=BATCH)
-        for start in range(0, len(removed), BATCH):
-            Sample.objects.filter(pk__in=removed[start : start + BATCH]).delete()
-    return len(removed)
+    removed_count = 0
+    for resolution in resolutions():
+        before = now - timedelta(hours=resolution.after_h)
+        rows = Sample.objects.filter(span_s=resolution.source_s, at__lt=before).order_by("at")
+        intervals: dict[tuple[int, object, int], list[Sample]] = {}
+        for row in rows[:MAX_SAMPLES]:
+            interval = int(row.at.timestamp()) // resolution.span_s
+            intervals.setdefault((row.device_id, row.assignment_id, interval), []).append(row)
+        merged, removed = [], []
+        for group in intervals.values():
+            group.sort(key=lambda row: row.seq)
+            last = group[-1]
+            last.values, last.span_s = combine([row.values for row in group]), resolution.span_s
+            merged.append(last)
+            removed += [row.pk for row in group[:-1]]
+        with transaction.atomic():
+            Sample.objects.bulk_update(merged, ["values", "span_s"], batch_size=BATCH)
+            for start in range(0, len(removed), BATCH):
+                Sample.objects.filter(pk__in=removed[start : start + BATCH]).delete()
+        removed_count += len(removed)
+    return removed_count
 
 
 def prune(now: datetime) -> int:

@@ -141,26 +141,24 @@ def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
     table = rows.values_list(*columns).iterator(2000)
     for device, seq, at, assignment, number, task, values, span_s in table:
         sums.add(device, assignment, number, values)
+        charted: dict[str, float] = {}  # an implausible value is omitted and leaves a gap
+        for key in CHARTED:
+            if key in values:
+                value = plausible(values[key], METRICS[key].low, METRICS[key].high)
+                if value is not None:
+                    charted[key] = _short(value)
+        for key, power in EFFICIENCY.items():
+            if charted.get("tokens_per_s") and charted.get(power):
+                charted[key] = _short(charted["tokens_per_s"] / charted[power])
         yield {
             "device": device,
             "seq": seq,
             "at": at.isoformat(timespec="milliseconds"),
             "round": number,
             "task": task,
-            "values": _chart_values(values),
+            "values": charted,
             **({"span_s": span_s} if span_s else {}),
         }
-
-
-def _chart_values(values: Json) -> Json:
-    """The values that charts draw; an implausible one is omitted and leaves a gap."""
-    bounds = {key: METRICS[key] for key in CHARTED if key in values}
-    read = {key: plausible(values[key], to.low, to.high) for key, to in bounds.items()}
-    charted = {key: _short(value) for key, value in read.items() if value is not None}
-    for key, power in EFFICIENCY.items():
-        if charted.get("tokens_per_s") and charted.get(power):
-            charted[key] = _short(charted["tokens_per_s"] / charted[power])
-    return charted
 
 
 def _short(value: float) -> float:

@@ -50,17 +50,13 @@ async def _send(part: Slice, scope: Scope, send: Send) -> None:
     extensions: dict[str, Any] = scope.get("extensions") or {}
     if part.is_whole and "http.response.pathsend" in extensions:
         await send({"type": "http.response.pathsend", "path": str(path)})
-    else:
-        await _send_from(path, part, "http.response.zerocopysend" in extensions, send)
-
-
-async def _send_from(path: Path, part: Slice, by_descriptor: bool, send: Send) -> None:
+        return
     handle = await run_in_thread(os.open, path, os.O_RDONLY)
     try:
         exchange = uvicorn_cycle(send)
-        if by_descriptor:
-            place = {"file": handle, "offset": part.start, "count": part.stop - part.start}
-            await send({"type": "http.response.zerocopysend", **place})
+        if "http.response.zerocopysend" in extensions:
+            window = {"file": handle, "offset": part.start, "count": part.stop - part.start}
+            await send({"type": "http.response.zerocopysend", **window})
         elif exchange is not None:
             try:
                 await send_file(exchange, handle, part.start, part.stop)

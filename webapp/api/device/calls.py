@@ -59,9 +59,15 @@ class DeviceCalls:
         if not matches or not (scope["method"] == "POST" or scope.get(DIRECT_KEY)):
             await self._app(scope, receive, send)
             return
-        body = await _body(receive)
-        if body is None:
-            return
+        parts = []  # a small body: BoundedBodies limits it
+        is_complete = False
+        while not is_complete:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            parts.append(message.get("body", b""))
+            is_complete = not message.get("more_body")
+        body = b"".join(parts)
         loop = asyncio.get_running_loop()
         response = await loop.run_in_executor(self._threads, self._response, scope, body)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in response.items()]
@@ -79,15 +85,3 @@ class DeviceCalls:
             for connection in connections.all(initialized_only=True):
                 connection.close_at = None
             request.close()
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """A small body (BoundedBodies limits it); None if the client disconnected."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)

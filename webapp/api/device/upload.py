@@ -66,7 +66,15 @@ class PatchHeaders:
         """Raises ArtefactRefused for invalid headers."""
         if header(scope, b"content-type") != CONTENT_TYPE:
             raise ArtefactRefused(f"send the bytes with Content-Type {CONTENT_TYPE}", 415)
-        offset, length = (_byte_count(scope, name) for name in (b"upload-offset", b"upload-length"))
+        positions = []
+        for name in (b"upload-offset", b"upload-length"):
+            text = header(scope, name)
+            if not re.fullmatch(r"[0-9]{1,19}", text):
+                raise ArtefactRefused(
+                    f"give {name.decode().title()} as a whole number of bytes", 400
+                )
+            positions.append(int(text))
+        offset, length = positions
         if offset > length:
             raise ArtefactRefused(f"byte {offset} lies beyond the end of {length} bytes", 416)
         patch = cls(offset, length, content_length(scope))
@@ -78,13 +86,6 @@ class PatchHeaders:
     def completes(self) -> bool:
         """Whether the body ends the upload."""
         return self.content_bytes is not None and self.offset + self.content_bytes == self.length
-
-
-def _byte_count(scope: Scope, name: bytes) -> int:
-    text = header(scope, name)
-    if not re.fullmatch(r"[0-9]{1,19}", text):
-        raise ArtefactRefused(f"give {name.decode().title()} as a whole number of bytes", 400)
-    return int(text)
 
 
 class UploadPace:
@@ -141,14 +142,17 @@ class UploadCall:
         self.body = body_of(receive, content_length(scope) if patching else None)
 
     async def handle(self) -> UploadResponse:
-        handler = {"HEAD": self._head, "PATCH": self._patch}.get(self._scope["method"])
-        if handler is None:
+        if self._scope["method"] not in ("HEAD", "PATCH"):
             return _problem(405, "use HEAD or PATCH", {"Allow": "HEAD, PATCH"})
         schemes = (self._scope["scheme"], header(self._scope, b"x-forwarded-proto"))
         if settings.SECURE_SSL_REDIRECT and "https" not in schemes:
             return _problem(403, f"use {settings.PUBLIC_URL}")
         try:
-            return await handler()
+            if self._scope["method"] == "PATCH":
+                return await self._patch()
+            stored, size = await run_database_call(self._offset)
+            known = {"Upload-Length": str(size)} if stored else {}
+            return UploadResponse(200, {**TUS, "Upload-Offset": str(size), **known})
         except (ArtefactRefused, AssignmentRefused, APIException, Http404) as refusal:
             if isinstance(refusal, ArtefactRefused):
                 return _problem(refusal.status, str(refusal), refusal.headers)
@@ -159,11 +163,6 @@ class UploadCall:
             if isinstance(refusal, Http404):
                 return _problem(404, "there is no such assignment of this device")
             return _problem(409, str(refusal))
-
-    async def _head(self) -> UploadResponse:
-        stored, size = await run_database_call(self._offset)
-        known = {"Upload-Length": str(size)} if stored else {}
-        return UploadResponse(200, {**TUS, "Upload-Offset": str(size), **known})
 
     async def _patch(self) -> UploadResponse:
         intake, patch, part = await run_database_call(self._begin)

@@ -146,21 +146,17 @@ def _round_values(rows: list[Round], closed: ClosedRounds | None) -> list[RoundJ
         return [round_json(row) for row in rows]
     immutable, open_ = True, []
     for row in rows:
-        immutable = immutable and row.phase in ENDED_PHASES and not _in_flight(row, rows)
+        immutable = immutable and row.phase in ENDED_PHASES
+        if immutable and is_buffered(row):
+            # Devices may still train on a closed asynchronous round, or evaluate its model.
+            is_active = any(part.phase in OPEN for part in row.assignments.all())
+            is_newer = any(other.evaluators and other.number > row.number for other in rows)
+            immutable = not is_active and (is_newer or not row.evaluators)
         if immutable:
             closed.ended.setdefault(row.pk, round_json(row))
         else:
             open_.append(round_json(row))
     return [*closed.ended.values(), *open_]
-
-
-def _in_flight(row: Round, rows: list[Round]) -> bool:
-    """Whether devices still train on a closed asynchronous round, or evaluate its model."""
-    if not is_buffered(row):
-        return False
-    active = any(part.phase in OPEN for part in row.assignments.all())
-    newer = any(other.evaluators and other.number > row.number for other in rows)
-    return active or bool(row.evaluators and not newer)
 
 
 def _current_round(current: Round | None, total: int) -> CurrentRoundJson:

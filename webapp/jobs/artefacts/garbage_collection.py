@@ -61,11 +61,19 @@ def collect(now: datetime | None = None) -> Collected:
     reasons = needed(now)
     marked = _mark(reasons, now, before)
     due = Artefact.objects.filter(removed_at=None, marked_at__lte=before).order_by("marked_at")
-    removed = [
-        artefact.size_bytes
-        for artefact in due[:REMOVED_AT_ONCE]
-        if artefact.pk not in reasons and _remove(artefact.pk, before, now)
-    ]
+    removed = []
+    for artefact in due[:REMOVED_AT_ONCE]:
+        if artefact.pk in reasons:
+            continue
+        with transaction.atomic():
+            # The update locks the row on every database. It may have been claimed meanwhile.
+            row = Artefact.objects.filter(pk=artefact.pk, removed_at=None, marked_at__lte=before)
+            if not row.update(removed_at=now) or is_needed_now(artefact.pk, now):
+                transaction.set_rollback(True)
+                continue
+            storage().delete(Artefact.path_of(artefact.pk))
+        log.info("artefact %s is not needed and was removed", artefact.pk)
+        removed.append(artefact.size_bytes)
     # Delete rows of removed artefacts that no other row refers to.
     unreferenced = Artefact.objects.filter(removed_at__lte=before, marked_at__isnull=False)
     for field in _references():
@@ -144,19 +152,6 @@ def _mark(reasons: dict[str, str], now: datetime, before: datetime) -> int:
 
 def _batches(items: list[str], size: int = 500) -> Iterator[list[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _remove(sha256: str, before: datetime, now: datetime) -> bool:
-    """Remove the bytes unless they were claimed meanwhile."""
-    with transaction.atomic():
-        # The update locks the row on every database.
-        marked = Artefact.objects.filter(pk=sha256, removed_at=None, marked_at__lte=before)
-        if not marked.update(removed_at=now) or is_needed_now(sha256, now):
-            transaction.set_rollback(True)
-            return False
-        storage().delete(Artefact.path_of(sha256))
-    log.info("artefact %s is not needed and was removed", sha256)
-    return True
 
 
 def is_needed_now(sha256: str, now: datetime) -> bool:

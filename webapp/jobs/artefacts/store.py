@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import shutil
@@ -129,31 +130,27 @@ def remove_leftovers() -> int:
 
     Kept are uploads of running assignments, locked files, and files younger than LEFTOVER_AGE_S.
     """
-    leftovers = [path for path in incoming_dir().iterdir() if _is_leftover(path)]
+    leased = [phase.value for phase in LEASED]
+    leftovers = []
+    for path in incoming_dir().iterdir():
+        upload = UPLOAD_NAME.match(path.name)
+        if upload is None:
+            is_leftover = _age_s(path) > LEFTOVER_AGE_S
+        else:
+            running = Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=leased)
+            is_leftover = not running.exists()
+        if is_leftover:
+            leftovers.append(path)
     place = storage()
     if isinstance(place, AtomicFileSystemStorage):
-        temporary = Path(place.location).glob("*/.*.part")
-        leftovers += [path for path in temporary if _is_abandoned(path)]
+        for path in Path(place.location).glob("*/.*.part"):
+            if _age_s(path) < MIN_TEMPORARY_AGE_S:
+                continue
+            # A lock that can be taken: the writing process is gone.
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                if try_lock(file.fileno()):
+                    leftovers.append(path)
     return sum(_remove(path) for path in leftovers)
-
-
-def _is_leftover(path: Path) -> bool:
-    upload = UPLOAD_NAME.match(path.name)
-    if upload is None:
-        return _age_s(path) > LEFTOVER_AGE_S
-    leased = [phase.value for phase in LEASED]
-    return not Assignment.objects.filter(pk=UUID(upload.group(1)), phase__in=leased).exists()
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether the writing process is gone, and its lock with it."""
-    if _age_s(path) < MIN_TEMPORARY_AGE_S:
-        return False
-    try:
-        with path.open("rb") as file:
-            return try_lock(file.fileno())
-    except FileNotFoundError:
-        return False
 
 
 def _age_s(path: Path) -> float:

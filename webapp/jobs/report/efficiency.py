@@ -43,7 +43,18 @@ def low_mfu(job: JobFigures) -> Finding | None:
         return None
     by_cause: dict[str, list[str]] = {}
     for one in slow:
-        by_cause.setdefault(_cause(one), []).append(one.name)
+        # The first usual cause that the device's figures support.
+        load, optimizer = one.phase_share("load") or 0.0, one.phase_share("optimizer") or 0.0
+        precisions = {work.precision for work in one.works}
+        cause = "small batches or memory bandwidth (see its roofline)"
+        if load >= SLOW_PHASE:
+            cause = f"reading data took {percent(load)} of the time"
+        elif precisions == {"fp32"} and one.peaks.get("bf16", 0.0) > one.peaks.get("fp32", 0.0):
+            cause = "it trained in fp32 where bf16 is faster"
+        elif optimizer >= SLOW_PHASE:
+            share = percent(optimizer)
+            cause = f"the optimizer, bound by memory bandwidth, took {share} of the time"
+        by_cause.setdefault(cause, []).append(one.name)
     causes = "; ".join(f"{cause} ({listed(names)})" for cause, names in by_cause.items())
     return Finding(
         "bad",
@@ -51,20 +62,6 @@ def low_mfu(job: JobFigures) -> Finding | None:
         f"MFU stayed below {percent(LOW_MFU)} of the measured peak. Probable cause: {causes}.",
         tuple(_mfu_evidence(one) for one in slow),
     )
-
-
-def _cause(device: DeviceFigures) -> str:
-    """The first usual cause that the device's figures support."""
-    load = device.phase_share("load")
-    if load is not None and load >= SLOW_PHASE:
-        return f"reading data took {percent(load)} of the time"
-    used = {work.precision for work in device.works}
-    if used == {"fp32"} and device.peaks.get("bf16", 0.0) > device.peaks.get("fp32", 0.0):
-        return "it trained in fp32 where bf16 is faster"
-    optimizer = device.phase_share("optimizer")
-    if optimizer is not None and optimizer >= SLOW_PHASE:
-        return f"the optimizer, bound by memory bandwidth, took {percent(optimizer)} of the time"
-    return "small batches or memory bandwidth (see its roofline)"
 
 
 def impossible_mfu(job: JobFigures) -> Finding | None:

@@ -44,7 +44,12 @@ def report(job: Job) -> Report:
 
 def judge(figures: JobFigures) -> Report:
     """The findings, or why there is too little evidence."""
-    thin = _too_little_evidence(figures)
+    trainings = len(figures.works)
+    thin = ""
+    if not figures.rounds_closed and not figures.rounds_failed:
+        thin = "no round has ended yet"
+    elif trainings < MIN_TRAININGS and (trainings or not figures.rounds_failed):
+        thin = f"only {trainings} training{'' if trainings == 1 else 's'} was delivered"
     if thin:
         return Report(figures, (), thin)
     findings = []
@@ -53,17 +58,6 @@ def judge(figures: JobFigures) -> Report:
         if finding is not None:
             findings.append(replace(finding, key=finding.key or check.__name__))
     return Report(figures, tuple(findings))
-
-
-def _too_little_evidence(figures: JobFigures) -> str:
-    trainings = len(figures.works)
-    if not figures.rounds_closed and not figures.rounds_failed:
-        return "no round has ended yet"
-    if not trainings and figures.rounds_failed:
-        return ""
-    if trainings < MIN_TRAININGS:
-        return f"only {trainings} training{'' if trainings == 1 else 's'} was delivered"
-    return ""
 
 
 class EvidenceJson(TypedDict):

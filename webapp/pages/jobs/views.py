@@ -101,7 +101,17 @@ def job_list(request: HttpRequest) -> HttpResponse:
 @never_cache
 def job_new(request: HttpRequest) -> HttpResponse:
     is_post = request.method == "POST"
-    values = form_values.read(request.POST) if is_post else _initial_values(request)
+    source = request.GET.get("from", "")  # the job whose specification fills the form
+    if is_post:
+        values = form_values.read(request.POST)
+    elif source:
+        try:
+            job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=source)
+        except (ValidationError, ValueError):
+            raise Http404("there is no such job to start from") from None
+        values = dict(job.spec)
+    else:
+        values = JobSpec().to_dict()
     faults: tuple[Fault, ...] = ()
     if is_post:
         try:
@@ -119,18 +129,6 @@ def job_new(request: HttpRequest) -> HttpResponse:
         **(_estimate_context(values, devices) if is_inline else {"later": True}),
     }
     return render(request, "jobs/new.html", context, status=422 if faults else 200)
-
-
-def _initial_values(request: HttpRequest) -> dict[str, Any]:
-    """The defaults, or the specification of the job in ``?from=``."""
-    source = request.GET.get("from", "")
-    if not source:
-        return JobSpec().to_dict()
-    try:
-        job = get_permitted_or_404(request, Job.objects.all(), CREATE_JOB, pk=source)
-    except (ValidationError, ValueError):
-        raise Http404("there is no such job to start from") from None
-    return dict(job.spec)
 
 
 @require(CREATE_JOB)

@@ -128,7 +128,13 @@ class JobReader:
             raise SubjectDeleted("this job has been deleted")
         changes = self.tracker.changes(snapshot(job, self.memory))
         events = self._new_events(job)
-        history = self._new_samples(job)
+        rows = series.job_samples(job)
+        devices = list(Participant.objects.filter(job=job).values_list("device_id", flat=True))
+        if any(self.samples.get(i) for i in devices):
+            cursors = {i: self.samples.get(i, 0) for i in devices}
+            history = series.samples_after(rows, cursors, MAX_SAMPLES)
+        else:
+            history = series.history(rows, devices)
         if not (changes or events or history.samples or not self.started):
             return None
         self.started = True
@@ -152,14 +158,6 @@ class JobReader:
         if newest:
             self.events = newest[-1].seq
         return [event_json(event) for event in newest]
-
-    def _new_samples(self, job: Job) -> series.History:
-        rows = series.job_samples(job)
-        devices = list(Participant.objects.filter(job=job).values_list("device_id", flat=True))
-        if not any(self.samples.get(i) for i in devices):
-            return series.history(rows, devices)
-        cursors = {i: self.samples.get(i, 0) for i in devices}
-        return series.samples_after(rows, cursors, MAX_SAMPLES)
 
 
 class DeviceReader:
