@@ -9,7 +9,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import AssignmentPhase, RoundPhase
-from fedcore.spec.checks import Check, check_of
+from fedcore.spec.checks import check_of
 from fedcore.spec.job import JobSpec
 
 HOOKS = [
@@ -80,23 +80,21 @@ def spec_schema(kind: type = JobSpec) -> dict[str, Any]:
         if is_dataclass(inner):
             properties[item.name] = spec_schema(inner)  # type: ignore[arg-type]
             continue
-        properties[item.name] = _option_schema(check_of(item)) | {
+        check = check_of(item)
+        schema: dict[str, Any] = {"type": "boolean" if check.kind == "truth" else "string"}
+        if check.kind == "choice":
+            schema["enum"] = list(check.choices or ())
+        elif check.kind == "names":
+            names: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 100}
+            if check.choices:
+                names = {"type": "string", "enum": list(check.choices)}
+            schema = {"type": "array", "uniqueItems": True, "items": names}
+        elif check.kind in ("whole", "real"):
+            number = "integer" if check.kind == "whole" else "number"
+            schema = {"type": number, "minimum": check.low, "maximum": check.high}
+        properties[item.name] = schema | {
             "title": item.metadata["label"],
             "description": item.metadata["help"],
             "default": list(item.default) if isinstance(item.default, tuple) else item.default,
         }
     return {"type": "object", "additionalProperties": False, "properties": properties}
-
-
-def _option_schema(check: Check) -> dict[str, Any]:
-    if check.kind == "choice":
-        return {"type": "string", "enum": list(check.choices or ())}
-    if check.kind == "names":
-        items: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 100}
-        if check.choices:
-            items = {"type": "string", "enum": list(check.choices)}
-        return {"type": "array", "uniqueItems": True, "items": items}
-    if check.kind in ("whole", "real"):
-        name = "integer" if check.kind == "whole" else "number"
-        return {"type": name, "minimum": check.low, "maximum": check.high}
-    return {"type": "boolean" if check.kind == "truth" else "string"}

@@ -185,9 +185,16 @@ def _device_figures(
     trainings = [(row, item) for row, item in assignments if item.task == Task.TRAIN.value]
     delivered = [(row, item) for row, item in trainings if item.phase in DELIVERED_PHASES]
     lost = [item for _, item in trainings if item.phase in LOST]
-    waits = [
-        wait for row, item in delivered if (wait := _idle_time(row, item, last_ends)) is not None
-    ]
+    idle_s: float = 0
+    in_rounds_s: float = 0
+    last_in = 0
+    for row, item in delivered:
+        if row.started_at is None or row.collected_at is None or item.ended_at is None:
+            continue
+        span_s = _seconds(row.started_at, row.collected_at)
+        idle_s += min(span_s, _seconds(item.ended_at, row.collected_at))
+        in_rounds_s += span_s
+        last_in += item.ended_at == last_ends.get(row.pk)
     evaluations = [item for _, item in assignments if item.task == Task.EVALUATE.value]
     scores, personal = _scores(evaluations, SHARED), _scores(evaluations, OWN)
     return DeviceFigures(
@@ -198,9 +205,9 @@ def _device_figures(
         reasons=tuple(dict.fromkeys(item.reason for item in lost if item.reason)),
         works=tuple(training_figures(item) for _, item in delivered),
         trained_examples=sum(item.examples for _, item in delivered),
-        idle_s=sum(idle_s for idle_s, _, _ in waits),
-        in_rounds_s=sum(span_s for _, span_s, _ in waits),
-        last_in=sum(last for _, _, last in waits),
+        idle_s=idle_s,
+        in_rounds_s=in_rounds_s,
+        last_in=last_in,
         memory_bytes=memory_of(participant.device.profile),
         peaks=peaks_of(participant.device.profile),
         first_score=scores[0] if len(scores) > 1 else None,
@@ -212,17 +219,6 @@ def _device_figures(
 def _scores(evaluations: Iterable[Assignment], name: str) -> list[float]:
     values = (plausible(item.metrics.get(name), high=100.0) for item in evaluations)
     return [score for score in values if score is not None]
-
-
-def _idle_time(
-    row: Round, training: Assignment, last_ends: Mapping[int, datetime]
-) -> tuple[float, float, bool] | None:
-    """Seconds idle until the collection closed, length of the collection, and if it was last."""
-    if row.started_at is None or row.collected_at is None or training.ended_at is None:
-        return None
-    span_s = _seconds(row.started_at, row.collected_at)
-    idle_s = min(span_s, _seconds(training.ended_at, row.collected_at))
-    return idle_s, span_s, training.ended_at == last_ends.get(row.pk)
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:

@@ -110,20 +110,18 @@ def _verdict(roof: Roofline, work: TrainingFigures, intensity: float | None) -> 
         return result
     reached = f", at {percent(work.mfu)} of its peak" if work.mfu is not None else ""
     text = f"the device computes most of the time{reached}; its memory traffic is not known"
-    return Verdict("unknown", text, _advice_from_kernels(roof))
-
-
-def _advice_from_kernels(roof: Roofline) -> str:
-    """Advice from the measured kernels, for a training without a place on the roofline."""
-    if not roof.points:
-        return "probe the device again, so that kernels at the model's shapes are measured"
+    # A training without a place on the roofline: the measured kernels advise.
     below_ridge = [p for p in roof.points if roof.ridge and p.flops_per_byte < roof.ridge]
-    if 2 * len(below_ridge) >= len(roof.points):
-        return (
+    if not roof.points:
+        advice = "probe the device again, so that kernels at the model's shapes are measured"
+    elif 2 * len(below_ridge) >= len(roof.points):
+        advice = (
             f"{len(below_ridge)} of {len(roof.points)} measured kernels are limited by memory "
             "bandwidth: move fewer bytes (bf16, an int8 or nf4 base, a larger batch)"
         )
-    return "most measured kernels are limited by arithmetic: fewer FLOPs help, such as LoRA"
+    else:
+        advice = "most measured kernels are limited by arithmetic: fewer FLOPs help, such as LoRA"
+    return Verdict("unknown", text, advice)
 
 
 def arithmetic_intensity(device: Device, training: Assignment | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,26 +30,22 @@ def read(post: QueryDict) -> Json:
         target = values
         for group in groups:
             target = target.setdefault(group, {})
-        target[name] = _submitted_value(info, post)
+        text = post.get(info.path, "")
+        value: Any = text
+        if isinstance(info.default, tuple):
+            words = [word for word in post.getlist(info.path) if word]
+            value = ", ".join(words) if is_text_list(info) else words
+        elif isinstance(info.default, bool):
+            value = info.path in post
+        elif isinstance(info.default, str):
+            value = text if "prefix" in info.path else text.strip()
+        else:
+            for number in (int, float):
+                with contextlib.suppress(ValueError, OverflowError):
+                    value = number(text.strip())
+                    break
+        target[name] = value
     return values
-
-
-def _submitted_value(info: OptionInfo, post: QueryDict) -> Any:
-    default = info.default
-    if isinstance(default, tuple):
-        words = [name for name in post.getlist(info.path) if name]
-        return ", ".join(words) if is_text_list(info) else words
-    if isinstance(default, bool):
-        return info.path in post
-    text = post.get(info.path, "")
-    if isinstance(default, str):
-        return text if "prefix" in info.path else text.strip()
-    for number in (int, float):
-        try:
-            return number(text.strip())
-        except (ValueError, OverflowError):
-            continue
-    return text
 
 
 def is_text_list(info: OptionInfo) -> bool:
