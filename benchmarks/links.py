@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -88,26 +88,23 @@ def transfers(link: Link, size: int, folder: Path, repeats: int = 3) -> tuple[fl
     file.write_bytes(site.content)
     try:
         server.accept("a", "boot")  # connects, which is not part of a transfer
-        down = [_seconds(lambda: _fetch(server)) for _ in range(repeats)]
-        up = [_seconds(lambda: server.upload("a", file, "0" * 64)) for _ in range(repeats)]
+        down, up = [], []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            with server.download("0" * 64) as (_, body):
+                buffer = memoryview(bytearray(PIECE))
+                while body.readinto(buffer):
+                    pass
+            down.append(time.perf_counter() - began)
+        for _ in range(repeats):
+            began = time.perf_counter()
+            server.upload("a", file, "0" * 64)
+            up.append(time.perf_counter() - began)
         return statistics.median(down), statistics.median(up)
     finally:
         server.close()
         site.shutdown()
         site.server_close()
-
-
-def _fetch(server: ServerApi) -> None:
-    with server.download("0" * 64) as (_, body):
-        buffer = memoryview(bytearray(PIECE))
-        while body.readinto(buffer):
-            pass
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def rows(names: Sequence[str], size: int) -> list[str]:

@@ -145,27 +145,28 @@ def run(args: argparse.Namespace) -> int:
         profile: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         hardware = hardware_of(profile)
         samples = [(case, _sample(case, Path(temporary), args, hardware)) for case in cases]
-    tuned = _calibrated([sample for case, sample in samples if case.calibrates], hardware)
+    # Coefficients and the process's bytes for each set of kernels that has a calibration.
+    calibration: dict[str, list[CalibrationSample]] = {}
+    for case, sample in samples:
+        if case.calibrates:
+            calibration.setdefault(sample.method.kernels, []).append(sample)
+    tuned = {name: fit(calibration[name], hardware) for name in sorted(calibration)}
     rows = [_row(case, sample, hardware, tuned) for case, sample in samples]
     name = profile.get("accelerator") or profile.get("cpu")
     print(f"{name}, {profile.get('threads')} threads, torch {profile.get('torch')}\n")
     print("\n".join(_table(rows)))
     print("\n".join(_coefficients(tuned)))
     if not args.no_links:
-        print("\n".join(_links(args.seconds)))
+        # Measure transfers over emulated links with the agent's client, run as a program.
+        command = [sys.executable, "-m", "benchmarks", "links"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=args.seconds)
+        if done.returncode:
+            raise TrainingError(f"links cannot be emulated: {done.stderr.strip()[-300:]}")
+        print(f"\n{done.stdout.rstrip()}")
     if args.json:
         values = [{**asdict(row), "step_error": row.step_error} for row in rows]
         Path(args.json).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     return 0
-
-
-def _links(seconds: float) -> Iterator[str]:
-    """Measure transfers over emulated links with the agent's client, run as a program."""
-    command = [sys.executable, "-m", "benchmarks", "links"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    if done.returncode:
-        raise TrainingError(f"links cannot be emulated: {done.stderr.strip()[-300:]}")
-    yield from ("", done.stdout.rstrip())
 
 
 def _sizes(case: PlanCase) -> Architecture:
@@ -198,15 +199,6 @@ def _sample(
 
 
 Tuned = dict[str, tuple[KernelCoefficients, float]]
-
-
-def _calibrated(samples: Sequence[CalibrationSample], hardware: Hardware) -> Tuned:
-    """Coefficients and the process's bytes for each set of kernels that has a calibration."""
-    kernels = {sample.method.kernels for sample in samples}
-    return {
-        name: fit([sample for sample in samples if sample.method.kernels == name], hardware)
-        for name in sorted(kernels)
-    }
 
 
 def _row(case: PlanCase, sample: CalibrationSample, hardware: Hardware, tuned: Tuned) -> PlanRow:

@@ -38,15 +38,6 @@ def fit(
 ) -> tuple[KernelCoefficients, float]:
     """The coefficients of one set of kernels, and the bytes of the process itself."""
     old = samples[0].method.coefficients
-    product, passes, call_s = _times(samples, hardware, old)
-    activations, runtime = _memory(samples, hardware, old)
-    fitted = replace(old, product=product, passes=passes, call_s=call_s, activations=activations)
-    return fitted, runtime
-
-
-def _times(
-    samples: Sequence[CalibrationSample], hardware: Hardware, old: KernelCoefficients
-) -> tuple[float, float, float]:
     rows, measured = [], []
     for sample in samples:
         rate, bandwidth = product_rate(hardware, sample.method.precision), hardware.bandwidth_bps
@@ -57,7 +48,9 @@ def _times(
         measured.append(sample.measured.step_s)
     start = np.array([1 / old.product, old.passes, old.call_s])
     slow, passes, call_s = _solve(np.array(rows), np.array(measured), start)
-    return 1 / slow, passes, call_s
+    activations, runtime = _memory(samples, hardware, old)
+    fitted = replace(old, product=1 / slow, passes=passes, call_s=call_s, activations=activations)
+    return fitted, runtime
 
 
 def _memory(
@@ -95,19 +88,16 @@ def _solve(
     scaled_rows = np.vstack([rows / by[:, None], springs])
     targets = np.concatenate([measured / by, np.full(len(start), SPRING)])
     # In units of the start, so that calls of microseconds weigh as much as factors of one.
-    return [float(value) for value in _bounded(scaled_rows * start, targets) * start]
-
-
-def _bounded(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares with every unknown clipped to LEAST and MOST."""
+    matrix = scaled_rows * start
+    # Least squares with every unknown clipped to LEAST and MOST.
     solution = np.ones(matrix.shape[1])
     free = np.ones(matrix.shape[1], dtype=bool)
     while free.any():
-        rest = right - matrix[:, ~free] @ solution[~free]
+        rest = targets - matrix[:, ~free] @ solution[~free]
         solution[free], *_ = np.linalg.lstsq(matrix[:, free], rest, rcond=None)
         outside = free & ((solution < LEAST) | (solution > MOST))
         if not outside.any():
             break
         solution = np.clip(solution, LEAST, MOST)
         free &= ~outside
-    return solution
+    return [float(value) for value in solution * start]

@@ -31,21 +31,7 @@ def random_model(sizes: Architecture, folder: Path) -> Path:
     if target.is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_config(sizes)), "utf-8")
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(NANO / name, folder / name)
-    shapes = full_shapes(ModelSource(folder.name, folder))
-    with FrameWriter(target, {name: ("F32", shape) for name, shape in shapes.items()}, {}) as out:
-        for seed, name in enumerate(out.order):
-            shape = shapes[name]
-            draw = torch.Generator().manual_seed(seed)
-            normal = torch.randn(shape, generator=draw) * SCALE
-            out.write(name, normal if len(shape) > 1 else torch.ones(shape))
-    return folder
-
-
-def _config(sizes: Architecture) -> dict[str, object]:
-    return {
+    config = {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
         "is_encoder_decoder": True,
@@ -64,6 +50,17 @@ def _config(sizes: Architecture) -> dict[str, object]:
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
     }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(NANO / name, folder / name)
+    shapes = full_shapes(ModelSource(folder.name, folder))
+    with FrameWriter(target, {name: ("F32", shape) for name, shape in shapes.items()}, {}) as out:
+        for seed, name in enumerate(out.order):
+            shape = shapes[name]
+            draw = torch.Generator().manual_seed(seed)
+            normal = torch.randn(shape, generator=draw) * SCALE
+            out.write(name, normal if len(shape) > 1 else torch.ones(shape))
+    return folder
 
 
 def random_examples(

@@ -42,23 +42,13 @@ def table(targets: Sequence[str], reference: JobOutcome, jobs: Sequence[JobOutco
         lines.append(f"{target:<17}{cells}{sum(each):>6}{took:>32}")
     totals = "".join(f"{sum(counts[t, m] for t in targets):>14}" for m in MOMENTS)
     lines.append(f"{'all':<17}{totals}{len(kills):>6}{_took(kills):>32}")
-    return "\n".join([*lines, "", *_summary(targets, kills, reference, jobs)])
-
-
-def _took(kills: Sequence[Kill]) -> str:
-    seconds = [kill.moved_s for kill in kills if kill.moved_s is not None]
-    return f"{median(seconds):.1f} s / {max(seconds):.1f} s" if seconds else ""
-
-
-def _summary(
-    targets: Sequence[str], kills: Sequence[Kill], reference: JobOutcome, jobs: Sequence[JobOutcome]
-) -> list[str]:
     pairs = {(kill.strike.target, kill.strike.moment) for kill in kills}
     states = {kill.strike.moment for kill in kills}
     equal = sum(not job.problem and job.weights == reference.weights for job in jobs)
     rounds = sum(len(job.weights) for job in jobs)
     extra = sum(job.seconds for job in jobs) - reference.seconds * len(jobs)
-    return [
+    lines += [
+        "",
         f"kills                {len(kills)}",
         f"states covered       {len(states)} of {len(MOMENTS)}",
         f"pairs covered        {len(pairs)} of {len(MOMENTS) * len(targets)} (state, target)",
@@ -66,3 +56,9 @@ def _summary(
         f"undisturbed job      {reference.seconds:.1f} s",
         f"a kill costs         {extra / max(1, len(kills)):.1f} s in the mean",
     ]
+    return "\n".join(lines)
+
+
+def _took(kills: Sequence[Kill]) -> str:
+    seconds = [kill.moved_s for kill in kills if kill.moved_s is not None]
+    return f"{median(seconds):.1f} s / {max(seconds):.1f} s" if seconds else ""

@@ -7,7 +7,7 @@ every state.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fedcore.rounds.types import RoundPhase
@@ -49,24 +49,16 @@ class Strike:
 def draw(seed: int, kills: int, targets: Sequence[str]) -> list[Strike]:
     """``kills`` strikes; the same seed gives the same ones."""
     rng = random.Random(seed)
-    return [
-        Strike(
-            moment,
-            target,
-            rng.uniform(0.0, LONGEST_WAIT_S[moment]),
-            rng.uniform(*DOWN_S),
-            rng.random(),
-        )
-        for (moment, target), _ in zip(_pairs(rng, targets), range(kills), strict=False)
-    ]
-
-
-def _pairs(rng: random.Random, targets: Sequence[str]) -> Iterator[tuple[RoundPhase, str]]:
+    strikes: list[Strike] = []
     while True:
         queues = {moment: rng.sample(targets, len(targets)) for moment in MOMENTS}
         for turn in range(len(targets)):
             for moment in rng.sample(MOMENTS, len(MOMENTS)):
-                yield moment, queues[moment][turn]
+                if len(strikes) == kills:
+                    return strikes
+                wait_s = rng.uniform(0.0, LONGEST_WAIT_S[moment])
+                down_s = rng.uniform(*DOWN_S)
+                strikes.append(Strike(moment, queues[moment][turn], wait_s, down_s, rng.random()))
 
 
 @dataclass

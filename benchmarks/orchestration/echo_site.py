@@ -63,7 +63,16 @@ def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[
         site = Site(stack.url, make_token(stack.url, "admin", password, "bench"))
         names = [f"echo-{number:03d}" for number in range(devices)]
         (_start_virtual if virtual else _start_agents)(stack, site, names)
-        _wait_online(site, devices)
+        deadline = time.monotonic() + ONLINE_WITHIN_S
+        while time.monotonic() < deadline:
+            rows = site.all_rows("/devices/")
+            if sum(row["presence"] == "online" for row in rows) >= devices:
+                break
+            time.sleep(0.3)
+        else:
+            raise StartError(
+                f"fewer than {devices} devices came online within {ONLINE_WITHIN_S:.0f} s"
+            )
         yield EchoSite(stack, site, devices)
     finally:
         stack.stop()
@@ -100,13 +109,3 @@ def _start_virtual(stack: Stack, site: Site, names: Sequence[str]) -> None:
             out.write(json.dumps(asdict(known)) + "\n")
     command = [sys.executable, "-m", "benchmarks.orchestration.virtual", str(folder)]
     stack.processes.start("agent-virtual", command, stack.agent_env("virtual"))
-
-
-def _wait_online(site: Site, devices: int) -> None:
-    deadline = time.monotonic() + ONLINE_WITHIN_S
-    while time.monotonic() < deadline:
-        rows = site.all_rows("/devices/")
-        if sum(row["presence"] == "online" for row in rows) >= devices:
-            return
-        time.sleep(0.3)
-    raise StartError(f"fewer than {devices} devices came online within {ONLINE_WITHIN_S:.0f} s")

@@ -26,10 +26,14 @@ def forget_peaks(pids: Mapping[str, int]) -> None:
 
 def resident_bytes(pids: Mapping[str, int], field: str = "VmRSS") -> dict[str, int]:
     """Resident bytes of each name's tree: VmRSS now, VmHWM at its peak."""
-    return {
-        name: sum(_status(process.pid, field) for process in tree(pid))
-        for name, pid in pids.items()
-    }
+    sizes = dict.fromkeys(pids, 0)
+    for name, pid in pids.items():
+        for process in tree(pid):
+            with suppress(OSError):  # it has ended
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith(f"{field}:"):
+                        sizes[name] += int(line.split()[1]) * 1024
+    return sizes
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
@@ -42,11 +46,3 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
                 times = process.cpu_times()
                 cpu_s[name] += times.user + times.system
     return cpu_s
-
-
-def _status(pid: int, field: str) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-    return 0

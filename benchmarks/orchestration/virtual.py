@@ -101,28 +101,25 @@ class VirtualDevice:
             if message_bytes is None:
                 continue
             try:
-                self._take(json.loads(message_bytes[1]))
+                message = json.loads(message_bytes[1])
+                ((envelope,), _, _) = json.loads(base64.b64decode(message["body"]))
+                assignment = self._gate.admit(envelope, "work").assignment
+                work = AssignedWork.read(self._server.accept(assignment, self._boot_id))
+                self._recorder = SilentRecorder(assignment)
+                dependencies = Dependencies(
+                    self._server,
+                    self._cache,
+                    self._trainer,
+                    self._recorder,  # type: ignore[arg-type]
+                    self._updates,
+                    lambda: None,
+                    self._over.is_set,
+                )
+                AssignmentRunner(work, dependencies).perform()
             except EdgewiseError as error:
                 log.warning("%s: %s", self._known.name, error)
-
-    def _take(self, message: Mapping[str, Any]) -> None:
-        ((envelope,), _, _) = json.loads(base64.b64decode(message["body"]))
-        assignment = self._gate.admit(envelope, "work").assignment
-        work = AssignedWork.read(self._server.accept(assignment, self._boot_id))
-        self._recorder = SilentRecorder(assignment)
-        dependencies = Dependencies(
-            self._server,
-            self._cache,
-            self._trainer,
-            self._recorder,  # type: ignore[arg-type]
-            self._updates,
-            lambda: None,
-            self._over.is_set,
-        )
-        try:
-            AssignmentRunner(work, dependencies).perform()
-        finally:
-            self._recorder = None
+            finally:
+                self._recorder = None
 
     def _stay_present(self) -> None:
         wait_s = 0.0
