@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.list:
             runs = [*tries(shelf.study), *compared(shelf)]
             for run in select_runs(runs, args.only):
-                print(f"{_state(shelf, run):8}  {run.id}")
+                if record := shelf.get(run):
+                    state = "failed" if record.failure else "done"
+                else:
+                    state = "outdated" if shelf.path(run).exists() else "missing"
+                print(f"{state:8}  {run.id}")
             if later := count(shelf.study) - len(runs):
                 print(f"{later} more after tuning")
             return 0
@@ -72,12 +76,6 @@ def _refuse(reasons: Sequence[str]) -> int:
     for reason in reasons:
         print(f"study: {reason}", file=sys.stderr)
     return 2
-
-
-def _state(shelf: RunStore, run: StudyRun) -> str:
-    if record := shelf.get(run):
-        return "failed" if record.failure else "done"
-    return "outdated" if shelf.path(run).exists() else "missing"
 
 
 def _run_missing(

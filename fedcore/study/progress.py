@@ -32,7 +32,18 @@ class StudyProgress:
     def done(self, run: StudyRun, record: Record) -> None:
         """Print one line about a finished run."""
         self._note(run, record)
-        remaining = self._remaining()
+        # Runs that wait for tuning are listed with empty settings.
+        study = self._shelf.study
+        grid = [
+            StudyRun(method, split, seed, {})
+            for split in study.splits
+            for method in study.methods
+            for seed in study.seeds
+        ]
+        ready = {each.id: each for each in self._known()}
+        waiting = [each for each in select_runs(grid, self._only) if each.id not in ready]
+        remaining = [each for each in ready.values() if self._shelf.get(each) is None]
+        remaining += waiting
         done = sum(map(len, self._seconds.values()))
         means = {name: statistics.fmean(values) for name, values in self._seconds.items()}
         overall = statistics.fmean(means.values())
@@ -55,16 +66,3 @@ class StudyProgress:
 
     def _note(self, run: StudyRun, record: Record) -> None:
         self._seconds.setdefault(run.method.name, []).append(record.seconds)
-
-    def _remaining(self) -> list[StudyRun]:
-        """Remaining runs. Runs that wait for tuning are listed with empty settings."""
-        study = self._shelf.study
-        grid = [
-            StudyRun(method, split, seed, {})
-            for split in study.splits
-            for method in study.methods
-            for seed in study.seeds
-        ]
-        ready = {run.id: run for run in self._known()}
-        waiting = [run for run in select_runs(grid, self._only) if run.id not in ready]
-        return [*(run for run in ready.values() if self._shelf.get(run) is None), *waiting]

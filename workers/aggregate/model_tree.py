@@ -20,7 +20,6 @@ from fedcore.methods.agglomerative.node import check_bridges, expected, read_bri
 from fedcore.methods.distillation.logits_frame import read_packed
 from fedcore.model.initial import write_initial
 from fedcore.rounds.types import Task
-from fedcore.spec.job import JobSpec
 from fedcore.spec.levels import exported_spec, level_specs
 from fedcore.wire.frame import FrameReader, write_frame
 from webapp.jobs.artefacts import logits_format, update_format
@@ -77,7 +76,14 @@ def relay_logits(row: Round) -> FoldedRound:
             update_format.check_update(sent, row.base_artefact, item)
             out = folder / "global.safetensors"
             if is_model:
-                _check_tensors(row.job.job_spec, sent, folder / "first.safetensors")
+                first = folder / "first.safetensors"
+                write_initial(exported_spec(row.job.job_spec), first)
+                if read_header(sent).shapes != read_header(first).shapes:
+                    raise WireError("its tensors are not the parent model's")
+                model = FrameReader(sent)
+                invalid = [name for name in model if not bool(model[name].isfinite().all())]
+                if invalid:
+                    raise WireError(f"tensor {invalid[0]!r} has numbers that are not finite")
             else:
                 read_packed(sent, logits_format.expected(row.job))  # checks every number
             # Write a frame without the update's metadata, so that equal content is one artefact.
@@ -110,13 +116,3 @@ def _parent_assignment(row: Round) -> Assignment:
             "is it still enrolled?"
         )
     return reports[0]
-
-
-def _check_tensors(spec: JobSpec, sent: Path, first: Path) -> None:
-    """Raise WireError where a model's tensors are not the parent model's, or not finite."""
-    write_initial(exported_spec(spec), first)
-    if read_header(sent).shapes != read_header(first).shapes:
-        raise WireError("its tensors are not the parent model's")
-    frame = FrameReader(sent)
-    if invalid := [name for name in frame if not bool(frame[name].isfinite().all())]:
-        raise WireError(f"tensor {invalid[0]!r} has numbers that are not finite")

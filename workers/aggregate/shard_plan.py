@@ -45,13 +45,25 @@ def fold_of(
     if len(ranges) < 2:
         return fold_files
     plan = _current_plan(row, before, updates, ranges)
-    stored = [_shard_file(shard, stack) for shard in plan.shards.select_related("artefact")]
-    if not all(stored):
+    keys = clip_factors(plan)
+    stored: list[sharding.ShardFile] = []
+    complete = True
+    for shard in plan.shards.select_related("artefact"):
+        if shard.artefact is None:
+            complete = False
+        elif storage().exists(Artefact.path_of(shard.artefact.sha256)):
+            path = stack.enter_context(local_file(shard.artefact))
+            squares = dict(zip(keys, shard.squares, strict=True))
+            stored.append(sharding.ShardFile(path, (shard.start, shard.stop), squares))
+        else:  # the shard's bytes are missing: it is folded again
+            FoldShard.objects.filter(pk=shard.pk).update(artefact=None, claimed_at=None)
+            complete = False
+    if not complete:
         missing = plan.shards.filter(artefact=None)
         for shard in missing.filter(unclaimed()):
             send_after_commit(FOLD_SHARD, shard.pk)
         return None
-    shards = sharding.FoldedShards([shard for shard in stored if shard], clip_factors(plan))
+    shards = sharding.FoldedShards(stored, keys)
 
     def join(
         spec: JobSpec, before: ServerFiles, updates: Sequence[UpdateFile], after: NextFiles
@@ -97,20 +109,6 @@ def _current_plan(
 def plan_is_current(plan: FoldPlan, updates: Sequence[UpdateFile]) -> bool:
     """Whether all updates of a plan are still to be folded."""
     return set(clip_factors(plan)) <= {update.key for update in updates}
-
-
-def _shard_file(shard: FoldShard, stack: ExitStack) -> sharding.ShardFile | None:
-    """A folded shard's file. A shard whose bytes are missing is marked to be folded again."""
-    if shard.artefact is None:
-        return None
-    if not storage().exists(Artefact.path_of(shard.artefact.sha256)):
-        FoldShard.objects.filter(pk=shard.pk).update(artefact=None, claimed_at=None)
-        return None
-    path = stack.enter_context(local_file(shard.artefact))
-    keys = clip_factors(shard.plan)
-    return sharding.ShardFile(
-        path, (shard.start, shard.stop), dict(zip(keys, shard.squares, strict=True))
-    )
 
 
 def unclaimed() -> Q:

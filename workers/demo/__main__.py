@@ -37,8 +37,11 @@ def main() -> int:
         _log(f"the site is ready after {time.monotonic() - began:.0f} s: {stack.url}")
         site = _log_in(stack)
         _start_devices(stack, site)
-        _wait_until_online(stack, site)
-        job = _unfinished_or_new_job(site)
+        job = next((row for row in site.all_rows("/jobs/") if row["phase"] not in OVER), None)
+        if job is None:
+            job = site.launch(SPEC)
+        else:
+            _log(f"continuing the job {job['name']!r}, which is {job['phase']}")
         _log(f"watch the job live: {stack.url}/jobs/{job['id']}/  (Ctrl-C stops everything)")
         job = _follow(stack, site, job)
         return _finish(stack, site, job, options.exit)
@@ -75,6 +78,7 @@ def _log_in(stack: Stack) -> Site:
 
 
 def _start_devices(stack: Stack, site: Site) -> None:
+    """Enrol the devices that are new, start all, and wait until they are online."""
     enrolled = {row["name"] for row in site.all_rows("/devices/")}
     for device in FLEET:
         state = stack.folder / "devices" / device.name
@@ -86,9 +90,6 @@ def _start_devices(stack: Stack, site: Site) -> None:
             )
             _log(f"{device.name} enrolled with dialogues of the domain {device.domain}")
         stack.start_agent(device.name)
-
-
-def _wait_until_online(stack: Stack, site: Site) -> None:
     deadline = time.monotonic() + ONLINE_WITHIN_S
     names = {device.name for device in FLEET}
     while time.monotonic() < deadline:
@@ -103,14 +104,6 @@ def _wait_until_online(stack: Stack, site: Site) -> None:
         f"not all devices came online within {ONLINE_WITHIN_S:.0f} s; see their logs in "
         f"{stack.processes.log_dir}"
     )
-
-
-def _unfinished_or_new_job(site: Site) -> dict[str, Any]:
-    for job in site.all_rows("/jobs/"):
-        if job["phase"] not in OVER:
-            _log(f"continuing the job {job['name']!r}, which is {job['phase']}")
-            return job
-    return site.launch(SPEC)
 
 
 def _follow(stack: Stack, site: Site, job: dict[str, Any]) -> dict[str, Any]:
