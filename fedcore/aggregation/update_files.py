@@ -85,7 +85,13 @@ def open_updates(
     """
     shares = shares_of(strategy, updates)
     files = sorted((file for file in updates if file.key in shares), key=lambda file: file.key)
-    _raise_file_limit(len(files))
+    # Allow for two descriptors of each update: its mapped file, and whoever fetched it.
+    count = len(files)
+    needed = 2 * count + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
     opened, refused = [], {}
     for file in files:
         try:
@@ -121,18 +127,6 @@ def shares_of(strategy: Strategy, updates: Sequence[UpdateFile]) -> dict[Key, fl
         return {key: weight / total for key, weight in weights.items()}
     positive = [key for key, weight in weights.items() if weight]
     return {key: 1 / len(positive) for key in positive}
-
-
-def _raise_file_limit(count: int) -> None:
-    """Allow for two descriptors of each update: its mapped file, and whoever fetched it.
-
-    Many systems begin with a limit of 1024, which a process may raise.
-    """
-    needed = 2 * count + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
 
 
 def _factors_of(

@@ -99,18 +99,13 @@ def split(config: SplitConfig, rows: int, column: Callable[[str], Sequence[str]]
             values = sorted({keys[row] for row in part})
             few = len(values) <= 3
             names.append("+".join(values) if few else f"{values[0]}+{len(values) - 1} more")
-        names = _distinct(names)
+        # Add the device's number to equal names, which arise if a value contains a plus.
+        while len(set(names)) < len(names):
+            names = [
+                f"{name} ({number})" if names.count(name) > 1 else name
+                for number, name in enumerate(names)
+            ]
     return Split(config, tuple(names), parts, tuple(labels or keys or [""] * rows))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Add the device's number to equal names, which arise if a value contains a plus."""
-    while len(set(names)) < len(names):
-        names = [
-            f"{name} ({number})" if names.count(name) > 1 else name
-            for number, name in enumerate(names)
-        ]
-    return names
 
 
 def as_text(split: Split) -> str:

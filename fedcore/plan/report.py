@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fedcore.plan.cost.allocation import Allocation
 from fedcore.plan.cost.device_plan import PHASES, DevicePlan
 from fedcore.plan.planner import FleetPlan
 
@@ -36,21 +35,18 @@ def _device_values(plan: DevicePlan) -> dict[str, Any]:
         "granularity": plan.granularity,
         "cost_usd": plan.cost,
         "notes": list(plan.notes),
-        "planned": plan.allocation and _allocation_values(plan.allocation),
-    }
-
-
-def _allocation_values(allocation: Allocation) -> dict[str, Any]:
-    return {
-        "ranks": {name: rank for name, rank in allocation.ranks.items() if rank},
-        "matrices": len(allocation.ranks),
-        "batch_size": allocation.setting.batch,
-        "at_once": allocation.setting.at_once,
-        "base": allocation.setting.base,
-        "score": allocation.score,
-        "memory_bytes": allocation.memory,
-        "train_s": allocation.seconds,
-        "why": allocation.why,
+        "planned": plan.allocation
+        and {
+            "ranks": {name: rank for name, rank in plan.allocation.ranks.items() if rank},
+            "matrices": len(plan.allocation.ranks),
+            "batch_size": plan.allocation.setting.batch,
+            "at_once": plan.allocation.setting.at_once,
+            "base": plan.allocation.setting.base,
+            "score": plan.allocation.score,
+            "memory_bytes": plan.allocation.memory,
+            "train_s": plan.allocation.seconds,
+            "why": plan.allocation.why,
+        },
     }
 
 

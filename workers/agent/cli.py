@@ -75,20 +75,18 @@ def build_parser() -> argparse.ArgumentParser:
     leave.add_argument("--force", action="store_true", help="even if the server does not answer")
     measure = add("probe", "measure this device again", _probe)
     measure.add_argument("--json", action="store_true")
-    _add_dataset_actions(add("dataset", "add, remove or list datasets", _dataset_list))
-    return parser
-
-
-def _add_dataset_actions(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION")
-    add = actions.add_parser("add", help=f"add {local_datasets.SHAPE}")
-    add.add_argument("dataset", nargs="+", metavar=local_datasets.SHAPE)
-    add.set_defaults(command=_dataset_add)
+    datasets = add("dataset", "add, remove or list datasets", _dataset_list)
+    actions = datasets.add_subparsers(metavar="ACTION")
+    add_one = actions.add_parser("add", help=f"add {local_datasets.SHAPE}")
+    add_one.add_argument("dataset", nargs="+", metavar=local_datasets.SHAPE)
+    add_one.set_defaults(command=_dataset_add)
     remove = actions.add_parser("remove", help="forget a dataset; its file stays")
     remove.add_argument("name", nargs="+")
     remove.set_defaults(command=_dataset_remove)
-    show = actions.add_parser("list", help="list this device's datasets")
-    show.set_defaults(command=_dataset_list)
+    actions.add_parser("list", help="list this device's datasets").set_defaults(
+        command=_dataset_list
+    )
+    return parser
 
 
 def _enroll(args: argparse.Namespace, settings: AgentSettings) -> int:

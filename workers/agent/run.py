@@ -111,7 +111,18 @@ def _run(agent: Agent, lock: RunLock, make_trainer: MakeTrainer) -> int:
     except Stopped:
         code = 0
     sender.stop()
-    return _exit_code(stop, code)
+    if not stop.requested:
+        log.error("the Celery worker ended by itself (code %d); restarting", code)
+        kill_children()
+        time.sleep(RESTART_S)
+        return EXIT_RESTART
+    if stop.exit_code == EXIT_REVOKED:
+        log.error(
+            "this device's credential was revoked (%s). The agent ends; to take part again, "
+            "run unenroll --force and enrol with a new token",
+            stop.reason,
+        )
+    return stop.exit_code
 
 
 def _take_work(
@@ -166,18 +177,3 @@ def _cancel(gatekeeper: Gatekeeper, shared_state: SharedState, envelope: Any) ->
     if shared_state.cancel(message.assignment, message.reason or "cancelled by the server"):
         log.info("assignment %s is cancelled: %s", message.assignment[:8], message.reason)
     return "cancelled"
-
-
-def _exit_code(stop: StopRequest, worker_code: int) -> int:
-    if not stop.requested:
-        log.error("the Celery worker ended by itself (code %d); restarting", worker_code)
-        kill_children()
-        time.sleep(RESTART_S)
-        return EXIT_RESTART
-    if stop.exit_code == EXIT_REVOKED:
-        log.error(
-            "this device's credential was revoked (%s). The agent ends; to take part again, "
-            "run unenroll --force and enrol with a new token",
-            stop.reason,
-        )
-    return stop.exit_code

@@ -76,7 +76,10 @@ class _Attend(Function):
             if noise:
                 keep = noise.keep_mask(p.numel(), noise.rate).view(p.shape)
                 used = mask(p, keep)
-                _mark_dropped(p, keep)
+                # Set the sign bit where a probability is dropped.
+                kind = BITS[p.dtype]
+                lowest = torch.iinfo(kind).min
+                p.view(kind).bitwise_or_(keep.to(kind).bitwise_not_().bitwise_and_(lowest))
             probabilities.append(p)
             rows = torch.bmm(used, _heads(v, key_span, heads))
             if noise:
@@ -113,13 +116,6 @@ class _Attend(Function):
                 torch.bmm(score.transpose(1, 2), _heads(q, query_span, heads))
             )
         return to_q, to_k, to_v, None if to_bias is None else to_bias.to(q.dtype), None, None
-
-
-def _mark_dropped(probabilities: Tensor, keep: Tensor) -> None:
-    """Set the sign bit where a probability is dropped."""
-    kind = BITS[probabilities.dtype]
-    lowest = torch.iinfo(kind).min
-    probabilities.view(kind).bitwise_or_(keep.to(kind).bitwise_not_().bitwise_and_(lowest))
 
 
 def _undropped(signed: Tensor) -> tuple[Tensor, Tensor]:

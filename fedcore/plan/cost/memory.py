@@ -57,12 +57,17 @@ def memory(
     workspace = WORKSPACE_LAYERS * workload.number_bytes * max(layer_numbers(workload, batch))
     if workload.quantised:
         workspace += FP32_BYTES * workload.sizes.d_model * workload.sizes.d_ff
+    coefficients, positions = workload.coefficients, batch.examples * batch.target
+    if coefficients.logits_in_flight:
+        positions = min(positions, coefficients.logits_in_flight)
+    heads = coefficients.heads * workload.sizes.d_model if workload.costs.trains_head else 0.0
+    logits = FP32_BYTES * (coefficients.logits * positions + heads) * workload.sizes.vocab
     parts = {
         "weights": workload.weight_bytes + copies + adapters,
         "gradients": trained,
         "optimizer": MOMENTS * trained,
         "activations": _activations(workload, batch),
-        "logits": _logits(workload, batch),
+        "logits": logits,
         "workspace": workspace,
         "runtime": runtime,
     }
@@ -124,11 +129,3 @@ def _activations(workload: Workload, batch: BatchShape) -> float:
         numbers = encoder_layers * encoder + decoder_layers * decoder + scores
     ends = workload.saved_activations.ends_d * sizes.d_model * batch.examples * (s + t)
     return workload.coefficients.activations * workload.number_bytes * (numbers + ends)
-
-
-def _logits(workload: Workload, batch: BatchShape) -> float:
-    coefficients, positions = workload.coefficients, batch.examples * batch.target
-    if coefficients.logits_in_flight:
-        positions = min(positions, coefficients.logits_in_flight)
-    heads = coefficients.heads * workload.sizes.d_model if workload.costs.trains_head else 0.0
-    return FP32_BYTES * (coefficients.logits * positions + heads) * workload.sizes.vocab

@@ -43,7 +43,10 @@ def plan_devices(
 
 
 def _plan(spec: JobSpec, workload: Workload, device: Candidate) -> DevicePlan:
-    footprint = _memory(spec, workload, device)
+    source, target = device.longest
+    limit = usable(device.hardware.memory_bytes)
+    batch = BatchShape(at_once(spec, source + target), source, target)
+    footprint = micro_batch_memory(spec, workload, batch, limit, device.hardware.accelerator)
     pair = _steps(spec, workload, device, footprint.examples)
     one = pair and pair.mean
     steps = steps_of(spec, device)
@@ -101,13 +104,6 @@ def with_waiting(plan: DevicePlan, device: Candidate, round_s: float) -> DeviceP
     transfer_s = seconds["download_s"] + seconds["upload_s"]
     joules = energy(device.hardware, compute_s, transfer_s, seconds["wait_s"])
     return replace(plan, seconds=seconds, energy=joules)
-
-
-def _memory(spec: JobSpec, workload: Workload, device: Candidate) -> Memory:
-    source, target = device.longest
-    limit = usable(device.hardware.memory_bytes)
-    batch = BatchShape(at_once(spec, source + target), source, target)
-    return micro_batch_memory(spec, workload, batch, limit, device.hardware.accelerator)
 
 
 def micro_batch_memory(

@@ -126,9 +126,20 @@ def _device_prediction(
     sizes = [float(row.bytes_up + row.bytes_down) or None for row in trainings]
     joules_each = [_reported(row, "energy_j") for row in trainings]
     bytes_ = plan.bytes_down + plan.bytes_up
+    step_s: list[float | None] = []
+    rounds_s: list[float | None] = []
+    for row in trainings:
+        seconds, steps = _reported(row, "seconds"), _reported(row, "steps")
+        step_s.append(seconds / steps if seconds and steps else None)
+        upload_s = _reported(row, "upload_s")
+        download_s = _reported(row, "download_s") or 0.0  # a cached model needs no download
+        if seconds is None or upload_s is None:
+            rounds_s.append(None)
+        else:
+            rounds_s.append(seconds + upload_s + download_s)
     figures = (
-        PredictionError("Step", "duration", plan.step_s, _median(map(_step_s, trainings))),
-        PredictionError("Round", "duration", round_s, _median(map(_round_s, trainings))),
+        PredictionError("Step", "duration", plan.step_s, _median(step_s)),
+        PredictionError("Round", "duration", round_s, _median(rounds_s)),
         PredictionError("Bytes", "size", bytes_, _median(sizes)),
         PredictionError("Peak memory", "size", plan.memory.peak - outside, max(peaks) or None),
         PredictionError("Energy", "joules", joules, _median(joules_each)),
@@ -140,19 +151,6 @@ def _reported(training: Assignment, name: str) -> float | None:
     """A positive figure that the device reported."""
     value = units.number(training.metrics.get(name))
     return value if value is not None and value > 0 else None
-
-
-def _step_s(training: Assignment) -> float | None:
-    seconds, steps = _reported(training, "seconds"), _reported(training, "steps")
-    return seconds / steps if seconds and steps else None
-
-
-def _round_s(training: Assignment) -> float | None:
-    """Download, training and upload; a cached model needs no download."""
-    seconds, upload_s = _reported(training, "seconds"), _reported(training, "upload_s")
-    if seconds is None or upload_s is None:
-        return None
-    return seconds + upload_s + (_reported(training, "download_s") or 0.0)
 
 
 def _median(values: Iterable[float | None]) -> float | None:
