@@ -10,6 +10,7 @@ import pytest
 from django.http import QueryDict
 from django.test import Client
 from django.urls import reverse
+from django.utils.html import escape
 
 from fedcore.spec.job import JobSpec, options
 from fedcore.spec.options.strategy import StrategyKind
@@ -304,6 +305,28 @@ def test_estimate_shows_the_planner_figures(ada: Client, fleet: list[Device]) ->
     for words in ("Slowest device", "steps of", "Compute : network", "Expected MFU", " memory",
                   "Biggest saving", "no power figures for nuc-office"):  # fmt: skip
         assert words in text, words
+
+
+def test_estimate_shows_fedpipe_plans_and_their_energy(ada: Client, fleet: list[Device]) -> None:
+    options = {"model.name": "google/flan-t5-base", "method.name": "fedpipe"}
+    sent = form_data(**{**options, "adapter.aggregation": "flexlora"})
+    text = ada.post(reverse("job-estimate"), sent).content.decode()
+    result = estimate_of(
+        factories.make_spec(
+            model={"name": "google/flan-t5-base"},
+            method={"name": "fedpipe"},
+            adapter={"aggregation": "flexlora"},
+        )
+    )
+    seen: set[bool] = set()
+    for part in result.fitting:
+        row = re.search(rf"<li>{part.name}: .*?</li>", text)
+        assert row and part.plan.allocation
+        assert escape(part.plan.allocation.why) in row[0]
+        if part.plan.energy.total_j is not None:
+            assert ("J computing" in row[0]) is not part.plan.energy.complete
+            seen.add(part.plan.energy.complete)
+    assert True in seen, "no device of the fleet has complete power figures"
 
 
 def test_estimate_uses_the_newest_training(fleet: list[Device]) -> None:

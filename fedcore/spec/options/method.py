@@ -149,8 +149,12 @@ OF_METHOD: Mapping[str, str] = {
 
 
 def stored_method(spec: Mapping[str, Any]) -> MethodFamily:
-    """The method of a specification in plain JSON values, as the database holds it."""
-    return METHODS[MethodKind(spec.get("method", {}).get("name", MethodKind.NONE))]
+    """The method of a specification in plain JSON values, as the database holds it.
+
+    A method that this version does not know counts as none, so that the job's page still opens.
+    """
+    name = spec.get("method", {}).get("name")
+    return METHODS.get(name, METHODS[MethodKind.NONE])
 
 
 @dataclass(frozen=True)

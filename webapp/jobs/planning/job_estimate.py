@@ -108,7 +108,7 @@ class Estimate:
         return self.plan.total_j if self.plan else None
 
     @property
-    def energy_whole(self) -> bool:
+    def energy_complete(self) -> bool:
         """Whether the joules include transfers and waiting, not only computing."""
         return all(row.energy.complete for row in self.plan.fitting) if self.plan else False
 
