@@ -132,6 +132,8 @@ def _server(variable: str) -> str:
 
 def unit(commands: Commands, arguments: Sequence[str]) -> Result:
     options = ["-m", "not browser and not stack and not prove", "-n", str(min(4, CPUS))]
+    # Files keep their order: xdist would run those of few, long tests last, on one process.
+    options.append("--no-loadscope-reorder")
     # Several processes at once, so one thread each.
     return commands.pytest([*options, *arguments], {**_own_services(), "OMP_NUM_THREADS": "1"})
 

@@ -115,4 +115,4 @@ def test_command_fills_in_required_options(
     )  # fmt: skip
     assert code == 0
     output = capsys.readouterr().out
-    assert "plan   device-0: nothing is given up: all 36 matrices at rank 2" in output
+    assert "plan   device-0: no compromise: all 36 matrices at rank 2" in output

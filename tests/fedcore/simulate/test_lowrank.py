@@ -157,5 +157,5 @@ def test_planned_bytes_equal_sent_bytes(
     actual = Workload.of(spec, sizes, "fp32")
     numbers = {name: math.prod(shape) for name, shape in trained_shapes(spec, shapes).items()}
     assert numbers and all(".lora_B." in name for name in numbers)
-    assert actual.sent_up == sum(numbers.values())
-    assert actual.sent == sum(math.prod(shape) for shape in shapes.values())
+    assert actual.update_weights == sum(numbers.values())
+    assert actual.served_weights == sum(math.prod(shape) for shape in shapes.values())

@@ -34,6 +34,7 @@ import sys
 from pathlib import Path
 from fedcore.spec.job import JobSpec
 from fedcore.methods.session import Session
+from fedcore.spec.parse import parse_spec
 from fedcore.train.datasets import Source
 from fedcore.wire.frame import write_frame
 import json

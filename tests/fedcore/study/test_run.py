@@ -94,7 +94,7 @@ def test_diverged_training_is_a_result(study: Path, capsys: pytest.CaptureFixtur
     # Rates of 10 and 100 leave the range of fp32 within a few rounds on every processor.
     diverging = 'local_steps = 20, optimizer = "sgd", clip_norm = 0.0, learning_rate = 10.0'
     text = STUDY.replace("local_steps = 1", diverging).replace(
-        "rounds = 1", "rounds = 12\nstrategy = {server_learning_rate = 100.0}"
+        "rounds = 1", "rounds = 4\nstrategy = {server_learning_rate = 100.0}"
     )
     study.write_text(text + FULL)
     assert main(arguments(study)) == 0
