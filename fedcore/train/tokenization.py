@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -234,8 +234,3 @@ def pad(rows: Sequence[NDArray[np.int32]], fill: int) -> NDArray[np.int64]:
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
-
-
-def lengths_of(examples: Iterable[TokenizedExample]) -> list[tuple[int, int]]:
-    """(source tokens, target tokens) of each example, padding not counted."""
-    return [example.lengths for example in examples]

@@ -170,4 +170,3 @@ INT4 = Codec(_encode_int4, _decode_int4, lambda row: _step_bound(row, 7, INT4_BL
 
 # The arithmetic of each name in ``fedcore.formats.codec_chain.VALUES``.
 VALUES: Mapping[str, Codec] = {"fp32": FP32, "bf16": BF16, "fp16": FP16, "int8": INT8, "int4": INT4}
-NEAREST = NearestRounding()
