@@ -21,6 +21,7 @@ from fedcore.plan.cost.kinds.table import ADAPTER_COSTS
 from fedcore.plan.cost.merged_base import ADDED_RANK
 from fedcore.plan.cost.round import COSTS
 from fedcore.plan.cost.workload import WEIGHT_BYTES
+from fedcore.plan.fedpipe.setting_costs import BASE_QUALITY
 from fedcore.spec.job import options
 from fedcore.spec.options.adapter import ADAPTERS, AdapterKind
 from fedcore.spec.options.lowrank import LOW_RANK_RULES, LowRankRule
@@ -55,6 +56,7 @@ TABLES: tuple[tuple[str, Iterable[MemberName], Mapping[Any, Any]], ...] = (
     ("simulation of an exchange", Exchange, SIMULATIONS),
     ("what a base precision is", BasePrecision, BASES),
     ("bytes of a base precision", CONCRETE, WEIGHT_BYTES),
+    ("FedPipe's quality of a base precision", BasePrecision, BASE_QUALITY),
     ("what a strategy is", StrategyKind, STRATEGIES),
     ("recipe of a strategy", StrategyKind, strategies.STRATEGIES),
     ("arithmetic of a fold", FoldKind, strategies.FOLDS),

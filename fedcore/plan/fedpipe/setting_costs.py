@@ -9,7 +9,7 @@ the split says, never slower.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fedcore.architecture.matrices import Matrix, matrices
@@ -20,11 +20,18 @@ from fedcore.plan.cost.memory import memory
 from fedcore.plan.cost.round import device_step
 from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.train import BasePrecision
 
-# Share of the score that a setting retains, per mille. Our choice: weights are quantised and
-# batches halved only where that allows noticeably higher ranks.
-BASES = {"auto": 1000, "bf16": 990, "int8": 970, "nf4": 930}
-HALF_BATCH = 850
+# Share of the score that a setting retains, per mille; 0: never tried. Our choice: weights are
+# quantised and batches halved only where that allows noticeably higher ranks.
+FULL_QUALITY, HALF_BATCH = 1000, 850
+BASE_QUALITY: Mapping[BasePrecision, int] = {
+    BasePrecision.AUTO: FULL_QUALITY,
+    BasePrecision.FP32: 0,  # never smaller than auto
+    BasePrecision.BF16: 990,
+    BasePrecision.INT8: 970,
+    BasePrecision.NF4: 930,
+}
 PerRank = dict[Matrix, float]
 
 
@@ -50,19 +57,20 @@ def settings(spec: JobSpec, precision: str, timed: bool) -> list[Setting]:
     only with a fixed number of local steps: otherwise smaller batches save no time, and processing
     fewer examples at a time saves as much memory.
     """
-    bases = [*BASES] if spec.model.base_family.follows_training else [spec.model.base]
-    if precision == "bf16" and "bf16" in bases and len(bases) > 1:
-        bases.remove("bf16")
+    job_base = spec.model.base_family
+    qualities: Mapping[BasePrecision, int] = {job_base.base: FULL_QUALITY}
+    if job_base.follows_training:  # so auto is the precision of training already
+        tried = (base for base, quality in BASE_QUALITY.items() if quality and base != precision)
+        qualities = {base: BASE_QUALITY[base] for base in tried}
     halve_batches = timed and spec.train.local_steps > 0
     batch_sizes = [*_halvings(spec.train.batch_size)] if halve_batches else [spec.train.batch_size]
     choices = []
-    for base in bases:
-        base_quality = BASES[base] if spec.model.base_family.follows_training else 1000
+    for base, base_quality in qualities.items():
         for batch in batch_sizes:
             halved = round(math.log2(spec.train.batch_size / batch))
             quality = round(base_quality * (HALF_BATCH / 1000) ** halved)
             choices += [
-                Setting(base, batch, part, encoder_trains, quality)
+                Setting(str(base), batch, part, encoder_trains, quality)
                 for part in _halvings(min(batch, spec.train.micro_batch or batch))
                 for encoder_trains in ((True, False) if timed else (True,))
             ]
