@@ -29,10 +29,11 @@ from fedcore.model.initial import write_initial
 from fedcore.plan.cost.memory import memory, usable
 from fedcore.plan.cost.workload import BatchShape, Workload
 from fedcore.spec.job import JobSpec
+from fedcore.spec.options.train import BASES, BasePrecision
 from fedcore.spec.parse import parse_spec
 
 GB = 1e9
-BASES = ("fp32", "bf16", "int8", "nf4")
+CONCRETE_BASES = tuple(str(base) for base, row in BASES.items() if not row.follows_training)
 METHODS: dict[str, dict[str, dict[str, object]]] = {
     "full": {"adapter": {"kind": "full"}},
     "LoRA r=8": {"adapter": {"rank": 8}},
@@ -63,7 +64,7 @@ class MemoryCell:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--methods", nargs="+", default=list(SHORT), choices=SHORT)
-    parser.add_argument("--bases", nargs="+", default=BASES, choices=BASES)
+    parser.add_argument("--bases", nargs="+", default=CONCRETE_BASES, choices=CONCRETE_BASES)
     parser.add_argument("--batch", type=int, default=8, help="examples of a step")
     parser.add_argument("--micro-batches", nargs="+", type=int, default=(8, 1))
     parser.add_argument("--lengths", nargs=2, type=int, default=(512, 64), metavar="TOKENS",
@@ -114,7 +115,7 @@ def _table(args: argparse.Namespace, models: Path, work: Path) -> Iterator[Memor
 def spec_of(args: argparse.Namespace, key: tuple[str, str, str, int], folder: Path) -> JobSpec:
     """The job of one figure. ``folder`` contains its model."""
     _, method, base, micro = key
-    changes, full = METHODS[method], method == "full"
+    changes = METHODS[method]
     source, target = args.lengths
     train = {
         "local_steps": args.steps,
@@ -124,7 +125,7 @@ def spec_of(args: argparse.Namespace, key: tuple[str, str, str, int], folder: Pa
     }
     return parse_spec(
         {
-            "model": {"name": str(folder), "base": "auto" if full else base},
+            "model": {"name": str(folder), "base": base if _freezes_base(method) else "auto"},
             "adapter": changes["adapter"],
             "data": {"max_source_tokens": source, "max_target_tokens": target},
             "train": {**train, **changes.get("train", {})},
@@ -132,11 +133,15 @@ def spec_of(args: argparse.Namespace, key: tuple[str, str, str, int], folder: Pa
     )
 
 
+def _freezes_base(method: str) -> bool:
+    return parse_spec({"adapter": METHODS[method]["adapter"]}).adapter.family.freezes_base
+
+
 def _cell(
     args: argparse.Namespace, key: tuple[str, str, str, int], models: Path, work: Path
 ) -> MemoryCell | None:
     model, method, base, micro = key
-    if method == "full" and base in ("int8", "nf4"):
+    if BASES[BasePrecision(base)].quantised and not _freezes_base(method):
         return None
     spec = spec_of(args, key, models / model)
     plan = Workload.of(spec, KNOWN[MODELS[model]], spec.train.precision, _accelerated())

@@ -21,6 +21,7 @@ from benchmarks.random_model import random_examples, random_model
 from fedcore.architecture.sizes import Architecture
 from fedcore.methods.session import Session
 from fedcore.model.initial import write_initial
+from fedcore.plan.cost.workload import Workload
 from fedcore.spec.job import JobSpec
 from fedcore.spec.options.train import KERNELS
 from fedcore.spec.parse import parse_spec
@@ -28,7 +29,6 @@ from fedcore.spec.parse import parse_spec
 VOCAB = 64
 PRECISIONS = ("fp32", "bf16")
 KINDS = ("lora", "bottleneck", "full")
-WIDTH = JobSpec().adapter.width  # of bottlenecks, whose own numbers are counted apart
 # Widths (model, of one head, heads, feed-forward), lengths (source, target), layers: all unlike.
 SHAPES = (
     (64, 16, 4, 128, 96, 24, 2),
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     print(f"| kernels | trains | precision | {' | '.join(NAMES)} | worst |")
     print("| --- " * 3 + "| ---: " * (len(NAMES) + 1) + "|")
-    with tempfile.TemporaryDirectory(prefix="edgewise-kept-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgewise-saved-") as folder:
         for setup in itertools.product(args.kernels, args.adapters, args.precisions):
             result = count_saved_numbers(*setup, Path(folder))
             values = " | ".join(f"{value:.2f}" for value in result.values.values())
@@ -72,20 +72,17 @@ def run(args: argparse.Namespace) -> int:
 def count_saved_numbers(kernels: str, kind: str, precision: str, folder: Path) -> ActivationFit:
     """Fit the coefficients of one kernel set, adapter kind and precision."""
     rows, counted = [], []
-    alone = kind == "bottleneck"  # nothing is saved below the first adapter
     for number, shape in enumerate(SHAPES):
         width, inner, heads, forward, source, target, layers = shape
         sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
         model = random_model(sizes, folder / str(number))
-        saved = [
-            _saved(_spec(model, kernels, kind, precision, examples, source, target), folder)
-            for examples in (1, 2)
-        ]
-        item = 2 if precision == "bf16" else 4
-        adapter_numbers = layers * (source + target) * (sizes.d_model + 2 * WIDTH) if alone else 0
+        specs = [_spec(model, kernels, kind, precision, n, source, target) for n in (1, 2)]
+        one, two = (_saved(spec, folder) for spec in specs)
+        workload = Workload.of(specs[0], sizes, precision)
+        adapter_numbers = layers * (source + target) * workload.costs.block_numbers(workload)
         known = layers * 2 * sizes.inner * source + adapter_numbers
-        counted.append((saved[1] - saved[0]) / item - known)
-        rows.append(_row(sizes, source, target, layers - alone))
+        counted.append((two - one) / workload.number_bytes - known)
+        rows.append(_row(sizes, source, target, workload.saved_encoder_layers))
     table, right = np.array(rows), np.array(counted)
     coefficients, *_ = np.linalg.lstsq(table / right[:, None], np.ones(len(right)), rcond=None)
     error = float(np.abs(table @ coefficients / right - 1).max())

@@ -104,7 +104,7 @@ def test_no_code_asks_for_the_name_of_a_member() -> None:
     asks = re.compile(rf'(?:==|!=)\s*"(?:{names})"|adapter\.kind\s*(?:==|!=|in\b|not in\b)')
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
-        for top in ("fedcore", "webapp", "workers")
+        for top in ("fedcore", "webapp", "workers", "benchmarks")
         for path in sorted((ROOT / top).rglob("*.py"))
         for line in path.read_text("utf-8").splitlines()
         if asks.search(line) and "migrations" not in path.parts
