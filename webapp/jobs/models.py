@@ -17,6 +17,7 @@ from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
 from fedcore.spec.job import JobSpec
 from fedcore.spec.parse import load_spec
 from webapp.devices.models import Device
+from webapp.jobs.round_records import EvaluationRecord, FoldRecord
 
 
 def _choices(kind: type) -> list[tuple[str, str]]:
@@ -173,9 +174,10 @@ class Round(models.Model):
     )
     # Since when a person keeps the model of this round.
     pinned_at = models.DateTimeField(null=True, blank=True)
-    # fold: FoldReport; evaluation: weighted means of loss, rouge1, rouge2, rougeL, examples.
-    fold = models.JSONField(default=dict, blank=True)
-    evaluation = models.JSONField(default=dict, blank=True)
+    fold: models.JSONField[FoldRecord, FoldRecord] = models.JSONField(default=dict, blank=True)
+    evaluation: models.JSONField[EvaluationRecord, EvaluationRecord] = models.JSONField(
+        default=dict, blank=True
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     collected_at = models.DateTimeField(null=True, blank=True)

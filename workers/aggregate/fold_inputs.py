@@ -14,6 +14,7 @@ from webapp.common.units import number
 from webapp.jobs.lifecycle import cluster_folds, device_overrides
 from webapp.jobs.lifecycle.round_rows import is_buffered, to_round
 from webapp.jobs.models import Assignment, Round
+from webapp.jobs.round_records import BufferedUpdate
 
 
 def candidates(row: Round) -> QuerySet[Assignment]:
@@ -73,7 +74,7 @@ def update_file(row: Round, item: Assignment, key: Key, path: Path) -> UpdateFil
     )
 
 
-def staleness_report(row: Round, folded: dict[Key, Assignment]) -> list[dict[str, object]]:
+def staleness_report(row: Round, folded: dict[Key, Assignment]) -> list[BufferedUpdate]:
     """Staleness of an asynchronous job's updates for ``Round.fold``, in the order of the sum."""
     if not is_buffered(row):
         return []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedcore.model.initial import InitialInfo
 from webapp.jobs.models import Artefact
+from webapp.jobs.round_records import BufferedUpdate, ClusterFold, FoldRecord
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,24 @@ class FoldedRound:
     slots: list[int] = field(default_factory=list)
     weights: dict[int, float] = field(default_factory=dict)
     update_norms: dict[int, float] = field(default_factory=dict)
-    updates: list[dict[str, object]] = field(default_factory=list)
-    clusters: Sequence[Mapping[str, object]] = ()
+    updates: list[BufferedUpdate] = field(default_factory=list)
+    clusters: list[ClusterFold] = field(default_factory=list)
     aggregation_error: float | None = None
     seconds: float = 0.0
     bytes_read: int = 0
 
-    def fold_record(self) -> dict[str, object]:
+    def fold_record(self) -> FoldRecord:
         """As stored in ``Round.fold``."""
-        return {
-            "slots": self.slots,
-            **({"updates": self.updates} if self.updates else {}),
-            **({"clusters": self.clusters} if self.clusters else {}),
-            "weights": self.weights,
-            "update_norms": self.update_norms,
+        record: FoldRecord = {"slots": self.slots}
+        if self.updates:
+            record["updates"] = self.updates
+        if self.clusters:
+            record["clusters"] = self.clusters
+        record |= {
+            "weights": {str(slot): weight for slot, weight in self.weights.items()},
+            "update_norms": {str(slot): norm for slot, norm in self.update_norms.items()},
             "aggregation_error": self.aggregation_error,
             "seconds": self.seconds,
             "bytes_read": self.bytes_read,
         }
+        return record

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.db import transaction
 
@@ -27,6 +27,7 @@ from webapp.devices import device_messages
 from webapp.jobs.analysis.device_scores import PERSONAL
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
+from webapp.jobs.round_records import EvaluationRecord
 
 MEANS = ("loss", "rouge1", "rouge2", "rougeL", *PERSONAL)
 
@@ -218,7 +219,7 @@ def _end_round(job: Job, row: Round, effect: Ended) -> None:
     job_event(job, text, EventLevel.ERROR if effect.failed else EventLevel.INFO)
 
 
-def evaluation_means(row: Round) -> dict[str, float]:
+def evaluation_means(row: Round) -> EvaluationRecord:
     """Means over the devices that evaluated, weighted by their validation examples."""
     done = Assignment.objects.filter(
         round=row, task=Task.EVALUATE.value, phase=AssignmentPhase.FOLDED.value
@@ -232,4 +233,5 @@ def evaluation_means(row: Round) -> dict[str, float]:
         for key in MEANS
         if all(key in report for report in reports)
     }
-    return {**means, "examples": float(total), "devices": float(len(reports))}
+    record = {**means, "examples": float(total), "devices": float(len(reports))}
+    return cast(EvaluationRecord, record)

@@ -7,9 +7,10 @@ None is an unknown value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from webapp.jobs.artefacts.download import Downloads
+from webapp.jobs.round_records import BufferedUpdate, ClusterFold, MeanScores
 
 
 class AssignmentJson(TypedDict):
@@ -74,7 +75,7 @@ class EvaluationJson(FoldJson):
 
 
 class RoundJson(TypedDict):
-    """``evaluation``: weighted means over the devices; ``granularity``: compute over transfers."""
+    """``granularity``: compute over transfers."""
 
     id: int
     number: int
@@ -87,13 +88,13 @@ class RoundJson(TypedDict):
     ended_at: str | None
     deadline_at: str | None
     duration_s: float | None
-    evaluation: dict[str, Any]
+    evaluation: MeanScores
     compute_s: float
     communication_s: float
     granularity: float | None
     aggregation_error: float | None
-    updates: list[dict[str, Any]]
-    clusters: list[dict[str, Any]]
+    updates: list[BufferedUpdate]
+    clusters: list[ClusterFold]
     train: list[TrainingJson]
     fold: list[FoldJson]
     evaluate: list[EvaluationJson]
@@ -246,8 +247,8 @@ class DeviceSummary(TypedDict):
     presence: str
     last_seen_at: str | None
     phase: str
-    step: Any
-    steps: Any
+    step: float | None
+    steps: float | None
 
 
 class JobSummary(TypedDict):

@@ -24,6 +24,7 @@ from webapp.jobs.analysis.json_types import (
     TrainingJson,
 )
 from webapp.jobs.models import Assignment, Round
+from webapp.jobs.round_records import MeanScores
 
 AT_WORK = tuple(phase.value for phase in ACTIVE)
 DELIVERED_PHASES = tuple(phase.value for phase in DELIVERED)
@@ -63,9 +64,10 @@ def round_json(row: Round) -> RoundJson:
         "ended_at": iso(row.ended_at),
         "deadline_at": iso(row.deadline_at),
         "duration_s": duration_s,
-        "evaluation": {
-            key: row.evaluation[key] for key in (*SCORES, *PERSONAL) if key in row.evaluation
-        },
+        "evaluation": cast(
+            MeanScores,
+            {key: mean for key, mean in row.evaluation.items() if key in (*SCORES, *PERSONAL)},
+        ),
         "compute_s": compute_s,
         "communication_s": communication_s,
         "granularity": compute_s / communication_s if communication_s else None,

@@ -17,6 +17,7 @@ from webapp.jobs.analysis.json_types import (
     TrainingJson,
 )
 from webapp.jobs.models import Assignment, Job, Round
+from webapp.jobs.round_records import MeanScores
 
 NO_TRAFFIC: TrafficJson = {"down": None, "up": None, "granularity": None, "round": None}
 ENDED_PHASES = tuple(phase.value for phase in ENDED)
@@ -43,8 +44,8 @@ def tiles(job: Job, rounds: Sequence[RoundJson]) -> TilesJson:
     """The figures at the top of the job's page. MFU is weighted by each training's peak FLOP."""
     evaluations = [row["evaluation"] for row in rounds]
     scored = [item for item in evaluations if item.get("rougeL") is not None]
-    last = scored[-1] if scored else {}
-    base = evaluations[0] if rounds and rounds[0]["number"] == 0 else {}
+    last: MeanScores = scored[-1] if scored else {}
+    base: MeanScores = evaluations[0] if rounds and rounds[0]["number"] == 0 else {}
     sums = Assignment.objects.filter(round__job=job).aggregate(
         up=Sum("bytes_up", default=0), down=Sum("bytes_down", default=0)
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from django.db.models import QuerySet
 
@@ -14,6 +13,7 @@ from webapp.jobs.analysis.device_history import set_prefetched
 from webapp.jobs.analysis.json_types import DeviceSummary, JobSummary
 from webapp.jobs.analysis.round_totals import ENDED_PHASES
 from webapp.jobs.models import Assignment, Job, Participant, Round
+from webapp.jobs.round_records import EvaluationRecord
 
 PRESENCES = ("online", "busy", "offline", "never seen", "revoked")
 
@@ -32,9 +32,9 @@ def device_summary(device: Device) -> DeviceSummary:
     }
 
 
-def presence_counts(devices: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def presence_counts(presences: Iterable[str]) -> dict[str, int]:
     """Number of devices by presence, zeros included."""
-    counts = Counter(device["presence"] for device in devices)
+    counts = Counter(presences)
     return {presence: counts.get(presence, 0) for presence in PRESENCES}
 
 
@@ -64,7 +64,7 @@ def _job_summary(job: Job, participants: list[Participant], rounds: list[Round])
     total = int(job.spec.get("rounds", 1))
     current = rounds[-1] if rounds else None
     evaluations = [row.evaluation for row in rounds if row.evaluation]
-    base: dict[str, Any] = next((row.evaluation for row in rounds if row.number == 0), {})
+    base = next((row.evaluation for row in rounds if row.number == 0), EvaluationRecord())
     return {
         "id": str(job.pk),
         "name": job.name,

@@ -15,22 +15,9 @@ from webapp.jobs.artefacts.update_format import shapes_of
 from webapp.jobs.lifecycle.round_rows import assignment_key, to_round
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
 from webapp.jobs.models import Assignment, Round
+from webapp.jobs.round_records import ClusterFold
 
 DELIVERED_PHASES = [phase.value for phase in DELIVERED]
-
-
-class ClusterFold(TypedDict):
-    """An entry of ``Round.fold["clusters"]``. ``level`` 1 sends to the server.
-
-    ``bytes_in``: of the updates that were folded; ``bytes_up``: of the one that was sent.
-    """
-
-    slot: int
-    level: int
-    slots: list[int]
-    examples: int
-    bytes_in: int
-    bytes_up: int
 
 
 class FoldUpdate(TypedDict):

@@ -171,7 +171,7 @@ def gather(job: Job) -> JobFigures:
     )
 
 
-def _end_value(evaluations: Sequence[Mapping[str, Any]], name: str, index: int) -> float | None:
+def _end_value(evaluations: Sequence[Mapping[str, object]], name: str, index: int) -> float | None:
     """The first or last value; None unless there are two to compare."""
     values = [value for row in evaluations if (value := plausible(row.get(name))) is not None]
     return values[index] if len(values) > 1 else None

@@ -47,7 +47,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
         "query": query,
         "presence": presence,
         "sort": sort,
-        "counts": summaries.presence_counts({"presence": device.presence} for device in fleet),
+        "counts": summaries.presence_counts(device.presence for device in fleet),
         "any": bool(devices) or Device.objects.exists(),
     }
     part = request.headers.get("HX-Target") == "devices"

@@ -57,7 +57,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     # Events of local-only baselines would drown the others.
     events = Event.objects.filter(job__alone_of=None).select_related("job", "device")
     context = {
-        "counts": summaries.presence_counts({"presence": device.presence} for device in fleet),
+        "counts": summaries.presence_counts(device.presence for device in fleet),
         "jobs": summaries.job_summaries(in_progress),
         "ended": summaries.job_summaries(ended.order_by("-created_at")[:5]),
         "compared": jobs.filter(alone_jobs__phase__in=IN_PROGRESS).annotate(n=Count("alone_jobs")),

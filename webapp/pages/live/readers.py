@@ -232,7 +232,7 @@ class FleetReader:
             "jobs": [head for key, head in jobs.items() if self.jobs.get(key) != head],
             "left": [key for key in self.jobs if key not in jobs],
             "gone": [key for key in self.devices if key not in devices],
-            "counts": summaries.presence_counts(devices.values()),
+            "counts": summaries.presence_counts(head["presence"] for head in devices.values()),
         }
         is_news = update["devices"] or update["jobs"] or update["left"] or update["gone"]
         if self.started and not is_news:
