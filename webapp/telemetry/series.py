@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import NotRequired, TypedDict
+from uuid import UUID
 
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Mod
@@ -22,7 +23,6 @@ from webapp.jobs.analysis import device_metrics
 from webapp.jobs.models import Job
 from webapp.telemetry.models import Sample
 
-Json = dict[str, Any]
 # Values that charts draw; a page gets no others.
 CHARTED = (
     "loss",
@@ -47,35 +47,64 @@ READ_AT_MOST = 200_000  # samples read for one history
 BATCH = 100  # cursors in one query
 
 
+class SampleJson(TypedDict):
+    """A sample as charts get it. ``at``: ISO 8601; ``span_s``: of a rolled-up one, in seconds.
+
+    ``values``: those of CHARTED and EFFICIENCY. ``round`` and ``task``: None outside a job.
+    """
+
+    device: int
+    seq: int
+    at: str
+    round: int | None
+    task: str | None
+    values: dict[str, float]
+    span_s: NotRequired[int]
+
+
+class PhaseSumsJson(TypedDict):
+    """Seconds of each phase of one assignment, by the names of ``device_metrics.PHASES``."""
+
+    assignment: str
+    round: int | None
+    phase_s: dict[str, float]
+
+
 @dataclass(frozen=True)
 class History:
     """``thinned``: samples were omitted. ``cursors``: the newest seq of each device.
 
-    ``phase_s``: by device, the assignment of its newest sample and the seconds of each phase,
-    summed over all samples that were read.
+    ``phase_s``: by device, of the assignment of its newest sample, summed over all samples that
+    were read.
     """
 
-    samples: list[Json]
+    samples: list[SampleJson]
     cursors: dict[int, int]
     thinned: bool = False
-    phase_s: dict[int, Json] = field(default_factory=dict)
+    phase_s: dict[int, PhaseSumsJson] = field(default_factory=dict)
 
 
 class PhaseSums:
     """Seconds of each training phase, summed over each device's newest assignment."""
 
     def __init__(self, weight: int = 1) -> None:
-        self.by_device: dict[int, Json] = {}
+        self.by_device: dict[int, PhaseSumsJson] = {}
         self._weight = weight  # samples that each sample read stands for
 
-    def add(self, device: int, assignment: Any, number: int | None, values: Json) -> None:
+    def add(
+        self,
+        device: int,
+        assignment: UUID | None,
+        number: int | None,
+        values: Mapping[str, object],
+    ) -> None:
         """Samples must be added in order."""
         if "forward_s" not in values:
             return
         sums = self.by_device.get(device)
         if sums is None or sums["assignment"] != str(assignment):
-            sums = {"assignment": str(assignment), "round": number}
-            sums["phase_s"] = dict.fromkeys(device_metrics.PHASES, 0.0)
+            zeros = dict.fromkeys(device_metrics.PHASES, 0.0)
+            sums = {"assignment": str(assignment), "round": number, "phase_s": zeros}
             self.by_device[device] = sums
         for phase, key in zip(device_metrics.PHASES, PHASES, strict=True):
             sums["phase_s"][phase] += self._weight * (plausible(values.get(key)) or 0.0)
@@ -87,7 +116,7 @@ def job_samples(job: Job) -> QuerySet[Sample]:
 
 def samples_after(rows: QuerySet[Sample], cursors: Mapping[int, int], limit: int = 5000) -> History:
     """Samples after each device's cursor, oldest first, at most ``limit`` per BATCH devices."""
-    samples: list[Json] = []
+    samples: list[SampleJson] = []
     sums = PhaseSums()
     devices = sorted(cursors)
     for start in range(0, len(devices), BATCH):
@@ -109,7 +138,7 @@ def history(rows: QuerySet[Sample], devices: Sequence[int], points: int = POINTS
         rows = rows.annotate(nth=Mod(F("seq"), stride)).filter(Q(nth=0) | Q(span_s__gt=0))
     limit = max(60, points // max(1, len(counts)))
     sums = PhaseSums(stride)
-    by_device: dict[int, list[Json]] = {}
+    by_device: dict[int, list[SampleJson]] = {}
     for sample in _read(rows.order_by("device_id", "seq"), sums):
         by_device.setdefault(sample["device"], []).append(sample)
     thinned = [sample for samples in by_device.values() for sample in thin(samples, limit)]
@@ -118,7 +147,7 @@ def history(rows: QuerySet[Sample], devices: Sequence[int], points: int = POINTS
     return History(thinned, cursors, len(thinned) < sum(counts.values()), sums.by_device)
 
 
-def thin(samples: Sequence[Json], limit: int) -> list[Json]:
+def thin(samples: Sequence[SampleJson], limit: int) -> list[SampleJson]:
     """At most about ``limit`` samples: both ends, and the extremes of each interval."""
     if len(samples) <= limit:
         return list(samples)
@@ -135,7 +164,7 @@ def thin(samples: Sequence[Json], limit: int) -> list[Json]:
     return [samples[i] for i in sorted(indices)]
 
 
-def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
+def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[SampleJson]:
     of_assignment = ("assignment_id", "assignment__round__number", "assignment__task")
     columns = ("device_id", "seq", "at", *of_assignment, "values", "span_s")
     table = rows.values_list(*columns).iterator(2000)
@@ -150,15 +179,17 @@ def _read(rows: QuerySet[Sample], sums: PhaseSums) -> Iterable[Json]:
         for key, power in EFFICIENCY.items():
             if charted.get("tokens_per_s") and charted.get(power):
                 charted[key] = _short(charted["tokens_per_s"] / charted[power])
-        yield {
+        sample: SampleJson = {
             "device": device,
             "seq": seq,
             "at": at.isoformat(timespec="milliseconds"),
             "round": number,
             "task": task,
             "values": charted,
-            **({"span_s": span_s} if span_s else {}),
         }
+        if span_s:
+            sample["span_s"] = span_s
+        yield sample
 
 
 def _short(value: float) -> float:

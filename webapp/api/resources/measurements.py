@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import django_filters
 from django.db.models import Count, F, Q, QuerySet
@@ -54,6 +54,16 @@ class MeasurementFilter(django_filters.FilterSet):  # type: ignore[misc]
     until = MomentFilter(field_name="at", lookup_expr="lt")
 
 
+class SeriesJson(TypedDict):
+    """Points of one device; of ``at[i]`` the value is ``values[i]``."""
+
+    device: int
+    device_name: str
+    thinned: bool
+    at: list[datetime]
+    values: list[float]
+
+
 class SeriesSerializer(serializers.Serializer[Any]):
     device = serializers.IntegerField()
     device_name = serializers.CharField()
@@ -98,7 +108,7 @@ class Measurements(Resource):
         return Response(answer)
 
 
-def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[dict[str, Any]]:
+def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[SeriesJson]:
     """Each device's points. Of more than READ_AT_MOST samples, only every n-th is read."""
     counts = dict(rows.order_by("device_id").values_list("device_id").annotate(n=Count("pk")))
     stride = -(-sum(counts.values()) // READ_AT_MOST)
@@ -109,7 +119,7 @@ def series(rows: QuerySet[Sample], metric: str, limit: int) -> list[dict[str, An
     for device, at, value in rows.values_list(*columns).iterator(2000):
         by_device.setdefault(device, []).append((at, value))
     names = dict(Device.objects.filter(pk__in=by_device).values_list("pk", "name"))
-    table = []
+    table: list[SeriesJson] = []
     for device, points in by_device.items():
         thinned = extremes(points, limit)
         table.append(

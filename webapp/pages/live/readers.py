@@ -17,6 +17,7 @@ from webapp.jobs.analysis.snapshot import ClosedRounds, snapshot
 from webapp.jobs.models import Event, Job, Participant
 from webapp.telemetry import series
 from webapp.telemetry.models import Sample
+from webapp.telemetry.series import PhaseSumsJson, SampleJson
 
 Json = dict[str, Any]
 FIRST_EVENTS = 200
@@ -52,10 +53,10 @@ class PageUpdate(TypedDict):
     type: str
     snapshot: Json
     events: list[EventJson]
-    samples: list[Json]
+    samples: list[SampleJson]
     thinned: bool
-    phase_s: NotRequired[dict[int, Json]]
-    cursors: Json
+    phase_s: NotRequired[dict[int, PhaseSumsJson]]
+    cursors: Cursors
 
 
 class FleetUpdate(TypedDict):
@@ -69,7 +70,7 @@ class FleetUpdate(TypedDict):
     jobs: list[JobSummary]
     left: list[str]
     gone: list[int]
-    counts: Json
+    counts: dict[str, int]
 
 
 def event_json(event: Event) -> EventJson:
