@@ -119,7 +119,7 @@ def device_broker(_device_broker: RealBroker) -> Iterator[RealBroker]:
 
 
 @pytest.fixture(autouse=True)
-def own_site(
+def isolated_site(
     settings: Any, tmp_path: Path, _device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Broker, cache, channel layer, files and password hashes that are fast and nobody else's.

@@ -96,12 +96,12 @@ def slack() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def wait_for(what: Callable[[], Any], within_s: float = 10.0) -> Any:
+def wait_for(condition: Callable[[], Any], within_s: float = 10.0) -> Any:
     until = time.monotonic() + within_s * slack()
-    while not (found := what()):
+    while not (result := condition()):
         assert time.monotonic() < until, "did not happen in time"
         time.sleep(0.02)
-    return found
+    return result
 
 
 class Broker:

@@ -34,7 +34,7 @@ def agent_command(*words: str, state_dir: Path) -> subprocess.CompletedProcess[s
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     returncode: int
     stdout: str
     stderr: str
@@ -43,15 +43,15 @@ class Said:
 @pytest.fixture
 def typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Said]:
+) -> Callable[..., Output]:
     """The same without a separate process, which is slow to start."""
 
-    def run(*words: str, state_dir: Path) -> Said:
+    def run(*words: str, state_dir: Path) -> Output:
         monkeypatch.setenv("EDGEWISE_STATE_DIR", str(state_dir))
         capsys.readouterr()
         code = main(words)
         out, err = capsys.readouterr()
-        return Said(code, out, err)
+        return Output(code, out, err)
 
     return run
 
@@ -65,7 +65,7 @@ def law(tmp_path: Path) -> Path:
 
 
 def test_enrol_status_unenrol(
-    typed: Callable[..., Said], server: StandIn, tmp_path: Path, law: Path
+    typed: Callable[..., Output], server: StandIn, tmp_path: Path, law: Path
 ) -> None:
     """The only test that really measures the machine."""
     folder = tmp_path / "fresh"
@@ -121,15 +121,15 @@ def test_enrol_status_unenrol(
 
 
 def test_wrong_token_and_wrong_arguments(
-    typed: Callable[..., Said], server: StandIn, state_dir: Path
+    typed: Callable[..., Output], server: StandIn, state_dir: Path
 ) -> None:
     words = ["enroll", "--server", server.url, "--token", "guess"]
     refused = typed(*words, state_dir=state_dir)
     assert refused.returncode == 2
     assert "make a new one" in refused.stderr
     assert not (state_dir / "credential.json").exists()
-    datasets_given = ["--dataset", "law", "--dataset", "law=/nowhere.jsonl"]
-    faulty = typed(*words, *datasets_given, state_dir=state_dir)
+    dataset_options = ["--dataset", "law", "--dataset", "law=/nowhere.jsonl"]
+    faulty = typed(*words, *dataset_options, state_dir=state_dir)
     assert faulty.stderr.count("--dataset") == 2  # both faults at once
     nobody = typed("enroll", "--server", "http://127.0.0.1:9", "--token", "x", state_dir=state_dir)
     assert nobody.returncode == 2
@@ -137,7 +137,7 @@ def test_wrong_token_and_wrong_arguments(
 
 
 def test_datasets_are_added_and_removed(
-    typed: Callable[..., Said], server: StandIn, state_dir: Path, law: Path
+    typed: Callable[..., Output], server: StandIn, state_dir: Path, law: Path
 ) -> None:
     words = ["enroll", "--server", server.url, "--token", "one-time"]
     assert typed(*words, state_dir=state_dir).returncode == 0
@@ -157,13 +157,13 @@ def test_datasets_are_added_and_removed(
 
 
 def test_valid_dataset_options(law: Path) -> None:
-    held = local_datasets.parse("law=billsum")
-    assert (held.source, held.domain) == ("billsum", "")
-    held = local_datasets.parse(f"law={law}:body,gist,court")
-    assert (held.source, held.text_column, held.summary_column) == (str(law), "body", "gist")
-    assert held.domain == "court"
-    held = local_datasets.parse("bills=FiscalNote/billsum:text,summary")
-    assert (held.source, held.text_column) == ("FiscalNote/billsum", "text")
+    dataset = local_datasets.parse("law=billsum")
+    assert (dataset.source, dataset.domain) == ("billsum", "")
+    dataset = local_datasets.parse(f"law={law}:body,gist,court")
+    assert (dataset.text_column, dataset.summary_column) == ("body", "gist")
+    assert (dataset.source, dataset.domain) == (str(law), "court")
+    dataset = local_datasets.parse("bills=FiscalNote/billsum:text,summary")
+    assert (dataset.source, dataset.text_column) == ("FiscalNote/billsum", "text")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_jobs_that_are_over_leave_nothing(folder: Path) -> None:
     for job in (JOB, OTHER):
         (folder / job).mkdir(parents=True)
     error_feedback.remove_finished_jobs(folder, WireOffer())
-    assert {path.name for path in folder.iterdir()} == {JOB, OTHER}, "nothing was said of jobs"
+    assert {path.name for path in folder.iterdir()} == {JOB, OTHER}, "the server named no jobs"
     error_feedback.remove_finished_jobs(folder, WireOffer(jobs=frozenset({JOB})))
     assert {path.name for path in folder.iterdir()} == {JOB}
     error_feedback.remove_finished_jobs(folder.with_name("none"), WireOffer(jobs=frozenset()))

@@ -30,13 +30,13 @@ class Device:
         self.weights = folder / "global"
         write_initial(spec, self.weights)
         rows = write_jsonl(folder / "law.jsonl", sentences(1, 24))
-        self.held = {"law": local_datasets.parse(f"law={rows}")}
+        self.datasets = {"law": local_datasets.parse(f"law={rows}")}
         self.start()
 
     def start(self) -> None:
         profile: dict[str, Any] = {"peak_flops": {}, "precision": "fp32"}
         self.trainer = FedcoreTrainer(
-            self.folder / "cache", 1, self.held, self.folder / "feedback", self.private, profile
+            self.folder / "cache", 1, self.datasets, self.folder / "feedback", self.private, profile
         )
 
     def work(self, task: str, number: int) -> AssignedWork:

@@ -210,18 +210,18 @@ def test_power_is_integrated() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [0.0, -3.0, 1e6, float("nan"), None, OSError("gone"), ValueError()]
+    "watts", [0.0, -3.0, 1e6, float("nan"), None, OSError("gone"), ValueError()]
 )
 def test_implausible_power_is_missing(
-    said: float | Exception | None, caplog: pytest.LogCaptureFixture
+    watts: float | Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench()
-    bench.watts = said
+    bench.watts = watts
     assert bench.after(1.0) == Portion(missing_s=1.0)
-    if isinstance(said, float) and said < 0:
-        bench.watts = said - 0.1  # another wrong value is no news
+    if isinstance(watts, float) and watts < 0:
+        bench.watts = watts - 0.1  # another wrong value is no news
     assert bench.after(1.0) == Portion(missing_s=1.0)
-    assert len(caplog.records) == (0 if said is None else 1)
+    assert len(caplog.records) == (0 if watts is None else 1)
     bench.watts = 5.0
     assert bench.after(1.0) == Portion(missing_s=1.0), "half of it is unknown"
     assert bench.after(1.0) == Portion(5.0, 1.0)
@@ -327,32 +327,32 @@ def test_of_two_cards_the_one_torch_names(tmp_path: Path) -> None:
     assert (
         sensor_kinds.choose(Gpu(True, "GPU-17d3b9a5-0000-4b1e-9c55-2f6f0e6a7b10"), tmp_path) is None
     )
-    found = nvml.card(tmp_path, Gpu(True, OURS))
-    assert found is not None and found.utilisation() == pytest.approx(0.4)
+    card = nvml.card(tmp_path, Gpu(True, OURS))
+    assert card is not None and card.utilisation() == pytest.approx(0.4)
 
 
 def test_estimate_lies_between_idle_and_full() -> None:
     now, busy = [0.0], [0.5]
-    found = power_estimate.PowerEstimate(2.0, 8.0, lambda: busy[0], lambda: now[0])
+    estimate = power_estimate.PowerEstimate(2.0, 8.0, lambda: busy[0], lambda: now[0])
     now[0] = 2.0
-    assert found.read() == Portion(10.0, 2.0)
+    assert estimate.read() == Portion(10.0, 2.0)
     now[0], busy[0] = 3.0, 7.0
-    assert found.read() == Portion(8.0, 1.0)
+    assert estimate.read() == Portion(8.0, 1.0)
     now[0] = 3.1
-    assert found.read() == NOTHING
+    assert estimate.read() == NOTHING
     now[0] = 90.0
-    assert found.read() == Portion(missing_s=87.0)
+    assert estimate.read() == Portion(missing_s=87.0)
 
 
 def test_unreadable_load_gives_no_estimate(tmp_path: Path) -> None:
     write(tmp_path, {power_estimate.GPU_LOADS[0]: "busy"})
-    found = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
-    assert found is not None
+    estimate = power_estimate.estimate({"board": "raspberry-pi-5"}, NO_GPU, tmp_path)
+    assert estimate is not None
     time.sleep(power_estimate.SHORTEST_S)
-    assert found.read().missing_s > 0
+    assert estimate.read().missing_s > 0
     write(tmp_path, {power_estimate.GPU_LOADS[0]: 1000})
     time.sleep(power_estimate.SHORTEST_S)
-    portion = found.read()
+    portion = estimate.read()
     machine = MACHINES["raspberry-pi-5"]
     assert portion.joules == pytest.approx(portion.seconds * (machine.full_watts or 0.0))
 

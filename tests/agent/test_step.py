@@ -27,7 +27,7 @@ class Site:
     base: FrameInfo
     next: FrameInfo
     step: FrameInfo
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @property
     def cache(self) -> ArtefactCache:
@@ -38,7 +38,7 @@ class Site:
         return StepOffer(self.step.sha256, self.step.size, self.base.sha256)
 
     def fetch(self, sha256: str, size: int) -> Path:
-        self.asked.append(sha256)
+        self.requests.append(sha256)
         path = self.folder / "cache" / sha256
         path.write_bytes((self.folder / "step").read_bytes())
         return path
@@ -76,7 +76,7 @@ def test_next_model_is_rebuilt_bit_for_bit_and_cached(site: Site) -> None:
 def test_nothing_is_fetched_without_step_or_base(site: Site) -> None:
     assert site.rebuilt(None, site.fetch) is None
     assert site.rebuilt(replace(site.offer, base="0" * 64), site.fetch) is None
-    assert site.asked == []
+    assert site.requests == []
 
 
 def spoilt(site: Site) -> Callable[[str, int], Path]:

@@ -47,7 +47,7 @@ def chunked(status: int) -> bytes:
 def close_notify(connection: ssl.SSLSocket) -> None:
     connection.setblocking(False)
     with contextlib.suppress(OSError):
-        connection.unwrap()  # sends the alert; the client's own is not waited for
+        connection.unwrap()  # sends the alert and does not wait for the client's
     end_of_stream(connection)
 
 

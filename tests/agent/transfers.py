@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
-    def say(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+    def respond(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         if not site.answers:
             return False
         status, headers, body = site.answers.pop(0)
-        self.say(status, headers, body)
+        self.respond(status, headers, body)
         self.close_connection = headers.get("Connection") == "close"
         return True
 
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.hear():
             return
         if site.redirect:
-            self.say(307, {"Location": site.redirect})
+            self.respond(307, {"Location": site.redirect})
             return
         range_header = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         body = site.content[int(range_header[1]) :] if range_header else site.content
@@ -104,12 +104,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         if not self.hear():
-            self.say(200, {"Upload-Offset": str(len(self.server.part))})
+            self.respond(200, {"Upload-Offset": str(len(self.server.part))})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         if not self.hear():
-            self.say(200, {}, b"{}")
+            self.respond(200, {}, b"{}")
 
     def do_PATCH(self) -> None:
         if self.hear():
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         offset, count = int(self.headers["Upload-Offset"]), int(self.headers["Content-Length"])
         assert offset == len(self.server.part)
         self.server.part += self.rfile.read(count)
-        self.say(204, {"Upload-Offset": str(len(self.server.part))})
+        self.respond(204, {"Upload-Offset": str(len(self.server.part))})
 
 
 def go_on() -> None:

@@ -125,10 +125,10 @@ def test_weak_passwords_are_refused(admin_api: Any, password: Any) -> None:
 
 
 def test_admins_keep_access_and_spare_superusers(admin_api: Any, people: Any) -> None:
-    own_path = f"/api/v1/users/{people['admin'].pk}/"
-    assert admin_api.patch(own_path, {"role": "viewer"}, format="json").status_code == 409
-    assert admin_api.patch(own_path, {"is_active": False}, format="json").status_code == 409
-    assert admin_api.patch(own_path, {"first_name": "Ada"}, format="json").status_code == 200
+    admin_path = f"/api/v1/users/{people['admin'].pk}/"
+    assert admin_api.patch(admin_path, {"role": "viewer"}, format="json").status_code == 409
+    assert admin_api.patch(admin_path, {"is_active": False}, format="json").status_code == 409
+    assert admin_api.patch(admin_path, {"first_name": "Ada"}, format="json").status_code == 200
     root = User.objects.create_superuser("root", password="x")
     change = {"password": "mine-now-12345"}
     path = f"/api/v1/users/{root.pk}/"

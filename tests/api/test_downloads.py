@@ -52,11 +52,11 @@ def test_artefact_is_downloaded(viewer_api: Any, artefact: Artefact) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "part"),
+    ("range_header", "part"),
     [("bytes=0-9", slice(0, 10)), ("bytes=20-", slice(20, None)), ("bytes=-5", slice(-5, None))],
 )
-def test_range_of_it(viewer_api: Any, artefact: Artefact, asked: str, part: slice) -> None:
-    answer = get_bytes(viewer_api, artefact, Range=asked)
+def test_range_of_it(viewer_api: Any, artefact: Artefact, range_header: str, part: slice) -> None:
+    answer = get_bytes(viewer_api, artefact, Range=range_header)
     assert answer.status_code == 206 and body(answer) == CONTENT[part]
     assert answer["Content-Range"].endswith(f"/{len(CONTENT)}")
 

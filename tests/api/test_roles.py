@@ -53,7 +53,7 @@ WRITES = [
     ("patch", "users/{user}/", {"role": "operator"}, 403, 200),
     ("delete", "tokens/{token}/", None, 404, 204),
 ]
-OWN = [
+PERSONAL_WRITES = [
     ("post", "tokens/", {"label": "mine"}, 201),
     ("patch", "me/", {"first_name": "Ada"}, 200),
     ("post", "jobs/estimate/", JobSpec().to_dict(), 200),
@@ -113,7 +113,7 @@ def test_changing(
     assert call(client_of(who), method, address(path), body) == expected[who]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status"), OWN)
+@pytest.mark.parametrize(("method", "path", "body", "status"), PERSONAL_WRITES)
 def test_everybody_reads_me(
     client_of: Any, address: Any, method: str, path: str, body: Any, status: int
 ) -> None:

@@ -38,7 +38,7 @@ def test_twelve_cases_calibrate_nothing() -> None:
 def sample(
     case: bench.PlanCase, known: Workload | None = None, runtime: float = 6e8
 ) -> CalibrationSample:
-    """What a machine that is exactly as the given coefficients say would measure."""
+    """Measurements of a machine that has exactly these coefficients."""
     spec = case.spec("nano", 3)
     method = Workload.of(spec, SMALL, case.precision)
     true = replace(method, coefficients=known.coefficients) if known else method

@@ -199,7 +199,7 @@ def test_retryable_failure_is_offered_again(training: Federation) -> None:
     kitchen.done.add(assignment)
     body = {"reason": "out of memory", "retryable": True, "step": 7}
     assert kitchen.act(assignment, "fail", body).status_code == 200
-    assert kitchen.act(assignment, "fail", body).status_code == 200, "said twice"
+    assert kitchen.act(assignment, "fail", body).status_code == 200, "reported twice"
     training.work_off()
     assert training.parts(training.job)["pi-kitchen", 2] == "offered"
     assert len(kitchen.offers()) == 1
@@ -318,7 +318,7 @@ def test_device_unenrols_itself(training: Federation) -> None:
 
 
 def test_concurrent_reports_store_one(training: Federation) -> None:
-    """A report and a failure race: one wins, the other is told so, and the log has one line."""
+    """A report and a failure race: one wins, the other gets a 409, and the log has one line."""
     kitchen = training.pis[0]
     work = kitchen.take()
     content = kitchen.update_for(work)

@@ -45,7 +45,7 @@ def test_job_with_two_devices(federation: Federation) -> None:
     assert (job.phase, job.reason) == ("completed", "")
     assert job.ended_at is not None
     assert job.started_at is not None
-    # 40 examples say 1, 120 say 2: each round adds 1.75 to every weight.
+    # 40 examples have delta 1, 120 have 2: each round adds 1.75 to every weight.
     for name, tensor in weights(str(job.global_artefact_id)).items():
         torch.testing.assert_close(tensor, first[name] + 2 * 1.75)
     last = job.rounds.get(number=2)

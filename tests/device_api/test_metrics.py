@@ -22,7 +22,7 @@ def test_energy_parts_must_sum_to_total(total: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"energy_j": 200.0, **PARTS}, "energy_j is 200 J where"),
         ({"energy_j": 85.0, "compute_j": 80.0, "waiting_j": 1.0}, "sum to 81 J"),
@@ -37,8 +37,8 @@ def test_energy_parts_must_sum_to_total(total: str) -> None:
         ({"net_up_bytes": True}, "net_up_bytes must be a number"),
     ],
 )
-def test_invalid_report_values_are_refused(values: dict[str, Any], told: str) -> None:
-    assert any(told in fault for fault in report_faults(values)), report_faults(values)
+def test_invalid_report_values_are_refused(values: dict[str, Any], message: str) -> None:
+    assert any(message in fault for fault in report_faults(values)), report_faults(values)
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,10 @@ class Site:
             return
         await send_response(send, 200, {"Connection": "close"}, digest.hexdigest().encode())
 
-    async def give(self, send: Send, asked: str) -> None:
-        start, stop = (int(text) for text in asked.split("-")) if asked else (0, SIZE)
-        told = [(b"content-length", str(stop - start).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": told})
+    async def give(self, send: Send, range_text: str) -> None:
+        start, stop = (int(text) for text in range_text.split("-")) if range_text else (0, SIZE)
+        headers = [(b"content-length", str(stop - start).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         handle = os.open(self.path, os.O_RDONLY)
         try:
             await send_file(uvicorn_cycle(send), handle, start, stop)

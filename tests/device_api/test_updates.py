@@ -23,7 +23,7 @@ Work = dict[str, Any]
 
 @pytest.fixture
 def pi(federation: Federation) -> Pi:
-    """A device that has accepted the training of round 1; ``pi.held`` is what it was handed."""
+    """A device that was offered the training of round 1."""
     kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
     federation.started()
     return kitchen

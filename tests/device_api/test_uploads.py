@@ -272,7 +272,7 @@ def test_concurrent_uploads_are_stored_once(pi: Pi, work: Work, content: bytes) 
 
 
 def test_slow_upload_is_408(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
-    """What came is kept, and the rest of it is taken from there."""
+    """The received part is stored, and the upload resumes after it."""
     settings.UPLOAD_WINDOW_S = 0.2
     headers = {
         "Content-Type": "application/offset+octet-stream",

@@ -57,7 +57,7 @@ def test_specification_names_the_codec(federation: Federation, disk: Path) -> No
     values = pi.take()
     chain = "top_k(0.2)+int4+zstd"
     assert values["wire"] == {"chain": chain, "feedback": None, "jobs": [str(job.pk)]}
-    assert pi.take() == values, "a lost answer is given again"
+    assert pi.take() == values, "a lost answer is repeated"
     assert Assignment.objects.get(pk=values["assignment"]).wire == chain
     content = encoded(values, disk)
     assert len(content) < values["max_update_bytes"] < values["global"]["size_bytes"] + 80_000
@@ -116,7 +116,7 @@ def spoil(content: bytes) -> bytes:
 
 
 def test_error_feedback_follows_accepted_update(federation: Federation, disk: Path) -> None:
-    """Round 2's update is refused by the fold: round 3 is told of round 1's again."""
+    """Round 2's update is refused by the fold: round 3 names round 1's as accepted again."""
     pi, steady = federation.devices("pi", "steady")
     job = federation.started(wire={"uplink": "int8"}, rounds=4)
     result, sent = [], []
@@ -180,7 +180,7 @@ def measured(job: Job, upload_s: float) -> None:
 def test_auto_codec_follows_past_transfers(
     federation: Federation, upload_s: float, chain: str
 ) -> None:
-    """Of any job; and another attempt at the same round keeps to what was said first."""
+    """Of any job. Another attempt at the same round has the codec of the first."""
     (pi,) = federation.devices("pi")
     first = federation.started()
     values = pi.take()

@@ -47,8 +47,8 @@ def test_summary_words_come_from_the_dialogue(domain):
     shares = []
     for one in drawn:
         spoken = {word.strip(".,;:?!").lower() for word in one.dialogue.split()}
-        said = [word.strip(".,;:?!").lower() for word in one.summary.split()]
-        shares.append(sum(word in spoken for word in said) / len(said))
+        words = [word.strip(".,;:?!").lower() for word in one.summary.split()]
+        shares.append(sum(word in spoken for word in words) / len(words))
         assert all(one.summary not in line for line in one.dialogue.split("\n"))
     assert sum(shares) / len(shares) > 0.5
 

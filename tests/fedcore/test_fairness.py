@@ -15,11 +15,11 @@ SCORES = st.dictionaries(
 
 @given(SCORES)
 def test_jain_index_is_between_its_bounds(scores: dict[str, float]) -> None:
-    found = evenness(scores)
-    assert found is not None
-    assert 1 / len(scores) - 1e-9 <= found.jain <= 1 + 1e-9
-    assert found.worst == min(scores.values()) == scores[found.worst_device]
-    assert found.worst - 1e-9 <= found.mean <= max(scores.values()) + 1e-9
+    fairness = evenness(scores)
+    assert fairness is not None
+    assert 1 / len(scores) - 1e-9 <= fairness.jain <= 1 + 1e-9
+    assert fairness.worst == min(scores.values()) == scores[fairness.worst_device]
+    assert fairness.worst - 1e-9 <= fairness.mean <= max(scores.values()) + 1e-9
 
 
 @given(SCORES, st.floats(0.5, 2))

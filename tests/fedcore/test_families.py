@@ -102,11 +102,11 @@ def test_no_code_asks_for_the_name_of_a_member() -> None:
         str(member) for family in (AdapterKind, LowRankRule, MethodKind) for member in family
     )
     asks = re.compile(rf'(?:==|!=)\s*"(?:{names})"|adapter\.kind\s*(?:==|!=|in\b|not in\b)')
-    found = [
+    matches = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for top in ("fedcore", "webapp", "workers", "benchmarks")
         for path in sorted((ROOT / top).rglob("*.py"))
         for line in path.read_text("utf-8").splitlines()
         if asks.search(line) and "migrations" not in path.parts
     ]
-    assert found == []
+    assert matches == []

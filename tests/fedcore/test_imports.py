@@ -29,10 +29,10 @@ def test_the_plan_half_loads_no_tensor_library(early: tuple[str, ...]) -> None:
 
 
 def test_session_defers_slow_imports() -> None:
-    found = loaded(
+    modules = loaded(
         ("fedcore.methods.session", "fedcore.aggregation.next_model", "fedcore.model.initial")
     )
-    assert "torch" in found and not {"transformers", "peft", "datasets"} & found
+    assert "torch" in modules and not {"transformers", "peft", "datasets"} & modules
 
 
 def loaded(modules: tuple[str, ...]) -> set[str]:

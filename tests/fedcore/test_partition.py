@@ -22,7 +22,7 @@ HOW = {
     "column": ("column:domain",),
     "pathological": ("pathological:1", "pathological:2", "pathological:3"),
 }
-EACH = [how for found in HOW.values() for how in found]
+EACH = [how for rows in HOW.values() for how in rows]
 LABELS = st.lists(st.sampled_from("abcde"), min_size=30, max_size=80)
 
 
@@ -71,8 +71,8 @@ def test_pathological_shards_are_cut_by_size() -> None:
     """80 rows of a, 20 of b and of c, on two devices: each label once, and a on both."""
     labels = ["a"] * 80 + ["b"] * 20 + ["c"] * 20
     parts = partition("pathological:2", 120, 2, 3, labels)
-    held = sorted(sorted({labels[row] for row in part}) for part in parts)
-    assert held == [["a", "b"], ["a", "c"]]
+    label_sets = sorted(sorted({labels[row] for row in part}) for part in parts)
+    assert label_sets == [["a", "b"], ["a", "c"]]
     assert [len(part) for part in parts] == [60, 60]
 
 
@@ -88,7 +88,7 @@ def test_column_assigns_each_value_to_one_device() -> None:
     devices=st.integers(1, 5),
 )
 def test_devices_of_a_column_have_distinct_names(labels: list[str], devices: int) -> None:
-    """Rows are kept by a device's name, so a name that came twice would lose those of one."""
+    """Rows are stored by device name: a repeated name would lose the rows of one device."""
     devices = min(devices, len(set(labels)))
     made = split(SplitConfig("column:x", devices=devices), len(labels), lambda name: labels)
     assert len(set(made.names)) == len(made.parts) == devices
@@ -173,8 +173,8 @@ def test_the_command_prints_and_draws(
     from PIL import Image
 
     out = tmp_path / "split.png"
-    given_ = ["--partition", "pathological:1", "--devices", "3", "--label-column", "domain"]
-    assert main(["--data", str(data), *given_, "--png", str(out)]) == 0
+    options = ["--partition", "pathological:1", "--devices", "3", "--label-column", "domain"]
+    assert main(["--data", str(data), *options, "--png", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["device", "rows", "share", "a", "b", "c"]
     assert all(line.split()[1:3] == ["10", "33.3%"] for line in lines[1:4])

@@ -24,10 +24,10 @@ from tests.fedcore.trees import NAMES, forests
 def faults(*entries: str, **groups: dict[str, object]) -> dict[str, str]:
     with pytest.raises(SpecError) as refused:
         parse_spec({"tree": {"parents": list(entries)}, **groups})
-    found: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for fault in refused.value.faults:
-        found[fault.path] = f"{found.get(fault.path, '')} {fault.message}".strip()
-    return found
+        messages[fault.path] = f"{messages.get(fault.path, '')} {fault.message}".strip()
+    return messages
 
 
 def test_tree_errors_are_reported_together() -> None:
@@ -84,11 +84,11 @@ def test_auto_spreads_devices_evenly(trainers: int, heads: int, both: int) -> No
 
 @given(forests())
 def test_inner_clusters_come_first(parents: dict[str, str]) -> None:
-    found = clusters(parents)
-    place = {cluster.head: number for number, cluster in enumerate(found)}
-    told = {child: each.head for each in found for child in each.children}
-    assert told == parents
-    assert all(place[c] < place[each.head] for each in found for c in each.children if c in place)
+    groups = clusters(parents)
+    place = {cluster.head: number for number, cluster in enumerate(groups)}
+    links = {child: each.head for each in groups for child in each.children}
+    assert links == parents
+    assert all(place[c] < place[each.head] for each in groups for c in each.children if c in place)
     assert all(depth(parents, name) == 0 for name in set(NAMES) - set(parents))
     assert not entry_faults([f"{child}={parent}" for child, parent in parents.items()])
     assert parents_of(f"{child}={parent}" for child, parent in parents.items()) == parents

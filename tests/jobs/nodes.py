@@ -1,4 +1,4 @@
-"""Devices of an agglomerative job that train with the agent's own trainer."""
+"""Devices of an agglomerative job that train with the agent's trainer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TREE = {"parents": [f"{leaf}={HUB}" for leaf in LEAVES]}
 
 
 class Node(Pi):
-    """A device that does what it is offered with the agent's own trainer."""
+    """A device that does its assignments with the agent's trainer."""
 
     folder: Path
     rows: Path | None = None
@@ -53,10 +53,10 @@ class Node(Pi):
         if content is not None:
             answer = self.upload(work["assignment"], content)
             assert answer.status_code == 204, answer.content
-        answer = self.told(work, outcome, content)
+        answer = self.report(work, outcome, content)
         assert answer.status_code == 200, answer.content
 
-    def told(self, work: Mapping[str, Any], outcome: Outcome, content: bytes | None) -> Any:
+    def report(self, work: Mapping[str, Any], outcome: Outcome, content: bytes | None) -> Any:
         update = digest_of(content) if content is not None else None
         body = {"update": update, "examples": outcome.examples, "metrics": outcome.metrics}
         return self.act(work["assignment"], "report", body)
@@ -116,8 +116,8 @@ def nodes(node: Callable[..., Node]) -> dict[str, Node]:
     return {name: node(name) for name in LEAVES} | {HUB: node(HUB, "aggregator")}
 
 
-def told(larger: Path, **changes: Any) -> dict[str, Any]:
-    """What a launched job of two rounds says; ``changes`` group by group."""
+def tree_options(larger: Path, **changes: Any) -> dict[str, Any]:
+    """Options of a job of two rounds; ``changes`` are merged group by group."""
     values: dict[str, Any] = {
         "adapter": {"rank": 2, "dropout": 0.0},
         "method": {"name": "agglomerative"},

@@ -25,7 +25,7 @@ def test_many_reports_send_one_advance(federation: Federation, monkeypatch: Any)
 
 
 def test_change_after_start_sends_another_advance(federation: Federation, monkeypatch: Any) -> None:
-    """A report that arrives while the rows are being read brings a look of its own."""
+    """A report that arrives while the rows are being read causes another pass."""
     kitchen, porch = federation.devices("pi-kitchen", "pi-porch")
     job = federation.started()
     kitchen.work()

@@ -23,7 +23,7 @@ from tests.jobs.nodes import (
     digest,
     same_bits,
     simulated,
-    told,
+    tree_options,
 )
 from webapp.accounts.models import User
 from webapp.jobs.analysis import snapshot
@@ -37,7 +37,7 @@ from workers.agent.assignment import private_folders
 def test_agglomerative_job_equals_simulation(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
-    job = federation.run(federation.launch(**told(larger)))
+    job = federation.run(federation.launch(**tree_options(larger)))
     assert job.phase == "completed", job.reason
     rounds = same_bits(federation, nodes, job)
     first, one, two = job.rounds.order_by("number")
@@ -48,7 +48,7 @@ def test_agglomerative_job_equals_simulation(
     cloud = rounds[2].levels[1].evaluations[HUB]
     assert hub.metrics["bridge_loss"] == pytest.approx(cloud.loss, rel=1e-9)
     assert two.fold["clusters"][0]["slots"] == [0, 1] and two.fold["slots"] == [2]
-    # Only what models say travels, but for the parent's own in the end.
+    # Only logits travel, except for the parent's model in the last round.
     sent = Artefact.objects.filter(kind=ArtefactKind.UPDATE)
     shapes = [set(read_stored(item.pk)) for item in sent]
     assert len(shapes) == 6 and shapes.count({"values", "places", "rest"}) == 5
@@ -65,7 +65,7 @@ def test_parent_model_download_needs_last_round(
 ) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
-    job = federation.launch(**told(larger))
+    job = federation.launch(**tree_options(larger))
     while federation.round(job).number < 2:
         for pi in federation.pis:
             pi.work()
@@ -99,7 +99,7 @@ def test_leaf_model_is_read_from_private_folder(
 
     from fedcore.formats.wire_offer import WireOffer
 
-    job = federation.run(federation.launch(**told(larger)))
+    job = federation.run(federation.launch(**tree_options(larger)))
     folder = nodes["pi-a"].folder / "own"
     before = {path.name for path in (folder / str(job.pk)).iterdir()}
     assert {"own-model-000001-000.safetensors", "bridge.jsonl"} < before
@@ -119,7 +119,7 @@ def test_leaf_model_is_read_from_private_folder(
 def test_offline_parent_delays_the_round(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
-    job = federation.started(**told(larger))
+    job = federation.started(**tree_options(larger))
     federation.lose(nodes[HUB])
     for leaf in LEAVES:
         nodes[leaf].work()
@@ -135,10 +135,10 @@ def test_offline_parent_delays_the_round(
 def test_lost_parent_fails_job_and_retry_gives_same_bits(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
-    job = federation.started(**told(larger))
+    job = federation.started(**tree_options(larger))
     hub = nodes[HUB]
     work = at_the_fold(federation, nodes, job, 2)
-    hub.done_for(work)  # it has learned and kept its model, and is never heard of again
+    hub.done_for(work)  # it has trained and saved its model, and is silent from now on
     federation.later(20_000)
     federation.lose(hub)
     federation.reconcile()
@@ -160,7 +160,7 @@ def test_tree_with_one_child_runs(
     federation: Federation, node: Callable[..., Node], larger: Path
 ) -> None:
     nodes = {"pi-a": node("pi-a"), HUB: node(HUB, "aggregator")}
-    job = federation.run(federation.launch(**told(larger, tree={"parents": ["auto"]})))
+    job = federation.run(federation.launch(**tree_options(larger, tree={"parents": ["auto"]})))
     assert job.phase == "completed", job.reason
     assert (
         digest(nodes["pi-a"].model(job, 2)) == simulated(federation, nodes, job)[2].sha256["pi-a"]
@@ -172,5 +172,5 @@ def test_devices_outside_the_tree_do_not_participate(
 ) -> None:
     """Where the job names no devices, the tree does."""
     node("pi-c")
-    job = federation.launch(**told(larger))
+    job = federation.launch(**tree_options(larger))
     assert sorted(job.participants.values_list("device__name", flat=True)) == [HUB, *LEAVES]

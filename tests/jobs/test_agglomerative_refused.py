@@ -18,7 +18,7 @@ from tests.jobs.nodes import (
     LEAVES,
     Node,
     at_the_fold,
-    told,
+    tree_options,
 )
 from webapp.jobs.lifecycle import services
 from webapp.jobs.models import Job
@@ -69,7 +69,7 @@ WRONG = (
 def test_leaf_frame_header_is_checked(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
-    federation.started(**told(larger))
+    federation.started(**tree_options(larger))
     leaf = nodes["pi-a"]
     work = leaf.take()
     outcome, content = leaf.done_for(work)
@@ -83,21 +83,21 @@ def test_leaf_frame_header_is_checked(
     other = leaf.upload(work["assignment"], content, "0" * 64)
     assert other.status_code == 422 and "SHA-256" in other.json()["detail"]
     assert leaf.upload(work["assignment"], content).status_code == 204
-    assert leaf.told(work, outcome, content).status_code == 200
+    assert leaf.report(work, outcome, content).status_code == 200
 
 
 def test_parent_must_report_as_one_device(
     federation: Federation, nodes: dict[str, Node], larger: Path
 ) -> None:
     """Its numbers are looked at before any child hears them."""
-    job = federation.started(**told(larger))
+    job = federation.started(**tree_options(larger))
     hub = nodes[HUB]
     work = at_the_fold(federation, nodes, job, 1)
     outcome, content = hub.done_for(work)
     assert content is not None
     bad = mend(content, folder=hub.folder, tensors=none_at_all)
     assert hub.upload(work["assignment"], bad).status_code == 204
-    assert hub.told(work, outcome, bad).status_code == 200
+    assert hub.report(work, outcome, bad).status_code == 200
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed"
@@ -111,7 +111,7 @@ def test_parent_must_report_as_one_device(
 def test_parent_must_send_its_own_model(
     federation: Federation, nodes: dict[str, Node], larger: Path, tensors: Any, message: str
 ) -> None:
-    job = federation.started(**told(larger, evaluation={"every": 0, "initial": False}))
+    job = federation.started(**tree_options(larger, evaluation={"every": 0, "initial": False}))
     hub = nodes[HUB]
     work = at_the_fold(federation, nodes, job, 2)
     outcome, content = hub.done_for(work)
@@ -122,7 +122,7 @@ def test_parent_must_send_its_own_model(
     assert hub.upload(work["assignment"], foreign).status_code == 422
     bad = mend(content, folder=hub.folder, tensors=tensors)
     assert hub.upload(work["assignment"], bad).status_code == 204
-    assert hub.told(work, outcome, bad).status_code == 200
+    assert hub.report(work, outcome, bad).status_code == 200
     federation.work_off()
     job.refresh_from_db()
     assert job.phase == "failed" and message in job.reason
@@ -160,7 +160,7 @@ def test_invalid_tree_is_refused_with_advice(
     message: str,
 ) -> None:
     with pytest.raises(SpecError) as caught:
-        services.create_job(federation.spec(**told(larger, **changes)), None)
+        services.create_job(federation.spec(**tree_options(larger, **changes)), None)
     result = [fault for fault in caught.value.faults if fault.path == path]
     assert any(message in fault.message for fault in result), caught.value
     assert not Job.objects.exists()
@@ -169,7 +169,7 @@ def test_invalid_tree_is_refused_with_advice(
 def test_auto_tree_needs_one_parent_without_data(
     federation: Federation, nodes: dict[str, Node], node: Callable[..., Node], larger: Path
 ) -> None:
-    auto = told(larger, tree={"parents": ["auto"]})
+    auto = tree_options(larger, tree={"parents": ["auto"]})
     node("hub-2", "aggregator")
     with pytest.raises(SpecError, match="hub, hub-2 are 2 parents"):
         services.create_job(federation.spec(**auto), None)
@@ -180,7 +180,7 @@ def test_parent_lost_before_round_one_fails_job(
 ) -> None:
     from webapp.jobs.lifecycle.enrolment import revoke
 
-    job = services.create_job(federation.spec(**told(larger)), None)
+    job = services.create_job(federation.spec(**tree_options(larger)), None)
     revoke(nodes[HUB].device, None)
     federation.work_off()
     job.refresh_from_db()
@@ -191,6 +191,6 @@ def test_other_vocabulary_fails_job_before_start(
     federation: Federation, nodes: dict[str, Node], tmp_path: Path
 ) -> None:
     other = make_model(tmp_path / "other", vocab_size=70)
-    job = federation.launch(**told(other))
+    job = federation.launch(**tree_options(other))
     job.refresh_from_db()
     assert job.phase == "failed" and "share one vocabulary" in job.reason

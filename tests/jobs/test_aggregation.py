@@ -98,7 +98,7 @@ def test_kill_between_storing_and_row_is_recovered(
 def test_result_and_job_model_are_stored_together(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A death while the job is told leaves all of it to be done again, never half of it."""
+    """A crash between the two leaves neither, and the fold is done again."""
     federation.devices("pi-a")
     job, current = collected(federation)
     result = round_fold.job_event

@@ -235,7 +235,7 @@ def test_page_shows_buffer_fill(federation: Federation) -> None:
 
 
 def test_artefacts_in_use_are_not_collected(federation: Federation) -> None:
-    """A closed version is held by who trains from it, and by who evaluates it."""
+    """A closed version is retained while a device trains from it or evaluates it."""
     from django.utils import timezone
 
     from webapp.jobs.artefacts.garbage_collection import facts

@@ -18,7 +18,7 @@ from webapp.jobs.artefacts.store import storage
 from webapp.jobs.models import Artefact
 
 pytestmark = pytest.mark.skipif(
-    connection.vendor != "sqlite", reason="PostgreSQL has its own in tests/stack/test_failures.py"
+    connection.vendor != "sqlite", reason="tests/stack/test_failures.py has PostgreSQL's"
 )
 
 

@@ -39,7 +39,7 @@ class Hub(Pi):
         assert answer.status_code == 200, answer.content
 
     def fold(self, work: Mapping[str, Any]) -> bytes:
-        """By the agent's own means, from what the server serves it."""
+        """Folds with the agent's code the updates that the server serves."""
         files = []
         for part in work["fold"]["updates"]:
             path = self.folder / part["sha256"]

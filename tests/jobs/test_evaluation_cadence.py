@@ -9,7 +9,7 @@ from webapp.jobs.models import Assignment, Job
 
 
 def evaluated(job: Job) -> list[int]:
-    """Numbers of the rounds that somebody was asked to evaluate."""
+    """Numbers of the rounds that have assignments to evaluate."""
     rows = Assignment.objects.filter(round__job=job, task=Task.EVALUATE.value)
     return sorted(set(rows.values_list("round__number", flat=True)))
 

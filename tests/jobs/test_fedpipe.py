@@ -62,11 +62,11 @@ def scores(seed: int, sizes: Architecture) -> dict[str, float]:
     return {row.key: rng.lognormvariate(0, 1) for row in matrices(sizes)}
 
 
-def evaluate(pi: Pi, told: dict[str, Any] | None) -> int:
+def evaluate(pi: Pi, scores: dict[str, Any] | None) -> int:
     """Answer the first evaluation, with these scores; returns the server's status."""
     (assignment,) = pi.offers()
     assert pi.accept(assignment).json()["tailoring"] == {}
-    metrics = {**EVALUATED, **({FEDPIPE_SCORES: told} if told is not None else {})}
+    metrics = {**EVALUATED, **({FEDPIPE_SCORES: scores} if scores is not None else {})}
     answer = pi.report(assignment, None, metrics=metrics)
     if answer.status_code == 200:
         pi.done.add(assignment)
@@ -137,7 +137,7 @@ def test_impossible_budget_fails_job_at_start(federation: Federation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("scores", "status"),
     [
         ({"e0.q": -1.0}, 400),
         ({"e0.q": "much"}, 400),
@@ -149,10 +149,10 @@ def test_impossible_budget_fails_job_at_start(federation: Federation) -> None:
         ({}, 200),
     ],
 )
-def test_invalid_scores_are_ignored(federation: Federation, told: Any, status: int) -> None:
+def test_invalid_scores_are_ignored(federation: Federation, scores: Any, status: int) -> None:
     (pi,) = federation.devices("pi-a")
     job = launch(federation)
-    assert evaluate(pi, told) == status
+    assert evaluate(pi, scores) == status
     if status != 200:
         assert evaluate(pi, None) == 200
     federation.work_off()

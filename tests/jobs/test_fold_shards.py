@@ -43,7 +43,7 @@ def undivided(row: Round, folder: Path) -> str:
     return done.global_frame.sha256
 
 
-def asked(federation: Federation) -> list[int]:
+def take_shard_requests(federation: Federation) -> list[int]:
     """Takes the requests for shards out of the outbox."""
     result = [args[0] for name, args in federation.outbox.site if name == task_queue.FOLD_SHARD]
     others = [item for item in federation.outbox.site if item[0] != task_queue.FOLD_SHARD]
@@ -55,7 +55,7 @@ def begun(federation: Federation, **changes: Any) -> tuple[Job, Round, list[int]
     """A round whose fold has just been shared out, and its shards."""
     job, current = collected(federation, **changes)
     fold_round(current.pk)
-    result = asked(federation)
+    result = take_shard_requests(federation)
     assert len(result) > 2
     return job, current, result
 
@@ -86,7 +86,7 @@ def test_sharded_fold_equals_single_fold(federation: Federation, tmp_path: Path)
 def test_scaffold_control_counts_participants(
     federation: Federation, settings: Any, in_shards: bool
 ) -> None:
-    """Two of three, where a tenth was asked for: c = -2/3 d / (K eta), shared out or not."""
+    """Two of three devices, as the minimum exceeds the fraction: c = -2/3 d / (K eta)."""
     for name in ("pi-a", "pi-b", "pi-c"):
         federation.device(name, number=3.0)
     settings.AGGREGATE_WORKERS = 2 if in_shards else 1
@@ -135,7 +135,7 @@ def test_repeated_request_splits_once(federation: Federation) -> None:
     job, current = collected(federation)
     at_once([lambda: fold_round(current.pk)] * 3)
     rows = FoldShard.objects.filter(plan__round=current)
-    assert set(asked(federation)) == set(rows.values_list("pk", flat=True))
+    assert set(take_shard_requests(federation)) == set(rows.values_list("pk", flat=True))
     assert federation.log(job).count("folding in") == 1
 
 
@@ -154,7 +154,7 @@ def test_shards_are_removed_after_the_fold(federation: Federation) -> None:
 def test_worker_killed_in_shard_is_recovered(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its shard is asked for again once its claim is old; the others' work is kept."""
+    """Its shard is requested again once its claim is old; finished shards are reused."""
     federation.devices("pi-a", "pi-b")
     job, current, result = begun(federation)
     whole = undivided(current, tmp_path)
@@ -172,7 +172,7 @@ def test_worker_killed_in_shard_is_recovered(
         fold_one(item)
     assert left(current) == 1
     fold_round(current.pk)
-    assert asked(federation) == [], "it may still be at it"
+    assert take_shard_requests(federation) == [], "its worker may still fold it"
     federation.later(61)
     federation.reconcile()
     current.refresh_from_db()
@@ -198,7 +198,7 @@ def test_lost_shard_bytes_are_recomputed(federation: Federation) -> None:
     storage().delete(Artefact.path_of(str(stored)))
     for item in result[1:]:
         fold_one(item)
-    assert asked(federation) == [result[0]]
+    assert take_shard_requests(federation) == [result[0]]
     fold_one(result[0])
     current.refresh_from_db()
     assert current.global_artefact_id

@@ -179,7 +179,7 @@ def test_extra_devices_are_not_waited_for(federation: Federation) -> None:
     answer = requests[0].report(slow, b"late")
     assert (answer.status_code, "is over (expired)" in answer.json()["detail"]) == (409, True)
     result = requests[0].presence(slow).json()
-    assert slow in json.dumps(result["cancel"]), "its next measurements say so once more"
+    assert slow in json.dumps(result["cancel"]), "answers to measurements repeat the cancellation"
 
 
 def test_returning_device_gets_new_attempt(federation: Federation) -> None:

@@ -227,7 +227,7 @@ def test_concurrent_requests_start_one_baseline_per_device(
         start.wait()
         try:
             baseline_comparison.start_baseline(done.pk, None)
-        except Exception as error:  # told below, in the test's own thread
+        except Exception as error:  # raised below, in the test's thread
             wrong.append(error)
         finally:
             connections.close_all()

@@ -180,7 +180,7 @@ def test_lost_site_messages_are_resent_at_once(federation: Federation) -> None:
     assert federation.outbox.site == [requests]
     federation.outbox.site.clear()
     reconcile.run()
-    assert federation.outbox.site == [], "it still has what it was told"
+    assert federation.outbox.site == [], "the broker still has the message"
     cache.clear()
     reconcile.run()
     assert federation.outbox.site == [requests]

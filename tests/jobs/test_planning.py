@@ -27,7 +27,7 @@ def test_job_without_devices_waits(federation: Federation) -> None:
     job = federation.launch()
     assert waiting(job) == ("waiting for 1 device with at least 8 examples; 0 enrolled")
     federation.reconcile()
-    assert federation.log(job).count("waiting for 1 device ") == 1, "said once"
+    assert federation.log(job).count("waiting for 1 device ") == 1, "logged once"
     federation.device("pi-kitchen")
     federation.reconcile()
     assert federation.run(job).phase == "completed"

@@ -120,11 +120,11 @@ def test_lost_aggregation_request_is_resent(federation: Federation, what: str) -
         kitchen.work()
     requests = _requests_for(federation, what)
     assert len(requests) == 1
-    reconcile.run()  # marks the broker as one that keeps what it is told
+    reconcile.run()  # sets the mark that a broker without its data would lack
     assert _requests_for(federation, what) == requests
     federation.later(50)
     reconcile.run()
-    assert not _requests_for(federation, what), "it may still be at it"
+    assert not _requests_for(federation, what), "a worker may still do it"
     federation.later(11)
     reconcile.run()
     assert _requests_for(federation, what) == requests

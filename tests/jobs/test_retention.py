@@ -192,14 +192,14 @@ def test_last_moment_reference_keeps_artefact(
     garbage_collection.collect()
     _later()
     monkeypatch.setattr(garbage_collection, "needed", lambda now: {})
-    monkeypatch.setattr(garbage_collection, "_mark", lambda kept, now, before: 0)
+    monkeypatch.setattr(garbage_collection, "_mark", lambda references, now, before: 0)
     Job.objects.filter(pk=job.pk).update(global_artefact=first)
     garbage_collection.collect()
     assert _here(first)
 
 
 @pytest.mark.parametrize(
-    ("kept", "ages", "text"),
+    ("collection", "ages", "text"),
     [
         ((0, 0.0, 1.0, 300.0), (24.0, 168.0, 8760.0), "EDGEWISE_KEEP_MODELS.*keep at least 1"),
         ((3, -1.0, 1.0, 300.0), (24.0, 168.0, 8760.0), "EDGEWISE_KEEP_UPDATES_H"),
@@ -209,7 +209,7 @@ def test_last_moment_reference_keeps_artefact(
     ],
 )
 def test_unsafe_retention_settings_stop_the_start(
-    kept: tuple[int, float, float, float], ages: tuple[float, float, float], text: str
+    collection: tuple[int, float, float, float], ages: tuple[float, float, float], text: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=text):
-        check_retention(kept, ages)
+        check_retention(collection, ages)

@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile and .env.example say the same and leave nothing open."""
+"""docker-compose.yml, Dockerfile and .env.example agree and are complete."""
 
 from __future__ import annotations
 

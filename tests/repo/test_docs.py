@@ -1,4 +1,4 @@
-"""The documents say what is there: commands, paths, settings, options, names, links."""
+"""The documents match the code: commands, paths, settings, options, names, links."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ LIBRARIES = {"HF_HUB_OFFLINE"}
 
 def _tree() -> str:
     """The annotated tree of the README."""
-    found = re.search(r"```\n(edgewise/\n.*?)```", README, re.DOTALL)
-    assert found is not None
-    return found[1]
+    match = re.search(r"```\n(edgewise/\n.*?)```", README, re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
 def _tree_paths() -> list[str]:
     """Every path of the tree, folders with a slash behind them; four columns are one level."""
-    found, parents = [], [""]
+    paths, parents = [], [""]
     for line in _tree().splitlines()[1:]:
         entry = re.match(r"^(?:│   |    )*(?:├── |└── )(\S+)", line)
         assert entry is not None, line
         depth = entry.start(1) // 4 - 1
         name = entry[1]
         parents = parents[: depth + 1]
-        found.append("".join(parents) + name)
+        paths.append("".join(parents) + name)
         parents.append(name)
-    return found
+    return paths
 
 
 def test_every_path_of_the_tree_is_there() -> None:
@@ -71,15 +71,15 @@ def test_every_path_of_the_tree_is_there() -> None:
 
 def test_every_folder_is_in_the_tree() -> None:
     """Of what git keeps, on the first level and inside the three layers."""
-    told = set(_tree_paths())
-    own = [ROOT, ROOT / "fedcore", ROOT / "webapp", ROOT / "workers"]
-    for folder in own:
+    listed = set(_tree_paths())
+    folders = [ROOT, ROOT / "fedcore", ROOT / "webapp", ROOT / "workers"]
+    for folder in folders:
         for child in folder.iterdir():
             shown = child.name in ("docs", "static", "templates", "deploy")
-            kept = shown or (child.is_dir() and any(child.rglob("*.py")))
+            has_code = shown or (child.is_dir() and any(child.rglob("*.py")))
             name = f"{child.relative_to(ROOT)}/"
-            if kept and not child.name.startswith((".", "_")) and child.name != "var":
-                assert name in told, f"{name} is missing in the tree of README.md"
+            if has_code and not child.name.startswith((".", "_")) and child.name != "var":
+                assert name in listed, f"{name} is missing in the tree of README.md"
 
 
 def test_the_readme_opens_with_the_commands_that_run_it() -> None:
@@ -136,13 +136,13 @@ def test_agent_and_simulation_take_the_options_shown(doc: Path) -> None:
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[str]:
-    found: list[str] = []
+    flags: list[str] = []
     for action in parser._actions:
-        found += action.option_strings
+        flags += action.option_strings
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
-                found += _flags(child)
-    return found
+                flags += _flags(child)
+    return flags
 
 
 @pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
@@ -150,9 +150,9 @@ def test_compose_commands_name_services(doc: Path) -> None:
     known = {"device", *services(dict.fromkeys(variables(), "x"))}
     verbs = r"(?:exec|run --rm|logs -f|restart|up -d|scale)"
     for line in _shell_lines(doc):
-        found = re.search(rf"docker compose (?:--profile device )?{verbs} ([^\n]*)", line)
-        if found and not found[1].startswith("-"):
-            assert shlex.split(found[1])[0] in known, line
+        match = re.search(rf"docker compose (?:--profile device )?{verbs} ([^\n]*)", line)
+        if match and not match[1].startswith("-"):
+            assert shlex.split(match[1])[0] in known, line
 
 
 @pytest.mark.parametrize("doc", PAGES, ids=lambda doc: str(doc.relative_to(ROOT)))
@@ -186,10 +186,10 @@ def _variables_of_settings() -> set[str]:
 def test_settings_match_their_documentation() -> None:
     page = (ROOT / "docs" / "reference" / "settings.md").read_text()
     cells = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
-    told = {name for cell in cells for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", cell)}
+    documented = {name for cell in cells for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", cell)}
     read = _variables_of_settings()
-    assert read - told == set(), "missing in docs/reference/settings.md"
-    assert told - read - READ_ELSEWHERE.keys() - LIBRARIES == set(), "nothing reads these"
+    assert read - documented == set(), "missing in docs/reference/settings.md"
+    assert documented - read - READ_ELSEWHERE.keys() - LIBRARIES == set(), "nothing reads these"
     for name, path in READ_ELSEWHERE.items():
         assert name in (ROOT / path).read_text(), f"{path} does not read {name}"
 
@@ -248,7 +248,7 @@ def test_every_codec_is_explained() -> None:
         assert re.search(rf"^\| `{name}[`(]", page, re.MULTILINE), f"{name} has no row in codecs.md"
 
 
-def test_every_catalogue_name_is_told() -> None:
+def test_every_catalogue_name_is_documented() -> None:
     from fedcore.catalogue import CATALOGUE
 
     pages = README + (ROOT / "docs" / "guides" / "datasets.md").read_text()

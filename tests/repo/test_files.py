@@ -12,8 +12,8 @@ from tests.compose import ROOT
 
 LONGEST = 340
 LONGEST_TEST = 390  # a few are still to be split
-OWN_CODE = (".py", ".js", ".css", ".html", ".sh")
-NOT_OURS = ("static/vendor/", "tests/browser/vendor/", "migrations/")
+CODE_SUFFIXES = (".py", ".js", ".css", ".html", ".sh")
+EXCLUDED = ("static/vendor/", "tests/browser/vendor/", "migrations/")
 LARGEST_BYTES = 12 * 2**20
 
 
@@ -27,10 +27,10 @@ def _files() -> Iterator[Path]:
             yield path
 
 
-def _own_code() -> Iterator[Path]:
+def _code_files() -> Iterator[Path]:
     for path in _files():
         name = str(path.relative_to(ROOT))
-        if path.suffix in OWN_CODE and not any(part in name for part in NOT_OURS):
+        if path.suffix in CODE_SUFFIXES and not any(part in name for part in EXCLUDED):
             yield path
 
 
@@ -41,7 +41,7 @@ def _longest(path: Path) -> int:
 def test_no_file_is_too_long_to_read() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
-        for path in _own_code()
+        for path in _code_files()
         if (lines := path.read_text().count("\n")) > _longest(path)
     }
     assert long == {}, f"split them; at most {LONGEST} lines, tests {LONGEST_TEST}"
@@ -52,7 +52,7 @@ def test_no_file_is_too_large_to_clone() -> None:
     assert large == []
 
 
-def test_vendored_scripts_are_what_they_say() -> None:
+def test_vendored_scripts_match_their_digests() -> None:
     folder = ROOT / "static" / "vendor"
     rows = re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})` \|$", _vendor_page(), re.MULTILINE)
     digests = dict(rows)
@@ -74,7 +74,7 @@ def _vendor_page() -> str:
     return (ROOT / "static" / "vendor" / "VENDOR.md").read_text()
 
 
-def test_no_secret_is_kept() -> None:
+def test_no_secret_is_in_the_repository() -> None:
     names = [path.name for path in _files()]
     assert ".env" not in names
     assert not [name for name in names if name.endswith((".pem", ".key", ".sqlite3"))]

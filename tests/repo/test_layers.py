@@ -1,7 +1,7 @@
 """What an import drags in, seen from a fresh interpreter; import contracts cannot see that.
 
 An import contract reads import statements; a package's ``__init__`` or a library may still load
-more than anybody asked for.
+more than the file imports.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ TEXT = PAGE.read_text()
 STUDIES = sorted(PAGE.parent.glob("*.toml"))
 
 
-def test_every_study_metric_and_split_is_told() -> None:
+def test_every_study_metric_and_split_is_documented() -> None:
     files = [path.name for path in (ROOT / "docs" / "studies").glob("*.toml")]
     assert [name for name in files if f"]({name})" not in TEXT] == []
     assert [name for name in METRICS if f"`{name}`" not in TEXT] == []
@@ -32,12 +32,12 @@ def test_every_study_metric_and_split_is_told() -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_stands_beside_its_results(path: Path) -> None:
-    """All runs are there, each a line of values, the pictures are kept, and somebody read them."""
-    study, kept = read_study(path), path.with_suffix("")
-    report = (kept / "report.md").read_text()
+    """Every run has its line of values, and the report has pictures and an interpretation."""
+    study, results = read_study(path), path.with_suffix("")
+    report = (results / "report.md").read_text()
     assert "runs are missing" not in report and "not yet" not in report
-    assert len(interpretation(kept / "report.md").split()) > 30
-    lines = list(csv.DictReader((kept / "values.csv").open()))
+    assert len(interpretation(results / "report.md").split()) > 30
+    lines = list(csv.DictReader((results / "values.csv").open()))
     runs = {(row["split"], row["method"], int(row["seed"])) for row in lines}
     assert runs == {
         (split.name, method.name, seed)
@@ -47,14 +47,14 @@ def test_every_study_stands_beside_its_results(path: Path) -> None:
     }
     assert all(name in lines[0] for name in study.metrics)
     pictures = re.findall(r"\]\((plots/.*?)\)", report)
-    assert pictures and all((kept / name).stat().st_size < 60_000 for name in pictures)
+    assert pictures and all((results / name).stat().st_size < 60_000 for name in pictures)
     assert f"]({path.stem}/report.md)" in TEXT
 
 
-def test_every_option_is_told_and_every_told_one_is_there() -> None:
+def test_documented_options_are_the_real_ones() -> None:
     options = {text for action in study()._actions for text in action.option_strings}
-    told = set(re.findall(r"^\| `(--[a-z-]+)` \|", TEXT, re.MULTILINE))
-    assert told == options - {"-h", "--help"}
+    documented = set(re.findall(r"^\| `(--[a-z-]+)` \|", TEXT, re.MULTILINE))
+    assert documented == options - {"-h", "--help"}
 
 
 def test_the_commands_shown_can_be_read() -> None:

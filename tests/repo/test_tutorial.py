@@ -32,14 +32,14 @@ def test_tutorial_strategies_train(tmp_path: Path) -> None:
     for full, short in SHORTER.items():
         assert full in program
         program = program.replace(full, short)
-    own = (
+    code = (
         f"{program}\n{optimizer}\n"
         "from fedcore.aggregation.folds import WEIGHTED_MEAN\n"
         'signs = Strategy("sign", (), WEIGHTED_MEAN, (sign_step(1e-3),))\n'
         'for result in simulate(spec, devices, "runs/signs", strategy=signs):\n'
         '    print(result.number, result.mean["loss"])\n'
     )
-    output = _run([sys.executable, "-c", own], tmp_path)
+    output = _run([sys.executable, "-c", code], tmp_path)
     rows = [line.split() for line in output.splitlines()]
     assert [int(number) for number, _ in rows] == [0, 1, 0, 1]
     losses = [float(loss) for _, loss in rows]

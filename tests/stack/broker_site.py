@@ -21,7 +21,7 @@ from webapp.devices.models import hashed
 SYSTEM_REDIS = Path("/usr/bin/redis-server")
 SERVERS = [str(get_binary_path()), str(SYSTEM_REDIS)]
 ATTACKER, VICTIM = 1, 12
-SECRET = "what B was told"
+SECRET = "a message for B"
 
 
 @pytest.fixture(params=SERVERS, ids=["valkey", "redis"])

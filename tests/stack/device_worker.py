@@ -1,6 +1,6 @@
 """``python -m tests.stack.device_worker CREDENTIAL_FILE OUT_FILE``: a device's Celery worker alone.
 
-The agent's own Celery application with its credential; what arrives is written down, a line each.
+The agent's Celery application with its credential; it writes each message to a line of the file.
 """
 
 from __future__ import annotations

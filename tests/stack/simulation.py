@@ -117,7 +117,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             answer = {"result": _answer(json.loads(line))}
-        except Exception:  # the test that asked fails with it
+        except Exception:  # the requesting test fails with it
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,7 +1,7 @@
 """The agent whose first fold takes for ever: ``python -m tests.stack.slow_folder run ...``.
 
-Everything else is the agent's own. It begins its first fold, which a file in its state folder says,
-and never ends it, so that a test can kill it right there; started again, it folds.
+All other code is the agent's. A file in its state folder marks that the first fold has begun. This
+fold never ends, so that a test can kill the agent at that point. Started again, it folds.
 """
 
 from __future__ import annotations

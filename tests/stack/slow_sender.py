@@ -1,7 +1,7 @@
 """The agent whose first work is done and never sent: ``python -m tests.stack.slow_sender run ...``.
 
-Everything else is the agent's own. A file in its state folder says that the work is done, so that a
-test can kill it right there, with all that it keeps for itself written; started again, it works on.
+All other code is the agent's. A file in its state folder marks that the work is done, so that a
+test can kill it at that point, when all its state is written. Started again, it sends the update.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SlowSender:
     def train(
         self, work: AssignedWork, received: Received, update: Path, callbacks: Callbacks
     ) -> Outcome:
-        return self._held(self._inner.train(work, received, update, callbacks), work)
+        return self._wait_unsent(self._inner.train(work, received, update, callbacks), work)
 
     def evaluate(self, work: AssignedWork, weights: Path, callbacks: Callbacks) -> Outcome:
         return self._inner.evaluate(work, weights, callbacks)
@@ -36,9 +36,9 @@ class SlowSender:
     def fold(
         self, work: AssignedWork, updates: Sequence[Path], update: Path, callbacks: Callbacks
     ) -> Outcome:
-        return self._held(self._inner.fold(work, updates, update, callbacks), work)
+        return self._wait_unsent(self._inner.fold(work, updates, update, callbacks), work)
 
-    def _held(self, outcome: Outcome, work: AssignedWork) -> Outcome:
+    def _wait_unsent(self, outcome: Outcome, work: AssignedWork) -> Outcome:
         if not self._done.exists():
             self._done.write_text(work.assignment)
             time.sleep(3600)

@@ -47,7 +47,7 @@ def online(running: Running, name: str) -> bool:
     return any(row["name"] == name and row["presence"] == "online" for row in rows)
 
 
-def kept(running: Running, job: dict[str, Any]) -> dict[str, str]:
+def node_models(running: Running, job: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of the model that each device keeps of the last round."""
     digests = {}
     for name in (*LEAVES, PARENT):
@@ -71,7 +71,7 @@ def bits(parent: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def same_bits(running: Running, job: dict[str, Any], bits: dict[str, Any]) -> None:
     """What the parent says in round 1, its own model in the last one, and every node's model."""
     assert results(running, job) == [bits["logits"][1], bits["nodes"][2][PARENT]]
-    assert kept(running, job) == bits["nodes"][2]
+    assert node_models(running, job) == bits["nodes"][2]
 
 
 def test_launched_tree_equals_the_simulation(parent: Running, bits: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ __all__ = ["server", "site"]
 
 
 def commands_on(prefix: str) -> list[tuple[Any, ...]]:
-    """Every kind of access to a device's keys, each good on one's own."""
+    """Every kind of access to a device's keys; the device itself may use each."""
     return [
         ("GET", f"{prefix}text"),
         ("MGET", f"{prefix}text", f"{prefix}text"),

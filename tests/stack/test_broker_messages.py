@@ -71,12 +71,12 @@ class Worker:
         self._log.close()
 
 
-def until(what: Callable[[], Any], worker: Worker, limit_s: float = 90.0) -> Any:
+def until(condition: Callable[[], Any], worker: Worker, limit_s: float = 90.0) -> Any:
     deadline = time.monotonic() + limit_s
-    while not (found := what()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, worker.log()
         time.sleep(0.05)
-    return found
+    return result
 
 
 @pytest.fixture

@@ -68,12 +68,12 @@ def test_upload_survives_the_web_process(prepare: Callable[[int], Case], web: We
     case = prepare(MIDDLING)
 
     def kill() -> None:
-        if case.kept > MIDDLING // 4:
+        if case.received_bytes > MIDDLING // 4:
             web.kill()
 
     with pytest.raises(ServerUnavailable):
         case.upload(check=kill)
-    stored = case.kept
+    stored = case.received_bytes
     assert MIDDLING // 4 < stored < case.size
     web.start()
     up = case.server.traffic.up
@@ -125,8 +125,8 @@ def test_uploads_doubled_slow_or_refused(prepare: Callable[[int], Case], web: We
     sent_before = []
 
     def second() -> None:
-        if case.kept > MEGABYTE and not sent_before:
-            sent_before.append(case.kept)
+        if case.received_bytes > MEGABYTE and not sent_before:
+            sent_before.append(case.received_bytes)
             other = ServerApi(Address(web.url, case.pi.api_token))
             with pytest.raises(Busy, match="another request is sending"):
                 other.upload(str(case.part.pk), case.update, case.digest)
@@ -136,7 +136,7 @@ def test_uploads_doubled_slow_or_refused(prepare: Callable[[int], Case], web: We
 
     with pytest.raises(Busy, match="slower than 1000 bytes/s"):
         case.upload(check=second)
-    assert case.kept >= sent_before[0]
+    assert case.received_bytes >= sent_before[0]
     case.upload(resume=True)
     case.assert_stored()
     case.update.write_bytes(case.update.read_bytes()[:-4])

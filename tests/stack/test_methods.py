@@ -93,7 +93,7 @@ def planned_within(budget: str) -> Check:
     return check
 
 
-def own_models(done: Done) -> None:
+def personal_models(done: Done) -> None:
     """The last evaluation is of both models on every device, and they are not the same."""
     rows = done.running.assignments(done.job, task="evaluate", phase="folded")
     metrics = [row["metrics"] for row in rows]
@@ -104,7 +104,7 @@ def own_models(done: Done) -> None:
 
 
 def rewarded(done: Done) -> None:
-    """Each device tells what its own training did to its own reward; a penalty is never above 0."""
+    """Each device reports how training changed its reward; a penalty is never above 0."""
     rows = done.running.assignments(done.job, task="train", phase="folded")
     metrics_by_slot = {
         row["slot"]: row["metrics"] for row in rows if "reward_after" in row["metrics"]
@@ -146,7 +146,7 @@ METHODS: tuple[tuple[str, dict[str, Any], tuple[Check, ...]], ...] = (
             "adapter": {"kind": "bottleneck", "width": 8},
             "method": {"name": "pftt", "own_ranks": ["2", "4", "8"]},
         },
-        (same_bits, own_models, updates_are(1.0, 1.0, 1.0)),
+        (same_bits, personal_models, updates_are(1.0, 1.0, 1.0)),
     ),
     ("ffa", {"adapter": {"aggregation": "ffa"}}, (EXACT_RULE, updates_are(0.5, 0.5, 0.5))),
     ("fedex", {"adapter": {"aggregation": "fedex"}}, (EXACT_RULE, same_bits)),

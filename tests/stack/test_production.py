@@ -127,7 +127,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
 def _environment(
     service_env: Mapping[str, str], servers: Mapping[str, str], folder: Path
 ) -> dict[str, str]:
-    """What the service says and the image sets; servers and folders of this test's own."""
+    """The variables of the service and of the image, with the test's servers and folders."""
     assert servers.keys() <= service_env.keys()
     inherited = {key: os.environ[key] for key in ("HOME", "LANG") if key in os.environ}
     (folder / "beat").mkdir()

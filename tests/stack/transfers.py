@@ -143,7 +143,7 @@ class Case:
         return self.update.stat().st_size
 
     @property
-    def kept(self) -> int:
+    def received_bytes(self) -> int:
         return received_bytes(self.part.pk, self.digest)
 
     def assert_stored(self) -> None:

@@ -65,7 +65,7 @@ def test_clusters_fragment_is_204_while_unchanged(ada: Client, tree_job: Job) ->
     factories.finish(tree_job)
     finished = ada.get(url, {"was": merged})
     assert finished.status_code == 200
-    assert "hx-get" not in finished.content.decode(), "a job that is over is not asked again"
+    assert "hx-get" not in finished.content.decode(), "the page of a finished job does not poll"
 
 
 def test_job_without_tree_has_no_clusters(ada: Client, fleet: list[Device]) -> None:

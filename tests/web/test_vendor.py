@@ -14,9 +14,9 @@ FIRST_PAGE_BYTES = 150_000
 def test_vendored_files_are_those_listed() -> None:
     table = (STATIC / "vendor/VENDOR.md").read_text()
     listed = dict(re.findall(r"\| `([\w.-]+\.js)` .*`([0-9a-f]{64})` \|", table))
-    held = {path.name: path for path in (STATIC / "vendor").glob("*.js")}
-    assert set(listed) == set(held)
-    for name, path in held.items():
+    present = {path.name: path for path in (STATIC / "vendor").glob("*.js")}
+    assert set(listed) == set(present)
+    for name, path in present.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == listed[name], name
         assert b"sourceMappingURL" not in path.read_bytes(), name
 

@@ -83,20 +83,20 @@ class Server:
         """What the model's matrix differs from the base by: adapter and what was taken in."""
         frame, scale = self.frame, float(self.frame.meta[SCALE_KEY])
         b, a = (frame[factor_name(module, factor)].double() for factor in "BA")
-        found = scale * (b @ a)
+        product = scale * (b @ a)
         if factor_name(module, "MA") in frame:
             up, down = (frame[factor_name(module, factor)].double() for factor in ("MB", "MA"))
-            found = found + up @ down
-        return found
+            product = product + up @ down
+        return product
 
     def fold(self, updates: Sequence[Update], **reported: Any) -> FoldReport:
         files = []
         for tensors, weight, slot in updates:
             path = self.folder / f"update-{self.round}-{slot}"
             write_frame(path, tensors, {"kind": "update"})
-            own = device_spec(self.spec, slot)
-            given = {name: value[slot] for name, value in reported.items()}
-            files.append(UpdateFile(path, weight, slot, spec=own, **given))
+            slot_spec = device_spec(self.spec, slot)
+            fields = {name: value[slot] for name, value in reported.items()}
+            files.append(UpdateFile(path, weight, slot, spec=slot_spec, **fields))
         number = self.round + 1
         after, state = self.folder / f"global-{number}", self.folder / f"state-{number}"
         before = ServerFiles(self.path, self.state)
@@ -111,7 +111,7 @@ def close(one: Tensor, two: Tensor, to: float = 1e-5) -> bool:
 
 def means(server: Server, updates: Sequence[Update]) -> dict[str, Tensor]:
     """W of each module, densely; shares over the devices that trained it."""
-    found: dict[str, Tensor] = {}
+    averages: dict[str, Tensor] = {}
     for module in MODULES:
         rows = [
             (weight, server.ended(slot, delta)[module])
@@ -120,5 +120,5 @@ def means(server: Server, updates: Sequence[Update]) -> dict[str, Tensor]:
         ]
         if rows:
             whole = sum(weight for weight, _ in rows)
-            found[module] = torch.stack([w / whole * product for w, product in rows]).sum(0)
-    return found
+            averages[module] = torch.stack([w / whole * product for w, product in rows]).sum(0)
+    return averages

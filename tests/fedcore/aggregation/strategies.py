@@ -24,7 +24,7 @@ STEPS, LOSS = 4, 2.0  # what a device reports by default
 
 
 def job(name: str, **options: object) -> JobSpec:
-    """A job of devices that take four SGD steps, so that every strategy can be asked for."""
+    """A job of devices that take four SGD steps, which every strategy accepts."""
     train = replace(TrainSpec(), local_steps=STEPS, optimizer="sgd", learning_rate=0.05)
     return JobSpec(strategy=replace(StrategySpec(), name=name, **options), train=train)
 
@@ -59,13 +59,13 @@ class Server:
     def files(
         self, updates: list[Sent], reported: dict[int, dict[str, Any]] | None = None
     ) -> list[UpdateFile]:
-        found = []
+        result = []
         for tensors, weight, slot in updates:
             path = self.folder / f"update-{slot}"
             write_frame(path, tensors, {"kind": "update"})
             words = {"steps": STEPS, "loss_before": LOSS, **(reported or {}).get(slot, {})}
-            found.append(UpdateFile(path, weight, slot, **words))
-        return found
+            result.append(UpdateFile(path, weight, slot, **words))
+        return result
 
     def fold(
         self, updates: list[Sent], reported: dict[int, dict[str, Any]] | None = None

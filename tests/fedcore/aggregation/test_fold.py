@@ -232,10 +232,10 @@ class TestShards:
     def test_shard_spans_are_whole_blocks_of_the_row(self) -> None:
         for elements in (1, BLOCK, BLOCK + 1, 10 * BLOCK + 7):
             for count in (1, 2, 3, 50):
-                found = spans(elements, count)
-                assert len(found) <= count and found[0][0] == 0 and found[-1][1] == elements
-                assert all(start < stop and start % BLOCK == 0 for start, stop in found)
-                assert all(one[1] == two[0] for one, two in pairwise(found))
+                ranges = spans(elements, count)
+                assert len(ranges) <= count and ranges[0][0] == 0 and ranges[-1][1] == elements
+                assert all(start < stop and start % BLOCK == 0 for start, stop in ranges)
+                assert all(one[1] == two[0] for one, two in pairwise(ranges))
 
     def test_joining_with_a_gap_is_refused(self, tmp_path: Path) -> None:
         site, job = Site(tmp_path, 1), spec()

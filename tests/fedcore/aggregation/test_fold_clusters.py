@@ -39,18 +39,18 @@ def update(folder: Path, slot: int, weight: float, seed: int = 0) -> UpdateFile:
 def hierarchical(
     job: JobSpec, folder: Path, parents: Mapping[str, str], updates: Mapping[str, UpdateFile]
 ) -> list[UpdateFile]:
-    """What reaches the server: each device with children folds theirs with its own, if any."""
+    """Updates that reach the server: a device with children folds theirs and its own, if any."""
 
     def sent(name: str) -> UpdateFile | None:
-        own = [updates[name]] if name in updates else []
-        below = [found for child in parents if parents[child] == name if (found := sent(child))]
-        if len(own) + len(below) < 2:
-            return next(iter(own + below), None)
+        local = [updates[name]] if name in updates else []
+        below = [file for child in parents if parents[child] == name if (file := sent(child))]
+        if len(local) + len(below) < 2:
+            return next(iter(local + below), None)
         out = folder / f"cluster-{name}"
-        fold_cluster(job, SHAPES, [*below, *own], META, out)
-        return UpdateFile(out, sum(item.weight for item in (*own, *below)), NAMES.index(name))
+        fold_cluster(job, SHAPES, [*below, *local], META, out)
+        return UpdateFile(out, sum(item.weight for item in (*local, *below)), NAMES.index(name))
 
-    return [found for name in NAMES if name not in parents if (found := sent(name))]
+    return [file for name in NAMES if name not in parents if (file := sent(name))]
 
 
 def served(job: JobSpec, folder: Path, updates: Sequence[UpdateFile]) -> dict[str, torch.Tensor]:
@@ -90,15 +90,15 @@ def test_any_tree_equals_the_flat_fold(
 @pytest.mark.parametrize("chain", ["fp32", "bf16", "int8", "top_k(0.5)+int4+zstd"])
 def test_cluster_mean_under_any_codec(tmp_path: Path, chain: str) -> None:
     write_frame(tmp_path / "global", noise(0, shapes=SHAPES), {"kind": "global"})
-    found = []
+    files = []
     for slot in range(4):
         path = tmp_path / f"update-{slot}"
         write_update(path, noise(slot + 1, shapes=SHAPES), META, Encoding(parse(chain), slot))
-        found.append(UpdateFile(path, slot + 1.0, slot))
-    flat = served(spec(), tmp_path, found)
-    fold_cluster(spec(), SHAPES, found[:3], META, tmp_path / "cluster")
+        files.append(UpdateFile(path, slot + 1.0, slot))
+    flat = served(spec(), tmp_path, files)
+    fold_cluster(spec(), SHAPES, files[:3], META, tmp_path / "cluster")
     check_frame(tmp_path / "cluster", SHAPES, META, 10**6)
-    top = [UpdateFile(tmp_path / "cluster", 6.0, 9), found[3]]
+    top = [UpdateFile(tmp_path / "cluster", 6.0, 9), files[3]]
     assert distance(served(spec(), tmp_path, top), flat) <= 1e-6
 
 
@@ -129,8 +129,8 @@ def test_server_optimizers_get_the_flat_mean(tmp_path: Path, name: str) -> None:
 def test_cluster_bits_ignore_order_and_threads(tmp_path: Path) -> None:
     updates = [update(tmp_path, slot, slot + 1) for slot in range(5)]
     hashes = {
-        fold_cluster(spec(), SHAPES, given, META, tmp_path / "out", threads).sha256
-        for given in (updates, updates[::-1], updates[2:] + updates[:2])
+        fold_cluster(spec(), SHAPES, order, META, tmp_path / "out", threads).sha256
+        for order in (updates, updates[::-1], updates[2:] + updates[:2])
         for threads in (1, 3)
     }
     assert len(hashes) == 1

@@ -75,20 +75,20 @@ class TestProducts:
     def test_spectrum_equals_dense_svd(self, sides: tuple[int, int, int], seed: int) -> None:
         rows, columns, rank = sides
         whole = product(seed, rank, rows, columns)
-        found, dense = spectrum(whole), torch.linalg.svdvals(whole.dense())
-        assert torch.allclose(found.values, dense[: len(found.values)], atol=1e-9)
-        assert float(dense[len(found.values) :].sum()) < 1e-9
-        assert close(found.cut(rank).dense(), whole.dense(), 1e-9)
-        for side in (found.u, found.v.T):
+        factors, dense = spectrum(whole), torch.linalg.svdvals(whole.dense())
+        assert torch.allclose(factors.values, dense[: len(factors.values)], atol=1e-9)
+        assert float(dense[len(factors.values) :].sum()) < 1e-9
+        assert close(factors.cut(rank).dense(), whole.dense(), 1e-9)
+        for side in (factors.u, factors.v.T):
             assert close(side.T @ side, torch.eye(side.shape[1], dtype=side.dtype), 1e-9)
 
     @settings(max_examples=40, deadline=None)
-    @given(rank=st.integers(1, 12), kept=st.integers(1, 12), seed=st.integers(0, 999))
-    def test_cut_error_equals_singular_value_tail(self, rank: int, kept: int, seed: int) -> None:
+    @given(rank=st.integers(1, 12), cut=st.integers(1, 12), seed=st.integers(0, 999))
+    def test_cut_error_equals_singular_value_tail(self, rank: int, cut: int, seed: int) -> None:
         whole = product(seed, rank)
         values = torch.linalg.svdvals(whole.dense())
-        off = float((spectrum(whole).cut(kept).dense() - whole.dense()).norm())
-        assert off == pytest.approx(float(values[kept:].norm()), rel=1e-6, abs=1e-9)
+        off = float((spectrum(whole).cut(cut).dense() - whole.dense()).norm())
+        assert off == pytest.approx(float(values[cut:].norm()), rel=1e-6, abs=1e-9)
 
     def test_core_and_dense_spectrum_agree(self) -> None:
         assert factored_is_cheaper(768, 768, 80) and not factored_is_cheaper(768, 768, 760)
@@ -157,18 +157,18 @@ class TestRules:
 
     def test_stack_merges_the_mean_into_the_base(self) -> None:
         target = mean_product(parts_of(2, 5, 3))
-        held = product(7, 2)
-        served = stacked(held, target, start(4), 1.3)
-        assert close(served.merged.dense(), held.dense() + target.dense(), 1e-6)
+        merged = product(7, 2)
+        served = stacked(merged, target, start(4), 1.3)
+        assert close(served.merged.dense(), merged.dense() + target.dense(), 1e-6)
         assert not served.b.any()
 
     def test_fedex_serves_the_mean_for_any_factors(self) -> None:
         target = mean_product(parts_of(3, 3))
         b, a = torch.randn(OUT, 3), torch.randn(3, IN)
-        held = product(7, 2)
-        served = with_residual(held, target, b, a, 1.5)
+        merged = product(7, 2)
+        served = with_residual(merged, target, b, a, 1.5)
         whole = 1.5 * (b.double() @ a.double()) + served.merged.dense()
-        assert close(whole, held.dense() + target.dense(), 1e-6)
+        assert close(whole, merged.dense() + target.dense(), 1e-6)
 
     def test_fedex_of_equal_adapters_merges_nothing(self) -> None:
         b, a = torch.randn(OUT, 3), torch.randn(3, IN)
@@ -181,13 +181,13 @@ class TestRules:
         assert with_residual(Product.zero(OUT, IN), shared, b, a, 1.5).merged.rank == 0
 
     def test_merged_rank_never_exceeds_smaller_side(self) -> None:
-        held, expected = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
+        merged, expected = Product.zero(OUT, IN), torch.zeros(OUT, IN, dtype=torch.float64)
         for number in range(12):
             change = product(number, 6).times(0.1)
-            held, expected = merged_with(held, change), expected + change.dense()
-            assert held.rank <= min(OUT, IN)
-        assert close(held.dense(), expected, 1e-6)
-        assert torch.equal(held.up, held.up.float().double()), "as fp32 holds it"
+            merged, expected = merged_with(merged, change), expected + change.dense()
+            assert merged.rank <= min(OUT, IN)
+        assert close(merged.dense(), expected, 1e-6)
+        assert torch.equal(merged.up, merged.up.float().double()), "as fp32 holds it"
 
     def test_equal_products_give_equal_factors(self) -> None:
         target = mean_product(parts_of(4, 2, 4))

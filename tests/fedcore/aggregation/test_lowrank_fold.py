@@ -32,21 +32,21 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
 class TestEveryRule:
     def test_equal_adapters_serve_their_product(self, server: Server) -> None:
         delta = server.delta(0, 5)
-        held = {m: server.effective(m) for m in MODULES}
+        effective = {m: server.effective(m) for m in MODULES}
         before = {m: server.ended(0, {})[m] for m in MODULES}
         ended = server.ended(0, delta)
         report = server.fold([(delta, 2, 0), (delta, 5, 1), (delta, 1, 2)])
         for module in MODULES:
-            expected = held[module] - before[module] + ended[module]
+            expected = effective[module] - before[module] + ended[module]
             assert close(server.effective(module), expected)
         assert report.aggregation_error == pytest.approx(0.0, abs=1e-6)
 
     def test_zero_deltas_change_nothing(self, server: Server) -> None:
-        held = {m: server.effective(m) for m in MODULES}
+        effective = {m: server.effective(m) for m in MODULES}
         zero = {n: torch.zeros_like(t) for n, t in server.delta(0, 0).items()}
         server.fold([(zero, 2, 0), (zero, 5, 1)])
         server.fold([(zero, 2, 0)])
-        assert all(close(server.effective(m), held[m]) for m in MODULES)
+        assert all(close(server.effective(m), effective[m]) for m in MODULES)
 
     def test_rule_bits_ignore_arrival_order(self, server: Server, tmp_path: Path) -> None:
         other = Server(tmp_path / "other", server.spec)
@@ -59,10 +59,10 @@ class TestEveryRule:
     def test_zero_weight_update_changes_nothing(self, server: Server, tmp_path: Path) -> None:
         updates = [(server.delta(slot, 7 + slot), 1 + slot, slot) for slot in range(2)]
         silent = (server.delta(2, 9), 0, 2)
-        held = server.path, server.round, server.state
+        snapshot = server.path, server.round, server.state
         server.fold([*updates, silent])
         with_silent = {m: server.effective(m) for m in MODULES}
-        _, server.round, server.state = held
+        _, server.round, server.state = snapshot
         server.fold(updates)
         assert all(close(server.effective(m), with_silent[m]) for m in MODULES)
 
@@ -102,22 +102,22 @@ class TestEveryRule:
 
 @pytest.mark.parametrize("rule", EXACT)
 def test_exact_rules_serve_the_mean_of_products(rule: str, tmp_path: Path) -> None:
-    """Ranks are 4 and W's is 12: flexlora is given devices of rank 1 and one of 2."""
+    """Ranks are 4 and W's is 12: flexlora gets devices of rank 1 and one of 2."""
     mixed = {"ranks": "1,1,2"} if rule == "flexlora" else {}
     server = Server(tmp_path, job(rule, adapter=mixed))
     for number in range(3):
         updates = [(server.delta(slot, 10 * number + slot), 1.0 + slot, slot) for slot in range(3)]
-        expected, held = means(server, updates), {m: server.effective(m) for m in MODULES}
+        expected, effective = means(server, updates), {m: server.effective(m) for m in MODULES}
         adapter = {
             m: server.ended(9, {})[m]
             if LOW_RANK_RULES[LowRankRule(rule)].merges_into_base
-            else held[m]
+            else effective[m]
             for m in MODULES
         }
         report = server.fold(updates)
         assert report.aggregation_error is not None and report.aggregation_error < 1e-6
         for module in MODULES:
-            taken_in = held[module] - adapter[module]
+            taken_in = effective[module] - adapter[module]
             assert close(server.effective(module), taken_in + expected[module])
 
 

@@ -42,12 +42,12 @@ def test_mixed_ranks_scales_and_modules(rule: str, tmp_path: Path) -> None:
         updates = [(server.delta(slot, 5 * number + slot), 3.0 - slot, slot) for slot in range(3)]
         assert [len(delta) for delta, _, _ in updates] == [4, 2, 4]
         assert updates[1][0][factor_name(MODULES[0], "A")].shape == (3, IN)
-        held = {m: server.effective(m) for m in MODULES}
+        effective = {m: server.effective(m) for m in MODULES}
         expected = means(server, updates)
         report = server.fold(updates)
         assert report.aggregation_error is not None and report.aggregation_error < 1e-6
         for module in MODULES:
-            taken_in = held[module] if rule == "stack" else 0.0
+            taken_in = effective[module] if rule == "stack" else 0.0
             assert close(server.effective(module), taken_in + expected[module])
 
 
@@ -74,10 +74,10 @@ def test_truncated_adapter_is_best_of_its_rank(tmp_path: Path) -> None:
 def test_untrained_module_is_unchanged(rule: str, tmp_path: Path) -> None:
     server = Server(tmp_path, job(rule, adapter={"modules": "q+v,q"}))
     server.fold([(server.delta(slot, slot), 1.0, slot) for slot in range(2)])
-    held = server.frame[factor_name(MODULES[1], "B")].clone(), server.effective(MODULES[1])
+    snapshot = server.frame[factor_name(MODULES[1], "B")].clone(), server.effective(MODULES[1])
     server.fold([(server.delta(1, 8), 1.0, 1), (server.delta(0, 9), 0.0, 0)])
-    assert torch.equal(server.frame[factor_name(MODULES[1], "B")], held[0])
-    assert torch.equal(server.effective(MODULES[1]), held[1])
+    assert torch.equal(server.frame[factor_name(MODULES[1], "B")], snapshot[0])
+    assert torch.equal(server.effective(MODULES[1]), snapshot[1])
 
 
 @pytest.mark.parametrize("rule", ("flexlora", "stack", "fedex"))
@@ -112,7 +112,7 @@ def test_rate_clipping_reweighting_work_on_products(
     factors = strategy_factors(build(server.spec), stats)
     rate = server.spec.strategy.server_learning_rate
     assert any(factor != 1 for factor in factors) or rate != 1
-    held = {m: server.effective(m) for m in MODULES}
+    effective = {m: server.effective(m) for m in MODULES}
     # A device of a lower rank starts from its cut of what is served.
     starts = [server.ended(slot, {}) for slot in range(3)]
     served = replace(server, spec=job(rule)).ended(9, {})
@@ -123,14 +123,14 @@ def test_rate_clipping_reweighting_work_on_products(
             begun = starts[slot][module]
             change = server.ended(slot, delta)[module] - begun
             mean += weight / 6 * (begun + factor * change)
-        expected[module] = held[module] + rate * (mean - served[module])
+        expected[module] = effective[module] + rate * (mean - served[module])
     server.fold(updates, **reported)
     for module in MODULES:
-        found = server.effective(module)
+        result = server.effective(module)
         if rule == "flexlora":  # W may have a higher rank than is served
             u, s, v = torch.linalg.svd(expected[module])
             expected[module] = u[:, :4] * s[:4] @ v[:4]
-        assert close(found, expected[module], 1e-4)
+        assert close(result, expected[module], 1e-4)
 
 
 @pytest.mark.parametrize("name", ("fedavgm", "fedadam"))

@@ -47,9 +47,9 @@ class TestLaws:
         self, name: str, rows: list[list[float]]
     ) -> None:
         table = torch.tensor(rows)
-        found = folded(RANKS[name], table)
+        result = folded(RANKS[name], table)
         slack = 1e-6 * table.abs().amax(0)  # where nothing is cut it is a mean, which rounds
-        assert (found >= table.amin(0) - slack).all() and (found <= table.amax(0) + slack).all()
+        assert (result >= table.amin(0) - slack).all() and (result <= table.amax(0) + slack).all()
 
     @settings(max_examples=60, deadline=None)
     @given(rows=ROWS, data=st.data())
@@ -109,8 +109,8 @@ def test_breakdown_point_bounds_broken_devices(fold: Fold, bad: int) -> None:
     good = table[bad:].clone()
     for lie in (1e30, -1e30):
         table[:bad] = lie
-        found = folded(fold, table)
-        assert (found >= good.amin(0)).all() and (found <= good.amax(0)).all()
+        result = folded(fold, table)
+        assert (result >= good.amin(0)).all() and (result <= good.amax(0)).all()
     table[: bad + 1] = 1e30
     assert (folded(fold, table) > 1e20).all()
 

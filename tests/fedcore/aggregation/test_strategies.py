@@ -108,8 +108,8 @@ class TestLaws:
         server = Server(tmp_path, job(name))
         server.fold([(noise(1), 1, 0)])
         assert server.state is not None
-        kept = bool(FrameReader(server.state).header.tensors)
-        assert kept == STRATEGIES[StrategyKind(name)].remembers_coordinates
+        has_moments = bool(FrameReader(server.state).header.tensors)
+        assert has_moments == STRATEGIES[StrategyKind(name)].remembers_coordinates
 
     def test_shards_give_equal_bytes(self, name: str, tmp_path: Path) -> None:
         """The second round, so that there is a state; devices differ in all that they report."""
@@ -179,8 +179,8 @@ def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:
 def test_global_frame_keeps_metadata(tmp_path: Path) -> None:
     server = Server(tmp_path, job("fedavg"))
     server.fold([(noise(1), 1, 0)])
-    found = FrameReader(server.path).meta
-    assert (found["kind"], found["fingerprint"]) == ("global", "abc")
+    meta = FrameReader(server.path).meta
+    assert (meta["kind"], meta["fingerprint"]) == ("global", "abc")
 
 
 def test_fedprox_selects_the_proximal_objective() -> None:

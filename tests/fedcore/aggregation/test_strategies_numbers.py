@@ -216,16 +216,16 @@ class TestFairness:
     @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6, unique=True))
     def test_higher_loss_gets_higher_weight(self, losses: list[float]) -> None:
         stats = [UpdateStats(1.0, 1 / len(losses), 1, loss) for loss in losses]
-        found = QFedAvg(2.0, 0.1).factors(stats)
-        by_loss = [factor for _, factor in sorted(zip(losses, found, strict=True))]
+        factors = QFedAvg(2.0, 0.1).factors(stats)
+        by_loss = [factor for _, factor in sorted(zip(losses, factors, strict=True))]
         assert by_loss == sorted(by_loss)
 
     @settings(max_examples=50)
     @given(st.floats(0, 100), st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
     def test_extreme_losses_do_not_overflow(self, q: float, losses: list[float]) -> None:
         stats = [UpdateStats(1e6, 1 / len(losses), 1, loss) for loss in losses]
-        found = QFedAvg(q, 1e-5).factors(stats)
-        assert all(0 <= factor <= len(losses) * (1 + 1e-9) for factor in found)
+        factors = QFedAvg(q, 1e-5).factors(stats)
+        assert all(0 <= factor <= len(losses) * (1 + 1e-9) for factor in factors)
 
     @pytest.mark.parametrize("loss", [None, 0.0, -1.0, math.nan, math.inf])
     def test_update_without_loss_is_refused(self, loss: float | None, tmp_path: Path) -> None:

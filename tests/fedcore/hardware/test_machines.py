@@ -54,9 +54,9 @@ def test_peaks_are_dense() -> None:
     ],
 )  # fmt: skip
 def test_recognised(strings: dict[str, str], row: str) -> None:
-    found = recognise(strings)
-    assert found is not None
-    assert found.id == row
+    machine = recognise(strings)
+    assert machine is not None
+    assert machine.id == row
 
 
 @pytest.mark.parametrize(

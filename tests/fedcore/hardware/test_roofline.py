@@ -27,20 +27,20 @@ MEASURED: dict[str, Any] = {
 
 
 def test_measured_figures_override_the_data_sheet() -> None:
-    found = hardware_of(MEASURED)
-    assert (found.board, found.memory_bytes) == ("jetson-agx-orin", 30e9)
-    assert found.peak_flops == {"fp32": 4e12, "bf16": 3e13}
-    assert found.full_watts == MACHINES["jetson-agx-orin"].full_watts
-    assert found.measured == {"peak_flops", "bandwidth_bps", "memory_bytes"}
-    assert found.faults == ("kernel broken: flops_per_s cannot be -1; measure the device again",)
+    hardware = hardware_of(MEASURED)
+    assert (hardware.board, hardware.memory_bytes) == ("jetson-agx-orin", 30e9)
+    assert hardware.peak_flops == {"fp32": 4e12, "bf16": 3e13}
+    assert hardware.full_watts == MACHINES["jetson-agx-orin"].full_watts
+    assert hardware.measured == {"peak_flops", "bandwidth_bps", "memory_bytes"}
+    assert hardware.faults == ("kernel broken: flops_per_s cannot be -1; measure the device again",)
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, "8 GB", True, [8]])
 def test_impossible_figure_is_reported_and_ignored(bad: object) -> None:
-    found = hardware_of({"memory_bytes": bad, "peak_flops": {"fp32": bad}})
-    assert found.memory_bytes is None
-    assert found.peak_flops == {}
-    assert len(found.faults) == 2
+    hardware = hardware_of({"memory_bytes": bad, "peak_flops": {"fp32": bad}})
+    assert hardware.memory_bytes is None
+    assert hardware.peak_flops == {}
+    assert len(hardware.faults) == 2
 
 
 def test_unknown_hardware_has_no_figures() -> None:
@@ -85,10 +85,10 @@ STEP = {"load_s": 0.1, "forward_s": 1.0, "loss_s": 0.1, "backward_s": 2.0, "opti
 def test_the_verdict(
     seconds: dict[str, float], intensity: float | None, bound: str, words: str
 ) -> None:
-    found = verdict(roofline(MEASURED), seconds, intensity)
-    assert found.bound == bound
-    assert words in found.text + found.advice
-    assert found.advice
+    result = verdict(roofline(MEASURED), seconds, intensity)
+    assert result.bound == bound
+    assert words in result.text + result.advice
+    assert result.advice
 
 
 def test_bf16_is_suggested_if_unused() -> None:

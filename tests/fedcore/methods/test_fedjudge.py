@@ -62,7 +62,7 @@ def live(context: Context) -> dict[str, Tensor]:
 
 
 def moved(context: Context, by: float) -> dict[str, Tensor]:
-    """Weights elsewhere, that a gradient can be asked of."""
+    """The received weights plus ``by``; they require gradients."""
     return {
         name: (tensor.detach() + by).requires_grad_() for name, tensor in context.received().items()
     }
@@ -147,7 +147,7 @@ def test_fedjudge_zero_restraint_equals_plain_training(
 
 
 def test_stronger_restraint_moves_less(tiny: Path, tmp_path: Path, source: Source) -> None:
-    """Measured in what is held: J |w - w*|."""
+    """Distance weighted by importance: J |w - w*|."""
     options = {"train": {"optimizer": "sgd", "local_steps": 12, "learning_rate": 0.3}}
     weight = importance(context_of(judged(tiny, **options), tmp_path, source))
 

@@ -52,7 +52,7 @@ def test_probe_scores_every_matrix_repeatably(
     assert all(score > 0 for score in actual.values())
     assert len(set(actual.values())) > len(actual) / 2
     assert sensitivity(session, job, weights, source, 0) == actual
-    assert sensitivity(session, job, weights, source, 1) != actual, "its own examples"
+    assert sensitivity(session, job, weights, source, 1) != actual, "slots probe different examples"
 
 
 def test_probe_skips_excluded_matrices(

@@ -105,7 +105,7 @@ def test_kl_penalty_estimates_the_divergence(
 
 
 def test_group_baseline_uses_the_group_mean() -> None:
-    """Rewards 0 and 1: mean 1/2, deviation 1/2; alike rewards say nothing."""
+    """Rewards 0 and 1: mean 1/2, deviation 1/2; equal rewards have no advantage."""
     actual = BASELINES["group"]()(torch.tensor([[0.0, 1.0], [0.3, 0.3]], dtype=torch.float64))
     assert actual.flatten().tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-3)
 
@@ -315,7 +315,7 @@ def rewards_of(session: Session, spec: JobSpec, weights: Path, source: Source) -
 
 
 @pytest.mark.slow
-def test_opposite_rewards_win_under_their_own(tmp_path: Path) -> None:
+def test_opposite_rewards_win_under_their_weights(tmp_path: Path) -> None:
     """The law: nano, the same examples; one device is paid for overlap, the other for brevity.
 
     Where this was written overlap went from 0.131 to 0.152 with the first and to 0.057 with the
@@ -334,16 +334,16 @@ def test_opposite_rewards_win_under_their_own(tmp_path: Path) -> None:
     )  # fmt: skip
     session, start = Session(tmp_path / "cache", 1), tmp_path / "g"
     write_initial(whole, start)
-    frame, own = FrameReader(start), []
+    frame, paths = FrameReader(start), []
     specs = [tailored(whole, tailoring(whole, Member(slot, str(slot)))) for slot in (0, 1)]
     for slot, spec in enumerate(specs):
         update = session.train(spec, start, source, 1, slot)
         assert set(update.measured) == {"reward", "reward_before", "reward_after"}
         moved = {name: frame[name] + delta for name, delta in update.tensors.items()}
-        own.append(tmp_path / str(slot))
-        write_frame(own[-1], moved, dict(frame.meta))
+        paths.append(tmp_path / str(slot))
+        write_frame(paths[-1], moved, dict(frame.meta))
     by_overlap, by_brevity = (
-        [rewards_of(session, spec, path, source) for path in own] for spec in specs
+        [rewards_of(session, spec, path, source) for path in paths] for spec in specs
     )
     assert by_overlap[0] > by_overlap[1] + 0.03
     assert by_brevity[1] > by_brevity[0] + 0.05

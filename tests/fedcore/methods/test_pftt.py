@@ -1,4 +1,4 @@
-"""PFTT's laws (arXiv 2404.13238): what is a device's own stays, comes back, and is evaluated."""
+"""PFTT's laws (arXiv 2404.13238): the personal LoRA stays on its device and serves again."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ NEVER = LATEST = (10**6, 0)
 def pftt(
     model: Path | str, method: Mapping[str, object] | None = None, **changes: object
 ) -> JobSpec:
-    own = {"name": "pftt", "own_rank": 3, **(method or {})}
-    return spec_of(model, adapter={"kind": "bottleneck", "width": 6}, method=own, **changes)
+    options = {"name": "pftt", "own_rank": 3, **(method or {})}
+    return spec_of(model, adapter={"kind": "bottleneck", "width": 6}, method=options, **changes)
 
 
 class Bench:
@@ -51,16 +51,16 @@ class Bench:
         self.source = Source(str(write_jsonl(folder / "rows.jsonl", sentences(3, 24))))
         self.session = Session(folder / "cache", 1)
 
-    def train(self, number: int, own: str = "own", draw: int = 0) -> Update:
-        state = DeviceState(self.folder / own)
+    def train(self, number: int, place: str = "own", draw: int = 0) -> Update:
+        state = DeviceState(self.folder / place)
         return self.session.train(
             self.spec, self.weights, self.source, number, 0, None, draw, state
         )
 
     def personal_lora(
-        self, own: str = "own", latest: tuple[int, int] = LATEST
+        self, place: str = "own", latest: tuple[int, int] = LATEST
     ) -> dict[str, torch.Tensor]:
-        path = RoundFiles(self.folder / own, STEM).newest(latest)
+        path = RoundFiles(self.folder / place, STEM).newest(latest)
         assert path is not None
         frame = FrameReader(path)
         return {name: frame[name].clone() for name in frame}
@@ -80,9 +80,9 @@ def test_update_excludes_the_personal_lora(bench: Bench) -> None:
     assert set(update.tensors) == set(FrameReader(bench.weights))
     assert not any("lora" in name for name in update.tensors)
     assert any(delta.any() for delta in update.tensors.values())
-    own = bench.personal_lora()
-    assert own and all(".lora_" in name for name in own)
-    assert any(tensor.any() for name, tensor in own.items() if ".lora_B." in name)
+    lora = bench.personal_lora()
+    assert lora and all(".lora_" in name for name in lora)
+    assert any(tensor.any() for name, tensor in lora.items() if ".lora_B." in name)
 
 
 def test_device_continues_after_missed_rounds(bench: Bench) -> None:
@@ -90,7 +90,7 @@ def test_device_continues_after_missed_rounds(bench: Bench) -> None:
     former = bench.personal_lora()
     returned = bench.train(5)
     assert not same(former, bench.personal_lora())
-    fresh = bench.train(5, own="nothing")
+    fresh = bench.train(5, place="nothing")
     assert not same(returned.tensors, fresh.tensors)
     assert not same(bench.personal_lora(), bench.personal_lora("nothing"))
     # Another session, such as after a restart, finds the same.
@@ -133,7 +133,7 @@ def test_shared_and_personal_models_are_evaluated(bench: Bench) -> None:
         return actual.values()
 
     before = evaluated(0)
-    assert before["personal_loss"] == before["loss"]  # nothing of its own yet
+    assert before["personal_loss"] == before["loss"]  # no personal LoRA yet
     bench.train(1)
     after = evaluated(1)
     assert after["loss"] == before["loss"]  # the shared model is the same: no LoRA leaks into it
@@ -145,8 +145,8 @@ def test_shared_and_personal_models_are_evaluated(bench: Bench) -> None:
 def test_exported_model_scores_as_evaluated(bench: Bench) -> None:
     bench.train(1)
     folder = export_adapter(bench.spec, bench.weights, bench.folder / "home")
-    own = RoundFiles(bench.folder / "own", STEM).newest(LATEST)
-    model, _ = load_tuned(folder, own)
+    lora_path = RoundFiles(bench.folder / "own", STEM).newest(LATEST)
+    model, _ = load_tuned(folder, lora_path)
     prepared = bench.session.prepare(bench.spec, bench.source).validation
     actual = bench.session.evaluate(
         bench.spec, bench.weights, bench.source, None, 1, DeviceState(bench.folder / "own")
@@ -210,7 +210,7 @@ def test_simulation_sends_no_personal_lora(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_fedprox_restrains_shared_weights_only(tiny: Path, tmp_path: Path) -> None:
-    """Held to the received model with all strength, the device still learns in its own part."""
+    """Under the strongest restraint to the received model, the personal LoRA still learns."""
     spec = pftt(
         tiny,
         strategy={"name": "fedprox", "proximal_mu": 1e4},

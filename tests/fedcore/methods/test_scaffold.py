@@ -68,8 +68,8 @@ class Device:
         return tensors
 
     def train(self, number: int, served: bool = False) -> Update:
-        own = DeviceState(self.folder / "own", self.folder / "state" if served else None)
-        return self.session.train(self.spec, self.model, self.source, number, 0, device_state=own)
+        state = DeviceState(self.folder / "own", self.folder / "state" if served else None)
+        return self.session.train(self.spec, self.model, self.source, number, 0, device_state=state)
 
     def control(self, number: int) -> dict[str, Tensor]:
         return frame(self.folder / "own" / f"control-{number:06}.safetensors")
@@ -87,11 +87,11 @@ def test_gradients_get_the_control_difference(tiny: Path, tmp_path: Path) -> Non
     spec = scaffold(tiny, train={"local_steps": 1})
     device = Device(tmp_path / "1", spec)
     device.train(1)
-    own, server = device.control(1), device.serve(5)
+    control, server = device.control(1), device.serve(5)
     plain = Device(tmp_path / "2", scaffold(tiny, "fedavg", train={"local_steps": 1})).train(2)
     corrected = device.train(2, served=True)
     for n in server:
-        expected = plain.tensors[n] - RATE * (server[n] - own[n])
+        expected = plain.tensors[n] - RATE * (server[n] - control[n])
         torch.testing.assert_close(corrected.tensors[n], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -144,8 +144,8 @@ def test_server_control_needs_only_the_mean_delta(
     devices: list[tuple[float, float]], present: int
 ) -> None:
     """c+ = c + f mean(c_i+ - c_i) of Algorithm 1, for any c_i and deltas of those present."""
-    path, c = STEPS * RATE, sum(own for own, _ in devices) / 4
-    changed = [(own - c - delta / path) - own for own, delta in devices[:present]]
+    path, c = STEPS * RATE, sum(control for control, _ in devices) / 4
+    changed = [(control - c - delta / path) - control for control, delta in devices[:present]]
     expected = c + present / 4 * sum(changed) / present
     delta = sum(delta for _, delta in devices[:present]) / present
     stage = server_controls(1.0, present / 4, path)
@@ -183,7 +183,7 @@ def test_server_control_is_mean_of_devices(tiny: Path, tmp_path: Path) -> None:
 def test_server_control_counts_absent_devices(
     tiny: Path, tmp_path: Path, participation: dict[str, Any]
 ) -> None:
-    """Two of three take part each round, whatever share was asked for: c is the mean of all c_i."""
+    """Two of three take part each round, whatever the fraction is: c is the mean of all c_i."""
     rows = sentences(3, 24)
     sources = {
         name: Source(str(write_jsonl(tmp_path / f"{name}.jsonl", rows[i:] + rows[:i])))
@@ -244,8 +244,8 @@ class Bowls:
             torch.device("cpu"),
             torch.float32,  # type: ignore[arg-type]
         )
-        own = DeviceState(self.folder / f"own-{slot}", self.state)
-        term = term_of(Context(self.spec, work, number, own))
+        device_state = DeviceState(self.folder / f"own-{slot}", self.state)
+        term = term_of(Context(self.spec, work, number, device_state))
         optimizer = torch.optim.SGD(model.parameters(), lr=self.spec.train.learning_rate)
         curvature, bottom = self.BOWLS[slot]
         for _ in range(self.spec.train.local_steps):
@@ -285,7 +285,7 @@ def test_controls_remove_client_drift(tmp_path: Path) -> None:
 
 
 def test_clipping_does_not_change_the_formulas(tiny: Path, tmp_path: Path) -> None:
-    """A clipped step counts as it was taken: c_i is found from how far the weights moved."""
+    """A clipped step counts as it was taken: c_i is computed from how far the weights moved."""
     spec = scaffold(tiny)
     device = Device(tmp_path, replace(spec, train=replace(spec.train, clip_norm=0.01)))
     update = device.train(1)

@@ -41,13 +41,13 @@ from tests.fedcore.train.learning import trained_round
 
 FP32, CPU = torch.float32, torch.device("cpu")
 NARROW = AdapterSpec(kind="bottleneck", width=6)
-OWN = AdapterSpec(rank=3, targets=("q", "wo"), dropout=0.0)
+LORA = AdapterSpec(rank=3, targets=("q", "wo"), dropout=0.0)
 IDS = torch.tensor([[5, 9, 12, 1]])
 
 
-def adapted(tiny: Path, own: AdapterSpec | None = None) -> torch.nn.Module:
+def adapted(tiny: Path, lora: AdapterSpec | None = None) -> torch.nn.Module:
     """The tiny model with adapters that really change it."""
-    model = attach(load_base(str(tiny), FP32), NARROW, 4, own)
+    model = attach(load_base(str(tiny), FP32), NARROW, 4, lora)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -75,7 +75,7 @@ def test_fresh_bottleneck_is_identity_and_detaches(tiny: Path) -> None:
     off = detach(model)
     assert torch.equal(logits(off), bare)
     assert not any("bottleneck" in name for name, _ in off.named_parameters())
-    again = attach(replace(base, model=off), OWN, 4)  # another job's adapter on the same base
+    again = attach(replace(base, model=off), LORA, 4)  # another job's adapter on the same base
     assert torch.equal(logits(again), bare)
 
 
@@ -93,20 +93,20 @@ def test_bottleneck_is_residual_of_down_gelu_up(tiny: Path) -> None:
     assert torch.allclose(block(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["alone", "beside-lora"])
 def test_artefact_names_ignore_a_surrounding_lora(
-    tiny: Path, tmp_path: Path, own: AdapterSpec | None
+    tiny: Path, tmp_path: Path, lora: AdapterSpec | None
 ) -> None:
     spec = spec_of(tiny, adapter={"kind": "bottleneck", "width": 6}, seed=4)
     info = write_initial(spec, tmp_path / "g")
-    model = attach(load_base(str(tiny), FP32), NARROW, 4, own)
+    model = attach(load_base(str(tiny), FP32), NARROW, 4, lora)
     frame, mine = FrameReader(tmp_path / "g"), get_parameters(model)
     assert set(frame) == set(mine) == set(bottleneck_shapes(skeleton(resolve(str(tiny))), 6))
     assert all(torch.equal(mine[name].detach(), frame[name]) for name in mine)
     assert all(parameter.requires_grad for parameter in mine.values())
     assert info.trainable_parameters == sum(item.numel() for item in mine.values())
     others = set(get_trainable(model)) - set(mine)
-    assert bool(others) is (own is not None) and all(".lora_" in name for name in others)
+    assert bool(others) is (lora is not None) and all(".lora_" in name for name in others)
     wrong = {**{name: frame[name] for name in frame}, next(iter(frame)): torch.zeros(1)}
     with pytest.raises(WireError, match="mis-shaped"):
         set_shared(model, "bottleneck", wrong)
@@ -118,9 +118,9 @@ def test_flops_agree_with_torch_within_one_percent(name: str, targets: tuple[str
     changes, s, t = SHAPES[name]
     model = build(changes)
     sizes = Architecture.from_config(model.config.to_dict())
-    own = AdapterSpec(rank=4, targets=targets, dropout=0.0) if targets else None
+    lora = AdapterSpec(rank=4, targets=targets, dropout=0.0) if targets else None
     base = Base(model, None, "", ModelSource("m", None))
-    tuned = attach(base, replace(NARROW, width=12), 0, own)
+    tuned = attach(base, replace(NARROW, width=12), 0, lora)
     cost = lora_cost(sizes, 4 if targets else 0, targets, 12)
     assert cost.training.of([(s, t)] * 2) == pytest.approx(counted(tuned, s, t), rel=0.01)
     trained = sum(item.numel() for item in get_parameters(tuned).values())
@@ -128,15 +128,15 @@ def test_flops_agree_with_torch_within_one_percent(name: str, targets: tuple[str
     assert payload_bytes(sizes, AdapterSpec(kind="bottleneck", width=12)) == 4 * trained
 
 
-@pytest.mark.parametrize("own", [None, OWN], ids=["alone", "beside-lora"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["alone", "beside-lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_fast_kernels_agree_with_transformers(
-    tiny: Path, tmp_path: Path, own: AdapterSpec | None, checkpointing: bool
+    tiny: Path, tmp_path: Path, lora: AdapterSpec | None, checkpointing: bool
 ) -> None:
-    model = adapted(tiny, own).eval()
+    model = adapted(tiny, lora).eval()
     source = Source(str(write_jsonl(tmp_path / "rows.jsonl", sentences(3, 16))))
     examples = Session(tmp_path / "cache", 1).prepare(spec_of(tiny), source).train
-    found = []
+    results = []
     for name in ("plain", "fast"):
         kernels = kernels_of(name, KernelContext(model, CPU, FP32, 0.0, checkpointing, 0))
         assert type(kernels).__name__.lower() == name
@@ -145,10 +145,10 @@ def test_fast_kernels_agree_with_transformers(
         model.zero_grad()
         loss.backward()
         grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-        found.append((float(loss.detach()), grads))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
-    for name, grad in found[0][1].items():
-        assert float((grad - found[1][1][name]).norm()) <= 1e-3 * float(grad.norm()), name
+        results.append((float(loss.detach()), grads))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, grad in results[0][1].items():
+        assert float((grad - results[1][1][name]).norm()) <= 1e-3 * float(grad.norm()), name
 
 
 @pytest.mark.parametrize("kernels", ["fast", "plain"])
@@ -164,10 +164,10 @@ def test_both_kernels_learn_in_both_precisions(
             "learning_rate": 0.02, "dropout": 0.0,
         },
     )  # fmt: skip
-    found = trained_round(spec, tmp_path)
-    assert set(found.update.tensors) == set(FrameReader(tmp_path / "g"))
-    assert found.after < found.before
-    assert all(delta.dtype == FP32 for delta in found.update.tensors.values())
+    result = trained_round(spec, tmp_path)
+    assert set(result.update.tensors) == set(FrameReader(tmp_path / "g"))
+    assert result.after < result.before
+    assert all(delta.dtype == FP32 for delta in result.update.tensors.values())
 
 
 def test_exported_folder_describes_the_adapter(tiny: Path, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> N
         saved.append(_saved(spec, tmp_path))
         sizes = architecture_of(str(model))
         assert sizes is not None
-        found = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
-        planned.append(found.parts["activations"])
+        estimate = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
+        planned.append(estimate.parts["activations"])
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.2)
 
 

@@ -43,9 +43,10 @@ def model_of(kind: str) -> Any:
     model = attach(load_base("nano", torch.float32), adapter, 3)
     if kind == "lora":  # B is zero at first; then A has no gradient
         generator = torch.Generator().manual_seed(1)
-        own = get_trainable(model)
+        start = get_trainable(model)
         set_trainable(
-            model, {k: v + 0.02 * torch.randn(v.shape, generator=generator) for k, v in own.items()}
+            model,
+            {k: v + 0.02 * torch.randn(v.shape, generator=generator) for k, v in start.items()},
         )
     return model
 
@@ -60,8 +61,8 @@ def gradients(
     batch = kernels.load(examples)
     loss = kernels.loss(kernels.forward(batch, 0), batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    found = {k: p.grad.clone() for k, p in trainable_parameters(model) if p.grad is not None}
-    return float(loss.detach()), found
+    grads = {k: p.grad.clone() for k, p in trainable_parameters(model) if p.grad is not None}
+    return float(loss.detach()), grads
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -102,9 +103,9 @@ def test_bf16_is_as_accurate_as_autocast(examples: list[TokenizedExample]) -> No
     expected, exact = gradients(model, examples, "plain")
     away: dict[str, float] = {}
     for kernels in ("plain", "fast"):
-        loss, found = gradients(model, examples, kernels, precision=torch.bfloat16)
+        loss, grads = gradients(model, examples, kernels, precision=torch.bfloat16)
         assert loss == pytest.approx(expected, rel=0.01)
-        square = sum(float((found[name] - exact[name]).square().sum()) for name in exact)
+        square = sum(float((grads[name] - exact[name]).square().sum()) for name in exact)
         away[kernels] = square**0.5
     assert away["fast"] < 1.3 * away["plain"]
 
@@ -120,9 +121,9 @@ def test_dropout_depends_on_seed_not_checkpointing(
     examples: list[TokenizedExample],
 ) -> None:
     model = model_of("full")
-    loss, found = gradients(model, examples, "fast", rate=0.2)
+    loss, grads = gradients(model, examples, "fast", rate=0.2)
     again, same = gradients(model, examples, "fast", rate=0.2, checkpointing=True)
-    assert loss == again and all(torch.equal(found[name], same[name]) for name in found)
+    assert loss == again and all(torch.equal(grads[name], same[name]) for name in grads)
     other, _ = gradients(model, examples, "fast", rate=0.2, seed=6)
     assert other != loss
 
@@ -130,7 +131,7 @@ def test_dropout_depends_on_seed_not_checkpointing(
 def test_gradient_under_dropout_matches_the_loss(examples: list[TokenizedExample]) -> None:
     """Against the difference of two losses along the gradient, with the same values dropped."""
     model = model_of("full")
-    _, found = gradients(model, examples, "fast", rate=0.1)
+    _, grads = gradients(model, examples, "fast", rate=0.1)
     names = dict(trainable_parameters(model))
     for name in (
         "encoder.block.0.layer.0.SelfAttention.v.weight",
@@ -139,7 +140,7 @@ def test_gradient_under_dropout_matches_the_loss(examples: list[TokenizedExample
         "encoder.block.1.layer.1.DenseReluDense.wi_0.weight",
         "decoder.block.0.layer.0.layer_norm.weight",
     ):
-        weight, gradient = names[name], found[name]
+        weight, gradient = names[name], grads[name]
         length = float(gradient.norm())
         step = gradient * (0.05 / length**2)  # changes the loss by about 0.05 each way
         losses = []
@@ -157,10 +158,10 @@ def test_dropout_keeps_mean_and_rate(dtype: torch.dtype) -> None:
     x = torch.ones(400, 500, dtype=dtype, requires_grad=True)
     dropped = DropoutStream(0.1, 3).drop(x)
     dropped.sum().backward()  # type: ignore[no-untyped-call]
-    kept = dropped != 0
-    assert float(kept.float().mean()) == pytest.approx(0.9, abs=0.004)
-    assert torch.equal(dropped[kept], torch.full_like(dropped[kept], scale(0.1)))
-    assert x.grad is not None and torch.equal(x.grad != 0, kept)
+    nonzero = dropped != 0
+    assert float(nonzero.float().mean()) == pytest.approx(0.9, abs=0.004)
+    assert torch.equal(dropped[nonzero], torch.full_like(dropped[nonzero], scale(0.1)))
+    assert x.grad is not None and torch.equal(x.grad != 0, nonzero)
 
 
 def test_zero_dropout_draws_no_numbers() -> None:
@@ -177,8 +178,8 @@ def test_cross_entropy_in_pieces_equals_torch() -> None:
     expected = torch.autograd.grad(
         3 * cross_entropy(hidden @ head.t(), labels, reduction="sum"), (hidden, head)
     )
-    found = torch.autograd.grad(3 * in_pieces(hidden, head, labels), (hidden, head))
-    for one, other in zip(expected, found, strict=True):
+    grads = torch.autograd.grad(3 * in_pieces(hidden, head, labels), (hidden, head))
+    for one, other in zip(expected, grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -189,8 +190,8 @@ def test_onednn_products_equal_torch() -> None:
     weight = torch.randn(16, 24, generator=generator, requires_grad=True)
     grad = torch.randn(20, 16, generator=generator)
     expected = torch.autograd.grad(x @ weight.t(), (x, weight), grad)
-    found = torch.autograd.grad(onednn(x, weight), (x, weight), grad)
-    for one, other in zip(expected, found, strict=True):
+    grads = torch.autograd.grad(onednn(x, weight), (x, weight), grad)
+    for one, other in zip(expected, grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 

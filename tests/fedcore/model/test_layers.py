@@ -80,9 +80,9 @@ def test_both_kernels_learn_in_both_precisions(
             "learning_rate": 0.01, "dropout": 0.0,
         },
     )  # fmt: skip
-    found = trained_round(spec, tmp_path)
-    assert found.after < found.before
-    assert found.again == found.before, "what was trained stayed in the base"
+    result = trained_round(spec, tmp_path)
+    assert result.after < result.before
+    assert result.again == result.before, "what was trained stayed in the base"
 
 
 def test_other_layer_count_starts_from_the_files(tiny: Path, tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> N
         plain = _spec(model, kernels, "full", "fp32", examples, source, target)
         spec = parse_spec({**plain.to_dict(), "adapter": {"kind": "layers"}})
         saved.append(_saved(spec, tmp_path))
-        found = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
-        planned.append(found.parts["activations"])
+        estimate = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
+        planned.append(estimate.parts["activations"])
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.25)
 
 
@@ -131,13 +131,13 @@ def test_planner_counts_less_than_full_training() -> None:
     sizes = architecture_of("google/flan-t5-base")
     assert sizes is not None
     work = BatchShape(8, 256, 48)
-    found = {}
+    parts = {}
     for kind in ("layers", "full"):
         spec = parse_spec({"adapter": {"kind": kind}})
         method = Workload.of(spec, sizes, "bf16")
-        found[kind] = memory(method, work).parts
+        parts[kind] = memory(method, work).parts
         assert method.served_weights == method.trained
-    assert all(found["layers"][part] < found["full"][part] for part in found["full"]
+    assert all(parts["layers"][part] < parts["full"][part] for part in parts["full"]
                if part not in ("logits", "runtime", "workspace"))  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def test_command_writes_equal_bytes_in_another_process(folder: Path, tmp_path: P
     assert sha256_file(tmp_path / "again" / "model.safetensors") == WEIGHTS_SHA256
 
 
-def found_by_name(home: Path) -> subprocess.CompletedProcess[str]:
+def find_by_name(home: Path) -> subprocess.CompletedProcess[str]:
     """What a process says whose hub folder is ``home``."""
     code = "from fedcore.model.load import resolve; print(resolve('micro').folder)"
     env = {**os.environ, "HF_HOME": str(home)}
@@ -44,17 +44,17 @@ def found_by_name(home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_micro_is_generated_once_and_found_by_name(tmp_path: Path) -> None:
-    folder = Path(found_by_name(tmp_path).stdout.strip())
+    folder = Path(find_by_name(tmp_path).stdout.strip())
     assert folder == tmp_path / "edgewise" / f"micro-{micro.VERSION}"
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
-    assert found_by_name(tmp_path).stdout.strip() == str(folder)
+    assert find_by_name(tmp_path).stdout.strip() == str(folder)
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert list((tmp_path / "edgewise").iterdir()) == [folder]
 
 
 def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "edgewise").write_text("in the way")
-    assert "ModelError: the model micro cannot be kept in" in found_by_name(tmp_path).stderr
+    assert "ModelError: the model micro cannot be kept in" in find_by_name(tmp_path).stderr
 
 
 def test_micro_is_larger_than_nano_with_its_tokenizer(folder: Path) -> None:

@@ -140,12 +140,12 @@ def test_tied_weights_are_written_once(tmp_path: Path) -> None:
 
 def test_mismatched_weights_are_refused(tiny: Path) -> None:
     model = attach(load_base(str(tiny), FP32), AdapterSpec(rank=2), 0)
-    own = get_trainable(model)
-    name = min(own)
+    weights = get_trainable(model)
+    name = min(weights)
     with pytest.raises(WireError, match="1 names differ"):
-        set_trainable(model, {key: own[key] for key in own if key != name})
+        set_trainable(model, {key: weights[key] for key in weights if key != name})
     with pytest.raises(WireError, match="mis-shaped"):
-        set_trainable(model, own | {name: torch.zeros(1, 1)})
+        set_trainable(model, weights | {name: torch.zeros(1, 1)})
 
 
 def test_unknown_targets_are_named(tmp_path: Path) -> None:

@@ -167,9 +167,9 @@ def test_training_is_deterministic_and_resumes_exactly(tokenizer, tmp_path, monk
 
     straight = weights("straight", 100)
     assert not (tmp_path / "straight").exists()
-    weights("kept", 3)
-    assert torch.load(tmp_path / "kept", weights_only=True)["step"] == 3
-    resumed = weights("kept", 100)
+    weights("checkpoint", 3)
+    assert torch.load(tmp_path / "checkpoint", weights_only=True)["step"] == 3
+    resumed = weights("checkpoint", 100)
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
 

@@ -88,8 +88,8 @@ def test_quantising_twice_changes_nothing(kind: str) -> None:
 def test_empty_rows_and_odd_widths(kind: str) -> None:
     weight = torch.randn(5, BLOCK + 7)
     weight[2] = 0
-    found = QuantisedLinear(weight, kind).dequantised()
-    assert found.shape == weight.shape and not found[2].any() and torch.isfinite(found).all()
+    result = QuantisedLinear(weight, kind).dequantised()
+    assert result.shape == weight.shape and not result[2].any() and torch.isfinite(result).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -111,25 +111,25 @@ def test_quantised_layer_equals_dequantised_layer(
     layer = QuantisedLinear(torch.randn(24, 2 * BLOCK), kind)
     inputs = torch.randn(2, 3, layer.in_features, dtype=dtype)
     x, y = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
-    found = layer(x)
+    output = layer(x)
     expected = torch.nn.functional.linear(y, layer.dequantised(dtype))
-    grad = torch.randn_like(found)
-    found.backward(grad)
+    grad = torch.randn_like(output)
+    output.backward(grad)
     expected.backward(grad)
     near = {"atol": 1e-4, "rtol": 1e-4} if dtype == FP32 else {"atol": 0.2, "rtol": 0.02}
-    torch.testing.assert_close(found, expected, **near)
+    torch.testing.assert_close(output, expected, **near)
     torch.testing.assert_close(x.grad, y.grad, **near)
-    assert found.dtype == x.grad.dtype == dtype
+    assert output.dtype == x.grad.dtype == dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_backward_pass_saves_no_weights(kind: str) -> None:
     layer = QuantisedLinear(weight_of(), kind)
-    kept: list[torch.Tensor] = []
+    tensors: list[torch.Tensor] = []
     x = torch.randn(4, layer.in_features, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: tensors.append(t) or t, lambda t: t):
         layer(x).sum().backward()
-    assert not kept and x.grad is not None
+    assert not tensors and x.grad is not None
 
 
 def test_autocast_sets_the_precision() -> None:
@@ -160,11 +160,11 @@ def test_every_base_loads_under_every_precision(
     assert base.model.decoder.embed_tokens.weight is base.model.shared.weight
     ids = torch.tensor([[5, 6, 7, 1]])
     with torch.no_grad(), torch.autocast("cpu", BF16, precision == BF16):
-        found, expected = (
+        actual, expected = (
             item.model(input_ids=ids, decoder_input_ids=ids).logits.float()
             for item in (base, plain)
         )
-    assert (found - expected).norm() < {"nf4": 0.5}.get(kind, 0.06) * expected.norm()
+    assert (actual - expected).norm() < {"nf4": 0.5}.get(kind, 0.06) * expected.norm()
 
 
 def test_bf16_model_equals_transformers(tiny: Path) -> None:
@@ -172,9 +172,9 @@ def test_bf16_model_equals_transformers(tiny: Path) -> None:
 
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tiny, dtype=BF16)
     mine = load_base(str(tiny), BF16).model
-    expected, found = theirs.state_dict(), mine.state_dict()
-    assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    expected, actual = theirs.state_dict(), mine.state_dict()
+    assert list(actual) == list(expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
     assert mine.config.to_dict() == theirs.config.to_dict()
     ids = torch.tensor([[5, 6, 7, 1]])
     assert torch.equal(mine.generate(ids, max_new_tokens=8), theirs.generate(ids, max_new_tokens=8))

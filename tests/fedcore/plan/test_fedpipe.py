@@ -43,8 +43,8 @@ def spec(**groups: Any) -> JobSpec:
 
 
 def device(hardware: Hardware = PI, **changes: Any) -> Candidate:
-    found = Candidate("pi", hardware, 100, 200.0, 40.0, (512.0, 64.0), LINKS["wifi"])
-    return replace(found, **changes)
+    candidate = Candidate("pi", hardware, 100, 200.0, 40.0, (512.0, 64.0), LINKS["wifi"])
+    return replace(candidate, **changes)
 
 
 def some_scores(
@@ -55,10 +55,10 @@ def some_scores(
 
 
 def predicted(
-    job: JobSpec, sizes: Architecture, of: Candidate, found: Allocation
+    job: JobSpec, sizes: Architecture, of: Candidate, allocation: Allocation
 ) -> tuple[float, float]:
-    """Peak bytes and seconds of training by the planner, of the job as the device is given it."""
-    plan = plan_device(tailored(job, found.overrides(job)), sizes, of)
+    """Peak bytes and seconds of training by the planner, with the allocation's overrides."""
+    plan = plan_device(tailored(job, allocation.overrides(job)), sizes, of)
     return plan.memory.peak, plan.seconds.get("train_s", 0.0)
 
 
@@ -68,20 +68,20 @@ def full(job: JobSpec, sizes: Architecture, of: Candidate) -> Allocation:
 
 def test_no_compromise_without_a_budget() -> None:
     job = spec()
-    found = full(job, SMALL, device())
-    assert found.score == 1.0 and set(found.ranks.values()) == {8}
-    assert found.why == "no compromise: all 144 matrices at rank 8"
-    assert found.overrides(job) == {"adapter.pattern": [], "train.batch_size": 8}
+    allocation = full(job, SMALL, device())
+    assert allocation.score == 1.0 and set(allocation.ranks.values()) == {8}
+    assert allocation.why == "no compromise: all 144 matrices at rank 8"
+    assert allocation.overrides(job) == {"adapter.pattern": [], "train.batch_size": 8}
 
 
 def test_allocation_figures_match_the_planner() -> None:
     job, of = spec(), device()
-    found = full(job, SMALL, of)
-    memory, seconds = predicted(job, SMALL, of, found)
-    assert found.memory == pytest.approx(memory, rel=1e-9)
+    allocation = full(job, SMALL, of)
+    memory, seconds = predicted(job, SMALL, of, allocation)
+    assert allocation.memory == pytest.approx(memory, rel=1e-9)
     # The lowest layer's inputs need no gradient, which the sum over matrices does not see.
-    assert found.seconds is not None
-    assert seconds <= found.seconds <= 1.001 * seconds
+    assert allocation.seconds is not None
+    assert seconds <= allocation.seconds <= 1.001 * seconds
 
 
 SHARES = st.floats(0.3, 1.1)
@@ -106,14 +106,14 @@ def test_no_allocation_exceeds_its_budget(
     assert most.seconds is not None
     budget = Budget(memory * most.memory, time and time * most.seconds)
     try:
-        found = allocate(job, TINY, of, some_scores(seed, TINY, job), budget)
+        allocation = allocate(job, TINY, of, some_scores(seed, TINY, job), budget)
     except SpecError:
         return
-    needed, seconds = predicted(job, TINY, of, found)
-    assert needed <= found.memory * (1 + 1e-9) and found.memory <= memory * most.memory
+    needed, seconds = predicted(job, TINY, of, allocation)
+    assert needed <= allocation.memory * (1 + 1e-9) and allocation.memory <= memory * most.memory
     if budget.seconds is not None:
-        assert found.seconds is not None
-        assert seconds <= found.seconds * (1 + 1e-9) and found.seconds <= budget.seconds
+        assert allocation.seconds is not None
+        assert seconds <= allocation.seconds * (1 + 1e-9) and allocation.seconds <= budget.seconds
 
 
 @settings(max_examples=25, deadline=None)
@@ -150,24 +150,24 @@ def test_impossible_budget_names_the_smallest_sufficient_one(memory: bool) -> No
     text = str(refused.value.faults[0])
     match = re.search(r"needs at least ([\d.]+) (MB|s)", text)
     assert match, text
-    told = float(match[1]) * (1e6 if memory else 1)
+    smallest = float(match[1]) * (1e6 if memory else 1)
 
     def bounded(value: float) -> Budget:
         return Budget(value) if memory else Budget(None, value)
 
-    found = allocate(job, SMALL, of, {}, bounded(told))
-    assert found.adapted >= 1
+    allocation = allocate(job, SMALL, of, {}, bounded(smallest))
+    assert allocation.adapted >= 1
     with pytest.raises(SpecError):
-        allocate(job, SMALL, of, {}, bounded(0.998 * told))
+        allocate(job, SMALL, of, {}, bounded(0.998 * smallest))
 
 
 def test_both_insufficient_budgets_are_named() -> None:
     with pytest.raises(SpecError) as refused:
         allocate(spec(), SMALL, device(), {}, Budget(1e6, 0.001))
     text = str(refused.value.faults[0])
-    found = re.search(r"at least ([\d.]+) MB .* at least ([\d.]+) s", text)
-    assert found, text
-    allocate(spec(), SMALL, device(), {}, Budget(float(found[1]) * 1e6, float(found[2])))
+    match = re.search(r"at least ([\d.]+) MB .* at least ([\d.]+) s", text)
+    assert match, text
+    allocate(spec(), SMALL, device(), {}, Budget(float(match[1]) * 1e6, float(match[2])))
 
 
 def test_allocation_is_deterministic() -> None:
@@ -183,12 +183,12 @@ def test_higher_score_gets_no_lower_rank() -> None:
     scores = some_scores(5)
     most = full(job, SMALL, device())
     bare = most.memory - 16 * 8 * sum(row.per_rank for row in adaptable_matrices(job, SMALL))
-    found = allocate(job, SMALL, device(), scores, Budget(bare + 0.3 * (most.memory - bare)))
-    assert len(set(found.ranks.values())) > 2
+    allocation = allocate(job, SMALL, device(), scores, Budget(bare + 0.3 * (most.memory - bare)))
+    assert len(set(allocation.ranks.values())) > 2
     for kind in ("q", "wo"):
         rows = [row for row in adaptable_matrices(job, SMALL) if row.kind == kind]
         ordered = sorted(rows, key=lambda row: scores[row.key])
-        ranks = [found.ranks[row.name] for row in ordered]
+        ranks = [allocation.ranks[row.name] for row in ordered]
         # Whole numbers leave some slack between neighbours; not between the ends.
         assert sum(ranks[-6:]) > sum(ranks[:6])
 
@@ -197,13 +197,14 @@ def test_micro_batch_shrinks_before_quality() -> None:
     """Fewer examples at a time cost nothing that is learnt; a rounded base costs a little."""
     job, of = spec(), device()
     most = full(job, SMALL, of)
-    found = allocate(job, SMALL, of, {}, Budget(0.75 * most.memory))
-    assert found.score == 1.0 and found.setting.at_once < 8 and found.setting.base == "auto"
-    assert found.why.startswith("no compromise") and "at a time" in found.why
+    allocation = allocate(job, SMALL, of, {}, Budget(0.75 * most.memory))
+    assert allocation.score == 1.0
+    assert allocation.setting.at_once < 8 and allocation.setting.base == "auto"
+    assert allocation.why.startswith("no compromise") and "at a time" in allocation.why
     with pytest.raises(SpecError) as refused:
         allocate(job, SMALL, of, {}, Budget(1e6))
-    told = float(re.search(r"at least ([\d.]+) MB", str(refused.value))[1]) * 1e6  # type: ignore[index]
-    tight = allocate(job, SMALL, of, {}, Budget(1.02 * told))
+    smallest = float(re.search(r"at least ([\d.]+) MB", str(refused.value))[1]) * 1e6  # type: ignore[index]
+    tight = allocate(job, SMALL, of, {}, Budget(1.02 * smallest))
     assert tight.setting.base != "auto" and f"its base in {tight.setting.base}" in tight.why
     assert "would need" in tight.why
 
@@ -217,10 +218,12 @@ def test_tight_time_budget_excludes_the_encoder() -> None:
     least = float(re.search(r"at least ([\d.]+) s", str(refused.value))[1])  # type: ignore[index]
     tight = allocate(job, SMALL, of, {}, Budget(None, 1.05 * least))
     assert tight.setting.batch < 8 and "batches of" in tight.why
-    found = allocate(job, SMALL, of, {}, Budget(None, 0.5 * most.seconds))
-    assert not found.setting.encoder_trains or found.setting.batch < 8
-    if not found.setting.encoder_trains:
-        assert not any(rank for name, rank in found.ranks.items() if name.startswith("encoder"))
+    allocation = allocate(job, SMALL, of, {}, Budget(None, 0.5 * most.seconds))
+    assert not allocation.setting.encoder_trains or allocation.setting.batch < 8
+    if not allocation.setting.encoder_trains:
+        assert not any(
+            rank for name, rank in allocation.ranks.items() if name.startswith("encoder")
+        )
 
 
 def test_job_pattern_is_retained() -> None:
@@ -229,9 +232,9 @@ def test_job_pattern_is_retained() -> None:
         "decoder.block.0.layer.1.EncDecAttention.v",
     )
     job = spec(adapter={"pattern": [f"{left}=0", f"{capped}=2"]})
-    found = full(job, SMALL, device())
-    assert left not in found.ranks and found.ranks[capped] == 2
-    assert set(found.overrides(job)["adapter.pattern"]) == {f"{left}=0", f"{capped}=2"}
+    allocation = full(job, SMALL, device())
+    assert left not in allocation.ranks and allocation.ranks[capped] == 2
+    assert set(allocation.overrides(job)["adapter.pattern"]) == {f"{left}=0", f"{capped}=2"}
 
 
 def test_ranks_to_choose_from() -> None:
@@ -269,19 +272,19 @@ def test_solver_matches_exhaustive_search(
         if any(p >= 0 for p in places) and costs[0] <= first and costs[1] <= second:
             worth = sum(item.worth[p] for item, p in zip(items, places, strict=True) if p >= 0)
             best = max(best, worth)
-    found = solve(items, [first, second])
+    solution = solve(items, [first, second])
     if best == 0:
-        assert found is None
+        assert solution is None
         return
-    assert found is not None
-    chosen = [(item, p) for item, p in zip(items, found, strict=True) if p >= 0]
+    assert solution is not None
+    chosen = [(item, p) for item, p in zip(items, solution, strict=True) if p >= 0]
     assert sum(item.worth[p] for item, p in chosen) == best
     assert sum(item.costs[p][0] for item, p in chosen) <= first
     assert sum(item.costs[p][1] for item, p in chosen) <= second
 
 
 def _all(counts: list[int]) -> list[list[int]]:
-    found: list[list[int]] = [[]]
+    rows: list[list[int]] = [[]]
     for count in counts:
-        found = [[*row, place] for row in found for place in range(-1, count)]
-    return found
+        rows = [[*row, place] for row in rows for place in range(-1, count)]
+    return rows

@@ -118,11 +118,11 @@ def test_the_mean_is_that_of_the_rounds(rounds: int, ranks: list[int]) -> None:
         "model": {"name": "google/flan-t5-small"}, "rounds": rounds,
         "adapter": {"aggregation": "stack", "rank": 64, "targets": ["q"]},
     })  # fmt: skip
-    found = growth(spec, SMALL, [AdapterSpec(rank=rank, targets=("q",)) for rank in ranks])
+    result = growth(spec, SMALL, [AdapterSpec(rank=rank, targets=("q",)) for rank in ranks])
     each = 4 * (512 + 384) * 24  # 8 matrices of the encoder, 16 of the decoder
     sizes = [each * min(384, sum(ranks) * number) for number in range(rounds)]
-    assert found.mean == pytest.approx(sum(sizes) / rounds)
-    assert found.last == sizes[-1]
+    assert result.mean == pytest.approx(sum(sizes) / rounds)
+    assert result.last == sizes[-1]
 
 
 def test_growth_is_in_text_and_json(tiny: Path) -> None:

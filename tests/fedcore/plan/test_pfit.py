@@ -43,9 +43,9 @@ def plan(device: Candidate = DEVICE, **groups: Any) -> DevicePlan:
 
 
 def step_s(**groups: Any) -> float:
-    found = plan(**groups).step_s
-    assert found is not None
-    return found
+    seconds = plan(**groups).step_s
+    assert seconds is not None
+    return seconds
 
 
 @pytest.mark.parametrize("kind", ["layers", "lora"])
@@ -71,15 +71,15 @@ def test_flops_match_those_counted_in_training(
     sizes = architecture_of(str(tiny))
     assert sizes is not None
     device = Candidate("a", MACHINE, len(rows), *length, (float(length[0]), 5.0), LINKS["lan"])
-    found = plan_device(spec, sizes, device)
-    assert found.step is not None
-    assert found.steps == summary.steps == 5
-    assert found.step.flops * found.steps == pytest.approx(summary.flops, rel=1e-9)
+    device_plan = plan_device(spec, sizes, device)
+    assert device_plan.step is not None
+    assert device_plan.steps == summary.steps == 5
+    assert device_plan.step.flops * device_plan.steps == pytest.approx(summary.flops, rel=1e-9)
 
 
 def test_each_token_reads_the_decoder_once_per_draw() -> None:
     """Half as many prompts at a time: all weights are read twice as often, nothing else changes."""
-    steps, passes, kept, target = 12, 2, 2, 64
+    steps, passes, samples, target = 12, 2, 2, 64
     fewer, more = (
         plan(train={"micro_batch": count}, method={"samples": 2, "anchor": 0.0, "passes": passes})
         for count in (4, 8)
@@ -89,7 +89,7 @@ def test_each_token_reads_the_decoder_once_per_draw() -> None:
     encoder = FP32_BYTES * 8 * (attention + forward)
     decoder = FP32_BYTES * (8 * (2 * attention + forward) + SMALL.vocab * SMALL.d_model)
     draws = steps // passes * (encoder + (target + 1) * decoder)
-    learning = steps * decoder * (1 + 2 * kept / 8)
+    learning = steps * decoder * (1 + 2 * samples / 8)
     assert fewer.step.moved - more.step.moved == pytest.approx((draws + learning) * 2 / steps)
 
 
@@ -125,19 +125,19 @@ def test_rewards_are_generated_before_and_after_training() -> None:
     assert plan().seconds["evaluate_s"] == pytest.approx(3 * plain)
     bottleneck = {"kind": "bottleneck"}
     shared = plan(method={"name": "none"}, adapter=bottleneck)
-    own = plan(method={"name": "pftt"}, adapter=bottleneck)
-    assert own.step is not None and shared.step is not None
-    pace = (own.step.seconds / own.step.flops) / (shared.step.seconds / shared.step.flops)
-    ratio = own.seconds["evaluate_s"] / shared.seconds["evaluate_s"]
-    assert ratio > 2 * pace  # the own model's LoRA makes a pass a little longer as well
+    personal = plan(method={"name": "pftt"}, adapter=bottleneck)
+    assert personal.step is not None and shared.step is not None
+    pace = (personal.step.seconds / personal.step.flops) / (shared.step.seconds / shared.step.flops)
+    ratio = personal.seconds["evaluate_s"] / shared.seconds["evaluate_s"]
+    assert ratio > 2 * pace  # the personal LoRA makes a pass a little longer as well
 
 
 def test_reached_mfu_scales_training_and_evaluation() -> None:
     free = plan()
     assert free.step is not None
-    found = plan(replace(DEVICE, mfu=free.step.mfu / 2))
-    assert found.step_s == pytest.approx(2 * free.step.seconds)
-    assert found.seconds["evaluate_s"] == pytest.approx(2 * free.seconds["evaluate_s"])
+    scaled = plan(replace(DEVICE, mfu=free.step.mfu / 2))
+    assert scaled.step_s == pytest.approx(2 * free.step.seconds)
+    assert scaled.seconds["evaluate_s"] == pytest.approx(2 * free.seconds["evaluate_s"])
 
 
 def test_an_unmeasured_machine_has_no_time() -> None:
@@ -152,23 +152,23 @@ def test_samples_are_halved_until_they_fit() -> None:
     spec = job(adapter={"kind": "lora"}, train={"batch_size": 32})
     work = BatchShape(32, 512.0, 64.0)
     peaks = [micro_batch_memory(spec, method_of(spec), work, limit) for limit in (None, 6e9, 1e6)]
-    assert [found.examples for found in peaks] == [32, 16, 4]
+    assert [peak.examples for peak in peaks] == [32, 16, 4]
     assert peaks[0].peak > 6e9 > peaks[1].peak
 
 
 def test_sources_are_shared_and_the_anchor_is_a_copy() -> None:
     spec = job(adapter={"kind": "lora"}, method={"samples": 8})
     method, work = method_of(spec), BatchShape(8, 512.0, 64.0)
-    own = micro_batch_memory(spec, method, work, None)
-    plain = replace(method, kernels="plain", coefficients=own_tuning(method))
-    assert own.parts["activations"] < 0.5 * memory(plain, work).parts["activations"]
+    estimate = micro_batch_memory(spec, method, work, None)
+    plain = replace(method, kernels="plain", coefficients=plain_coefficients(method))
+    assert estimate.parts["activations"] < 0.5 * memory(plain, work).parts["activations"]
     unanchored = job(adapter={"kind": "lora"}, method={"samples": 8, "anchor": 0.0})
     free = micro_batch_memory(unanchored, method, work, None)
-    more = own.parts["weights"] - free.parts["weights"]
+    more = estimate.parts["weights"] - free.parts["weights"]
     assert more == FP32_BYTES * method.trained
 
 
-def own_tuning(method: Workload) -> Any:
+def plain_coefficients(method: Workload) -> Any:
     return Workload.of(job(train={"kernels": "plain"}), method.sizes, "fp32").coefficients
 
 
@@ -177,8 +177,8 @@ def test_supervised_steps_use_whole_batches() -> None:
     spec = job(adapter={"kind": "lora"}, method={"supervised_steps": 2, "samples": 8},
                train={"checkpointing": False, "kernels": "plain"})  # fmt: skip
     work = BatchShape(8, 512.0, 16.0)
-    found = micro_batch_memory(spec, method_of(spec), work, None)
-    assert found.peak == memory(method_of(spec), work).peak
+    estimate = micro_batch_memory(spec, method_of(spec), work, None)
+    assert estimate.peak == memory(method_of(spec), work).peak
 
 
 def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +192,6 @@ def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (tmp_path / "job.json").write_text(json.dumps(values))
         files = ["--devices", str(tmp_path / "fleet.json"), "--spec", str(tmp_path / "job.json")]
         assert main(["--model", "nano", *files, "--json"]) == 0
-        (found,) = json.loads(capsys.readouterr().out)["devices"]
-        steps.append(found["step_s"])
+        (device,) = json.loads(capsys.readouterr().out)["devices"]
+        steps.append(device["step_s"])
     assert steps[1] > 4 * steps[0]

@@ -40,8 +40,8 @@ def spec(**groups: Any) -> JobSpec:
 
 
 def device(name: str = "a", hardware: Hardware = MACHINE, **changes: Any) -> Candidate:
-    found = Candidate(name, hardware, 100, 200.0, 40.0, (512.0, 64.0), LINKS["wifi"])
-    return replace(found, **changes)
+    candidate = Candidate(name, hardware, 100, 200.0, 40.0, (512.0, 64.0), LINKS["wifi"])
+    return replace(candidate, **changes)
 
 
 def method(**groups: Any) -> Workload:
@@ -59,13 +59,13 @@ def peak(**groups: Any) -> float:
 
 
 def test_memory_is_the_sum_of_named_parts() -> None:
-    found = memory(method(), WORK)
-    assert list(found.parts) == [
+    estimate = memory(method(), WORK)
+    assert list(estimate.parts) == [
         "weights", "gradients", "optimizer", "activations", "logits", "workspace", "runtime",
     ]  # fmt: skip
-    assert found.training == sum(found.parts.values())
-    assert found.peak >= found.training
-    assert all(part >= 0 for part in found.parts.values())
+    assert estimate.training == sum(estimate.parts.values())
+    assert estimate.peak >= estimate.training
+    assert all(part >= 0 for part in estimate.parts.values())
 
 
 def test_weights_gradients_and_moments_are_counted() -> None:
@@ -121,8 +121,8 @@ def test_micro_batch_is_halved_until_it_fits() -> None:
     large = plan_device(made, SMALL, device(hardware=replace(MACHINE, memory_bytes=64e9)))
     assert small.fits
     assert small.micro_batch < large.micro_batch == 64
-    asked = spec(train={"batch_size": 64, "micro_batch": 64})
-    refused = plan_device(asked, SMALL, device(hardware=replace(MACHINE, memory_bytes=2.5e9)))
+    job = spec(train={"batch_size": 64, "micro_batch": 64})
+    refused = plan_device(job, SMALL, device(hardware=replace(MACHINE, memory_bytes=2.5e9)))
     assert "needs about" in refused.why
 
 
@@ -130,9 +130,9 @@ def test_micro_batch_is_halved_until_it_fits() -> None:
 def test_bytes_are_those_of_the_codecs(name: str) -> None:
     numbers = SMALL.lora_parameters(8, ("q", "v"))
     wire = {"uplink": name, "downlink": name}
-    found = plan_device(spec(wire=wire), SMALL, device())
-    assert found.bytes_up == found.bytes_down == Chain(name).payload(numbers)[1]
-    assert found.seconds["upload_s"] == LINKS["wifi"].up_s(found.bytes_up)
+    plan = plan_device(spec(wire=wire), SMALL, device())
+    assert plan.bytes_up == plan.bytes_down == Chain(name).payload(numbers)[1]
+    assert plan.seconds["upload_s"] == LINKS["wifi"].up_s(plan.bytes_up)
 
 
 def test_scaffold_server_control_is_downloaded() -> None:
@@ -152,10 +152,10 @@ def test_auto_sends_fewer_bytes_over_a_slow_link() -> None:
 
 
 def test_a_measured_mfu_wins() -> None:
-    found = plan_device(spec(), SMALL, device(mfu=0.123))
-    assert found.step is not None
-    assert found.step.mfu == pytest.approx(0.123)
-    assert found.step.seconds == pytest.approx(found.step.flops / (0.123 * 4e11))
+    plan = plan_device(spec(), SMALL, device(mfu=0.123))
+    assert plan.step is not None
+    assert plan.step.mfu == pytest.approx(0.123)
+    assert plan.step.seconds == pytest.approx(plan.step.flops / (0.123 * 4e11))
 
 
 def test_slower_machine_takes_longer_and_stays_below_peak() -> None:
@@ -185,9 +185,9 @@ def test_accelerator_uses_plain_kernels() -> None:
 
 def test_micro_batch_respects_the_token_limit() -> None:
     made = spec(train={"batch_size": 8, "micro_tokens": 1200})
-    found = plan_device(made, SMALL, device())
-    assert found.micro_batch == 2  # of 576 tokens each
-    assert found.steps == plan_device(spec(), SMALL, device()).steps
+    plan = plan_device(made, SMALL, device())
+    assert plan.micro_batch == 2  # of 576 tokens each
+    assert plan.steps == plan_device(spec(), SMALL, device()).steps
 
 
 def fleet(made: JobSpec, *devices: Candidate) -> FleetPlan:
@@ -221,9 +221,9 @@ def test_no_energy_without_power_figures() -> None:
 
 
 def test_granularity() -> None:
-    found = plan_device(spec(), SMALL, device())
-    travelling = found.seconds["download_s"] + found.seconds["upload_s"]
-    assert found.granularity == pytest.approx(found.seconds["train_s"] / travelling)
+    plan = plan_device(spec(), SMALL, device())
+    travelling = plan.seconds["download_s"] + plan.seconds["upload_s"]
+    assert plan.granularity == pytest.approx(plan.seconds["train_s"] / travelling)
     assert plan_device(spec(), SMALL, device(link=INSTANT)).granularity == math.inf
 
 
@@ -302,10 +302,10 @@ def test_empty_fleet_or_duplicate_names_are_refused(rows: list[Any]) -> None:
 
 def test_known_link_with_custom_figures() -> None:
     row = {**ROW, "machine": FIGURES, "link": {"name": "lte", "up_bps": 5.0}, "lengths": [90, 9]}
-    found = fleet_from([row], spec())[0]
-    assert found.link is not None
-    assert (found.link.up_bps, found.link.down_bps) == (5.0, LINKS["lte"].down_bps)
-    assert (found.source, found.longest) == (90.0, (512.0, 64.0))
+    candidate = fleet_from([row], spec())[0]
+    assert candidate.link is not None
+    assert (candidate.link.up_bps, candidate.link.down_bps) == (5.0, LINKS["lte"].down_bps)
+    assert (candidate.source, candidate.longest) == (90.0, (512.0, 64.0))
 
 
 FLEET = """
@@ -332,10 +332,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "pi is the slowest" in text
     assert "Biggest saving" in text
     assert main(["--model", "google/flan-t5-base", *files, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [row["steps"] for row in found["devices"]] == [10, 10]
-    assert found["rounds"] == 3
-    assert found["devices"][1]["waiting_j"] is None
+    output = json.loads(capsys.readouterr().out)
+    assert [row["steps"] for row in output["devices"]] == [10, 10]
+    assert output["rounds"] == 3
+    assert output["devices"][1]["waiting_j"] is None
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def shared(tmp_path: Path) -> str:
 
 def tree_spec(tiny: Path, models: list[Path], shared: str, **changes: object) -> JobSpec:
     distill = {"models": [str(model) for model in models], "bridge": shared, "top_k": TOP_K}
-    own = changes.pop("distill", {})
+    options = changes.pop("distill", {})
     return spec_of(
         tiny,
         method={"name": "agglomerative"},
-        distill={**distill, **own},
+        distill={**distill, **options},
         **changes,  # type: ignore[dict-item]
     )
 
@@ -101,7 +101,7 @@ def test_tree_is_deterministic_by_seed(
     assert first == weights("2")
     other = weights("3", seed=4)
     assert all(first[name] != other[name] for name in first)
-    # What parents say reaches the leaves, and what leaves say reaches the parent.
+    # The parent's logits reach the leaves, and the leaves' logits reach the parent.
     deaf = weights("4", distill={"beta": 0.0})
     assert all(first[name] != deaf[name] for name in first)
     alone = weights("5", distill={"gamma": 0.0})

@@ -57,8 +57,10 @@ def test_own_copy_of_fedavg_equals_fedavg(
 ) -> None:
     spec = spec_of(tiny)
     copy = replace(build(spec), name="copy")
-    own, named = (run(spec, sources, tmp_path / s, c) for s, c in (("own", copy), ("fedavg", None)))
-    assert [item.sha256 for item in own] == [item.sha256 for item in named]
+    ours, named = (
+        run(spec, sources, tmp_path / s, c) for s, c in (("own", copy), ("fedavg", None))
+    )
+    assert [item.sha256 for item in ours] == [item.sha256 for item in named]
 
 
 def test_own_filters_apply_within_clusters(

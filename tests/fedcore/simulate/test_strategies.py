@@ -14,7 +14,7 @@ from fedcore.spec.options.strategy import StrategyKind
 from fedcore.spec.parse import parse_spec
 from tests.fedcore.conftest import sentences, write_jsonl
 
-# What a strategy is usually given beside its name, by the flags for it.
+# Flags that each strategy is usually run with.
 FLAGS: dict[str, dict[str, float | str]] = {
     "fedavgm": {"momentum": 0.5},
     "fedprox": {"proximal-mu": 0.1},

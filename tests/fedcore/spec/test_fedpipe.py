@@ -30,8 +30,8 @@ RIGHT: dict[str, Any] = {"method": {"name": "fedpipe"}, "adapter": {"aggregation
 def test_what_it_cannot_be_joined_with(changes: dict[str, Any], path: str, reason: str) -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec({**RIGHT, **changes})
-    found = {fault.path: fault.message for fault in refused.value.faults}
-    assert reason in found[path]
+    messages = {fault.path: fault.message for fault in refused.value.faults}
+    assert reason in messages[path]
 
 
 def test_without_it_none_of_this_matters() -> None:

@@ -47,10 +47,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("above", "parents", "said"), WRONG)
-def test_what_is_no_tree_is_refused(above: int, parents: dict[str, str], said: list[str]) -> None:
+@pytest.mark.parametrize(("above", "parents", "texts"), WRONG)
+def test_what_is_no_tree_is_refused(above: int, parents: dict[str, str], texts: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         planted(["a", "b"], above, parents)
     assert all(fault.path == "tree.parents" for fault in caught.value.faults)
-    for part in said:
+    for part in texts:
         assert part in str(caught.value)

@@ -50,15 +50,15 @@ def files(tmp_path: Path) -> dict[str, Source]:
 
 def test_what_is_about_others_goes_and_the_rest_stays(tiny: Path) -> None:
     spec = spec_of(tiny, **SOCIAL)
-    found = alone_spec(spec, "pi")
+    alone = alone_spec(spec, "pi")
     plain = JobSpec()
     for group in ("strategy", "method", "distill", "tree"):
-        assert getattr(found, group) == getattr(plain, group), group
+        assert getattr(alone, group) == getattr(plain, group), group
     for name in ("model", "adapter", "data", "train", "evaluation", "rounds", "seed", "threads"):
-        assert getattr(found, name) == getattr(spec, name), name
-    assert found.participation == ParticipationSpec(devices=("pi",), deadline_s=77.0)
-    assert (found.wire.uplink, found.wire.downlink) == ("fp32", "fp32")
-    assert parse_spec(found.to_dict()) == found
+        assert getattr(alone, name) == getattr(spec, name), name
+    assert alone.participation == ParticipationSpec(devices=("pi",), deadline_s=77.0)
+    assert (alone.wire.uplink, alone.wire.downlink) == ("fp32", "fp32")
+    assert parse_spec(alone.to_dict()) == alone
 
 
 def test_the_name_says_whose_it_is_and_stays_a_name() -> None:
@@ -81,9 +81,9 @@ def test_the_name_says_whose_it_is_and_stays_a_name() -> None:
 )
 def test_every_kind_of_job_has_a_counterpart_that_is_sound(tiny: Path, changes: object) -> None:
     spec = spec_of(tiny, **changes)  # type: ignore[arg-type]
-    found = alone_spec(spec, "pi")
-    assert parse_spec(found.to_dict()) == found
-    assert alone_spec(found, "pi").to_dict() | {"name": ""} == found.to_dict() | {"name": ""}
+    alone = alone_spec(spec, "pi")
+    assert parse_spec(alone.to_dict()) == alone
+    assert alone_spec(alone, "pi").to_dict() | {"name": ""} == alone.to_dict() | {"name": ""}
 
 
 def test_agglomerative_is_refused_with_the_reason() -> None:
@@ -151,12 +151,12 @@ def test_gains_by_hand() -> None:
     c = Compared("c", Score(30.0, 2.0))
     assert a.gain == Gain(-1.0, 0.25) and a.own_gain == Gain(2.0, 0.75)
     assert c.gain is None and c.to_dict()["gain"] is None
-    found = summary([a, b, c])
-    assert found["shared"] == {
+    gains = summary([a, b, c])
+    assert gains["shared"] == {
         "devices": 2, "mean": 1.5, "mean_loss": 0.375, "worst": -1.0, "worst_device": "a",
         "gained": 1,
     }  # fmt: skip
-    assert found["own"]["devices"] == 1 and found["own"]["mean"] == 2.0
+    assert gains["own"]["devices"] == 1 and gains["own"]["mean"] == 2.0
     assert gained({}) is None and summary([c]) == {"shared": None, "own": None}
     even = gained({"a": Gain(0.0, 0.0)})
     assert even is not None and even.gained == 0
@@ -175,11 +175,11 @@ def test_the_command_tells_and_writes_gains(
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", sentences(5, 48))
     out, work = tmp_path / "out.json", tmp_path / "work"
-    asked = ["--data", str(data), "--model", str(tiny), *ARGUMENTS, "--method", method]
+    arguments = ["--data", str(data), "--model", str(tiny), *ARGUMENTS, "--method", method]
     budget = ["--set", "method.memory_budget_mb=900"] if method == "fedpipe" else []
-    assert main([*asked, *budget, "--alone", "--json", str(out), "--workdir", str(work)]) == 0
-    found = json.loads(out.read_text())
-    rows, last = found["alone"]["devices"], found["rounds"][-1]["evaluations"]
+    assert main([*arguments, *budget, "--alone", "--json", str(out), "--workdir", str(work)]) == 0
+    report = json.loads(out.read_text())
+    rows, last = report["alone"]["devices"], report["rounds"][-1]["evaluations"]
     assert [row["device"] for row in rows] == sorted(last)
     for slot, row in enumerate(rows):
         mine = last[row["device"]]
@@ -188,17 +188,17 @@ def test_the_command_tells_and_writes_gains(
         assert (row["own"] is not None) == (method == "pftt")
         first = [sha256_file(global_file(folder, 0)) for folder in (work, work / f"alone/{slot}")]
         assert first[0] == first[1], "not the same first weights"
-    assert found["alone"]["summary"]["shared"]["devices"] == 3
-    said = capsys.readouterr().out
-    assert "shared model over training alone: ROUGE-L" in said and "of 3 devices gained" in said
-    assert ("own models over training alone" in said) == (method == "pftt")
+    assert report["alone"]["summary"]["shared"]["devices"] == 3
+    output = capsys.readouterr().out
+    assert "shared model over training alone: ROUGE-L" in output and "of 3 devices gained" in output
+    assert ("own models over training alone" in output) == (method == "pftt")
 
 
 def test_the_command_refuses_agglomerative(
     rows_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--data", str(rows_file), "--method", "agglomerative", "--alone"]
-    assert main(asked) == 2
+    arguments = ["--data", str(rows_file), "--method", "agglomerative", "--alone"]
+    assert main(arguments) == 2
     assert "--alone: agglomerative devices learn" in capsys.readouterr().err
 
 

@@ -54,9 +54,9 @@ def test_a_simulation_refuses_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     data = str(write_jsonl(tmp_path / "rows.jsonl", sentences(1, 30)))
     rule = ["--data", data, "--adapter-rule", "flexlora", "--ranks", "device-0=4,foo=4"]
     assert simulate(rule) == 2
-    said = capsys.readouterr().err
-    assert "adapter.ranks: 'foo=4': no device of this job is called 'foo'" in said
-    assert "device-0, device-1, device-2" in said
+    errors = capsys.readouterr().err
+    assert "adapter.ranks: 'foo=4': no device of this job is called 'foo'" in errors
+    assert "device-0, device-1, device-2" in errors
 
 
 def test_the_planner_refuses_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,9 +264,9 @@ VALID = st.fixed_dictionaries(
 
 @settings(max_examples=100, deadline=None)
 @given(VALID)
-def test_valid_options_combine_and_round_trip(found: dict[str, Any]) -> None:
+def test_valid_options_combine_and_round_trip(options: dict[str, Any]) -> None:
     values: dict[str, Any] = {}
-    for path, value in found.items():
+    for path, value in options.items():
         inner = nested(path, value)
         key = path.split(".")[0]
         values[key] = values.get(key, {}) | inner[key] if "." in path else value
@@ -276,7 +276,7 @@ def test_valid_options_combine_and_round_trip(found: dict[str, Any]) -> None:
         paths = {fault.path for fault in error.faults}
         assert paths <= {path for _, path, _ in EVERY_COMBINATION}
     else:
-        for path, value in found.items():
+        for path, value in options.items():
             assert look_up(spec.to_dict(), path) == value
         assert parse_spec(spec.to_dict()) == spec
 

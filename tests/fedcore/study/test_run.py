@@ -106,7 +106,7 @@ def test_diverged_training_is_a_result(study: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_killed_study_resumes(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Killed between two runs or within one: what was there is kept, bit for bit."""
+    """Killed between two runs or within one: the finished runs stay, bit for bit."""
     first = study.parent / "out" / "runs" / "rate-0.001--natural--seed3.json"
     command = [sys.executable, "-m", "fedcore.study", *arguments(study)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:

@@ -45,16 +45,16 @@ def write(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def test_all_formats_give_the_same_examples(tmp_path: Path, tokenizer: object) -> None:
-    found = []
+    sets = []
     for suffix in ("jsonl", "csv", "parquet"):
         path = write(tmp_path / f"rows.{suffix}", sentences(1, 20))
-        found.append(prepare(Source(str(path)), DATA, 0, tokenizer, tmp_path / "cache"))
-    assert texts(found[0], tokenizer) == texts(found[1], tokenizer) == texts(found[2], tokenizer)
-    assert found[0].references == found[1].references == found[2].references
-    assert (len(found[0].train), len(found[0].validation), found[0].examples) == (15, 5, 15)
-    source, target = texts(found[0], tokenizer)[0]
+        sets.append(prepare(Source(str(path)), DATA, 0, tokenizer, tmp_path / "cache"))
+    assert texts(sets[0], tokenizer) == texts(sets[1], tokenizer) == texts(sets[2], tokenizer)
+    assert sets[0].references == sets[1].references == sets[2].references
+    assert (len(sets[0].train), len(sets[0].validation), sets[0].examples) == (15, 5, 15)
+    source, target = texts(sets[0], tokenizer)[0]
     assert source.startswith("summarize :") and target.endswith("</s>")
-    assert max(len(item.source) for item in found[0].train) == 16
+    assert max(len(item.source) for item in sets[0].train) == 16
 
 
 def test_columns_are_mapped_and_guessed(tmp_path: Path, tokenizer: object) -> None:
@@ -65,8 +65,8 @@ def test_columns_are_mapped_and_guessed(tmp_path: Path, tokenizer: object) -> No
     assert (info.columns, info.domain) == (("dialogue", "summary", "x"), "chat")
     assert info.bytes == Path(path).stat().st_size
     swapped = Source(path, "summary", "dialogue")
-    found = prepare(swapped, DATA, 0, tokenizer, tmp_path / "cache")
-    assert set(found.references) <= {row["dialogue"] for row in rows}
+    dataset = prepare(swapped, DATA, 0, tokenizer, tmp_path / "cache")
+    assert set(dataset.references) <= {row["dialogue"] for row in rows}
 
 
 def test_rows_can_be_filtered_by_a_column(
@@ -74,8 +74,8 @@ def test_rows_can_be_filtered_by_a_column(
 ) -> None:
     shop = Source(str(rows_file), where=("domain", "shop"))
     assert describe(shop).examples == 8
-    found = prepare(shop, DATA, 0, tokenizer, tmp_path)
-    assert len(found.train) + len(found.validation) == 8
+    dataset = prepare(shop, DATA, 0, tokenizer, tmp_path)
+    assert len(dataset.train) + len(dataset.validation) == 8
     with pytest.raises(DataError, match="no row whose domain is 'moon'"):
         describe(Source(str(rows_file), where=("domain", "moon")))
     with pytest.raises(DataError, match=r"'place' to filter by; its columns are text, summary"):
@@ -85,25 +85,25 @@ def test_rows_can_be_filtered_by_a_column(
 def test_rows_without_text_or_summary_are_skipped(tmp_path: Path, tokenizer: object) -> None:
     rows = [*sentences(1, 12), {"text": " ", "summary": "a"}, {"text": "a", "summary": None}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    found = prepare(Source(str(path)), DATA, 0, tokenizer, tmp_path)
-    assert found.skipped == 2 and len(found.train) + len(found.validation) == 12
+    dataset = prepare(Source(str(path)), DATA, 0, tokenizer, tmp_path)
+    assert dataset.skipped == 2 and len(dataset.train) + len(dataset.validation) == 12
 
 
 def test_split_depends_on_content_and_seed_alone() -> None:
     digests = [f"{i:04}" for i in range(40)]
-    train, held = split_rows(digests, 0.25, 7)
-    assert sorted(train + held) == list(range(40)) and len(held) == 10
+    train, validation = split_rows(digests, 0.25, 7)
+    assert sorted(train + validation) == list(range(40)) and len(validation) == 10
     turned = digests[::-1]
     _, other = split_rows(turned, 0.25, 7)
-    assert [turned[row] for row in other] == [digests[row] for row in held]
-    assert split_rows(digests, 0.25, 8)[1] != held
+    assert [turned[row] for row in other] == [digests[row] for row in validation]
+    assert split_rows(digests, 0.25, 8)[1] != validation
     assert [len(part) for part in split_rows(digests[:2], 0.9, 0)] == [1, 1]
 
 
 def test_validation_examples_are_capped(rows_file: Path, tokenizer: object, tmp_path: Path) -> None:
     few = DataSpec(max_validation_examples=2, validation_fraction=0.5)
-    found = prepare(Source(str(rows_file)), few, 0, tokenizer, tmp_path)
-    assert (len(found.validation), len(found.references), len(found.train)) == (2, 2, 12)
+    dataset = prepare(Source(str(rows_file)), few, 0, tokenizer, tmp_path)
+    assert (len(dataset.validation), len(dataset.references), len(dataset.train)) == (2, 2, 12)
 
 
 def test_tokens_are_cached_until_something_changes(

@@ -33,11 +33,11 @@ def test_mean_loss_equals_the_evaluation_loss(
     """Without dropout, whatever the batches."""
     spec, session = job(tiny, kernels=kernels), Session(tmp_path / "cache")
     write_initial(spec, tmp_path / "global")
-    told = session.train(spec, tmp_path / "global", source, 1, 0).loss_before
+    mean_loss = session.train(spec, tmp_path / "global", source, 1, 0).loss_before
     prepared = session.prepare(spec, source)
-    own = replace(prepared, validation=prepared.train, references=("",) * prepared.examples)
-    expected = session.evaluate(spec, tmp_path / "global", own).loss
-    assert told == pytest.approx(expected, rel=1e-5)
+    on_train = replace(prepared, validation=prepared.train, references=("",) * prepared.examples)
+    expected = session.evaluate(spec, tmp_path / "global", on_train).loss
+    assert mean_loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_measuring_loss_changes_no_training_bit(tiny: Path, tmp_path: Path, source: Source) -> None:
@@ -52,6 +52,6 @@ def test_measuring_loss_changes_no_training_bit(tiny: Path, tmp_path: Path, sour
 
 def test_evaluation_values_are_numbers_by_name() -> None:
     """The server takes nothing else."""
-    told = Evaluation(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, {"personal_loss": 0.5}).values()
-    assert told["personal_loss"] == 0.5 and told["loss"] == 1.0
-    assert all(isinstance(value, int | float) for value in told.values()), told
+    numbers = Evaluation(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, {"personal_loss": 0.5}).values()
+    assert numbers["personal_loss"] == 0.5 and numbers["loss"] == 1.0
+    assert all(isinstance(value, int | float) for value in numbers.values()), numbers

@@ -132,12 +132,12 @@ def test_proximal_term_shortens_the_step(tiny: Path, tmp_path: Path) -> None:
 
 def test_measurements_add_up(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny, train={"local_steps": 7, "schedule": "linear"})
-    found: list[Measurement] = []
-    update = bench.train(report=found.append)
-    last, summary = found[-1], update.summary
+    measurements: list[Measurement] = []
+    update = bench.train(report=measurements.append)
+    last, summary = measurements[-1], update.summary
     assert (last.step, last.steps_total, summary.steps) == (7, 7, 7)
-    assert sum(item.tokens for item in found) == summary.tokens
-    assert sum(item.flops for item in found) == summary.flops > summary.tokens * 1000
+    assert sum(item.tokens for item in measurements) == summary.tokens
+    assert sum(item.flops for item in measurements) == summary.flops > summary.tokens * 1000
     assert set(last.phase_s) == set(PHASES) and all(s > 0 for s in summary.phase_s.values())
     assert sum(summary.phase_s.values()) == pytest.approx(summary.seconds, rel=0.2)
     assert 0 < last.learning_rate < 0.01 and last.epoch == pytest.approx(7 * 4 / 20)
@@ -166,10 +166,10 @@ def test_telemetry_costs_less_than_two_percent(tiny: Path) -> None:
 
 def test_report_interval_is_respected(tiny: Path, tmp_path: Path) -> None:
     assert Hooks().report_every_s == 1.0
-    found: list[Measurement] = []
-    Bench(tmp_path, tiny).train(report=found.append, report_every_s=0.0)
-    assert [item.step for item in found] == [1, 2]
-    assert found[0].elapsed_s < found[1].elapsed_s
+    measurements: list[Measurement] = []
+    Bench(tmp_path, tiny).train(report=measurements.append, report_every_s=0.0)
+    assert [item.step for item in measurements] == [1, 2]
+    assert measurements[0].elapsed_s < measurements[1].elapsed_s
 
 
 def test_non_finite_loss_names_step_and_cause(tiny: Path, tmp_path: Path) -> None:
@@ -196,15 +196,15 @@ def test_diverging_training_is_stopped(tiny: Path, tmp_path: Path) -> None:
 
 def test_stop_is_checked_at_every_step_and_token(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, tiny, train={"local_steps": 50})
-    asked: list[int] = []
+    checks: list[int] = []
 
     def stop() -> bool:
-        asked.append(1)
-        return len(asked) > 3
+        checks.append(1)
+        return len(checks) > 3
 
     with pytest.raises(Stopped, match="local training was asked to stop"):
         bench.train(should_stop=stop)
-    assert len(asked) == 4
+    assert len(checks) == 4
     with pytest.raises(Stopped, match="evaluation was asked to stop"):
         Session(tmp_path / "c").evaluate(
             bench.spec, bench.path, bench.sources[0], Hooks(should_stop=stop)

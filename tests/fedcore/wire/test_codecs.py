@@ -55,12 +55,12 @@ def there_and_back(chain: Chain, tensor: Tensor, seed: int = 1) -> Tensor:
 @settings(max_examples=25, deadline=None)
 @given(tensor=tensors())
 def test_error_is_within_the_bound(chain: Chain, tensor: Tensor) -> None:
-    found = there_and_back(chain, tensor)
-    assert found.shape == tensor.shape and found.dtype == torch.float32
-    error = (found.double() - tensor.double()).abs()
+    result = there_and_back(chain, tensor)
+    assert result.shape == tensor.shape and result.dtype == torch.float32
+    error = (result.double() - tensor.double()).abs()
     assert bool((error <= bound(chain, tensor).double()).all())
-    assert bool((found[tensor == 0] == 0).all())
-    assert chain.lossy or torch.equal(found, tensor)
+    assert bool((result[tensor == 0] == 0).all())
+    assert chain.lossy or torch.equal(result, tensor)
 
 
 @chains
@@ -93,8 +93,8 @@ def test_encoding_repeats_and_keeps_its_input(chain: Chain) -> None:
 
 def test_stochastic_rounding_has_known_values() -> None:
     """Philox 4x64-10 with key 7: its first draws, as numpy documents them for every platform."""
-    found = (StochasticRounding(7).take(8) * 2**16).long().tolist()
-    assert found == KNOWN_NOISE
+    noise = (StochasticRounding(7).take(8) * 2**16).long().tolist()
+    assert noise == KNOWN_NOISE
     whole, parts = StochasticRounding(3).take(64), StochasticRounding(3)
     assert torch.equal(whole, torch.cat([parts.take(16) for _ in range(4)]))
     assert float(whole.min()) >= 0 and float(whole.max()) < 1
@@ -140,20 +140,20 @@ def test_nearest_rounding_error_is_half_a_step(name: str) -> None:
 def test_top_k_keeps_the_largest_and_shrinks_the_error(fraction: float) -> None:
     """Stich et al. 2018: |x - C(x)|^2 <= (1 - k / d) |x|^2."""
     tensor = torch.randn(5003, generator=torch.Generator().manual_seed(6))
-    kept = math.ceil(fraction * tensor.numel())
-    found = there_and_back(Chain("fp32", fraction), tensor)
+    count = math.ceil(fraction * tensor.numel())
+    result = there_and_back(Chain("fp32", fraction), tensor)
     expected = torch.zeros_like(tensor)
-    places = tensor.abs().topk(kept).indices
+    places = tensor.abs().topk(count).indices
     expected[places] = tensor[places]
-    assert torch.equal(found, expected)
-    lost = float((tensor - found).square().sum() / tensor.square().sum())
-    assert lost <= 1 - kept / tensor.numel()
+    assert torch.equal(result, expected)
+    lost = float((tensor - result).square().sum() / tensor.square().sum())
+    assert lost <= 1 - count / tensor.numel()
 
 
 def test_top_k_keeps_first_of_equal_magnitudes() -> None:
     tensor = torch.tensor([1.0, -1.0, 0.5, 1.0, -1.0, 0.0])
-    found = there_and_back(Chain("fp32", 0.5), tensor)
-    assert found.tolist() == [1.0, -1.0, 0, 1.0, 0, 0]
+    result = there_and_back(Chain("fp32", 0.5), tensor)
+    assert result.tolist() == [1.0, -1.0, 0, 1.0, 0, 0]
 
 
 @settings(max_examples=60, deadline=None)

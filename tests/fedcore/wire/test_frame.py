@@ -39,8 +39,8 @@ def test_frame_is_readable_by_safetensors(tmp_path: Path) -> None:
         "odd": torch.arange(6).reshape(2, 3).t(),
     }
     info = write_frame(tmp_path / "f", tensors, {"kind": "update"})
-    found = load_file(tmp_path / "f")
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    content = load_file(tmp_path / "f")
+    assert all(torch.equal(content[name], tensors[name]) for name in tensors)
     assert (info.sha256, info.size) == (
         sha256_file(tmp_path / "f"),
         (tmp_path / "f").stat().st_size,
@@ -55,8 +55,8 @@ def test_frame_is_readable_by_safetensors(tmp_path: Path) -> None:
 def test_equal_content_gives_equal_bytes(tmp_path_factory: pytest.TempPathFactory, order) -> None:
     folder = tmp_path_factory.mktemp("frames")
     expected = write_frame(folder / "0", {n: torch.ones(2) for n in "abcdef"}, {"x": "1", "y": "2"})
-    found = write_frame(folder / "1", {n: torch.ones(2) for n in order}, {"y": "2", "x": "1"})
-    assert expected == found
+    shuffled = write_frame(folder / "1", {n: torch.ones(2) for n in order}, {"y": "2", "x": "1"})
+    assert expected == shuffled
 
 
 def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:

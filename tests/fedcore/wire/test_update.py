@@ -63,9 +63,9 @@ def test_update_round_trips_and_passes_checks(chain: Chain, tmp_path: Path) -> N
     for row in rows(chain, SHAPES):
         allowed = dict(split(row, SHAPES, bound(chain, join(row, tensors))))
         for name in row.tensors:
-            found = opened[name]
-            assert found.shape == SHAPES[name] and found.dtype == torch.float32
-            assert bool(((found - tensors[name]).abs() <= allowed[name]).all())
+            tensor = opened[name]
+            assert tensor.shape == SHAPES[name] and tensor.dtype == torch.float32
+            assert bool(((tensor - tensors[name]).abs() <= allowed[name]).all())
     header = read_header(path)
     check_update_header(header, SHAPES, chain)
     limit = max_frame_bytes(chain, SHAPES)
@@ -73,8 +73,8 @@ def test_update_round_trips_and_passes_checks(chain: Chain, tmp_path: Path) -> N
     check_frame(path, SHAPES, META | {"wire": str(chain)}, limit)
     tensors_bytes = info.size - header.data_start
     assert tensors_bytes <= payload_bytes(chain, SHAPES)
-    held = [name for row in rows(chain, SHAPES) for name in row.keys]
-    assert set(header.tensors) <= set(held)
+    names = [name for row in rows(chain, SHAPES) for name in row.keys]
+    assert set(header.tensors) <= set(names)
     assert len(header.tensors) == (5 if chain.plain else 3 if chain.whole else 1)
 
 
@@ -90,16 +90,16 @@ def test_repeated_attempt_writes_equal_bytes(chain: Chain, tmp_path: Path) -> No
 def test_bf16_updates_keep_names_and_shapes(tmp_path: Path) -> None:
     """So every safetensors reader can look at them, and a fold maps them as they are."""
     write_update(tmp_path / "u", delta(), META, encoding("bf16"))
-    found = load_file(tmp_path / "u")
-    assert {name: tuple(item.shape) for name, item in found.items()} == {
+    content = load_file(tmp_path / "u")
+    assert {name: tuple(item.shape) for name, item in content.items()} == {
         name: shape for name, shape in SHAPES.items() if name not in ("c", "zero")
     }
-    assert all(item.dtype == torch.bfloat16 for item in found.values())
+    assert all(item.dtype == torch.bfloat16 for item in content.values())
 
 
 @chains
 def test_residual_equals_the_encoding_error(chain: Chain, tmp_path: Path) -> None:
-    """sent + lost = given, and the lost part joins the next update."""
+    """sent + lost = delta, and the lost part joins the next update."""
     lost = tmp_path / "lost"
     write_update(tmp_path / "1", delta(1), META, encoding(chain), residual=lost)
     if not chain.lossy:
@@ -115,8 +115,10 @@ def test_residual_equals_the_encoding_error(chain: Chain, tmp_path: Path) -> Non
 
 
 def test_error_feedback_preserves_the_sum(tmp_path: Path) -> None:
-    """What is lost stays bounded: after many rounds the sum sent is the sum given but for one
-    round's residual; without feedback, top-k loses a growing part."""
+    """The sum of what arrived differs from the sum of all deltas by one round's residual.
+
+    Without feedback, top-k loses a part that grows every round.
+    """
     chain, total, arrived = Chain("int8", 0.1), torch.zeros(67, 3), torch.zeros(67, 3)
     shapes = {"w": (67, 3)}
     constant = torch.linspace(-1, 1, 201).view(67, 3)
@@ -129,8 +131,8 @@ def test_error_feedback_preserves_the_sum(tmp_path: Path) -> None:
         total += constant
     assert torch.allclose(arrived + before["w"], total, atol=1e-3)
     assert float((total - arrived).norm()) < 0.4 * float(total.norm())
-    kept = (constant.abs() >= constant.abs().view(-1).topk(21).values.min()).float()
-    without = total * (1 - kept)
+    mask = (constant.abs() >= constant.abs().view(-1).topk(21).values.min()).float()
+    without = total * (1 - mask)
     assert float((total - arrived).norm()) < 0.5 * float(without.norm())
 
 
@@ -141,7 +143,7 @@ def test_non_finite_update_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# What is wrong with a frame of {"w": (300,)} written with int8, and what is said of it.
+# What is wrong with a frame of {"w": (300,)} written with int8, and the error's text.
 Arrays = dict[str, Tensor]
 WRONG: list[tuple[Callable[[Arrays], Arrays], str]] = [
     (lambda a: a | {"1": a["0"]}, "1 unexpected .*'1'"),
@@ -190,13 +192,13 @@ SIZES = st.lists(st.sampled_from([0, 1, 7, SMALL, SMALL + 1, JOINED]), max_size=
 @given(SIZES)
 def test_large_tensors_have_rows_of_their_own(sizes: list[int]) -> None:
     shapes = {f"w{place:02}": (size,) for place, size in enumerate(sizes)}
-    found = rows(Chain("int8"), shapes)
-    assert [name for row in found for name in row.tensors] == sorted(shapes)
-    for row in found:
+    frame_rows = rows(Chain("int8"), shapes)
+    assert [name for row in frame_rows for name in row.tensors] == sorted(shapes)
+    for row in frame_rows:
         assert row.numbers == sum(shapes[name][0] for name in row.tensors)
         assert len(row.tensors) == 1 or row.numbers <= JOINED
         assert row.numbers <= SMALL or all(shapes[name][0] <= SMALL for name in row.tensors[1:])
-    assert len({row.keys for row in found}) == len(found)
+    assert len({row.keys for row in frame_rows}) == len(frame_rows)
 
 
 def test_tensor_of_a_shared_row_is_a_copy(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_tensor_of_a_shared_row_is_a_copy(tmp_path: Path) -> None:
     assert torch.equal(opened["a.weight"], before) and bool(before.any())
 
 
-# Three kept fp32 numbers, 12 bytes, then their places among 300.
+# Three retained fp32 numbers, 12 bytes, then their places among 300.
 PLACES = [
     (bytes([255, 255, 255]), "name 0 places of 300"),
     (bytes([200, 200, 200]), "places of 300"),
