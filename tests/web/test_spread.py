@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.web.factories import make_device
-from tests.web.test_new_job import form_data
+from tests.web.job_forms import form_data
 from webapp.devices.models import Dataset, Device
 from webapp.jobs.planning.data_distribution import MAX_DEVICES, spread_of
 

@@ -1,35 +1,19 @@
-"""Every transition of an asynchronous job's rounds."""
+"""Every transition of an asynchronous job's rounds that is about training and aggregation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
-from fedcore.rounds.buffered import Window, step_buffered
-from fedcore.rounds.types import (
-    Aggregate,
-    Effect,
-    Ended,
-    EvaluationArrived,
-    Offer,
-    RoundEvent,
-    RoundPhase,
+from tests.fedcore.rounds.buffered import (
+    BUSY,
+    LEASED,
+    Transition,
+    assert_transition,
+    buffered,
+    older,
+    version,
 )
-from tests.fedcore.rounds.buffered import BUSY, LAST, LEASED, buffered, older, version
-from tests.fedcore.rounds.rounds import BROKEN, DONE, DUE, SILENT, STOP, part, scored, tick
-
-
-@dataclass(frozen=True)
-class Transition:
-    """``effects`` in short, the number of their round before them, as in '3 offer a'."""
-
-    window: Window
-    event: RoundEvent
-    after: str
-    effects: tuple[str, ...] = ()
-    reason: str = ""
-
+from tests.fedcore.rounds.rounds import BROKEN, DONE, DUE, SILENT, STOP, part, tick
 
 TRANSITIONS = {
     "a planned version is offered to every free device": Transition(
@@ -207,123 +191,12 @@ TRANSITIONS = {
         (),
         "no space",
     ),
-    "a free device evaluates an older version": Transition(
-        (older(evaluators=("a", "b", "c")), version("collecting", *BUSY)),
-        tick(),
-        "collecting",
-        ("2 offer a",),
-    ),
-    "only the newest version is evaluated": Transition(
-        (
-            older(number=1, evaluators=("a", "b", "c")),
-            older(evaluators=("a", "b", "c")),
-            version("collecting", *BUSY),
-        ),
-        tick(),
-        "collecting",
-        ("2 offer a",),
-    ),
-    "a device that has evaluated trains": Transition(
-        (older(scored("a", "folded"), evaluators=("a",)), version("collecting", *BUSY)),
-        tick(),
-        "collecting",
-        ("3 offer a",),
-    ),
-    "an evaluation is accepted at once": Transition(
-        (older(scored("a", "reported"), evaluators=("a",)), version("collecting", *BUSY)),
-        tick(),
-        "collecting",
-        ("2 measured", "3 offer a"),
-    ),
-    "a lost evaluation is offered again": Transition(
-        (older(scored("a", "training", **SILENT), evaluators=("a",)), version("collecting", *BUSY)),
-        tick(),
-        "collecting",
-        ("2 revoke a", "2 offer a"),
-    ),
-    "a refused evaluation is not offered again": Transition(
-        (
-            older(scored("a", "refused", retryable=False), evaluators=("a",)),
-            version("collecting", *BUSY),
-        ),
-        tick(),
-        "collecting",
-        ("3 offer a",),
-    ),
-    "evaluations go on during an aggregation": Transition(
-        (older(evaluators=("a",)), version("aggregating", buffered("a"), *BUSY)),
-        tick(),
-        "aggregating",
-        ("2 offer a",),
-    ),
-    "the last version stops training and is evaluated": Transition(
-        (
-            older(part("c", "training", **LEASED), part("a", "reported")),
-            version("aggregating", buffered("a"), BUSY[0], evaluators=("a", "b"), **LAST),
-        ),
-        DONE,
-        "evaluating",
-        ("2 revoke c", "3 revoke b"),
-    ),
-    "the last version of a job without evaluation": Transition(
-        (older(scored("c", "training", **LEASED)), version("aggregating", buffered("a"), **LAST)),
-        DONE,
-        "closed",
-        ("2 revoke c", "3 closed"),
-    ),
-    "every device evaluates the last version": Transition(
-        (version("evaluating", evaluators=("a", "b"), **LAST),),
-        tick(),
-        "evaluating",
-        ("3 offer a", "3 offer b"),
-    ),
-    "a device that evaluates an older version finishes that first": Transition(
-        (
-            older(scored("b", "training", **LEASED), evaluators=("a", "b")),
-            version("evaluating", evaluators=("a", "b"), **LAST),
-        ),
-        tick(),
-        "evaluating",
-        ("3 offer a",),
-    ),
-    "the last version waits for its evaluations": Transition(
-        (version("evaluating", scored("a", "folded"), evaluators=("a", "b"), **LAST),),
-        tick(online=frozenset()),
-        "evaluating",
-    ),
-    "the last evaluation closes the job's last version": Transition(
-        (version("evaluating", scored("a", "reported"), evaluators=("a",), **LAST),),
-        tick(),
-        "closed",
-        ("3 measured", "3 closed"),
-    ),
-    "the evaluation deadline closes the last version": Transition(
-        (
-            version(
-                "evaluating",
-                scored("a", "folded"),
-                scored("b", "training", **LEASED),
-                evaluators=("a", "b", "c"),
-                **LAST,
-            ),
-        ),
-        tick(DUE),
-        "closed",
-        ("3 revoke b", "3 closed"),
-        "2 evaluations are missing",
-    ),
     "a pause revokes all work": Transition(
         (older(part("a", "training", **LEASED)), version("collecting", *BUSY)),
         STOP,
         "failed",
         ("2 revoke a", "3 revoke b", "3 revoke c", "3 failed"),
         "the job was paused",
-    ),
-    "a pause retains the last version": Transition(
-        (version("evaluating", scored("a", "training", **LEASED), evaluators=("a",), **LAST),),
-        STOP,
-        "closed",
-        ("3 revoke a", "3 closed"),
     ),
     "a pause between two versions revokes all work": Transition(
         (older(part("a", "training", **LEASED)), older(BUSY[0], number=3)),
@@ -335,24 +208,6 @@ TRANSITIONS = {
 }
 
 
-def short(number: int, effect: Effect) -> str:
-    if isinstance(effect, Ended):
-        return f"{number} {'failed' if effect.failed else 'closed'}"
-    if isinstance(effect, Aggregate):
-        return f"{number} aggregate {' '.join(effect.devices)}"
-    if isinstance(effect, EvaluationArrived):
-        return f"{number} measured"
-    return f"{number} {'offer' if isinstance(effect, Offer) else 'revoke'} {effect.device}"
-
-
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_transition(name: str) -> None:
-    transition = TRANSITIONS[name]
-    stepped = step_buffered(transition.window, transition.event)
-    assert [after.number for after, _ in stepped] == [before.number for before in transition.window]
-    told = [short(after.number, effect) for after, effects in stepped for effect in effects]
-    current = stepped[-1][0]
-    assert current.phase is RoundPhase(transition.after)
-    assert sorted(told) == sorted(transition.effects)
-    assert transition.reason in current.reason
-    assert bool(current.deadline_at) == (transition.after not in ("closed", "failed", "planned"))
+    assert_transition(TRANSITIONS[name])
