@@ -131,7 +131,12 @@ def _server(variable: str) -> str:
 
 
 def unit(commands: Commands, arguments: Sequence[str]) -> Result:
-    options = ["-m", "not browser and not stack and not prove", "-n", str(min(4, CPUS))]
+    """Tests marked ``postgresql`` are left to that part where a server is named."""
+    excluded = ["browser", "stack", "prove"]
+    if _server("DATABASE_URL").startswith("postgres") and not arguments:
+        excluded.append("postgresql")
+    marks = " and ".join(f"not {name}" for name in excluded)
+    options = ["-m", marks, "-n", str(min(4, CPUS))]
     # Files keep their order: xdist would run those of few, long tests last, on one process.
     options.append("--no-loadscope-reorder")
     # Several processes at once, so one thread each.
@@ -139,7 +144,7 @@ def unit(commands: Commands, arguments: Sequence[str]) -> Result:
 
 
 def postgresql(commands: Commands, arguments: Sequence[str]) -> Result:
-    """The tests marked ``postgresql`` once more, on a server with row locks and real races."""
+    """The tests marked ``postgresql``, on a server with row locks and real races."""
     server = _server("DATABASE_URL")
     if not server.startswith("postgres"):
         return Result(0, None, "skipped: neither TEST_DATABASE_URL nor DATABASE_URL names one")
@@ -172,7 +177,15 @@ def stack(commands: Commands, arguments: Sequence[str]) -> Result:
 
 
 def prove(commands: Commands, arguments: Sequence[str]) -> Result:
-    """The whole of what the other parts prove by a drawn or small part; a full run is recorded."""
+    """The whole of what the other parts prove by a drawn or small part; a full run is recorded.
+
+    The tests marked ``postgresql`` run on SQLite first.
+    """
+    if not arguments:
+        marks = ["-m", "postgresql and not prove", "-n", str(min(4, CPUS)), *DATABASE_TESTS]
+        sqlite = commands.pytest(marks, {**_own_services(), "OMP_NUM_THREADS": "1"})
+        if sqlite.code:
+            return sqlite
     result = commands.pytest(["-m", "prove", "-n", "1", *arguments], _with_servers())
     if not arguments and result.cases:
         describe = ["git", "describe", "--always", "--dirty"]

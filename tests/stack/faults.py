@@ -25,6 +25,10 @@ ROUNDS = 2
 AWAY_S, PATIENCE_S = 6.0, 2.0
 
 
+# The undisturbed job of this process's first site: every later one must end with the same bits.
+_references: list[JobOutcome] = []
+
+
 @dataclass
 class FaultSite:
     chaos: Chaos
@@ -98,7 +102,9 @@ def started(folder: Path, servers: Mapping[str, str]) -> Iterator[FaultSite]:
         stack = Stack(folder, {**servers, **patience}, web_port=0)
         closing.callback(stack.stop)
         chaos = start(stack, devices=2, rounds=ROUNDS, job_limit_s=JOB_LIMIT_S)
-        reference = chaos.run("undisturbed", Schedule([]))
+        if not _references:
+            _references.append(chaos.run("undisturbed", Schedule([])))
+        reference = _references[0]
         assert not reference.problem
         yield FaultSite(chaos, reference)
 

@@ -33,6 +33,7 @@ def site(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fa
         yield site
 
 
+@pytest.mark.prove
 def test_killed_processes_change_no_bits(site: FaultSite) -> None:
     kills = site.kill_processes(KILLS, SEED)
     assert {kill.strike.moment for kill in kills} == set(MOMENTS)
