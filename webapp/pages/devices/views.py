@@ -100,7 +100,7 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
 @never_cache
 def enrol(request: HttpRequest) -> HttpResponse:
     form = EnrolForm(request.POST or None)
-    context: dict[str, object] = {"form": form}
+    context: dict[str, object] = {"form": form, "command": "", "is_running": False}
     if request.method == "POST" and form.is_valid():
         name, dataset = form.cleaned_data["name"], form.cleaned_data["dataset"]
         role = form.cleaned_data["role"]

@@ -126,7 +126,7 @@ def job_new(request: HttpRequest) -> HttpResponse:
     context = {
         "sections": forms.sections(values, faults, devices),
         "errors": forms.error_links(faults),
-        **(_estimate_context(values, devices) if is_inline else {"later": True}),
+        **(_estimate_context(values, devices) if is_inline else {"estimate": None, "later": True}),
     }
     return render(request, "jobs/new.html", context, status=422 if faults else 200)
 
@@ -145,7 +145,8 @@ def _estimate_context(values: dict[str, Any], devices: list[Device]) -> dict[str
         spec = parse_spec(values)
         services.check_devices(spec)
     except SpecError as error:
-        return {"estimate": None, "estimate_errors": forms.error_links(error.faults)}
+        errors = forms.error_links(error.faults)
+        return {"estimate": None, "later": False, "estimate_errors": errors}
     result = estimate(spec, devices, last_trainings(devices))
     return {
         "estimate": result,
