@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.test import Client
 
 from tests.web import factories
+from tests.web.undefined_variables import undefined_variables
 from webapp.accounts.models import Role
 from webapp.devices.models import Device
 from webapp.jobs.models import Job
@@ -38,3 +39,12 @@ def fleet(db: None) -> list[Device]:
 @pytest.fixture
 def job(fleet: list[Device]) -> Job:
     return factories.running_job(fleet, rounds=2, samples=6)
+
+
+@pytest.fixture(autouse=True)
+def undefined() -> Iterator[list[str]]:
+    """Fails a test that renders a template of the site with an undefined variable."""
+    with undefined_variables() as names:
+        yield names
+    if names:
+        pytest.fail(f"undefined in templates: {', '.join(sorted(set(names)))}")
