@@ -1,4 +1,4 @@
-"""What every test gets: a site of this process's own, and no way to reach anybody else's.
+"""What every test gets: a site for this process alone, and no way to reach another.
 
 The database is SQLite unless ``DATABASE_URL`` names another; the devices' broker is a real one that
 listens on a free port of the loopback interface; nobody listens where the site's broker should be.

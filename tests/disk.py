@@ -54,7 +54,7 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path: Path, settings: Any) -> Iterator[SmallDisk]:
-    """VAR_DIR and the artefacts live on a small disk of their own; skips where nobody may mount."""
+    """VAR_DIR and the artefacts live on a small disk; skipped where mounting is not permitted."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "edgewise-test", str(folder)]

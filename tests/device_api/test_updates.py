@@ -287,7 +287,7 @@ def test_round_of_nan_updates_fails(federation: Federation) -> None:
     assert job.phase == "failed"
     assert "0 of 2 updates are valid, 1 are needed" in job.reason
     assert "holds NaN or infinity" in job.reason
-    assert job.global_artefact_id == before, "the model before it is kept"
+    assert job.global_artefact_id == before, "the job still has the model before it"
 
 
 def test_too_few_valid_updates_are_not_folded(federation: Federation) -> None:

@@ -86,7 +86,7 @@ def test_minimum_throughput() -> None:
     assert all(pace.add(1.0, 0) for _ in range(9))
     assert pace.patience_s == 1.0
     assert pace.add(1.0, 1000), "enough in this window"
-    assert all(pace.add(0.0, 0) for _ in range(1000)), "our own disk's time does not count"
+    assert all(pace.add(0.0, 0) for _ in range(1000)), "time of the server's disk does not count"
     assert not pace.add(10.0, 999)
     assert not UploadPace(10.0, 0.0).add(10.0, 0), "nothing at all is too slow for any limit"
 

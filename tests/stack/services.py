@@ -1,4 +1,4 @@
-"""A PostgreSQL database and Redis databases of a test's own, on servers that somebody else runs."""
+"""A PostgreSQL database and Redis databases for one test, on servers that already run."""
 
 from __future__ import annotations
 

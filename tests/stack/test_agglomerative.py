@@ -69,7 +69,7 @@ def bits(parent: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def same_bits(running: Running, job: dict[str, Any], bits: dict[str, Any]) -> None:
-    """What the parent says in round 1, its own model in the last one, and every node's model."""
+    """The parent's logits in round 1, its model in the last round, and every node's model."""
     assert results(running, job) == [bits["logits"][1], bits["nodes"][2][PARENT]]
     assert node_models(running, job) == bits["nodes"][2]
 

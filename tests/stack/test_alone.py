@@ -1,4 +1,4 @@
-"""Training alone on real agents: asked for over the API, equal to the simulation's figures."""
+"""Training alone on real agents: requested over the API, equal to the simulation's figures."""
 
 from __future__ import annotations
 

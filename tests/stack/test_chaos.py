@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.slow, pytest.mar
 
 
 def _real_servers(closing: ExitStack) -> dict[str, str]:
-    """A database and a Redis database of this test's own, on the servers that were named."""
+    """A database and a Redis database for this test, on the servers that the environment names."""
     database = services.fresh_database(services.named("TEST_DATABASE_URL"))
     redis = services.empty_redis(services.named("TEST_REDIS_URL"))
     return {

@@ -27,7 +27,7 @@ ALLOWED_GROWTH = 24 * MEGABYTE
 
 
 class Peak:
-    """The most memory a process held since now, as the kernel counts it."""
+    """A process's peak memory from now on, as the kernel counts it."""
 
     def __init__(self, pid: int) -> None:
         self._proc = Path(f"/proc/{pid}")

@@ -36,13 +36,13 @@ def test_scale_is_logarithmic_for_wide_ranges_only() -> None:
 
 def test_measured_peak_wins_over_data_sheet(db: None) -> None:
     sheet = Device(name="bare", profile={"kind": "Raspberry Pi 5 Model B"})
-    probed = Device(name="own", profile={**sheet.profile, "peak_flops": {"fp32": 41e9}})
+    probed = Device(name="probed", profile={**sheet.profile, "peak_flops": {"fp32": 41e9}})
     absurd = {"peak_flops": {"fp32": -1}, "memory_bandwidth_bps": "x"}
     implausible = Device(name="odd", profile=absurd)
     comparison = compare([implausible, sheet, probed], {}, "a100", "peak")
     by_name = {row.device.name: row.figures["peak"] for row in comparison.rows}
     assert by_name["bare"].source == "data sheet"
-    assert (by_name["own"].source, by_name["own"].value) == ("measured", 41e9)
+    assert (by_name["probed"].source, by_name["probed"].value) == ("measured", 41e9)
     assert by_name["odd"].value is None
     assert comparison.rows[-1].device.name == "odd"
     assert "the 2 with a known peak" in comparison.summary

@@ -66,7 +66,7 @@ class Server:
         return adapter_of(self.frame, scale, device_spec(self.spec, slot))
 
     def delta(self, slot: int, seed: int, size: float = 0.3) -> dict[str, Tensor]:
-        """What a device sends that moved at random: no frozen factor, its own ranks."""
+        """The update of a device that moved at random: no frozen factor, its ranks."""
         draw = torch.Generator().manual_seed(seed)
         shapes = trained_shapes(device_spec(self.spec, slot), self.frame.shapes)
         return {n: size * torch.randn(s, generator=draw) for n, s in sorted(shapes.items())}

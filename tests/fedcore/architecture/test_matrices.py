@@ -17,7 +17,7 @@ from tests.fedcore.conftest import make_model
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_layers": 3, "num_decoder_layers": 1}])
-def test_they_are_the_models_own(tmp_path: Path, changes: dict[str, int]) -> None:
+def test_matrices_are_those_of_the_model(tmp_path: Path, changes: dict[str, int]) -> None:
     folder = make_model(tmp_path / "model", **changes)
     sizes = architecture_of(str(folder))
     assert sizes is not None

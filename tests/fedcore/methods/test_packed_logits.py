@@ -27,7 +27,7 @@ def logits(seed: int, rows: int = 5, vocabulary: int = VOCABULARY, spread: float
 
 
 def dense(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """torch's own: T^2 KL(teacher || student), summed."""
+    """By torch: T^2 KL(teacher || student), summed."""
     p, q = (log_softmax(item / temperature, -1) for item in (teacher, student))
     return temperature**2 * kl_div(q, p, reduction="sum", log_target=True)
 

@@ -120,7 +120,7 @@ def test_longer_samples_cost_more_than_longer_prompts() -> None:
 
 
 def test_rewards_are_generated_before_and_after_training() -> None:
-    """With the job's own evaluation that makes three; PFTT's are two."""
+    """Three evaluations with the job's; PFTT has two."""
     plain = plan(method={"name": "none"}).seconds["evaluate_s"]
     assert plan().seconds["evaluate_s"] == pytest.approx(3 * plain)
     bottleneck = {"kind": "bottleneck"}
