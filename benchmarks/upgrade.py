@@ -2,8 +2,8 @@
 
 The version before runs the demo's job (seed 7, fp32, one thread, deterministic). After some rounds
 all its processes are killed with SIGKILL. This version starts on the same folder, with one agent of
-the version before among its three. The job must complete with the SHA-256 of an undisturbed run,
-which is the ``demo`` row of ``identical_results.json``.
+the version before among its three. The job must complete with the SHA-256 of an undisturbed run of
+the version before, on this machine: sums differ in their last bits between processors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.identical_results import DEMO, TABLE, adapter_digest, single_threaded
+from benchmarks.identical_results import DEMO, adapter_digest, demo, single_threaded
 
 OLD_AGENT = "law-office-pc"
 # Runs in this version's checkout: the demo, with one agent from the other checkout.
@@ -71,27 +71,27 @@ def run(options: argparse.Namespace) -> int:
             return 1
         result = json.loads(done.stdout.splitlines()[-1])
         digest = adapter_digest(Path(result["artefact_path"]))
-    expected = json.loads(TABLE.read_text("utf-8"))["sha256"]["demo"]
+    expected = demo(options.before, sys.executable)["demo"]
     print(f"adapter {digest}, undisturbed {expected}")
     return int(digest != expected)
 
 
 def _run_until_killed(root: Path, arguments: Sequence[str], folder: Path, number: int) -> None:
     """Run the demo of a checkout, and kill everything after round ``number`` has closed."""
-    demo = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", DEMO, *arguments],
         cwd=root,
         stdout=subprocess.PIPE,
         text=True,
         env=single_threaded(),
     )
-    assert demo.stdout is not None
-    for line in demo.stdout:
+    assert process.stdout is not None
+    for line in process.stdout:
         print(line, end="", flush=True)
         if f"round {number} closed" in line:
             break
-    demo.kill()
-    demo.wait()
+    process.kill()
+    process.wait()
     _kill_processes_of(folder)
 
 
