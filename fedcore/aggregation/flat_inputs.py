@@ -42,7 +42,19 @@ def open_inputs(
     strategy = strategy or build(spec)
     layout = trained_layout(spec, read_header(before.model).shapes)
     opened = open_flat_updates(strategy, layout, updates, folder, shard)
-    moments = _open_state(strategy, before.state, layout, folder)
+    moments = None
+    if before.state is not None:
+        header = read_header(before.state)
+        if header.meta.get("strategy") != strategy.name:
+            raise FoldError(
+                f"the server state belongs to {header.meta.get('strategy')}, not to "
+                f"{strategy.name}; start without it"
+            )
+        shapes = {key: tuple(shape) for key, (_, shape) in state_layout(strategy, layout).items()}
+        if any(key not in header.shapes or header.shapes[key] != shapes[key] for key in shapes):
+            raise FoldError("the server state does not fit the global weights; start without it")
+        if shapes:
+            moments = open_flat(before.state, FlatLayout.of(shapes), folder)
     return FoldInputs(strategy, layout, open_flat(before.model, layout, folder), moments, opened)
 
 
@@ -83,23 +95,6 @@ def state_layout(strategy: Strategy, layout: FlatLayout) -> Layout:
     ]
     shapes = list(zip(layout.names, layout.shapes, strict=True))
     return {f"{key} {name}": ("F32", shape) for key in keys for name, shape in shapes}
-
-
-def _open_state(
-    strategy: Strategy, path: Path | None, layout: FlatLayout, folder: Path
-) -> FlatFile | None:
-    if path is None:
-        return None
-    header = read_header(path)
-    if header.meta.get("strategy") != strategy.name:
-        raise FoldError(
-            f"the server state belongs to {header.meta.get('strategy')}, not to {strategy.name}; "
-            "start without it"
-        )
-    shapes = {key: tuple(shape) for key, (_, shape) in state_layout(strategy, layout).items()}
-    if any(key not in header.shapes or header.shapes[key] != shapes[key] for key in shapes):
-        raise FoldError("the server state does not fit the global weights; start without it")
-    return open_flat(path, FlatLayout.of(shapes), folder) if shapes else None
 
 
 def state_meta(strategy: Strategy, before: Path | None) -> dict[str, str]:

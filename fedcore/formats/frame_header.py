@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fedcore.errors import WireError
 
@@ -64,28 +64,40 @@ def read_header(path: Path | str) -> FrameHeader:
     missing byte ranges or duplicate names, or if a range does not fit its shape and dtype.
     """
     path = Path(path)
-    size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise WireError(f"{path.name} is truncated: {size} bytes hold no header")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > MAX_HEADER_BYTES:
-            raise WireError(f"{path.name} is no safetensors file: its header length is nonsense")
-        if 8 + length > size:
-            raise WireError(f"{path.name} is truncated inside its header ({size} bytes)")
-        raw = file.read(length)
+        return parse_header(file, path.stat().st_size, path.name)
+
+
+def parse_header(file: IO[bytes], size: int, name: str) -> FrameHeader:
+    """The same from an open file of ``size`` bytes; ``name`` is for the errors."""
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise WireError(f"{name} is truncated: {size} bytes hold no header")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > MAX_HEADER_BYTES:
+        raise WireError(f"{name} is no safetensors file: its header length is nonsense")
+    if 8 + length > size:
+        raise WireError(f"{name} is truncated inside its header ({size} bytes)")
+    raw = file.read(length)
     try:
         values = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise WireError(f"{path.name} is no safetensors file: its header is no JSON") from error
+        raise WireError(f"{name} is no safetensors file: its header is no JSON") from error
     if not isinstance(values, dict):
-        raise WireError(f"{path.name} is no safetensors file: its header is no JSON object")
+        raise WireError(f"{name} is no safetensors file: its header is no JSON object")
     meta = values.pop("__metadata__", {})
     if not isinstance(meta, dict) or not all(isinstance(item, str) for item in meta.values()):
-        raise WireError(f"{path.name} carries metadata that is not text")
-    tensors = {name: _entry(name, item) for name, item in values.items()}
-    _check_ranges(tensors, size - 8 - length, path.name)
+        raise WireError(f"{name} carries metadata that is not text")
+    tensors = {key: _entry(key, item) for key, item in values.items()}
+    position, data_bytes = 0, size - 8 - length
+    for entry in sorted(tensors.values(), key=lambda entry: (entry.start, entry.end)):
+        if entry.start != position:
+            raise WireError(f"{name} has overlapping or missing byte ranges")
+        position = entry.end
+    if data_bytes < position:
+        raise WireError(f"{name} is truncated: {position - data_bytes} bytes are missing")
+    if data_bytes > position:
+        raise WireError(f"{name} has {data_bytes - position} bytes that belong to no tensor")
     return FrameHeader(tensors, meta, 8 + length, size)
 
 
@@ -110,18 +122,6 @@ def _entry(name: str, item: Any) -> TensorEntry:
     if end - start != entry.elements * ITEM_BYTES[dtype]:
         raise WireError(f"tensor {name!r}: {end - start} bytes do not fit its shape {list(shape)}")
     return entry
-
-
-def _check_ranges(tensors: Mapping[str, TensorEntry], data_bytes: int, name: str) -> None:
-    position = 0
-    for entry in sorted(tensors.values(), key=lambda entry: (entry.start, entry.end)):
-        if entry.start != position:
-            raise WireError(f"{name} has overlapping or missing byte ranges")
-        position = entry.end
-    if data_bytes < position:
-        raise WireError(f"{name} is truncated: {position - data_bytes} bytes are missing")
-    if data_bytes > position:
-        raise WireError(f"{name} has {data_bytes - position} bytes that belong to no tensor")
 
 
 def sha256_file(path: Path | str) -> str:

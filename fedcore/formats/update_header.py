@@ -51,17 +51,7 @@ def rows(chain: Chain, shapes: Shapes) -> tuple[FrameRow, ...]:
     """The rows of a model's tensors, in the order of their names."""
     if chain.whole:
         return tuple(FrameRow((name,), tuple(shapes[name]), (name,)) for name in sorted(shapes))
-    marks = ("", PACKED_MARK) if chain.packed else ("",)
-    encoded = []
-    for place, names in enumerate(_neighbours(shapes)):
-        first = tuple(shapes[names[0]])
-        shape = first if len(names) == 1 else (sum(math.prod(shapes[name]) for name in names),)
-        encoded.append(FrameRow(tuple(names), shape, tuple(f"{place}{mark}" for mark in marks)))
-    return tuple(encoded)
-
-
-def _neighbours(shapes: Shapes) -> list[list[str]]:
-    """Groups of names that share a row: consecutive small tensors, up to a limit."""
+    # Consecutive small tensors share a row, up to a limit.
     groups: list[list[str]] = []
     filled = JOINED + 1
     for name in sorted(shapes):
@@ -71,7 +61,13 @@ def _neighbours(shapes: Shapes) -> list[list[str]]:
             filled = 0
         groups[-1].append(name)
         filled = JOINED + 1 if size > SMALL else filled + size
-    return groups
+    marks = ("", PACKED_MARK) if chain.packed else ("",)
+    encoded = []
+    for place, names in enumerate(groups):
+        first = tuple(shapes[names[0]])
+        shape = first if len(names) == 1 else (sum(math.prod(shapes[name]) for name in names),)
+        encoded.append(FrameRow(tuple(names), shape, tuple(f"{place}{mark}" for mark in marks)))
+    return tuple(encoded)
 
 
 def payload_bytes(chain: Chain, shapes: Shapes) -> int:

@@ -100,6 +100,7 @@ class Session:
                 dropout,
                 self.micro_batch(spec, loaded, prepared),
             )
+            hooks.sized(examples_at_once(work))
             before = mean_loss(work, hooks) if spec.strategy.family.measures_loss else None
             context = Context(spec, work, round_number, device_state or DeviceState(), hooks, draw)
             term = term_of(context)
@@ -192,6 +193,16 @@ class Session:
             self._loaded = LoadedModel.of(spec, precision)
             self._key = key
         return self._loaded
+
+
+def examples_at_once(work: TrainingTask) -> int:
+    """The most examples in one forward pass; with ``micro_tokens``, of the longest ones."""
+    train, lengths = work.train, work.examples.lengths
+    batch = min(train.batch_size, len(lengths))
+    most = min(batch, train.micro_batch or work.micro_batch or batch)
+    if not train.micro_tokens or not lengths:
+        return most
+    return min(most, max(1, train.micro_tokens // max(map(sum, lengths))))
 
 
 def set_dropout(model: Any, rate: float) -> None:

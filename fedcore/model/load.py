@@ -51,7 +51,20 @@ def resolve(name: str) -> ModelSource:
 
     Raises ModelError where nothing is found, the hub cannot be reached, or it is no T5.
     """
-    source = ModelSource(name, _folder_of(name))
+    local = Path(name).expanduser()
+    if name == "nano":
+        if not NANO.is_dir():
+            raise ModelError("the packaged model nano is missing; run fedcore/model/pretrain")
+        folder = NANO
+    elif name == "micro":
+        folder = micro_folder()
+    elif local.is_dir():
+        folder = local
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"there is no folder {name}; give a model folder or a hub name")
+    else:
+        folder = _from_hub(name)
+    source = ModelSource(name, folder)
     try:
         kind = source.config.get("model_type")
     except (OSError, ValueError) as error:
@@ -61,21 +74,6 @@ def resolve(name: str) -> ModelSource:
             f"{name} is a {kind!r} model; give a T5-family one (such as google/flan-t5-small)"
         )
     return source
-
-
-def _folder_of(name: str) -> Path:
-    if name == "nano":
-        if not NANO.is_dir():
-            raise ModelError("the packaged model nano is missing; run fedcore/model/pretrain")
-        return NANO
-    if name == "micro":
-        return micro_folder()
-    local = Path(name).expanduser()
-    if local.is_dir():
-        return local
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"there is no folder {name}; give a model folder or a hub name")
-    return _from_hub(name)
 
 
 def _from_hub(name: str) -> Path:

@@ -157,15 +157,13 @@ class _DeviceRow:
             self._fault("link", f"give a name or a table, not {value!r:.40}")
             return None
         self._unknown(value, LINK_KEYS, "link.")
-        return self._custom_link({key: value[key] for key in value if key in LINK_KEYS})
-
-    def _custom_link(self, figures: dict[str, Any]) -> Link | None:
+        figures = {key: value[key] for key in value if key in LINK_KEYS}
         missing = [key for key in ("up_bps", "down_bps") if key not in figures]
         base = LINKS.get(str(figures.get("name", "")))
         if base is None and missing:
             self._fault("link", f"{' and '.join(missing)} missing, in bytes per second")
             return None
-        start = {"delay_s": 0.0, **figures}
+        start: dict[str, Any] = {"delay_s": 0.0, **figures}
         try:
             return replace(base, **figures) if base else Link(**start)
         except SpecError as error:

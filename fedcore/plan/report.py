@@ -141,19 +141,19 @@ def _sentences(plan: FleetPlan) -> list[str]:
             f"A round takes {_seconds(plan.round_s)}, {plan.rounds} rounds take "
             f"{_seconds(plan.total_s)}; {plan.slowest} is the slowest."
         )
-    return [*lines, _advice(plan)] if plan.advised else lines
-
-
-def _advice(plan: FleetPlan) -> str:
+    if not plan.advised:
+        return lines
     best = plan.best
     if best is None:
-        return "None of the changes tried would help."
-    if best.fitting > len(plan.fitting):
-        return f"Biggest improvement: {best.change.text}; then {best.fitting} devices fit."
-    return (
-        f"Biggest saving: {best.change.text}; a round then takes {_seconds(best.round_s)} "
-        f"({best.saved:.0%} less)."
-    )
+        text = "None of the changes tried would help."
+    elif best.fitting > len(plan.fitting):
+        text = f"Biggest improvement: {best.change.text}; then {best.fitting} devices fit."
+    else:
+        text = (
+            f"Biggest saving: {best.change.text}; a round then takes {_seconds(best.round_s)} "
+            f"({best.saved:.0%} less)."
+        )
+    return [*lines, text]
 
 
 def _seconds(value: float | None) -> str:

@@ -112,7 +112,13 @@ def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
     if newest.state.phase is RoundPhase.PLANNED:
         deadline_at = now + newest.state.policy.deadline_s
         newest.move(RoundPhase.COLLECTING, deadline_at=deadline_at)
-    _drop_stale(builders)
+    # Refuse updates that are too old for the buffer, and stop training that would be.
+    limit = _buffering(builders).max_staleness
+    for builder in builders:
+        age = newest.state.number - builder.state.number
+        if age > limit:
+            reason = f"it started {age} versions ago; at most {limit} are allowed"
+            _stop_training(builder, reason)
     if newest.state.phase is RoundPhase.COLLECTING:
         _close_collection(builders, now)
     elif newest.state.phase is RoundPhase.EVALUATING:
@@ -122,17 +128,6 @@ def _tick(builders: list[RoundBuilder], tick: Tick) -> None:
         _fail(builders, f"no worker aggregated the updates within {limit_s:.0f} s")
     if newest.state.phase not in ENDED:
         _offer_work(builders, tick)
-
-
-def _drop_stale(builders: list[RoundBuilder]) -> None:
-    """Refuse updates that are too old for the buffer, and stop training that would be."""
-    newest_number = builders[-1].state.number
-    limit = _buffering(builders).max_staleness
-    for builder in builders:
-        age = newest_number - builder.state.number
-        if age > limit:
-            reason = f"it started {age} versions ago; at most {limit} are allowed"
-            _stop_training(builder, reason)
 
 
 def _close_collection(builders: list[RoundBuilder], now: float) -> None:

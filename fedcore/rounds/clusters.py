@@ -104,7 +104,7 @@ def offer_folds(builder: RoundBuilder, tick: Tick) -> None:
         if cluster.head in tick.online:
             builder.offer(cluster.head, Task.FOLD, former.attempt + 1 if former else 1, tick.now)
         elif not builder.state.policy.heads_only:
-            why = former.reason if former else "it is offline"
+            why = former.reason if former else "it is offline or cannot work"
             reason = f"{why}; its cluster's updates go up one by one"
             _give_up(builder, former or AssignmentState(cluster.head, Task.FOLD, 1), reason)
 

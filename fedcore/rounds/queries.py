@@ -24,6 +24,7 @@ ACTIVITIES = {
     Task.EVALUATE: "evaluating",
 }
 LISTED_DEVICES = 3  # named in a sentence; the others are counted
+NO_REASONS: Mapping[str, str] = {}
 QUIET_AFTER_S = 30.0  # a device at work calls every few seconds
 
 
@@ -131,8 +132,16 @@ def move_refusal(phase: AssignmentPhase, target: AssignmentPhase) -> str:
     return f"an assignment that is {phase.value} cannot become {target.value}"
 
 
-def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float]) -> str:
-    """What the round waits for, as one sentence; '' if it has ended. ``last_seen``: epoch s."""
+def waiting_for(
+    current: RoundState,
+    now: float,
+    last_seen: Mapping[str, float],
+    reasons: Mapping[str, str] = NO_REASONS,
+) -> str:
+    """What the round waits for, as one sentence; '' if it has ended.
+
+    ``last_seen``: epoch s. ``reasons``: why a device does not work, for those that do not.
+    """
     if current.phase is RoundPhase.PLANNED:
         return "waiting for the coordinator to offer the round"
     if current.phase is RoundPhase.AGGREGATING:
@@ -140,23 +149,31 @@ def waiting_for(current: RoundState, now: float, last_seen: Mapping[str, float])
     if current.phase in ENDED:
         return ""
     task = BUSY_WITH.get(current.phase, Task.TRAIN)
-    pending = tally(current, task)[1]
-    total = len(_devices(current, task))
+    pending, total = tally(current, task)[1], len(_devices(current, task))
+    stalled = [device for device in pending if device in reasons]
+    at_work = [device for device in pending if device not in reasons]
+    if stalled:
+        text = f"waiting for {_list_devices(stalled, now, last_seen, reasons)}"
+        share = f"{len(at_work)} of {total} devices {ACTIVITIES[task]}"
+        return f"{text}; {share}" if at_work else text
     is_quiet = any(now - last_seen.get(device, 0.0) > QUIET_AFTER_S for device in pending)
     if len(pending) == total and not is_quiet:
         return f"{total} device{'' if total == 1 else 's'} {ACTIVITIES[task]}"
-    names = _list_devices(pending, now, last_seen)
+    names = _list_devices(pending, now, last_seen, reasons)
     return f"{len(pending)} of {total} devices still {ACTIVITIES[task]}: {names}"
 
 
 def waiting_for_buffer(
-    window: Sequence[RoundState], now: float, last_seen: Mapping[str, float]
+    window: Sequence[RoundState],
+    now: float,
+    last_seen: Mapping[str, float],
+    reasons: Mapping[str, str] = NO_REASONS,
 ) -> str:
     """The same for an asynchronous job, from its rounds with work in flight, oldest first."""
     current = window[-1]
     buffering = current.policy.buffering
     if buffering is None or current.phase is not RoundPhase.COLLECTING:
-        return waiting_for(current, now, last_seen)
+        return waiting_for(current, now, last_seen, reasons)
     buffered = sum(len(unfolded_updates(each)) for each in window)
     training = [
         item.device
@@ -164,18 +181,37 @@ def waiting_for_buffer(
         for item in each.assignments
         if item.task is Task.TRAIN and item.phase in ACTIVE
     ]
-    names = _list_devices(training, now, last_seen)
-    activity = f"{len(training)} training: {names}" if training else "no device is training"
+    # Where nobody trains: which devices could not, and why.
+    unable = [f"{device} ({reasons[device]})" for device in current.members if device in reasons]
+    if training:
+        names = _list_devices(training, now, last_seen, reasons)
+        activity = f"{len(training)} training: {names}"
+    elif unable:
+        listed = ", ".join(unable[:LISTED_DEVICES]) + _others(len(unable))
+        activity = f"no device is training: {listed}"
+    else:
+        activity = "no device is training"
     return f"{buffered} of {buffering.size} updates in the buffer; {activity}"
 
 
-def _list_devices(devices: Sequence[str], now: float, last_seen: Mapping[str, float]) -> str:
+def _list_devices(
+    devices: Sequence[str],
+    now: float,
+    last_seen: Mapping[str, float],
+    reasons: Mapping[str, str],
+) -> str:
+    """Those that do not work come first."""
     texts = []
-    for device in devices[:LISTED_DEVICES]:
-        if device in last_seen:
+    for device in sorted(devices, key=lambda name: name not in reasons)[:LISTED_DEVICES]:
+        if device in reasons:
+            texts.append(f"{device} ({reasons[device]})")
+        elif device in last_seen:
             age_s = max(0, round(now - last_seen[device]))
             texts.append(f"{device}, last seen {age_s} s ago")
         else:
             texts.append(f"{device}, never seen")
-    others = len(devices) - LISTED_DEVICES
-    return ", ".join(texts) + (f" and {others} more" if others > 0 else "")
+    return ", ".join(texts) + _others(len(devices))
+
+
+def _others(count: int) -> str:
+    return f" and {count - LISTED_DEVICES} more" if count > LISTED_DEVICES else ""

@@ -156,7 +156,7 @@ class RoundState:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed or a row has changed. ``online``: devices that can be reached."""
+    """Time has passed or a row has changed. ``online``: devices that are connected and able."""
 
     now: float
     online: frozenset[str] = frozenset()

@@ -71,16 +71,15 @@ class Hierarchy:
                 reports = (*state.assignments, _reported(cluster.head, Task.FOLD))
                 state = replace(state, assignments=reports)
         folded = [file for (_, task), file in files.items() if task is Task.FOLD]
-        return Gathered(_files(files, server_inputs(state)), folded, self._levels(state, files))
-
-    def _levels(self, state: RoundState, files: Files) -> tuple[int, ...]:
-        sizes: dict[int, int] = {}
+        bytes_of: dict[int, int] = {}  # by level
         for name in {*state.members, *(cluster.head for cluster in self.clusters)}:
-            updates = _files(files, updates_from(state, name))
             level = depth(self._parents, name)
-            sent_bytes = sum(item.path.stat().st_size for item in updates)
-            sizes[level] = sizes.get(level, 0) + sent_bytes
-        return tuple(sizes[level] for level in sorted(sizes))
+            sent = _files(files, updates_from(state, name))
+            bytes_of[level] = bytes_of.get(level, 0) + sum(
+                item.path.stat().st_size for item in sent
+            )
+        levels = tuple(bytes_of[level] for level in sorted(bytes_of))
+        return Gathered(_files(files, server_inputs(state)), folded, levels)
 
 
 def _parents(spec: JobSpec, names: Sequence[str]) -> dict[str, str]:

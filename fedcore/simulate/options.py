@@ -137,7 +137,15 @@ def spec_from(args: argparse.Namespace) -> JobSpec:
         except (OSError, ValueError) as error:
             raise SpecError([Fault("--spec", f"cannot read {args.spec}: {error}")]) from error
     options = [(path, getattr(args, name)) for name, path in PATHS.items()]
-    for path, value in [*options, *map(_assignment, args.set)]:
+    for text in args.set:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError([Fault("--set", f"give PATH=VALUE, not {text!r}")])
+        try:
+            options.append((path, json.loads(value)))
+        except ValueError:
+            options.append((path, value))
+    for path, value in options:
         if value is not None:
             _put(values, path, value)
     if args.deterministic:
@@ -157,16 +165,6 @@ def fleet_options(args: argparse.Namespace) -> FleetOptions:
         raise SpecError([Fault("--step-seconds", "give a number above 0")])
     speeds = speeds_of(args.speeds) if args.speeds else ()
     return FleetOptions(speeds, args.link, args.step_seconds, args.fleet or "")
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals:
-        raise SpecError([Fault("--set", f"give PATH=VALUE, not {text!r}")])
-    try:
-        return path, json.loads(value)
-    except ValueError:
-        return path, value
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

@@ -99,7 +99,11 @@ def tree_faults(leaves: Sequence[str], above: int, parents: Mapping[str, str]) -
         f"{name} holds data and cannot be a parent too; give the parent a name of its own"
         for name in sorted(inner & set(leaves))
     ]
-    paths = {name: _path(name, parents) for name in leaves}
+    # Upwards from each leaf; a path ends at a root, or where a name comes again.
+    paths = {name: [name] for name in leaves}
+    for path in paths.values():
+        while path[-1] in parents and path[-1] not in path[:-1]:
+            path.append(parents[path[-1]])
     if rings := sorted(name for name, path in paths.items() if path[-1] in path[:-1]):
         return [*faults, f"the way up from {', '.join(rings)} is a cycle; break it"]
     roots = sorted(inner - set(parents))
@@ -111,11 +115,3 @@ def tree_faults(leaves: Sequence[str], above: int, parents: Mapping[str, str]) -
         if name in parents and len(path) - 1 != above
     ]
     return faults
-
-
-def _path(name: str, parents: Mapping[str, str]) -> list[str]:
-    """From a name upwards; ends at a root, or where a name comes again."""
-    path = [name]
-    while path[-1] in parents and path[-1] not in path[:-1]:
-        path.append(parents[path[-1]])
-    return path

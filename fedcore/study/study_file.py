@@ -178,19 +178,15 @@ def _faults(study: Study) -> list[Fault]:
         except DataError as error:
             faults.append(Fault(f"split[{number}].partition", str(error)))
     for method in study.methods:
-        faults += _of_specs(study, method)
+        of_specs: dict[Fault, None] = {}  # each once
+        for settings in method.grid:
+            try:
+                study.spec_of(method, settings, 0)
+            except SpecError as error:
+                of_specs.update(dict.fromkeys(error.faults))
+        where = f"method {method.name!r}"
+        faults += [Fault(f"{where}: {fault.path}", fault.message) for fault in of_specs]
     return faults
-
-
-def _of_specs(study: Study, method: Method) -> list[Fault]:
-    """The faults of a method's specifications, each once."""
-    faults: dict[Fault, None] = {}
-    for settings in method.grid:
-        try:
-            study.spec_of(method, settings, 0)
-        except SpecError as error:
-            faults.update(dict.fromkeys(error.faults))
-    return [Fault(f"method {method.name!r}: {fault.path}", fault.message) for fault in faults]
 
 
 def _unknown_metrics(study: Study) -> list[Fault]:

@@ -59,10 +59,12 @@ def _never() -> bool:
 class Hooks:
     """Callbacks of local work. ``should_stop`` is called at every step.
 
-    ``report_every_s``: 0 reports every step.
+    ``report_every_s``: 0 reports every step. ``sized`` gets the most examples in one forward pass,
+    before the first.
     """
 
     report: Callable[[Measurement], None] = _ignore
+    sized: Callable[[int], None] = _ignore
     progress: Callable[[EvaluationProgress], None] = _ignore
     should_stop: Callable[[], bool] = _never
     report_every_s: float = REPORT_SECONDS

@@ -116,6 +116,7 @@ class _PpoLoop:
         self.hooks.report(replace(measurement, elapsed_s=elapsed_s))
 
     def run(self) -> TrainSummary:
+        """Returns the totals of the round; the loss is that of PPO's steps alone."""
         lengths = self.work.examples.lengths
         order = groups(self.work.train, lengths, derive(self.work.seed, "order"))
         rollouts: list[tuple[Rollout, Tensor]] = []
@@ -131,10 +132,6 @@ class _PpoLoop:
                 pace = LoopPosition(step + 1, self.steps.stop, seen / len(lengths), rate)
                 self.recorder.send(pace, self.losses, self.sampler.mean_reward)
                 self.losses.clear()
-        return self._summary()
-
-    def _summary(self) -> TrainSummary:
-        """Totals of the round; the loss is that of PPO's steps alone."""
         totals = self.recorder.totals
         loss = totals.loss_sum / totals.steps
         seconds = self.recorder.elapsed_s

@@ -101,8 +101,13 @@ class _Attend(Function):
             to_bias = torch.zeros(ctx.bias[0], dtype=torch.float32)
         for query_span, key_span, p in zip(places.queries, places.keys, probabilities, strict=True):
             out = _heads(grad, query_span, heads)
-            used, keep = _undropped(p) if ctx.dropped else (p, None)
+            used, keep = p, None
             if ctx.dropped:
+                # After dropout, not scaled; ``keep`` is all ones where nothing was dropped.
+                kind = BITS[p.dtype]
+                bits = p.view(kind)
+                keep = (bits >> (torch.iinfo(kind).bits - 1)).bitwise_not_()
+                used = (bits & keep).view(p.dtype)
                 out = out * ctx.factor
             _heads(to_v, key_span, heads).copy_(torch.bmm(used.transpose(1, 2), out))
             to_p = torch.bmm(out, _heads(v, key_span, heads).transpose(1, 2))
@@ -116,11 +121,3 @@ class _Attend(Function):
                 torch.bmm(score.transpose(1, 2), _heads(q, query_span, heads))
             )
         return to_q, to_k, to_v, None if to_bias is None else to_bias.to(q.dtype), None, None
-
-
-def _undropped(signed: Tensor) -> tuple[Tensor, Tensor]:
-    """The probabilities after dropout, not scaled, and their mask (all ones: not dropped)."""
-    kind = BITS[signed.dtype]
-    bits = signed.view(kind)
-    keep = (bits >> (torch.iinfo(kind).bits - 1)).bitwise_not_()
-    return (bits & keep).view(signed.dtype), keep

@@ -131,7 +131,15 @@ class _Programme:
         if budget.memory is not None and cost.loading > budget.memory:
             return None
         places = [i for i in range(len(self.matrices)) if self._eligible(setting, i)]
-        limits = self._limits(cost, budget)
+        # For each limited budget: cost per rank of each matrix, the unit, and units available.
+        limits = []
+        for limit, fixed, per_rank in (
+            (budget.memory, cost.memory, cost.memory_per_rank),
+            (budget.seconds, cost.seconds, cost.seconds_per_rank),
+        ):
+            unit = _unit(per_rank, self.spec.adapter.rank)
+            if limit is not None and fixed is not None and unit > 0:
+                limits.append((per_rank, unit, math.floor((limit - fixed) / unit)))
         items = []
         for i in places:
             row, pairs = self.matrices[i], self.worths[i]
@@ -178,18 +186,6 @@ class _Programme:
     def _costs(self, setting: Setting) -> Costs:
         rows = [row for i, row in enumerate(self.matrices) if self._eligible(setting, i)]
         return costs(self.spec, setting, self.sizes, self.device, rows)
-
-    def _limits(self, cost: Costs, budget: Budget) -> list[tuple[PerRank, float, int]]:
-        """For each limited budget: cost per rank of each matrix, the unit, and units available."""
-        limits = []
-        for limit, fixed, per_rank in (
-            (budget.memory, cost.memory, cost.memory_per_rank),
-            (budget.seconds, cost.seconds, cost.seconds_per_rank),
-        ):
-            unit = _unit(per_rank, self.spec.adapter.rank)
-            if limit is not None and fixed is not None and unit > 0:
-                limits.append((per_rank, unit, math.floor((limit - fixed) / unit)))
-        return limits
 
     def _allocation(self, setting: Setting, cost: Costs, places: Mapping[int, int]) -> Allocation:
         """The allocation of the ranks at these places of each matrix's ``worths``."""

@@ -49,7 +49,16 @@ def solve(items: Sequence[Item], budgets: Sequence[int]) -> list[int] | None:
     for place, item in enumerate(items):
         groups.setdefault(item, []).append(place)
     counts = _counts(list(groups), [len(places) for places in groups.values()], budgets)
-    return None if counts is None else _assign(list(groups.values()), counts, len(items))
+    if counts is None:
+        return None
+    # Each kind's highest ranks go to its last items. These are in later layers, whose training
+    # needs no gradient of earlier ones.
+    solution = [-1] * len(items)
+    for unassigned, by_rank in zip(groups.values(), counts, strict=True):
+        for rank in reversed(range(len(by_rank))):
+            for _ in range(by_rank[rank]):
+                solution[unassigned.pop()] = rank
+    return solution
 
 
 def _counts(
@@ -87,19 +96,3 @@ def _counts(
     ends = np.cumsum([len(item.worth) for item in kinds])[:-1]
     by_kind = np.split(np.rint(result.x).astype(int), ends)
     return [[int(count) for count in part] for part in by_kind]
-
-
-def _assign(
-    groups: Sequence[Sequence[int]], counts: Sequence[Sequence[int]], size: int
-) -> list[int]:
-    """Assign each kind's ranks to its items, the highest ranks to the last items.
-
-    These are in later layers, whose training needs no gradient of earlier ones.
-    """
-    solution = [-1] * size
-    for places, by_rank in zip(groups, counts, strict=True):
-        unassigned = list(places)
-        for rank in reversed(range(len(by_rank))):
-            for _ in range(by_rank[rank]):
-                solution[unassigned.pop()] = rank
-    return solution

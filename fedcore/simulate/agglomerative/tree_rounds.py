@@ -138,15 +138,15 @@ class _Tree:
 
     def _result(self, number: int, training: Mapping[str, TrainSummary], began: float) -> TreeRound:
         due = self.spec.evaluation.due(number, self.spec.rounds)
-        levels = tuple(
-            LevelResult(
-                self.names[level],
-                self.levels[level].spec.model.name,
-                self._evaluate(number, row) if due else {},
-                {name: training[name] for name in row if name in training},
-            )
-            for level, row in enumerate(self.tree.rows)
-        )
+        levels: list[LevelResult] = []
+        for title, nodes, row in zip(self.names, self.levels, self.tree.rows, strict=True):
+            evaluations: dict[str, Evaluation] = {}
+            for name in row if due else ():
+                slot = self.places[name][1]
+                evaluations[name] = nodes.evaluate(slot, self.devices.get(name))
+                self.on_event(SimulationEvent("evaluated", number, name, evaluations[name]))
+            trained = {name: training[name] for name in row if name in training}
+            levels.append(LevelResult(title, nodes.spec.model.name, evaluations, trained))
         links = tuple(
             TreeLink(name, self.tree.parents[name], way["up"], way["down"])
             for name, way in self.moved_bytes.items()
@@ -154,14 +154,6 @@ class _Tree:
         sha256 = {
             name: self.levels[level].sha256(slot) for name, (level, slot) in self.places.items()
         }
-        result = TreeRound(number, levels, links, sha256, time.perf_counter() - began)
+        result = TreeRound(number, tuple(levels), links, sha256, time.perf_counter() - began)
         self.on_event(SimulationEvent("round", number, "", result))
         return result
-
-    def _evaluate(self, number: int, row: tuple[str, ...]) -> dict[str, Evaluation]:
-        evaluations = {}
-        for name in row:
-            level, slot = self.places[name]
-            evaluations[name] = self.levels[level].evaluate(slot, self.devices.get(name))
-            self.on_event(SimulationEvent("evaluated", number, name, evaluations[name]))
-        return evaluations

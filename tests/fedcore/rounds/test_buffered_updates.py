@@ -103,3 +103,16 @@ SENTENCES = [
 @pytest.mark.parametrize(("window", "sentence"), SENTENCES)
 def test_waiting_for_buffer_is_a_sentence(window: Window, sentence: str) -> None:
     assert waiting_for_buffer(window, NOW, {"b": NOW - 5}) == sentence
+
+
+def test_waiting_for_buffer_names_devices_that_cannot_work() -> None:
+    reasons = {"b": "connected, but its disk is full", "c": "offline, last seen 70 s ago"}
+    text = waiting_for_buffer((version("collecting"),), NOW, {}, reasons)
+    assert text == (
+        "0 of 2 updates in the buffer; no device is training: "
+        "b (connected, but its disk is full), c (offline, last seen 70 s ago)"
+    )
+    busy = waiting_for_buffer((version("collecting", *BUSY),), NOW, {"b": NOW}, reasons)
+    assert busy.endswith(
+        "2 training: b (connected, but its disk is full), c (offline, last seen 70 s ago)"
+    )

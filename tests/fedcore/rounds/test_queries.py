@@ -88,6 +88,32 @@ def test_waiting_for_is_a_sentence(current: RoundState, sentence: str) -> None:
     assert waiting_for(current, NOW, LAST_SEEN) == sentence
 
 
+REASONS = {"a": "connected, but its disk is full", "c": "offline, last seen 70 s ago"}
+STALLED = [
+    (
+        a_round("collecting", part("a", "offered"), part("b", "training")),
+        "waiting for a (connected, but its disk is full); 1 of 2 devices training",
+    ),
+    (
+        a_round("collecting", part("a", "offered"), part("b", "reported")),
+        "waiting for a (connected, but its disk is full)",
+    ),
+    (
+        a_round("evaluating", scored("c", "offered"), evaluators=("c",)),
+        "waiting for c (offline, last seen 70 s ago)",
+    ),
+    (
+        a_round("collecting", part("a", "reported"), part("b", "training")),
+        "1 of 2 devices still training: b, last seen 0 s ago",
+    ),
+]
+
+
+@pytest.mark.parametrize(("current", "sentence"), STALLED)
+def test_waiting_for_names_why_a_device_does_not_work(current: RoundState, sentence: str) -> None:
+    assert waiting_for(current, NOW, LAST_SEEN, REASONS) == sentence
+
+
 def test_tally_counts_devices_that_may_retry_as_pending() -> None:
     current = a_round("collecting", part("a", "expired"), part("b", "reported"))
     assert tally(current, TRAIN) == (["b"], ["a"])

@@ -273,6 +273,25 @@ def test_micro_batches_give_the_same_update(
 
 
 @pytest.mark.parametrize(
+    ("limit", "examples"),
+    [
+        ({"micro_batch": 0, "batch_size": 4}, 4),
+        ({"micro_batch": 3, "batch_size": 4}, 3),
+        ({"micro_batch": 9, "batch_size": 4}, 4),
+        ({"batch_size": 64}, 20),  # the examples of the device without those for validation
+        ({"micro_tokens": 100}, 2),
+    ],
+)
+def test_size_of_a_forward_pass_is_told_before_the_first(
+    tiny: Path, tmp_path: Path, limit: dict[str, int], examples: int
+) -> None:
+    calls: list[object] = []
+    bench = Bench(tmp_path, tiny, train=limit, deterministic=True)
+    bench.train(sized=calls.append, report=calls.append, report_every_s=0.0)
+    assert calls[0] == examples and isinstance(calls[1], Measurement)
+
+
+@pytest.mark.parametrize(
     ("name", "factors"),
     [
         ("constant", [0.5, 1, 1, 1]),
