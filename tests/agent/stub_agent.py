@@ -1,7 +1,8 @@
 """The agent with a stub trainer: ``python -m tests.agent.stub_agent run ...``.
 
 The job's name says what the trainer does, as ``key=value`` words: steps, pause (seconds a step),
-stubborn (does not look whether it is to stop), fail (data, crash, memory), bytes (of the update).
+stubborn (does not look whether it is to stop), fail (data, crash, memory, hog), bytes (of the
+update), at_once (examples trained at a time).
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from workers.agent.agent_settings import AgentSettings
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received
 from workers.agent.cli import main
+from workers.agent.control import health
 
 
 class StubTrainer:
     def train(
         self, work: AssignedWork, received: Received, update: Path, callbacks: Callbacks
     ) -> Outcome:
-        self._run(work, callbacks)
         wishes = wishes_of(work)
+        if at_once := wishes.get("at_once"):
+            callbacks.sized(int(at_once))
+        self._run(work, callbacks)
         data = received.weights.read_bytes()[: int(wishes.get("bytes", 1000))]
         update.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
@@ -67,6 +71,9 @@ def fail(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "memory":
         raise MemoryError
+    if how == "hog":
+        memory = [b"x" * 2**20 for _ in range(1000)]
+        raise AssertionError(f"{len(memory)} MB were there")
 
 
 def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> StubTrainer:
@@ -74,4 +81,5 @@ def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> StubTraine
 
 
 if __name__ == "__main__":
-    sys.exit(main(make_trainer=make_trainer))
+    health.CHECK_S = float(os.environ.get("STUB_CHECK_S", health.CHECK_S))
+    sys.exit(main(trainer="tests.agent.stub_agent:make_trainer"))

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 
 from fedcore.errors import ServerRefused
 from workers.agent.assignment.failure import Failure, failure_of
-from workers.agent.http.byte_counts import Traffic
+from workers.agent.http import server_clock
 from workers.agent.http.server_clock import Clock
-from workers.agent.state.database import StateDatabase
-from workers.agent.state.outbox import Outbox
-from workers.agent.state.shared_state import SharedState
-from workers.agent.telemetry.sender import CLOCK_NOTE, Sender
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -40,24 +35,15 @@ def test_server_clock_set_while_the_agent_runs() -> None:
     assert abs(clock.now() - before) < 5.0
 
 
-class _Late:
-    """A server whose clock is an hour ahead."""
-
-    def __init__(self) -> None:
-        self.clock, self.traffic = Clock(), Traffic()
-
-    def measurements(self, body: object) -> dict[str, object]:
-        self.clock.observe(formatdate(time.time() + 3600, usegmt=True))
-        return {"acked_seq": 0, "interval_s": 1.0, "cancel": []}
-
-
-def test_training_process_takes_server_clock_from_sender(tmp_path: Path) -> None:
-    """Otherwise it would refuse every offer as expired, as it makes no call of its own."""
-    database = StateDatabase(tmp_path / "agent.sqlite3")
-    shared_state = SharedState(database)
-    sender = Sender(_Late(), Outbox(database), shared_state, "boot", lambda reason: None)  # type: ignore[arg-type]
-    sender.turn()
-    assert abs(float(shared_state.read_note(CLOCK_NOTE)) - 3600) < 5.0
+def test_processes_share_the_servers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that began after this machine's clock was set."""
+    main = Clock()
+    main.observe_time(time.time() + 3600)
+    note = repr(main.epoch_s)
+    monkeypatch.setattr(server_clock, "_EPOCH", server_clock._EPOCH + 1e6)
+    training = Clock()
+    training.epoch_s = float(note)
+    assert abs(training.now() - time.time() - 3600) < 5.0
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 415, 422])

@@ -35,7 +35,7 @@ def take_their_time(began: float, predicted_s: float) -> None:
 def test_transfers_take_the_predicted_time(site: Site, cache: ArtefactCache, update: Path) -> None:
     server = ServerApi(Address(site.url, "secret", throttle=LinkThrottle(FAST)))
     began = time.monotonic()
-    server.accept("a", "boot")
+    server.assignment("a")
     take_their_time(began, 2 * FAST.delay_s)  # to connect, and to ask
     assert server.traffic.rtt_s is not None and server.traffic.rtt_s >= FAST.delay_s
     began = time.monotonic()

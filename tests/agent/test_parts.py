@@ -14,17 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcore.errors import DataError, ServerRefused, ServerUnavailable, Stopped
+from fedcore.formats.line_messages import MAX_MESSAGE_BYTES
 from workers.agent.agent_errors import Busy, EnvelopeRefused, Revoked
 from workers.agent.assignment.failure import Failure, failure_of
-from workers.agent.control.gatekeeper import Gatekeeper
-from workers.agent.http.byte_counts import Traffic
 from workers.agent.http.requests import ServerResponse
+from workers.agent.http.responses import reason_of
 from workers.agent.http.retry import delays, keep_trying
-from workers.agent.http.server_api import reason_of
 from workers.agent.http.server_clock import Clock, seconds_of
+from workers.agent.line.gatekeeper import Gatekeeper
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import Activity, SharedState
+from workers.agent.state.site_key import SiteKey
 from workers.agent.telemetry.sender import Sender
 
 
@@ -128,19 +129,20 @@ def sealed(values: Any) -> dict[str, str]:
     ],
 )
 def test_invalid_envelopes_are_refused(database: StateDatabase, envelope: Any) -> None:
-    keeper = Gatekeeper(7, PUBLIC, SharedState(database).see_nonce, lambda: 1000.0)
+    keeper = Gatekeeper(7, SiteKey(PUBLIC), SharedState(database), lambda: 1000.0)
     with pytest.raises(EnvelopeRefused):
-        keeper.admit(envelope, "work")
+        keeper.open(envelope, "work")
 
 
 def test_envelope_opens_once_even_after_a_restart(database: StateDatabase) -> None:
     for attempt in range(2):
-        keeper = Gatekeeper(7, PUBLIC, SharedState(database).see_nonce, lambda: 1000.0)
+        keeper = Gatekeeper(7, SiteKey(PUBLIC), SharedState(database), lambda: 1000.0)
         if attempt == 0:
-            assert keeper.admit(sealed(GOOD), "work").assignment == "a"
+            assert keeper.open(sealed(GOOD), "work") == keeper.open(sealed(GOOD), "work")
+            keeper.close(keeper.open(sealed(GOOD), "work"))
         else:
             with pytest.raises(EnvelopeRefused, match="seen before"):
-                keeper.admit(sealed(GOOD), "work")
+                keeper.open(sealed(GOOD), "work")
         database.close()
 
 
@@ -192,54 +194,78 @@ def test_problem_documents_become_one_line() -> None:
     assert "502" in reason_of(ServerResponse(502, body=b"<html>"))
 
 
-class ScriptedServer:
+class ScriptedLine:
     """Refuses the samples that a test names; remembers those it accepted."""
 
     def __init__(self, refuse: set[int]) -> None:
         self.refuse, self.taken, self.calls = refuse, [], 0
-        self.clock = Clock()
-        self.traffic = Traffic()
         self.error: Exception | None = None
 
     def measurements(self, body: dict[str, Any]) -> dict[str, Any]:
         self.calls += 1
         if self.error:
             raise self.error
+        assert len(json.dumps(body)) < MAX_MESSAGE_BYTES
         seqs = [sample["seq"] for sample in body["samples"]]
         if self.refuse & set(seqs):
             raise ServerRefused("unknown value", 400)
         self.taken += seqs
-        cancel = [{"assignment": "a", "reason": "paused"}]
-        return {"acked_seq": seqs[-1] if seqs else 10**9, "interval_s": 5.0, "cancel": cancel}
+        return {"interval_s": 5.0} if seqs else {}
+
+
+def sender_of(line: ScriptedLine, database: StateDatabase) -> Sender:
+    return Sender(line, Outbox(database), SharedState(database), lambda: None)  # type: ignore[arg-type]
 
 
 def test_only_the_refused_sample_is_dropped(database: StateDatabase) -> None:
-    outbox, shared_state = Outbox(database), SharedState(database)
+    outbox = Outbox(database)
     for _ in range(700):
         outbox.add("t", None, {})
-    server = ScriptedServer({123, 456})
-    sender = Sender(server, outbox, shared_state, "boot", lambda reason: None)  # type: ignore[arg-type]
+    line = ScriptedLine({123, 456})
+    sender = sender_of(line, database)
     while len(outbox):
         assert sender.turn() in (0.0, 5.0)
-    assert server.taken == [seq for seq in range(1, 701) if seq not in (123, 456)]
-    assert server.calls < 60
-    assert shared_state.cancelled("a") is not None
-    # Presence alone acknowledges nothing that was added meanwhile.
+    assert line.taken == [seq for seq in range(1, 701) if seq not in (123, 456)]
+    assert line.calls < 60
+    # An idle device without samples has nothing to say.
+    calls = line.calls
     assert sender.turn() == 5.0
-    outbox.add("t", None, {})
-    assert len(outbox) == 1
+    assert line.calls == calls
 
 
-def test_sender_backs_off_and_reports_a_revocation(database: StateDatabase) -> None:
-    outbox, revoked = Outbox(database), []
+def test_large_samples_travel_in_several_messages(database: StateDatabase) -> None:
+    outbox = Outbox(database)
+    for _ in range(60):
+        outbox.add("t", None, {f"value_{number}": 1.0 for number in range(200)})
+    line = ScriptedLine(set())
+    sender = sender_of(line, database)
+    while sender.turn() == 0.0:
+        pass
+    assert line.taken == list(range(1, 61)) and line.calls > 3
+    assert len(outbox) == 0
+
+
+def test_new_activity_is_sent_once(database: StateDatabase) -> None:
+    line = ScriptedLine(set())
+    sender = sender_of(line, database)
+    shared_state = SharedState(database)
+    shared_state.set_activity(Activity("a", "training", 0, 3, os.getpid()))
+    sender.turn()
+    sender.turn()  # renews the lease
+    shared_state.end_activity("a")
+    sender.turn()
+    sender.turn()
+    assert line.calls == 3
+
+
+def test_sender_backs_off(database: StateDatabase) -> None:
+    outbox = Outbox(database)
     outbox.add("t", None, {})
-    server = ScriptedServer(set())
-    sender = Sender(server, outbox, SharedState(database), "boot", revoked.append)  # type: ignore[arg-type]
-    server.error = ServerUnavailable("away")
+    line = ScriptedLine(set())
+    sender = sender_of(line, database)
+    line.error = ServerUnavailable("away")
     assert 0.7 < sender.turn() <= 1 < 1.4 < sender.turn() <= 2
-    server.error = Busy("slow down", 17.0)
+    assert 1.4 < sender.turn() <= 2, "the line opens again by itself, so it is soon tried again"
+    line.error = Busy("slow down", 17.0)
     assert sender.turn() == 17.0
     assert len(outbox) == 1
-    server.error = Revoked("gone", 401)
-    sender.turn()
-    assert revoked == ["gone"]

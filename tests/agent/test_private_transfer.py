@@ -31,7 +31,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tls_site(authority: Path) -> Iterator[Site]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "broker.crt", authority / "broker.key")
+    context.load_cert_chain(authority / "fullchain.pem", authority / "privkey.pem")
     tls_server = Site(context)
     yield tls_server
     tls_server.shutdown()
@@ -60,7 +60,7 @@ def test_tls_with_a_private_authority(
     ServerApi(Address(tls_site.url, "secret", authority / "ca.crt")).upload("a", update, SHA256)
     assert tls_site.part == CONTENT
     with pytest.raises(ServerUnavailable, match="EDGEWISE_CA_FILE"):
-        ServerApi(Address(tls_site.url, "secret")).accept("a", "boot")
+        ServerApi(Address(tls_site.url, "secret")).assignment("a")
 
 
 def test_ca_file_is_trusted_beside_public_authorities(authority: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.conftest import AgentProcess, wait_for
-from tests.agent.stand_in import StandIn
-from tests.agent.stand_in_calls import JOB_ID
+from tests.agent.stand_in import JOB_ID, StandIn
 from tests.fedcore.conftest import make_model, sentences, spec_of, write_jsonl
 from workers.agent.profile import local_datasets
 

@@ -1,4 +1,4 @@
-"""Killing the agent, the server, the broker: no sample is lost or sent twice."""
+"""Killing the agent, its worker or the server: no sample is lost or sent twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 import time
 from dataclasses import replace
 
-from tests.agent.conftest import ROOT, AgentProcess, Broker, is_gone, wait_for
+import psutil
+
+from tests.agent.conftest import ROOT, AgentProcess, is_gone, wait_for
 from tests.agent.stand_in import StandIn
 from workers.agent.state import credentials
 from workers.agent.state.database import StateDatabase
@@ -54,18 +56,14 @@ def test_agent_killed_during_a_round_restarts(agent: AgentProcess, server: Stand
     assert max(server.samples) > last
 
 
-def test_server_and_broker_away_and_back(
-    agent: AgentProcess, server: StandIn, broker: Broker
-) -> None:
+def test_server_away_and_back(agent: AgentProcess, server: StandIn) -> None:
     agent.start()
     offered = server.offer("steps=30 pause=0.05")
     wait_for(lambda: offered.phase == "training")
     server.stop()
-    broker.stop()
     time.sleep(3)  # the training ends meanwhile, its answer waits
     assert not offered.report
     server.come_back()
-    broker.start()
     wait_for(lambda: offered.phase == "reported", 20)
     assert offered.update
     steps = [item["values"].get("step") for item in server.samples.values()]
@@ -85,7 +83,7 @@ def test_server_and_broker_away_and_back(
 def test_server_unavailable_at_the_start(agent: AgentProcess, server: StandIn) -> None:
     server.stop()
     agent.start(ready=False)
-    wait_for(lambda: "saying hello" in agent.log)
+    wait_for(lambda: "no line to the server: no answer from the server" in agent.log)
     agent.send(signal.SIGTERM)
     assert agent.wait(3.2) == 0
     server.come_back()
@@ -94,26 +92,38 @@ def test_server_unavailable_at_the_start(agent: AgentProcess, server: StandIn) -
     assert agent.wait(10) == 3
 
 
-def test_broker_that_lost_the_devices_permissions(
-    agent: AgentProcess, server: StandIn, broker: Broker
+def test_killed_worker_is_replaced_and_gets_the_offers(
+    agent: AgentProcess, server: StandIn
 ) -> None:
     agent.start()
-    broker.acl("-brpop")
-    wait_for(lambda: "restarting" in agent.log)
-    broker.acl("+brpop")
-    offered = server.offer("steps=1")
-    wait_for(lambda: offered.phase == "reported", 20)
+    first = server.offer("steps=1000 pause=0.05")
+    waiting = server.offer("steps=1")
+    wait_for(lambda: first.phase == "training")
+    (worker,) = psutil.Process(agent.pid).children()
+    child = worker.children()[0]
+    worker.kill()
+    wait_for(lambda: first.failure, 10)
+    assert "ended unexpectedly" in first.failure["reason"]
+    assert is_gone(child.pid), "the training process ends with its worker"
+    wait_for(lambda: waiting.phase == "reported", 20)
+    assert "the Celery worker ended by itself (code -9); restarting" in agent.log
+    assert [kind for kind, body in server.frames if body.get("assignment") == waiting.id].count(
+        "accept"
+    ) == 1
 
 
-def test_server_and_broker_at_new_addresses(
-    agent: AgentProcess, server: StandIn, broker: Broker
-) -> None:
+def test_worker_ends_with_the_agent(agent: AgentProcess, server: StandIn) -> None:
+    agent.start()
+    children = agent.children()
+    assert len(children) == 2
+    agent.send(signal.SIGKILL)
+    wait_for(lambda: all(is_gone(pid) for pid in children), 2)
+    wait_for(lambda: server.line.is_over)
+
+
+def test_server_at_a_new_address(agent: AgentProcess, server: StandIn) -> None:
     before = credentials.require(agent.state_dir)
-    nowhere = "redis://device-7:secret@127.0.0.1:9/0"
-    credentials.save(
-        agent.state_dir, replace(before, server="http://127.0.0.1:9", broker_url=nowhere)
-    )
-    server.also_in_hello = {"broker_url": f"redis://127.0.0.1:{broker.port}/0"}
+    credentials.save(agent.state_dir, replace(before, server="http://127.0.0.1:9"))
     agent.start("--server", server.url)
     offered = server.offer("steps=1")
     wait_for(lambda: offered.phase == "reported")

@@ -125,7 +125,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def proxy(certificates: Path) -> Iterator[Proxy]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "broker.crt", certificates / "broker.key")
+    context.load_cert_chain(certificates / "fullchain.pem", certificates / "privkey.pem")
     started = Proxy(context)
     yield started
     started.close()
@@ -147,7 +147,7 @@ def test_error_then_close_is_that_error(
     proxy.answer, proxy.ending = framed(status), ending
     for _ in range(2):
         with pytest.raises(STATUSES[status], match="because"):
-            server.accept("a", "boot")
+            server.assignment("a")
     assert proxy.connections == 2
 
 
@@ -193,7 +193,7 @@ def test_half_an_answer_is_unavailable(
 ) -> None:
     proxy.answer, proxy.ending = half, ending
     with pytest.raises(ServerUnavailable):
-        server.accept("a", "boot")
+        server.assignment("a")
 
 
 @pytest.mark.parametrize("ending", [close_notify, end_of_stream, reset])
@@ -209,7 +209,7 @@ def test_half_a_download_is_unavailable(
 def test_server_closing_in_the_handshake_is_unavailable(proxy: Proxy, server: ServerApi) -> None:
     proxy.hangs_up_first = True
     with pytest.raises(ServerUnavailable):
-        server.accept("a", "boot")
+        server.assignment("a")
 
 
 def test_silent_server_leaves_a_download_cancellable(
@@ -229,7 +229,7 @@ def test_silent_server_leaves_a_download_cancellable(
 def test_closed_connection_has_news(proxy: Proxy, server: ServerApi) -> None:
     proxy.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     for _ in range(3):
-        assert server.accept("a", "boot") == {}
+        assert server.assignment("a") == {}
         wait_for(server._http._connection.open_socket.has_news)
     assert proxy.connections == 3
     assert server.traffic.again == 0
@@ -252,7 +252,7 @@ def test_reused_connection_runs_only_the_new_check(
     proxy.over.set()
     wait_for(server._http._connection.open_socket._plain.has_news)  # the server has closed
     cancelled = True
-    assert server.accept("b", "boot") == {}
+    assert server.assignment("b") == {}
     assert proxy.connections == 2
 
 
@@ -265,6 +265,6 @@ def test_success_of_unknown_length_is_unavailable(
 ) -> None:
     proxy.answer, proxy.ending = answer, ending
     with pytest.raises(ServerUnavailable):
-        server.accept("a", "boot")
+        server.assignment("a")
     with pytest.raises(ServerUnavailable), server.download(SHA256):
         pass

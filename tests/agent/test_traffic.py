@@ -63,7 +63,7 @@ def either_site(request: pytest.FixtureRequest, certificates: Path) -> Iterator[
     context = None
     if request.param == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificates / "broker.crt", certificates / "broker.key")
+        context.load_cert_chain(certificates / "fullchain.pem", certificates / "privkey.pem")
     stand_in_site = Site(context)
     yield stand_in_site
     stand_in_site.shutdown()
@@ -77,11 +77,11 @@ def test_every_byte_on_the_wire_is_counted(
     site, relay = either_site, Relay(either_site.server_address[1])
     url = f"{'https' if site.tls else 'http'}://localhost:{relay.listener.getsockname()[1]}"
     server = ServerApi(Address(url, "secret", certificates / "ca.crt"))
-    server.accept("a", "boot")
+    server.assignment("a")
     fetch(server, cache)
     server.upload("a", update, SHA256)
     assert site.part == CONTENT
-    server.report("a", {})
+    server.unenrol()
     counted = server.traffic
     assert (counted.up, counted.down) == (relay.up, relay.down)
     over = counted.up - len(CONTENT)
@@ -163,12 +163,12 @@ def test_lost_part_of_an_upload_is_sent_again(site: Site, server: ServerApi, upd
 
 def test_call_on_a_dead_connection_is_repeated(site: Site, server: ServerApi) -> None:
     site.answers = [(200, {}, b"{}")]
-    server.accept("a", "boot")
+    server.assignment("a")
     sock = server._http._connection.open_socket
     sock.has_news = lambda: False  # type: ignore[method-assign]  # it dies right after the check
     sock._plain._socket.shutdown(socket.SHUT_RDWR)
     before = server.traffic.up
-    server.accept("a", "boot")
+    server.assignment("a")
     assert server.traffic.again <= server.traffic.up - before
     assert site.connections == 2
 
@@ -176,7 +176,7 @@ def test_call_on_a_dead_connection_is_repeated(site: Site, server: ServerApi) ->
 def test_fastest_small_call_is_the_round_trip(site: Site, server: ServerApi) -> None:
     assert server.traffic.rtt_s is None
     began = time.monotonic()
-    server.accept("a", "boot")
+    server.assignment("a")
     first = server.traffic.rtt_s
     assert first is not None and 0 < first <= time.monotonic() - began
     traffic = Traffic()

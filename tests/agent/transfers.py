@@ -13,6 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedcore.formats.verdicts import (
+    NONCE_HEADER,
+    VERDICT_HEADER,
+    SiteVerdict,
+    body_of,
+    digest,
+    request_name,
+    to_header,
+)
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.http.server_api import ServerApi
 
@@ -34,6 +45,7 @@ class Site(ThreadingHTTPServer):
         self.cut_at = 0
         self.stall_at = 0
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.signed: list[tuple[int, Ed25519PrivateKey]] = []  # refusals with a verdict
         self.part = b""
         self.tls = tls
         super().__init__(("127.0.0.1", 0), Handler)
@@ -71,11 +83,27 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def refuse(self, status: int, key: Ed25519PrivateKey) -> None:
+        body = body_of(
+            SiteVerdict(
+                digest((self.headers["Authorization"] or "").removeprefix("Device ")),
+                request_name(self.command, self.path),
+                self.headers[NONCE_HEADER],
+                status,
+            )
+        )
+        headers = {VERDICT_HEADER: to_header(body, key.sign(body)), "Connection": "close"}
+        self.respond(status, headers, b'{"detail": "no"}')
+        self.close_connection = True
+
     def hear(self) -> bool:
         """Note the request; answer as scripted, if it is. Whether it was."""
         site = self.server
         site.heard.append(f"{self.command} {self.path}")
         site.tokens.append(self.headers.get("Authorization"))
+        if site.signed:
+            self.refuse(*site.signed.pop(0))
+            return True
         if not site.answers:
             return False
         status, headers, body = site.answers.pop(0)
@@ -86,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.server
         if self.hear():
+            return
+        if "/assignments/" in self.path:
+            self.respond(200, {}, b"{}")
             return
         if site.redirect:
             self.respond(307, {"Location": site.redirect})

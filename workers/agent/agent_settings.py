@@ -11,6 +11,7 @@ from pathlib import Path
 from workers.agent.agent_errors import AgentError
 
 VERSION = "0.1.0"
+MIN_FREE_BYTES = 256_000_000  # model and update of FLAN-T5 base under LoRA, and a margin
 DEFAULT_STATE_DIR = "~/.local/share/edgewise"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -18,6 +19,9 @@ CHATTY = (
     "httpx",
     "httpcore",
     "kombu",
+    "websockets",
+    "celery.apps.worker",
+    "celery.worker.consumer",
     "celery.app.trace",
     "celery.worker.strategy",
     "datasets",
@@ -34,19 +38,35 @@ VARIABLES: Mapping[str, str] = {
     "EDGEWISE_THREADS": "CPU threads for training; 0: all cores",
     "EDGEWISE_LOG_LEVEL": "debug, info, warning or error",
     "EDGEWISE_LINK": "link to emulate, such as lte; instant: none",
-    "EDGEWISE_CA_FILE": "certificates (PEM) to trust for server and broker",
+    "EDGEWISE_CA_FILE": "certificates (PEM) to trust for the server",
+    "EDGEWISE_MIN_FREE_BYTES": "free bytes of the state folder's disk that a run needs",
 }
+# Set by the agent's main process for its worker, and by tests.
+SOCKET_VARIABLE = "EDGEWISE_LINE_SOCKET"
+TRAINER_VARIABLE = "EDGEWISE_TRAINER"
+CONFIRM_VARIABLE = "EDGEWISE_CONFIRM_REVOCATION_S"
+CONFIRM_REVOCATION_S = 120.0
+REAL_TRAINER = "workers.agent.assignment.trainer_factory:real_trainer"
 
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """How this agent runs. ``threads`` 0: all cores; ``link`` '': the one chosen last."""
+    """How this agent runs. ``threads`` 0: all cores; ``link`` '': the one chosen last.
+
+    ``line_socket``: that of the main process, for its worker. ``trainer``: ``module:function``
+    which builds the trainer from settings and profile. ``confirm_revocation_s``: after so long the
+    site is asked for the second time whether it revoked this device.
+    """
 
     state_dir: Path
     threads: int = 0
     log_level: str = "info"
     ca_file: Path | None = None
     link: str = ""
+    line_socket: Path | None = None
+    trainer: str = REAL_TRAINER
+    min_free_bytes: int = MIN_FREE_BYTES
+    confirm_revocation_s: float = CONFIRM_REVOCATION_S
 
     @property
     def database(self) -> Path:
@@ -59,6 +79,19 @@ class AgentSettings:
     @property
     def cache(self) -> Path:
         return self.state_dir / "cache"
+
+    def environment(self) -> dict[str, str]:
+        """Variables from which ``read_settings`` makes the same settings."""
+        return {
+            "EDGEWISE_STATE_DIR": str(self.state_dir),
+            "EDGEWISE_THREADS": str(self.threads),
+            "EDGEWISE_LOG_LEVEL": self.log_level,
+            "EDGEWISE_LINK": self.link,
+            "EDGEWISE_CA_FILE": str(self.ca_file or ""),
+            SOCKET_VARIABLE: str(self.line_socket or ""),
+            TRAINER_VARIABLE: self.trainer,
+            "EDGEWISE_MIN_FREE_BYTES": str(self.min_free_bytes),
+        }
 
 
 def read_settings(
@@ -78,9 +111,21 @@ def read_settings(
     threads_text = environ.get("EDGEWISE_THREADS") or "0" if threads is None else str(threads)
     if not threads_text.isdecimal() or int(threads_text) > 1024:
         raise AgentError(f"threads must be a whole number from 0 to 1024, not {threads_text!r}")
-    certificates = Path(ca_file) if ca_file else None
-    link = environ.get("EDGEWISE_LINK") or ""
-    return AgentSettings(folder.absolute(), int(threads_text), level, certificates, link)
+    free_text = environ.get("EDGEWISE_MIN_FREE_BYTES") or str(MIN_FREE_BYTES)
+    if not free_text.isdecimal():
+        raise AgentError(f"EDGEWISE_MIN_FREE_BYTES must be a number of bytes, not {free_text!r}")
+    line_socket = environ.get(SOCKET_VARIABLE) or ""
+    return AgentSettings(
+        folder.absolute(),
+        int(threads_text),
+        level,
+        Path(ca_file) if ca_file else None,
+        environ.get("EDGEWISE_LINK") or "",
+        Path(line_socket) if line_socket else None,
+        environ.get(TRAINER_VARIABLE) or REAL_TRAINER,
+        int(free_text),
+        float(environ.get(CONFIRM_VARIABLE) or CONFIRM_REVOCATION_S),
+    )
 
 
 def prepare_state_dir(settings: AgentSettings) -> None:

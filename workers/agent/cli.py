@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 from fedcore.errors import EdgewiseError
 from workers.agent import enrol, status
@@ -25,15 +24,16 @@ from workers.agent.state import credentials
 Command = Callable[[argparse.Namespace, AgentSettings], int]
 
 
-def main(argv: Sequence[str] | None = None, make_trainer: Any = None) -> int:
+def main(argv: Sequence[str] | None = None, trainer: str = "") -> int:
     """Returns the exit code: 0 done, 2 not possible, 3 the credential was revoked.
 
-    ``make_trainer`` replaces ``run.real_trainer``.
+    ``trainer``, as ``module:function``, replaces the real one.
     """
     args = build_parser().parse_args(argv)
-    args.make_trainer = make_trainer
     try:
         settings = read_settings(args.state_dir, args.threads, args.log_level)
+        if trainer:
+            settings = replace(settings, trainer=trainer)
         set_up_logging(settings.log_level)
         command: Command = args.command
         return command(args, settings)
@@ -104,11 +104,7 @@ def _enroll(args: argparse.Namespace, settings: AgentSettings) -> int:
 def _run(args: argparse.Namespace, settings: AgentSettings) -> int:
     from workers.agent import run
 
-    code = run.run(settings, args.make_trainer or run.real_trainer, args.server, args.link)
-    if code == run.EXIT_RESTART:
-        sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return code
+    return run.run(settings, args.server, args.link)
 
 
 def _status(args: argparse.Namespace, settings: AgentSettings) -> int:

@@ -16,6 +16,7 @@ from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox
+from workers.agent.state.site_key import SiteKey
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def leave(settings: AgentSettings, force: bool) -> str:
     """Give up the credential; returns a sentence about what was done."""
     credential = credentials.require(settings.state_dir)
     name, url = credential.name, credential.server
-    server = ServerApi(Address(url, credential.api_token, settings.ca_file))
+    key = SiteKey(credential.public_key)
+    server = ServerApi(Address(url, credential.api_token, settings.ca_file, key=key))
     try:
         server.unenrol()
         result = f"{name!r} has left {url}"

@@ -1,28 +1,30 @@
-"""Starting the agent: its parts, its current profile, and the first call to the server."""
+"""Starting the agent: its parts, its current profile, and its hello."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
+import sqlite3
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from fedcore.errors import ServerRefused, ServerUnavailable, Stopped
+from msgspec import Raw
+
+from fedcore.formats.line_bodies import MAX_OBJECT_BYTES, Hello
+from fedcore.formats.line_messages import body_of
 from fedcore.hardware.machines import recognise
-from workers.agent.agent_errors import Revoked
 from workers.agent.agent_settings import VERSION, AgentSettings
 from workers.agent.control.supervisor import StopRequest
-from workers.agent.http.retry import keep_trying
-from workers.agent.http.server_api import Address, ServerApi
+from workers.agent.http.server_api import Address
+from workers.agent.http.server_clock import Clock
 from workers.agent.http.throttle import LinkThrottle
 from workers.agent.profile import local_datasets, probe
 from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.outbox import Outbox
 from workers.agent.state.shared_state import SharedState
-from workers.agent.telemetry.sender import CLOCK_NOTE, mark_cancelled
+from workers.agent.state.site_key import SiteKey
 
 log = logging.getLogger(__name__)
 
@@ -34,28 +36,23 @@ class Agent:
     settings: AgentSettings
     credential: DeviceCredential
     boot_id: str
-    server: ServerApi
+    clock: Clock
     outbox: Outbox
     shared_state: SharedState
     stop: StopRequest
+    site_key: SiteKey
     throttle: LinkThrottle | None = None
 
     @property
     def address(self) -> Address:
         credential = self.credential
         return Address(
-            credential.server, credential.api_token, self.settings.ca_file, self.throttle
+            credential.server,
+            credential.api_token,
+            self.settings.ca_file,
+            self.throttle,
+            self.site_key,
         )
-
-    def check(self) -> None:
-        """Raises Stopped once the agent must end."""
-        if self.stop.requested:
-            raise Stopped(self.stop.reason)
-
-    def server_clock_offset_s(self) -> float:
-        """In the training process: the parent's latest offset of the server's clock."""
-        self.server.clock.offset_s = float(self.shared_state.read_note(CLOCK_NOTE) or 0.0)
-        return self.server.clock.offset_s
 
 
 def assemble(
@@ -67,17 +64,20 @@ def assemble(
     """Create the parts, and clear what an earlier start left in the state folder."""
     database = StateDatabase(settings.database)
     shared_state = SharedState(database)
-    shared_state.wipe()
+    try:
+        shared_state.wipe()
+    except sqlite3.Error as error:  # it connects, says so, and waits until that is mended
+        log.error("%s cannot be written: %s", settings.database, error)
     shutil.rmtree(settings.state_dir / "updates", ignore_errors=True)
-    address = Address(credential.server, credential.api_token, settings.ca_file, throttle)
     return Agent(
         settings,
         credential,
         uuid.uuid4().hex,
-        ServerApi(address),
+        Clock(),
         Outbox(database),
         shared_state,
         stop,
+        SiteKey(credential.public_key, settings.state_dir),
         throttle,
     )
 
@@ -93,28 +93,11 @@ def current_profile(agent: Agent) -> dict[str, Any]:
     return {**profile, **current, "power_sensor": probe.power_sensor(profile)}
 
 
-def say_hello(agent: Agent, profile: dict[str, Any]) -> dict[str, Any]:
-    """Register this start at the server; returns the server's answer."""
+def hello_of(agent: Agent, profile: dict[str, Any]) -> Raw:
+    """The hello of every line of this start."""
     settings = agent.settings
-    body = {
-        "boot_id": agent.boot_id,
-        "agent_version": VERSION,
-        "profile": profile,
-        "datasets": local_datasets.describe_again(settings.state_dir, settings.cache),
-    }
-    log.info("%s is connecting to %s", agent.credential.name, agent.credential.server)
-
-    def call() -> dict[str, Any]:
-        try:
-            return agent.server.hello(body)
-        except Revoked:
-            raise
-        except ServerRefused as refusal:  # perhaps from a proxy; the agent keeps trying
-            raise ServerUnavailable(str(refusal)) from refusal
-
-    answer = keep_trying(call, math.inf, agent.check, "saying hello")
-    agent.outbox.continue_from(int(answer.get("next_sample_seq") or 1))
-    agent.shared_state.write_note("last_contact", agent.server.clock.iso())
-    agent.shared_state.write_note(CLOCK_NOTE, repr(agent.server.clock.offset_s))
-    mark_cancelled(answer, agent.shared_state)
-    return answer
+    datasets = local_datasets.describe_again(settings.state_dir, settings.cache)
+    if len(bytes(body_of(datasets))) > MAX_OBJECT_BYTES:
+        log.warning("the datasets have too many columns; the server learns only their sizes")
+        datasets = [{**item, "columns": []} for item in datasets]
+    return body_of(Hello(agent.boot_id, VERSION, body_of(profile), body_of(datasets)))

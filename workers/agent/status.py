@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import json
+import shutil
 from typing import Any
 
 from fedcore.hardware.links import INSTANT
 from workers.agent.agent_settings import VERSION, AgentSettings
+from workers.agent.control.health import full_disk_text
 from workers.agent.http import link_emulation
-from workers.agent.http.server_clock import seconds_of
 from workers.agent.profile import local_datasets, probe
 from workers.agent.state import credentials
 from workers.agent.state.database import StateDatabase
 from workers.agent.state.lock import holder_of
 from workers.agent.state.outbox import Outbox
-from workers.agent.state.shared_state import SharedState
+from workers.agent.state.shared_state import CONTACT_NOTE, LINE_NOTE, SharedState
 
 RATES = {
     "memory_bandwidth_bps": "memory",
     "disk_read_bps": "disk read",
     "disk_write_bps": "disk write",
 }
-ONLINE_WITHIN_S = 150.0  # a little above the longest interval between measurements
 
 
 def status(settings: AgentSettings) -> dict[str, Any]:
@@ -38,22 +38,30 @@ def status(settings: AgentSettings) -> dict[str, Any]:
         "device": device,
         "pid": holder_of(settings.state_dir),
         "online": False,
+        "channel": None,
         "last_contact_at": None,
+        "problem": "",
+        "takes_no_work": "",
         "activity": None,
         "outbox": 0,
         "datasets": [vars(item) for item in local_datasets.load(settings.state_dir)],
         "link": link_emulation.choose_link(settings).name,
         "profile": probe.stored_profile(settings),
     }
+    free = shutil.disk_usage(settings.state_dir).free if settings.state_dir.is_dir() else 0
+    if values["pid"] is not None and free < settings.min_free_bytes:
+        values["takes_no_work"] = full_disk_text(settings.state_dir, free, settings.min_free_bytes)
     if settings.database.exists():
         running = values["pid"] is not None
         database = StateDatabase(settings.database)
         shared_state = SharedState(database)
-        contact, activity = shared_state.read_note("last_contact"), shared_state.activity()
-        recent = bool(contact) and time.time() - seconds_of(contact) < ONLINE_WITHIN_S
+        activity = shared_state.activity()
+        line = json.loads(shared_state.read_note(LINE_NOTE) or "{}")
         values |= {
-            "online": running and recent,
-            "last_contact_at": contact or None,
+            "online": running and bool(line.get("connected_at")),
+            "channel": (line.get("channel") or None) if running else None,
+            "last_contact_at": shared_state.read_note(CONTACT_NOTE) or None,
+            "problem": str(line.get("problem") or "") if running else "",
             "activity": activity.to_json() if running and activity else None,
             "outbox": len(Outbox(database)),
         }
@@ -71,8 +79,12 @@ def as_text(values: dict[str, Any]) -> str:
     if values["pid"] is None:
         lines.append("agent        not running")
     else:
-        contact = "connected to the server" if values["online"] else "no contact with the server"
+        problem = f": {values['problem']}" if values["problem"] else ""
+        way = " by long poll" if values["channel"] == "poll" else ""
+        contact = f"connected{way}" if values["online"] else f"no line to the server{problem}"
         lines.append(f"agent        running (process {values['pid']}), {contact}")
+    if reason := values["takes_no_work"]:
+        lines.append(f"work         takes none: {reason}")
     if activity := values["activity"]:
         steps = activity["steps_total"]
         step = f", step {activity['step']} of {steps}" if steps else ""

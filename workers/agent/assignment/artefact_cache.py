@@ -14,6 +14,7 @@ from pathlib import Path
 from fedcore.errors import EdgewiseError
 from workers.agent.http.server_api import ServerApi
 from workers.agent.http.socket import no_check
+from workers.agent.http.verdicts import intercepted
 
 CHUNK_BYTES = 1 << 20
 MAX_FILES = 2
@@ -67,19 +68,21 @@ class ArtefactCache:
             present = 0
         digest = hash_of(part, check) if present else hashlib.sha256()
         if present < size or size == 0:
-            digest = _append_missing(server, sha256, part, digest, check)
-        if digest.hexdigest() != sha256:
+            digest = _append_missing(server, sha256, size, part, digest, check)
+        try:
+            _check_hash(sha256, digest)
+        except BrokenDownload:
             part.unlink()
-            actual = digest.hexdigest()
-            raise BrokenDownload(
-                f"the weights {sha256[:12]} arrived with the hash {actual[:12]}; "
-                "downloading them again"
-            )
+            raise
         server.traffic.completed(sha256)
-        path = self._folder / sha256
-        part.replace(path)
-        self._checked.add(sha256)
-        return path
+        return self.adopt(part, sha256)
+
+    def store(self, sha256: str, data: bytes) -> Path:
+        """Store an artefact that came within a message. Raises BrokenDownload."""
+        _check_hash(sha256, hashlib.sha256(data))
+        part = self._folder / f"{sha256}.part"
+        part.write_bytes(data)
+        return self.adopt(part, sha256)
 
     def adopt(self, path: Path, sha256: str) -> Path:
         """Take over a file of this folder whose hash was checked."""
@@ -100,8 +103,20 @@ class ArtefactCache:
             path.unlink(missing_ok=True)
 
 
+def _check_hash(sha256: str, digest: hashlib._Hash) -> None:
+    actual = digest.hexdigest()
+    if actual != sha256:
+        text = f"the weights {sha256[:12]} arrived with the hash {actual[:12]}"
+        raise BrokenDownload(f"{text}; downloading them again")
+
+
 def _append_missing(
-    server: ServerApi, sha256: str, part: Path, digest: hashlib._Hash, check: Callable[[], None]
+    server: ServerApi,
+    sha256: str,
+    size: int,
+    part: Path,
+    digest: hashlib._Hash,
+    check: Callable[[], None],
 ) -> hashlib._Hash:
     """Append the missing bytes; ``digest`` covers those present, the result all of them."""
     with part.open("ab", buffering=0) as file:
@@ -109,6 +124,8 @@ def _append_missing(
         with server.download(sha256, start, check) as (status, body):
             if status == 416:
                 return digest
+            if body.length not in (None, size - start if status == 206 else size):
+                raise intercepted(status, "downloads")
             if status == 206:
                 log.info("resuming the download at byte %d", start)
             elif start:  # the server ignored the range and sends everything

@@ -6,12 +6,14 @@ names here, so they are parsed as what they claim to be.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from fedcore.formats.line_messages import body_of
 from fedcore.formats.wire_offer import StepOffer, WireOffer, sha256_of
 from fedcore.spec.job import JobSpec
 from fedcore.spec.overrides import for_evaluation, tailored
@@ -72,7 +74,8 @@ class AssignedWork:
 
     ``spec`` is the job with this device's overrides. ``state`` is the server's strategy state
     (SHA-256 and bytes), where the strategy shares it. ``draw`` counts earlier trainings on the
-    same weights, so that each draws its own order of examples.
+    same weights, so that each draws its own order of examples. ``global_data`` are the weights
+    themselves if the answer carried them, and ``answer_bytes`` is then the answer's size.
     """
 
     assignment: str
@@ -92,6 +95,8 @@ class AssignedWork:
     step: StepOffer | None = None
     state: tuple[str, int] | None = None
     fold_request: FoldRequest | None = None
+    global_data: bytes | None = field(default=None, repr=False)
+    answer_bytes: int = 0
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> AssignedWork:
@@ -99,7 +104,7 @@ class AssignedWork:
         overrides = values.get("tailoring") or {}
         if values["task"] == "evaluate":
             overrides = for_evaluation(overrides)
-        state = values.get("state")
+        state, data = values.get("state"), values["global"].get("data")
         return cls(
             assignment=str(UUID(str(values["assignment"]))),
             job=str(UUID(str(values["job"]))),
@@ -118,6 +123,8 @@ class AssignedWork:
             step=StepOffer.read(values["global"].get("step")),
             state=(sha256_of(state["sha256"]), int(state["size_bytes"])) if state else None,
             fold_request=FoldRequest.read(values["fold"]) if values.get("fold") else None,
+            global_data=base64.b64decode(data, validate=True) if data is not None else None,
+            answer_bytes=len(bytes(body_of(values))) if data is not None else 0,
         )
 
     @property

@@ -17,11 +17,15 @@ class CannotDo(EdgewiseError):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Progress and samples from a trainer to its runner, and the request to stop."""
+    """Progress and samples from a trainer to its runner, and the request to stop.
+
+    ``sized`` gets the most examples that are trained at a time.
+    """
 
     should_stop: Callable[[], bool]
     advance: Callable[[int, int], None]
     record: Callable[[Mapping[str, float]], None]
+    sized: Callable[[int], None] = lambda _examples: None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class Failure:
     reason: str
     retryable: bool
     refuse: bool = False
+    out_of_memory: bool = False
 
 
 def failure_of(error: Exception) -> Failure | None:
@@ -31,9 +32,5 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, OSError):
         return Failure(f"this device: {error}", True)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failure(
-            "out of memory on this device: lower the batch size or the source length, or take a "
-            "smaller model",
-            False,
-        )
+        return Failure("out of memory on this device", False, out_of_memory=True)
     return Failure(f"unexpected {type(error).__name__}: {error}", True)

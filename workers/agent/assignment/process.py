@@ -1,19 +1,19 @@
 """The training process: opens envelopes, runs the assignments, keeps the trainer between them.
 
-It is the Celery worker's one forked child. Its parent (``control.supervisor``) notices when it
-dies.
+It is the Celery worker's one forked child. The agent's main process (``control.supervisor``)
+notices when it dies.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fedcore.errors import (
@@ -24,21 +24,27 @@ from fedcore.errors import (
     Stopped,
 )
 from workers.agent.agent_errors import EnvelopeRefused
+from workers.agent.agent_settings import AgentSettings
 from workers.agent.assignment import error_feedback, private_folders
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Trainer
 from workers.agent.assignment.failure import Failure, failure_of
 from workers.agent.assignment.runner import AssignmentRunner, Dependencies
-from workers.agent.control.gatekeeper import Gatekeeper
-from workers.agent.http.retry import keep_trying
+from workers.agent.http.retry import LONGEST_ON_LINE_S, keep_trying
 from workers.agent.http.server_api import Address, ServerApi
 from workers.agent.http.socket import no_check
+from workers.agent.http.throttle import LinkThrottle
+from workers.agent.line.gatekeeper import Gatekeeper, SignedMessage
+from workers.agent.line.line_api import FailureReport, LineApi
+from workers.agent.line.site_call import Caller
 from workers.agent.power.account import energy_of
+from workers.agent.state.credentials import DeviceCredential
 from workers.agent.state.outbox import Outbox
-from workers.agent.state.shared_state import SharedState
+from workers.agent.state.shared_state import ACCEPTING, Activity, SharedState
+from workers.agent.state.site_key import SiteKey
 from workers.agent.telemetry.recorder import AssignmentRecorder
-from workers.agent.telemetry.sender import RTT_NOTE
+from workers.agent.telemetry.sender import CLOCK_NOTE, RTT_NOTE
 
 POLL_S = 0.1
 ORPHAN_CHECK_S = 0.5
@@ -49,17 +55,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """What the parent prepares for the forked child: no torch, no open files or connections."""
+    """What the training process works with. ``line`` leads to the agent's main process."""
 
-    address: Address
-    boot_id: str
+    credential: DeviceCredential
+    settings: AgentSettings
+    throttle: LinkThrottle | None
+    line: Caller
     outbox: Outbox
     shared_state: SharedState
-    gatekeeper: Gatekeeper
-    state_dir: Path
     profile: Mapping[str, Any]
     make_trainer: Callable[[], Trainer]
-    clock_offset_s: Callable[[], float]
+
+    def address(self, key: SiteKey) -> Address:
+        credential = self.credential
+        return Address(
+            credential.server, credential.api_token, self.settings.ca_file, self.throttle, key
+        )
 
 
 class CancelToken:
@@ -91,34 +102,42 @@ class TrainingProcess:
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
-        self._server = ServerApi(context.address)
-        self._cache = ArtefactCache(context.state_dir / "artefacts")
-        self._updates = context.state_dir / "updates"
-        self._updates.mkdir(exist_ok=True)
-        self._feedback = context.state_dir / error_feedback.FOLDER
-        self._private = context.state_dir / private_folders.FOLDER
+        credential, state_dir = context.credential, context.settings.state_dir
+        key = SiteKey(credential.public_key, state_dir)
+        self._server = ServerApi(context.address(key))
+        self._line = LineApi(context.line, self._server.assignment)
+        self._gatekeeper = Gatekeeper(
+            credential.device_id,
+            key,
+            context.shared_state,
+            self._server.clock.now,
+        )
+        self._cache = ArtefactCache(context.settings.artefacts)
+        self._updates = state_dir / "updates"
+        self._feedback = state_dir / error_feedback.FOLDER
+        self._private = state_dir / private_folders.FOLDER
         self._trainer: Trainer | None = None
         threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def handle(self, envelope: Any) -> None:
         """Run the assignment that an envelope offers. Nothing is raised, everything is logged."""
         context, server = self._context, self._server
-        server.clock.offset_s = context.clock_offset_s()
-        # The parent makes more small calls, so it knows the round-trip time better.
+        # The main process has the line, so it knows the server's clock and the round trip.
+        if epoch_s := context.shared_state.read_note(CLOCK_NOTE):
+            server.clock.epoch_s = float(epoch_s)
         server.traffic.answered(float(context.shared_state.read_note(RTT_NOTE) or 0.0))
+        self._updates.mkdir(exist_ok=True)
         try:
-            message = context.gatekeeper.admit(envelope, "work")
+            message = self._gatekeeper.open(envelope, "work")
         except EnvelopeRefused as refusal:
             log.warning("refused an offer: %s", refusal)
             return
         assignment = message.assignment
         token = CancelToken(context.shared_state, assignment)
-        until = time.monotonic() + message.expires_at - server.clock.now()
-        try:
-            accept = partial(server.accept, assignment, context.boot_id)
-            values = keep_trying(accept, until, token.check, "accepting")
-        except (ServerRefused, ServerUnavailable, Stopped) as error:
-            log.info("assignment %s was not accepted: %s", assignment[:8], error)
+        self._publish_accepting(assignment)
+        values = self._accept(message, token)
+        if values is None:
+            context.shared_state.end_activity(assignment)
             return
         energy = energy_of(context.profile)
         with AssignmentRecorder(
@@ -133,6 +152,32 @@ class TrainingProcess:
                 self._perform(values, recorder, token)
             except Exception as error:  # whatever it is, the server must learn of it
                 self._report_failure(assignment, error, recorder.activity.step, token)
+
+    def _publish_accepting(self, assignment: str) -> None:
+        """So that the supervisor reports a process that dies as soon as it has accepted."""
+        activity = Activity(assignment, ACCEPTING, 0, 0, os.getpid())
+        try:
+            self._context.shared_state.set_activity(activity)
+        except sqlite3.Error as error:
+            log.warning("cannot store the activity: %s", error)
+
+    def _accept(self, message: SignedMessage, token: CancelToken) -> dict[str, Any] | None:
+        """The description of the work; None where it cannot be accepted."""
+        until = time.monotonic() + message.expires_at - self._server.clock.now()
+        accept = partial(self._line.accept, message.assignment, token.check)
+        try:
+            values = keep_trying(
+                accept, until, token.check, "accepting", longest_s=LONGEST_ON_LINE_S
+            )
+        except (ServerUnavailable, Stopped) as error:
+            log.info("assignment %s was not accepted: %s", message.assignment[:8], error)
+            return None
+        except ServerRefused as error:
+            self._gatekeeper.close(message)
+            log.info("assignment %s was not accepted: %s", message.assignment[:8], error)
+            return None
+        self._gatekeeper.close(message)
+        return values
 
     def _perform(
         self, values: Mapping[str, Any], recorder: AssignmentRecorder, token: CancelToken
@@ -152,6 +197,7 @@ class TrainingProcess:
             self._trainer = self._context.make_trainer()
         dependencies = Dependencies(
             self._server,
+            self._line,
             self._cache,
             self._trainer,
             recorder,
@@ -180,7 +226,9 @@ class TrainingProcess:
         if failure is None:
             log.info("assignment %s is over: %s", assignment[:8], error)
             return
-        unexpected = not isinstance(error, (EdgewiseError, OSError))
+        if failure.out_of_memory:
+            self._trainer = None  # with the model that it holds
+        unexpected = not isinstance(error, (EdgewiseError, OSError)) and not failure.out_of_memory
         verb = "refused" if failure.refuse else "failed"
         log.error("assignment %s %s: %s", assignment[:8], verb, failure.reason, exc_info=unexpected)
         self._send_failure(assignment, failure, step, REPORT_FAILURE_S, token.check)
@@ -193,14 +241,20 @@ class TrainingProcess:
         within_s: float,
         check: Callable[[], None],
     ) -> None:
+        at_once = self._context.shared_state.examples_at_once(assignment)
+        report = FailureReport(
+            assignment, failure.reason, failure.retryable, step, failure.out_of_memory, at_once
+        )
+
         def send() -> None:
             if failure.refuse:
-                self._server.refuse(assignment, failure.reason)
+                self._line.refuse(assignment, failure.reason, check)
             else:
-                self._server.fail(assignment, failure.reason, failure.retryable, step)
+                self._line.fail(report, check)
 
+        until = time.monotonic() + within_s
         try:
-            keep_trying(send, time.monotonic() + within_s, check, "reporting the failure")
+            keep_trying(send, until, check, "reporting the failure", longest_s=LONGEST_ON_LINE_S)
         except EdgewiseError as error:
             log.info("the server did not accept the failure report: %s", error)
 

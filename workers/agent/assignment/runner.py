@@ -1,5 +1,7 @@
 """Runs one assignment in the training process: download, train, upload, report.
 
+Models and updates of at most SMALL_BYTES come with the work and leave with the report.
+
 Every step may be repeated after a crash, and none is done for an assignment that is over. While
 the server is unavailable, calls are retried (``workers.agent.http.retry``).
 """
@@ -11,17 +13,21 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fedcore.errors import EdgewiseError
+from fedcore.formats.line_bodies import SMALL_BYTES
+from fedcore.formats.line_messages import body_of
 from workers.agent.assignment.artefact_cache import ArtefactCache, BrokenDownload
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, CannotDo, Outcome, Received, Trainer
 from workers.agent.assignment.model_step import rebuild_model
 from workers.agent.http.byte_counts import Counted
-from workers.agent.http.retry import keep_trying, pause
+from workers.agent.http.retry import LONGEST_ON_LINE_S, LONGEST_S, keep_trying, pause
 from workers.agent.http.server_api import ServerApi
+from workers.agent.line.line_api import LineApi
 from workers.agent.telemetry.recorder import AssignmentRecorder
 
 T = TypeVar("T")
@@ -59,6 +65,7 @@ class Dependencies:
     """
 
     server: ServerApi
+    line: LineApi
     cache: ArtefactCache
     trainer: Trainer
     recorder: AssignmentRecorder
@@ -79,30 +86,46 @@ class AssignmentRunner:
         """Do all steps. Raises what went wrong; the caller reports the failure."""
         work, deps = self.work, self.dependencies
         traffic = Counted(deps.server.traffic)
+        deps.server.traffic.down += work.answer_bytes
         update = deps.updates / f"{work.assignment}.safetensors"
         try:
             outcome = self._compute(update)
-            if outcome.update is not None:
-                self._upload(update, *outcome.update)
+            data = self._send(update, *outcome.update) if outcome.update else None
         finally:
             update.unlink(missing_ok=True)
-        byte_counts = traffic.values()
-        timing = {} if work.task == "evaluate" else self.timing.metrics()
-        energy = deps.recorder.energy.report()
-        body = {
+        report = partial(
+            deps.line.report, work.assignment, self._report(outcome, data, traffic), deps.check
+        )
+        self._retry(report, "reporting", LONGEST_ON_LINE_S)
+        return outcome
+
+    def _report(self, outcome: Outcome, data: bytes | None, traffic: Counted) -> dict[str, Any]:
+        """The report's body; with an update in it, the report counts as sent bytes too."""
+        timing = {} if self.work.task == "evaluate" else self.timing.metrics()
+        metrics = {**outcome.metrics, **timing, **self.dependencies.recorder.energy.report()}
+        body: dict[str, Any] = {
             "update": outcome.update[0] if outcome.update else None,
             "examples": outcome.examples,
-            "bytes_up": byte_counts["net_up_bytes"],
-            "bytes_down": byte_counts["net_down_bytes"],
-            "metrics": {**outcome.metrics, **timing, **byte_counts, **energy},
+            "metrics": metrics,
         }
-        self._retry(lambda: deps.server.report(work.assignment, body), "reporting")
-        return outcome
+        if data is not None:
+            body["data"] = data
+            self.dependencies.server.traffic.up += len(bytes(body_of(body)))
+        byte_counts = traffic.values()
+        metrics.update(byte_counts)
+        body["bytes_up"], body["bytes_down"] = (
+            byte_counts["net_up_bytes"],
+            byte_counts["net_down_bytes"],
+        )
+        return body
 
     def _compute(self, update: Path) -> Outcome:
         """Download the inputs and have the trainer do the task."""
         work, deps = self.work, self.dependencies
-        callbacks = Callbacks(deps.should_stop, deps.recorder.advance, deps.recorder.record)
+        recorder = deps.recorder
+        callbacks = Callbacks(
+            deps.should_stop, recorder.advance, recorder.record, recorder.note_examples_at_once
+        )
         request = work.fold_request
         if request is not None:
             # Updates fetched before a crash are reused; the fold's end drops them.
@@ -127,7 +150,7 @@ class AssignmentRunner:
         raise CannotDo(f"this agent does not support the task {work.task!r}; update it")
 
     def _global_weights(self) -> Path:
-        """The global model: from the cache, rebuilt from a step, or downloaded."""
+        """The global model: from the cache or the answer, rebuilt from a step, or downloaded."""
         work, deps = self.work, self.dependencies
         sha256, size = work.global_sha256, work.global_size
 
@@ -136,11 +159,13 @@ class AssignmentRunner:
             return rebuilt or self._fetch(sha256, size)
 
         cached = deps.cache.get(sha256, size, deps.check)
-        if cached is None:
+        if cached is not None:
+            path = cached
+        elif work.global_data is not None:
+            path = deps.cache.store(sha256, work.global_data)
+        else:
             deps.recorder.enter("downloading")
             path, self.timing.download = self._timed(download)
-        else:
-            path = cached
         deps.cache.tidy(sha256)
         return path
 
@@ -161,13 +186,18 @@ class AssignmentRunner:
                 log.warning("%s", error)
         return self._retry(fetch, "downloading the weights")
 
-    def _upload(self, path: Path, sha256: str, size: int) -> None:
-        """Send the update; a repeated attempt resumes where the server's copy ends."""
+    def _send(self, path: Path, sha256: str, size: int) -> bytes | None:
+        """Upload the update, or return its bytes if they are few enough for the report.
+
+        A repeated attempt resumes where the server's copy ends.
+        """
         work, deps = self.work, self.dependencies
-        if size > work.max_update_bytes:
-            raise TooLarge(
-                f"the update has {size} bytes; the server accepts at most {work.max_update_bytes}"
-            )
+        largest = work.max_update_bytes
+        if size > largest:
+            text = f"the update has {size} bytes; the server accepts at most {largest}"
+            raise TooLarge(text)
+        if size <= SMALL_BYTES:
+            return path.read_bytes()
         attempts = itertools.count()
 
         def send() -> None:
@@ -176,6 +206,7 @@ class AssignmentRunner:
 
         deps.recorder.enter("uploading")
         _, self.timing.upload = self._timed(lambda: self._retry(send, "uploading the update"))
+        return None
 
     def _timed(self, call: Callable[[], T]) -> tuple[T, float]:
         """The call's result and its seconds, without waits for an absent server."""
@@ -183,9 +214,9 @@ class AssignmentRunner:
         result = call()
         return result, time.monotonic() - began - (self.timing.wait - waited_s)
 
-    def _retry(self, call: Callable[[], T], description: str) -> T:
-        until = time.monotonic() + self.remaining_s
-        return keep_trying(call, until, self.dependencies.check, description, self._pause)
+    def _retry(self, call: Callable[[], T], description: str, longest_s: float = LONGEST_S) -> T:
+        until, check = time.monotonic() + self.remaining_s, self.dependencies.check
+        return keep_trying(call, until, check, description, self._pause, longest_s)
 
     def _pause(self, seconds: float, check: Callable[[], None]) -> None:
         began = time.monotonic()

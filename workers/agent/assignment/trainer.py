@@ -101,7 +101,7 @@ class FedcoreTrainer:
             callbacks.advance(measurement.step, measurement.steps_total)
             callbacks.record(sample_values(measurement, peak))
 
-        return Hooks(report=report, should_stop=callbacks.should_stop)
+        return Hooks(report=report, sized=callbacks.sized, should_stop=callbacks.should_stop)
 
     def _method(self, work: AssignedWork) -> MethodRunner:
         return METHOD_RUNNERS[work.spec.method.family.exchange](self._workspace)

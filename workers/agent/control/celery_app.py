@@ -1,139 +1,97 @@
-"""The device's Celery worker: one queue, JSON only, its own key prefix, and two commands."""
+"""The Celery application of a device: one queue of offers, and one task that does the work.
+
+The agent's main process starts a worker with Celery's command (``worker_process``). Its one child
+trains. Settings come from the environment of the agent, see ``AgentSettings.environment``.
+"""
 
 from __future__ import annotations
 
-import socket
-import ssl
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
-from celery.worker import state as worker_state
-from celery.worker.control import Panel, control_command
+from celery.signals import setup_logging, worker_process_init
+from kombu.transport import TRANSPORT_ALIASES
 
-from workers.agent.state.credentials import DeviceCredential
+from workers.agent.agent_settings import AgentSettings, read_settings, set_up_logging
+from workers.agent.assignment.process import ProcessContext, TrainingProcess
+from workers.agent.assignment.trainer_factory import trainer_factory
+from workers.agent.control.transport import QUEUE, WORK
+from workers.agent.http.link_emulation import SHARED_FILE, choose_link, throttle_for
+from workers.agent.line.local_client import LineClient
+from workers.agent.state import credentials
+from workers.agent.state.database import StateDatabase
+from workers.agent.state.outbox import Outbox
+from workers.agent.state.shared_state import SharedState
 
-WORK = "edgewise.work"
-CANCEL = "edgewise_cancel"
-# A message unacknowledged for this long is redelivered; its nonce lets only one copy run.
-# Messages are acknowledged before the work begins: leases live in the server's database.
-VISIBILITY_S = 7200
-# The worker's event loop wakes at least this often, so that it stops soon when asked to.
-TICK_S = 0.25
+SETTINGS = read_settings()
+TRANSPORT_ALIASES["edgewise"] = "workers.agent.control.transport:Transport"
+# Celery warns about pickle when run as root; pickle is not accepted here.
+warnings.simplefilter("ignore", SecurityWarning)
+
+# Without fixups, or Celery would load a Django project that the environment names.
+app = Celery("edgewise-agent", broker="edgewise://localhost/", fixups=[])
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    result_backend=None,
+    task_ignore_result=True,
+    task_default_queue=QUEUE,
+    # An offer is finished when its task is; one whose process died before is handed out again.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_pool="workers.agent.control.pool:TrainingPool",
+    worker_concurrency=1,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_pool_start_method="fork",
+    worker_proc_alive_timeout=60.0,
+    worker_send_task_events=False,
+    worker_enable_remote_control=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_enable_soft_shutdown_on_idle=False,
+    broker_transport_options={"socket": str(SETTINGS.line_socket or "")},
+    broker_connection_retry=False,
+    broker_connection_retry_on_startup=False,
+)
+
+# The training process of a forked child.
+_processes: list[TrainingProcess] = []
 
 
-def build_app(
-    credential: DeviceCredential,
-    ca_file: Path | None,
-    on_work: Callable[[Any], None],
-    on_cancel: Callable[[Any], str],
-) -> Celery:
-    """``on_work`` runs in the training process, ``on_cancel`` in the worker's main process."""
-    # Without fixups, or Celery would load a Django project that the environment names.
-    app = Celery("edgewise-agent", broker=credential.broker_url, fixups=[])
-    app.conf.update(
-        accept_content=["json"],
-        task_serializer="json",
-        result_serializer="json",
-        result_backend=None,
-        task_ignore_result=True,
-        task_default_queue=credential.queue,
-        task_acks_late=False,
-        worker_concurrency=1,
-        worker_prefetch_multiplier=1,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        worker_pool_start_method="fork",
-        worker_proc_alive_timeout=60.0,
-        worker_send_task_events=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_enable_soft_shutdown_on_idle=False,
-        broker_connection_retry=True,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_connection_timeout=10,
-        broker_transport_options={
-            "global_keyprefix": credential.key_prefix,
-            "visibility_timeout": VISIBILITY_S,
-            "socket_connect_timeout": 10,
-            "socket_keepalive": True,
-            "socket_keepalive_options": keepalive(),
-            "health_check_interval": 25,
-        },
+@app.task(name=WORK, ignore_result=True)
+def work(envelope: Any) -> None:
+    _processes[0].handle(envelope)
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    set_up_logging(SETTINGS.log_level)
+
+
+@worker_process_init.connect
+def _begin_training_process(**_: Any) -> None:
+    assert SETTINGS.line_socket is not None
+    _processes[:] = [TrainingProcess(process_context(SETTINGS, SETTINGS.line_socket))]
+
+
+def process_context(settings: AgentSettings, line_socket: Path) -> ProcessContext:
+    """What the training process works with. Raises ServerUnavailable without a main process."""
+    client = LineClient(line_socket)
+    profile = client.start().profile
+    database = StateDatabase(settings.database)
+    return ProcessContext(
+        credentials.require(settings.state_dir),
+        settings,
+        throttle_for(choose_link(settings), line_socket.with_name(SHARED_FILE)),
+        client,
+        Outbox(database),
+        SharedState(database),
+        profile,
+        partial(trainer_factory(settings), settings, profile),
     )
-    if credential.broker_url.startswith("rediss:"):
-        app.conf.broker_use_ssl = {
-            "ssl_cert_reqs": ssl.CERT_REQUIRED,
-            **({"ssl_ca_certs": str(ca_file)} if ca_file else {}),
-        }
-    _register_commands(app, on_work, on_cancel)
-    return app
-
-
-def keepalive() -> dict[int, int]:
-    """Socket options that detect a silently cut connection to the broker within about a minute."""
-    options = {
-        "TCP_KEEPIDLE": 30,
-        "TCP_KEEPINTVL": 10,
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 60_000,  # milliseconds
-    }
-    return {
-        getattr(socket, name): value for name, value in options.items() if hasattr(socket, name)
-    }
-
-
-def _register_commands(
-    app: Celery, on_work: Callable[[Any], None], on_cancel: Callable[[Any], str]
-) -> None:
-    """The work task, and the signed cancellation as the only remote command beside ``ping``."""
-
-    @app.task(name=WORK, ignore_result=True)
-    def work(envelope: Any) -> None:
-        on_work(envelope)
-
-    @control_command(name=CANCEL, args=[("envelope", dict)])
-    def cancel(state: Any, envelope: Any = None, **_: Any) -> dict[str, str]:
-        """Stop an assignment."""
-        del state
-        return {"ok": on_cancel(envelope)}
-
-    # Celery's own commands (shutdown, revoke, rate_limit ...) are not signed.
-    for name in set(Panel.data) - {CANCEL, "ping"}:
-        Panel.data.pop(name)
-
-
-class AgentWorker(Worker):  # type: ignore[misc]
-    """Celery's worker without its signal handlers: ``workers.agent.run`` handles stopping."""
-
-    def install_platform_tweaks(self, worker: Any) -> None:
-        del worker
-
-
-def build_worker(app: Celery, credential: DeviceCredential) -> AgentWorker:
-    # Celery warns about pickle when run as root; pickle is not accepted here.
-    warnings.simplefilter("ignore", SecurityWarning)
-    worker = AgentWorker(
-        app=app,
-        hostname=f"device-{credential.device_id}@edgewise",
-        queues=[credential.queue],
-        pool="prefork",
-        concurrency=1,
-        loglevel="INFO",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
-    if worker.hub is not None:
-        worker.hub.call_repeatedly(TICK_S, lambda: None)
-    return worker
-
-
-def stop_worker() -> None:
-    """Make the running worker leave its event loop."""
-    worker_state.should_stop = 0

@@ -61,6 +61,10 @@ class InterruptibleSocket:
         self._channel = channel = Tls(self._plain, context, server_name)
         self._until_moved(channel.shake_hands)
 
+    def peer_certificate(self) -> bytes:
+        """DER; empty without TLS."""
+        return self._channel.peer_certificate() if isinstance(self._channel, Tls) else b""
+
     def has_news(self) -> bool:
         """Whether the server has sent something, or closed the connection."""
         return self._channel.has_news()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from fedcore.errors import SpecError
 from fedcore.hardware.links import INSTANT, LINKS, Link
@@ -12,6 +13,7 @@ from workers.agent.http.throttle import LinkThrottle
 from workers.agent.state.files import read_json, write_json
 
 FILE = "link.json"
+SHARED_FILE = "link"  # in the folder of the main process's socket
 
 
 def parse_link(name: str) -> Link:
@@ -46,5 +48,6 @@ def choose_link(settings: AgentSettings, option: str = "") -> Link:
     return parse_link(name) if name else INSTANT
 
 
-def throttle_for(link: Link) -> LinkThrottle | None:
-    return None if link == INSTANT else LinkThrottle(link)
+def throttle_for(link: Link, shared_file: Path | None = None) -> LinkThrottle | None:
+    """``shared_file``: what the processes of one device share of the link's state."""
+    return None if link == INSTANT else LinkThrottle(link, shared_file=shared_file)

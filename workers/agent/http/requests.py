@@ -20,6 +20,7 @@ from workers.agent.http.byte_counts import Traffic
 from workers.agent.http.connection import Connection
 from workers.agent.http.socket import no_check
 from workers.agent.http.throttle import LinkThrottle
+from workers.agent.http.tls_errors import certificate_problem
 
 QUICK_S = 10.0  # without any byte for this long, the server counts as away
 SENDING_S = 30.0
@@ -53,6 +54,11 @@ class ResponseBody:
     def __init__(self, response: HTTPResponse) -> None:
         self._response = response
         self._remaining = None if response.chunked else response.length
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that are still to come; None if the response does not say."""
+        return self._remaining
 
     def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes; 0 at the end. Raises ServerUnavailable where the body is cut."""
@@ -94,15 +100,22 @@ class HttpConnection:
         self._connection = Connection(self._url, traffic, tls, throttle)
         self._reused = False
         self._check: Check = no_check
+        self._idle_s = QUICK_S
 
     def close(self) -> None:
         self._connection.close()
 
     def request(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        check: Check = no_check,
+        idle_s: float = QUICK_S,
     ) -> ServerResponse:
-        """Send a small request and read the whole response."""
-        with self._guarded(no_check):
+        """Send a small request and read the whole response, which may begin after ``idle_s``."""
+        with self._guarded(check, idle_s):
             return _read(self._response_to(method, path, headers, body))
 
     @contextmanager
@@ -196,8 +209,9 @@ class HttpConnection:
         connection.endheaders(body)
 
     @contextmanager
-    def _guarded(self, check: Check) -> Iterator[None]:
+    def _guarded(self, check: Check, idle_s: float = QUICK_S) -> Iterator[None]:
         """Prepare the connection; close it after any error."""
+        self._idle_s = idle_s
         try:
             self._reused = self._connection.sock is not None
             if self._reused:
@@ -209,7 +223,7 @@ class HttpConnection:
             yield
         except (OSError, HTTPException) as error:
             self.close()
-            raise unavailable(error) from error
+            raise unavailable(error, self._url.geturl()) from error
         except BaseException:
             self.close()
             raise
@@ -217,7 +231,7 @@ class HttpConnection:
     def _prepare_socket(self, check: Check) -> None:
         self._check = check
         sock = self._connection.open_socket
-        sock.check, sock.idle_s = check, QUICK_S
+        sock.check, sock.idle_s = check, self._idle_s
 
 
 def _head(response: HTTPResponse) -> ServerResponse:
@@ -246,9 +260,8 @@ def _read(response: HTTPResponse) -> ServerResponse:
     return ServerResponse(head.status, head.reason, head.headers, body)
 
 
-def unavailable(error: Exception) -> ServerUnavailable:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return ServerUnavailable(
-            "the server's certificate is not trusted; set EDGEWISE_CA_FILE to its authority's file"
-        )
+def unavailable(error: Exception, url: str = "") -> ServerUnavailable:
+    """The transport's error in words that say what to do. May look at the server's certificate."""
+    if problem := certificate_problem(error, url):
+        return ServerUnavailable(problem)
     return ServerUnavailable(f"no answer from the server ({error or type(error).__name__})")

@@ -20,7 +20,7 @@ _EPOCH = time.time() - steady()
 
 
 class Clock:
-    """This machine's clock, corrected by the server's ``Date`` headers when it is far off.
+    """This machine's clock, corrected by the server's when it is far off.
 
     Differences up to TOLERATED_S are ignored: the header has whole seconds, answers take time.
     """
@@ -28,14 +28,27 @@ class Clock:
     def __init__(self) -> None:
         self.offset_s = 0.0
 
+    @property
+    def epoch_s(self) -> float:
+        """The corrected time at which ``steady`` was 0, equal in all processes of a machine."""
+        return _EPOCH + self.offset_s
+
+    @epoch_s.setter
+    def epoch_s(self, epoch_s: float) -> None:
+        self.offset_s = epoch_s - _EPOCH
+
     def observe(self, date_header: str | None) -> None:
         """Update the offset; a missing or malformed header changes nothing."""
         if not date_header:
             return
         try:
-            ahead_s = parsedate_to_datetime(date_header).timestamp() - (_EPOCH + steady())
+            self.observe_time(parsedate_to_datetime(date_header).timestamp())
         except (TypeError, ValueError):
             return
+
+    def observe_time(self, server_s: float) -> None:
+        """Update the offset by the server's time now, in seconds since 1970."""
+        ahead_s = server_s - (_EPOCH + steady())
         self.offset_s = ahead_s if abs(ahead_s) > TOLERATED_S else 0.0
 
     def now(self) -> float:

@@ -39,6 +39,10 @@ class Tls:
                 self._flush()
                 return
 
+    def peer_certificate(self) -> bytes:
+        """DER, also of a server that has proved nothing."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
     def send(self, data: memoryview) -> int:
         self._flush()
         accepted = self._tls.write(data[:RECORDS_BYTES])

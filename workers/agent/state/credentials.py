@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from workers.agent.agent_errors import AgentError
 from workers.agent.state.files import read_json, write_json
@@ -24,11 +23,8 @@ class DeviceCredential:
     device_id: int
     name: str
     role: str
-    queue: str
-    key_prefix: str
     enrolled_at: str
     api_token: str = field(repr=False)
-    broker_url: str = field(repr=False)
     signing_public_key: str = field(repr=False)
 
     @property
@@ -39,17 +35,14 @@ class DeviceCredential:
 def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> DeviceCredential:
     """Parse the server's answer to an enrolment; raises AgentError where it is malformed."""
     try:
-        device, broker = answer["device"], answer["broker"]
+        device = answer["device"]
         credential = DeviceCredential(
             server=server,
             device_id=int(device["id"]),
             name=str(device["name"]),
             role=str(device["role"]),
-            queue=str(broker["queue"]),
-            key_prefix=str(broker["key_prefix"]),
             enrolled_at=enrolled_at,
             api_token=str(answer["api_token"]),
-            broker_url=str(broker["url"]),
             signing_public_key=str(answer["signing_public_key"]),
         )
         valid_key = len(credential.public_key) == 32
@@ -60,23 +53,19 @@ def from_enrolment(server: str, answer: Mapping[str, Any], enrolled_at: str) -> 
     return credential
 
 
-def with_addresses(
-    credential: DeviceCredential, server: str = "", broker: str = ""
-) -> DeviceCredential:
-    """The credential at new addresses; ``broker`` has neither user nor password."""
-    if server:
-        credential = replace(credential, server=server)
-    if broker:
-        user_info = urlsplit(credential.broker_url).netloc.rpartition("@")[0]
-        parts = urlsplit(broker)
-        host = parts.netloc.rpartition("@")[2]
-        url = urlunsplit(parts._replace(netloc=f"{user_info}@{host}"))
-        credential = replace(credential, broker_url=url)
-    return credential
+def parse(values: Mapping[str, Any]) -> DeviceCredential:
+    """Stored values; those of earlier versions, such as a broker's address, are left out."""
+    names = {item.name for item in fields(DeviceCredential)}
+    return DeviceCredential(**{key: item for key, item in values.items() if key in names})
 
 
 def save(state_dir: Path, credential: DeviceCredential) -> None:
     write_json(state_dir / FILE, asdict(credential))
+
+
+def change(state_dir: Path, **values: Any) -> None:
+    """Replace some values of the stored credential."""
+    save(state_dir, replace(require(state_dir), **values))
 
 
 def load(state_dir: Path) -> DeviceCredential | None:
@@ -85,9 +74,8 @@ def load(state_dir: Path) -> DeviceCredential | None:
     if not path.exists():
         return None
     try:
-        values = read_json(path)
-        return DeviceCredential(**values)
-    except (OSError, TypeError) as error:
+        return parse(read_json(path))
+    except (OSError, TypeError, AttributeError) as error:
         raise AgentError(
             f"{path} cannot be read ({error}); remove it and enrol this device again"
         ) from error

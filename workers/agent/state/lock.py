@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -32,8 +33,9 @@ class RunLock:
                     "stop it, or give this one its own --state-dir"
                 )
             time.sleep(0.05)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # the number is for messages only; a disk may be full
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         self._handle = handle
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""State that the agent's two processes share: activity, cancellations, seen messages, notes."""
+"""State that the agent's processes share: activity, cancellations, seen messages, notes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 from workers.agent.state.database import StateDatabase
 
 CANCELLATION_KEPT_S = 86_400
+ACCEPTING = "accepting"  # the phase before the server has agreed; it is not told of it
+CONTACT_NOTE = "last_contact"
+AT_ONCE_NOTE = "examples_at_once"  # the assignment and a number
+LINE_NOTE = "line"  # JSON: connected_at ('' while there is no line) and problem
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,15 @@ class Cancellation:
 class SharedState:
     def __init__(self, database: StateDatabase) -> None:
         self._database = database
+        self.is_wiped = False
 
     def wipe(self) -> None:
         """At the start of an agent: drop the activity and cancellations of the one before."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM activity")
             db.execute("DELETE FROM cancelled")
-            db.execute("DELETE FROM note WHERE key IN ('stopping', 'flush', 'rtt_s')")
+            db.execute("DELETE FROM note WHERE key IN ('stopping', 'flush', 'rtt_s', 'line')")
+        self.is_wiped = True
 
     def set_activity(self, activity: Activity) -> None:
         with self._database.transaction() as db:
@@ -94,12 +100,24 @@ class SharedState:
             return None
         return Cancellation(str(rows[0][0]), time.monotonic() - float(rows[0][1]))
 
+    def has_nonce(self, nonce: str) -> bool:
+        """Whether a message with it was seen and has not long expired."""
+        return bool(self._database.rows("SELECT 1 FROM nonce WHERE nonce = ?", nonce))
+
     def see_nonce(self, nonce: str, expires_at: float, now: float) -> bool:
         """Remember a message until it expires; False where it was seen before."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM nonce WHERE expires_at < ?", (now - 60,))
             query = "INSERT OR IGNORE INTO nonce VALUES (?, ?)"
             return bool(db.execute(query, (nonce, expires_at)).rowcount)
+
+    def note_examples_at_once(self, assignment: str, examples: int) -> None:
+        self.write_note(AT_ONCE_NOTE, f"{assignment} {examples}")
+
+    def examples_at_once(self, assignment: str) -> int:
+        """The most examples that this assignment trains at a time; 0 where it is not known."""
+        name, _, examples = self.read_note(AT_ONCE_NOTE).partition(" ")
+        return int(examples) if name == assignment else 0
 
     def write_note(self, key: str, value: str) -> None:
         with self._database.transaction() as db:

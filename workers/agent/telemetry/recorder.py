@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class ProcessMeter:
-    """Memory and CPU of the training process and its parent, together."""
+    """Memory and CPU of the training process, the worker and the agent's main, together."""
 
     def __init__(self) -> None:
-        self._processes = [psutil.Process(pid) for pid in (os.getpid(), os.getppid())]
+        training = psutil.Process()
+        self._processes = [training, *training.parents()[:2]]
         for process in self._processes:
             process.cpu_percent()
 
@@ -109,6 +110,13 @@ class AssignmentRecorder:
 
     def advance(self, step: int, steps_total: int) -> None:
         self._set_activity(self.activity.phase, step, steps_total)
+
+    def note_examples_at_once(self, examples: int) -> None:
+        """What to halve if this process runs out of memory."""
+        try:
+            self._shared_state.note_examples_at_once(self.activity.assignment, examples)
+        except sqlite3.Error as error:
+            log.warning("cannot store the size of the batches: %s", error)
 
     def _set_activity(self, phase: str, step: int, steps_total: int) -> None:
         self.activity = Activity(self.activity.assignment, phase, step, steps_total, os.getpid())
