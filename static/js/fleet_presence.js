@@ -1,6 +1,6 @@
 // Live presence of devices on lists; the overview reloads its fragment when something has changed.
 import { ago } from "./lib/format.js";
-import { setState, setText } from "./lib/dom.js";
+import { setDeviceState, setReason, setText, showSite } from "./lib/dom.js";
 import { LiveSocket } from "./lib/live_socket.js";
 
 const REFRESH_MS = 1500;
@@ -12,6 +12,7 @@ export function followFleet() {
 }
 
 function onMessage(message) {
+  showSite(message.site);
   for (const device of message.devices) showDevice(device);
   const overview = document.getElementById("overview");
   // The first message repeats the state that the page was rendered with.
@@ -34,7 +35,8 @@ function refresh(id) {
 
 export function showDevice(device, root = document.querySelector(`[data-device="${device.id}"]`)) {
   if (!root) return;
-  setState(root.querySelector("[data-presence] .state"), device.presence);
+  setDeviceState(root.querySelector("[data-presence] .state"), device);
+  setReason(root.querySelector("[data-reason]"), device.ability);
   const activity = root.querySelector("[data-activity]");
   const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
   if (device.presence === "busy") setText(activity, `${device.phase}${steps}`);

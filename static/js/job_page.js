@@ -1,5 +1,5 @@
 // The job page: one state, fed by the snapshot in the page and then by the socket.
-import { json } from "./lib/dom.js";
+import { json, showSite } from "./lib/dom.js";
 import { LiveSocket } from "./lib/live_socket.js";
 import { ChartPage } from "./charts/chart_page.js";
 import { configureCharts } from "./charts/chart_style.js";
@@ -54,6 +54,7 @@ function addPhases(updates = {}) {
 }
 
 function render(dirty) {
+  showSite(state.site);
   showHeader(state);
   showLegend(page);
   showDevices(state, store);

@@ -157,8 +157,6 @@ def fleet(people: dict[str, User]) -> dict[str, Any]:
     Credential.objects.create(
         device=devices[0],
         token_hash=hashed(DEVICE_TOKEN),
-        broker_user="dev1",
-        broker_password_hash="0" * 64,
     )
     job = add_job(devices)
     enrolment = Enrolment.objects.create(

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from tests.api.conftest import add_device, add_job
 from webapp.devices.models import Device, Enrolment
-from webapp.jobs.models import Event, Job
+from webapp.jobs.models import Event, Job, Participant
 
 pytestmark = pytest.mark.postgresql
 
@@ -52,6 +52,18 @@ def test_missing_page_is_404(viewer_api: Any, page: str) -> None:
 def test_page_has_a_limit(viewer_api: Any) -> None:
     Device.objects.bulk_create(Device(name=f"pi-{number}") for number in range(505))
     assert len(viewer_api.get("/api/v1/devices/?page_size=9999").json()["results"]) == 500
+
+
+def test_job_of_many_devices_is_shown(viewer_api: Any) -> None:
+    """More than the 1000 operators that SQLite allows in an expression."""
+    job, count = add_job([]), 1100
+    devices = Device.objects.bulk_create(Device(name=f"pi-{n}") for n in range(count))
+    Participant.objects.bulk_create(
+        Participant(job=job, device=device, slot=slot, dataset="law", examples=40)
+        for slot, device in enumerate(devices)
+    )
+    shown = viewer_api.get(f"/api/v1/jobs/{job.pk}/").json()
+    assert len(shown["participants"]) == count
 
 
 def test_devices_are_filtered_and_ordered(viewer_api: Any) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
+from datetime import timedelta
 from typing import Any
 
 import django
@@ -22,7 +25,10 @@ from tests.web import factories, measured  # noqa: E402
 from webapp.accounts.models import Role  # noqa: E402
 from webapp.common.wake import wake_device, wake_fleet, wake_job  # noqa: E402
 from webapp.devices.models import Device, Enrolment  # noqa: E402
-from webapp.jobs.models import Job  # noqa: E402
+from webapp.jobs.models import Job, Watch  # noqa: E402
+
+BEAT_S = 10.0
+running = threading.Event()
 
 
 def user(name: str, role: str = "admin") -> None:
@@ -93,6 +99,42 @@ def touch(devices: list[int]) -> None:
     wake_fleet()
 
 
+def report_health(device: int, **health: Any) -> None:
+    """The device reports its own state."""
+    Device.objects.filter(pk=device).update(health=health)
+    wake_device(device)
+
+
+def change_device(device: int, channel: str = "websocket", **seconds_ago: float) -> None:
+    """Moments in a device's row, as seconds ago; ``agent_refusal`` follows ``agent_refused_at``."""
+    moments = {key: timezone.now() - timedelta(seconds=value) for key, value in seconds_ago.items()}
+    refusal = "too old" if "agent_refused_at" in moments else ""
+    Device.objects.filter(pk=device).update(**moments, agent_refusal=refusal, line_channel=channel)
+    wake_device(device)
+
+
+def stop_coordinator(seconds_ago: float) -> None:
+    """The coordinator last ran so long ago; ``run_coordinator`` starts it again."""
+    running.clear()
+    at = timezone.now() - timedelta(seconds=seconds_ago)
+    Watch.objects.update_or_create(pk=Watch.ONLY, defaults={"looked_at": at, "back_at": at})
+    wake_fleet()
+
+
+def run_coordinator() -> None:
+    running.set()
+    factories.run_site()
+    wake_fleet()
+
+
+def keep_running() -> None:
+    """Signs of life of the coordinator and an aggregation worker."""
+    while True:
+        if running.is_set():
+            factories.run_site()
+        time.sleep(BEAT_S)
+
+
 def arrive(enrolment: str) -> int:
     """The machine uses its enrolment."""
     row = Enrolment.objects.filter(name=enrolment).latest("created_at")
@@ -103,6 +145,8 @@ def arrive(enrolment: str) -> int:
 
 
 def main() -> None:
+    running.set()
+    threading.Thread(target=keep_running, daemon=True).start()
     for line in sys.stdin:
         name, arguments = json.loads(line)
         result = globals()[name](**arguments)

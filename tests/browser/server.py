@@ -54,7 +54,7 @@ class Site:
     def start_web(self) -> None:
         port = self.url.rpartition(":")[2]
         command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", port]
-        command += ["--log-level", "warning"]
+        command += ["--no-proxy-headers", "--log-level", "warning"]
         self.processes[1] = start(command, self.environment, self.log)
         wait_for(f"{self.url}/login/", self.log)
 
@@ -103,7 +103,6 @@ def start_site(folder: Path) -> Site:
         "EDGEWISE_URL": f"http://127.0.0.1:{web}",
         "DATABASE_URL": f"sqlite:///{folder / 'site.sqlite3'}",
         "REDIS_URL": f"{redis}/0",
-        "DEVICE_REDIS_URL": f"{redis}/1",
         "EDGEWISE_OFFLINE_AFTER_S": "3600",
     }
     server = [str(get_binary_path()), "--port", str(broker), "--save", "", "--dir", str(folder)]

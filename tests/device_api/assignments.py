@@ -1,4 +1,4 @@
-"""A job in its first round of training, and what a refused call answers."""
+"""A job in its first round of training, and what a refused frame or call answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
+from tests.device import FrameAnswer
 from tests.federation import Federation
 
 
 def detail(answer: Any, status: int) -> str:
-    """The reason of a refusal, as problem details."""
+    """The reason of a refused frame, or of a refused call as problem details."""
     assert answer.status_code == status, answer.content
-    assert answer["Content-Type"] == "application/problem+json"
     values = answer.json()
-    assert values["status"] == status
+    if isinstance(answer, FrameAnswer):
+        assert set(values) == {"detail"}
+    else:
+        assert answer["Content-Type"] == "application/problem+json"
+        assert values["status"] == status
     return str(values["detail"])
 
 

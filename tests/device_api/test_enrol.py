@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import Enrolled, RealBroker
-from webapp.devices import broker_users
-from webapp.devices.models import Credential, Device, Enrolment, hashed
+from tests.conftest import Enrolled
+from webapp.devices import device_messages
+from webapp.devices.device_messages import DeviceMessage
+from webapp.devices.models import Credential, Device, Enrolment
 from webapp.jobs.lifecycle import enrolment
+from webapp.line.opening import open_line
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
+UNENROL = "/api/v1/device/unenrol/"
+ANY = "3d307612-6f86-4f5a-b76f-2b517e81b1cd"
+VERBS = ("accept", "progress", "report", "fail", "refuse")
+# Calls of agents from before the line.
+OUTDATED = ["hello/", "measurements/", *(f"assignments/{ANY}/{verb}/" for verb in VERBS)]
 DATA = {"name": "law", "domain": "law", "examples": 40, "size_bytes": 900, "columns": ["text"]}
 
 
@@ -40,27 +45,23 @@ def refused(answer: Any, status: int) -> str:
     return str(answer.json()["detail"])
 
 
-def test_device_is_enrolled(token: str, device_broker: RealBroker) -> None:
+def test_device_is_enrolled(token: str) -> None:
     answer = enrol(token)
     assert answer.status_code == 201, answer.content
     values = answer.json()
     device = Device.objects.get()
     assert values["device"] == {"id": device.pk, "name": "pi-kitchen", "role": "both"}
-    assert values["broker"]["key_prefix"] == f"dev.{device.pk}."
-    assert values["broker"]["queue"] == "work"
     assert len(base64.b64decode(values["signing_public_key"])) == 32
     assert device.profile == {"cores": 4}
     assert device.datasets.get().examples == 40
-    # The token opens the device's calls, and the broker's user the broker.
+    assert set(values) == {"device", "api_token", "signing_public_key"}
+    # The token opens the device's line and calls, and is not stored as it is.
+    line = open_line(values["api_token"])
+    assert line is not None and line.device_id == device.pk
+    assert Credential.objects.get().token_hash != values["api_token"]
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"Device {values['api_token']}")
-    assert client.post("/api/v1/device/hello/", {"boot_id": "b"}, format="json").status_code == 200
-    assert redis.Redis.from_url(values["broker"]["url"]).ping()
-    # Neither secret is stored as it is.
-    credential = Credential.objects.get()
-    stored = {credential.token_hash, credential.broker_password_hash}
-    assert values["api_token"] not in stored
-    assert not any(secret in values["broker"]["url"] for secret in stored)
+    assert client.post(UNENROL).status_code == 204
 
 
 def test_unknown_token() -> None:
@@ -178,16 +179,6 @@ def test_all_faults_at_once(token: str) -> None:
     }
 
 
-def test_broker_outage_leaves_token_unused(token: str, device_broker: RealBroker) -> None:
-    device_broker.stop()
-    assert "the devices' broker does not respond; start it and enrol again" in refused(
-        enrol(token), 503
-    )
-    assert not Device.objects.exists()
-    device_broker.start()
-    assert enrol(token).status_code == 201
-
-
 HEADERS = ["", "Device", "Device nonsense", "Token nonsense", "Device a b", "Device \xff"]
 
 
@@ -196,27 +187,55 @@ def test_call_without_the_right_token(header: str) -> None:
     client = APIClient()
     if header:
         client.credentials(HTTP_AUTHORIZATION=header)
-    for path in ("hello/", "measurements/", "unenrol/", f"assignments/{uuid.uuid4()}/accept/"):
-        answer = client.post(f"/api/v1/device/{path}", {}, format="json")
-        assert answer.status_code == 401, path
+    call = "/api/v1/device"
+    for answer in (
+        client.post(UNENROL),
+        client.get(f"{call}/assignments/{ANY}/"),
+        client.get(f"{call}/artefacts/{'0' * 64}/"),
+    ):
+        assert answer.status_code == 401
         assert answer["WWW-Authenticate"] == "Device"
 
 
-def test_revoked_device_loses_access(
-    enrolled_device: Callable[..., Enrolled], device_broker: RealBroker
+@pytest.mark.parametrize("path", OUTDATED)
+def test_older_agent_is_asked_to_update(
+    enrolled_device: Callable[..., Enrolled], path: str
 ) -> None:
+    """Whether its credential is good does not matter: neither would be answered."""
+    for client in (enrolled_device().client, APIClient()):
+        answer = client.post(f"/api/v1/device/{path}", {"boot_id": "b"}, format="json")
+        assert "update it" in refused(answer, 426)
+
+
+def test_revoked_device_loses_access(enrolled_device: Callable[..., Enrolled]) -> None:
     pi, other = enrolled_device("pi-kitchen"), enrolled_device("pi-porch")
-    connection = redis.Redis.from_url(pi.broker_url)
-    connection.lpush(f"dev.{pi.device.pk}.work", "left behind")
     enrolment.revoke(pi.device, None)
     enrolment.revoke(pi.device, None)
-    answer = pi.client.post("/api/v1/device/measurements/", {}, format="json")
-    assert answer.status_code == 401
-    assert "revoked; enrol it again" in answer.json()["detail"]
-    with pytest.raises(redis.RedisError):
-        connection.ping()
-    assert redis.Redis.from_url(device_broker.url).keys(f"dev.{pi.device.pk}.*") == []
-    assert redis.Redis.from_url(other.broker_url).ping()
+    answer = pi.client.post(UNENROL)
+    assert "revoked; enrol it again" in refused(answer, 401)
+    assert open_line(pi.api_token) is None
+    assert open_line(other.api_token) is not None
+
+
+def test_revocation_ends_the_line(
+    enrolled_device: Callable[..., Enrolled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[DeviceMessage] = []
+    monkeypatch.setattr(device_messages, "publisher", published.extend)
+    pi = enrolled_device("pi-kitchen")
+    enrolment.revoke(pi.device, None)
+    assert published == [DeviceMessage(device_messages.REVOKED, pi.device.pk)]
+
+
+def test_revocation_with_broker_down_counts(
+    enrolled_device: Callable[..., Enrolled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody hears of it, and yet neither a line nor a call is open to the device."""
+    monkeypatch.setattr(device_messages, "publisher", device_messages.publish)
+    pi = enrolled_device("pi-kitchen")
+    enrolment.revoke(pi.device, None)
+    assert open_line(pi.api_token) is None
+    assert pi.client.post(UNENROL).status_code == 401
 
 
 def test_revoked_device_can_enrol_again(
@@ -226,27 +245,6 @@ def test_revoked_device_can_enrol_again(
     enrolment.revoke(pi.device, None)
     values = enrol(token).json()
     assert values["device"]["id"] == pi.device.pk
-    assert pi.client.post("/api/v1/device/measurements/", {}, format="json").status_code == 401
-    with pytest.raises(redis.AuthenticationError):
-        redis.Redis.from_url(pi.broker_url).ping()
-    assert redis.Redis.from_url(values["broker"]["url"]).ping()
-
-
-def test_revocation_with_broker_down_is_completed(
-    enrolled_device: Callable[..., Enrolled], device_broker: RealBroker, tmp_path: Any
-) -> None:
-    """The reconcile pass makes good what the revocation promised."""
-    from workers.coordinator.reconcile import sync_broker_users
-
-    pi, other = enrolled_device("pi-kitchen"), enrolled_device("pi-porch")
-    device_broker.stop()
-    enrolment.revoke(pi.device, None)
-    device_broker.start()
-    # The server kept its users, as one with an ACL file does.
-    broker_users.set_user(pi.device.pk, hashed("p"))
-    stale = redis.Redis.from_url(device_broker.url)
-    assert stale.acl_getuser(broker_users.user_name(pi.device.pk))
-    sync_broker_users()
-    users = set(stale.acl_users())
-    assert broker_users.user_name(pi.device.pk) not in users
-    assert broker_users.user_name(other.device.pk) in users
+    assert pi.client.post(UNENROL).status_code == 401
+    assert open_line(pi.api_token) is None
+    assert open_line(values["api_token"]) is not None

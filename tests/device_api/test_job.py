@@ -71,7 +71,9 @@ def test_acceptance_answer_is_complete(federation: Federation) -> None:
     assert (work["task"], work["round"], work["attempt"], work["slot"]) == ("train", 1, 1, 0)
     assert work["dataset"] == "law"
     assert work["spec"] == job.spec
+    content = b64decode(work["global"].pop("data"))
     assert work["global"] == {"sha256": model.sha256, "size_bytes": model.size_bytes}
+    assert hashlib.sha256(content).hexdigest() == model.sha256
     assert work["model_fingerprint"] == job.model_fingerprint
     assert len(work["model_fingerprint"]) == 64
     assert work["max_update_bytes"] > model.size_bytes
@@ -83,11 +85,11 @@ def test_offer_is_signed_and_minimal(federation: Federation) -> None:
     (pi,) = federation.devices("pi-kitchen")
     federation.started()
     kind, device, envelope = federation.outbox.devices[-1]
-    assert (kind, device) == ("work", pi.device.pk)
+    assert (kind, device) == ("offer", pi.device.pk)
     key = Ed25519PublicKey.from_public_bytes(b64decode(public_key()))
     key.verify(b64decode(envelope["signature"]), envelope["body"].encode())
     body = json.loads(envelope["body"])
-    assert set(body) == {"kind", "device", "assignment", "nonce", "expires_at"}
+    assert set(body) == {"kind", "device", "assignment", "nonce", "expires_at", "key"}
     assert body["assignment"] == pi.offers()[-1]
 
 

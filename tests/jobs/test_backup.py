@@ -27,7 +27,9 @@ def _backup(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "manifest.json").read_text()))
 
 
-def test_backup_contains_all_referenced_artefacts(federation: Federation, tmp_path: Path) -> None:
+def test_backup_contains_all_referenced_artefacts(
+    federation: Federation, tmp_path: Path, settings: Any
+) -> None:
     federation.devices("pi-kitchen", "pi-porch")
     federation.started()
     folder = tmp_path / "backup"
@@ -39,6 +41,8 @@ def test_backup_contains_all_referenced_artefacts(federation: Federation, tmp_pa
         source = Path(storage().path(Artefact.path_of(sha256)))
         copied = folder / "artefacts" / Artefact.path_of(sha256)
         assert copied.read_bytes() == source.read_bytes()
+    assert result["signing_key"]
+    assert (folder / "signing-key.pem").read_bytes() == settings.SIGNING_KEY_FILE.read_bytes()
     assert (folder / "signing-key.pem").stat().st_mode & 0o077 == 0
     assert "EDGEWISE_SECRET_KEY" in result["kept_apart"]
 
@@ -80,6 +84,19 @@ def test_restore_refuses_nonempty_site(federation: Federation, tmp_path: Path) -
     _backup(tmp_path / "backup")
     with pytest.raises(CommandError, match="is not empty; point DATABASE_URL at an empty one"):
         call_command("restore", str(tmp_path / "backup"))
+
+
+def test_restore_refuses_another_signing_key(
+    federation: Federation, tmp_path: Path, settings: Any
+) -> None:
+    federation.devices("pi-kitchen")
+    federation.started()
+    _backup(tmp_path / "backup")
+    settings.SIGNING_KEY_FILE = tmp_path / "key.pem"
+    settings.SIGNING_KEY_FILE.write_text("another key")
+    with pytest.raises(CommandError, match="another signing key than the backup"):
+        call_command("restore", str(tmp_path / "backup"))
+    assert settings.SIGNING_KEY_FILE.read_text() == "another key"
 
 
 def test_restore_refuses_other_folders(db: None, tmp_path: Path) -> None:

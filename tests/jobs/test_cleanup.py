@@ -1,4 +1,4 @@
-"""Periodic cleanup: roll-up of samples, keys of removed devices."""
+"""Periodic cleanup: roll-up of samples, expired rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
 
-from tests.conftest import Enrolled, RealBroker
+from tests.conftest import Enrolled
 from webapp.jobs.lifecycle.event_log import fleet_event
 from webapp.jobs.models import Event
 from webapp.telemetry import rollup, series
@@ -87,25 +86,6 @@ def test_old_samples_and_fleet_events_are_deleted(measured: Enrolled, settings: 
     rollup.prune(START + 25 * HOUR)
     assert Sample.objects.count() == 70
     assert [event.text for event in Event.objects.all()] == ["today"]
-
-
-def test_keys_and_users_of_removed_devices_go(
-    enrolled_device: Callable[..., Enrolled], device_broker: RealBroker
-) -> None:
-    from webapp.devices import broker_users
-
-    here = enrolled_device("pi-kitchen")
-    server = redis.Redis.from_url(device_broker.url)
-    server.flushall()
-    broker_users.drop_orphans()  # users that other tests have left
-    server.lpush("dev.999999.work", "an offer")
-    server.lpush(f"dev.{here.device.pk}.work", "an offer")
-    broker_users.set_user(999999, "0" * 64)
-    assert broker_users.drop_orphans() == 1
-    assert server.keys("*") == [f"dev.{here.device.pk}.work".encode()]
-    assert not any("999999" in str(name) for name in server.execute_command("ACL", "USERS"))
-    assert redis.Redis.from_url(here.broker_url).ping()
-    server.flushall()
 
 
 def test_failed_cleanup_step_stops_no_other(

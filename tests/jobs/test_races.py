@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 
 from tests.device import Pi
-from tests.federation import Federation
+from tests.federation import Federation, phase_of
 from webapp.jobs.lifecycle import enrolment as devices
 from webapp.jobs.lifecycle import services
 from webapp.jobs.lifecycle.transitions import AssignmentRefused
@@ -240,22 +240,16 @@ def test_stale_assignment_is_read_again(federation: Federation) -> None:
     assert Assignment.objects.get().phase == "uploading"
 
 
-def test_upload_races_with_measurement(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from webapp.api.device import work
-
+def test_upload_races_with_measurement(federation: Federation) -> None:
+    """A measurement of the training moves back no assignment that is uploading."""
     (pi,) = federation.devices("pi-a")
     federation.launch()
     pi.accept(pi.offers()[0])
-    read = work.assignment_of
-
-    def overtaken(*args: Any) -> Assignment:
-        result = read(*args)
-        Assignment.objects.update(phase="uploading")
-        return result
-
-    monkeypatch.setattr(work, "assignment_of", overtaken)
-    accepted = str(Assignment.objects.get().pk)
-    assert pi.act(accepted, "progress", {"phase": "uploading"}).status_code == 200
-    assert pi.act(accepted, "progress", {"phase": "training"}).status_code == 409
+    key = str(Assignment.objects.get().pk)
+    answers = at_once(
+        [lambda: pi.presence(key).status_code] * SIMULTANEOUS
+        + [lambda: pi.act(key, "progress", {"phase": "uploading"}).status_code]
+    )
+    assert answers == [200] * (SIMULTANEOUS + 1)
+    assert phase_of(key) == "uploading"
+    assert pi.act(key, "progress", {"phase": "training"}).status_code == 409

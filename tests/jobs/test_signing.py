@@ -17,6 +17,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from webapp.devices import key_file as key_files
 from webapp.devices import signing
 
 
@@ -62,7 +63,7 @@ def test_key_is_for_its_owner_alone_and_stays(key_file: Path) -> None:
     public = signing.public_key()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert [path.name for path in key_file.parent.iterdir()] == ["signing-key.pem"]
-    signing._key.cache_clear()
+    key_files._read.cache_clear()
     assert signing.public_key() == public
 
 
@@ -71,7 +72,7 @@ def test_threads_that_need_the_key_at_once(key_file: Path) -> None:
 
     def first_use(_: int) -> str:
         barrier.wait()
-        signing._key.cache_clear()
+        key_files._read.cache_clear()
         return signing.public_key()
 
     with ThreadPoolExecutor(8) as pool:

@@ -15,7 +15,8 @@ from fedcore.spec.parse import parse_spec
 from webapp.accounts.models import Role, User
 from webapp.common.wake import wake_job
 from webapp.devices.models import Credential, Dataset, Device, Enrolment, hashed
-from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant, Round
+from webapp.jobs.lifecycle import site_state
+from webapp.jobs.models import Artefact, Assignment, Event, Job, Participant, Round, Watch
 from webapp.telemetry.models import Sample
 
 PASSWORD = "correct horse battery staple"
@@ -60,8 +61,6 @@ def make_device(
     Credential.objects.create(
         device=device,
         token_hash=hashed(str(uuid.uuid4())),
-        broker_user=f"edgewise-device-{device.pk}",
-        broker_password_hash=hashed("x"),
         last_used_at=seen,
     )
     domain = ("law", "clinic", "travel", "support")[number % 4]
@@ -275,6 +274,13 @@ def adopt_artefact(job: Job) -> None:
 
 def finish(job: Job, phase: str = "completed", reason: str = "") -> None:
     Job.objects.filter(pk=job.pk).update(phase=phase, reason=reason, ended_at=timezone.now())
+
+
+def run_site() -> None:
+    """The coordinator and an aggregation worker have just reported."""
+    now = timezone.now()
+    Watch.objects.update_or_create(pk=Watch.ONLY, defaults={"looked_at": now, "back_at": now})
+    site_state.report_worker()
 
 
 def make_enrolment(name: str, **more: Any) -> Enrolment:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.postgresql
 
 
 def test_snapshot_is_plain_json(job: Job) -> None:
+    factories.run_site()
     payload = json.loads(json.dumps(snapshot(job), allow_nan=False))
     assert payload["round"] == {
         "number": 2,

@@ -285,7 +285,7 @@ def test_queries_do_not_grow(
     with django_assert_max_num_queries(8):
         ada.get(reverse("api-job-report-csv", args=[job.pk]))
     factories.finish(job)
-    for page, most in (("job-report", 13), ("job", 18)):
+    for page, most in (("job-report", 13), ("job", 20)):
         with django_assert_max_num_queries(most):
             text = ada.get(reverse(page, args=[job.pk])).content.decode()
         assert "Predicted and measured" in text

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_POST
 from webapp.accounts.access import MANAGE_USERS, current_user, get_permitted_or_404, require
 from webapp.accounts.forms import NewUserForm, PasswordForm, RoleForm, SignInForm, TokenForm
 from webapp.accounts.models import Role, User, create_token, revoke_token, tokens_of
+from webapp.common.address_limits import PASSWORD_LIMIT
 
 
 @login_not_required
@@ -29,6 +30,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(_safe_redirect(request, target))
     form = SignInForm(request, data=request.POST or None)
     if request.method == "POST" and form.is_valid():
+        PASSWORD_LIMIT.give_back(request)
         login(request, form.get_user())
         return HttpResponseRedirect(_safe_redirect(request, target))
     return render(request, "accounts/sign_in.html", {"form": form, "next": target})
@@ -54,7 +56,10 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 def profile(request: HttpRequest) -> HttpResponse:
     user = current_user(request)
     form = PasswordForm(user, request.POST or None)
+    if request.method == "POST":
+        PASSWORD_LIMIT.take(request)
     if request.method == "POST" and form.is_valid():
+        PASSWORD_LIMIT.give_back(request)
         update_session_auth_hash(request, form.save())
         messages.success(request, "Password changed. Other browsers are logged out.")
         return redirect("profile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError
 
+TIMEOUTS = {"socket_connect_timeout": 3, "socket_timeout": 3}
+
 log = logging.getLogger(__name__)
+
+PAUSE_S = 5.0  # after an error nobody waits for Redis
 
 
 def _tolerant(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,9 +23,12 @@ def _tolerant(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: RedisCache, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() < TolerantRedisCache.next_try_at:
+            return fallback(*args, **kwargs)
         try:
             return method(self, *args, **kwargs)
         except (RedisError, OSError) as error:
+            TolerantRedisCache.next_try_at = time.monotonic() + PAUSE_S
             log.warning(
                 "the cache cannot be reached, %s returns as if it were empty: %s", name, error
             )
@@ -30,7 +38,13 @@ def _tolerant(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TolerantRedisCache(RedisCache):
-    """Django's Redis cache without its connection errors."""
+    """Django's Redis cache without its connection errors. No page waits long for it."""
+
+    def __init__(self, server: str, params: dict[str, Any]) -> None:
+        params["OPTIONS"] = {**TIMEOUTS, **params.get("OPTIONS", {})}
+        super().__init__(server, params)
+
+    next_try_at = 0.0  # monotonic seconds, for all threads of the process
 
     get = _tolerant("get", lambda _key, default=None, **_rest: default)
     set = _tolerant("set", lambda *_args, **_rest: None)
@@ -40,3 +54,10 @@ class TolerantRedisCache(RedisCache):
     get_many = _tolerant("get_many", lambda *_args, **_rest: {})
     set_many = _tolerant("set_many", lambda data, *_args, **_rest: list(data))
     has_key = _tolerant("has_key", lambda *_args, **_rest: False)
+
+    def is_reachable(self) -> bool:
+        try:
+            super().has_key("reachable")
+        except (RedisError, OSError):
+            return False
+        return True

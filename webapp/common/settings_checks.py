@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import quote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -20,12 +22,38 @@ def check_public_url(url: str) -> None:
         )
 
 
+def trusted_networks(names: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """EDGEWISE_TRUSTED_PROXIES. Raises ImproperlyConfigured for what is no address or network."""
+    networks = []
+    for name in filter(None, map(str.strip, names)):
+        try:
+            network = ip_network(name)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"EDGEWISE_TRUSTED_PROXIES takes addresses and networks such as 10.0.0.7 or "
+                f"10.0.0.0/24: {error}"
+            ) from error
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+            raise ImproperlyConfigured(f"EDGEWISE_TRUSTED_PROXIES: write {name} as IPv4")
+        networks.append(network)
+    return tuple(networks)
+
+
 def verified_redis_url(url: str, ca_file: str) -> str:
     """``url`` with certificate verification switched on; kombu verifies nothing by default."""
     if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
         return url
     authority = f"&ssl_ca_certs={quote(ca_file)}" if ca_file else ""
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required{authority}"
+
+
+def check_line_limits(messages_per_s: float, bytes_per_s: float, patience_s: float) -> None:
+    """Raises ImproperlyConfigured for limits that would keep every device out."""
+    if messages_per_s <= 0 or bytes_per_s <= 0 or patience_s < 0:
+        raise ImproperlyConfigured(
+            "EDGEWISE_LINE_MESSAGES_PER_S and _BYTES_PER_S must be above 0, and "
+            "EDGEWISE_LINE_PATIENCE_S must not be below 0"
+        )
 
 
 def check_retention(

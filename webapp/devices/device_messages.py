@@ -1,51 +1,49 @@
-"""Messages to devices over their broker: offers of work, and cancels.
+"""Messages to devices, from any process of the site to the web process that has their line.
 
-kombu opens one connection per key prefix, so a round of a hundred devices would open a hundred.
-``task_message`` writes Celery's format itself, and all offers of a round leave in one round trip.
-``tests/stack/test_broker_messages.py`` has a real Celery worker receive them.
+They travel over the site's broker, to which no device has access. One that nobody hears is lost:
+the line's hello and the coordinator's reconcile pass send again what is still needed.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Protocol
 
+import msgspec
 import redis
-from celery import Celery
 from django.conf import settings
-from kombu.connection import Connection
-from kombu.pidbox import Mailbox
+from msgspec import Struct
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fedcore.formats.line_bodies import Envelope
+from webapp.common.background import in_background
 from webapp.common.task_queue import BROKER_ERRORS
-from webapp.devices.broker_users import key_prefix
 from webapp.devices.signing import sign
 
 log = logging.getLogger(__name__)
 
-WORK_TASK = "edgewise.work"
-CANCEL_COMMAND = "edgewise_cancel"
-WORK_QUEUE = "work"
+CHANNEL = "edgewise.devices"
+CHUNK = 500  # messages in one publication
 
-_app = Celery("edgewise-devices", set_as_current=False)
-_app.conf.update(task_serializer="json", accept_content=["json"], task_ignore_result=True)
+OFFER, CANCEL, INTERVAL = "offer", "cancel", "interval"  # frames for the device
+OPENED, REVOKED = "opened", "revoked"  # for the processes that have the device's older line
 
 
-@dataclass(frozen=True)
-class DeviceMessage:
-    """A signed message for one device; ``kind`` is work or cancel."""
+class DeviceMessage(Struct, frozen=True, omit_defaults=True):
+    """A message about one device. Which fields count depends on ``kind``."""
 
     kind: str
     device_id: int
-    envelope: dict[str, str]
+    envelope: Envelope | None = None
+    interval_s: float = 0.0
+    epoch: int = 0
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(list[DeviceMessage])
 
 
 class DevicePublisher(Protocol):
@@ -55,44 +53,22 @@ class DevicePublisher(Protocol):
 
 
 def publish(messages: Sequence[DeviceMessage]) -> None:
-    """Push all offers in one round trip; broadcast each cancel to its device."""
-    offers = [message for message in messages if message.kind == "work"]
-    if offers:
-        with _offer_client(settings.DEVICE_REDIS_URL).pipeline(transaction=False) as pipe:
-            for message in offers:
-                text = task_message(WORK_TASK, [message.envelope], WORK_QUEUE)
-                pipe.lpush(f"{key_prefix(message.device_id)}{WORK_QUEUE}", text)
-            pipe.execute()
-    for message in messages:
-        if message.kind != "work":
-            # Celery's own broadcast would use its application's pool, without a key prefix.
-            with device_connection(message.device_id) as connection:
-                mailbox = Mailbox("celery", type="fanout", connection=connection, serializer="json")
-                mailbox.abcast(CANCEL_COMMAND, {"envelope": message.envelope})
+    """Publish all messages in one round trip."""
+    with _client(settings.REDIS_URL).pipeline(transaction=False) as pipe:
+        for start in range(0, len(messages), CHUNK):
+            pipe.publish(CHANNEL, _ENCODER.encode(messages[start : start + CHUNK]))
+        pipe.execute()
+
+
+def read_messages(data: bytes) -> list[DeviceMessage]:
+    return _DECODER.decode(data)
 
 
 @lru_cache(maxsize=1)
-def _offer_client(url: str) -> redis.Redis:
-    """The connection used for offers, open for the life of the process."""
-    once = Retry(NoBackoff(), 1)  # the connection may have died since the last offer
+def _client(url: str) -> redis.Redis:
+    """The connection for publishing, open for the life of the process."""
+    once = Retry(NoBackoff(), 1)  # the connection may have died since the last message
     return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, retry=once)
-
-
-@contextmanager
-def device_connection(device_id: int) -> Iterator[Connection]:
-    """A kombu connection with the key prefix of one device."""
-    options: dict[str, Any] = {
-        "global_keyprefix": key_prefix(device_id),
-        "socket_connect_timeout": 3,
-        "socket_timeout": 10,
-        # One retry without a pause: the reconcile pass sends what is lost here.
-        "max_retries": 1,
-        "interval_start": 0,
-        "interval_step": 0,
-        "interval_max": 0,
-    }
-    with Connection(settings.DEVICE_REDIS_URL, transport_options=options) as connection:
-        yield connection
 
 
 # Replaced by an outbox in tests.
@@ -101,48 +77,47 @@ publisher: DevicePublisher = publish
 
 def offer(assignments: Sequence[tuple[int, str]]) -> bool:
     """Offer work to (device, assignment) pairs; False if the broker is down."""
-    return _publish([_signed("work", device, assignment) for device, assignment in assignments])
+    return _publish([signed_offer(device, assignment) for device, assignment in assignments])
+
+
+def signed_offer(device_id: int, assignment: str) -> DeviceMessage:
+    return DeviceMessage(OFFER, device_id, Envelope(**sign("work", device_id, assignment)))
 
 
 def cancel(device_id: int, assignment: str, reason: str) -> bool:
-    """Tell a device to stop; the response to its next telemetry says so too."""
-    return _publish([_signed("cancel", device_id, assignment, reason=reason)])
+    """Tell a device to stop; after its next measurements it is told again."""
+    return _publish([_cancellation(device_id, assignment, reason)])
 
 
-def _signed(kind: str, device_id: int, assignment: str, **more: str) -> DeviceMessage:
-    return DeviceMessage(kind, device_id, sign(kind, device_id, assignment, **more))
+def cancel_soon(device_id: int, assignment: str, reason: str) -> None:
+    """The same without waiting for the broker."""
+    in_background(partial(_publish, [_cancellation(device_id, assignment, reason)]))
+
+
+def _cancellation(device_id: int, assignment: str, reason: str) -> DeviceMessage:
+    envelope = Envelope(**sign("cancel", device_id, assignment, reason=reason[:1000]))
+    return DeviceMessage(CANCEL, device_id, envelope)
+
+
+def announce_line(device_id: int, epoch: int) -> None:
+    """Have other web processes end the device's older lines, without waiting for the broker."""
+    in_background(partial(_publish, [DeviceMessage(OPENED, device_id, epoch=epoch)]))
+
+
+def announce_revocation(device_id: int) -> bool:
+    """Have the device's line ended."""
+    return _publish([DeviceMessage(REVOKED, device_id)])
+
+
+def set_interval(device_id: int, interval_s: float) -> bool:
+    """Tell a device how often to send measurements."""
+    return _publish([DeviceMessage(INTERVAL, device_id, interval_s=interval_s)])
 
 
 def _publish(messages: Sequence[DeviceMessage]) -> bool:
     try:
         publisher(messages)
     except BROKER_ERRORS as error:
-        log.warning("the devices' broker is down, %d messages wait: %s", len(messages), error)
+        log.warning("the broker is down, %d messages to devices wait: %s", len(messages), error)
         return False
     return True
-
-
-def task_message(task: str, args: list[Any], queue: str) -> str:
-    """A message for LPUSH into ``queue``, as kombu's Redis transport writes it.
-
-    Celery protocol 2, body as JSON in base64.
-    """
-    task_id = str(uuid.uuid4())
-    message = _app.amqp.as_task_v2(task_id, task, args=args, kwargs={})
-    return json.dumps(
-        {
-            "body": base64.b64encode(json.dumps(message.body).encode()).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": message.headers,
-            "properties": {
-                "correlation_id": task_id,
-                "reply_to": "",
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": queue},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-    )

@@ -106,7 +106,11 @@ class Job(models.Model):
 
     @property
     def job_spec(self) -> JobSpec:
-        return load_spec(self.spec)
+        """The parsed ``spec``; parsed again only where another dict was assigned."""
+        parsed: tuple[object, JobSpec] | None = self.__dict__.get("_parsed_spec")
+        if parsed is None or parsed[0] is not self.spec:
+            parsed = self.__dict__["_parsed_spec"] = (self.spec, load_spec(self.spec))
+        return parsed[1]
 
     @property
     def is_over(self) -> bool:

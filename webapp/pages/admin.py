@@ -32,12 +32,13 @@ class DatasetInline(admin.TabularInline):  # type: ignore[type-arg]
 @admin.register(Device)
 class DeviceAdmin(RoleAdmin):
     changes = EDIT_DEVICE
-    list_display = ["name", "role", "presence", "kind", "agent_version", "last_seen_at"]
+    list_display = ["name", "role", "presence", "ability", "kind", "agent_version", "last_seen_at"]
     list_filter = ["role", ("revoked_at", admin.EmptyFieldListFilter), "last_seen_at"]
     search_fields = ["name", "datasets__name", "datasets__domain"]
     date_hierarchy = "created_at"
     readonly_fields = [
         "presence",
+        "ability",
         "activity",
         "profile",
         "agent_version",
@@ -82,12 +83,12 @@ class CredentialAdmin(ReadOnlyAdmin):
     """The hashes are hidden; revoke the device to remove its credential."""
 
     reads = Role.ADMIN
-    list_display = ["device", "broker_user", "created_at", "last_used_at"]
+    list_display = ["device", "created_at", "last_used_at"]
     list_select_related = ["device"]
     list_filter = ["created_at", "last_used_at"]
-    search_fields = ["device__name", "broker_user"]
+    search_fields = ["device__name"]
     date_hierarchy = "created_at"
-    fields = ["device", "broker_user", "created_at", "last_used_at"]
+    fields = ["device", "created_at", "last_used_at"]
 
 
 @admin.register(Enrolment)

@@ -27,7 +27,7 @@ class FileResponses:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = {**scope, FILES_KEY: True, DIRECT_KEY: uvicorn_cycle(send) is not None}
+        scope = {**scope, FILES_KEY: True, DIRECT_KEY: uvicorn_cycle(receive) is not None}
 
         async def send_message(message: Message) -> None:
             part: Slice | None = scope.get(SLICE_KEY)
@@ -35,13 +35,13 @@ class FileResponses:
             if part is None or is_start:
                 await send(message)
             else:
-                await _send(part, scope, send)
+                await _send(part, scope, receive, send)
 
         # Django cancels this when the client disconnects; a socket reports it itself.
         await self._app(scope, receive, send_message)
 
 
-async def _send(part: Slice, scope: Scope, send: Send) -> None:
+async def _send(part: Slice, scope: Scope, receive: Receive, send: Send) -> None:
     place = storage()
     if not isinstance(place, FileSystemStorage):
         await _send_pieces(chunks_of(part), send)
@@ -53,7 +53,7 @@ async def _send(part: Slice, scope: Scope, send: Send) -> None:
         return
     handle = await run_in_thread(os.open, path, os.O_RDONLY)
     try:
-        exchange = uvicorn_cycle(send)
+        exchange = uvicorn_cycle(receive)  # ``send`` is wrapped by other applications
         if "http.response.zerocopysend" in extensions:
             window = {"file": handle, "offset": part.start, "count": part.stop - part.start}
             await send({"type": "http.response.zerocopysend", **window})

@@ -1,6 +1,6 @@
 // The device table of a job: each row is created once, then only its texts change.
 import { ago, percent, si, significant, size } from "../lib/format.js";
-import { setState, setText } from "../lib/dom.js";
+import { setDeviceState, setReason, setText } from "../lib/dom.js";
 import { colourOf } from "../charts/chart_page.js";
 import { paintSwatch } from "./chart_legend.js";
 
@@ -31,7 +31,8 @@ function newRow(device) {
 function fill(row, device, store) {
   const set = (name, text) => setText(row.querySelector(`[data-field="${name}"]`), text);
   paintSwatch(row.querySelector(".swatch"), device.slot);
-  setState(row.querySelector('[data-field="presence"]'), device.presence);
+  setDeviceState(row.querySelector('[data-field="presence"]'), device);
+  setReason(row.querySelector('[data-field="ability"]'), device.ability);
   const steps = device.steps ? `, step ${device.step} of ${device.steps}` : "";
   set("phase", `${activity(device)}${steps}`);
   const lastSeen = device.presence === "offline" ? `last seen ${ago(device.last_seen_at)}` : "";

@@ -1,4 +1,6 @@
 // DOM helpers: elements, texts, states, design tokens, file downloads.
+import { capital } from "./format.js";
+
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -31,6 +33,28 @@ export function setState(element, word) {
   element.classList.add("state");
   element.dataset.tone = TONES[word] || "idle";
   setText(element, word);
+}
+
+// The state of a device: amber where it is connected and cannot work, with the reason beside it.
+export function setDeviceState(element, { presence, ability }) {
+  setState(element, presence);
+  const isConnected = presence === "online" || presence === "busy";
+  if (element && isConnected && ability.blocks) element.dataset.tone = "wait";
+}
+
+// Why a device does no work (amber), or what else to mend on it.
+export function setReason(element, { reason, blocks }) {
+  element.hidden = !reason;
+  element.dataset.tone = blocks ? "wait" : "";
+  setText(element, capital(reason));
+}
+
+// What the site itself lacks, on every page.
+export function showSite(texts) {
+  const notice = document.getElementById("site-state");
+  if (!notice || !texts) return;
+  notice.hidden = texts.length === 0;
+  setText(notice.querySelector("p"), texts.map((text) => `${capital(text)}.`).join(" "));
 }
 
 export const token = (name) =>

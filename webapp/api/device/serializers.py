@@ -1,4 +1,4 @@
-"""Bodies of device calls. Devices are not trusted, so every field is bounded."""
+"""Body of an enrolment. Devices are not trusted, so every field is bounded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from webapp.common.metric_definitions import faults_of, report_faults
-
-MAX_SAMPLES = 500
 MAX_OBJECT_BYTES = 20_000
 
 
@@ -49,7 +46,9 @@ class ReportedDatasetSerializer(serializers.Serializer[Any]):
     columns = serializers.ListField(child=Text(max_length=200), max_length=200, default=list)
 
 
-class _DeviceDescription(serializers.Serializer[Any]):
+class EnrolSerializer(serializers.Serializer[Any]):
+    token = Text(max_length=200)
+    name = Text(max_length=100, allow_blank=True, default="")
     agent_version = Text(max_length=40, allow_blank=True, default="")
     profile = SmallObject(default=dict)
     datasets = ReportedDatasetSerializer(many=True, default=list)
@@ -58,79 +57,4 @@ class _DeviceDescription(serializers.Serializer[Any]):
         names = [item["name"] for item in value]
         if len(set(names)) != len(names) or len(names) > 100:
             raise serializers.ValidationError("name each dataset once, at most 100 of them")
-        return value
-
-
-class EnrolSerializer(_DeviceDescription):
-    token = Text(max_length=200)
-    name = Text(max_length=100, allow_blank=True, default="")
-
-
-class HelloSerializer(_DeviceDescription):
-    boot_id = Text(max_length=64)
-
-
-class BootSerializer(serializers.Serializer[Any]):
-    boot_id = Text(max_length=64, allow_blank=True, default="")
-
-
-class ProgressSerializer(serializers.Serializer[Any]):
-    phase = serializers.ChoiceField(choices=["training", "uploading"])
-
-
-class ReportSerializer(serializers.Serializer[Any]):
-    update = serializers.RegexField(r"^[0-9a-f]{64}$", allow_null=True)  # type: ignore[assignment]
-    examples = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
-    bytes_up = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
-    bytes_down = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
-    metrics = SmallObject(default=dict)
-
-    def validate_metrics(self, value: dict[str, Any]) -> dict[str, Any]:
-        faults = report_faults(value)
-        if faults:
-            raise serializers.ValidationError(faults)
-        return value
-
-
-class FailSerializer(serializers.Serializer[Any]):
-    reason = Text(max_length=2000)
-    retryable = serializers.BooleanField(default=False)
-    step = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
-
-
-class RefuseSerializer(serializers.Serializer[Any]):
-    reason = Text(max_length=2000)
-
-
-class ActivitySerializer(serializers.Serializer[Any]):
-    assignment = serializers.UUIDField(allow_null=True, default=None)
-    phase = Text(max_length=40, allow_blank=True, default="")
-    step = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
-    steps_total = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
-
-
-@extend_schema_serializer(component_name="Sample")
-class MeasuredSampleSerializer(serializers.Serializer[Any]):
-    seq = serializers.IntegerField(min_value=1, max_value=2**62)
-    at = serializers.DateTimeField()
-    assignment = serializers.UUIDField(allow_null=True, default=None)
-    values = SmallObject()
-
-    def validate_values(self, value: dict[str, Any]) -> dict[str, Any]:
-        faults = faults_of(value)
-        if faults:
-            raise serializers.ValidationError(faults)
-        return value
-
-
-@extend_schema_serializer(component_name="Measurements")
-class MeasurementBatchSerializer(serializers.Serializer[Any]):
-    boot_id = Text(max_length=64, allow_blank=True, default="")
-    sent_at = serializers.DateTimeField(required=False)
-    activity = ActivitySerializer(default=dict)
-    samples = MeasuredSampleSerializer(many=True, default=list)
-
-    def validate_samples(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if len(value) > MAX_SAMPLES:
-            raise serializers.ValidationError(f"send at most {MAX_SAMPLES} samples at once")
         return value

@@ -10,9 +10,10 @@ from uuid import UUID
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from fedcore.errors import WireError
+from fedcore.formats.frame_header import read_header
+from fedcore.formats.line_bodies import Progress
 from fedcore.rounds.queries import move_refusal
 from fedcore.rounds.types import LEASED, AssignmentPhase
-from webapp.api.device import work
 from webapp.api.device.device_tokens import SCHEME, DeviceThrottle, device_of
 from webapp.devices.models import Device
 from webapp.jobs.artefacts import update_format
@@ -20,6 +21,8 @@ from webapp.jobs.artefacts.partial_uploads import PartialUpload
 from webapp.jobs.artefacts.store import ArtefactRefused, claim, local_file, store
 from webapp.jobs.lifecycle.transitions import AssignmentRefused, add_traffic, renew_lease, take_back
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment
+from webapp.line import assignments
+from webapp.line.calls import Call, Origin, weights_of
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,14 @@ def admit(authorization: str, pk: UUID, sha256: str) -> Intake:
     caller = SimpleNamespace(auth=device)
     if not throttle.allow_request(caller, None):  # type: ignore[arg-type]
         raise Throttled(throttle.wait())
-    assignment = work.assignment_of(device, pk)
-    if assignment.task not in work.SENDING:
+    assignment = assignments.assignment_of(device, pk)
+    if assignment.task not in assignments.SENDING:
         raise AssignmentRefused("an evaluation has no update")
     take_back(assignment)
     refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)
     if refusal:
         raise AssignmentRefused(refusal)
-    base = work.job_weights(assignment)
+    base = weights_of(assignment)
     sent = Assignment.objects.filter(
         device=device,
         round__job=assignment.round.job_id,
@@ -75,7 +78,11 @@ def admit(authorization: str, pk: UUID, sha256: str) -> Intake:
 
 def begin(intake: Intake) -> None:
     """Mark the assignment as uploading and renew its lease."""
-    work.progress(intake.device, intake.assignment, AssignmentPhase.UPLOADING.value)
+    body = Progress(intake.assignment, "uploading")
+    origin = Origin(intake.device.pk, intake.device.line_epoch, intake.device.boot_id)
+    (outcome,) = assignments.progress([Call(intake.device, origin, body)])
+    if isinstance(outcome, Exception):
+        raise outcome
 
 
 def renew(intake: Intake) -> bool:
@@ -116,9 +123,9 @@ def link_stored_update(intake: Intake) -> None:
 
 
 def _check_frame(intake: Intake, path: Path) -> None:
-    assignment = work.assignment_of(intake.device, intake.assignment)
+    assignment = assignments.assignment_of(intake.device, intake.assignment)
     try:
-        update_format.check_update(path, work.job_weights(assignment), assignment)
+        update_format.check_update(read_header(path), weights_of(assignment), assignment)
     except WireError as error:
         raise ArtefactRefused(str(error), 422) from error
 

@@ -10,13 +10,11 @@ ASSIGNMENT = "device/assignments/<uuid:pk>"
 
 urlpatterns = [
     path("enrol/", views.enrol),
-    path("device/hello/", views.hello),
-    path("device/measurements/", views.measurements),
     path("device/unenrol/", views.unenrol),
     path("device/artefacts/<str:sha256>/", views.artefact),
-    path(f"{ASSIGNMENT}/accept/", views.accept),
-    path(f"{ASSIGNMENT}/progress/", views.progress),
-    path(f"{ASSIGNMENT}/report/", views.report),
-    path(f"{ASSIGNMENT}/fail/", views.fail),
-    path(f"{ASSIGNMENT}/refuse/", views.refuse),
+    path(f"{ASSIGNMENT}/", views.assignment),
+    # Agents from before the line call these.
+    path("device/hello/", views.outdated),
+    path("device/measurements/", views.outdated),
+    path(f"{ASSIGNMENT}/<str:verb>/", views.outdated),
 ]

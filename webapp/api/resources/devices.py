@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import django_filters
-from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
-from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers
@@ -45,6 +42,8 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
     presence = serializers.ChoiceField(
         choices=["revoked", "never seen", "offline", "busy", "online"], read_only=True
     )
+    reason = serializers.SerializerMethodField()
+    can_work = serializers.BooleanField(read_only=True)
     datasets = DatasetSerializer(many=True, read_only=True)
 
     class Meta:
@@ -54,6 +53,8 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
             "name",
             "role",
             "presence",
+            "reason",
+            "can_work",
             "activity",
             "profile",
             "datasets",
@@ -64,6 +65,10 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
             "created_at",
         ]
         read_only_fields = [name for name in fields if name not in ("name", "role")]
+
+    def get_reason(self, device: Device) -> str:
+        """Why the device gets no work, or what to mend on it; empty where there is nothing."""
+        return str(device.ability or "")
 
 
 class DeviceChange(StrictSerializer, serializers.ModelSerializer[Device]):
@@ -94,8 +99,7 @@ class DeviceFilter(django_filters.FilterSet):  # type: ignore[misc]
     ordering = django_filters.OrderingFilter(fields=["name", "last_seen_at", "created_at"])
 
     def by_online(self, rows: QuerySet[Device], _name: str, value: bool) -> QuerySet[Device]:
-        since = timezone.now() - timedelta(seconds=settings.OFFLINE_AFTER_S)
-        online = Q(revoked_at=None, last_seen_at__gt=since)
+        online = Q(pk__in=Device.online().values("pk"))
         return rows.filter(online if value else ~online)
 
 
@@ -127,7 +131,7 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
     @extend_schema(request=None, responses=DeviceSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def revoke(self, request: Request, **_: Any) -> Response:
-        """Revoke the device: its token and broker user stop working. Can be repeated."""
+        """Revoke the device: its token stops working and its line ends. Can be repeated."""
         enrolment.revoke(self.get_object(), person(request))
         return Response(DeviceSerializer(self.get_object()).data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, Prefetch, Subquery
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
@@ -129,7 +129,9 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, Resource):
         if self.action == "list":
             by_parent = "alone_of" in self.request.query_params
             return jobs() if by_parent else jobs().filter(alone_of=None)
-        return jobs().prefetch_related("participants__device")
+        # Not "participants__device": Django writes an OR for each device then.
+        participants = Participant.objects.select_related("device")
+        return jobs().prefetch_related(Prefetch("participants", participants))
 
     def get_serializer_class(self) -> Any:
         return JobHead if self.action == "list" else JobSerializer

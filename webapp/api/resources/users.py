@@ -19,6 +19,7 @@ from webapp.accounts.access import MANAGE_USERS
 from webapp.accounts.models import Role, User
 from webapp.api.base import Resource, StrictSerializer, person
 from webapp.api.problems import Conflict, Faulty
+from webapp.common.address_limits import PASSWORD_LIMIT
 
 PROFILE_FIELDS = ["first_name", "last_name", "email"]
 
@@ -129,8 +130,10 @@ class Me(Resource):
         change = PasswordChange(data=request.data)
         change.is_valid(raise_exception=True)
         user = person(request)
+        PASSWORD_LIMIT.take(request)
         if not user.check_password(change.validated_data["old_password"]):
             raise Faulty([Fault("old_password", "this is not the current password")])
+        PASSWORD_LIMIT.give_back(request)
         set_password(user, change.validated_data["new_password"], "new_password")
         user.save()
         update_session_auth_hash(request._request, user)

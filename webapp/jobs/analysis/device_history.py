@@ -131,7 +131,7 @@ def search_devices(query: str, presence: str, sort: str) -> list[Device]:
     for device in devices_with_data() if words else Device.objects.all():
         in_state = device.presence == presence if presence else device.revoked_at is None
         profile = device.profile
-        parts = [device.name, device.role, device.presence]
+        parts = [device.name, device.role, device.presence, str(device.ability or "")]
         parts += [str(profile.get(key, "")) for key in ("kind", "accelerator", "cpu", "os")]
         if words:
             parts += [f"{dataset.name} {dataset.domain}" for dataset in device.datasets.all()]

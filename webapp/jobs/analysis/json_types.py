@@ -148,6 +148,13 @@ class RewardJson(TypedDict):
     round: int | None
 
 
+class AbilityJson(TypedDict):
+    """Why a device does no work, or what to mend on it. ``blocks``: it does no work."""
+
+    reason: str
+    blocks: bool
+
+
 class DeviceJson(ActivityJson, PeakJson):
     """``parent``: the device that aggregates its updates, "" for the server."""
 
@@ -155,6 +162,7 @@ class DeviceJson(ActivityJson, PeakJson):
     slot: int
     name: str
     presence: str
+    ability: AbilityJson
     last_seen_at: str | None
     dataset: str
     parent: str
@@ -226,6 +234,7 @@ class JobSnapshot(TypedDict):
     phase: str
     reason: str
     headline: str
+    site: list[str]
     round: CurrentRoundJson
     buffer: BufferJson | None
     progress: float
@@ -245,6 +254,7 @@ class DeviceSummary(TypedDict):
     id: int
     name: str
     presence: str
+    ability: AbilityJson
     last_seen_at: str | None
     phase: str
     step: float | None

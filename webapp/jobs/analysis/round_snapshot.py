@@ -14,6 +14,7 @@ from webapp.jobs.analysis.device_metrics import training_figures
 from webapp.jobs.analysis.device_rewards import REWARDED
 from webapp.jobs.analysis.device_scores import PERSONAL
 from webapp.jobs.analysis.json_types import (
+    AbilityJson,
     ActivityJson,
     AssignmentJson,
     EvaluationJson,
@@ -179,6 +180,12 @@ def device_activity(device: Device, part: Assignment | None) -> ActivityJson:
         "steps": number(activity.get("steps_total")),
         "reason": part.reason,
     }
+
+
+def ability_json(device: Device) -> AbilityJson:
+    """The device's reason (``webapp.devices.ability``), empty where it has none."""
+    reason = device.ability
+    return {"reason": str(reason or ""), "blocks": bool(reason and reason.blocks)}
 
 
 def peak_of(device: Device, report: TrainingJson | None) -> PeakJson:

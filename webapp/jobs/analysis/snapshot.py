@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from django.db.models import Prefetch, Q
-from django.utils import timezone
 
 from fedcore.rounds import job_lifecycle
 from fedcore.rounds.job_lifecycle import JobPhase
-from fedcore.rounds.queries import waiting_for_buffer
 from fedcore.rounds.types import AssignmentPhase, RoundPhase, Task
 from webapp.jobs.analysis import device_rewards, device_scores, round_snapshot, round_totals
+from webapp.jobs.analysis.headline import headline, open_window
 from webapp.jobs.analysis.json_types import (
     BufferJson,
     CurrentRoundJson,
@@ -23,10 +22,11 @@ from webapp.jobs.analysis.json_types import (
     JobSnapshot,
     RoundJson,
 )
-from webapp.jobs.analysis.round_snapshot import iso, round_json
+from webapp.jobs.analysis.round_snapshot import ability_json, iso, round_json
 from webapp.jobs.analysis.round_totals import ENDED_PHASES
 from webapp.jobs.artefacts.download import available_downloads
-from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered, open_rounds, to_round
+from webapp.jobs.lifecycle.round_rows import OPEN, is_buffered
+from webapp.jobs.lifecycle.site_state import site_faults
 from webapp.jobs.models import Assignment, Job, Participant, Round
 
 Participants = list[Participant]
@@ -46,6 +46,7 @@ def snapshot(job: Job, closed: ClosedRounds | None = None) -> JobSnapshot:
     participants = list(
         Participant.objects.filter(job=job).select_related("device").order_by("slot")
     )
+    faults = site_faults()
     rows = _rows_to_read(job, len(participants), closed)
     current = rows[-1] if rows else None
     rounds = _round_values(rows, closed)
@@ -56,7 +57,8 @@ def snapshot(job: Job, closed: ClosedRounds | None = None) -> JobSnapshot:
         "name": job.name,
         "phase": job.phase,
         "reason": job.reason,
-        "headline": headline(job, current, participants),
+        "headline": headline(job, current, participants, faults),
+        "site": [fault.text for fault in faults],
         "round": _current_round(current, total),
         "buffer": _buffer(current),
         "progress": progress(job, current, participants, total),
@@ -81,23 +83,6 @@ def moves(job: Job) -> list[str]:
     ]
 
 
-def headline(job: Job, current: Round | None, participants: Participants) -> str:
-    """One sentence: what the job waits for, or how it ended."""
-    if job.phase == JobPhase.QUEUED or (job.phase == JobPhase.RUNNING and current is None):
-        return job.reason or "waiting for the coordinator to write the first model"
-    if job.phase != JobPhase.RUNNING or current is None:
-        return job.reason or {"draft": "not launched yet", "paused": "paused"}.get(job.phase, "")
-    names = {row.slot: row.device.name for row in participants}
-    window = [to_round(row, names) for row in _open_rounds(current)]
-    last_seen = {
-        row.device.name: row.device.last_seen_at.timestamp()
-        for row in participants
-        if row.device.last_seen_at is not None
-    }
-    waiting = waiting_for_buffer(window, timezone.now().timestamp(), last_seen)
-    return waiting or "waiting for the coordinator to start the next round"
-
-
 def progress(job: Job, current: Round | None, participants: Participants, total: int) -> float:
     """Share of the job that is done, from 0 to 1."""
     if job.phase == JobPhase.COMPLETED:
@@ -110,10 +95,6 @@ def progress(job: Job, current: Round | None, participants: Participants, total:
     else:
         within = round_snapshot.progress(current, {row.slot: row.device for row in participants})
     return max(0.0, min(1.0, (max(0, current.number - 1) + within) / max(1, total)))
-
-
-def _open_rounds(current: Round) -> list[Round]:
-    return open_rounds(current) if is_buffered(current) else [current]
 
 
 def _buffer(current: Round | None) -> BufferJson | None:
@@ -175,7 +156,7 @@ def _devices(
     job: Job, participants: Participants, current: Round | None, rounds: list[RoundJson]
 ) -> list[DeviceJson]:
     examples = sum(row.examples for row in participants) or 1
-    open_ = _open_rounds(current) if current is not None else []
+    open_ = open_window(current) if current is not None else []
     assignments = round_snapshot.current_assignments(open_)
     traffic, scored = round_totals.traffic_by_slot(rounds), device_scores.newest_scores(rounds)
     rewards = device_rewards.newest_rewards(job, participants, rounds)
@@ -187,6 +168,7 @@ def _devices(
             "slot": row.slot,
             "name": row.device.name,
             "presence": row.device.presence,
+            "ability": ability_json(row.device),
             "last_seen_at": iso(row.device.last_seen_at),
             "dataset": row.dataset,
             "parent": names.get(row.parent, ""),

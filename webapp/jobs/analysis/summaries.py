@@ -10,8 +10,11 @@ from django.db.models import QuerySet
 from webapp.devices.models import Device
 from webapp.jobs.analysis import snapshot
 from webapp.jobs.analysis.device_history import set_prefetched
+from webapp.jobs.analysis.headline import headline
 from webapp.jobs.analysis.json_types import DeviceSummary, JobSummary
+from webapp.jobs.analysis.round_snapshot import ability_json
 from webapp.jobs.analysis.round_totals import ENDED_PHASES
+from webapp.jobs.lifecycle.site_state import SiteFaults, site_faults
 from webapp.jobs.models import Assignment, Job, Participant, Round
 from webapp.jobs.round_records import EvaluationRecord
 
@@ -25,6 +28,7 @@ def device_summary(device: Device) -> DeviceSummary:
         "id": device.pk,
         "name": device.name,
         "presence": device.presence,
+        "ability": ability_json(device),
         "last_seen_at": device.last_seen_at.isoformat() if device.last_seen_at else None,
         "phase": activity.get("phase", ""),
         "step": activity.get("step"),
@@ -40,7 +44,7 @@ def presence_counts(presences: Iterable[str]) -> dict[str, int]:
 
 def job_summaries(jobs: QuerySet[Job]) -> list[JobSummary]:
     """State, round, progress and losses of these jobs, in four queries."""
-    rows = list(jobs)
+    rows, faults = list(jobs), site_faults()
     keys = [job.pk for job in rows]
     participants = defaultdict(list)
     for person in (
@@ -57,10 +61,12 @@ def job_summaries(jobs: QuerySet[Job]) -> list[JobSummary]:
         assignments[item.round_id].append(item)
     for row in newest:
         set_prefetched(row, assignments=assignments[row.pk])
-    return [_job_summary(job, participants[job.pk], rounds[job.pk]) for job in rows]
+    return [_job_summary(job, participants[job.pk], rounds[job.pk], faults) for job in rows]
 
 
-def _job_summary(job: Job, participants: list[Participant], rounds: list[Round]) -> JobSummary:
+def _job_summary(
+    job: Job, participants: list[Participant], rounds: list[Round], faults: SiteFaults
+) -> JobSummary:
     total = int(job.spec.get("rounds", 1))
     current = rounds[-1] if rounds else None
     evaluations = [row.evaluation for row in rounds if row.evaluation]
@@ -69,7 +75,7 @@ def _job_summary(job: Job, participants: list[Participant], rounds: list[Round])
         "id": str(job.pk),
         "name": job.name,
         "phase": job.phase,
-        "headline": snapshot.headline(job, current, participants),
+        "headline": headline(job, current, participants, faults),
         "round": current.number if current else 0,
         "of": total,
         "progress": round(snapshot.progress(job, current, participants, total), 3),

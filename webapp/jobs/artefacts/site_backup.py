@@ -11,9 +11,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
@@ -31,8 +32,7 @@ SECRETS = (
     "EDGEWISE_SECRET_KEY",
     "DATABASE_URL",
     "REDIS_URL",
-    "DEVICE_REDIS_URL",
-    "the certificates of the devices' broker (deploy/certs)",
+    "the site's certificates (deploy/certs), if you made them yourself",
 )
 QUERY = "SELECT sha256, size_bytes FROM jobs_artefact WHERE removed_at IS NULL"
 
@@ -43,7 +43,11 @@ class BackupRefused(EdgewiseError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents of a backup. ``gone``: artefacts removed while it was written."""
+    """Contents of a backup.
+
+    ``gone``: artefacts removed while it was written. ``signing_key``: whether it has the key by
+    which devices know the site; a site that has never offered work has none.
+    """
 
     made_at: str
     database: str
@@ -51,6 +55,7 @@ class Manifest:
     bytes: int
     gone: list[str]
     kept_apart: tuple[str, ...] = SECRETS
+    signing_key: bool = False
 
 
 ArtefactRow = tuple[str, int]  # SHA-256, bytes
@@ -66,46 +71,73 @@ def backup(folder: Path) -> Manifest:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o700)
-    rows = _DUMPS[connection.vendor](part)
+    rows = DATABASES[connection.vendor].dump(part)
     sizes, gone = _save_artefacts(part, rows)
-    if settings.SIGNING_KEY_FILE.exists():
+    signing_key = settings.SIGNING_KEY_FILE.exists()
+    if signing_key:
         _copy(settings.SIGNING_KEY_FILE, part / KEY)
-    manifest = Manifest(timezone.now().isoformat(), connection.vendor, len(sizes), sum(sizes), gone)
+    made_at = timezone.now().isoformat()
+    counts = (len(sizes), sum(sizes))
+    manifest = Manifest(made_at, connection.vendor, *counts, gone, signing_key=signing_key)
     (part / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
     part.replace(folder)
     return manifest
 
 
-def _dump_sqlite(folder: Path) -> list[ArtefactRow]:
-    path = folder / SQLITE_FILE
-    copy = sqlite3.connect(path)
-    try:
-        connection.ensure_connection()
-        connection.connection.backup(copy)
-        return [(str(sha256), int(size)) for sha256, size in copy.execute(QUERY)]
-    finally:
-        copy.close()
-        path.chmod(0o600)
+class DatabaseCopy(Protocol):
+    """How the database of one vendor gets into a backup, and back into an empty site."""
+
+    def dump(self, folder: Path) -> list[ArtefactRow]:
+        """Write a consistent snapshot; returns the artefacts that it refers to, perhaps more."""
+
+    def load(self, folder: Path) -> None:
+        """Put the snapshot into the empty database. Raises BackupRefused."""
 
 
-def _dump_postgresql(folder: Path) -> list[ArtefactRow]:
-    """Artefacts are listed before and after the dump, as it may fall in between."""
-    before = _artefact_rows()
-    _run("pg_dump", "--format=custom", "--no-owner", f"--file={folder / DUMP_FILE}", _conninfo())
-    (folder / DUMP_FILE).chmod(0o600)
-    return list({row[0]: row for row in (*before, *_artefact_rows())}.values())
+class SqliteCopy:
+    """A copy of the file, made by SQLite itself."""
+
+    def dump(self, folder: Path) -> list[ArtefactRow]:
+        path = folder / SQLITE_FILE
+        copy = sqlite3.connect(path)
+        try:
+            connection.ensure_connection()
+            connection.connection.backup(copy)
+            return [(str(sha256), int(size)) for sha256, size in copy.execute(QUERY)]
+        finally:
+            copy.close()
+            path.chmod(0o600)
+
+    def load(self, folder: Path) -> None:
+        name = str(connection.settings_dict["NAME"])
+        connection.close()
+        for suffix in ("-wal", "-shm"):
+            Path(name + suffix).unlink(missing_ok=True)
+        _copy(folder / SQLITE_FILE, Path(name))
+
+
+class PostgresqlCopy:
+    """A dump by PostgreSQL's own programs."""
+
+    def dump(self, folder: Path) -> list[ArtefactRow]:
+        """Artefacts are listed before and after the dump, as it may fall in between."""
+        before, file = _artefact_rows(), folder / DUMP_FILE
+        _run("pg_dump", "--format=custom", "--no-owner", f"--file={file}", _conninfo())
+        file.chmod(0o600)
+        return list({row[0]: row for row in (*before, *_artefact_rows())}.values())
+
+    def load(self, folder: Path) -> None:
+        words = ("--no-owner", "--exit-on-error", f"--dbname={_conninfo()}")
+        _run("pg_restore", *words, str(folder / DUMP_FILE))
+
+
+DATABASES: Mapping[str, DatabaseCopy] = {"sqlite": SqliteCopy(), "postgresql": PostgresqlCopy()}
 
 
 def _artefact_rows() -> list[ArtefactRow]:
     with connection.cursor() as cursor:
         cursor.execute(QUERY)
         return [(str(sha256), int(size)) for sha256, size in cursor.fetchall()]
-
-
-_DUMPS: Mapping[str, Callable[[Path], list[ArtefactRow]]] = {
-    "sqlite": _dump_sqlite,
-    "postgresql": _dump_postgresql,
-}
 
 
 def _conninfo() -> str:
@@ -123,7 +155,7 @@ def _run(tool: str, *words: str) -> None:
     if shutil.which(tool) is None:
         raise BackupRefused(
             f"{tool} is not installed here; install PostgreSQL's client programs, or run it on the "
-            "database's machine as docs/guides/run-a-site.md says"
+            "database's machine as docs/guides/back-up-and-restore.md says"
         )
     env = {**os.environ, "PGPASSWORD": str(connection.settings_dict.get("PASSWORD") or "")}
     done = subprocess.run([tool, *words], env=env, capture_output=True, text=True, check=False)
@@ -191,34 +223,22 @@ def restore(folder: Path) -> Manifest:
         raise BackupRefused(
             f"the backup is of {manifest.database}, this site's DATABASE_URL is {connection.vendor}"
         )
+    stored, present = folder / KEY, settings.SIGNING_KEY_FILE
+    # Devices believe one key only, so a site that has made another one is not restored over it.
+    if stored.exists() and present.exists() and stored.read_bytes() != present.read_bytes():
+        raise BackupRefused(
+            f"this site has another signing key than the backup, and devices would refuse its "
+            f"work; move {present} away and restore again"
+        )
     if connection.introspection.table_names():
         raise BackupRefused("this site's database is not empty; point DATABASE_URL at an empty one")
-    if not settings.SIGNING_KEY_FILE.exists() and (folder / KEY).exists():
-        _copy(folder / KEY, settings.SIGNING_KEY_FILE)
+    if not present.exists() and stored.exists():
+        _copy(stored, present)
     if place := _local_storage():
         for source in (folder / ARTEFACTS).glob("*/*"):
             _link(source, Path(place.path(str(source.relative_to(folder / ARTEFACTS)))))
-    _LOADS[connection.vendor](folder)
+    DATABASES[connection.vendor].load(folder)
     return manifest
-
-
-def _load_sqlite(folder: Path) -> None:
-    name = str(connection.settings_dict["NAME"])
-    connection.close()
-    for suffix in ("-wal", "-shm"):
-        Path(name + suffix).unlink(missing_ok=True)
-    _copy(folder / SQLITE_FILE, Path(name))
-
-
-def _load_postgresql(folder: Path) -> None:
-    words = ("--no-owner", "--exit-on-error", f"--dbname={_conninfo()}")
-    _run("pg_restore", *words, str(folder / DUMP_FILE))
-
-
-_LOADS: Mapping[str, Callable[[Path], None]] = {
-    "sqlite": _load_sqlite,
-    "postgresql": _load_postgresql,
-}
 
 
 def settle(manifest: Manifest) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from itertools import compress
 from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import F, Q, Window
+from django.db.models.functions import RowNumber
 
 from fedcore.errors import WireError
 from fedcore.formats import update_header
@@ -24,7 +25,6 @@ from fedcore.rounds.types import DELIVERED, RoundPhase, Task
 from fedcore.spec.options.method import Exchange, stored_method
 from fedcore.spec.overrides import tailored, trained_shapes
 from webapp.common.units import number
-from webapp.devices.models import Device
 from webapp.jobs.artefacts import logits_format
 from webapp.jobs.artefacts.store import local_file
 from webapp.jobs.models import Artefact, Assignment, Job, Participant, Round
@@ -61,35 +61,58 @@ class StepReference(TypedDict):
 
 
 class ModelReference(TypedDict):
-    """``step``: the difference from the model ``base``, where the device may send for that."""
+    """``step``: the difference from the model ``base``, where the device may send for that.
+
+    ``data``: the model itself in base64, if it is small.
+    """
 
     sha256: str
     size_bytes: int
     step: NotRequired[StepReference]
+    data: NotRequired[str]
 
 
 def _format(job: Job) -> UpdateFormat | None:
     return FORMATS[stored_method(job.spec).exchange]
 
 
-def offer(assignment: Assignment) -> WireOffer:
-    """Codec and error feedback for a device. All attempts of a round share the first chain."""
-    if _format(assignment.round.job):
-        return WireOffer(jobs=_open_jobs(assignment.device))
-    if assignment.task != Task.TRAIN.value:
-        return WireOffer()
-    if not assignment.wire:
-        chosen = str(_earlier_chain(assignment) or _choose_chain(assignment))
-        if Assignment.objects.filter(pk=assignment.pk, wire="").update(wire=chosen):
-            assignment.wire = chosen
-        else:
-            assignment.refresh_from_db(fields=["wire"])
-    chain, wire = chain_of(assignment), assignment.round.job.job_spec.wire
-    if not wire.error_feedback or assignment.round.job.job_spec.adapter.averaging.refactors:
-        return WireOffer(chain)
-    lossy = wire.chain is None or wire.chain.lossy
-    accepted = _last_accepted(assignment) if lossy else None
-    return WireOffer(chain, accepted, _open_jobs(assignment.device))
+def choose_chains(assignments: Sequence[Assignment]) -> None:
+    """Set the codec chain of each assignment; all attempts of a round share the first one.
+
+    The caller writes the rows.
+    """
+    for assignment in assignments:
+        plain = _format(assignment.round.job) or assignment.task != Task.TRAIN.value
+        if not plain and not assignment.wire:
+            assignment.wire = str(_earlier_chain(assignment) or _choose_chain(assignment))
+
+
+def offers(assignments: Sequence[Assignment]) -> dict[UUID, WireOffer]:
+    """Codec and error feedback of accepted assignments, by id."""
+    special = [item for item in assignments if _format(item.round.job)]
+    specs = {
+        item.pk: item.round.job.job_spec
+        for item in assignments
+        if item.task == Task.TRAIN.value and item not in special
+    }
+    fed_back = [
+        item
+        for item in assignments
+        if (spec := specs.get(item.pk))
+        and spec.wire.error_feedback
+        and not spec.adapter.averaging.refactors
+    ]
+    jobs = _open_jobs({item.device_id for item in (*fed_back, *special)})
+    chains = [specs[item.pk].wire.chain for item in fed_back]
+    # Without a chain the site chooses one by the device's link; it may be lossy.
+    lossy = [chain is None or chain.lossy for chain in chains]
+    accepted = _last_accepted(list(compress(fed_back, lossy)))
+    by_id = {item.pk: WireOffer(chain_of(item)) for item in assignments}
+    for item in special:
+        by_id[item.pk] = WireOffer(jobs=jobs[item.device_id])
+    for item in fed_back:
+        by_id[item.pk] = WireOffer(chain_of(item), accepted.get(item.pk), jobs[item.device_id])
+    return by_id
 
 
 def chain_of(assignment: Assignment) -> Chain:
@@ -133,29 +156,43 @@ def _choose_chain(assignment: Assignment) -> Chain:
     return choose(shapes_of(job.pk, assignment.slot), transfers, wire.compress)
 
 
-def _last_accepted(assignment: Assignment) -> AcceptedUpdate | None:
-    """The device's newest earlier lossy update that is aggregated, or waits to be."""
-    row = assignment.round
-    before = Q(round__number__lt=row.number) | Q(round=row, attempt__lt=assignment.attempt)
-    last = (
+def _last_accepted(assignments: Sequence[Assignment]) -> dict[UUID, AcceptedUpdate]:
+    """By assignment: its device's newest earlier update that was accepted, if it is lossy."""
+    accepted: dict[UUID, AcceptedUpdate] = {}
+    for row in {item.round_id: item.round for item in assignments}.values():
+        mine = [item for item in assignments if item.round_id == row.pk]
+        newest = _newest_updates(row, mine)
+        for item in mine:
+            last = newest.get(item.slot)
+            if last is not None and chain_of(last).lossy:
+                update = str(last.update_artefact_id)
+                accepted[item.pk] = AcceptedUpdate(last.round.number, update, chain_of(last))
+    return accepted
+
+
+def _newest_updates(row: Round, assignments: Sequence[Assignment]) -> dict[int, Assignment]:
+    """By slot: the newest update before these assignments of one round."""
+    newest_first = [F("round__number").desc(), F("round__attempt").desc(), F("attempt").desc()]
+    delivered = (
         Assignment.objects.filter(
-            before, round__job=row.job_id, slot=assignment.slot, task=Task.TRAIN.value,
+            Q(round__number__lt=row.number) | Q(round=row), round__job=row.job_id,
+            slot__in=[item.slot for item in assignments], task=Task.TRAIN.value,
             phase__in=DELIVERED_PHASES, update_artefact__isnull=False,
         )
         .exclude(round__phase=RoundPhase.FAILED.value)
-        .order_by("-round__number", "-round__attempt", "-attempt")
-        .select_related("round")
-        .first()
+        .exclude(pk__in=[item.pk for item in assignments])
+        .annotate(place=Window(RowNumber(), partition_by=[F("slot")], order_by=newest_first))
     )  # fmt: skip
-    if last is None or not chain_of(last).lossy:
-        return None
-    return AcceptedUpdate(last.round.number, str(last.update_artefact_id), chain_of(last))
+    return {item.slot: item for item in delivered.filter(place=1).select_related("round")}
 
 
-def _open_jobs(device: Device) -> frozenset[str]:
-    """The device's unfinished jobs; it deletes its error feedback of all others."""
-    rows = Participant.objects.filter(device=device).exclude(job__phase__in=OVER)
-    return frozenset(str(job) for job in rows.values_list("job_id", flat=True))
+def _open_jobs(device_ids: Collection[int]) -> dict[int, frozenset[str]]:
+    """Each device's unfinished jobs; it deletes its error feedback of all others."""
+    rows = Participant.objects.filter(device__in=device_ids).exclude(job__phase__in=OVER)
+    jobs: dict[int, set[str]] = {device_id: set() for device_id in device_ids}
+    for device_id, job_id in rows.values_list("device_id", "job_id"):
+        jobs[device_id].add(str(job_id))
+    return {device_id: frozenset(ids) for device_id, ids in jobs.items()}
 
 
 @lru_cache(maxsize=256)
@@ -220,12 +257,12 @@ def model_of(job: Job, weights: Artefact) -> ModelReference:
     return model
 
 
-def check_update(path: Path, base: Artefact, assignment: Assignment) -> None:
+def check_update(header: FrameHeader, base: Artefact, assignment: Assignment) -> None:
     """Check names, sizes, codec and origin of an update from its header alone.
 
     The aggregation checks the numbers. Raises WireError with the reason.
     """
-    header, special = read_header(path), _format(assignment.round.job)
+    special = _format(assignment.round.job)
     expected = {
         "kind": special.kind(assignment) if special else "update",
         "job": str(assignment.round.job_id),

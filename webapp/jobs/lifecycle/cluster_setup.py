@@ -58,8 +58,8 @@ def assign_clusters(spec: JobSpec, training: Sequence[Participant]) -> list[Part
     """All participants of a job, unsaved: the training devices, then those that only aggregate.
 
     If a head has left since the launch, its children are re-parented to the head above it. With
-    ``auto`` the training devices are divided among the aggregators online now. Raises SpecError
-    in an agglomerative job whose children do not all have the same parent.
+    ``auto`` the training devices are divided among the aggregators that can work now. Raises
+    SpecError in an agglomerative job whose children do not all have the same parent.
     """
     if not spec.tree.grown:
         return list(training)
@@ -84,7 +84,7 @@ def _parents(
 ) -> dict[str, str]:
     """Parent of each child among the devices that exist now."""
     if spec.tree.auto:
-        return shared_out(Roles(training, {d.name for d in aggregators if d.is_online}))
+        return shared_out(Roles(training, {d.name for d in aggregators if d.can_work}))
     heads = {device.name for device in aggregators}
     parents = parents_of(spec.tree.parents)
     present = {}

@@ -11,9 +11,8 @@ from django.utils import timezone
 
 from fedcore.errors import EdgewiseError
 from webapp.accounts.models import User
-from webapp.common.task_queue import BROKER_ERRORS
 from webapp.common.wake import wake_device
-from webapp.devices import broker_users
+from webapp.devices import device_messages
 from webapp.devices.models import (
     Credential,
     Dataset,
@@ -38,19 +37,12 @@ class EnrolmentRefused(EdgewiseError):
         self.status = status
 
 
-class BrokerDown(EdgewiseError):
-    """The devices' broker cannot be reached."""
-
-    retryable = True
-
-
 @dataclass(frozen=True)
 class Admission:
-    """A device's credentials. The secrets are stored only as hashes."""
+    """A device and its credential, which is stored only as a hash."""
 
     device: Device
     api_token: str
-    broker_url: str
 
 
 def create_enrolment(
@@ -78,30 +70,19 @@ def enrol(
     """Exchange a one-time token for a credential.
 
     Raises EnrolmentRefused: 403 for an unknown, used or expired token, 400 without a name, 409
-    for a name in use. BrokerDown leaves the token unused.
+    for a name in use.
     """
     with transaction.atomic():
         enrolment = _use_token(token)
         device = _create_device(enrolment.name or name, enrolment.role)
         Device.objects.filter(pk=device.pk).update(profile=profile, agent_version=agent_version)
         replace_datasets(device, datasets)
-        api_token, password = new_secret(), broker_users.new_password()
-        credential = Credential.objects.create(
-            device=device,
-            token_hash=hashed(api_token),
-            broker_user=broker_users.user_name(device.pk),
-            broker_password_hash=hashed(password),
-        )
+        api_token = new_secret()
+        Credential.objects.create(device=device, token_hash=hashed(api_token))
         Enrolment.objects.filter(pk=enrolment.pk).update(device=device)
         fleet_event(f"{device.name} enrolled", device=device)
-        try:
-            broker_users.set_user(device.pk, credential.broker_password_hash)
-        except BROKER_ERRORS as error:
-            text = "the devices' broker does not respond; start it and enrol again"
-            raise BrokerDown(f"{text} ({error})") from error
     wake_device(device.pk)
-    url = broker_users.device_url(credential.broker_user, password)
-    return Admission(device, api_token, url)
+    return Admission(device, api_token)
 
 
 def _use_token(token: str) -> Enrolment:
@@ -143,20 +124,27 @@ def _name_in_use(name: str) -> EnrolmentRefused:
 
 def replace_datasets(device: Device, datasets: list[dict[str, Any]]) -> None:
     """Store the datasets that a device reports now; others of it are deleted."""
-    names = [item["name"] for item in datasets]
-    device.datasets.exclude(name__in=names).delete()
-    for item in datasets:
-        values = {
+    columns = ("name", "domain", "examples", "size_bytes", "columns")
+    reported = {
+        item["name"]: {
+            "name": item["name"],
             "domain": item.get("domain", ""),
             "examples": item["examples"],
             "size_bytes": item.get("size_bytes", 0),
             "columns": item.get("columns", []),
         }
-        Dataset.objects.update_or_create(device=device, name=item["name"], defaults=values)
+        for item in datasets
+    }
+    stored = {row["name"]: row for row in device.datasets.values(*columns)}
+    if set(stored) - set(reported):
+        device.datasets.exclude(name__in=reported).delete()
+    for name, values in reported.items():
+        if stored.get(name) != values:
+            Dataset.objects.update_or_create(device=device, name=name, defaults=values)
 
 
 def revoke(device: Device, user: User | None) -> None:
-    """Revoke a device: its token and broker user stop working, its assignments expire."""
+    """Revoke a device: its token stops working, its line ends, its assignments expire."""
     who = user.get_username() if user is not None else "the device itself"
     with transaction.atomic():
         now = timezone.now()
@@ -167,13 +155,5 @@ def revoke(device: Device, user: User | None) -> None:
         Credential.objects.filter(device=device).delete()
         expire_assignments(device, "the device was revoked", retryable=False)
         fleet_event(f"{device.name} was revoked by {who}", EventLevel.WARNING, device)
-    try:
-        broker_users.drop_user(device.pk)
-    except BROKER_ERRORS as error:
-        # The user can only reach the device's own keys; the reconcile pass removes it later.
-        fleet_event(
-            f"the broker user of {device.name} will be removed once the broker responds: {error}",
-            EventLevel.WARNING,
-            device,
-        )
+    device_messages.announce_revocation(device.pk)
     wake_device(device.pk)

@@ -6,6 +6,7 @@ concurrent writers won.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from fedcore.rounds.queries import may_resume, move_refusal
 from fedcore.rounds.types import ACTIVE, LEASED, SILENT, AssignmentPhase
+from webapp.common.background import in_background
 from webapp.common.task_queue import ADVANCE, send
 from webapp.common.wake import wake_job
 from webapp.devices.models import Device
@@ -35,7 +37,7 @@ class AssignmentRefused(Exception):
 
 def request_advance(job_id: UUID) -> None:
     """Have the coordinator advance a job and live pages refresh, after the commit."""
-    transaction.on_commit(partial(_send_advance, job_id))
+    transaction.on_commit(partial(in_background, partial(_send_advance, job_id)))
     wake_job(job_id)
 
 
@@ -90,6 +92,15 @@ def renew_lease(assignment_id: UUID, device: Device, lease_s: float) -> bool:
         pk=assignment_id, device=device, phase__in=[phase.value for phase in LEASED]
     )
     return bool(leased.update(lease_until=until))
+
+
+def renew_leases(assignments: Sequence[Assignment]) -> None:
+    """Extend the leases of locked assignments, and write the phases that they have."""
+    now = timezone.now()
+    for assignment in assignments:
+        lease_s = float(assignment.round.policy.get("lease_s", 60.0))
+        assignment.lease_until = now + timedelta(seconds=lease_s)
+    Assignment.objects.bulk_update(assignments, ["phase", "lease_until"])
 
 
 def take_back(assignment: Assignment) -> None:

@@ -150,11 +150,16 @@ def estimate(spec: JobSpec, devices: Sequence[Device], last: Mapping[int, Assign
     untrained = {device.name for device in selected if device.pk not in last}
     known = [device for device in candidates if device.name in fitting]
     faults = [f"{device.name}: {text}" for device in candidates for text in device.hardware.faults]
+    # Of the device that transfers most; by the job's codecs where none fits.
+    transfers = [row.bytes_down + row.bytes_up for row in plan.fitting] if plan else []
+    if not transfers and trainable is not None:
+        chains = (spec.wire.chain or PLAIN, spec.wire.step_chain or PLAIN)
+        transfers = [sum(chain.payload(trainable)[1] for chain in chains)]
     return Estimate(
         parts=tuple(part for part in parts if part.name in fitting or part.name not in heads),
         per_round=updates_of(spec, len(fitting)),
         payload=payload,
-        device_bytes=_device_bytes(spec, trainable, plan),
+        device_bytes=max(transfers, default=None),
         parameters=sizes.parameters() if sizes else None,
         trainable=trainable,
         rounds=spec.rounds,
@@ -205,26 +210,18 @@ def _device_estimate(spec: JobSpec, device: Device, plan: DevicePlan | None) -> 
     why = _why_not(spec, device, dataset)
     if why or dataset is None:
         return DeviceEstimate(device.name, why)
+    reason = device.ability
+    absence = "" if device.is_online else device.presence
     return DeviceEstimate(
         name=device.name,
         why=plan.why if plan else "",
-        note="" if device.is_online else device.presence,
+        # Why the device would get no work now.
+        note=reason.text if reason is not None and reason.blocks else absence,
         dataset=dataset.name,
         examples=dataset.examples,
         plan=plan,
         domain=dataset.domain,
     )
-
-
-def _device_bytes(spec: JobSpec, trainable: int | None, plan: FleetPlan | None) -> int | None:
-    """Of the device that transfers most; by the job's codecs where none fits."""
-    transfers = [row.bytes_down + row.bytes_up for row in plan.fitting] if plan else []
-    if transfers:
-        return max(transfers)
-    if trainable is None:
-        return None
-    chains = (spec.wire.chain or PLAIN, spec.wire.step_chain or PLAIN)
-    return sum(chain.payload(trainable)[1] for chain in chains)
 
 
 def _assumptions(

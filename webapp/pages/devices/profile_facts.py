@@ -8,7 +8,9 @@ from typing import Any
 
 from fedcore.hardware.machines import MACHINES
 from fedcore.hardware.profile import hardware_of
-from webapp.common.units import plausible, si
+from webapp.common.units import coarse, number, plausible, si, size
+from webapp.devices.ability import CHANNEL_WORDS
+from webapp.devices.models import Device
 
 # What each power sensor covers.
 SENSORS = {
@@ -48,6 +50,25 @@ def peak_facts(profile: Mapping[str, Any]) -> list[ProfileFact]:
             value = f"{value}, slower than fp32 ({si(fp32, 'FLOP/s')})"
         facts.append(ProfileFact(f"Peak {precision}", value, source))
     return facts
+
+
+def connection_facts(device: Device) -> list[ProfileFact]:
+    """How it is connected, and its free space and clock as it last reported them."""
+    facts = []
+    if device.is_online:
+        words = CHANNEL_WORDS[device.line_channel].removeprefix("connected ")
+        facts.append(ProfileFact("Connected", words))
+    return facts + _health_facts(device.health)
+
+
+def _health_facts(health: Mapping[str, Any]) -> list[ProfileFact]:
+    if not health:
+        return []
+    free, ahead_s = plausible(health.get("disk_free_bytes")), number(health.get("clock_ahead_s"))
+    clock = "correct"
+    if ahead_s:
+        clock = f"{coarse(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'behind'}"
+    return [ProfileFact("Free disk", size(free), "reported"), ProfileFact("Clock", clock)]
 
 
 def rate_facts(profile: Mapping[str, Any], link_bps: float | None) -> list[ProfileFact]:

@@ -40,7 +40,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
     page = Paginator(devices, device_history.PAGE).get_page(request.GET.get("page"))
     on_page = list(page.object_list)
     prefetch_related_objects(on_page, device_history.DATASETS)
-    fleet = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+    fleet = Device.for_presence()
     context = {
         "page": page,
         "rows": device_history.device_rows(on_page, last_trainings(on_page)),
@@ -83,6 +83,7 @@ def device_page(request: HttpRequest, device_id: int) -> HttpResponse:
         "row": row,
         "peaks": profile_facts.peak_facts(device.profile),
         "rates": profile_facts.rate_facts(device.profile, row.link_bps),
+        "connection": profile_facts.connection_facts(device),
         "roofline": roofline_chart(device.profile, row.last, intensity),
         "probe_gaps": profile_facts.probe_gaps(device.profile),
         "jobs": latest_jobs(device),

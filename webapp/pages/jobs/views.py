@@ -50,7 +50,7 @@ IN_PROGRESS = ("queued", "running", "paused")
 
 @never_cache
 def overview(request: HttpRequest) -> HttpResponse:
-    fleet = list(Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity"))
+    fleet = list(Device.for_presence())
     jobs = Job.objects.filter(alone_of=None)
     in_progress = jobs.filter(phase__in=IN_PROGRESS).order_by("-created_at")[:12]
     ended = jobs.filter(phase__in=[p.value for p in JobPhase]).exclude(phase__in=IN_PROGRESS)
@@ -58,6 +58,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     events = Event.objects.filter(job__alone_of=None).select_related("job", "device")
     context = {
         "counts": summaries.presence_counts(device.presence for device in fleet),
+        "unable": [device for device in fleet if device.is_unable],
         "jobs": summaries.job_summaries(in_progress),
         "ended": summaries.job_summaries(ended.order_by("-created_at")[:5]),
         "compared": jobs.filter(alone_jobs__phase__in=IN_PROGRESS).annotate(n=Count("alone_jobs")),

@@ -14,6 +14,7 @@ from webapp.devices.models import Device
 from webapp.jobs.analysis import summaries
 from webapp.jobs.analysis.json_types import DeviceSummary, JobSummary
 from webapp.jobs.analysis.snapshot import ClosedRounds, snapshot
+from webapp.jobs.lifecycle.site_state import site_faults
 from webapp.jobs.models import Event, Job, Participant
 from webapp.telemetry import series
 from webapp.telemetry.models import Sample
@@ -62,7 +63,8 @@ class PageUpdate(TypedDict):
 class FleetUpdate(TypedDict):
     """A message to pages that list devices or jobs; ``left`` and ``gone`` are ids no longer there.
 
-    ``left``: jobs that are not running any more; ``gone``: devices that were deleted.
+    ``left``: jobs that are not running any more; ``gone``: devices that were deleted. ``site``:
+    what the site itself lacks.
     """
 
     type: str
@@ -71,6 +73,7 @@ class FleetUpdate(TypedDict):
     left: list[str]
     gone: list[int]
     counts: dict[str, int]
+    site: list[str]
 
 
 def event_json(event: Event) -> EventJson:
@@ -181,7 +184,8 @@ class DeviceReader:
         device = Device.objects.filter(pk=self.device_id).first()
         if device is None:
             raise SubjectDeleted("this device has been deleted")
-        changes = self.tracker.changes(summaries.device_summary(device))
+        site = [fault.text for fault in site_faults()]
+        changes = self.tracker.changes({**summaries.device_summary(device), "site": site})
         events = self._new_events()
         rows = Sample.objects.filter(device=device)
         if self.seq:
@@ -216,6 +220,7 @@ class FleetReader:
     def __init__(self) -> None:
         self.devices: dict[int, DeviceSummary] = {}
         self.jobs: dict[str, JobSummary] = {}
+        self.site: list[str] = []
         self.started = False
 
     def start_at(self, cursors: Cursors) -> None:
@@ -223,7 +228,7 @@ class FleetReader:
 
     def read(self) -> FleetUpdate | None:
         """The next message; None if nothing is new."""
-        rows = Device.objects.only("id", "name", "last_seen_at", "revoked_at", "activity")
+        rows = Device.for_presence()
         devices = {head["id"]: head for head in map(summaries.device_summary, rows)}
         running = Job.objects.filter(phase__in=[JobPhase.RUNNING.value, "queued"], alone_of=None)
         jobs = {head["id"]: head for head in summaries.job_summaries(running)}
@@ -234,9 +239,10 @@ class FleetReader:
             "left": [key for key in self.jobs if key not in jobs],
             "gone": [key for key in self.devices if key not in devices],
             "counts": summaries.presence_counts(head["presence"] for head in devices.values()),
+            "site": [fault.text for fault in site_faults()],
         }
         is_news = update["devices"] or update["jobs"] or update["left"] or update["gone"]
-        if self.started and not is_news:
+        if self.started and not is_news and update["site"] == self.site:
             return None
-        self.devices, self.jobs, self.started = devices, jobs, True
+        self.devices, self.jobs, self.site, self.started = devices, jobs, update["site"], True
         return update

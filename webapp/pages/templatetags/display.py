@@ -14,6 +14,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from webapp.common import units
+from webapp.devices.models import Device
+from webapp.jobs.lifecycle import site_state
 from webapp.pages.icons import ICONS
 from webapp.pages.jobs.forms import OptionField
 
@@ -85,6 +87,20 @@ def state(word: str, label: str = "") -> SafeString:
     """Dot and word."""
     tone, text = TONES.get(word, "idle"), label or LABELS.get(word, word)
     return format_html('<span class="state" data-tone="{}">{}</span>', tone, text)
+
+
+@register.simple_tag
+def device_state(device: Device) -> SafeString:
+    """Dot and word of a device's presence; amber where it is connected and cannot work."""
+    unable = device.is_online and device.is_unable
+    tone = "wait" if unable else TONES.get(device.presence, "idle")
+    return format_html('<span class="state" data-tone="{}">{}</span>', tone, device.presence)
+
+
+@register.simple_tag
+def site_faults() -> list[str]:
+    """What the site itself lacks, in words."""
+    return [fault.text for fault in site_state.site_faults()]
 
 
 @register.simple_tag

@@ -24,7 +24,6 @@ class Command(BaseCommand):
             manifest = backup(options["folder"].resolve())
         except BackupRefused as refused:
             raise CommandError(str(refused)) from refused
-        self.stdout.write(
-            f"saved {manifest.artefacts} artefacts ({manifest.bytes:,} bytes) and the database"
-        )
+        key = "the database and the signing key" if manifest.signing_key else "the database"
+        self.stdout.write(f"saved {manifest.artefacts} artefacts ({manifest.bytes:,} bytes), {key}")
         self.stdout.write(f"not in the backup, keep these apart: {'; '.join(manifest.kept_apart)}")
