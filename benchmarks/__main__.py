@@ -29,6 +29,14 @@ COMMANDS = {
 # Command -> its program, and what it measures. These processes load no tensor library.
 PROGRAMS = {
     "chaos": ("benchmarks.chaos", "kill processes of a real site and compare the bits of its jobs"),
+    "fleet": (
+        "benchmarks.orchestration.fleet",
+        "CPU and memory of idle lines, and a round on a part of them",
+    ),
+    "flood": (
+        "benchmarks.orchestration.flood",
+        "seconds of a round while another device floods the site",
+    ),
     "round": (
         "benchmarks.orchestration",
         "seconds, bytes and memory of rounds on the real stack without training",

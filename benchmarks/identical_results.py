@@ -158,6 +158,20 @@ def adapter_digest(path: Path) -> str:
         return hashlib.sha256(b"".join(archive.read(name) for name in sorted(names))).hexdigest()
 
 
+def this_machine(python: str) -> dict[str, str]:
+    """The processor by model and instruction sets, and the version of torch."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    numbers = [fields.get(key, "?") for key in ("cpu family", "model", "stepping")]
+    flags = hashlib.sha256(fields.get("flags", "").encode()).hexdigest()
+    version = [python, "-c", "import torch; print(torch.__version__)"]
+    return {
+        "processor": f"{fields.get('model name', platform.machine())} {'-'.join(numbers)}",
+        "instruction_sets_sha256": flags[:16],
+        "torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip(),
+    }
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout that computes")
     parser.add_argument("--python", default=sys.executable, help="the interpreter to use")
@@ -173,17 +187,7 @@ def run(options: argparse.Namespace) -> int:
     digests = simulations(options.root, options.python, cases)
     if options.demo:
         digests |= demo(options.root, options.python)
-    # Name the processor by model and instruction sets, and the version of torch.
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    numbers = [fields.get(key, "?") for key in ("cpu family", "model", "stepping")]
-    flags = hashlib.sha256(fields.get("flags", "").encode()).hexdigest()
-    version = [options.python, "-c", "import torch; print(torch.__version__)"]
-    machine = {
-        "processor": f"{fields.get('model name', platform.machine())} {'-'.join(numbers)}",
-        "instruction_sets_sha256": flags[:16],
-        "torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip(),
-    }
+    machine = this_machine(options.python)
     if options.write:
         text = json.dumps({"machine": machine, "sha256": digests}, indent=1)
         options.table.write_text(text + "\n", encoding="utf-8")

@@ -76,7 +76,20 @@ def count_saved_numbers(kernels: str, kind: str, precision: str, folder: Path) -
         width, inner, heads, forward, source, target, layers = shape
         sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
         model = random_model(sizes, folder / str(number))
-        specs = [_spec(model, kernels, kind, precision, n, source, target) for n in (1, 2)]
+        specs = [
+            parse_spec(
+                {
+                    "model": {"name": str(model)},
+                    "adapter": {"kind": kind},
+                    "data": {"max_source_tokens": source, "max_target_tokens": target},
+                    "train": {
+                        "kernels": kernels, "precision": precision, "local_steps": 1,
+                        "batch_size": examples, "micro_batch": examples,
+                    },
+                }
+            )
+            for examples in (1, 2)
+        ]  # fmt: skip
         one, two = (_saved(spec, folder) for spec in specs)
         workload = Workload.of(specs[0], sizes, precision)
         adapter_numbers = layers * (source + target) * workload.costs.block_numbers(workload)
@@ -105,22 +118,6 @@ def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:
         width * (s + t),
         scores,
     ]
-
-
-def _spec(
-    model: Path, kernels: str, kind: str, precision: str, examples: int, source: int, target: int
-) -> JobSpec:
-    return parse_spec(
-        {
-            "model": {"name": str(model)},
-            "adapter": {"kind": kind},
-            "data": {"max_source_tokens": source, "max_target_tokens": target},
-            "train": {
-                "kernels": kernels, "precision": precision, "local_steps": 1,
-                "batch_size": examples, "micro_batch": examples,
-            },
-        }
-    )  # fmt: skip
 
 
 def _saved(spec: JobSpec, folder: Path) -> int:

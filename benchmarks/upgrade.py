@@ -1,9 +1,11 @@
 """``python -m benchmarks upgrade``: take over a running job from the version before.
 
 The version before runs the demo's job (seed 7, fp32, one thread, deterministic). After some rounds
-all its processes are killed with SIGKILL. This version starts on the same folder, with one agent of
-the version before among its three. The job must complete with the SHA-256 of an undisturbed run of
-the version before, on this machine: sums differ in their last bits between processors.
+all its processes are killed with SIGKILL. This version migrates the database in the same folder and
+continues, with new agents on the old agents' state folders. The job must complete with the SHA-256
+of an undisturbed run: the ``demo`` row of ``identical_results.json`` if it was written on such a
+machine, else a run of this version's demo. Meanwhile an agent from before the line is started
+again, and must be told to update.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,29 +24,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.identical_results import DEMO, adapter_digest, demo, single_threaded
+from benchmarks import identical_results
+from benchmarks.identical_results import DEMO, TABLE, adapter_digest, single_threaded
 
 OLD_AGENT = "law-office-pc"
-# Runs in this version's checkout: the demo, with one agent from the other checkout.
-MIXED_DEMO = """
-import shlex, sys
-from workers.demo import __main__ as demo
-from workers.stack.stack import Stack
-
-before, old_agent = sys.argv[1:3]
-del sys.argv[1:3]
-start_agent = Stack.start_agent
-
-def start_mixed(stack, name):
-    if name != old_agent:
-        return start_agent(stack, name)
-    command = [sys.executable, "-m", "workers.agent", "run", "--server", stack.url]
-    script = f"cd {shlex.quote(before)} && exec {shlex.join([*command, '--threads', '1'])}"
-    stack.processes.start(f"agent-{name}", ["sh", "-c", script], stack.agent_env(name))
-
-Stack.start_agent = start_mixed
-sys.exit(demo.main())
-"""
+READY = re.compile(r"the site is ready after .*: (http\S+)")
+UPDATE = "update it"
+REFUSED_WITHIN_S = 90.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,44 +42,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Return 0 if the job completes with the bits of an undisturbed run, else 1."""
     with tempfile.TemporaryDirectory(prefix="edgewise-upgrade-") as name:
-        folder = Path(name) / "site"
+        folder, old_state = Path(name) / "site", Path(name) / "old agent"
         arguments = ["--folder", str(folder), "--port", str(options.port), "--exit"]
         _run_until_killed(options.before, arguments, folder, options.after_round)
         print("the version before was killed; this version continues", flush=True)
-        command = [sys.executable, "-c", MIXED_DEMO, str(options.before.resolve()), OLD_AGENT]
-        done = subprocess.run(
-            [*command, *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=single_threaded(),
-        )
-        print(done.stdout, flush=True)
-        if done.returncode:
+        shutil.copytree(folder / "devices" / OLD_AGENT, old_state)
+        result, asked_to_update = _take_over(options.before.resolve(), arguments, old_state)
+        if not result:
             return 1
-        result = json.loads(done.stdout.splitlines()[-1])
-        digest = adapter_digest(Path(result["artefact_path"]))
-    expected = demo(options.before, sys.executable)["demo"]
+        digest = adapter_digest(Path(json.loads(result)["artefact_path"]))
+    # The digest of the demo's adapter on this machine.
+    table = json.loads(TABLE.read_text("utf-8"))
+    if table["machine"] == identical_results.this_machine(sys.executable):
+        expected = str(table["sha256"]["demo"])
+    else:
+        print("the table is of another machine; running the demo undisturbed", flush=True)
+        expected = identical_results.demo(Path(), sys.executable)["demo"]
     print(f"adapter {digest}, undisturbed {expected}")
-    return int(digest != expected)
+    print(f"the agent before {'is' if asked_to_update else 'is NOT'} told to update")
+    return int(digest != expected or not asked_to_update)
+
+
+def _take_over(before: Path, arguments: Sequence[str], old_state: Path) -> tuple[str, bool]:
+    """The demo's last line, '' where it failed, and whether an old agent was told to update."""
+    demo = subprocess.Popen(
+        [sys.executable, "-c", DEMO, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=single_threaded(),
+    )
+    assert demo.stdout is not None
+    line, asked_to_update = "", False
+    for line in demo.stdout:
+        print(line, end="", flush=True)
+        if ready := READY.search(line):
+            asked_to_update = _asks_to_update(before, old_state, ready[1])
+    return ("" if demo.wait() else line), asked_to_update
+
+
+def _asks_to_update(before: Path, state: Path, url: str) -> bool:
+    """Whether the site tells this agent, which runs until it is told, to update."""
+    if (before / "workers" / "agent" / "line").exists():
+        return True  # it has a line: there is nothing to update
+    log = state.with_suffix(".log")
+    command = [sys.executable, "-m", "workers.agent", "run", "--server", url]
+    env = {**os.environ, "EDGEWISE_STATE_DIR": str(state)}
+    with log.open("wb") as out:
+        agent = subprocess.Popen(command, cwd=before, env=env, stdout=out, stderr=out)
+    deadline = time.monotonic() + REFUSED_WITHIN_S
+    while UPDATE not in log.read_text(errors="replace") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    agent.kill()
+    agent.wait()
+    text = log.read_text(errors="replace")
+    print("\n".join(f"  old agent: {line}" for line in text.splitlines()[-3:]), flush=True)
+    return UPDATE in text
 
 
 def _run_until_killed(root: Path, arguments: Sequence[str], folder: Path, number: int) -> None:
     """Run the demo of a checkout, and kill everything after round ``number`` has closed."""
-    process = subprocess.Popen(
+    demo = subprocess.Popen(
         [sys.executable, "-c", DEMO, *arguments],
         cwd=root,
         stdout=subprocess.PIPE,
         text=True,
         env=single_threaded(),
     )
-    assert process.stdout is not None
-    for line in process.stdout:
+    assert demo.stdout is not None
+    for line in demo.stdout:
         print(line, end="", flush=True)
         if f"round {number} closed" in line:
             break
-    process.kill()
-    process.wait()
+    demo.kill()
+    demo.wait()
     _kill_processes_of(folder)
 
 
@@ -100,11 +123,14 @@ def _kill_processes_of(folder: Path) -> None:
     mark = str(folder).encode()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        alive = [
-            pid
-            for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-            if pid != os.getpid() and _mentions(pid, mark)
-        ]
+        alive = []
+        for path in Path("/proc").iterdir():
+            if not path.name.isdecimal() or int(path.name) == os.getpid():
+                continue
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                texts = [(path / name).read_bytes() for name in ("environ", "cmdline")]
+                if any(mark in text for text in texts):  # a zombie has no environment
+                    alive.append(int(path.name))
         if not alive:
             return
         for pid in alive:
@@ -112,12 +138,3 @@ def _kill_processes_of(folder: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     raise RuntimeError(f"processes of {folder} are still running")
-
-
-def _mentions(pid: int, mark: bytes) -> bool:
-    """Whether a living process was started for a folder; a zombie has no environment."""
-    try:
-        texts = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline")]
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
-    return any(mark in text for text in texts)

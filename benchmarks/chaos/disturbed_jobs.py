@@ -118,8 +118,7 @@ class Chaos:
         self.stack.wait_until_up()
         deadline = time.monotonic() + ONLINE_WITHIN_S
         while time.monotonic() < deadline:
-            rows = list(self.site.all_rows("/devices/"))
-            if sum(row["presence"] == "online" for row in rows) >= len(self.devices):
+            if self.site.online_devices() >= len(self.devices):
                 return
             time.sleep(0.2)
         raise StartError(f"not all devices came back within {ONLINE_WITHIN_S:.0f} s")

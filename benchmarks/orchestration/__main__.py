@@ -1,6 +1,6 @@
 """``python -m benchmarks round --payload lora --devices 8``: a round without its training.
 
-Every part is real and a process of its own: two brokers, uvicorn, coordinator, aggregation worker,
+Every part is real and a process of its own: broker, uvicorn, coordinator, aggregation worker,
 agents. Only the trainer inside the agents answers at once. ``python -m benchmarks round`` is the
 same command.
 """
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top_parser.add_argument("--devices", nargs="+", type=int, default=[2, 8])
     top_parser.add_argument("--virtual", action="store_true", help="all devices in one process")
+    top_parser.add_argument("--web", type=int, default=1, help="web processes (1)")
     top_parser.add_argument(
         "--rounds", type=int, default=12, help="of each job; the first two warm up"
     )
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for devices in args.devices:
         with tempfile.TemporaryDirectory(prefix="edgewise-bench-") as temporary:
             folder = (args.folder or Path(temporary)) / f"{devices}-devices"
-            with echoing_site(folder, devices, args.virtual) as bench:
+            with echoing_site(folder, devices, args.virtual, args.web) as bench:
                 for name in args.payload:
                     payload = PAYLOADS[name]
                     spec = spec_of(name, payload, model_name(payload, args.cache), args)

@@ -5,35 +5,38 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.orchestration.virtual import CREDENTIALS, DATASETS
-from workers.agent.http.server_api import Address, ServerApi
-from workers.agent.http.server_clock import Clock
-from workers.agent.state.credentials import from_enrolment
+from benchmarks.orchestration.virtual import CONNECTED, CREDENTIALS, OPENINGS_PER_S
 from workers.stack.processes import StartError
 from workers.stack.site import Site, make_token
 from workers.stack.stack import Stack
 
 ROWS = 40
 ONLINE_WITHIN_S = 180.0
+VIRTUAL = "agent-virtual"
+UNLIMITED = {"EDGEWISE_THROTTLE_ENROL": "100000/min", "EDGEWISE_THROTTLE_PEOPLE": "100000/min"}
 
 
 @dataclass(frozen=True)
 class EchoSite:
+    """``devices``: how many of them take part in a round."""
+
     stack: Stack
     site: Site
     devices: int
 
     def server_pids(self) -> dict[str, int]:
-        """Everything that is not an agent, brokers included."""
+        """Everything that is neither an agent nor an attacker; the broker too."""
         running = self.stack.processes.running
-        return {name: item.pid for name, item in running.items() if not name.startswith("agent")}
+        outside = ("agent", "flood")
+        return {name: item.pid for name, item in running.items() if not name.startswith(outside)}
 
     def agent_pids(self) -> dict[str, int]:
         running = self.stack.processes.running
@@ -41,17 +44,13 @@ class EchoSite:
 
 
 @contextmanager
-def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[EchoSite]:
-    """Start all of it and wait until ``devices`` are online.
-
-    They are processes of their own, or, where ``virtual``, the threads of one process.
-    """
-    env = {"EDGEWISE_THROTTLE_ENROL": "100000/min", "EDGEWISE_THROTTLE_PEOPLE": "100000/min"}
-    # One process of Python answers some 150 calls a second; a fleet has more of them.
-    web_workers = 2 if virtual else 1
+def empty_site(
+    folder: Path, web_workers: int = 1, env: Mapping[str, str] | None = None
+) -> Iterator[EchoSite]:
+    """A started site without devices."""
     stack = Stack(
         folder,
-        env,
+        {**UNLIMITED, **(env or {})},
         web_port=0,
         agent_module="benchmarks.orchestration.echo",
         web_workers=web_workers,
@@ -61,21 +60,36 @@ def echoing_site(folder: Path, devices: int, virtual: bool = False) -> Iterator[
         password = secrets.token_urlsafe(12)
         stack.manage("ensure_admin", EDGEWISE_ADMIN_PASSWORD=password)
         site = Site(stack.url, make_token(stack.url, "admin", password, "bench"))
-        names = [f"echo-{number:03d}" for number in range(devices)]
-        (_start_virtual if virtual else _start_agents)(stack, site, names)
-        deadline = time.monotonic() + ONLINE_WITHIN_S
-        while time.monotonic() < deadline:
-            rows = site.all_rows("/devices/")
-            if sum(row["presence"] == "online" for row in rows) >= devices:
-                break
-            time.sleep(0.3)
-        else:
-            raise StartError(
-                f"fewer than {devices} devices came online within {ONLINE_WITHIN_S:.0f} s"
-            )
-        yield EchoSite(stack, site, devices)
+        yield EchoSite(stack, site, 0)
     finally:
         stack.stop()
+
+
+@contextmanager
+def echoing_site(
+    folder: Path, devices: int, virtual: bool = False, web_workers: int = 1
+) -> Iterator[EchoSite]:
+    """Start all of it and wait until ``devices`` are online.
+
+    They are processes of their own, or, where ``virtual``, all in one process.
+    """
+    with empty_site(folder, web_workers) as bench:
+        if virtual:
+            enrol_virtual(bench.stack, devices)
+            start_virtual(bench.stack)
+            wait_until_connected(bench.stack, devices)
+        else:
+            _start_agents(bench.stack, bench.site, [f"echo-{n:03d}" for n in range(devices)])
+            _wait(bench.site.online_devices, devices, ONLINE_WITHIN_S)
+        yield EchoSite(bench.stack, bench.site, devices)
+
+
+def _wait(count: Callable[[], int], devices: int, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while (online := count()) < devices:
+        if time.monotonic() > deadline:
+            raise StartError(f"{online} of {devices} devices came online within {limit_s:.0f} s")
+        time.sleep(0.3)
 
 
 def _start_agents(stack: Stack, site: Site, names: Sequence[str]) -> None:
@@ -97,15 +111,31 @@ def _start_agents(stack: Stack, site: Site, names: Sequence[str]) -> None:
         stack.start_agent(name)
 
 
-def _start_virtual(stack: Stack, site: Site, names: Sequence[str]) -> None:
-    folder = stack.folder / "virtual"
+def enrol_virtual(stack: Stack, devices: int) -> None:
+    """Enrol devices for ``start_virtual``, in a process with the site's settings."""
+    folder = _virtual_folder(stack)
     folder.mkdir(exist_ok=True)
-    server = ServerApi(Address(stack.url))
-    with (folder / CREDENTIALS).open("w") as out:
-        for name in names:
-            body = {"token": site.enrolment_token(name), "name": name, "agent_version": "bench"}
-            answer = server.enrol({**body, "profile": {}, "datasets": DATASETS})
-            known = from_enrolment(stack.url, answer, Clock().iso())
-            out.write(json.dumps(asdict(known)) + "\n")
-    command = [sys.executable, "-m", "benchmarks.orchestration.virtual", str(folder)]
-    stack.processes.start("agent-virtual", command, stack.agent_env("virtual"))
+    command = [sys.executable, "-m", "benchmarks.orchestration.enrolments"]
+    command += [str(folder / CREDENTIALS), str(devices), "virtual"]
+    subprocess.run(command, env=stack.env, check=True)
+
+
+def start_virtual(stack: Stack) -> None:
+    command = [sys.executable, "-m", "benchmarks.orchestration.virtual"]
+    command.append(str(_virtual_folder(stack)))
+    stack.processes.start(VIRTUAL, command, stack.agent_env("virtual"))
+
+
+def wait_until_connected(stack: Stack, devices: int) -> None:
+    """Until the site has greeted all virtual devices. Raises StartError."""
+    path = _virtual_folder(stack) / CONNECTED
+
+    def connected() -> int:
+        stack.processes.check(VIRTUAL)
+        return int(path.read_text()) if path.exists() else 0
+
+    _wait(connected, devices, ONLINE_WITHIN_S + 4 * devices / OPENINGS_PER_S)
+
+
+def _virtual_folder(stack: Stack) -> Path:
+    return stack.folder / "virtual"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from benchmarks.chaos.job_database import JobDatabase
 from benchmarks.orchestration import meters
 from benchmarks.orchestration.echo_site import EchoSite
 from benchmarks.orchestration.payloads import Payload
@@ -18,6 +19,7 @@ from workers.stack.processes import StartError
 
 WARM_UP = 2
 LIMIT_S = 1800.0
+LOOK_S = 0.2
 # Moments of a round, in order; each step is the time since the one before it.
 STEPS = ("offered", "accepted", "reported", "collected", "aggregated", "ended")
 
@@ -85,17 +87,22 @@ def run_job(bench: EchoSite, name: str, spec: dict[str, Any]) -> RoundTimings:
     idle = meters.resident_bytes(server)
     cpu_before = meters.cpu_seconds(server | agents)
     job = bench.site.launch(spec)
-    ended = bench.site.wait_for(job["id"], LIMIT_S)
+    _wait_until_over(bench, job["id"])
+    cpu_after = meters.cpu_seconds(server | agents)
+    server_peaks = meters.resident_bytes(server, "VmHWM")
+    agent_peaks = meters.resident_bytes(agents, "VmHWM")
+    ended = bench.site.job(job["id"])
     if ended["phase"] != "completed":
         log = [event["text"] for event in bench.site.events_after(job["id"], 0)]
         raise StartError("\n".join([f"the job {ended['phase']}: {ended['reason']}", *log[-20:]]))
-    cpu_after = meters.cpu_seconds(server | agents)
     rounds = list(bench.site.all_rows("/rounds/", job=job["id"], ordering="number"))
     parts = list(bench.site.all_rows("/assignments/", job=job["id"], task="train"))
     counted = [row for row in rounds if row["number"] > WARM_UP]
     ends = [_at(row["ended_at"]) for row in rounds if row["number"] >= WARM_UP]
     numbers = {row["number"] for row in counted}
     mine = [part for part in parts if part["round_number"] in numbers]
+    used = {part: seconds - cpu_before.get(part, 0.0) for part, seconds in cpu_after.items()}
+    cpu_per_round = {part: seconds / len(rounds) for part, seconds in used.items()}
     return RoundTimings(
         name,
         bench.devices,
@@ -104,23 +111,21 @@ def run_job(bench: EchoSite, name: str, spec: dict[str, Any]) -> RoundTimings:
         statistics.median(part["bytes_up"] for part in mine),
         statistics.median(part["bytes_down"] for part in mine),
         idle,
-        meters.resident_bytes(server, "VmHWM"),
-        max(meters.resident_bytes(agents, "VmHWM").values(), default=0),
+        server_peaks,
+        max(agent_peaks.values(), default=0),
         _steps(counted, mine),
-        _cpu_per_round(cpu_before, cpu_after, len(rounds)),
+        meters.by_part(cpu_per_round),
     )
 
 
-def _cpu_per_round(
-    before: Mapping[str, float], after: Mapping[str, float], rounds: int
-) -> dict[str, float]:
-    seconds_by_part: dict[str, float] = {}
-    for name, seconds in after.items():
-        key = "agents" if name.startswith("agent-") else name
-        seconds_by_part[key] = (
-            seconds_by_part.get(key, 0.0) + (seconds - before.get(name, 0.0)) / rounds
-        )
-    return seconds_by_part
+def _wait_until_over(bench: EchoSite, job: str) -> None:
+    """By the database, since answers of the web process would count as work for the job."""
+    watch = JobDatabase(bench.stack.env["DATABASE_URL"])
+    deadline = time.monotonic() + LIMIT_S
+    while not watch.state(job).is_over:
+        if time.monotonic() > deadline:
+            raise StartError(f"the job is not over after {LIMIT_S:.0f} s: {watch.state(job)}")
+        time.sleep(LOOK_S)
 
 
 def _steps(rounds: list[dict[str, Any]], parts: list[dict[str, Any]]) -> dict[str, float]:

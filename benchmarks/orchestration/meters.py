@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+
+AGENTS = "agents"
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -34,6 +37,15 @@ def resident_bytes(pids: Mapping[str, int], field: str = "VmRSS") -> dict[str, i
                     if line.startswith(f"{field}:"):
                         sizes[name] += int(line.split()[1]) * 1024
     return sizes
+
+
+def by_part(values: Mapping[str, float]) -> dict[str, Any]:
+    """Sums: all agents count as one, and all processes of the database."""
+    sums: dict[str, Any] = {}
+    for name, value in values.items():
+        key = AGENTS if name.startswith("agent-") else name.split()[0]
+        sums[key] = sums.get(key, 0) + value
+    return sums
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:

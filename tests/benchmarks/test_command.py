@@ -22,7 +22,12 @@ def test_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None
     assert "usage" in capsys.readouterr().out
 
 
-OPTIONS = {"round": ("--payload", "enormous", "lora"), "chaos": ("--devices", "9", "choose from")}
+OPTIONS = {
+    "round": ("--payload", "enormous", "lora"),
+    "chaos": ("--devices", "9", "choose from"),
+    "fleet": ("--payload", "enormous", "lora"),
+    "flood": ("--turns", "many", "invalid int"),
+}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -96,7 +96,7 @@ class FaultSite:
 
 @contextmanager
 def started(folder: Path, servers: Mapping[str, str]) -> Iterator[FaultSite]:
-    """``servers`` names an external database and brokers; the site starts the rest."""
+    """``servers`` names an external database and broker; the site starts the rest."""
     with ExitStack() as closing:
         patience = {"EDGEWISE_DATABASE_TIMEOUT_S": f"{PATIENCE_S:g}"}
         stack = Stack(folder, {**servers, **patience}, web_port=0)

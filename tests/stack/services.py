@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 import redis
 
-from tests.compose import ROOT
-from workers.stack.processes import Processes, free_port, wait_for_port
-
 CLAIM = "edgewise-test-claim"
 CLAIM_S = 1800
-KEYS = ("edgewise.*", ":1:*", "dev.*")
+KEYS = ("edgewise.*", ":1:*")
 
 
 def named(variable: str) -> str:
@@ -73,34 +67,3 @@ def empty_redis(url: str) -> Iterator[str]:
                 client.delete(key)
         client.delete(CLAIM)
         client.close()
-
-
-@contextmanager
-def broker_with_tls(processes: Processes, folder: Path) -> Iterator[dict[str, str]]:
-    """The devices' broker as production starts it; the settings that name it."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("there is no redis-server to start the devices' broker with")
-    certs, port, password = folder / "certs", free_port(), secrets.token_hex(32)
-    subprocess.run(
-        [ROOT / "deploy" / "make-certs.sh", "localhost"],
-        env={**os.environ, "CERTS": str(certs)},
-        check=True,
-        capture_output=True,
-    )
-    env = {
-        **os.environ,
-        "BROKER_PASSWORD": password,
-        "BROKER_PORT": str(port),
-        "BROKER_BIND": "127.0.0.1",
-        "BROKER_CERTS": str(certs),
-        "BROKER_DIR": str(folder / "broker"),
-    }
-    script = str(ROOT / "deploy" / "broker.sh")
-    processes.start("redis-devices", ["sh", script, "devices"], env)
-    wait_for_port(processes, "redis-devices", port, 10)
-    subprocess.run(["sh", script, "ping", "devices"], env=env, check=True)
-    yield {
-        "DEVICE_REDIS_URL": f"rediss://edgewise:{password}@localhost:{port}/0",
-        "DEVICE_REDIS_CA_FILE": str(certs / "ca.crt"),
-        "DEVICE_REDIS_PUBLIC_URL": f"rediss://localhost:{port}/0",
-    }

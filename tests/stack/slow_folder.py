@@ -15,8 +15,8 @@ from typing import Any
 from workers.agent.agent_settings import AgentSettings
 from workers.agent.assignment.assigned_work import AssignedWork
 from workers.agent.assignment.contract import Callbacks, Outcome, Received, Trainer
+from workers.agent.assignment.trainer_factory import real_trainer
 from workers.agent.cli import main
-from workers.agent.run import real_trainer
 
 BEGUN = "began-to-fold"
 
@@ -47,4 +47,4 @@ def make_trainer(settings: AgentSettings, profile: dict[str, Any]) -> Trainer:
 
 
 if __name__ == "__main__":
-    sys.exit(main(make_trainer=make_trainer))
+    sys.exit(main(trainer="tests.stack.slow_folder:make_trainer"))

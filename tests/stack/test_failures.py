@@ -15,6 +15,7 @@ from benchmarks.chaos import victims
 from benchmarks.chaos.strikes import MOMENTS
 from fedcore.rounds.types import RoundPhase
 from tests.stack.faults import AWAY_S, FaultSite, started
+from workers.stack.stack import BROKER
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -47,9 +48,23 @@ def test_database_locked_beyond_all_patience(site: FaultSite) -> None:
     site.during(RoundPhase.COLLECTING, lock)
 
 
-def _take_memory(url: str) -> None:
-    """Make a broker refuse every write for a while."""
-    with closing(redis.Redis.from_url(url)) as broker:
+def _take_away(site: FaultSite) -> None:
+    """The broker is killed, and comes back without its data."""
+    (name,) = site.chaos.stack.managed_brokers
+    site.chaos.stack.processes.kill(f"{BROKER}{name}")
+    time.sleep(AWAY_S)
+    site.chaos.stack.start_broker(name)
+
+
+def _flush(site: FaultSite) -> None:
+    """All queues, the cache and what waits in them are gone."""
+    with closing(redis.Redis.from_url(site.chaos.stack.env["REDIS_URL"])) as broker:
+        broker.flushall()
+
+
+def _take_memory(site: FaultSite) -> None:
+    """The broker refuses every write for a while."""
+    with closing(redis.Redis.from_url(site.chaos.stack.env["REDIS_URL"])) as broker:
         before = broker.config_get("maxmemory")["maxmemory"]
         broker.config_set("maxmemory", 1)
         try:
@@ -60,15 +75,15 @@ def _take_memory(url: str) -> None:
             broker.config_set("maxmemory", before)
 
 
+TROUBLES = {"gone": _take_away, "flushed": _flush, "full": _take_memory}
+
+
 @pytest.mark.parametrize("moment", [RoundPhase.COLLECTING, RoundPhase.BROADCASTING])
-def test_both_brokers_out_of_memory(site: FaultSite, moment: RoundPhase) -> None:
-    env = site.chaos.stack.env
-
-    def starve() -> None:
-        for name in ("DEVICE_REDIS_URL", "REDIS_URL"):
-            _take_memory(env[name])
-
-    site.during(moment, starve)
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_offers_arrive_after_the_brokers_trouble(
+    site: FaultSite, trouble: str, moment: RoundPhase
+) -> None:
+    site.during(moment, lambda: TROUBLES[trouble](site))
 
 
 def test_two_coordinators_and_two_clocks_at_once(site: FaultSite) -> None:

@@ -52,7 +52,7 @@ def test_large_transfers_in_flat_memory(
     case = prepare(size)
     traffic = case.server.traffic
     assert web.process is not None
-    case.server.progress(str(case.part.pk), "training")  # whatever is loaded lazily is there
+    case.server.assignment(str(case.part.pk))  # whatever is loaded lazily is there
     for transfer in (case.upload, case.fetch):
         up, down = traffic.up, traffic.down
         peaks = [Peak(web.process.pid), Peak(os.getpid())]

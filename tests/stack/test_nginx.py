@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
+import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -17,11 +18,17 @@ import httpx
 import pytest
 
 from fedcore.errors import ServerUnavailable
+from fedcore.formats.line_bodies import DownBody, DownKind, Envelope, Hello, HelloAnswer, UpKind
+from fedcore.formats.line_messages import Message, body_of
 from tests import packages
 from tests.compose import ROOT
 from tests.conftest import free_port
 from tests.stack.transfers import MEGABYTE, Case, Web, prepare, web, web_process
+from webapp.jobs.models import Assignment
+from workers.agent.agent_errors import Revoked
 from workers.agent.http.server_api import Address, ServerApi, tls_context
+from workers.agent.line.device_line import Line
+from workers.agent.line.opening import line_site, open_line
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 __all__ = ["prepare", "web", "web_process"]
@@ -41,8 +48,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certs")
     script = ["sh", str(ROOT / "deploy" / "make-certs.sh"), "localhost"]
     subprocess.run(script, env={**os.environ, "CERTS": str(folder)}, check=True)
-    shutil.copy(folder / "broker.crt", folder / "fullchain.pem")
-    shutil.copy(folder / "broker.key", folder / "privkey.pem")
     return folder / "ca.crt"
 
 
@@ -55,19 +60,15 @@ def proxy(web_process: Web, authority: Path) -> Iterator[str]:
     port, folder = free_port(), web_process.folder
     conf = (ROOT / "deploy" / "nginx.conf").read_text()
     for shipped, here in {
+        "/tmp/": f"{folder}/nginx-",
         "/certs/": f"{authority.parent}/",
         "web:8000": f"127.0.0.1:{web_process.port}",
         "listen 443": f"listen {port}",
         "/var/lib/edgewise/": f"{folder}/",
-        "/tmp/nginx.pid": f"{folder}/nginx.pid",
+        "127.0.0.1:2080": f"127.0.0.1:{free_port()}",
     }.items():
         assert shipped in conf
         conf = conf.replace(shipped, here)
-    places = "".join(
-        f"    {name}_temp_path {folder}/nginx-{name};\n"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    conf = conf.replace("http {\n", f"http {{\n{places}")
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     path = folder / "nginx.conf"
     path.write_text(f"{user}daemon off;\nerror_log {folder}/nginx.log;\n{conf}")
@@ -153,3 +154,63 @@ def test_upload_resumes_after_the_web_process_died(
     case.upload(resume=True)
     assert case.server.traffic.up - before < by_tls(case.size - received)
     case.assert_stored()
+
+
+class AcceptsAll:
+    """Handlers of a line; the offers that came, and the answers to their acceptance."""
+
+    def __init__(self) -> None:
+        self.accepted: asyncio.Queue[tuple[str, Message]] = asyncio.Queue()
+        self.line: Line | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def greeted(self, answer: HelloAnswer) -> None:
+        assert answer.name == "pi-kitchen"
+
+    def received(self, kind: DownKind, body: DownBody) -> None:
+        assert kind is DownKind.OFFER and isinstance(body, Envelope)
+        call = asyncio.create_task(self._accept(json.loads(body.body)["assignment"]))
+        self._calls.add(call)
+
+    async def _accept(self, assignment: str) -> None:
+        assert self.line is not None
+        answer = await self.line.call(UpKind.ACCEPT, {"assignment": assignment})
+        self.accepted.put_nowait((assignment, answer))
+
+    def connection_changed(self, line: Line) -> None: ...
+
+
+async def _first_work(url: str, token: str, authority: Path) -> tuple[str, Message]:
+    """The first offer that comes over a new line, and the answer to its acceptance."""
+    handlers = AcceptsAll()
+    line = Line(line_site(url, token, authority), body_of(Hello("boot-1")), handlers)
+    handlers.line = line
+    running = asyncio.create_task(line.run())
+    try:
+        return await asyncio.wait_for(handlers.accepted.get(), 60)
+    finally:
+        await line.stop()
+        running.cancel()
+
+
+def test_line_passes_the_proxy_both_ways(
+    proxy: str, web: Web, prepare: Callable[[int], Case], authority: Path
+) -> None:
+    case = prepare(MEGABYTE)
+    Assignment.objects.filter(pk=case.part.pk).update(phase="offered")
+    assignment, answer = asyncio.run(_first_work(proxy, case.pi.api_token, authority))
+    assert (assignment, answer.status) == (str(case.part.pk), 200)
+    assert json.loads(bytes(answer.body))["global"]["sha256"] == case.model.sha256
+    case.part.refresh_from_db()
+    assert case.part.phase == "accepted"
+
+
+def test_refused_line_tells_its_reason_through_the_proxy(
+    proxy: str, web: Web, authority: Path
+) -> None:
+    with pytest.raises(Revoked, match="enrol the device again"):
+        asyncio.run(_open(proxy, authority))
+
+
+async def _open(url: str, authority: Path) -> None:
+    await open_line(line_site(url, "unknown", authority))

@@ -1,4 +1,4 @@
-"""The commands of docker-compose.yml, word by word, on a real PostgreSQL and real Redis servers.
+"""The commands of docker-compose.yml, word by word, on a real PostgreSQL and Redis.
 
 The address is https as behind a proxy: requests carry what the proxy would add.
 """
@@ -16,17 +16,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import redis
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
+from fedcore.formats.line_messages import PATH, Message, body_of, decode, encode, subprotocols
 from tests import compose
 from tests.stack import services
 from workers.stack.processes import Processes, free_port
@@ -104,7 +104,6 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         servers = {
             "DATABASE_URL": stack.enter_context(services.fresh_database(database)),
             "REDIS_URL": stack.enter_context(services.empty_redis(broker)),
-            **stack.enter_context(services.broker_with_tls(processes, folder)),
         }
         site = Production(
             processes,
@@ -137,6 +136,7 @@ def _environment(
         **servers,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "EDGEWISE_SECRET_KEY": secrets.token_hex(32),
+        "EDGEWISE_TRUSTED_PROXIES": "127.0.0.1",
         "DJANGO_SETTINGS_MODULE": "webapp.settings",
         "EDGEWISE_VAR_DIR": str(folder / "var"),
         "EDGEWISE_STATIC_ROOT": str(folder / "static"),
@@ -201,7 +201,9 @@ def test_every_health_check_passes(production: Production) -> None:
     production.health("beat")
 
 
-def test_job_waits_and_reaches_a_device_over_tls(production: Production, api: httpx.Client) -> None:
+def test_job_waits_and_its_offer_reaches_a_device(
+    production: Production, api: httpx.Client
+) -> None:
     created = api.post("/api/v1/jobs/", json={"name": "production", "model": {"name": "nano"}})
     assert created.status_code == 201, created.text
     job = f"/api/v1/jobs/{created.json()['id']}/"
@@ -212,25 +214,36 @@ def test_job_waits_and_reaches_a_device_over_tls(production: Production, api: ht
     _until(lambda: "enrolled" in reason(), 120, lambda: _state(production, api, job))
     assert reason() == "waiting for 1 device with at least 8 examples; 0 enrolled"
 
-    device, broker = _enrol(production, api)
-    _until(lambda: _present(device) and _queued(broker) > 0, 60, lambda: api.get(job).text)
-    head = api.get(job).json()
-    assert head["phase"] == "running"
-    _a_stranger_finds_the_broker_shut(broker)
-
-    assert api.post(f"{job}cancel/").status_code == 200
+    with _line(production, _enrol(production, api)) as line:
+        offer = json.loads(_frame(line, "offer")["body"])
+        shown = api.get("/api/v1/assignments/", params={"job": created.json()["id"]}).json()
+        assert [row["id"] for row in shown["results"]] == [offer["assignment"]]
+        assert api.get(job).json()["phase"] == "running"
+        assert api.post(f"{job}cancel/").status_code == 200
+        cancelled = json.loads(_frame(line, "cancel")["body"])
+        assert cancelled["assignment"] == offer["assignment"]
     _until(lambda: api.get(job).json()["phase"] == "cancelled", 30, lambda: api.get(job).text)
+
+
+def test_stranger_is_refused_a_line(production: Production) -> None:
+    with pytest.raises(InvalidStatus) as refused, _line(production, "unknown"):
+        pass
+    response = refused.value.response
+    assert response.status_code == 401
+    assert response.headers["Content-Type"].startswith("application/problem+json")
 
 
 def test_browser_follows_a_job_over_a_websocket(production: Production, api: httpx.Client) -> None:
     created = api.post("/api/v1/jobs/?launch=false", json={"name": "watched"}).json()
     path = f"/ws/jobs/{created['id']}/"
     cookie = _log_in(production)
-    with _socket(production, path, cookie, f"https://{HOST}") as live:
+    headers = {"Cookie": cookie}
+    with _socket(production, path, headers, origin=f"https://{HOST}") as live:
         live.send(json.dumps({"cursors": {"events": 0, "samples": {}}}))
         assert json.loads(live.recv(timeout=20))["type"] == "update"
-    with pytest.raises(InvalidStatus):
-        _socket(production, path, cookie, "https://elsewhere.test")
+    elsewhere = "https://elsewhere.test"
+    with pytest.raises(InvalidStatus), _socket(production, path, headers, origin=elsewhere):
+        pass
 
 
 def _state(production: Production, api: httpx.Client, job: str) -> str:
@@ -238,54 +251,40 @@ def _state(production: Production, api: httpx.Client, job: str) -> str:
     return f"{api.get(job).text}\n{logs}"
 
 
-def _enrol(production: Production, api: httpx.Client) -> tuple[httpx.Client, redis.Redis]:
-    """A device by the calls an agent makes: its site and its broker."""
+DATASETS = [{"name": "law", "domain": "law", "examples": 40, "columns": ["text"]}]
+
+
+def _enrol(production: Production, api: httpx.Client) -> str:
+    """The credential of a new device, by the call that an agent makes."""
     token = api.post("/api/v1/enrolments/", json={"name": "pi-kitchen"}).json()["token"]
-    body = {
-        "token": token,
-        "name": "pi-kitchen",
-        "agent_version": "0.1.0",
-        "profile": {},
-        "datasets": [{"name": "law", "domain": "law", "examples": 40, "columns": ["text"]}],
-    }
+    body = {"token": token, "name": "pi-kitchen", "agent_version": "0.1.0"}
+    body |= {"profile": {}, "datasets": DATASETS}
     answer = production.browser().post("/api/v1/enrol/", json=body)
     assert answer.status_code == 201, answer.text
-    answered = answer.json()
-    assert answered["broker"]["url"].startswith("rediss://edgewise-device-")
-    authority = production.env["DEVICE_REDIS_CA_FILE"]
-    broker = redis.Redis.from_url(answered["broker"]["url"], ssl_ca_certs=authority)
-    device = production.browser(Authorization=f"Device {answered['api_token']}")
-    hello = {"boot_id": "boot-1", "agent_version": "0.1.0"}
-    hello |= {"profile": {}, "datasets": body["datasets"]}
-    assert device.post("/api/v1/device/hello/", json=hello).status_code == 200
-    return device, broker
+    assert answer.json().keys() == {"device", "api_token", "signing_public_key"}
+    return str(answer.json()["api_token"])
 
 
-def _present(device: httpx.Client) -> bool:
-    body = {"boot_id": "boot-1", "sent_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    body |= {"activity": {"assignment": None, "phase": "idle"}, "samples": []}
-    answer = device.post("/api/v1/device/measurements/", json=body)
-    assert answer.status_code == 200, answer.text
-    return True
+@contextmanager
+def _line(production: Production, credential: str) -> Iterator[ClientConnection]:
+    """The line of a device that has said hello. Raises InvalidStatus where it is refused."""
+    headers = {"Authorization": f"Device {credential}"}
+    hello = {"boot_id": "boot-1", "agent_version": "0.1.0", "datasets": DATASETS}
+    with _socket(production, PATH, headers, subprotocols=subprotocols()) as line:
+        line.send(encode(Message(n=1, kind="hello", body=body_of(hello))), text=True)
+        answer = decode(line.recv(timeout=20))
+        assert (answer.re, answer.status) == (1, 200), answer.body
+        yield line
 
 
-def _queued(broker: redis.Redis) -> int:
-    """Offers that wait for the device, read with the device's own rights."""
-    prefix = str(broker.connection_pool.connection_kwargs["username"]).rpartition("-")[2]
-    return int(broker.llen(f"dev.{prefix}.work"))  # type: ignore[arg-type]
-
-
-def _a_stranger_finds_the_broker_shut(broker: redis.Redis) -> None:
-    connection = broker.connection_pool.connection_kwargs
-    host, port = connection["host"], connection["port"]
-    with pytest.raises(redis.AuthenticationError):
-        redis.Redis(host, port, ssl=True, ssl_ca_certs=connection["ssl_ca_certs"]).ping()
-    with pytest.raises(redis.ConnectionError):  # its certificate is no public one
-        redis.Redis(host, port, ssl=True).ping()
-    with pytest.raises(redis.ConnectionError):  # and there is no way in without TLS
-        redis.Redis(host, port).ping()
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        broker.get("dev.999.anything")
+def _frame(line: ClientConnection, kind: str) -> Any:
+    """The body of the next frame of a kind; all frames until then are acknowledged."""
+    while True:
+        message = decode(line.recv(timeout=60))
+        if message.n is not None:
+            line.send(encode(Message(ack=message.n)), text=True)
+            if message.kind == kind:
+                return json.loads(bytes(message.body))
 
 
 def _log_in(production: Production) -> str:
@@ -306,8 +305,8 @@ def _log_in(production: Production) -> str:
         return "; ".join(cookies)
 
 
-def _socket(production: Production, path: str, cookie: str, origin: str) -> Any:
+def _socket(production: Production, path: str, headers: dict[str, str], **options: Any) -> connect:
     wire = socket.create_connection(("127.0.0.1", production.port))
-    headers = {"Cookie": cookie, "X-Forwarded-Proto": "https"}
+    headers = {"X-Forwarded-Proto": "https", **headers}
     address = f"ws://{HOST}{path}"
-    return connect(address, sock=wire, origin=origin, additional_headers=headers)  # type: ignore[arg-type]
+    return connect(address, sock=wire, additional_headers=headers, **options)

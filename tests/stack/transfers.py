@@ -21,12 +21,14 @@ from django.db import connection
 from django.utils import timezone
 
 from fedcore.rounds.types import RoundPolicy
-from tests.conftest import Enrolled, RealBroker, free_port
+from tests.conftest import Enrolled, free_port
+from webapp.devices.models import Device
 from webapp.jobs.artefacts.partial_uploads import received_bytes
 from webapp.jobs.artefacts.store import incoming_dir, store
 from webapp.jobs.models import Artefact, ArtefactKind, Assignment, Job, Participant, Round
 from workers.agent.assignment.artefact_cache import ArtefactCache
 from workers.agent.http.server_api import Address, ServerApi
+from workers.stack.stack import WEBSOCKET_OPTIONS
 
 MEGABYTE = 2**20
 
@@ -63,7 +65,10 @@ class Web:
         command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--lifespan", "off"]
         with (self.folder / "web.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)], env=self.env, stdout=log, stderr=log
+                [*command, "--port", str(self.port), *WEBSOCKET_OPTIONS],
+                env=self.env,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + 60
         while True:
@@ -81,9 +86,7 @@ class Web:
 
 
 @pytest.fixture(scope="module")
-def web_process(
-    django_db_setup: None, _device_broker: RealBroker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
+def web_process(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """A web server for all tests of a file; it shares this process's database file."""
     assert connection.vendor == "sqlite"
     folder = tmp_path_factory.mktemp("web")
@@ -94,7 +97,6 @@ def web_process(
         "EDGEWISE_VAR_DIR": str(folder),
         "EDGEWISE_UPLOAD_WINDOW_S": "3",
         "REDIS_URL": "redis://127.0.0.1:1/0",
-        "DEVICE_REDIS_URL": _device_broker.url,
         "TMPDIR": str(folder),
     }
     web = Web(env, folder, free_port())
@@ -187,6 +189,7 @@ def accepted(pi: Enrolled, model: Artefact) -> Assignment:
     current = Round.objects.create(
         job=job, number=1, phase="collecting", members=[0], policy=policy, base_artefact=model
     )
+    Device.objects.filter(pk=pi.device.pk).update(boot_id="boot-1")  # it has said hello
     until = timezone.now()
     return Assignment.objects.create(
         round=current, device=pi.device, slot=0, task="train", phase="accepted", lease_until=until

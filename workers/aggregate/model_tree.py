@@ -73,7 +73,7 @@ def relay_logits(row: Round) -> FoldedRound:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=incoming_dir())))
         try:
             sent = stack.enter_context(local_file(item.update_artefact))
-            update_format.check_update(sent, row.base_artefact, item)
+            update_format.check_update(read_header(sent), row.base_artefact, item)
             out = folder / "global.safetensors"
             if is_model:
                 first = folder / "first.safetensors"

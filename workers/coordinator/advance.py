@@ -24,7 +24,7 @@ from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.lifecycle.round_rows import device_names, is_buffered, open_rounds, to_round
 from webapp.jobs.models import EventLevel, Job, Round
 from workers.coordinator import outages, planning
-from workers.coordinator.apply import StalePhase, give_up_revoked, online_names, save
+from workers.coordinator.apply import StalePhase, able_names, give_up_revoked, save
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _start_round(job: Job, number: int, last: Round | None) -> bool:
 def _tick(job: Job, row: Round) -> bool:
     now = timezone.now()
     give_up_revoked(row)
-    changed = _step(job, row, Tick(now.timestamp(), online_names(job)))
+    changed = _step(job, row, Tick(now.timestamp(), able_names(job)))
     if row.phase == RoundPhase.AGGREGATING.value:
         planning.request_aggregation(row, now, RESEND_AFTER_S)
     return changed and RoundPhase(row.phase) in ENDED

@@ -36,9 +36,10 @@ class StalePhase(Exception):
     """A row is no longer in the phase that the decision was made on."""
 
 
-def online_names(job: Job) -> frozenset[str]:
+def able_names(job: Job) -> frozenset[str]:
+    """The job's devices that are connected and can work."""
     rows = Participant.objects.filter(job=job).select_related("device")
-    return frozenset(row.device.name for row in rows if row.device.is_online)
+    return frozenset(row.device.name for row in rows if row.device.can_work)
 
 
 def give_up_revoked(row: Round) -> None:

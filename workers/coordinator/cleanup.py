@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 from django.utils import timezone
 
-from webapp.devices.broker_users import drop_orphans
 from webapp.jobs.artefacts import garbage_collection
 from webapp.jobs.artefacts.store import remove_leftovers
 from webapp.telemetry import rollup
@@ -31,7 +30,6 @@ PARTS: Mapping[str, Callable[[], int]] = {
     "files of killed processes": remove_leftovers,
     "samples rolled up": lambda: rollup.roll_up(timezone.now()),
     "expired samples and events": lambda: rollup.prune(timezone.now()),
-    "broker keys of removed devices": drop_orphans,
 }
 
 

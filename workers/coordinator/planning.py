@@ -17,7 +17,7 @@ from fedcore.spec.options.participation import ParticipationSpec
 from fedcore.spec.rules.method import training_devices
 from webapp.common.task_queue import AGGREGATE, send_after_commit
 from webapp.devices.models import Dataset, Device, DeviceRole
-from webapp.jobs.lifecycle import cluster_setup, device_overrides
+from webapp.jobs.lifecycle import cluster_setup, device_overrides, site_state
 from webapp.jobs.lifecycle.event_log import job_event
 from webapp.jobs.models import Assignment, EventLevel, Job, Participant, Round
 from webapp.jobs.planning import fedpipe_plans
@@ -45,26 +45,28 @@ class Wait:
 
 
 def plan_round(job: Job, number: int) -> RoundPlan | Wait:
-    """Choose the devices of a round among those that are online."""
+    """Choose the devices of a round among those that are connected and able."""
+    if full := site_state.disk_text():
+        return Wait(f"waiting: {full}", False)
     spec = job.job_spec
     try:
         everybody = _participants(job, spec)
     except SpecError as error:
         return Wait(str(error), True)
     participants = [p for p in everybody if p.trains]
-    online = [p for p in participants if p.device.is_online]
+    able = [p for p in participants if p.device.can_work]
     if spec.participation.buffered and number > 1:  # the devices are already working
-        return _plan_version(spec, number, participants, online)
+        return _plan_version(spec, number, participants, able)
     need = min(spec.participation.minimum, len(participants)) or 1
-    if len(participants) < spec.participation.minimum or len(online) < need:
-        return _waiting_for_devices(job, spec, participants, online)
+    if len(participants) < spec.participation.minimum or len(able) < need:
+        return _waiting_for_devices(job, spec, participants)
     if spec.participation.buffered and number:
-        return _plan_version(spec, number, participants, online)
+        return _plan_version(spec, number, participants, able)
     try:
         fedpipe_plans.assign_plans(job, number, participants)
     except SpecError as error:
         return Wait(str(error), True)
-    slots = {str(p.slot): p.slot for p in online}
+    slots = {str(p.slot): p.slot for p in able}
     predicted = predicted_seconds(job, spec.participation, number)
     chosen = sampling.select(list(slots), spec.participation, spec.seed, number, predicted)
     heads_only = spec.method.family.keeps_weights_on_device
@@ -78,13 +80,13 @@ def plan_round(job: Job, number: int) -> RoundPlan | Wait:
 
 
 def _plan_version(
-    spec: JobSpec, number: int, participants: list[Participant], online: list[Participant]
+    spec: JobSpec, number: int, participants: list[Participant], able: list[Participant]
 ) -> RoundPlan:
     """A round of an asynchronous job: every device may train whenever it is free."""
     evaluating = spec.evaluation.due(number, spec.rounds)
     return RoundPlan(
         tuple(p.slot for p in participants),
-        tuple(p.slot for p in online) if evaluating else (),
+        tuple(p.slot for p in able) if evaluating else (),
         asdict(version_policy(spec, number, len(participants))),
     )
 
@@ -106,9 +108,7 @@ def predicted_seconds(job: Job, part: ParticipationSpec, number: int) -> dict[st
     return durations.predict((slot, seconds) for slot, seconds in history if seconds is not None)
 
 
-def _waiting_for_devices(
-    job: Job, spec: JobSpec, participants: list[Participant], online: list[Participant]
-) -> Wait:
+def _waiting_for_devices(job: Job, spec: JobSpec, participants: list[Participant]) -> Wait:
     since = job.queued_at or job.created_at
     if job.started_at is not None:
         ended = job.rounds.exclude(ended_at=None).order_by("-ended_at").first()
@@ -118,21 +118,26 @@ def _waiting_for_devices(
     need = spec.participation.minimum
     if len(participants) < need:
         of = f" of {spec.data.dataset!r}" if spec.data.dataset else ""
-        devices = "1 device" if need == 1 else f"{need} devices"
-        devices += f" with at least {spec.data.min_examples} examples{of}"
-        reason = f"waiting for {devices}; {len(participants)} enrolled"
+        number = "1 device" if need == 1 else f"{need} devices"
+        number += f" with at least {spec.data.min_examples} examples{of}"
+        reason = f"waiting for {number}; {len(participants)} enrolled"
     else:
-        offline = ", ".join(p.device.name for p in participants if p not in online)
-        reason = (
-            f"waiting for {need} of {len(participants)} devices to be online; offline: {offline}"
-        )
+        # Name every device that cannot work, with its reason.
+        devices = [p.device for p in participants]
+        abilities = [(device.name, device.ability) for device in devices]
+        unable = [f"{name}: {one.text}" for name, one in abilities if one and one.blocks]
+        silent = [d.name for d in devices if not d.is_online and d.ability is None]
+        offline = [f"offline: {', '.join(silent)}"] if silent else []
+        wanted = "that can work" if unable else "to be online"
+        text = f"waiting for {need} of {len(devices)} devices {wanted}"
+        reason = "; ".join([text, *offline, *unable])
     if late:
         reason += f"; gave up after {spec.participation.deadline_s:.0f} s"
     return Wait(reason, late)
 
 
 def _participants(job: Job, spec: JobSpec) -> list[Participant]:
-    """The job's devices; fixed once enough of them are online for the first time."""
+    """The job's devices; fixed once enough of them can work for the first time."""
     rows = list(job.participants.select_related("device"))
     if rows:
         return [row for row in rows if row.device.revoked_at is None]
@@ -155,7 +160,7 @@ def _participants(job: Job, spec: JobSpec) -> list[Participant]:
         )
         for slot, item in enumerate(first.values())
     ]
-    ready = [row for row in rows if row.device.is_online]
+    ready = [row for row in rows if row.device.can_work]
     if len(ready) >= max(1, spec.participation.minimum):
         device_overrides.assign_overrides(spec, rows)
         rows = cluster_setup.assign_clusters(spec, rows)

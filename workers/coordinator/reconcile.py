@@ -12,8 +12,6 @@ from django.utils import timezone
 
 from fedcore.rounds.job_lifecycle import JobPhase
 from fedcore.rounds.types import ENDED, AssignmentPhase
-from webapp.common.task_queue import BROKER_ERRORS
-from webapp.devices import broker_users
 from webapp.jobs.models import Assignment, Job, Round
 from workers.coordinator import outages
 from workers.coordinator.advance import advance
@@ -26,9 +24,8 @@ MARK = "queues-kept"
 
 
 def run() -> None:
-    """Advance every unfinished job, resend lost offers, restore broker users."""
+    """Advance every unfinished job, and resend lost offers."""
     outages.record_heartbeat()
-    sync_broker_users()
     repeat_requests_after_broker_loss()
     for job_id in unfinished_jobs():
         try:
@@ -68,21 +65,5 @@ def send_lost_offers() -> None:
     send_offers(
         assignment
         for assignment in waiting.select_related("device")
-        if assignment.device.is_online and not assignment.device.activity.get("assignment")
+        if assignment.device.can_work and not assignment.device.activity.get("assignment")
     )
-
-
-def sync_broker_users() -> None:
-    """Make the devices' broker have exactly the users of the enrolled devices."""
-    try:
-        restored = broker_users.restore_users()
-        dropped = broker_users.drop_revoked_users()
-    except BROKER_ERRORS as error:
-        log.warning("the devices' broker does not respond: %s", error)
-        return
-    if restored:
-        log.warning("the devices' broker had lost %s users; restored", restored)
-        # Their queued offers are lost as well.
-        Assignment.objects.filter(phase=AssignmentPhase.OFFERED.value).update(sent_at=None)
-    if dropped:
-        log.warning("the devices' broker still had users of %s revoked devices; removed", dropped)

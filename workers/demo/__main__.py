@@ -14,12 +14,14 @@ from typing import Any
 
 from workers.demo.job_summary import summary
 from workers.demo.scenario import FLEET, SPEC, write_dialogues
+from workers.stack.folder_lock import FolderLock
 from workers.stack.processes import StartError
 from workers.stack.site import OVER, Site, make_token
 from workers.stack.stack import Stack
 
 ADMIN = "admin"
 ONLINE_WITHIN_S = 120.0
+ROTATE_INTERVAL_S = 60.0
 
 
 def main() -> int:
@@ -29,11 +31,17 @@ def main() -> int:
     parser.add_argument("--exit", action="store_true", help="stop when the job ends")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        lock = FolderLock(options.folder)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
     stack = Stack(options.folder, web_port=options.port)
     began = time.monotonic()
     try:
         _log("starting brokers, database and server ...")
         stack.start()
+        lock.note_url(stack.url)
         _log(f"the site is ready after {time.monotonic() - began:.0f} s: {stack.url}")
         site = _log_in(stack)
         _start_devices(stack, site)
@@ -53,6 +61,7 @@ def main() -> int:
         return 1
     finally:
         stack.stop()
+        lock.release()
 
 
 def _log(text: str) -> None:
@@ -118,6 +127,7 @@ def _follow(stack: Stack, site: Site, job: dict[str, Any]) -> dict[str, Any]:
             return job
         for part in ("web", "coordinator", "aggregate"):
             stack.processes.check(part)
+        stack.processes.rotate_logs()
         time.sleep(1.0)
         job = site.job(job["id"])
 
@@ -132,7 +142,9 @@ def _finish(stack: Stack, site: Site, job: dict[str, Any], leave: bool) -> int:
         _log(f"the job is {job['phase']}; the site runs until Ctrl-C: {stack.url}")
         if target:
             _log(f"the tuned adapter: {target}")
-        signal.pause()
+        while True:
+            stack.processes.rotate_logs()
+            time.sleep(ROTATE_INTERVAL_S)
     print(json.dumps(summary(site, job, target)), flush=True)
     return 0 if job["phase"] == "completed" else 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 STOP_GRACE_S = 10.0
+LOG_LIMIT_BYTES = 5_000_000
 
 
 class StartError(RuntimeError):
@@ -60,6 +62,17 @@ class Processes:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
+
+    def rotate_logs(self, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+        """Move what is in logs above the limit to ``NAME.log.1``, which is replaced.
+
+        Processes append to their logs, so they continue at the start of the emptied file. A line
+        that is written in between is lost.
+        """
+        for path in self.log_dir.glob("*.log"):
+            if path.stat().st_size > limit_bytes:
+                shutil.copyfile(path, path.with_suffix(".log.1"))
+                os.truncate(path, 0)
 
     def log_path(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"

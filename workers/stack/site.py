@@ -67,6 +67,10 @@ class Site:
                 return
             page += 1
 
+    def online_devices(self) -> int:
+        """How many devices are online and at rest."""
+        return sum(row["presence"] == "online" for row in self.all_rows("/devices/"))
+
     def enrolment_token(self, name: str) -> str:
         return str(self.post("/enrolments/", {"name": name})["token"])
 

@@ -15,12 +15,18 @@ from typing import ClassVar
 
 import httpx
 
+from fedcore.formats.line_messages import PING_S, PONG_S
 from workers.stack.embedded import start_broker
 from workers.stack.processes import Processes, StartError, free_port, wait_for_port
 
 SERVER_PARTS = ("web", "coordinator", "beat", "aggregate")
 PREFERRED_WEB_PORT = 8000
 BROKER = "broker-"
+# A line whose device does not answer a ping ends; compression would cost memory on each.
+WEBSOCKET_OPTIONS = (
+    *("--ws", "websockets-sansio", "--ws-max-size", "262144", "--ws-per-message-deflate", "false"),
+    *("--ws-ping-interval", f"{PING_S:g}", "--ws-ping-timeout", f"{PONG_S:g}"),
+)
 PROFILE = "profile.json"
 
 
@@ -46,10 +52,10 @@ class Stack:
         # Ports and secrets of earlier starts; ports that are in use now are replaced.
         path = self.folder / "stack.json"
         stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        ports = {"web_port": self.web_port, "site_port": 0, "devices_port": 0}
+        ports = {"web_port": self.web_port, "site_port": 0}
         for name, preferred in ports.items():
             stored[name] = str(free_port(int(stored.get(name, preferred))))
-        for name in ("secret_key", "site_password", "devices_password"):
+        for name in ("secret_key", "site_password"):
             stored.setdefault(name, secrets.token_urlsafe(32))
         temporary = path.with_suffix(".part")
         temporary.write_text(json.dumps(stored, indent=1))
@@ -65,7 +71,6 @@ class Stack:
     def env(self) -> dict[str, str]:
         """The environment of the server's processes."""
         site = f"redis://:{self.settings['site_password']}@127.0.0.1:{self.settings['site_port']}/0"
-        password, port = self.settings["devices_password"], self.settings["devices_port"]
         return {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
@@ -74,7 +79,6 @@ class Stack:
             "EDGEWISE_URL": self.url,
             "DATABASE_URL": f"sqlite:///{self.folder / 'var' / 'edgewise.sqlite3'}",
             "REDIS_URL": site,
-            "DEVICE_REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0",
             "PYTHONUNBUFFERED": "1",
             **self.extra_env,
         }
@@ -105,7 +109,7 @@ class Stack:
     @property
     def managed_brokers(self) -> tuple[str, ...]:
         """The brokers that this stack starts: those that ``extra_env`` does not name."""
-        variables = {"site": "REDIS_URL", "devices": "DEVICE_REDIS_URL"}
+        variables = {"site": "REDIS_URL"}
         return tuple(name for name, key in variables.items() if key not in self.extra_env)
 
     def start_brokers(self) -> None:
@@ -130,6 +134,8 @@ class Stack:
                 *("--host", "127.0.0.1", "--port", self.settings["web_port"]),
                 *("--workers", str(self.web_workers)),
                 *("--lifespan", "off", "--no-access-log", "--timeout-graceful-shutdown", "2"),
+                "--no-proxy-headers",
+                *WEBSOCKET_OPTIONS,
             ]
         if part == "beat":
             schedule = str(self.folder / "var" / "beat")
