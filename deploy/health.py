@@ -6,24 +6,20 @@ Exits 0 where the part does its work. The workers are asked by ``celery inspect 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 # Beat writes its schedule at least every three minutes.
 BEAT_SILENT_S = 420.0
 
 
 def web(port: str = "8000") -> bool:
-    """Whether the log-in page comes back, asked for as the proxy in front would."""
-    public = urlsplit(os.environ.get("EDGEWISE_URL", "http://127.0.0.1:8000"))
-    headers = {"Host": public.netloc, "X-Forwarded-Proto": public.scheme}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/login/", headers=headers)
-    with urllib.request.urlopen(request, timeout=8) as answer:
+    """Whether the process is ready: it answers, and database, broker and storage work."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=8) as answer:
         return int(answer.status) == 200
 
 
@@ -49,6 +45,9 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         healthy = CHECKS[arguments[0]](*arguments[1:])
+    except urllib.error.HTTPError as error:
+        print(error.read().decode(), file=sys.stderr)
+        return 1
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 1

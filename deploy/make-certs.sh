@@ -1,9 +1,9 @@
 #!/bin/sh
-# make-certs.sh HOST...: an authority of your own and a certificate for the devices' broker.
+# make-certs.sh HOST...: an authority of your own and a certificate for the site's proxy.
 #
-# HOST is each name or address under which devices reach the broker. Everything goes to
-# deploy/certs (CERTS overrides). Run it again to renew the broker's certificate or to add a host:
-# the authority stays, so devices keep the ca.crt they have.
+# For sites that no public authority can reach. HOST is each name or address of the site. Everything
+# goes to deploy/certs (CERTS overrides). Run it again to renew the certificate or to add a host: the
+# authority stays, so devices keep the ca.crt they have.
 set -eu
 cd "$(dirname "$0")"
 certs=${CERTS:-certs}
@@ -22,8 +22,7 @@ if [ ! -f ca.key ]; then
         -addext "keyUsage=critical,keyCertSign,cRLSign" -out ca.crt
 fi
 
-# The server's own processes call it by the name of its service.
-names="DNS:redis-devices,DNS:localhost,IP:127.0.0.1"
+names="DNS:localhost,IP:127.0.0.1"
 for host in "$@"; do
     case $host in
         *[!0-9.]*)
@@ -36,21 +35,21 @@ for host in "$@"; do
     esac
 done
 extensions=$(mktemp)
-trap 'rm -f "$extensions" broker.csr' EXIT
+trap 'rm -f "$extensions" site.csr' EXIT
 cat >"$extensions" <<EOF
 basicConstraints = critical,CA:FALSE
 keyUsage = critical,digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = $names
 EOF
-openssl ecparam -genkey -name prime256v1 -noout -out broker.key.part
-openssl req -new -key broker.key.part -subj "/CN=$1" -out broker.csr
-openssl x509 -req -in broker.csr -CA ca.crt -CAkey ca.key -CAcreateserial -sha256 -days 825 \
-    -extfile "$extensions" -out broker.crt.part 2>/dev/null
-mv broker.key.part broker.key
-mv broker.crt.part broker.crt
-# Devices and the server's processes read the authority; the keys are their owner's alone.
+openssl ecparam -genkey -name prime256v1 -noout -out privkey.pem.part
+openssl req -new -key privkey.pem.part -subj "/CN=$1" -out site.csr
+openssl x509 -req -in site.csr -CA ca.crt -CAkey ca.key -CAcreateserial -sha256 -days 825 \
+    -extfile "$extensions" -out fullchain.pem.part 2>/dev/null
+mv privkey.pem.part privkey.pem
+mv fullchain.pem.part fullchain.pem
+# Devices read the authority; the keys are their owner's alone.
 chmod 755 .
-chmod 644 ca.crt broker.crt
-echo "$PWD: broker.crt for $names until$(openssl x509 -noout -enddate -in broker.crt | cut -d= -f2 | sed 's/^/ /')"
-echo "give ca.crt to the devices (EDGEWISE_CA_FILE); keep ca.key off line"
+chmod 644 ca.crt fullchain.pem
+echo "$PWD: fullchain.pem for $names until$(openssl x509 -noout -enddate -in fullchain.pem | cut -d= -f2 | sed 's/^/ /')"
+echo "the proxy reads privkey.pem as root; give ca.crt to the devices (EDGEWISE_CA_FILE); keep ca.key off line"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# make-env.sh URL [BROKER_HOST]: write .env out of .env.example with fresh secrets.
+# make-env.sh URL: write .env out of .env.example with fresh secrets.
 set -eu
 cd "$(dirname "$0")/.."
 if [ $# = 0 ]; then
-    echo "usage: $0 https://edgewise.example [broker.edgewise.example]" >&2
+    echo "usage: $0 https://edgewise.example" >&2
     exit 2
 fi
 if [ -e .env ]; then
@@ -11,15 +11,15 @@ if [ -e .env ]; then
     exit 1
 fi
 url=$1
-host=${2:-$(echo "$url" | sed -E 's#^[a-z]+://([^/:]+).*#\1#')}
+host=$(echo "$url" | sed -E 's#^[a-z]+://(\[[^]]+\]|[^/:]+).*#\1#')
 umask 077
 while IFS= read -r line; do
     case $line in
         EDGEWISE_URL=*) echo "EDGEWISE_URL=$url" ;;
-        DEVICE_BROKER_HOST=*) echo "DEVICE_BROKER_HOST=$host" ;;
+        SITE_HOST=*) echo "SITE_HOST=$host" ;;
         *=change-me) echo "${line%change-me}$(openssl rand -hex 32)" ;;
         *) echo "$line" ;;
     esac
 done <.env.example >.env.part
 mv .env.part .env
-echo ".env written for $url, devices' broker at $host; next: deploy/make-certs.sh $host"
+echo ".env written for $url; next: docker compose build && docker compose up -d"

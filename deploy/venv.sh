@@ -9,11 +9,13 @@ stamp=$venv/.installed-$wanted
 say() { echo "$*" >&2; }
 
 # The files that decide what is installed; the development set contains the server's.
+device="requirements-device.txt requirements-common.txt"
+server="requirements.txt requirements-web.txt $device"
 case $wanted in
-    requirements-dev.txt)
-        files="requirements-dev.txt requirements.txt requirements-study.txt requirements-device.txt" ;;
-    requirements-study.txt) files="requirements-study.txt requirements-device.txt" ;;
-    requirements.txt) files="requirements.txt requirements-device.txt" ;;
+    requirements-dev.txt) files="requirements-dev.txt requirements-study.txt $server" ;;
+    requirements-study.txt) files="requirements-study.txt $device" ;;
+    requirements.txt) files=$server ;;
+    requirements-device.txt) files=$device ;;
     *) files=$wanted ;;
 esac
 # shellcheck disable=SC2086
@@ -51,7 +53,8 @@ say "installing $wanted into $venv (the first time takes minutes: torch alone is
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >&2
 echo "$hash" >"$stamp"
 if [ "$wanted" = requirements-dev.txt ]; then
-    cat requirements.txt requirements-device.txt constraints.txt | sha256sum | cut -d' ' -f1 \
+    # shellcheck disable=SC2086
+    cat $server constraints.txt | sha256sum | cut -d' ' -f1 \
         >"$venv/.installed-requirements.txt"
 fi
 say "installed"

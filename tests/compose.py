@@ -21,6 +21,13 @@ def services(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return filled
 
 
+def networks(env: Mapping[str, str]) -> dict[str, Any]:
+    """Every network of the file."""
+    document = yaml.safe_load(FILE.read_text())
+    filled: dict[str, Any] = _filled(document["networks"], env)
+    return filled
+
+
 def variables() -> set[str]:
     """The names that the file takes from .env."""
     return {match[2] for match in VARIABLE.finditer(FILE.read_text()) if match[2]}

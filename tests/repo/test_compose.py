@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
-from tests import compose
+from tests import compose, packages
+from tests.conftest import free_port
+from workers.stack.processes import Processes, wait_for_port
+from workers.stack.stack import WEBSOCKET_OPTIONS
 
 ROOT = compose.ROOT
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVER_PARTS = ("web", "coordinator", "beat", "aggregate", "migrate")
+PROXIES = ("caddy", "nginx", "redirect")
 ONE_SHOT = ("migrate",)
+DIGEST = r"@sha256:[0-9a-f]{64}"
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +33,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_every_part_of_the_design_is_there(services: dict[str, Any]) -> None:
-    brokers = {"redis", "redis-devices"}
-    assert set(services) == {*SERVER_PARTS, *brokers, "postgres", "device", "proxy"}
+    assert set(services) == {*SERVER_PARTS, *PROXIES, "valkey", "postgres", "device"}
 
 
 def test_every_service_is_watched(services: dict[str, Any]) -> None:
@@ -38,19 +44,88 @@ def test_every_service_is_watched(services: dict[str, Any]) -> None:
 
 
 def test_images_are_pinned(services: dict[str, Any]) -> None:
+    """By an exact version, which people read, and a digest, which cannot change."""
     for name, service in services.items():
-        tag = service["image"].rpartition(":")[2]
-        assert re.search(r"\d+\.\d+", tag), f"{name} runs {service['image']}"
-        assert "build" in service or tag != "latest"
-    for image in re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE):
-        assert not image.endswith(":latest")
+        if "build" not in service:
+            pinned = re.fullmatch(rf"[\w/]+:\d+\.\d+[\w.-]*{DIGEST}", service["image"])
+            assert pinned, f"{name} runs {service['image']}"
+    (base,) = re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(rf"python:\d+\.\d+\.\d+-[\w-]+{DIGEST}", base)
 
 
 def test_what_is_built_has_a_target(services: dict[str, Any]) -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
     built = {service["build"]["target"] for service in services.values() if "build" in service}
-    assert built == {"server", "device"}
+    assert built == {"web", "worker", "device"}
     assert built <= targets
+
+
+def test_only_aggregation_has_torch_on_the_server(services: dict[str, Any]) -> None:
+    built = {name: services[name]["build"]["target"] for name in SERVER_PARTS}
+    assert {name for name, target in built.items() if target == "worker"} == {"aggregate"}
+    web = re.search(r"AS web-packages\n(.*?)\n\n", DOCKERFILE, re.DOTALL)
+    assert web is not None
+    assert re.findall(r"requirements[\w-]*\.txt", web[1]) == ["requirements-web.txt"] * 2
+    assert "requirements.txt" not in DOCKERFILE, "it has what only the demo needs"
+
+
+def test_backup_has_the_client_of_the_database(services: dict[str, Any]) -> None:
+    server = re.search(r"postgres:(\d+)", services["postgres"]["image"])
+    client = re.search(r"postgresql-client-(\d+)", DOCKERFILE)
+    assert server is not None and client is not None
+    assert server[1] == client[1]
+
+
+def test_containers_are_hardened(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert service["logging"]["driver"] == "json-file", name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+        assert "privileged" not in service, name
+    added = {name: service["cap_add"] for name, service in services.items() if "cap_add" in service}
+    assert added == {
+        "caddy": ["NET_BIND_SERVICE"],
+        "redirect": ["NET_BIND_SERVICE"],
+        "nginx": ["CHOWN", "SETGID", "SETUID"],
+    }
+
+
+def test_only_proxies_publish_a_port(services: dict[str, Any]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"caddy": ["443:443"], "nginx": ["443:443"], "redirect": ["80:80"]}
+    for name in ports:
+        assert services[name]["profiles"] == [name]
+        assert services[name]["networks"] == ["access"]
+    assert compose.example_env()["COMPOSE_PROFILES"] == "caddy"
+
+
+def test_database_and_broker_have_a_network_of_their_own(services: dict[str, Any]) -> None:
+    assert compose.networks({})["back"] == {"internal": True}
+    inside = {name for name, service in services.items() if "back" in service.get("networks", [])}
+    assert inside == {*SERVER_PARTS, "valkey", "postgres"}
+    for name in ("valkey", "postgres"):
+        assert services[name]["networks"] == ["back"]
+    assert "@valkey:" in services["web"]["environment"]["REDIS_URL"]
+
+
+def test_only_the_proxys_network_is_trusted(services: dict[str, Any]) -> None:
+    subnets = [item["subnet"] for item in compose.networks({})["access"]["ipam"]["config"]]
+    assert services["web"]["environment"]["EDGEWISE_TRUSTED_PROXIES"].split(",") == subnets
+    assert "--no-proxy-headers" in compose.command_line(services["web"])
+    inside = {name for name, service in services.items() if "access" in service.get("networks", [])}
+    assert inside == {"web", *PROXIES}
+    assert services["web"]["networks"] == sorted(services["web"]["networks"]), "see the file"
+
+
+def test_web_keeps_the_lines_of_devices_alive(services: dict[str, Any]) -> None:
+    """As the stack on one machine does."""
+    words = compose.command_line(services["web"])
+    options = dict(word.split("=", 1) for word in words if word.startswith("--ws"))
+    pairs = zip(WEBSOCKET_OPTIONS[::2], WEBSOCKET_OPTIONS[1::2], strict=True)
+    assert options == dict(pairs)
 
 
 def test_commands_name_what_exists(services: dict[str, Any]) -> None:
@@ -66,7 +141,7 @@ def test_commands_name_what_exists(services: dict[str, Any]) -> None:
 
 
 def test_mounted_and_checked_scripts_exist(services: dict[str, Any]) -> None:
-    made_later = ("./deploy/certs/", "./device-data")
+    made_later = ("./deploy/certs", "./device-data")
     for name, service in services.items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
@@ -82,15 +157,6 @@ def test_one_beat(services: dict[str, Any]) -> None:
     beats = [name for name in SERVER_PARTS if "beat" in compose.command_line(services[name])]
     assert beats == ["beat"]
     assert "-B" not in compose.command_line(services["coordinator"])
-
-
-def test_the_brokers_are_apart(services: dict[str, Any]) -> None:
-    web = services["web"]["environment"]
-    assert "@redis:" in web["REDIS_URL"]
-    assert web["DEVICE_REDIS_URL"].startswith("rediss://edgewise:")
-    assert "@redis-devices:" in web["DEVICE_REDIS_URL"]
-    assert "ports" not in services["redis"]
-    assert "ports" not in services["postgres"]
 
 
 def test_a_device_gets_none_of_the_servers_secrets(services: dict[str, Any]) -> None:
@@ -113,16 +179,25 @@ def test_the_example_names_every_variable() -> None:
 
 
 def test_the_image_starts_what_the_service_starts(services: dict[str, Any]) -> None:
-    last = re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[-1]
-    assert json.loads(last) == compose.command_line(services["web"])
+    for name, target in (("web", "web"), ("aggregate", "worker")):
+        command = re.search(r"^CMD (\[.*\])$", _stage(target), re.MULTILINE)
+        assert command is not None
+        assert json.loads(command[1]) == compose.command_line(services[name])
 
 
-def test_images_run_as_nobody_special_and_are_watched() -> None:
+def _stage(target: str) -> str:
+    """The Dockerfile's lines for ``target``, those of the stage below it first."""
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
-    for target in ("device", "server"):
-        stage = next(s for s in stages if s.split("\n")[0].endswith(f" AS {target}"))
-        assert "\nUSER edgewise\n" in stage
-        assert "\nHEALTHCHECK " in stage
+    stage = next(text for text in stages if text.split("\n")[0].endswith(f" AS {target}"))
+    below = stage.split()[0]
+    return (_stage(below) if f" AS {below}\n" in DOCKERFILE else "") + stage
+
+
+def test_images_run_as_nobody_special() -> None:
+    for target in ("device", "web", "worker"):
+        assert re.findall(r"^USER (.*)$", _stage(target), re.MULTILINE) == ["edgewise"]
+    for target in ("device", "web"):
+        assert "\nHEALTHCHECK " in _stage(target)
 
 
 def test_the_image_names_no_version_of_a_package() -> None:
@@ -132,12 +207,12 @@ def test_the_image_names_no_version_of_a_package() -> None:
         assert (ROOT / word).exists(), f"the Dockerfile copies {word}"
 
 
-def test_the_scripts_make_an_environment_and_certificates(tmp_path: Path) -> None:
+def test_scripts_make_an_environment_and_certificates(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     for name in ("make-env.sh", "make-certs.sh"):
         (tmp_path / "deploy" / name).write_bytes((ROOT / "deploy" / name).read_bytes())
     (tmp_path / ".env.example").write_bytes((ROOT / ".env.example").read_bytes())
-    _sh(tmp_path, "deploy/make-env.sh", "https://edgewise.test:8443", "broker.test")
+    _sh(tmp_path, "deploy/make-env.sh", "https://edgewise.test:8443")
     env = dict(
         line.split("=", 1)
         for line in (tmp_path / ".env").read_text().splitlines()
@@ -145,25 +220,48 @@ def test_the_scripts_make_an_environment_and_certificates(tmp_path: Path) -> Non
     )
     secrets = [value for name, value in env.items() if name.endswith(("_KEY", "_PASSWORD"))]
     assert "change-me" not in env.values()
-    assert len(set(secrets)) == 4 and all(len(value) >= 50 for value in secrets)
-    assert (env["EDGEWISE_URL"], env["DEVICE_BROKER_HOST"]) == (
-        "https://edgewise.test:8443",
-        "broker.test",
-    )
+    assert len(set(secrets)) == 3 and all(len(value) >= 50 for value in secrets)
+    assert env["EDGEWISE_URL"] == "https://edgewise.test:8443"
+    assert env["SITE_HOST"] == "edgewise.test"
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     with pytest.raises(subprocess.CalledProcessError):  # a second run would lose the secrets
         _sh(tmp_path, "deploy/make-env.sh", "https://edgewise.test")
     compose.services(env)
 
     certs = tmp_path / "deploy" / "certs"
-    _sh(tmp_path, "deploy/make-certs.sh", "broker.test", "192.0.2.7")
+    _sh(tmp_path, "deploy/make-certs.sh", "edgewise.test", "192.0.2.7")
     authority = (certs / "ca.crt").read_bytes()
-    _sh(tmp_path, "deploy/make-certs.sh", "broker.test", "other.test")
+    _sh(tmp_path, "deploy/make-certs.sh", "edgewise.test", "other.test")
     assert (certs / "ca.crt").read_bytes() == authority
-    assert (certs / "broker.key").stat().st_mode & 0o077 == 0
-    for host in ("broker.test", "other.test", "redis-devices"):
+    assert (certs / "privkey.pem").stat().st_mode & 0o077 == 0
+    for host in ("edgewise.test", "other.test", "localhost"):
         check = ["-CAfile", str(certs / "ca.crt"), "-verify_hostname", host]
-        subprocess.run(["openssl", "verify", *check, str(certs / "broker.crt")], check=True)
+        subprocess.run(["openssl", "verify", *check, str(certs / "fullchain.pem")], check=True)
+
+
+def test_broker_asks_for_its_password(tmp_path: Path) -> None:
+    if packages.find("redis-server") is None and packages.find("valkey-server") is None:
+        pytest.skip("neither Valkey nor Redis is installed")
+    processes, port = Processes(tmp_path / "log"), free_port()
+    script = str(ROOT / "deploy" / "broker.sh")
+    env = {
+        **os.environ,
+        "BROKER_PASSWORD": "secret",
+        "BROKER_DIR": str(tmp_path / "broker"),
+        "BROKER_BIND": "127.0.0.1",
+        "BROKER_PORT": str(port),
+    }
+    try:
+        processes.start("broker", ["sh", script], env)
+        wait_for_port(processes, "broker", port, 10)
+        subprocess.run(["sh", script, "ping"], env=env, check=True)
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port).ping()
+        assert redis.Redis(port=port, password="secret").config_get("save") == {"save": ""}
+        assert "secret" not in (tmp_path / "broker" / "broker.conf").read_text()
+    finally:
+        processes.stop_all()
+    assert subprocess.run(["sh", script, "ping"], env=env, check=False).returncode != 0
 
 
 def _sh(folder: Path, script: str, *words: str) -> None:

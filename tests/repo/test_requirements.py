@@ -13,7 +13,8 @@ from packaging.utils import canonicalize_name
 from tests.compose import ROOT
 
 FILES = (
-    "requirements-device.txt", "requirements.txt", "requirements-study.txt", "requirements-dev.txt",
+    "requirements-common.txt", "requirements-device.txt", "requirements-web.txt",
+    "requirements.txt", "requirements-study.txt", "requirements-dev.txt",
 )  # fmt: skip
 # pip installs it with every package of its own kind; which one is pip's affair.
 NOT_PINNED = {"pip"}
@@ -22,6 +23,13 @@ NOT_PINNED = {"pip"}
 def _lines(name: str) -> list[Requirement]:
     lines = (ROOT / name).read_text().splitlines()
     return [Requirement(line) for line in lines if line and line[0] not in "#-"]
+
+
+def pinned_names(name: str) -> set[str]:
+    """The distributions that a file names, those of the files that it includes too."""
+    included = re.findall(r"^-r (\S+)$", (ROOT / name).read_text(), re.MULTILINE)
+    names = {canonicalize_name(line.name) for line in _lines(name)}
+    return names.union(*(pinned_names(other) for other in included))
 
 
 def _holds(marker: Marker | None, extras: set[str]) -> bool:
@@ -54,12 +62,12 @@ def test_whatever_a_pin_needs_is_pinned_too() -> None:
         for name in (*FILES, "constraints.txt")
         for line in _lines(name)
     }
-    todo = [line for name in FILES for line in _lines(name)]
+    todo = [line for name in FILES for line in _lines(name) if _holds(line.marker, set())]
     done: set[str] = set()
     while todo:
         line = todo.pop()
         key = f"{canonicalize_name(line.name)}{sorted(line.extras)}"
-        if key in done or not _holds(line.marker, set()):
+        if key in done:
             continue
         done.add(key)
         name = canonicalize_name(line.name)
@@ -77,7 +85,7 @@ def test_whatever_a_pin_needs_is_pinned_too() -> None:
 def test_installed_is_what_is_pinned() -> None:
     from importlib.metadata import version
 
-    for name in FILES[:3]:
+    for name in FILES[:-1]:
         for line in _lines(name):
             if _holds(line.marker, set()):
                 pinned = next(iter(line.specifier)).version
@@ -91,5 +99,10 @@ def test_no_other_file_names_a_version() -> None:
 
 
 def test_a_device_needs_neither_django_nor_a_database() -> None:
-    names = {canonicalize_name(line.name) for line in _lines("requirements-device.txt")}
+    names = pinned_names("requirements-device.txt")
     assert not {name for name in names if "django" in name or name in ("channels", "psycopg")}
+
+
+def test_requirements_txt_installs_everything() -> None:
+    names = pinned_names("requirements.txt")
+    assert names > pinned_names("requirements-device.txt") | pinned_names("requirements-web.txt")
