@@ -65,6 +65,7 @@ def small_disk(tmp_path: Path, settings: Any) -> Iterator[SmallDisk]:
         "OPTIONS": {"location": str(folder / "artefacts"), "base_url": None},
     }
     settings.VAR_DIR = folder
+    settings.MIN_FREE_BYTES = 1  # the disk is smaller than a real site's reserve
     settings.STORAGES = {**settings.STORAGES, "default": artefacts, "artefacts": artefacts}
     try:
         yield SmallDisk(folder)

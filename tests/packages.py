@@ -16,6 +16,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 # Program: the packages that bring it.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "nginx": ("nginx",),
+    "caddy": ("caddy",),
     "redis-server": ("redis-server",),
     "pg_dump": ("postgresql-client",),
     "cc": ("gcc", "libc6-dev"),

@@ -36,7 +36,7 @@ INTERRUPTED = 130
 NO_TESTS = 5  # pytest's exit status where it collected nothing
 CPUS = os.cpu_count() or 1
 # Where tests are marked postgresql; what is not collected need not be imported.
-DATABASE_TESTS = ("tests/jobs", "tests/device_api", "tests/api", "tests/web")
+DATABASE_TESTS = ("tests/jobs", "tests/device_api", "tests/line", "tests/api", "tests/web")
 
 
 @dataclass
@@ -121,7 +121,7 @@ def contracts(commands: Commands, _arguments: Sequence[str]) -> Result:
 
 def _own_services() -> dict[str, str]:
     """The environment without the caller's database and brokers: these parts bring their own."""
-    foreign = {"DATABASE_URL", "REDIS_URL", "DEVICE_REDIS_URL"}
+    foreign = {"DATABASE_URL", "REDIS_URL"}
     return {key: value for key, value in os.environ.items() if key not in foreign}
 
 
