@@ -133,6 +133,24 @@ class _ReportedValues:
             raise InvalidReport(f"metrics: {faults[0]}")
         return cls(body.update, body.examples, metrics, body.bytes_up, body.bytes_down)
 
+    def is_stored_in(self, assignment: Assignment) -> bool:
+        """Whether the same report came before."""
+        stored = (assignment.update_artefact_id, assignment.examples, assignment.metrics)
+        same = stored == (self.update, self.examples, self.metrics)
+        return AssignmentPhase(assignment.phase) in DELIVERED and same
+
+    def check(self, assignment: Assignment) -> None:
+        """Raises AssignmentRefused where the assignment takes no such report."""
+        refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)
+        if refusal:
+            raise AssignmentRefused(refusal)
+        if assignment.task == Task.EVALUATE.value and self.update is not None:
+            raise AssignmentRefused("an evaluation has no update")
+        unsent = self.update is None or assignment.update_artefact_id != self.update
+        if assignment.task in SENDING and unsent:
+            raise AssignmentRefused("upload the update before reporting it")
+        cluster_folds.check_fold_report(assignment, self.examples)
+
 
 class InvalidReport(AssignmentRefused):
     """A report that no phase of an assignment would take."""
@@ -149,13 +167,13 @@ def report(calls: Sequence[Call]) -> list[Outcome]:
 
         def store(call: Call) -> None:
             assignment, values = rows.of(call), _ReportedValues.read(call.body)
-            if _is_repeated(assignment, values):
+            if values.is_stored_in(assignment):
                 return
             if refusal := small.get(call.device.pk):
                 raise refusal
             if call.body.data is not None:
                 assignment.update_artefact_id = values.update
-            _check_report(assignment, values)
+            values.check(assignment)
             _move(assignment, AssignmentPhase.REPORTED)
             assignment.update_artefact_id = values.update
             assignment.examples, assignment.metrics = values.examples, values.metrics
@@ -174,24 +192,6 @@ def report(calls: Sequence[Call]) -> list[Outcome]:
         for job_id in sorted({item.round.job_id for item in reported}):
             request_advance(job_id)
     return outcomes
-
-
-def _is_repeated(assignment: Assignment, values: _ReportedValues) -> bool:
-    stored = (assignment.update_artefact_id, assignment.examples, assignment.metrics)
-    same = stored == (values.update, values.examples, values.metrics)
-    return AssignmentPhase(assignment.phase) in DELIVERED and same
-
-
-def _check_report(assignment: Assignment, values: _ReportedValues) -> None:
-    refusal = move_refusal(AssignmentPhase(assignment.phase), AssignmentPhase.REPORTED)
-    if refusal:
-        raise AssignmentRefused(refusal)
-    if assignment.task == Task.EVALUATE.value and values.update is not None:
-        raise AssignmentRefused("an evaluation has no update")
-    unsent = values.update is None or assignment.update_artefact_id != values.update
-    if assignment.task in SENDING and unsent:
-        raise AssignmentRefused("upload the update before reporting it")
-    cluster_folds.check_fold_report(assignment, values.examples)
 
 
 def _reported_text(assignment: Assignment, values: _ReportedValues) -> str:

@@ -142,7 +142,13 @@ def measure(calls: Sequence[Call]) -> list[Interval | Exception]:
         renew_leases(leased)
     online, answers = online_count(), {}
     for call, assignment in zip(valid, current, strict=True):
-        _cancel_ended(call, assignment)
+        key = call.body.activity.assignment
+        if key and assignment is None:
+            text = "the site knows no such assignment"
+            device_messages.cancel_soon(call.device.pk, str(key), text)
+        elif assignment is not None and assignment.phase in _ENDED:
+            text = assignment.reason or assignment.phase
+            device_messages.cancel_soon(call.device.pk, str(assignment.pk), text)
         wake_device(call.device.pk)
         job_id = assignment.round.job_id if assignment else None
         answers[call.device.pk] = Interval(interval_s(call.device.pk, job_id, online))
@@ -157,16 +163,6 @@ def _fault_of(body: MeasurementsBody) -> InvalidSamples | None:
         if faults:
             return InvalidSamples(f"sample {sample.seq}: {faults[0]}")
     return None
-
-
-def _cancel_ended(call: Call, assignment: Assignment | None) -> None:
-    key = call.body.activity.assignment
-    if key and assignment is None:
-        text = "the site knows no such assignment"
-        device_messages.cancel_soon(call.device.pk, str(key), text)
-    elif assignment is not None and assignment.phase in _ENDED:
-        text = assignment.reason or assignment.phase
-        device_messages.cancel_soon(call.device.pk, str(assignment.pk), text)
 
 
 def _store_presence(calls: Sequence[Call]) -> None:

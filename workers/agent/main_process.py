@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -75,7 +76,15 @@ class MainProcess:
         agent, credential = self._agent, self._agent.credential
         assert agent.settings.line_socket is not None
         await self._local.open(agent.settings.line_socket)
-        self._start_threads()
+        supervisor = Supervisor(
+            agent.shared_state,
+            agent.stop,
+            self._sender.hurry,
+            self._sender.report_loss,
+            partial(self._loop.call_soon_threadsafe, self._stopping.set),
+        )
+        self._sender.start()
+        supervisor.start()
         log.info("%s is connecting to %s", credential.name, credential.server)
         line = asyncio.create_task(self._supervise(self._line.run(), "the line"))
         worker = asyncio.create_task(
@@ -99,18 +108,6 @@ class MainProcess:
                 agent.stop.reason,
             )
         return agent.stop.exit_code
-
-    def _start_threads(self) -> None:
-        agent, sender = self._agent, self._sender
-
-        def end_main() -> None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-
-        supervisor = Supervisor(
-            agent.shared_state, agent.stop, sender.hurry, sender.report_loss, end_main
-        )
-        sender.start()
-        supervisor.start()
 
     async def _supervise(self, part: Coroutine[Any, Any, None], name: str) -> None:
         """Run a part of the agent; stop the agent where it ends by an error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -102,7 +102,13 @@ def offers(assignments: Sequence[Assignment]) -> dict[UUID, WireOffer]:
         and spec.wire.error_feedback
         and not spec.adapter.averaging.refactors
     ]
-    jobs = _open_jobs({item.device_id for item in (*fed_back, *special)})
+    device_ids = {item.device_id for item in (*fed_back, *special)}
+    # A device deletes its error feedback of all jobs but its unfinished ones.
+    unfinished: dict[int, set[str]] = {device_id: set() for device_id in device_ids}
+    open_ = Participant.objects.filter(device__in=device_ids).exclude(job__phase__in=OVER)
+    for device_id, job_id in open_.values_list("device_id", "job_id"):
+        unfinished[device_id].add(str(job_id))
+    jobs = {device_id: frozenset(ids) for device_id, ids in unfinished.items()}
     chains = [specs[item.pk].wire.chain for item in fed_back]
     # Without a chain the site chooses one by the device's link; it may be lossy.
     lossy = [chain is None or chain.lossy for chain in chains]
@@ -184,15 +190,6 @@ def _newest_updates(row: Round, assignments: Sequence[Assignment]) -> dict[int, 
         .annotate(place=Window(RowNumber(), partition_by=[F("slot")], order_by=newest_first))
     )  # fmt: skip
     return {item.slot: item for item in delivered.filter(place=1).select_related("round")}
-
-
-def _open_jobs(device_ids: Collection[int]) -> dict[int, frozenset[str]]:
-    """Each device's unfinished jobs; it deletes its error feedback of all others."""
-    rows = Participant.objects.filter(device__in=device_ids).exclude(job__phase__in=OVER)
-    jobs: dict[int, set[str]] = {device_id: set() for device_id in device_ids}
-    for device_id, job_id in rows.values_list("device_id", "job_id"):
-        jobs[device_id].add(str(job_id))
-    return {device_id: frozenset(ids) for device_id, ids in jobs.items()}
 
 
 @lru_cache(maxsize=256)

@@ -58,17 +58,14 @@ def connection_facts(device: Device) -> list[ProfileFact]:
     if device.is_online:
         words = CHANNEL_WORDS[device.line_channel].removeprefix("connected ")
         facts.append(ProfileFact("Connected", words))
-    return facts + _health_facts(device.health)
-
-
-def _health_facts(health: Mapping[str, Any]) -> list[ProfileFact]:
-    if not health:
-        return []
-    free, ahead_s = plausible(health.get("disk_free_bytes")), number(health.get("clock_ahead_s"))
-    clock = "correct"
-    if ahead_s:
-        clock = f"{coarse(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'behind'}"
-    return [ProfileFact("Free disk", size(free), "reported"), ProfileFact("Clock", clock)]
+    health = device.health
+    if health:
+        free = plausible(health.get("disk_free_bytes"))
+        clock, ahead_s = "correct", number(health.get("clock_ahead_s"))
+        if ahead_s:
+            clock = f"{coarse(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'behind'}"
+        facts += [ProfileFact("Free disk", size(free), "reported"), ProfileFact("Clock", clock)]
+    return facts
 
 
 def rate_facts(profile: Mapping[str, Any], link_bps: float | None) -> list[ProfileFact]:

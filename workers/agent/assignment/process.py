@@ -134,7 +134,10 @@ class TrainingProcess:
             return
         assignment = message.assignment
         token = CancelToken(context.shared_state, assignment)
-        self._publish_accepting(assignment)
+        try:  # so that the supervisor reports a process that dies as soon as it has accepted
+            context.shared_state.set_activity(Activity(assignment, ACCEPTING, 0, 0, os.getpid()))
+        except sqlite3.Error as error:
+            log.warning("cannot store the activity: %s", error)
         values = self._accept(message, token)
         if values is None:
             context.shared_state.end_activity(assignment)
@@ -152,14 +155,6 @@ class TrainingProcess:
                 self._perform(values, recorder, token)
             except Exception as error:  # whatever it is, the server must learn of it
                 self._report_failure(assignment, error, recorder.activity.step, token)
-
-    def _publish_accepting(self, assignment: str) -> None:
-        """So that the supervisor reports a process that dies as soon as it has accepted."""
-        activity = Activity(assignment, ACCEPTING, 0, 0, os.getpid())
-        try:
-            self._context.shared_state.set_activity(activity)
-        except sqlite3.Error as error:
-            log.warning("cannot store the activity: %s", error)
 
     def _accept(self, message: SignedMessage, token: CancelToken) -> dict[str, Any] | None:
         """The description of the work; None where it cannot be accepted."""

@@ -55,7 +55,7 @@ class Supervisor(threading.Thread):
         stop: StopRequest,
         hurry: Callable[[], None],
         report_loss: Callable[[FailureReport], None],
-        end_main: Callable[[], None],
+        end_main: Callable[[], object],
     ) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._shared_state, self._stop_request = shared_state, stop

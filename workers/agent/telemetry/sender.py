@@ -85,7 +85,15 @@ class Sender(threading.Thread):
     def turn(self) -> float:
         """Send once; returns the seconds until the next turn."""
         try:
-            self._report_losses()
+            while not self._losses.empty():
+                loss = self._losses.get()
+                try:
+                    self._line.fail(loss)
+                except ServerRefused as refusal:
+                    log.info("assignment %s is over: %s", loss.assignment[:8], refusal)
+                except ServerUnavailable:
+                    self._losses.put(loss)
+                    raise
             wait_s = self._send()
         except (ServerUnavailable, ServerRefused, sqlite3.Error) as error:
             if self._backoff is None:
@@ -97,17 +105,6 @@ class Sender(threading.Thread):
             log.info("measurements arrive again")
         self._backoff = None
         return wait_s
-
-    def _report_losses(self) -> None:
-        while not self._losses.empty():
-            loss = self._losses.get()
-            try:
-                self._line.fail(loss)
-            except ServerRefused as refusal:
-                log.info("assignment %s is over: %s", loss.assignment[:8], refusal)
-            except ServerUnavailable:
-                self._losses.put(loss)
-                raise
 
     def _send(self) -> float:
         stored = self._outbox.oldest(self._limit)
