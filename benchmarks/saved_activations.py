@@ -76,21 +76,8 @@ def count_saved_numbers(kernels: str, kind: str, precision: str, folder: Path) -
         width, inner, heads, forward, source, target, layers = shape
         sizes = Architecture(width, inner, heads, forward, layers, layers, VOCAB)
         model = random_model(sizes, folder / str(number))
-        specs = [
-            parse_spec(
-                {
-                    "model": {"name": str(model)},
-                    "adapter": {"kind": kind},
-                    "data": {"max_source_tokens": source, "max_target_tokens": target},
-                    "train": {
-                        "kernels": kernels, "precision": precision, "local_steps": 1,
-                        "batch_size": examples, "micro_batch": examples,
-                    },
-                }
-            )
-            for examples in (1, 2)
-        ]  # fmt: skip
-        one, two = (_saved(spec, folder) for spec in specs)
+        specs = [step_spec(model, kernels, kind, precision, n, source, target) for n in (1, 2)]
+        one, two = (saved_bytes(spec, folder) for spec in specs)
         workload = Workload.of(specs[0], sizes, precision)
         adapter_numbers = layers * (source + target) * workload.costs.block_numbers(workload)
         known = layers * 2 * sizes.inner * source + adapter_numbers
@@ -120,7 +107,23 @@ def _row(sizes: Architecture, s: int, t: int, keeping: int) -> list[float]:
     ]
 
 
-def _saved(spec: JobSpec, folder: Path) -> int:
+def step_spec(
+    model: Path, kernels: str, kind: str, precision: str, examples: int, source: int, target: int
+) -> JobSpec:
+    return parse_spec(
+        {
+            "model": {"name": str(model)},
+            "adapter": {"kind": kind},
+            "data": {"max_source_tokens": source, "max_target_tokens": target},
+            "train": {
+                "kernels": kernels, "precision": precision, "local_steps": 1,
+                "batch_size": examples, "micro_batch": examples,
+            },
+        }
+    )  # fmt: skip
+
+
+def saved_bytes(spec: JobSpec, folder: Path) -> int:
     """Bytes of all storages that autograd saves in one step."""
     weights = folder / "global.safetensors"
     write_initial(spec, weights)

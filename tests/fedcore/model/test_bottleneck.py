@@ -13,7 +13,7 @@ from torch.nn.functional import gelu
 
 from benchmarks.random_model import random_model
 from benchmarks.saved_activations import SHAPES as KEPT_SHAPES
-from benchmarks.saved_activations import _saved, _spec
+from benchmarks.saved_activations import saved_bytes, step_spec
 from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.errors import ModelError, WireError
 from fedcore.methods.session import Session
@@ -195,9 +195,9 @@ def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> N
     )
     saved, planned = [], []
     for examples in (1, 2):
-        plain = _spec(model, kernels, "bottleneck", "fp32", examples, source, target)
+        plain = step_spec(model, kernels, "bottleneck", "fp32", examples, source, target)
         spec = parse_spec({**plain.to_dict(), "adapter": {"kind": "bottleneck"}})
-        saved.append(_saved(spec, tmp_path))
+        saved.append(saved_bytes(spec, tmp_path))
         sizes = architecture_of(str(model))
         assert sizes is not None
         estimate = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.random_model import random_model
 from benchmarks.saved_activations import SHAPES as KEPT_SHAPES
-from benchmarks.saved_activations import _saved, _spec
+from benchmarks.saved_activations import saved_bytes, step_spec
 from fedcore.architecture.sizes import Architecture, architecture_of
 from fedcore.errors import ModelError, SpecError
 from fedcore.formats.frame_header import read_header
@@ -119,9 +119,9 @@ def test_memory_of_backward_pass_is_estimated(tmp_path: Path, kernels: str) -> N
     model = random_model(sizes, tmp_path / "m")
     saved, planned = [], []
     for examples in (1, 2):
-        plain = _spec(model, kernels, "full", "fp32", examples, source, target)
+        plain = step_spec(model, kernels, "full", "fp32", examples, source, target)
         spec = parse_spec({**plain.to_dict(), "adapter": {"kind": "layers"}})
-        saved.append(_saved(spec, tmp_path))
+        saved.append(saved_bytes(spec, tmp_path))
         estimate = memory(Workload.of(spec, sizes, "fp32"), BatchShape(examples, source, target))
         planned.append(estimate.parts["activations"])
     assert planned[1] - planned[0] == pytest.approx(saved[1] - saved[0], rel=0.25)
